@@ -1,0 +1,41 @@
+/**
+ * Keeps a set of logs equal to the chain, from the stream of one chain. Run: node examples/consume.ts events:1
+ *
+ * One consumer a stream: order is what makes undoing right. What was delivered and not acknowledged is read first, so a
+ * crash repeats entries, and repeating an upsert or a delete changes nothing.
+ */
+import { Redis } from "ioredis"
+
+const [stream = "events:1", group = "my-app", consumer = "worker-1"] = process.argv.slice(2)
+const redis = new Redis(process.env["REDIS_URL"] ?? "redis://127.0.0.1:6379")
+const logs = new Map<string, Record<string, string>>() // your database
+
+await redis.xgroup("CREATE", stream, group, "0", "MKSTREAM").catch((error: Error) => {
+  if (!error.message.startsWith("BUSYGROUP")) throw error
+})
+
+for (let from = "0"; ;) {
+  const reply = await redis.xreadgroup(
+    "GROUP",
+    group,
+    consumer,
+    "COUNT",
+    500,
+    "BLOCK",
+    5000,
+    "STREAMS",
+    stream,
+    from,
+  )
+  const [[, entries]] = (reply ?? [[stream, []]]) as [[string, Array<[id: string, fields: Array<string>]>]]
+  if (from !== ">" && entries.length === 0) from = ">" // nothing is pending any more: go on with what is new
+  for (const [id, fields] of entries) {
+    const log: Record<string, string> = {}
+    for (let i = 0; i < fields.length; i += 2) log[fields[i]!] = fields[i + 1]!
+    const identity = `${log["chain_id"]}:${log["block_hash"]}:${log["log_index"]}`
+    if (log["removed"] === "true") logs.delete(identity)
+    else logs.set(identity, log)
+    await redis.xack(stream, group, id)
+  }
+  if (entries.length > 0) process.stdout.write(`${logs.size} logs\n`)
+}

@@ -1,0 +1,58 @@
+/**
+ * The chains that need no `<NAME>_CHAIN_ID`, and the four that need no endpoint either.
+ *
+ * `finalityDepth` is how far behind the head a block counts as final where a node does not know the `finalized` tag.
+ */
+import type { ChainId } from "./Domain.ts"
+
+export interface KnownChain {
+  readonly name: string
+  readonly id: ChainId
+  readonly finalityDepth: number
+  /** Public endpoints without a key, in order of preference: for a first look, they refuse history. */
+  readonly publicEndpoints: ReadonlyArray<string>
+}
+
+const known = (
+  name: string,
+  id: ChainId,
+  finalityDepth: number,
+  ...publicEndpoints: ReadonlyArray<string>
+): KnownChain => ({ name, id, finalityDepth, publicEndpoints })
+
+export const knownChains: ReadonlyArray<KnownChain> = [
+  known("ethereum", 1, 96, "wss://ethereum-rpc.publicnode.com", "wss://eth.drpc.org"),
+  known("arbitrum", 42161, 4800, "wss://arbitrum-one-rpc.publicnode.com", "wss://arbitrum.drpc.org"),
+  known("optimism", 10, 900, "wss://optimism-rpc.publicnode.com", "wss://optimism.drpc.org"),
+  known("base", 8453, 900, "wss://base-rpc.publicnode.com", "wss://base.drpc.org"),
+  known("polygon", 137, 256),
+  known("bsc", 56, 64),
+  known("gnosis", 100, 96),
+  known("avalanche", 43114, 32),
+  known("linea", 59144, 900),
+  known("scroll", 534352, 900),
+  known("zksync", 324, 900),
+  known("sepolia", 11155111, 96),
+]
+
+/** What `CHAINS` means when it is not set. */
+export const defaultChains = "ethereum,arbitrum,optimism,base"
+
+/** For a chain that is not in the table. */
+export const defaultFinalityDepth = 64
+
+/** What a chain's variables start with: `arbitrum-nova` reads `ARBITRUM_NOVA_…`. */
+export const variablePrefix = (chain: string): string => chain.toUpperCase().replaceAll("-", "_")
+
+/** The ends of the names of a chain's variables. */
+export const chainVariables = [
+  "WS_URL",
+  "RPC_URL",
+  "CHAIN_ID",
+  "ADDRESSES",
+  "TOPICS",
+  "START_BLOCK",
+  "CONFIRMATIONS",
+  "LOGS_BLOOM",
+  "FINALITY_DEPTH",
+] as const

@@ -1,0 +1,344 @@
+/**
+ * The configuration: typed, from the environment, with every mistake reported at once.
+ *
+ * One place: a variable that is not read here does not exist. Secrets are `Redacted` and known to `redact`, which every
+ * text from outside passes before it is logged or shown.
+ */
+import { Context, Duration, Effect, Layer, Redacted, Schema } from "effect"
+import type { LogLevel } from "effect"
+import { defaultChains, defaultFinalityDepth, knownChains, variablePrefix } from "./Chains.ts"
+import type { ChainId, Filter, Hex } from "./Domain.ts"
+import * as Env from "./Environment.ts"
+import { makeRedactor } from "./Redact.ts"
+import type { Redactor } from "./Redact.ts"
+import { unusedNames } from "./Misspelt.ts"
+
+/** A provider of one chain. `name` is what may be shown; the URL often carries a key and never is. */
+export interface EndpointConfig {
+  readonly name: string
+  readonly url: Redacted.Redacted<string>
+  /** A public endpoint nobody configured: it has no key and gets fewer requests. */
+  readonly keyless: boolean
+}
+
+export interface ChainConfig {
+  readonly name: string
+  readonly id: ChainId
+  /** WebSocket endpoints in order of preference. */
+  readonly endpoints: ReadonlyArray<EndpointConfig>
+  /** HTTP endpoints for ranges. */
+  readonly rpc: ReadonlyArray<EndpointConfig>
+  readonly filter: Filter
+  readonly startBlock: "latest" | number
+  readonly confirmations: "finalized" | number
+  /** Whether a header's `logsBloom` may prove that a block has no matching log. */
+  readonly logsBloom: "trust" | "ignore"
+  readonly finalityDepth: number
+}
+
+export interface RedisConfig {
+  readonly _tag: "Redis"
+  readonly mode: "standalone" | "sentinel" | "cluster"
+  readonly nodes: ReadonlyArray<{ readonly host: string; readonly port: number }>
+  readonly tls: boolean
+  readonly caFile: string | undefined
+  readonly username: string | undefined
+  readonly password: Redacted.Redacted<string> | undefined
+  readonly database: number
+  readonly sentinelMaster: string | undefined
+}
+
+export interface SqliteConfig {
+  readonly _tag: "Sqlite"
+  readonly path: string
+}
+
+export interface Settings {
+  readonly chains: ReadonlyArray<ChainConfig>
+  readonly store: RedisConfig | SqliteConfig
+  readonly streamPrefix: string
+  /** Entries kept per chain; 0 keeps all. */
+  readonly streamMaxLength: number
+  /** The least silence that is suspicious, whatever the block time. */
+  readonly stallTimeout: Duration.Duration
+  readonly requestTimeout: Duration.Duration
+  readonly shutdownTimeout: Duration.Duration
+  readonly wsMaxPayload: number
+  /** Requests a second and endpoint; `undefined`: 10 for endpoints without a key, no limit for the others. */
+  readonly rpcRate: number | undefined
+  /** `undefined`: on where there is somebody else to ask. */
+  readonly audit: boolean | undefined
+  readonly http: {
+    readonly host: string
+    readonly port: number
+    readonly token: Redacted.Redacted<string> | undefined
+  }
+  readonly log: { readonly level: LogLevel.LogLevel; readonly format: "json" | "pretty" | "logfmt" }
+  /** Worth saying at the start, but no reason not to start. */
+  readonly warnings: ReadonlyArray<string>
+  /** Takes every known secret out of a text. */
+  readonly redact: Redactor
+}
+
+/** All that is wrong with the configuration, one line a problem, each starting with its variable. */
+export class ConfigProblems extends Schema.TaggedError<ConfigProblems>()("ConfigProblems", {
+  problems: Schema.Array(Schema.String),
+}) {
+  override get message() {
+    const n = this.problems.length
+    return `the configuration has ${n} problem${n === 1 ? "" : "s"}:\n${this.problems.map((line) => `  ${line}`).join("\n")}`
+  }
+}
+
+export class AppConfig extends Context.Service<AppConfig, Settings>()("event-ingestor/Config") {
+  /** The configuration of this process: its variables and `.env` in the working directory. */
+  static readonly layer = Layer.effect(
+    this,
+    Effect.suspend(() => fromVariables(Env.withDotEnv(process.env, process.cwd()))),
+  )
+}
+
+const hexOf = (bytes: number, what: string): Env.Kind<Hex> =>
+  Env.kind(`${what} (0x and ${bytes * 2} hex digits)`, (text) =>
+    text.length === 2 + bytes * 2 && /^0x[0-9a-fA-F]+$/.test(text) ? (text.toLowerCase() as Hex) : undefined,
+  )
+
+const address = hexOf(20, "a contract address")
+const topic = hexOf(32, "a topic")
+
+/** `a,b` lists what topic0 may be; as soon as there is a `|` or an empty place, commas separate positions: `a|b,,c`. */
+const topics: Env.Kind<Filter["topics"]> = Env.kind(
+  "topics: `topic0,topic0` or by position `topic0|topic0,,topic2`",
+  (text) => {
+    const parts = text.split(",").map((part) => part.trim())
+    const byPosition = text.includes("|") || parts.includes("")
+    const positions = byPosition ? parts.map((part) => part.split("|")) : [parts]
+    const parsed = positions.map((alternatives) =>
+      alternatives.length === 1 && alternatives[0] === ""
+        ? null
+        : alternatives.flatMap((alternative) => topic.parse(alternative.trim()) ?? []),
+    )
+    const complete = parsed.every((found, i) => found === null || found.length === positions[i]!.length)
+    return complete && parsed.length <= 4 ? parsed : undefined
+  },
+)
+
+const orWord = <const Word extends string>(word: Word, kind: Env.Kind<number>): Env.Kind<Word | number> =>
+  Env.kind(`\`${word}\` or ${kind.expected}`, (text) =>
+    text.toLowerCase() === word ? word : kind.parse(text),
+  )
+
+const urlOf = (...protocols: ReadonlyArray<string>): Env.Kind<URL> =>
+  Env.kind(`a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")}`, (text) => {
+    const url = URL.canParse(text) ? new URL(text) : undefined
+    return url && protocols.includes(url.protocol) && url.hostname !== "" ? url : undefined
+  })
+
+const defaultPorts: Readonly<Record<string, string>> = {
+  "ws:": "80",
+  "wss:": "443",
+  "http:": "80",
+  "https:": "443",
+}
+
+/** The last two labels of the host, or host:port for an address: what an endpoint may be called in public. */
+const publicName = (url: URL): string => {
+  const labels = url.hostname.split(".")
+  const isAddress = url.hostname.startsWith("[") || /^[\d.]+$/.test(url.hostname) || labels.length === 1
+  return isAddress ? `${url.hostname}:${url.port || defaultPorts[url.protocol]}` : labels.slice(-2).join(".")
+}
+
+const named = (urls: ReadonlyArray<URL>, keyless: boolean): ReadonlyArray<EndpointConfig> => {
+  const seen = new Map<string, number>()
+  return urls.map((url) => {
+    const name = publicName(url)
+    const times = (seen.get(name) ?? 0) + 1
+    seen.set(name, times)
+    return { name: times === 1 ? name : `${name}-${times}`, url: Redacted.make(url.href), keyless }
+  })
+}
+
+const chainName = Env.kind("a chain's name or id", (text) =>
+  /^[a-z0-9]+(-[a-z0-9]+)*$/.test(text.toLowerCase()) ? text.toLowerCase() : undefined,
+)
+
+const readChain = Effect.fnUntraced(function* (reader: Env.Reader, given: string) {
+  const id = /^\d+$/.test(given) ? Number(given) : undefined
+  const knownChain = knownChains.find((chain) => (id === undefined ? chain.name === given : chain.id === id))
+  const name = knownChain?.name ?? (id === undefined ? given : `chain-${id}`)
+  const prefix = variablePrefix(name)
+  const own = <A>(suffix: string, kind: Env.Kind<A>) =>
+    Effect.gen(function* () {
+      const everywhere = yield* reader.read(suffix, kind)
+      return reader.isSet(`${prefix}_${suffix}`)
+        ? yield* reader.read(`${prefix}_${suffix}`, kind)
+        : everywhere
+    })
+
+  const configuredId = yield* reader.read(`${prefix}_CHAIN_ID`, Env.count(1))
+  const chainId = knownChain?.id ?? id ?? configuredId
+  if (chainId === undefined && !reader.isSet(`${prefix}_CHAIN_ID`)) {
+    reader.problem(`${prefix}_CHAIN_ID`, `expected the chain id of ${name}, which is not built in`)
+  }
+  if (chainId !== undefined && configuredId !== undefined && configuredId !== chainId) {
+    reader.problem(`${prefix}_CHAIN_ID`, `expected ${chainId}, the id of ${name}, got ${configuredId}`)
+  }
+
+  const wsUrls = yield* reader.secret(`${prefix}_WS_URL`, Env.list(urlOf("ws:", "wss:")))
+  const publicUrls = knownChain?.publicEndpoints ?? []
+  if (!reader.isSet(`${prefix}_WS_URL`) && publicUrls.length === 0) {
+    reader.problem(`${prefix}_WS_URL`, `expected a WebSocket URL of ${name}, which has no public default`)
+  }
+  const rpcUrls = yield* reader.secret(`${prefix}_RPC_URL`, Env.list(urlOf("http:", "https:")))
+
+  return {
+    name,
+    id: chainId ?? 0,
+    endpoints: wsUrls
+      ? named(wsUrls, false)
+      : named(
+          publicUrls.map((url) => new URL(url)),
+          true,
+        ),
+    rpc: named(rpcUrls ?? [], false),
+    filter: {
+      addresses: [...new Set((yield* own("ADDRESSES", Env.list(address))) ?? [])].sort(),
+      topics: (yield* own("TOPICS", topics)) ?? [],
+    },
+    startBlock: (yield* own("START_BLOCK", orWord("latest", Env.count()))) ?? "latest",
+    confirmations: (yield* own("CONFIRMATIONS", orWord("finalized", Env.count()))) ?? 0,
+    logsBloom: (yield* own("LOGS_BLOOM", Env.oneOf("trust", "ignore"))) ?? "trust",
+    finalityDepth:
+      (yield* own("FINALITY_DEPTH", Env.count(1))) ?? knownChain?.finalityDepth ?? defaultFinalityDepth,
+  } satisfies ChainConfig
+})
+
+const readChains = Effect.fnUntraced(function* (reader: Env.Reader) {
+  const given = (yield* reader.read("CHAINS", Env.list(chainName))) ?? defaultChains.split(",")
+  const chains = yield* Effect.forEach([...new Set(given)], (chain) => readChain(reader, chain))
+  for (const [i, chain] of chains.entries()) {
+    const other = chains.slice(0, i).find((earlier) => earlier.id === chain.id && chain.id !== 0)
+    if (other) reader.problem("CHAINS", `${other.name} and ${chain.name} are both chain ${chain.id}`)
+  }
+  return chains
+})
+
+const redisUrl = Env.list(urlOf("redis:", "rediss:"))
+
+const readStore = Effect.fnUntraced(function* (reader: Env.Reader) {
+  const urls = yield* reader.secret("REDIS_URL", redisUrl)
+  const host = yield* reader.read("REDIS_HOST", Env.text)
+  const port = yield* reader.read("REDIS_PORT", Env.port)
+  const password = yield* reader.secret("REDIS_PASSWORD", Env.text)
+  const sentinelMaster = yield* reader.read("REDIS_SENTINEL_MASTER", Env.text)
+  const cluster = (yield* reader.read("REDIS_CLUSTER", Env.oneOf("true", "false"))) === "true"
+  const caFile = yield* reader.read("REDIS_CA_FILE", Env.text)
+  const path = (yield* reader.read("DATABASE_PATH", Env.text)) ?? "./data/events.db"
+
+  if (reader.isSet("REDIS_URL") && host !== undefined) {
+    reader.problem("REDIS_HOST", "set either REDIS_URL or REDIS_HOST, not both")
+  }
+  if (sentinelMaster !== undefined && cluster) {
+    reader.problem("REDIS_CLUSTER", "set either REDIS_CLUSTER or REDIS_SENTINEL_MASTER, not both")
+  }
+  const first = urls?.[0]
+  if (first === undefined && host === undefined) {
+    const needRedis = { REDIS_PORT: port, REDIS_PASSWORD: password, REDIS_SENTINEL_MASTER: sentinelMaster }
+    for (const [name, value] of Object.entries(needRedis)) {
+      if (value !== undefined && !reader.isSet("REDIS_URL")) {
+        reader.problem(name, "expected REDIS_URL or REDIS_HOST beside it")
+      }
+    }
+    return { _tag: "Sqlite", path } satisfies SqliteConfig
+  }
+  const database = first ? Number(first.pathname.slice(1) || "0") : 0
+  if (!Number.isInteger(database)) reader.problem("REDIS_URL", "expected a database number after the host")
+  if (cluster && database !== 0) reader.problem("REDIS_URL", "a cluster has only database 0")
+  const secret = first?.password ? decodeURIComponent(first.password) : password
+  return {
+    _tag: "Redis",
+    mode: sentinelMaster !== undefined ? "sentinel" : cluster ? "cluster" : "standalone",
+    nodes: urls
+      ? urls.map((url) => ({ host: url.hostname, port: Number(url.port || (sentinelMaster ? 26379 : 6379)) }))
+      : [{ host: host!, port: port ?? 6379 }],
+    tls: first?.protocol === "rediss:",
+    caFile,
+    username: first?.username ? decodeURIComponent(first.username) : undefined,
+    password: secret === undefined ? undefined : Redacted.make(secret),
+    database,
+    sentinelMaster,
+  } satisfies RedisConfig
+})
+
+const prefix = Env.kind("letters, digits and any of : . _ -", (text) =>
+  /^[\w:.-]+$/.test(text) ? text : undefined,
+)
+
+const logLevel = Env.kind("one of all, trace, debug, info, warn, error, fatal, none", (text) =>
+  (["All", "Trace", "Debug", "Info", "Warn", "Error", "Fatal", "None"] as const).find(
+    (level) => level.toLowerCase() === text.toLowerCase(),
+  ),
+)
+
+const readHttp = Effect.fnUntraced(function* (reader: Env.Reader) {
+  const token = yield* reader.secret("METRICS_TOKEN", Env.text)
+  const port = yield* reader.read("HTTP_PORT", Env.listenPort)
+  const alias = yield* reader.read("METRICS_PORT", Env.listenPort)
+  if (port !== undefined && alias !== undefined && port !== alias) {
+    reader.problem("METRICS_PORT", "is another name for HTTP_PORT and says something else")
+  }
+  return {
+    host: (yield* reader.read("HTTP_HOST", Env.text)) ?? "127.0.0.1",
+    port: port ?? alias ?? 9090,
+    token: token === undefined ? undefined : Redacted.make(token),
+  }
+})
+
+/**
+ * Decodes a set of environment variables. Fails with every problem there is; what is merely odd (a misspelt name) is
+ * in `warnings`.
+ */
+export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variables) {
+  const reader = new Env.Reader(variables)
+  const chains = yield* readChains(reader)
+  const store = yield* readStore(reader)
+  const http = yield* readHttp(reader)
+  const audit = yield* reader.read("AUDIT", Env.oneOf("on", "off"))
+  const format = yield* reader.read("LOG_FORMAT", Env.oneOf("json", "pretty", "logfmt"))
+  const settings = {
+    chains,
+    store,
+    http,
+    streamPrefix: (yield* reader.read("STREAM_PREFIX", prefix)) ?? "events",
+    streamMaxLength: (yield* reader.read("STREAM_MAXLEN", Env.count())) ?? 1_000_000,
+    stallTimeout: (yield* reader.read("STALL_TIMEOUT", Env.duration)) ?? Duration.seconds(15),
+    requestTimeout: (yield* reader.read("REQUEST_TIMEOUT", Env.duration)) ?? Duration.seconds(10),
+    shutdownTimeout: (yield* reader.read("SHUTDOWN_TIMEOUT", Env.duration)) ?? Duration.seconds(10),
+    wsMaxPayload: (yield* reader.read("WS_MAX_PAYLOAD", Env.bytes)) ?? 32 * 1024 * 1024,
+    rpcRate: yield* reader.read("RPC_RATE", Env.positive),
+    audit: audit === undefined ? undefined : audit === "on",
+    log: {
+      level: (yield* reader.read("LOG_LEVEL", logLevel)) ?? "Info",
+      format: format ?? (process.stdout.isTTY ? "pretty" : "json"),
+    },
+    warnings: unusedNames(
+      variables,
+      reader.known,
+      chains.map((chain) => variablePrefix(chain.name)),
+    ),
+  }
+  if (reader.problems.length > 0)
+    return yield* new ConfigProblems({ problems: [...new Set(reader.problems)] })
+
+  const urls = chains.flatMap((chain) =>
+    [...chain.endpoints, ...chain.rpc].filter((endpoint) => !endpoint.keyless),
+  )
+  const words = [http.token, store._tag === "Redis" ? store.password : undefined]
+  return {
+    ...settings,
+    redact: makeRedactor({
+      urls: urls.map((endpoint) => Redacted.value(endpoint.url)),
+      words: words.flatMap((word) => (word === undefined ? [] : [Redacted.value(word)])),
+    }),
+  } satisfies Settings
+})

@@ -1,0 +1,182 @@
+/**
+ * Reading variables: where they come from, what a value of each kind looks like, and every problem at once.
+ *
+ * Process variables beat `.env`, an empty one counts as unset, and a secret may come from the file that `<NAME>_FILE`
+ * names. Nothing here knows which variables there are; that is Config.ts.
+ */
+import { ByteSize, Config, ConfigProvider, Duration, Effect, Option } from "effect"
+import { readFileSync } from "node:fs"
+import { parseEnv } from "node:util"
+
+export type Variables = Readonly<Record<string, string | undefined>>
+
+/** The variables of `.env` in `directory`, overridden by those of the process. */
+export const withDotEnv = (process: Variables, directory: string): Variables => {
+  let file: string
+  try {
+    file = readFileSync(`${directory}/.env`, "utf8")
+  } catch {
+    return process
+  }
+  const merged: Record<string, string | undefined> = { ...parseEnv(file) }
+  for (const [name, value] of Object.entries(process)) if (value) merged[name] = value
+  return merged
+}
+
+/** What a value must look like. `parse` answers `undefined` for anything else. */
+export interface Kind<A> {
+  readonly expected: string
+  readonly parse: (text: string) => A | undefined
+}
+
+export const kind = <A>(expected: string, parse: (text: string) => A | undefined): Kind<A> => ({
+  expected,
+  parse,
+})
+
+export const text: Kind<string> = kind("some text", (text) => text)
+
+export const count = (minimum = 0): Kind<number> =>
+  kind(`a whole number from ${minimum}`, (text) => {
+    const value = /^\d+$/.test(text) ? Number(text) : Number.NaN
+    return Number.isSafeInteger(value) && value >= minimum ? value : undefined
+  })
+
+export const port: Kind<number> = kind("a port from 1 to 65535", (text) => {
+  const value = count(1).parse(text)
+  return value !== undefined && value <= 65535 ? value : undefined
+})
+
+/** A port to listen on: 0 is any that is free. */
+export const listenPort: Kind<number> = kind("a port from 1 to 65535, or 0 for any", (text) =>
+  text === "0" ? 0 : port.parse(text),
+)
+
+export const positive: Kind<number> = kind("a number above 0", (text) =>
+  /^\d+(\.\d+)?$/.test(text) && Number(text) > 0 ? Number(text) : undefined,
+)
+
+const durationUnits: Readonly<Record<string, Duration.Unit>> = {
+  ms: "millis",
+  s: "seconds",
+  m: "minutes",
+  h: "hours",
+}
+
+/** `500ms`, `10s`, `2m`, or in Effect's own words `10 seconds`. A bare number is refused: of what? */
+export const duration: Kind<Duration.Duration> = kind(
+  "a duration such as 500ms, 10s or 2 minutes",
+  (text) => {
+    const short = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h)$/.exec(text)
+    const parsed = short
+      ? Duration.fromInput(`${Number(short[1])} ${durationUnits[short[2]!]!}`)
+      : Duration.fromInput(text as Duration.Input)
+    return Option.getOrUndefined(
+      Option.filter(parsed, (value) => Duration.isFinite(value) && Duration.toMillis(value) > 0),
+    )
+  },
+)
+
+/** `33554432` or `32MiB`. */
+export const bytes: Kind<number> = kind("a size in bytes such as 33554432 or 32MiB", (text) => {
+  const size = ByteSize.fromInput((/^\d+$/.test(text) ? `${text} B` : text) as ByteSize.Input)
+  const value = Option.isSome(size) ? Number(ByteSize.toBigInt(size.value)) : 0
+  return value > 0 && Number.isSafeInteger(value) ? value : undefined
+})
+
+export const oneOf = <const Choices extends ReadonlyArray<string>>(
+  ...choices: Choices
+): Kind<Choices[number]> =>
+  kind(`one of ${choices.join(", ")}`, (text) => choices.find((choice) => choice === text.toLowerCase()))
+
+/** Several values with commas between them; at least one. */
+export const list = <A>(item: Kind<A>): Kind<ReadonlyArray<A>> =>
+  kind(`${item.expected}; several with commas between them`, (text) => {
+    const items = text.split(",").map((part) => part.trim())
+    const parsed = items.flatMap((part) => {
+      const value = part === "" ? undefined : item.parse(part)
+      return value === undefined ? [] : [value]
+    })
+    return parsed.length === items.length ? parsed : undefined
+  })
+
+/** Reads variables one by one and keeps what was wrong with each, so that all of it can be reported together. */
+export class Reader {
+  readonly problems: Array<string> = []
+  readonly #variables: Variables
+  readonly #provider: ConfigProvider.ConfigProvider
+  readonly #names = new Set<string>()
+
+  constructor(variables: Variables) {
+    this.#variables = variables
+    this.#provider = ConfigProvider.fromEnv({
+      env: Object.fromEntries(Object.entries(variables).filter(([, value]) => value !== undefined)) as Record<
+        string,
+        string
+      >,
+    })
+  }
+
+  /** The names that were asked for so far, whether set or not. */
+  get known(): ReadonlySet<string> {
+    return this.#names
+  }
+
+  isSet(name: string): boolean {
+    return Boolean(this.#variables[name] || this.#variables[`${name}_FILE`])
+  }
+
+  problem(name: string, what: string): void {
+    this.problems.push(`${name}: ${what}`)
+  }
+
+  /** The value of a variable, or `undefined` where it is unset or wrong; wrong is also a problem. */
+  readonly read = <A>(name: string, kind: Kind<A>): Effect.Effect<A | undefined> =>
+    this.#raw(name).pipe(
+      Effect.map((raw) => (raw === undefined ? undefined : this.#parse(name, raw, kind, false))),
+    )
+
+  /** As `read`, also from the file `<NAME>_FILE`, and never repeating the value in a problem. */
+  readonly secret = <A>(name: string, kind: Kind<A>): Effect.Effect<A | undefined> =>
+    Effect.all([this.#raw(name), this.#raw(`${name}_FILE`)]).pipe(
+      Effect.map(([inline, file]) => {
+        if (file === undefined)
+          return inline === undefined ? undefined : this.#parse(name, inline, kind, true)
+        if (inline === undefined) return this.#fromFile(`${name}_FILE`, file, kind)
+        this.problem(name, `set either ${name} or ${name}_FILE, not both`)
+        return undefined
+      }),
+    )
+
+  #fromFile<A>(name: string, path: string, kind: Kind<A>): A | undefined {
+    let content: string
+    try {
+      content = readFileSync(path, "utf8").trim()
+    } catch (error) {
+      this.problem(name, `expected a readable file, got ${(error as NodeJS.ErrnoException).code} for ${path}`)
+      return undefined
+    }
+    if (content !== "") return this.#parse(name, content, kind, true)
+    this.problem(name, `expected a file with ${kind.expected}, got an empty one`)
+    return undefined
+  }
+
+  #raw(name: string): Effect.Effect<string | undefined> {
+    this.#names.add(name)
+    return Config.option(Config.String(name))
+      .parse(this.#provider)
+      .pipe(
+        Effect.map((value) => Option.getOrUndefined(value)?.trim() || undefined),
+        Effect.orDie,
+      )
+  }
+
+  #parse<A>(name: string, raw: string, kind: Kind<A>, secret: boolean): A | undefined {
+    const value = kind.parse(raw)
+    if (value === undefined) {
+      const got = secret ? "" : `, got ${JSON.stringify(raw.slice(0, 80))}`
+      this.problem(name, `expected ${kind.expected}${got}`)
+    }
+    return value
+  }
+}

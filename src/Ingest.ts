@@ -1,0 +1,320 @@
+/**
+ * One supervised fiber per chain: the feed's moves go to the store.
+ *
+ * Whatever happens to a chain stays with it. A failing endpoint costs the connection, a failing store the moves in
+ * flight, a defect the connection too: the chain then starts over from what the store has. Only a contradiction of
+ * final blocks stops a chain, until the store's journal is changed.
+ */
+import { Cause, Clock, Effect, FiberMap, Layer, Schema, Stream } from "effect"
+import { AppConfig } from "./Config.ts"
+import type { ChainConfig } from "./Config.ts"
+import { Defect, errorType } from "./endpoint/EndpointError.ts"
+import * as Failover from "./endpoint/Failover.ts"
+import { backoff, circuitBreaking, makeBreaker } from "./endpoint/RetryPolicy.ts"
+import * as Feed from "./feed/Feed.ts"
+import type { Contradiction, Step } from "./feed/Feed.ts"
+import { fingerprint } from "./feed/Filter.ts"
+import * as Heads from "./feed/Heads.ts"
+import type { Heard } from "./feed/Heads.ts"
+import * as Logs from "./feed/Logs.ts"
+import { Verification } from "./feed/Verify.ts"
+import * as Gate from "./store/Gate.ts"
+import { afterPush } from "./store/Journal.ts"
+import type { Journal, Move, Push } from "./store/Journal.ts"
+import { Store } from "./store/Store.ts"
+import type { FinalizeResult, PopResult, PushResult } from "./store/Store.ts"
+import { Status } from "./web/Status.ts"
+import type { Operation } from "./web/Status.ts"
+
+/** The store's head was not the expected one: the feed starts again from what the store has. */
+class Lost extends Schema.TaggedError<Lost>()("Lost", {}) {}
+
+/** Another ingestor continued the journal with another filter. */
+class Superseded extends Schema.TaggedError<Superseded>()("Superseded", { filter: Schema.String }) {}
+
+/** Moves on their way to the store at the same time; the head each one expects is known beforehand. */
+const movesInFlight = 3
+
+/** How often the store is looked at by a chain that must not write. */
+const recheck = "5 seconds"
+
+const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
+
+type Result = PushResult | PopResult | FinalizeResult
+
+const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.Gate) {
+  const config = yield* AppConfig
+  const store = yield* Store
+  const clock = yield* Clock.Clock
+  const { chain: statusOf, storeOperation } = yield* Status
+  const status = statusOf(chain.name)
+  const filter = fingerprint(chain.filter)
+  /** Whether this process has written with its filter: another filter in the store is then newer than ours. */
+  let established = false
+  let knownStart: number | undefined
+  /** The height from which blocks are being undone just now. */
+  let undoingFrom: number | undefined
+
+  const failover = yield* Failover.make(chain, {
+    requestTimeout: config.requestTimeout,
+    wsMaxPayload: config.wsMaxPayload,
+    watch: (rank, breaker) => {
+      const endpoint = status.endpoints[rank]!
+      endpoint.breaker = breaker
+      return {
+        onRequest: (method, outcome, millis) => endpoint.requested(method, outcome, millis),
+        onConnected: Effect.map(Clock.currentTimeMillis, (now) => {
+          endpoint.connectedSince = now
+          endpoint.connects++
+        }),
+        onFailure: (error) =>
+          Effect.gen(function* () {
+            const now = yield* Clock.currentTimeMillis
+            endpoint.connectedSince = undefined
+            status.failed({ at: now, type: errorType(error.reason), text: error.message })
+            if (status.endpoint === endpoint) status.enter("connecting", now)
+            yield* Effect.logWarning(error.reason.message).pipe(
+              Effect.annotateLogs({ endpoint: error.endpoint }),
+            )
+          }),
+      }
+    },
+  })
+
+  const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
+    Effect.suspend(() => {
+      const since = clock.currentTimeMillisUnsafe()
+      return Effect.tap(effect, () =>
+        Effect.sync(() => storeOperation[operation]((clock.currentTimeMillisUnsafe() - since) / 1000)),
+      )
+    })
+
+  /** The journal as the store has it, under our filter. */
+  const load: Effect.Effect<Journal | undefined, Superseded | StoreFailure> = Effect.gen(function* () {
+    yield* gate.pass
+    let journal = yield* timed("load", store.load(chain.id))
+    if (journal !== undefined && journal.filter !== filter) {
+      if (established) return yield* new Superseded({ filter: journal.filter })
+      yield* Effect.logWarning(`the filter has changed: it applies from block ${journal.head.number + 1} on`)
+      yield* store.takeOver(chain.id, filter)
+      journal = yield* store.load(chain.id)
+    }
+    established ||= journal !== undefined
+    // A lowered limit is kept on a chain that makes no blocks, too.
+    yield* store.trim(chain.id)
+    knownStart = journal?.start.number ?? knownStart
+    status.stored = journal?.head.number
+    status.final = journal?.final?.number
+    status.progress(yield* Clock.currentTimeMillis)
+    return journal
+  })
+
+  /** A move is never left half sent: shutting down waits for it. */
+  const perform = (move: Move): Effect.Effect<Result, StoreFailure> => {
+    switch (move._tag) {
+      case "Push":
+        return Effect.uninterruptible(timed("push", store.push(chain.id, filter, move)))
+      case "Pop":
+        return Effect.uninterruptible(timed("pop", store.pop(chain.id, filter, move)))
+      case "Finalize":
+        return Effect.uninterruptible(timed("finalize", store.finalize(chain.id, filter, move)))
+    }
+  }
+
+  const record = (move: Move, result: Result) => {
+    if (move._tag === "Pop") {
+      undoingFrom ??= move.expected.number
+      status.stored = move.expected.number - 1
+    } else if (undoingFrom !== undefined) {
+      const depth = undoingFrom - move.expected.number
+      status.reorganised({ at: clock.currentTimeMillisUnsafe(), depth, from: undoingFrom })
+      undoingFrom = undefined
+    }
+    if (move._tag === "Finalize") status.final = move.number
+    if (move._tag === "Push") {
+      if (result._tag === "Pushed") status.published += logsOf(move)
+      else status.deduplicated += logsOf(move)
+      status.stored = afterPush(move).number
+      if (move.final) status.final = status.stored
+    }
+    if (result._tag === "Popped") {
+      status.removed += result.removed
+      status.removedIncomplete += result.missing
+    }
+  }
+
+  const handled = (live: Failover.Live, heard: Heard | undefined) =>
+    Effect.gen(function* () {
+      const now = yield* Clock.currentTimeMillis
+      if (heard !== undefined) {
+        status.handledIn(now - heard.at)
+        status.eventLatency(Math.max(now / 1000 - heard.header.timestamp, 0))
+      }
+      status.progress(now)
+      yield* live.breaker.succeed
+    })
+
+  const apply = Effect.fnUntraced(function* (step: Step) {
+    if (step._tag === "Seen") return { step, result: undefined }
+    if (step.move._tag === "Push") {
+      const logs = logsOf(step.move)
+      status.received += logs
+      status.batchSize(logs)
+    }
+    status.inFlight++
+    const result = yield* Effect.ensuring(
+      perform(step.move),
+      Effect.sync(() => void status.inFlight--),
+    )
+    if (result._tag === "Conflict") return yield* new Lost()
+    if (result._tag === "FilterChanged") return yield* new Superseded({ filter: result.filter })
+    return { step, result }
+  })
+
+  const settle =
+    (live: Failover.Live) =>
+    ({ step, result }: { readonly step: Step; readonly result: Result | undefined }) =>
+      Effect.suspend(() => {
+        if (step._tag === "Seen") return handled(live, undefined)
+        record(step.move, result!)
+        established = true
+        const pushed =
+          step.move._tag === "Push"
+            ? Effect.andThen(gate.breaker.succeed, handled(live, step.heard))
+            : Effect.void
+        return pushed
+      })
+
+  const session = (live: Failover.Live, heads: Heads.Heads, logs: Logs.Logs) =>
+    Effect.gen(function* () {
+      const journal = yield* load
+      const { connection } = live
+      const steps = yield* Feed.make({
+        chain,
+        connection,
+        heads,
+        logs,
+        learned: live.learned,
+        witnesses: failover.connected,
+        journal,
+        filter,
+        knownStart,
+        onFinal: (header) => (status.finalSeen = header.number),
+      })
+      yield* steps.pipe(
+        Stream.mapEffect(apply, { concurrency: movesInFlight }),
+        Stream.runForEach(settle(live)),
+      )
+    }).pipe(Effect.scoped)
+
+  /** Waits until the journal is another one than the one that made us stop. */
+  const untilChanged = (what: (journal: Journal | undefined) => unknown) =>
+    Effect.gen(function* () {
+      const before = JSON.stringify(what(yield* store.load(chain.id)))
+      const now = store.load(chain.id).pipe(Effect.map((journal) => JSON.stringify(what(journal))))
+      yield* now.pipe(
+        Effect.delay(recheck),
+        Effect.orElseSucceed(() => before),
+        Effect.repeat({ while: (seen) => seen === before }),
+      )
+    }).pipe(Effect.ignore)
+
+  const halt = (contradiction: Contradiction) =>
+    Effect.gen(function* () {
+      const now = yield* Clock.currentTimeMillis
+      status.enter("halted", now)
+      status.failed({ at: now, type: "unverified", text: contradiction.message })
+      yield* Effect.logFatal(`halted: ${contradiction.message}`)
+      yield* untilChanged((journal) => [journal?.start, journal?.final])
+      yield* Effect.logInfo("the journal has been changed: going on")
+    })
+
+  const stepAside = ({ filter: other }: Superseded) =>
+    Effect.gen(function* () {
+      status.enter("superseded", yield* Clock.currentTimeMillis)
+      yield* Effect.logError(`the journal is continued with another filter (${other}): not writing`)
+      yield* untilChanged((journal) => journal?.filter)
+    })
+
+  /** Follows one connection until it ends. */
+  const serve = (live: Failover.Live) =>
+    Effect.gen(function* () {
+      const { connection } = live
+      status.endpoint = status.endpoints[live.rank]
+      const heads = yield* Heads.make(connection, {
+        stallTimeout: config.stallTimeout,
+        onHead: ({ header, at }, blockTime) => status.heard(header.number, at, blockTime),
+        onQuiet: Effect.andThen(
+          live.breaker.succeed,
+          Effect.map(Clock.currentTimeMillis, (now) => status.quiet(now)),
+        ),
+      })
+      const logs = Logs.make(connection, chain, live.learned, yield* Verification)
+      return yield* session(live, heads, logs).pipe(
+        Effect.catchTags({
+          Lost: () => Effect.void,
+          Superseded: stepAside,
+          Contradiction: halt,
+          StoreError: (error) =>
+            Effect.gen(function* () {
+              const now = yield* Clock.currentTimeMillis
+              status.enter("waiting for the store", now)
+              status.failed({ at: now, type: "store", text: error.message })
+              yield* gate.failed(error)
+            }),
+        }),
+        Effect.forever,
+      )
+    }).pipe(
+      Effect.raceFirst(live.connection.ended),
+      Effect.catch((error) => live.connection.end(error.reason)),
+      Effect.catchDefect((defect) =>
+        Effect.andThen(
+          Effect.logError("a defect while following the chain", defect),
+          live.connection.end(new Defect({ detail: String(defect) })),
+        ),
+      ),
+      Effect.scoped,
+    )
+
+  return yield* failover.active.pipe(
+    Stream.switchMap((live) => Stream.fromEffectDrain(serve(live))),
+    Stream.runDrain,
+  )
+})
+
+type StoreFailure = Effect.Error<ReturnType<Store["Service"]["load"]>>
+
+/** Restarts a chain after whatever went wrong outside of a connection. */
+const supervised = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.Gate) {
+  const breaker = yield* makeBreaker
+  const status = (yield* Status).chain(chain.name)
+  return yield* Effect.scoped(chainIngest(chain, gate)).pipe(
+    Effect.sandbox,
+    Effect.tapError((cause) =>
+      Effect.gen(function* () {
+        if (Cause.hasInterruptsOnly(cause)) return
+        status.failed({ at: yield* Clock.currentTimeMillis, type: "defect", text: Cause.pretty(cause) })
+        yield* Effect.logError("a chain failed and is restarted", cause)
+      }),
+    ),
+    Effect.retry({
+      schedule: circuitBreaking(breaker)(backoff),
+      while: (cause) => !Cause.hasInterruptsOnly(cause),
+    }),
+    Effect.annotateLogs({ chain: chain.name }),
+  )
+})
+
+/** Follows every configured chain for as long as the layer lives. */
+export const layer = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const { chains } = yield* AppConfig
+    const store = yield* Store
+    const gate = yield* Gate.make(store)
+    const status = yield* Status
+    status.store.breaker = gate.breaker
+    const fibers = yield* FiberMap.make<string>()
+    for (const chain of chains) yield* FiberMap.run(fibers, chain.name, supervised(chain, gate))
+  }),
+)

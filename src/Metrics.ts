@@ -1,0 +1,292 @@
+/**
+ * Every metric there is: name, type, unit, labels, and what it says. docs/METRICS.md is made from this file.
+ *
+ * Most series are read when somebody asks for them, from the plain numbers that Status keeps: they cost nothing in
+ * between. Only distributions are told about each value, once per block, request or call. Labels are bounded: chain,
+ * endpoint name, method, error type; never a URL, a hash or a height.
+ */
+import { Metric } from "effect"
+import type { Context } from "effect"
+
+export type MetricType = "counter" | "gauge" | "histogram"
+
+/** The unit as OpenTelemetry writes it. */
+export type Unit =
+  | "1"
+  | "s"
+  | "By"
+  | "{log}"
+  | "{block}"
+  | "{entry}"
+  | "{error}"
+  | "{request}"
+  | "{reconnect}"
+
+export interface Definition {
+  readonly name: string
+  readonly type: MetricType
+  readonly unit: Unit
+  readonly labels: ReadonlyArray<string>
+  readonly help: string
+  readonly buckets?: ReadonlyArray<number>
+}
+
+/** Where series are kept: that of the process, unless a context says otherwise. */
+export type Registry = Context.Context<never>
+
+/** One name with all its series. */
+export class Family<Label extends string = never> {
+  readonly definition: Definition
+
+  constructor(definition: Definition) {
+    this.definition = definition
+  }
+
+  #options(labels: Record<Label, string>) {
+    const { help, unit } = this.definition
+    return { description: help, attributes: { ...labels, unit } }
+  }
+
+  /** A series whose value is read when somebody asks. Answers how to remove it. */
+  read(labels: Record<Label, string>, value: () => number, registry: Registry): Metric.Registration {
+    const { name, type } = this.definition
+    const ignore = () => {}
+    return type === "counter"
+      ? Metric.registerUnsafe(
+          Metric.counter(name, { ...this.#options(labels), incremental: true }),
+          registry,
+          { get: () => ({ count: value(), incremental: true }), update: ignore, modify: ignore },
+        )
+      : Metric.registerUnsafe(Metric.gauge(name, this.#options(labels)), registry, {
+          get: () => ({ value: value() }),
+          update: ignore,
+          modify: ignore,
+        })
+  }
+
+  /** A distribution that is told about each value. It exists, empty, from now on. */
+  record(labels: Record<Label, string>, registry: Registry): (value: number) => void {
+    const { name, buckets = [] } = this.definition
+    const histogram = Metric.histogram(name, { ...this.#options(labels), boundaries: buckets })
+    histogram.valueUnsafe(registry)
+    return (value) => histogram.updateUnsafe(value, registry)
+  }
+}
+
+const families: Array<Family<string>> = []
+
+const define =
+  (type: MetricType) =>
+  <const Label extends string = never>(
+    name: string,
+    labels: ReadonlyArray<Label>,
+    unit: Unit,
+    help: string,
+    buckets?: ReadonlyArray<number>,
+  ): Family<Label> => {
+    const family = new Family<Label>({ name, type, unit, labels, help, ...(buckets && { buckets }) })
+    families.push(family as unknown as Family<string>)
+    return family
+  }
+
+const counter = define("counter")
+const gauge = define("gauge")
+const histogram = define("histogram")
+
+/** Latencies: 1 ms … 60 s in steps of 1, 2.5, 5. */
+const seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 60]
+
+// -- the seven of the original system
+
+export const eventsReceived = counter(
+  "events_received_total",
+  ["chain"],
+  "{log}",
+  "Logs that were verified, before they are pushed",
+)
+export const eventsPublished = counter(
+  "events_published_total",
+  ["chain"],
+  "{log}",
+  "Logs that the store has acknowledged as new",
+)
+export const eventsDeduplicated = counter(
+  "events_deduplicated_total",
+  ["chain"],
+  "{log}",
+  "Logs of blocks that the store already had",
+)
+export const websocketReconnects = counter(
+  "websocket_reconnects_total",
+  ["chain"],
+  "{reconnect}",
+  "Connections made after the first one, to any endpoint",
+)
+export const circuitBreakerState = gauge(
+  "circuit_breaker_state",
+  ["chain"],
+  "1",
+  "Breaker of the endpoint in use: 0 closed, 1 open, 2 half-open",
+)
+export const eventProcessingErrors = counter(
+  "event_processing_errors_total",
+  ["chain", "error_type"],
+  "{error}",
+  "What went wrong, by kind",
+)
+export const consecutiveFailures = gauge(
+  "consecutive_failures",
+  ["chain"],
+  "1",
+  "Failures in a row of the endpoint in use",
+)
+
+// -- the journal
+
+export const eventsRemoved = counter(
+  "events_removed_total",
+  ["chain"],
+  "{log}",
+  "Logs that a reorg undid: entries with removed=true",
+)
+export const eventsRemovedIncomplete = counter(
+  "events_removed_incomplete_total",
+  ["chain"],
+  "{log}",
+  "Logs that could not be undone because somebody had deleted their entries",
+)
+export const reorgDepth = histogram(
+  "reorg_depth_blocks",
+  ["chain"],
+  "{block}",
+  "Heights that one reorg undid",
+  [1, 2, 3, 5, 8, 13, 21, 34, 64, 128],
+)
+export const chainHead = gauge("chain_head_block", ["chain"], "{block}", "Highest block that was announced")
+export const chainStored = gauge("chain_stored_block", ["chain"], "{block}", "Head of the journal")
+export const chainFinal = gauge(
+  "chain_final_block",
+  ["chain"],
+  "{block}",
+  "Highest stored block that is beyond undoing",
+)
+export const chainHeadAge = gauge(
+  "chain_head_age_seconds",
+  ["chain"],
+  "s",
+  "Time since a head was announced, or since the endpoint confirmed that the chain is quiet",
+)
+export const chainHalted = gauge(
+  "chain_halted",
+  ["chain"],
+  "1",
+  "1 when final blocks contradict each other and somebody must decide",
+)
+export const eventLatency = histogram(
+  "event_latency_seconds",
+  ["chain"],
+  "s",
+  "Block time to acknowledged by the store, of live blocks",
+  seconds,
+)
+export const publishLatency = histogram(
+  "publish_latency_seconds",
+  ["chain"],
+  "s",
+  "Head received to acknowledged by the store",
+  seconds,
+)
+export const publishBatchSize = histogram(
+  "publish_batch_size",
+  ["chain"],
+  "{log}",
+  "Logs of one push",
+  [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
+)
+export const feedQueueSize = gauge("feed_queue_size", ["chain"], "1", "Moves on their way to the store")
+
+// -- endpoints
+
+export const endpointBreakerState = gauge(
+  "endpoint_circuit_breaker_state",
+  ["chain", "endpoint"],
+  "1",
+  "Breaker of an endpoint: 0 closed, 1 open, 2 half-open",
+)
+export const rpcRequests = counter(
+  "rpc_requests_total",
+  ["chain", "endpoint", "method", "outcome"],
+  "{request}",
+  "Requests by method and outcome: ok, refused, lost (no answer)",
+)
+export const rpcRequestDuration = histogram(
+  "rpc_request_duration_seconds",
+  ["chain", "endpoint"],
+  "s",
+  "Request sent to answer received",
+  seconds,
+)
+
+// -- the store
+
+export const storeBreakerState = gauge(
+  "store_circuit_breaker_state",
+  [],
+  "1",
+  "Breaker of the store: 0 closed, 1 open, 2 half-open",
+)
+export const storeOperationDuration = histogram(
+  "store_operation_duration_seconds",
+  ["operation"],
+  "s",
+  "Call to acknowledged, by operation",
+  seconds,
+)
+export const storeMemory = gauge(
+  "store_memory_bytes",
+  [],
+  "By",
+  "Memory that Redis uses, or the size of the SQLite file",
+)
+export const storeMemoryLimit = gauge(
+  "store_memory_limit_bytes",
+  [],
+  "By",
+  "Redis' maxmemory; 0 means no limit",
+)
+export const storeEvictionUnsafe = gauge(
+  "store_eviction_unsafe",
+  [],
+  "1",
+  "1 when Redis' maxmemory-policy may delete what is needed",
+)
+export const streamLength = gauge("stream_length", ["chain"], "{entry}", "Entries of the chain's stream")
+export const streamGroupLag = gauge(
+  "stream_group_lag",
+  ["chain", "group"],
+  "{entry}",
+  "Entries that a consumer group has not been given yet (first 20 groups)",
+)
+export const streamGroupPending = gauge(
+  "stream_group_pending",
+  ["chain", "group"],
+  "{entry}",
+  "Entries that a consumer group was given and has not acknowledged (first 20 groups)",
+)
+
+// -- the process
+
+export const buildInfo = gauge("build_info", ["version"], "1", "Always 1; the version is in the label")
+export const processStart = gauge("process_start_time_seconds", [], "s", "Start of the process, unix time")
+export const processCpu = counter("process_cpu_seconds_total", [], "s", "User and system CPU time")
+export const processMemory = gauge("process_resident_memory_bytes", [], "By", "Resident memory")
+export const processHeap = gauge("process_heap_bytes", [], "By", "JavaScript heap in use")
+export const eventLoopDelay = gauge(
+  "event_loop_delay_seconds",
+  ["quantile"],
+  "s",
+  "Delay of the event loop since the start",
+)
+
+/** All of them, in the order of this file. */
+export const definitions: ReadonlyArray<Definition> = families.map(({ definition }) => definition)

@@ -1,0 +1,37 @@
+/** Finds variables that were probably meant for this program but are read by no part of it. */
+import { distance } from "fastest-levenshtein"
+import { chainVariables, knownChains } from "./Chains.ts"
+import type { Variables } from "./Environment.ts"
+
+const nearest = (name: string, candidates: Iterable<string>, within: number): string | undefined => {
+  let best: string | undefined
+  let smallest = within + 1
+  for (const candidate of candidates) {
+    const far = distance(name, candidate)
+    if (far < smallest) [best, smallest] = [candidate, far]
+  }
+  return best
+}
+
+/**
+ * One sentence for each set variable that looks like one of ours and is not: a chain's variable for a chain that is
+ * not followed (`ETHERUM_WS_URL`), an unknown end (`BASE_WS_ULR`), or a name a slip away from a known one.
+ */
+export const unusedNames = (
+  variables: Variables,
+  known: ReadonlySet<string>,
+  chains: ReadonlyArray<string>,
+): ReadonlyArray<string> =>
+  Object.keys(variables)
+    .filter((name) => variables[name] && !known.has(name) && !name.startsWith("npm_"))
+    .sort()
+    .flatMap((name) => {
+      const end = chainVariables.find((end) => name.endsWith(`_${end}`) || name.endsWith(`_${end}_FILE`))
+      const chain = chains.find((chain) => name.startsWith(`${chain}_`))
+      const builtIn = end && knownChains.find(({ name: chain }) => name.startsWith(`${chain.toUpperCase()}_`))
+      if (builtIn) return [`${name} is not used: ${builtIn.name} is not in CHAINS`]
+      const guess = nearest(name, known, end || chain ? 3 : 2)
+      if (end)
+        return [`${name} is not used${guess ? `; did you mean ${guess}?` : `: no such chain in CHAINS`}`]
+      return guess && name.length >= 6 ? [`${name} is not used; did you mean ${guess}?`] : []
+    })

@@ -1,0 +1,37 @@
+/**
+ * How the process ends. SIGTERM and SIGINT interrupt the program, which then has `shutdownTimeout` to finish; a second
+ * signal ends it at once.
+ *
+ * Exit codes: 0 a clean stop, 1 the stop took too long or a comparison failed, 128+n a second signal, and after
+ * sysexits.h 64 wrong usage, 69 unreachable, 78 bad configuration.
+ */
+import { Cause, Duration, Exit, Runtime } from "effect"
+
+export const exitCode = { ok: 0, failed: 1, usage: 64, unreachable: 69, config: 78 } as const
+
+const signals = { SIGINT: 2, SIGTERM: 15 } as const
+
+/** How long a stop may take. Set when the configuration is known. */
+export const shutdown = { timeout: Duration.seconds(10) }
+
+const codeOf = (exit: Exit.Exit<unknown, unknown>): number => {
+  if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause))
+    return Number(process.exitCode ?? exitCode.ok)
+  return Runtime.getErrorExitCode(Cause.squash(exit.cause))
+}
+
+/** Runs a program as the whole process. */
+export const runMain = Runtime.makeRunMain(({ fiber }) => {
+  let stopping = false
+  const onSignal = (signal: keyof typeof signals) => {
+    if (stopping) process.exit(128 + signals[signal])
+    stopping = true
+    setTimeout(() => {
+      process.stderr.write("the stop took longer than SHUTDOWN_TIMEOUT\n")
+      process.exit(exitCode.failed)
+    }, Duration.toMillis(shutdown.timeout)).unref()
+    fiber.interruptUnsafe(fiber.id)
+  }
+  for (const signal of Object.keys(signals)) process.on(signal, onSignal)
+  fiber.addObserver((exit) => process.exit(codeOf(exit)))
+})

@@ -1,0 +1,152 @@
+/** `check`: is the configuration good, do the endpoints answer, can the store be used? A line each, with what to do. */
+import { Duration, Effect, Layer, References } from "effect"
+import { Command } from "effect/cli"
+import { AppConfig } from "../Config.ts"
+import type { ChainConfig, Settings } from "../Config.ts"
+import { Transport } from "../endpoint/Transport.ts"
+import { exitCode } from "../Process.ts"
+import { Store } from "../store/Store.ts"
+import type { Info } from "../store/Store.ts"
+import { jsonFlag } from "./chains.ts"
+import { style, writeLines } from "./Output.ts"
+import { probe } from "./probe.ts"
+import type { Finding } from "./probe.ts"
+import { storeOnly } from "./service.ts"
+
+/** Of Redis, for an entry of three topics and a word of data: measured with `MEMORY USAGE`. */
+const bytesPerEntry = 600
+
+const ok = (subject: string, detail: string): Finding => ({ subject, level: "ok", detail })
+
+const filterOf = ({ filter }: ChainConfig): string => {
+  const topics = filter.topics.flatMap((alternatives) => alternatives ?? []).length
+  if (filter.addresses.length === 0 && topics === 0) return "all logs"
+  return `${filter.addresses.length || "all"} addresses, ${topics || "all"} topics`
+}
+
+/** The configuration, without secrets. */
+const configuration = (settings: Settings): ReadonlyArray<Finding> => {
+  const { http } = settings
+  const seconds = (duration: Duration.Duration) => `${Duration.toSeconds(duration)} s`
+  return [
+    ...settings.chains.map((chain) => {
+      const http = chain.rpc.length === 0 ? "" : `, HTTP ${chain.rpc.map(({ name }) => name).join(", ")}`
+      const endpoints = chain.endpoints
+        .map(({ name, keyless }) => (keyless ? `${name} (public)` : name))
+        .join(", ")
+      const from = `from block ${chain.startBlock}, ${chain.confirmations} confirmations`
+      return ok(`config ${chain.name}`, `chain ${chain.id}, ${endpoints}${http}, ${filterOf(chain)}, ${from}`)
+    }),
+    ok(
+      "config",
+      `timeouts: request ${seconds(settings.requestTimeout)}, stall ${seconds(settings.stallTimeout)}, shutdown ${seconds(settings.shutdownTimeout)}`,
+    ),
+    ok(
+      "config http",
+      `${http.host}:${http.port}, ${http.token === undefined ? "no token" : "with a token"}, log ${settings.log.level.toLowerCase()} ${settings.log.format}`,
+    ),
+    ...settings.warnings.map((detail): Finding => ({ subject: "config", level: "warning", detail })),
+  ]
+}
+
+const memory = (info: Info, settings: Settings): ReadonlyArray<Finding> => {
+  const { chains, streamMaxLength } = settings
+  if (settings.store._tag === "Sqlite") return []
+  if (streamMaxLength === 0) {
+    return [ok("store size", "STREAM_MAXLEN is 0: streams grow without end")]
+  }
+  const expected = chains.length * streamMaxLength * bytesPerEntry
+  const size = `about ${(expected / 1024 ** 3).toFixed(1)} GiB for ${chains.length} chains of ${streamMaxLength} entries`
+  return info.limit && expected > info.limit
+    ? [
+        {
+          subject: "store size",
+          level: "warning",
+          detail: `${size}, more than maxmemory`,
+          fix: "raise maxmemory or lower STREAM_MAXLEN",
+        },
+      ]
+    : [ok("store size", size)]
+}
+
+/** Version, persistence and policy; then whether it may be written to. */
+const store = Effect.fnUntraced(function* (settings: Settings) {
+  const store = yield* Store
+  const findings: Array<Finding> = []
+  const info = yield* store.info
+  findings.push(ok("store", `${info.version} at ${store.description}`))
+  if (info.persistence !== undefined) {
+    const durable = !info.persistence.startsWith("snapshots")
+    findings.push({
+      subject: "store persistence",
+      level: durable ? "ok" : "warning",
+      detail: info.persistence,
+      ...(!durable && {
+        fix: "set appendonly yes: what a crash loses is pushed again, but readers see it twice",
+      }),
+    })
+  }
+  if (info.evictionPolicy !== undefined) {
+    const safe = info.evictionPolicy === "noeviction"
+    findings.push({
+      subject: "store eviction",
+      level: safe ? "ok" : "warning",
+      detail: `maxmemory-policy is ${info.evictionPolicy}`,
+      ...(!safe && { fix: "set maxmemory-policy noeviction: others delete what is needed" }),
+    })
+  }
+  findings.push(...memory(info, settings))
+  yield* store.ping
+  for (const { id } of settings.chains) {
+    yield* store.load(id)
+    yield* store.stats(id)
+  }
+  findings.push(ok("store access", "reading and writing are allowed"))
+  return findings
+})
+
+const howToFixStore = (settings: Settings): string => {
+  if (settings.store._tag === "Sqlite") return "check DATABASE_PATH and the rights of its directory"
+  const prefix = settings.streamPrefix
+  return `check REDIS_URL and the server; its user needs ~${prefix}:* ~{${prefix}:* +@all -@dangerous -@admin`
+}
+
+const marks = { ok: ["✓", 32], warning: ["!", 33], failure: ["✗", 31] } as const
+
+const forPeople = ({ subject, level, detail, fix }: Finding): string => {
+  const [mark, colour] = marks[level]
+  return `${style(colour, mark)} ${subject.padEnd(28)} ${detail}${fix === undefined ? "" : style(2, `  → ${fix}`)}`
+}
+
+const print = (findings: ReadonlyArray<Finding>, json: boolean) =>
+  writeLines(findings.map((finding) => (json ? JSON.stringify(finding) : forPeople(finding))))
+
+export const check = Command.make(
+  "check",
+  { json: jsonFlag("One JSON object a line, one line a finding") },
+  Effect.fnUntraced(
+    function* ({ json }) {
+      const settings = yield* AppConfig
+      yield* print(configuration(settings), json)
+      const endpoints = yield* Effect.forEach(
+        settings.chains.flatMap((chain) => chain.endpoints.map((endpoint) => [chain, endpoint] as const)),
+        ([chain, endpoint]) =>
+          Effect.tap(probe(chain, endpoint, settings), (findings) => print(findings, json)),
+        { concurrency: 4 },
+      )
+      const stored = yield* store(settings).pipe(
+        Effect.catchTag("StoreError", (error) =>
+          Effect.succeed<ReadonlyArray<Finding>>([
+            { subject: "store", level: "failure", detail: error.message, fix: howToFixStore(settings) },
+          ]),
+        ),
+      )
+      yield* print(stored, json)
+      const failed = [...endpoints.flat(), ...stored].some(({ level }) => level === "failure")
+      if (failed) process.exitCode = exitCode.unreachable
+    },
+    Effect.provide(
+      Layer.mergeAll(storeOnly, Transport.layerWebSocket, Layer.succeed(References.MinimumLogLevel, "None")),
+    ),
+  ),
+).pipe(Command.withDescription("Check the configuration, the endpoints and the store"))

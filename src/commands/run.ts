@@ -1,0 +1,21 @@
+/** `run`, the default: follow every configured chain until told to stop. */
+import { Effect, Layer } from "effect"
+import { Command } from "effect/cli"
+import { AppConfig } from "../Config.ts"
+import { service, surroundings } from "./service.ts"
+
+const hello = Effect.gen(function* () {
+  const { chains, store, warnings } = yield* AppConfig
+  yield* Effect.logInfo(
+    `following ${chains.map(({ name }) => name).join(", ")} into ${store._tag === "Sqlite" ? store.path : "Redis"}`,
+  )
+  for (const warning of warnings) yield* Effect.logWarning(warning)
+})
+
+export const serve = Effect.andThen(hello, Layer.launch(service)).pipe(
+  Effect.provide(Layer.provideMerge(surroundings, AppConfig.layer)),
+)
+
+export const run = Command.make("run", {}, () => serve).pipe(
+  Command.withDescription("Follow every configured chain until stopped (the default)"),
+)

@@ -1,0 +1,44 @@
+/** The layers that make the service, and what every command needs of them. */
+import { Effect, Layer, Logger } from "effect"
+import { AppConfig } from "../Config.ts"
+import { Transport } from "../endpoint/Transport.ts"
+import * as Ingest from "../Ingest.ts"
+import * as Logging from "../Logging.ts"
+import { shutdown } from "../Process.ts"
+import { Redaction } from "../Redact.ts"
+import * as RedisStore from "../store/RedisStore.ts"
+import * as SqliteStore from "../store/SqliteStore.ts"
+import * as Http from "../web/Http.ts"
+import { Status } from "../web/Status.ts"
+import * as StoreWatch from "../web/StoreWatch.ts"
+
+/** The configured store. */
+export const store = Layer.unwrap(
+  Effect.map(AppConfig, ({ store, streamPrefix, streamMaxLength }) =>
+    store._tag === "Sqlite"
+      ? SqliteStore.layer(store.path, streamMaxLength)
+      : RedisStore.layer({ config: store, prefix: streamPrefix, maxLength: streamMaxLength }),
+  ),
+)
+
+/** Log format and level, secrets to hide, time to stop: as the configuration says. */
+export const surroundings = Layer.unwrap(
+  Effect.map(AppConfig, (config) => {
+    shutdown.timeout = config.shutdownTimeout
+    return Layer.mergeAll(Logging.layer(config.log), Layer.succeed(Redaction, config.redact))
+  }),
+)
+
+/** Everything that runs while chains are followed. */
+export const service = Layer.mergeAll(Ingest.layer, StoreWatch.layer, Http.layer).pipe(
+  Layer.provideMerge(Status.layer),
+  Layer.provideMerge(store),
+  Layer.provide(Transport.layerWebSocket),
+)
+
+/** What a command needs that only reads or changes the store. Its own logs would be in the way of what it prints. */
+export const storeOnly = store.pipe(
+  Layer.provideMerge(surroundings),
+  Layer.provideMerge(Layer.succeed(Logger.LogToStderr, true)),
+  Layer.provideMerge(AppConfig.layer),
+)

@@ -1,0 +1,85 @@
+/** `tail`: the entries of the store, from a place on, as they are or for reading. */
+import { Effect, Option } from "effect"
+import { Command, Flag } from "effect/cli"
+import { AppConfig } from "../Config.ts"
+import type { ChainConfig } from "../Config.ts"
+import type { Entry } from "../Domain.ts"
+import { Store } from "../store/Store.ts"
+import type { Stored } from "../store/Store.ts"
+import { chainFlag, chosenOrAll, jsonFlag } from "./chains.ts"
+import { style, writeLines } from "./Output.ts"
+import { storeOnly } from "./service.ts"
+import { UsageError } from "./UsageError.ts"
+
+const pageSize = 1000
+
+const pollEvery = "200 millis"
+
+type From = "start" | "now" | number
+
+const short = (hex: string) => `${hex.slice(0, 10)}…${hex.slice(-4)}`
+
+const forPeople = (chain: ChainConfig, entry: Entry): string => {
+  const time = new Date(Number(entry.timestamp) * 1000).toISOString().slice(0, 19).replace("T", " ")
+  const topics = JSON.parse(entry.topics) as ReadonlyArray<string>
+  const what = `${chain.name} ${entry.block_number}/${entry.log_index}`
+  const line = `${time}  ${what.padEnd(24)}  ${entry.contract}  ${topics[0] === undefined ? "-" : short(topics[0])}  tx ${short(entry.tx_hash)}`
+  return entry.removed === "true" ? style(31, `${line}  removed`) : line
+}
+
+const placeOf = (given: Option.Option<string>, follow: boolean) => {
+  const text = Option.getOrElse(given, () => (follow ? "now" : "start"))
+  if (text === "start" || text === "now") return Effect.succeed<From>(text)
+  if (/^\d{1,15}$/.test(text)) return Effect.succeed<From>(Number(text))
+  return Effect.fail(new UsageError({ detail: `--from: expected start, now or a block number, got ${text}` }))
+}
+
+export const tail = Command.make(
+  "tail",
+  {
+    chain: Flag.optional(chainFlag),
+    from: Flag.String("from").pipe(
+      Flag.withDescription("start, now or a block number (default: start, with --follow now)"),
+      Flag.optional,
+    ),
+    follow: Flag.Boolean("follow").pipe(
+      Flag.withAlias("f"),
+      Flag.withDescription("Go on with new entries until stopped"),
+      Flag.withDefault(false),
+    ),
+    json: jsonFlag("One JSON object a line, with the fields and values of the stream entry"),
+  },
+  Effect.fnUntraced(function* ({ chain, from, follow, json }) {
+    const config = yield* AppConfig
+    const store = yield* Store
+    const chains = yield* chosenOrAll(config.chains, chain)
+    const place = yield* placeOf(from, follow)
+
+    const print = (chain: ChainConfig, page: ReadonlyArray<Stored>) =>
+      writeLines(
+        page
+          .filter(({ entry }) => typeof place !== "number" || Number(entry.block_number) >= place)
+          .map(({ entry }) => (json ? JSON.stringify(entry) : forPeople(chain, entry))),
+      )
+    const begin = Effect.fnUntraced(function* (chain: ChainConfig) {
+      if (place === "start") return undefined
+      return place === "now" ? (yield* store.stats(chain.id)).lastId : yield* store.seek(chain.id, place)
+    })
+
+    const cursors = yield* Effect.forEach(chains, (chain) =>
+      Effect.map(begin(chain), (after) => ({ chain, after })),
+    )
+    for (;;) {
+      let printed = 0
+      for (const cursor of cursors) {
+        const page = yield* store.read(cursor.chain.id, cursor.after, pageSize)
+        yield* print(cursor.chain, page)
+        cursor.after = page.at(-1)?.id ?? cursor.after
+        printed += page.length
+      }
+      if (printed > 0) continue
+      if (!follow) return
+      yield* Effect.sleep(pollEvery)
+    }
+  }, Effect.provide(storeOnly)),
+).pipe(Command.withDescription("Print the entries of the store"))

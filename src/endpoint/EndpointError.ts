@@ -1,0 +1,155 @@
+/**
+ * Every way in which an endpoint can fail us. A connection ends with exactly one of these; a request may fail with one
+ * while the connection goes on.
+ */
+import { Schema } from "effect"
+import type { Refusal } from "./Refusal.ts"
+
+const declared = <A>() => Schema.declare((value: unknown): value is A => value !== undefined)
+
+/** The socket could not be opened, or it closed. */
+export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnected", {
+  detail: Schema.String,
+}) {
+  override get message() {
+    return `connection lost: ${this.detail}`
+  }
+}
+
+/** No answer in time. */
+export class Timeout extends Schema.TaggedError<Timeout>()("Timeout", {
+  method: Schema.String,
+  millis: Schema.Finite,
+}) {
+  override get message() {
+    return `no answer to ${this.method} within ${this.millis} ms`
+  }
+}
+
+/** The socket is open, but heads stopped while the chain went on. */
+export class Stalled extends Schema.TaggedError<Stalled>()("Stalled", {
+  seconds: Schema.Finite,
+  detail: Schema.String,
+}) {
+  override get message() {
+    return `no head for ${Math.round(this.seconds)} s: ${this.detail}`
+  }
+}
+
+/** Something that is not what the protocol says. */
+export class Malformed extends Schema.TaggedError<Malformed>()("Malformed", { detail: Schema.String }) {
+  override get message() {
+    return `malformed: ${this.detail}`
+  }
+}
+
+/** A frame larger than we accept. The socket is lost with it; what was asked must be asked in smaller pieces. */
+export class Oversized extends Schema.TaggedError<Oversized>()("Oversized", { limit: Schema.Finite }) {
+  override get message() {
+    return `a frame of more than ${this.limit} bytes`
+  }
+}
+
+/** A JSON-RPC error. `refusal` says what it means for the next request. */
+export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
+  method: Schema.String,
+  code: Schema.Finite,
+  detail: Schema.String,
+  refusal: declared<Refusal>(),
+}) {
+  override get message() {
+    return `${this.method} was refused (${this.code}): ${this.detail}`
+  }
+}
+
+/** An answer that contradicts itself or its block header, so that it cannot be complete. */
+export class Unverified extends Schema.TaggedError<Unverified>()("Unverified", { detail: Schema.String }) {
+  override get message() {
+    return `not believed: ${this.detail}`
+  }
+}
+
+/** The endpoint serves another chain than the one it is configured for. */
+export class WrongChain extends Schema.TaggedError<WrongChain>()("WrongChain", {
+  expected: Schema.Int,
+  actual: Schema.Int,
+}) {
+  override get message() {
+    return `serves chain ${this.actual}, not ${this.expected}`
+  }
+}
+
+/** A mistake of ours while this endpoint was in use. */
+export class Defect extends Schema.TaggedError<Defect>()("Defect", { detail: Schema.String }) {
+  override get message() {
+    return `defect: ${this.detail}`
+  }
+}
+
+export type Reason =
+  | Disconnected
+  | Timeout
+  | Stalled
+  | Malformed
+  | Oversized
+  | Rejected
+  | Unverified
+  | WrongChain
+  | Defect
+
+export class EndpointError extends Schema.TaggedError<EndpointError>()("EndpointError", {
+  endpoint: Schema.String,
+  reason: Schema.Union([
+    Disconnected,
+    Timeout,
+    Stalled,
+    Malformed,
+    Oversized,
+    Rejected,
+    Unverified,
+    WrongChain,
+    Defect,
+  ]),
+}) {
+  override get message() {
+    return `${this.endpoint}: ${this.reason.message}`
+  }
+}
+
+/** What the `error_type` label of the metrics may say. */
+export const errorTypes = [
+  "connection",
+  "timeout",
+  "stalled",
+  "malformed",
+  "rejected",
+  "rate_limited",
+  "unverified",
+  "wrong_chain",
+  "store",
+  "defect",
+] as const
+
+export type ErrorType = (typeof errorTypes)[number]
+
+export const errorType = (reason: Reason): ErrorType => {
+  switch (reason._tag) {
+    case "Disconnected":
+      return "connection"
+    case "Timeout":
+      return "timeout"
+    case "Stalled":
+      return "stalled"
+    case "Malformed":
+    case "Oversized":
+      return "malformed"
+    case "Rejected":
+      return reason.refusal.action === "back off" ? "rate_limited" : "rejected"
+    case "Unverified":
+      return "unverified"
+    case "WrongChain":
+      return "wrong_chain"
+    case "Defect":
+      return "defect"
+  }
+}

@@ -1,0 +1,70 @@
+/**
+ * JSON-RPC 2.0 as Ethereum nodes speak it over a socket (EIP-1474, geth's pub/sub): requests out, answers and
+ * subscription notifications in. Answers are matched by id and come in any order; the order of an object's keys means
+ * nothing.
+ */
+import { Predicate } from "effect"
+import type { RpcFailure } from "./Refusal.ts"
+
+export interface Call {
+  readonly method: string
+  readonly params: ReadonlyArray<unknown>
+}
+
+export type Message =
+  | { readonly _tag: "Result"; readonly id: number; readonly result: unknown }
+  /** `id` is `undefined` where the node could not tell which request it refuses. */
+  | { readonly _tag: "Failure"; readonly id: number | undefined; readonly failure: RpcFailure }
+  | { readonly _tag: "Notification"; readonly subscription: string; readonly result: unknown }
+  /** Well formed and none of our business. */
+  | { readonly _tag: "Other" }
+  | { readonly _tag: "Malformed"; readonly detail: string }
+
+const envelope = (id: number, { method, params }: Call) => ({ jsonrpc: "2.0", id, method, params })
+
+export const encode = (id: number, call: Call): string => JSON.stringify(envelope(id, call))
+
+/** A batch. Its calls get consecutive ids from `firstId`. */
+export const encodeBatch = (firstId: number, calls: ReadonlyArray<Call>): string =>
+  JSON.stringify(calls.map((call, i) => envelope(firstId + i, call)))
+
+const failureOf = (error: unknown): RpcFailure => {
+  if (!Predicate.isObject(error)) return { code: 0, message: String(error) }
+  const { code, message, data } = error as { code?: unknown; message?: unknown; data?: unknown }
+  return {
+    code: typeof code === "number" ? code : Number(code) || 0,
+    message: typeof message === "string" ? message : "",
+    ...(data === undefined ? undefined : { data }),
+  }
+}
+
+const messageOf = (value: unknown): Message => {
+  if (!Predicate.isObject(value)) return { _tag: "Malformed", detail: "a message that is no object" }
+  const { id, method, params, result, error } = value as Record<string, unknown>
+  if (error !== undefined && error !== null) {
+    return { _tag: "Failure", id: typeof id === "number" ? id : undefined, failure: failureOf(error) }
+  }
+  if (typeof id === "number") {
+    return "result" in value
+      ? { _tag: "Result", id, result }
+      : { _tag: "Malformed", detail: "an answer without result and error" }
+  }
+  if (method === "eth_subscription" && Predicate.isObject(params)) {
+    const { subscription, result } = params as Record<string, unknown>
+    if (typeof subscription === "string") return { _tag: "Notification", subscription, result }
+  }
+  return typeof method === "string" && method !== "eth_subscription"
+    ? { _tag: "Other" }
+    : { _tag: "Malformed", detail: "neither an answer nor a notification" }
+}
+
+/** The messages of one text frame: one, or those of a batch. */
+export const decode = (frame: string): ReadonlyArray<Message> => {
+  let value: unknown
+  try {
+    value = JSON.parse(frame)
+  } catch {
+    return [{ _tag: "Malformed", detail: `${frame.length} characters that are no JSON` }]
+  }
+  return Array.isArray(value) ? value.map(messageOf) : [messageOf(value)]
+}

@@ -1,0 +1,76 @@
+/**
+ * What one endpoint was found to bear and to refuse. It outlives the connections: a block that was too large for a frame
+ * costs the socket, and must not be asked for in the same way again.
+ */
+import type { Hex } from "../Domain.ts"
+
+/** Ways to ask for the logs of one block, cheapest first. */
+export type Rung = "eth_getLogs" | "eth_getBlockReceipts" | "eth_getTransactionReceipt"
+
+/** Blocks of a piece of history, at first and at most. */
+const firstWidth = 500
+const widest = 50_000
+
+/** Logs that one answer is to hold: what bounds memory, whatever the provider would bear. */
+const logsPerAnswer = 5_000
+
+/** Blocks of a recent range: as many as headers go into one batch. */
+const widestRecent = 20
+
+/** geth takes 1 000 addresses a request; others take fewer and say so. */
+const mostAddresses = 1_000
+
+/** Receipts in one request. */
+const firstReceipts = 20
+
+/** Blocks that were too large are remembered up to this number. */
+const mostOversized = 256
+
+export class Learned {
+  /** Blocks of the next piece of history. */
+  width = firstWidth
+  /** Blocks of the next recent range. */
+  recentWidth = widestRecent
+  addresses = mostAddresses
+  receipts = firstReceipts
+  /** Rungs that the endpoint refuses, whatever the block. */
+  readonly refused = new Set<Rung>()
+  /** A bloom of zeros proves something only where blooms have been seen to be computed. */
+  computesBlooms = false
+  /** Whether the `finalized` tag is known. */
+  finalizedTag = true
+  readonly #oversized = new Map<Hex, Set<Rung>>()
+
+  /** Whether a block may be asked for in this way. */
+  allows(rung: Rung, hash: Hex): boolean {
+    return !this.refused.has(rung) && this.#oversized.get(hash)?.has(rung) !== true
+  }
+
+  /** A block was too large for one answer. */
+  tooLarge(rung: Rung, hash: Hex): void {
+    const rungs = this.#oversized.get(hash) ?? new Set()
+    this.#oversized.set(hash, rungs.add(rung))
+    if (this.#oversized.size > mostOversized) this.#oversized.delete(this.#oversized.keys().next().value!)
+  }
+
+  /** A piece of history was answered: the next one is as wide as about `logsPerAnswer` logs are. */
+  answered(blocks: number, logs: number): void {
+    const ideal = Math.floor((blocks * logsPerAnswer) / Math.max(logs, 1))
+    if (ideal < this.width) this.width = Math.max(ideal, 1)
+    else if (blocks >= this.width) this.width = Math.min(ideal, Math.ceil(this.width * 1.5), widest)
+  }
+
+  /** A piece of history was refused; `blocks` is what may be accepted. */
+  narrow(blocks: number): void {
+    this.width = Math.max(Math.min(this.width, blocks), 1)
+  }
+
+  /** A recent range was too much. It grows back slowly, by one block for each range that is answered. */
+  narrowRecent(blocks: number): void {
+    this.recentWidth = Math.max(Math.floor(blocks / 2), 1)
+  }
+
+  answeredRecent(blocks: number): void {
+    if (blocks >= this.recentWidth) this.recentWidth = Math.min(this.recentWidth + 1, widestRecent)
+  }
+}

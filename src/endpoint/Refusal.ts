@@ -1,0 +1,165 @@
+/**
+ * What a provider's error means for the next request. One pure function over code, text, data and HTTP status.
+ *
+ * Codes alone mean nothing: -32602, -32000 and -32005 each stand for three different things, so the text decides.
+ * The rules were collected from the documentation and issue trackers of some thirty providers and nodes.
+ */
+
+export interface RpcFailure {
+  readonly code: number
+  readonly message: string
+  readonly data?: unknown
+  /** The HTTP status, where the answer came over HTTP. */
+  readonly status?: number
+}
+
+export type Refusal =
+  /** Ask for less: at most `blocks` wide, or from the same start up to block `through`, where the text says so. */
+  | { readonly action: "split"; readonly blocks?: number; readonly through?: number }
+  | { readonly action: "fewer addresses" }
+  /** The node does not have this block (yet). */
+  | { readonly action: "wait for head" }
+  /** Too many requests; `retryAfter` in milliseconds where it is known. */
+  | { readonly action: "back off"; readonly retryAfter?: number }
+  /** `eth_getLogs` without an address is refused whatever its range. */
+  | { readonly action: "use receipts" }
+  /** The method or parameter is not known here. */
+  | { readonly action: "unsupported" }
+  | { readonly action: "other endpoint" }
+  /** Nothing the service can do: a key, a quota or a setting. */
+  | { readonly action: "operator" }
+
+/** Longer texts are cut before they are searched. */
+const longestText = 2000
+
+const textOf = (data: unknown): string => {
+  if (typeof data === "string") return data
+  try {
+    return JSON.stringify(data) ?? ""
+  } catch {
+    return ""
+  }
+}
+
+/** `10,000`, `2K`, `1k` → a number of blocks. */
+const amount = (digits: string, thousand: string | undefined): number | undefined => {
+  const value = Number(digits.replaceAll(/[,.]/g, "")) * (thousand ? 1000 : 1)
+  return Number.isSafeInteger(value) && value > 0 ? value : undefined
+}
+
+/** The width a text promises to accept. The order matters: the first rule that matches is believed. */
+const widths: ReadonlyArray<RegExp> = [
+  /range \d+ exceeds limit of (\d+)/i,
+  /\(\d+ > (\d+)\)/,
+  /limited to \d+ - (\d+) blocks?/i,
+  /limited to an? ([\d,.]+)(k)? (?:blocks? )?range/i,
+  /limited to ([\d,.]+)(k)? blocks?/i,
+  /up to an? ([\d,.]+)(k)? block range/i,
+  /blocks? distance: ?([\d,.]+)(k)?/i,
+  /max(?:imum)? block range:? ?([\d,.]+)(k)?/i,
+  /max(?:imum)? range:? ?([\d,.]+)(k)?/i,
+  /max(?:imum)? (?:is|of) (?:set to )?([\d,.]+)(k)?(?: blocks?|$)/i,
+  /maximum is set to ([\d,.]+)(k)?/i,
+  /at most ([\d,.]+)(k)? blocks?/i,
+  /requested blocks is ([\d,.]+)(k)?/i,
+]
+
+/** The last block a text promises to accept, hexadecimal or (reth) decimal. */
+const lastBlocks: ReadonlyArray<RegExp> = [
+  /range(?: should work)?:? ?\[(0x[0-9a-f]{1,16}), ?(0x[0-9a-f]{1,16})\]/i,
+  /retry with the range (\d{1,16})-(\d{1,16})/i,
+]
+
+const hints = (text: string): { blocks?: number; through?: number } => {
+  for (const rule of lastBlocks) {
+    const found = rule.exec(text)
+    if (found) {
+      const from = Number(found[1])
+      const through = Number(found[2])
+      // Seen inverted; then it says nothing.
+      return Number.isSafeInteger(through) && through >= from ? { through } : {}
+    }
+  }
+  for (const rule of widths) {
+    const found = rule.exec(text)
+    const blocks = found ? amount(found[1]!, found[2]) : undefined
+    if (blocks !== undefined) return { blocks }
+  }
+  return {}
+}
+
+/** `data.try_again_in` as Chainstack sends it: `"107.5ms"`, `"1.2s"`. */
+const retryAfter = (text: string): { retryAfter?: number } => {
+  const found = /try_again_in[^\d]{1,8}(\d{1,7}(?:\.\d{1,6})?) ?(ms|s)/i.exec(text)
+  return found ? { retryAfter: Math.min(Number(found[1]) * (found[2] === "s" ? 1000 : 1), 60_000) } : {}
+}
+
+const says = (text: string, ...rules: ReadonlyArray<RegExp>) => rules.some((rule) => rule.test(text))
+
+/** Never throws, whatever the text. */
+export const classify = (failure: RpcFailure): Refusal => {
+  const text = `${failure.message} ${textOf(failure.data)}`.slice(0, longestText)
+
+  if (
+    says(
+      text,
+      /monthly capacity|invalid api key|unauthori[sz]ed|invalid block range params|must be authenticated/i,
+    )
+  ) {
+    return { action: "operator" }
+  }
+  if (says(text, /specify an? address/i)) return { action: "use receipts" }
+  if (
+    says(text, /personal token|pruned history|free ?tier, please upgrade|not supported on free ?(plan|tier)/i)
+  ) {
+    return { action: "other endpoint" }
+  }
+  if (says(text, /request blocked|contains \d+ filters|max addresses or topics|too many addresses/i)) {
+    return { action: "fewer addresses" }
+  }
+  if (
+    says(
+      text,
+      /beyond current head|unknown block|BlockOutOfRange|header not found|block not found|after last accepted/i,
+    )
+  ) {
+    return { action: "wait for head" }
+  }
+  if (
+    failure.code === 429 ||
+    says(
+      text,
+      /compute units per second|rate limit|request limit reached|too many requests|RPS limit|try_again_in/i,
+    )
+  ) {
+    return { action: "back off", ...retryAfter(text) }
+  }
+  const hint = hints(text)
+  if (
+    hint.blocks !== undefined ||
+    hint.through !== undefined ||
+    says(
+      text,
+      /more than [\d,]+ results|too many (logs|results|blocks)|max results|exceeds? (max|limit)|exceed maximum/i,
+      /(range|response|result)[\w ]* (is |are )?too (large|wide|big)|response (size|too large)|range limit/i,
+      /query duration|timed? ?out|no backend is currently healthy|batch (is )?too large|narrow your filter/i,
+      /at most [\d,]+ logs|blocks per logs request|block range/i,
+    )
+  ) {
+    return { action: "split", ...hint }
+  }
+  if (
+    failure.code === -32601 ||
+    failure.code === -32004 ||
+    says(
+      text,
+      /method not found|not supported|does not exist|unsupported|unknown variant|did not match any variant/i,
+    )
+  ) {
+    return { action: "unsupported" }
+  }
+  if (failure.status === 429) return { action: "back off" }
+  if (failure.status === 401) return { action: "operator" }
+  if (failure.status === 413) return { action: "split" }
+  return { action: "other endpoint" }
+}

@@ -1,0 +1,77 @@
+/**
+ * How long to wait after a failure, and the circuit breaker that says so.
+ *
+ * The breaker is a combinator, `Schedule → Schedule`: it paces one retry loop and adds the states
+ * Closed → Open → HalfOpen to it. Its memory lives outside the schedule, because `Stream.retry` restarts a schedule
+ * at the first element it sees, and a provider that connects, says something and drops would never back off.
+ * Whoever runs the loop reports success with `breaker.succeed`.
+ */
+import { Duration, Effect, Schedule, SubscriptionRef } from "effect"
+import type { Pull } from "effect"
+
+export type BreakerState =
+  /** Working, or failing so rarely that every retry is let through. */
+  | { readonly _tag: "Closed"; readonly failures: number }
+  /** Waiting until `until` (unix milliseconds) before the next try. */
+  | { readonly _tag: "Open"; readonly failures: number; readonly until: number }
+  /** The one probe is running. */
+  | { readonly _tag: "HalfOpen"; readonly failures: number }
+
+export interface Breaker {
+  readonly state: SubscriptionRef.SubscriptionRef<BreakerState>
+  /** Forgets all failures. What counts as success is the caller's to say: never a mere connect. */
+  readonly succeed: Effect.Effect<void>
+}
+
+/** The third consecutive failure opens the breaker. */
+export const failuresToOpen = 3
+
+/**
+ * 2, 4, 8 … 60 s, each ±20 %: `min(1 s · 2^failures, 60 s)` where `failures` includes the one being waited for.
+ */
+export const backoff = Schedule.min([Schedule.exponential("2 seconds"), Schedule.spaced("60 seconds")]).pipe(
+  Schedule.jittered,
+)
+
+const healthy: BreakerState = { _tag: "Closed", failures: 0 }
+
+export const makeBreaker: Effect.Effect<Breaker> = Effect.gen(function* () {
+  const state = yield* SubscriptionRef.make<BreakerState>(healthy)
+  return {
+    state,
+    succeed: Effect.suspend(() =>
+      SubscriptionRef.getUnsafe(state).failures === 0 ? Effect.void : SubscriptionRef.set(state, healthy),
+    ),
+  }
+})
+
+/**
+ * Adds a circuit breaker to a schedule: from the third failure in a row the wait is spent Open and the try after it
+ * is the probe (HalfOpen). The schedule's own delays stay as they are; it starts over after a success.
+ */
+export const circuitBreaking =
+  (breaker: Breaker) =>
+  <Output, Input, Error, Env>(
+    schedule: Schedule.Schedule<Output, Input, Error, Env>,
+  ): Schedule.Schedule<Output, Input, Error, Env> => {
+    type Paced = [Output, Duration.Duration]
+    let delays: ((now: number, input: Input) => Pull.Pull<Paced, Error, Output, Env>) | undefined
+    const moveTo = (next: BreakerState) => SubscriptionRef.set(breaker.state, next)
+
+    const step = Effect.fnUntraced(function* (now: number, input: Input) {
+      const { failures: before } = yield* SubscriptionRef.get(breaker.state)
+      if (delays === undefined || before === 0) delays = yield* Schedule.toStep(schedule)
+      const [output, delay] = yield* delays(now, input)
+      const failures = before + 1
+      if (failures < failuresToOpen) {
+        yield* moveTo({ _tag: "Closed", failures })
+        return [output, delay] as Paced
+      }
+      yield* moveTo({ _tag: "Open", failures, until: now + Duration.toMillis(delay) })
+      // The wait is spent here and not handed to the retry loop, so that HalfOpen begins with the probe.
+      yield* Effect.sleep(delay)
+      yield* moveTo({ _tag: "HalfOpen", failures })
+      return [output, Duration.zero] as Paced
+    })
+    return Schedule.fromStep(Effect.succeed(step))
+  }

@@ -1,0 +1,94 @@
+/**
+ * Text frames to and from one address: the only file that knows what a socket is. Everything above it runs as well on
+ * a transport without sockets.
+ */
+import { Context, Duration, Effect, Layer, Redacted } from "effect"
+import type { Scope } from "effect"
+import { WebSocket } from "ws"
+import { Disconnected } from "./EndpointError.ts"
+
+export interface Listener {
+  readonly onText: (text: string) => void
+  readonly onPong: () => void
+  /** A frame was larger than `maxPayload`; the link is gone. */
+  readonly onOversized: () => void
+  /** The link is gone; said once, and not when we closed it. */
+  readonly onClosed: (why: string) => void
+}
+
+export interface Link {
+  readonly send: (text: string) => void
+  readonly ping: () => void
+}
+
+export interface DialOptions {
+  readonly url: Redacted.Redacted<string>
+  readonly timeout: Duration.Duration
+  /** Bytes; a larger frame ends the connection. */
+  readonly maxPayload: number
+}
+
+export class Transport extends Context.Service<
+  Transport,
+  {
+    /** Opens a link that lives as long as the scope. */
+    readonly dial: (
+      options: DialOptions,
+      listener: Listener,
+    ) => Effect.Effect<Link, Disconnected, Scope.Scope>
+  }
+>()("event-ingestor/endpoint/Transport") {
+  /** WebSockets by `ws`: no redirects, no compression (it costs more CPU than it saves on hexadecimal text). */
+  static readonly layerWebSocket = Layer.succeed(this, {
+    dial: (options, listener) => dial(options, listener),
+  })
+}
+
+/** How long the other side may take to answer our close frame. */
+const closeGrace = 1000
+
+const close = (socket: WebSocket) => {
+  socket.removeAllListeners()
+  socket.on("error", () => {})
+  if (socket.readyState !== WebSocket.OPEN) return socket.terminate()
+  socket.close(1000)
+  return void setTimeout(() => socket.terminate(), closeGrace).unref()
+}
+
+const dial = (options: DialOptions, listener: Listener) =>
+  Effect.acquireRelease(
+    Effect.callback<WebSocket, Disconnected>((resume) => {
+      const socket = new WebSocket(Redacted.value(options.url), {
+        handshakeTimeout: Duration.toMillis(options.timeout),
+        maxPayload: options.maxPayload,
+        perMessageDeflate: false,
+        followRedirects: false,
+      })
+      let failed = "closed during the handshake"
+      socket.on("error", (error: NodeJS.ErrnoException) => {
+        if (error.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH") listener.onOversized()
+        failed = error.message
+      })
+      socket.on("close", () => resume(Effect.fail(new Disconnected({ detail: failed }))))
+      // Listeners are in place before the first frame can arrive.
+      socket.on("open", () => {
+        socket.removeAllListeners("close")
+        socket.on("message", (data, isBinary) => listener.onText(isBinary ? "" : (data as Buffer).toString()))
+        socket.on("pong", listener.onPong)
+        socket.on("close", (code, reason) => {
+          const text = reason.toString()
+          listener.onClosed(`${failed === "" ? "closed" : failed} with code ${code}${text ? ` ${text}` : ""}`)
+        })
+        failed = ""
+        resume(Effect.succeed(socket))
+      })
+      return Effect.sync(() => close(socket))
+    }),
+    (socket) => Effect.sync(() => close(socket)),
+    { interruptible: true },
+  ).pipe(
+    Effect.map((socket): Link => ({
+      send: (text) => socket.send(text, () => {}),
+      ping: () => socket.ping(undefined, true),
+    })),
+  )

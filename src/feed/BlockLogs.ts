@@ -1,0 +1,160 @@
+/**
+ * The logs of one block that may have some, by the cheapest way that works:
+ *
+ * 1. `eth_getLogs` by the block's hash: a node that lacks the block must then say so instead of answering `[]`;
+ * 2. `eth_getBlockReceipts`, where the first is refused, too large for one answer, or wrong again and again;
+ * 3. `eth_getTransactionReceipt` in small batches, for a block too large for one answer, so that none can stop a chain.
+ *
+ * Each answer is checked; what an endpoint refuses is remembered for it.
+ */
+import { Effect, Predicate, Schedule } from "effect"
+import type { Block, Filter, Header, Hex } from "../Domain.ts"
+import { logsOf } from "../endpoint/Decode.ts"
+import type { PlacedLog } from "../endpoint/Decode.ts"
+import { EndpointError, Malformed, Unverified } from "../endpoint/EndpointError.ts"
+import type { Reason } from "../endpoint/EndpointError.ts"
+import type { Learned, Rung } from "../endpoint/Learned.ts"
+import type { Refusal } from "../endpoint/Refusal.ts"
+import { makeMatches } from "./Filter.ts"
+import type { GetLogs } from "./GetLogs.ts"
+import type { Asker } from "./Headers.ts"
+import type { Checks } from "./Verify.ts"
+
+/** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
+const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
+
+/** What an error says about the question that was asked, if anything. */
+export const refusalOf = ({ reason }: EndpointError): Refusal["action"] | undefined => {
+  if (reason._tag === "Rejected") return reason.refusal.action
+  // Too much to answer in time, or in one frame.
+  return reason._tag === "Timeout" || reason._tag === "Oversized" ? "split" : undefined
+}
+
+/** A node that does not have a block yet, or answers nonsense about it, may know better in a moment. */
+export const again = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
+  Effect.retry(effect, {
+    schedule: askAgain,
+    while: (error) => error.reason._tag === "Unverified" || refusalOf(error) === "wait for head",
+  })
+
+export const blockOf = (header: Header, logs: ReadonlyArray<PlacedLog>): Block => ({
+  number: header.number,
+  hash: header.hash,
+  parentHash: header.parentHash,
+  timestamp: header.timestamp,
+  logs,
+})
+
+export type BlockLogs = (header: Header) => Effect.Effect<Block, EndpointError>
+
+export const make = (
+  asker: Asker,
+  filter: Filter,
+  learned: Learned,
+  getLogs: GetLogs,
+  checks: Checks,
+): BlockLogs => {
+  const matches = makeMatches(filter)
+  const unbelievable = checks.block(filter)
+
+  const fail = (reason: Reason) => Effect.fail(new EndpointError({ endpoint: asker.name, reason }))
+  const doubt = (detail: string) => fail(new Unverified({ detail }))
+
+  const byHash = (header: Header) =>
+    Effect.flatMap(getLogs({ blockHash: header.hash }), (logs) => {
+      const wrong = unbelievable(logs, header)
+      return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubt(wrong)
+    })
+
+  /** All logs of a block, out of its receipts in order: checked as a whole, then filtered. */
+  const fromReceipts = (header: Header, receipts: unknown) => {
+    if (!Array.isArray(receipts)) return doubt(`no receipts for block ${header.number}`)
+    const raw = receipts.flatMap((receipt: unknown) =>
+      Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
+    )
+    const logs = logsOf(raw)
+    if (logs instanceof Malformed) return fail(logs)
+    const wrong = checks.whole(logs, header)
+    return wrong === undefined ? Effect.succeed(blockOf(header, logs.filter(matches))) : doubt(wrong)
+  }
+
+  const byBlockReceipts = (header: Header) =>
+    Effect.flatMap(asker.request("eth_getBlockReceipts", [header.hash]), (receipts) =>
+      fromReceipts(header, receipts),
+    )
+
+  /** Some receipts, in order. Where they are too many for one answer, fewer of them. */
+  const someReceipts = (
+    transactions: ReadonlyArray<Hex>,
+  ): Effect.Effect<ReadonlyArray<unknown>, EndpointError> =>
+    Effect.flatMap(
+      asker.batch(transactions.map((hash) => ({ method: "eth_getTransactionReceipt", params: [hash] }))),
+      Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
+    ).pipe(
+      Effect.catch((error) => {
+        if (refusalOf(error) !== "split" || transactions.length === 1) return Effect.fail(error)
+        const half = Math.ceil(transactions.length / 2)
+        learned.receipts = Math.min(learned.receipts, half)
+        if (error.reason._tag === "Oversized") return Effect.fail(error)
+        return Effect.zipWith(
+          someReceipts(transactions.slice(0, half)),
+          someReceipts(transactions.slice(half)),
+          (first, second) => [...first, ...second],
+        )
+      }),
+    )
+
+  const byReceipt = Effect.fnUntraced(function* (header: Header) {
+    const block = yield* asker.request("eth_getBlockByHash", [header.hash, false])
+    if (!Predicate.isObject(block) || !("transactions" in block) || !Array.isArray(block.transactions)) {
+      return yield* doubt(`the node does not have block ${header.number}`)
+    }
+    const transactions = block.transactions as ReadonlyArray<Hex>
+    const receipts: Array<unknown> = []
+    for (let i = 0; i < transactions.length;) {
+      const some = transactions.slice(i, i + learned.receipts)
+      for (const receipt of yield* someReceipts(some)) receipts.push(receipt)
+      i += some.length
+    }
+    return yield* fromReceipts(header, receipts)
+  })
+
+  const rungs: ReadonlyArray<readonly [Rung, BlockLogs]> = [
+    ["eth_getLogs", byHash],
+    ["eth_getBlockReceipts", byBlockReceipts],
+    ["eth_getTransactionReceipt", byReceipt],
+  ]
+
+  /** Whether another way of asking may do better, after what an error says is remembered. */
+  const learn = (rung: Rung, { hash }: Header, error: EndpointError): boolean => {
+    if (error.reason._tag === "Unverified") return true
+    switch (refusalOf(error)) {
+      case "split":
+        // A single receipt that is too large is nobody's fault, and there is no other way.
+        if (rung !== "eth_getTransactionReceipt") learned.tooLarge(rung, hash)
+        return error.reason._tag !== "Oversized"
+      case "use receipts":
+      case "unsupported":
+        learned.refused.add(rung)
+        return true
+      case "other endpoint":
+      case "fewer addresses":
+        return true
+      default:
+        return false
+    }
+  }
+
+  return (header) => {
+    const climb = (from: number, first: EndpointError | undefined): Effect.Effect<Block, EndpointError> => {
+      const index = rungs.findIndex(([rung], i) => i >= from && learned.allows(rung, header.hash))
+      // Where every way is refused, the first refusal says most.
+      if (index === -1) return first ? Effect.fail(first) : doubt(`no way to read block ${header.number}`)
+      const [rung, ask] = rungs[index]!
+      return Effect.catch(again(ask(header)), (error) =>
+        learn(rung, header, error) ? climb(index + 1, first ?? error) : Effect.fail(error),
+      )
+    }
+    return climb(0, undefined)
+  }
+}

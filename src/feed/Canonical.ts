@@ -1,0 +1,69 @@
+/**
+ * What an announced header means for the journal. Pure: no clock, no requests, no Effect.
+ *
+ * An announcement is only a hint. Start-up, reconnect, missed heads and a store that was away are all the same case:
+ * the gap is longer.
+ */
+import type { Header, Hex } from "../Domain.ts"
+import { floorOf } from "../store/Journal.ts"
+import type { Journal } from "../store/Journal.ts"
+
+export type Decision =
+  /** It is our head, or a recorded block below it, or final: nothing to do. */
+  | "known"
+  /** It is on top of our head. */
+  | "next"
+  /** It is further above; what is in between says whether it is on top of our head. */
+  | "gap"
+  /** It is one above our head and on top of another block: our head is no longer canonical. */
+  | "fork"
+  /** It is another block at or below the height of our head. Perhaps the chain became shorter, perhaps the node lags. */
+  | "rival"
+
+export const decide = (
+  journal: Journal,
+  announced: Pick<Header, "number" | "hash" | "parentHash">,
+): Decision => {
+  const { head } = journal
+  if (announced.hash === head.hash || announced.number <= floorOf(journal).number) return "known"
+  if (announced.number === head.number + 1) {
+    return head.hash === "" || announced.parentHash === head.hash ? "next" : "fork"
+  }
+  if (announced.number > head.number) return "gap"
+  return journal.window.some((record) => record.hash === announced.hash) ? "known" : "rival"
+}
+
+/** A block whose place on the canonical chain can be asked for. */
+export interface Place {
+  readonly number: number
+  readonly hash: Hex
+}
+
+/**
+ * Where to look for the block that the journal and the chain have in common: recorded blocks from the top down, and
+ * the final block below them. Heights without a record held no logs, so falling below one loses nothing.
+ */
+export const placesFromTop = (journal: Journal): ReadonlyArray<Place> => [
+  ...journal.window.toReversed(),
+  ...(journal.final ? [journal.final] : []),
+]
+
+/** The first header that is not on top of the one before it; -1 when all are linked, from `parent` on. */
+export const firstUnlinked = (
+  parent: Hex | "",
+  headers: ReadonlyArray<Pick<Header, "hash" | "parentHash">>,
+): number => {
+  let expected = parent
+  return headers.findIndex((header) => {
+    const linked = expected === "" || header.parentHash === expected
+    expected = header.hash
+    return !linked
+  })
+}
+
+/** `from … to` in pieces of at most `width`, lowest first. */
+export const pieces = (from: number, to: number, width: number): ReadonlyArray<readonly [number, number]> => {
+  const all: Array<readonly [number, number]> = []
+  for (let start = from; start <= to; start += width) all.push([start, Math.min(start + width - 1, to)])
+  return all
+}

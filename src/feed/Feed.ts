@@ -1,0 +1,370 @@
+/**
+ * One chain as a stream of moves: announced heads go in, pushes, pops and finality come out, in the order in which the
+ * store must make them.
+ *
+ * The feed starts from the journal as the store had it and keeps a copy that runs ahead of the store: every move is
+ * applied to the copy when it is emitted. When the store disagrees, the feed is simply started again.
+ */
+import { Clock, Duration, Effect, Schema, Stream } from "effect"
+import type { Scope } from "effect"
+import type { ChainConfig } from "../Config.ts"
+import type { Block, Header } from "../Domain.ts"
+import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
+import type { Learned } from "../endpoint/Learned.ts"
+import { emptyJournal, finalized, floorOf, popped, pushed, pushes } from "../store/Journal.ts"
+import type { Journal, Move } from "../store/Journal.ts"
+import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
+import type { Place } from "./Canonical.ts"
+import type { Heads, Heard } from "./Heads.ts"
+import * as Headers from "./Headers.ts"
+import type { Asker } from "./Headers.ts"
+import type { Logs } from "./Logs.ts"
+
+/** A move to make, or the news that a head needs none. */
+export type Step =
+  | { readonly _tag: "Move"; readonly move: Move; readonly heard: Heard | undefined }
+  | { readonly _tag: "Seen"; readonly heard: Heard }
+
+/** A block that was final is not in the chain. Nothing but an operator can say which one is right. */
+export class Contradiction extends Schema.TaggedError<Contradiction>()("Contradiction", {
+  number: Schema.Int,
+  stored: Schema.String,
+  seen: Schema.String,
+}) {
+  override get message() {
+    return `block ${this.number} was final as ${this.stored} and is ${this.seen} now: another chain, or a reorg below finality`
+  }
+}
+
+export interface FeedOptions {
+  readonly chain: Pick<ChainConfig, "startBlock" | "confirmations" | "finalityDepth">
+  readonly connection: Asker
+  readonly heads: Heads
+  readonly logs: Logs
+  readonly learned: Learned
+  /** Everybody who can be asked now, this connection included. */
+  readonly witnesses: Effect.Effect<ReadonlyArray<Asker>>
+  /** The journal as the store has it; `undefined` for an empty store. */
+  readonly journal: Journal | undefined
+  readonly filter: string
+  /** Where an empty store was begun before, by this process. */
+  readonly knownStart: number | undefined
+  readonly onFinal: (header: Header) => void
+}
+
+/** How often the final block is asked for. */
+const finalityInterval = Duration.seconds(15)
+
+/** How long a chain that is not longer than ours must be the only one to be seen before it is followed. */
+const rivalPatience = 3000
+const rivalInterval = Duration.seconds(1)
+
+/** Pieces of a gap that are fetched at the same time. */
+const historyAhead = 4
+const recentAhead = 3
+
+/** How often one head may lead to another fork before the connection is not believed. */
+const mostForks = 5
+
+/** Internal: what was fetched is not on top of our head. */
+class Forked extends Schema.TaggedError<Forked>()("Forked", {}) {}
+
+type FeedError = EndpointError | Contradiction
+
+/** Moves for as long as the connection lives. */
+export const make = Effect.fnUntraced(function* (
+  options: FeedOptions,
+): Effect.fn.Return<Stream.Stream<Step, FeedError>, FeedError, Scope.Scope> {
+  const { chain, connection, heads, learned, logs } = options
+  const clock = yield* Clock.Clock
+  const scope = yield* Effect.scope
+  let final: Header | undefined
+  let rival: { readonly head: string; readonly since: number } | undefined
+
+  const doubt = (detail: string) =>
+    new EndpointError({ endpoint: connection.name, reason: new Unverified({ detail }) })
+  const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
+
+  /** The final block of now; without the tag a node does not have, the block at `FINALITY_DEPTH`. */
+  const askFinal = Effect.gen(function* () {
+    if (learned.finalizedTag) {
+      const tagged = yield* headerAt("finalized").pipe(
+        Effect.catchIf(
+          (error) => error.reason._tag === "Rejected",
+          () => {
+            learned.finalizedTag = false
+            return Effect.succeed(undefined)
+          },
+        ),
+      )
+      if (learned.finalizedTag) return tagged
+    }
+    const latest = yield* headerAt("latest")
+    const height = (latest?.number ?? 0) - chain.finalityDepth
+    return height >= 0 ? yield* headerAt(height) : undefined
+  })
+
+  const latest = yield* headerAt("latest")
+  if (latest === undefined) return yield* doubt("there is no latest block")
+  const learn = (header: Header | undefined) => {
+    if (header === undefined || header.number === final?.number) return false
+    final = header
+    options.onFinal(header)
+    return true
+  }
+  learn(yield* askFinal)
+  const start = options.knownStart ?? (chain.startBlock === "latest" ? latest.number : chain.startBlock)
+  let journal = options.journal ?? emptyJournal(start, options.filter)
+
+  /** Fails if a block that is beyond undoing is another one here and nobody else knows ours. */
+  const checkPlace = Effect.fnUntraced(function* ({ number, hash }: Place) {
+    const seen = yield* headerAt(number)
+    if (seen === undefined || seen.hash === hash) return
+    const others = yield* askEveryone(number)
+    if (others.some((other) => other?.hash === hash)) {
+      return yield* doubt(`block ${number} is another one elsewhere`)
+    }
+    return yield* new Contradiction({ number, stored: hash, seen: seen.hash })
+  })
+
+  const askEveryone = (number: number) =>
+    Effect.flatMap(options.witnesses, (witnesses) =>
+      Effect.forEach(
+        witnesses,
+        (witness) => Effect.orElseSucceed(Headers.header(witness, number), () => undefined),
+        {
+          concurrency: "unbounded",
+        },
+      ),
+    )
+
+  if (journal.final !== undefined) {
+    yield* checkPlace(journal.final)
+    const { number, hash } = journal.start
+    if (hash !== "" && number < journal.final.number) yield* checkPlace({ number, hash })
+  }
+
+  const emit = (move: Move, heard?: Heard): Step => {
+    journal =
+      move._tag === "Push"
+        ? pushed(journal, move)
+        : move._tag === "Pop"
+          ? popped(journal)
+          : finalized(journal, move.number, move.hash)
+    return { _tag: "Move", move, heard }
+  }
+
+  /** Pushes for blocks on top of the journal. The last one handles the head when it brings it in. */
+  const push = (blocks: ReadonlyArray<Block>, final: boolean, heard: Heard): ReadonlyArray<Step> => {
+    const moves = [...pushes(journal.head, blocks, final)]
+    return moves.map((move, i) =>
+      emit(move, i === moves.length - 1 && journalWillHold(move, heard) ? heard : undefined),
+    )
+  }
+  const journalWillHold = (move: Move, { header }: Heard) =>
+    move._tag === "Push" && move.blocks.at(-1)!.hash === header.hash
+
+  const pop = (): Step => emit({ _tag: "Pop", expected: journal.head })
+
+  const popDownTo = (number: number): ReadonlyArray<Step> => {
+    const steps: Array<Step> = []
+    while (journal.head.number > number) steps.push(pop())
+    return steps
+  }
+
+  // -- what an announced head leads to ------------------------------------------------------------------------------
+
+  /** The block that the announced head lets us follow, given the confirmations that are asked for. */
+  const targetOf = (header: Header): Effect.Effect<Header | undefined, EndpointError> => {
+    if (chain.confirmations === "finalized") return Effect.succeed(final)
+    if (chain.confirmations === 0) return Effect.succeed(header)
+    const height = header.number - chain.confirmations
+    return height < 0 ? Effect.succeed(undefined) : headerAt(height)
+  }
+
+  const follow = (heard: Heard, forks = 0): Stream.Stream<Step, FeedError> =>
+    Stream.unwrap(
+      Effect.gen(function* () {
+        if (journal.head.part !== 0) return Stream.concat(yield* finishPart, again(heard, forks))
+        const target = yield* targetOf(heard.header)
+        if (target === undefined) return Stream.empty
+        switch (decide(journal, target)) {
+          case "known":
+            return Stream.make<[Step]>({ _tag: "Seen", heard })
+          case "next":
+            return next(target, heard)
+          case "gap":
+            return gap(target, heard).pipe(Stream.catchTag("Forked", () => fork(heard, forks)))
+          case "fork":
+            return fork(heard, forks)
+          case "rival":
+            return yield* meetRival(target, heard, forks)
+        }
+      }),
+    )
+
+  const again = (heard: Heard, forks: number) => Stream.suspend(() => follow(heard, forks))
+
+  const next = (header: Header, heard: Heard): Stream.Stream<Step, FeedError> =>
+    logs.tip(header).pipe(
+      Effect.map((block) => Stream.fromArray(push([block], false, heard))),
+      Effect.catchIf(isUnknownBlock, (error) =>
+        // The hint was stale: the node has gone over to another block since. Otherwise it should know its own head.
+        Effect.flatMap(headerAt("latest"), (now) =>
+          now === undefined || now.hash === header.hash
+            ? Effect.fail(error)
+            : Effect.as(heads.offer(now), Stream.empty),
+        ),
+      ),
+      Stream.unwrap,
+    )
+
+  /** From our head to the target: final blocks in wide ranges, the rest under their headers. */
+  const gap = (target: Header, heard: Heard): Stream.Stream<Step, FeedError | Forked> =>
+    Stream.concat(
+      Stream.unwrap(
+        Effect.gen(function* (): Effect.fn.Return<
+          Stream.Stream<Step, EndpointError | Forked>,
+          EndpointError
+        > {
+          const to = Math.min(target.number, final?.number ?? -1)
+          if (journal.head.number >= to) return Stream.empty
+          // History is not linked block by block, so our own head has to be in it.
+          if (journal.head.hash !== "" && journal.head.number > floorOf(journal).number) {
+            const ours = yield* headerAt(journal.head.number)
+            if (ours?.hash !== journal.head.hash) return Stream.fail(new Forked())
+          }
+          return history(to, heard)
+        }),
+      ),
+      Stream.suspend(() => recent(target, heard)),
+    )
+
+  const history = (to: number, heard: Heard): Stream.Stream<Step, EndpointError> =>
+    // The start block comes alone, so that its hash is known.
+    Stream.unfold({ from: journal.head.number + 1, alone: journal.head.hash === "" }, ({ from, alone }) => {
+      if (from > to) return Effect.succeed(undefined)
+      const through = alone ? from : Math.min(from + learned.width - 1, to)
+      return Effect.succeed([[from, through] as const, { from: through + 1, alone: false }] as const)
+    }).pipe(
+      Stream.mapEffect(([from, through]) => logs.history(from, through), { concurrency: historyAhead }),
+      Stream.flatMap((blocks) => Stream.fromArray(push(blocks, true, heard))),
+    )
+
+  const recent = (target: Header, heard: Heard): Stream.Stream<Step, EndpointError | Forked> =>
+    Stream.fromArray(pieces(journal.head.number + 1, target.number, learned.recentWidth)).pipe(
+      Stream.rechunk(1),
+      Stream.mapEffect(([from, to]) => logs.recent(from, to), { concurrency: recentAhead }),
+      Stream.flatMap((blocks) => {
+        const unlinked = firstUnlinked(journal.head.hash, blocks)
+        if (unlinked === -1) return Stream.fromArray(push(blocks, false, heard))
+        return Stream.concat(
+          Stream.fromArray(push(blocks.slice(0, unlinked), false, heard)),
+          Stream.fail(new Forked()),
+        )
+      }),
+    )
+
+  /** Undoes what is not canonical any more, and follows the head from there. */
+  const fork = (heard: Heard, forks: number): Stream.Stream<Step, FeedError> =>
+    forks >= mostForks
+      ? Stream.fail(doubt(`block ${heard.header.number} leads to one fork after another`))
+      : Stream.unwrap(
+          Effect.map(commonAncestor, (number) =>
+            Stream.concat(
+              Stream.suspend(() => Stream.fromArray(popDownTo(number))),
+              again(heard, forks + 1),
+            ),
+          ),
+        )
+
+  /** The height of the highest recorded block that is still canonical here. */
+  const commonAncestor = Effect.gen(function* () {
+    const places = placesFromTop(journal)
+    for (let i = 0; i < places.length; i += Headers.mostPerBatch) {
+      const some = places.slice(i, i + Headers.mostPerBatch)
+      const seen = yield* Headers.headers(
+        connection,
+        some.map(({ number }) => number),
+      )
+      const shared = some.find(({ hash }, i) => seen[i]?.hash === hash)
+      if (shared !== undefined) return shared.number
+    }
+    if (journal.final !== undefined) {
+      yield* checkPlace(journal.final)
+      return yield* doubt(`the node does not have block ${journal.final.number}, which is final`)
+    }
+    return floorOf(journal).number
+  })
+
+  /** A block half written or half undone: goes on with it if it is canonical, else undoes it. */
+  const finishPart = Effect.gen(function* () {
+    const { number, hash, part } = journal.head
+    const header = part > 0 ? yield* headerAt(number) : undefined
+    const block = header?.hash === hash ? yield* logs.tip(header) : undefined
+    if (block === undefined || block.logs.length <= part) {
+      return Stream.suspend(() => Stream.fromArray(popDownTo(number - 1)))
+    }
+    return Stream.suspend(() =>
+      Stream.fromArray([...pushes(journal.head, [block], false)].map((move) => emit(move))),
+    )
+  })
+
+  /** Waits until nobody shows our head any more for a while; then it is followed like a longer chain. */
+  const meetRival = Effect.fnUntraced(function* (target: Header, heard: Heard, forks: number) {
+    const { head } = journal
+    const seen = yield* askEveryone(head.number)
+    const now = clock.currentTimeMillisUnsafe()
+    if (seen.length === 0 || seen.some((header) => header === undefined || header.hash === head.hash)) {
+      rival = undefined
+      return Stream.empty
+    }
+    if (rival?.head !== head.hash) rival = { head: head.hash, since: now }
+    if (now - rival.since >= rivalPatience) {
+      rival = undefined
+      return fork(heard, forks)
+    }
+    yield* Effect.forkIn(Effect.delay(heads.offer(target), rivalInterval), scope)
+    return Stream.empty
+  })
+
+  // -- finality -----------------------------------------------------------------------------------------------------
+
+  /**
+   * Raises the floor to the final block, or to our head if that is lower. The lowest record that is not below it must
+   * be canonical: then so is everything of ours under it, the blocks without logs included.
+   */
+  const raiseFloor = Effect.gen(function* () {
+    const { head, window } = journal
+    if (final === undefined || head.part !== 0 || head.hash === "") return []
+    const place: Place = final.number < head.number ? final : { number: head.number, hash: head.hash }
+    if (place.number <= floorOf(journal).number || place.number < journal.start.number) return []
+    const above = window.find((record) => record.number >= place.number)
+    if (above === undefined || (above.number === place.number && above.hash !== place.hash)) return []
+    const seen = yield* headerAt(above.number)
+    if (seen?.hash !== above.hash) return []
+    return [emit({ _tag: "Finalize", expected: head, number: place.number, hash: place.hash })]
+  })
+
+  yield* Effect.sleep(finalityInterval).pipe(
+    Effect.andThen(askFinal),
+    Effect.tap((header) => (learn(header) ? heads.again : Effect.void)),
+    Effect.ignore,
+    Effect.forever,
+    Effect.forkScoped,
+  )
+  yield* heads.offer(latest)
+
+  return heads.stream.pipe(
+    Stream.flatMap((heard) =>
+      Stream.concat(
+        follow(heard),
+        Stream.suspend(() => Stream.unwrap(Effect.map(raiseFloor, (steps) => Stream.fromArray(steps)))),
+      ),
+    ),
+  )
+})
+
+/** The node says that it has no such block. */
+const isUnknownBlock = ({ reason }: EndpointError) =>
+  reason._tag === "Rejected" && reason.refusal.action === "wait for head"

@@ -1,0 +1,55 @@
+/** `eth_getLogs` for one filter: one question, in as many requests as the endpoint wants. */
+import { Effect } from "effect"
+import type { Filter, Hex } from "../Domain.ts"
+import { logsOf } from "../endpoint/Decode.ts"
+import type { PlacedLog } from "../endpoint/Decode.ts"
+import { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
+import type { Learned } from "../endpoint/Learned.ts"
+import { logParams } from "./Filter.ts"
+import type { Asker } from "./Headers.ts"
+
+/** Which blocks: one by its hash, or a range. */
+export type Blocks = { readonly blockHash: Hex } | { readonly fromBlock: Hex; readonly toBlock: Hex }
+
+export type GetLogs = (blocks: Blocks) => Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError>
+
+const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
+
+const refusesAddresses = ({ reason }: EndpointError) =>
+  reason._tag === "Rejected" && reason.refusal.action === "fewer addresses"
+
+export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs => {
+  const ask = (addresses: ReadonlyArray<Hex>, blocks: Blocks) =>
+    Effect.flatMap(
+      asker.request("eth_getLogs", [{ ...logParams({ ...filter, addresses }), ...blocks }]),
+      (answer) => {
+        const logs = logsOf(answer)
+        return logs instanceof Malformed
+          ? Effect.fail(new EndpointError({ endpoint: asker.name, reason: logs }))
+          : Effect.succeed(logs)
+      },
+    )
+
+  return (blocks) => {
+    const { addresses } = filter
+    if (addresses.length <= 1) return ask(addresses, blocks)
+    const some: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = Effect.suspend(() => {
+      const size = Math.min(learned.addresses, addresses.length)
+      const groups: Array<ReadonlyArray<Hex>> = []
+      for (let i = 0; i < addresses.length; i += size) groups.push(addresses.slice(i, i + size))
+      if (groups.length === 1) return ask(addresses, blocks)
+      return Effect.map(
+        Effect.forEach(groups, (group) => ask(group, blocks)),
+        (answers) => answers.flat().sort(inOrder),
+      )
+    }).pipe(
+      Effect.catchIf(refusesAddresses, (error) => {
+        const size = Math.min(learned.addresses, addresses.length)
+        if (size === 1) return Effect.fail(error)
+        learned.addresses = Math.ceil(size / 2)
+        return some
+      }),
+    )
+    return some
+  }
+}

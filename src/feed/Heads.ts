@@ -1,0 +1,170 @@
+/**
+ * The heads a connection announces, and the watchdog that notices when it stops.
+ *
+ * A head is only a hint, so heads that arrive while the last one is still being handled coalesce: what is kept is the
+ * highest and the newest, which differ when heads repeat, arrive out of order, or the chain became shorter.
+ */
+import { Clock, Duration, Effect, Latch, Stream } from "effect"
+import type { Scope } from "effect"
+import type { Header } from "../Domain.ts"
+import { headerOf, quantity } from "../endpoint/Decode.ts"
+import type { Connection } from "../endpoint/Endpoint.ts"
+import { EndpointError, Malformed, Stalled } from "../endpoint/EndpointError.ts"
+import * as Headers from "./Headers.ts"
+
+/** A head, and when it was heard (unix milliseconds). */
+export interface Heard {
+  readonly header: Header
+  readonly at: number
+}
+
+export interface Heads {
+  /** Heads to handle, each as soon as the one before is done with; what was overtaken meanwhile is left out. */
+  readonly stream: Stream.Stream<Heard>
+  /** Offers the newest head once more, because something else than the head has changed. */
+  readonly again: Effect.Effect<void>
+  /** Offers a head that was not announced. */
+  readonly offer: (header: Header) => Effect.Effect<void>
+}
+
+export interface HeadsOptions {
+  /** The least silence that is suspicious. */
+  readonly stallTimeout: Duration.Duration
+  /** Told about each head, with the time between blocks as observed (milliseconds; 0 as long as nothing is known). */
+  readonly onHead: (heard: Heard, blockTime: number) => void
+  /** The connection is alive and says that there is no new block. */
+  readonly onQuiet: Effect.Effect<void>
+}
+
+/** More heads a second than any chain has. */
+const mostPerSecond = 500
+
+/** Silence is suspicious after this many observed block times. */
+const blockTimes = 3
+
+/** The pace of a chain as it is seen: a moving average of the time between two heights. */
+class Pace {
+  #height = -1
+  #at = 0
+  #average: number | undefined
+
+  saw({ header, at }: Heard): void {
+    const blocks = header.number - this.#height
+    if (this.#height >= 0 && blocks > 0) {
+      const millis = (at - this.#at) / blocks
+      this.#average = this.#average === undefined ? millis : this.#average * 0.8 + millis * 0.2
+    }
+    if (blocks > 0) {
+      this.#height = header.number
+      this.#at = at
+    }
+  }
+
+  /** Milliseconds; 0 as long as nothing is known. */
+  get blockTime(): number {
+    return this.#average ?? 0
+  }
+}
+
+/** Subscribes to `newHeads` and asks for the head of now. Ends with the scope; stalls end the connection. */
+export const make = Effect.fnUntraced(function* (connection: Connection, options: HeadsOptions) {
+  const clock = yield* Clock.Clock
+  const arrived = yield* Latch.make(false)
+  const pace = new Pace()
+  let highest: Heard | undefined
+  let newest: Heard | undefined
+  let pending: Array<Heard> = []
+  /** The highest that was announced on this connection. */
+  let top = -1
+  let lastHeard = clock.currentTimeMillisUnsafe()
+  let second = { from: 0, heads: 0 }
+
+  const put = (heard: Heard) => {
+    newest = heard
+    if (highest === undefined || heard.header.number >= highest.header.number) highest = heard
+    pending = highest === newest ? [newest] : [highest, newest]
+    arrived.openUnsafe()
+  }
+
+  const hear = (raw: unknown) => {
+    const header = headerOf(raw)
+    if (header instanceof Malformed) return connection.endUnsafe(header)
+    const at = clock.currentTimeMillisUnsafe()
+    if (at - second.from >= 1000) second = { from: at, heads: 0 }
+    if (++second.heads > mostPerSecond) {
+      return connection.endUnsafe(new Malformed({ detail: `more than ${mostPerSecond} heads a second` }))
+    }
+    const heard = { header, at }
+    lastHeard = at
+    top = Math.max(top, header.number)
+    pace.saw(heard)
+    options.onHead(heard, pace.blockTime)
+    return put(heard)
+  }
+
+  yield* connection.subscribe(["newHeads"], hear)
+  const first = yield* Headers.header(connection, "latest")
+  if (first === undefined) {
+    const reason = new Malformed({ detail: "there is no latest block" })
+    return yield* new EndpointError({ endpoint: connection.name, reason })
+  }
+  if (newest === undefined) {
+    const heard = { header: first, at: clock.currentTimeMillisUnsafe() }
+    top = first.number
+    options.onHead(heard, 0)
+    put(heard)
+  }
+
+  const stalled = (detail: string) =>
+    Effect.suspend(() => {
+      const seconds = (clock.currentTimeMillisUnsafe() - lastHeard) / 1000
+      return connection.end(new Stalled({ seconds, detail }))
+    })
+
+  /** The chain may be silent for as long as it likes; the connection may not. */
+  const ask = connection.request("eth_blockNumber", []).pipe(
+    Effect.matchEffect({
+      onFailure: () => stalled("and no answer either"),
+      onSuccess: (answer) => {
+        const number = quantity(answer)
+        if (number === undefined)
+          return connection.end(new Malformed({ detail: "eth_blockNumber is no number" }))
+        return number > top ? stalled(`the chain is at ${number}, we were told ${top}`) : options.onQuiet
+      },
+    }),
+  )
+
+  yield* Effect.gen(function* () {
+    let since = lastHeard
+    for (;;) {
+      const limit = Math.max(blockTimes * pace.blockTime, Duration.toMillis(options.stallTimeout))
+      yield* Effect.sleep(Math.max(since + limit - clock.currentTimeMillisUnsafe(), 1))
+      if (lastHeard > since) {
+        since = lastHeard
+      } else if (clock.currentTimeMillisUnsafe() - since >= limit) {
+        yield* ask
+        since = Math.max(lastHeard, clock.currentTimeMillisUnsafe())
+      }
+    }
+  }).pipe(Effect.forkScoped)
+
+  const take = Effect.gen(function* () {
+    yield* arrived.await
+    arrived.closeUnsafe()
+    const taken = pending
+    pending = []
+    highest = undefined
+    return taken
+  })
+
+  return {
+    stream: Stream.fromIterableEffectRepeat(take),
+    again: Effect.sync(() => {
+      if (newest !== undefined) put(newest)
+    }),
+    offer: (header: Header) => Effect.sync(() => put({ header, at: clock.currentTimeMillisUnsafe() })),
+  } satisfies Heads as Heads
+}) satisfies (
+  connection: Connection,
+  options: HeadsOptions,
+) => Effect.Effect<Heads, EndpointError, Scope.Scope>

@@ -1,0 +1,194 @@
+/**
+ * The logs of a block or of a range, complete or not at all.
+ *
+ * - `tip`: one block, on the connection that announced it; without a request when its bloom says that there are none.
+ * - `recent`: a range above the final block. Every header is fetched, and a log is believed only under the hash of its
+ *   height's header.
+ * - `history`: a range at or below the final block, as wide as the provider bears it.
+ *
+ * What fails its checks is asked again, then read in another way, and else is an error: never an empty block.
+ */
+import { Effect } from "effect"
+import type { ChainConfig } from "../Config.ts"
+import type { Block, Header, Hex } from "../Domain.ts"
+import { hex } from "../endpoint/Decode.ts"
+import type { PlacedLog } from "../endpoint/Decode.ts"
+import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
+import type { Learned } from "../endpoint/Learned.ts"
+import type { Refusal } from "../endpoint/Refusal.ts"
+import * as BlockLogs from "./BlockLogs.ts"
+import { again, blockOf, refusalOf } from "./BlockLogs.ts"
+import { isZero, mayMatch } from "./Bloom.ts"
+import { isUnfiltered } from "./Filter.ts"
+import * as GetLogs from "./GetLogs.ts"
+import * as Headers from "./Headers.ts"
+import type { Asker } from "./Headers.ts"
+import type { Checks } from "./Verify.ts"
+
+/** Blocks of one range whose logs are read one by one at the same time. */
+const singleBlocks = 4
+
+const unknownParent: Hex = `0x${"0".repeat(64)}`
+
+export interface Logs {
+  readonly tip: (header: Header) => Effect.Effect<Block, EndpointError>
+  /** A range above the final block. All blocks, linked or not. */
+  readonly recent: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
+  /** A range of final blocks: those with logs, and the last one. */
+  readonly history: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
+}
+
+export const make = (
+  asker: Asker,
+  { filter, logsBloom }: Pick<ChainConfig, "filter" | "logsBloom">,
+  learned: Learned,
+  checks: Checks,
+): Logs => {
+  const unbelievable = checks.block(filter)
+  const unbelievableRange = checks.range(filter)
+  const unfiltered = isUnfiltered(filter)
+  const getLogs = GetLogs.make(asker, filter, learned)
+  const ask = BlockLogs.make(asker, filter, learned, getLogs, checks)
+
+  const doubt = (detail: string) =>
+    Effect.fail(new EndpointError({ endpoint: asker.name, reason: new Unverified({ detail }) }))
+
+  const mayHaveLogs = ({ logsBloom: bloom }: Header): boolean => {
+    if (!isZero(bloom)) learned.computesBlooms = true
+    if (logsBloom === "ignore" || (isZero(bloom) && !learned.computesBlooms)) return true
+    return unfiltered ? !isZero(bloom) : mayMatch(bloom, filter.addresses, filter.topics)
+  }
+
+  const tip = (header: Header) => (mayHaveLogs(header) ? ask(header) : Effect.succeed(blockOf(header, [])))
+
+  const oneByOne = (headers: ReadonlyArray<Header>) =>
+    Effect.forEach(headers, tip, { concurrency: singleBlocks })
+
+  const existingHeaders = (from: number, to: number) =>
+    Effect.flatMap(
+      Headers.headers(
+        asker,
+        Array.from({ length: to - from + 1 }, (_, i) => from + i),
+      ),
+      (headers) => {
+        const missing = headers.indexOf(undefined)
+        return missing === -1
+          ? Effect.succeed(headers as ReadonlyArray<Header>)
+          : doubt(`the node does not have block ${from + missing}`)
+      },
+    )
+
+  /** Logs of a range under their headers; blocks that are not as they must be are asked for one by one. */
+  const settle = (headers: ReadonlyArray<Header>, logs: ReadonlyArray<PlacedLog>) => {
+    const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
+    return Effect.forEach(
+      headers,
+      (header) => {
+        const found = byNumber.get(header.number) ?? []
+        if (found.length === 0) return tip(header)
+        if (!isZero(header.logsBloom)) learned.computesBlooms = true
+        return unbelievable(found, header) === undefined
+          ? Effect.succeed(blockOf(header, found))
+          : ask(header)
+      },
+      { concurrency: singleBlocks },
+    )
+  }
+
+  /** Without an address, ranges are refused where single blocks are; and a range of one is a block. */
+  const isSingle = (from: number, to: number) => from === to || learned.refused.has("eth_getLogs")
+
+  const recent = Effect.fnUntraced(function* (from: number, to: number) {
+    if (isSingle(from, to)) return yield* oneByOne(yield* existingHeaders(from, to))
+    const range = getLogs({ fromBlock: hex(from), toBlock: hex(to) })
+    const [headers, logs] = yield* Effect.all([existingHeaders(from, to), Effect.result(range)], {
+      concurrency: 2,
+    })
+    if (logs._tag === "Success") {
+      learned.answeredRecent(to - from + 1)
+      return yield* settle(headers, logs.success)
+    }
+    const refusal = refusalOf(logs.failure)
+    if (refusal === "split") learned.narrowRecent(to - from + 1)
+    // After a frame that was too large there is no connection any more.
+    if (refusal === undefined || logs.failure.reason._tag === "Oversized") return yield* logs.failure
+    if (refusal === "use receipts") learned.refused.add("eth_getLogs")
+    return yield* oneByOne(headers)
+  }, again)
+
+  /** Timestamps, from the logs where the node puts them there, else from the headers. */
+  const timestamps = Effect.fnUntraced(function* (blocks: ReadonlyArray<ReadonlyArray<PlacedLog>>) {
+    const known = new Map<number, number>()
+    for (const [log] of blocks)
+      if (log!.blockTimestamp !== undefined) known.set(log!.blockNumber, log!.blockTimestamp)
+    const unknown = blocks.filter(([log]) => !known.has(log!.blockNumber))
+    const headers = yield* Headers.headers(
+      asker,
+      unknown.map(([log]) => log!.blockNumber),
+    )
+    for (const [i, header] of headers.entries()) {
+      const log = unknown[i]![0]!
+      if (header?.hash !== log.blockHash) return yield* doubt(`block ${log.blockNumber} has another hash`)
+      known.set(header.number, header.timestamp)
+    }
+    return known
+  })
+
+  /** One answer for the whole range, under the header of its last block. */
+  const whole = Effect.fnUntraced(function* (from: number, to: number) {
+    const last = yield* Headers.header(asker, to)
+    if (last === undefined) return yield* doubt(`the node does not have block ${to}`)
+    const logs = yield* getLogs({ fromBlock: hex(from), toBlock: hex(to) })
+    const wrong = unbelievableRange(logs, from, last)
+    if (wrong !== undefined) return yield* doubt(wrong)
+    learned.answered(to - from + 1, logs.length)
+    const found = [...Map.groupBy(logs, (log) => log.blockNumber).values()]
+    const times = yield* timestamps(found)
+    const blocks = found.map((logs): Block => {
+      const { blockNumber: number, blockHash: hash } = logs[0]!
+      const parentHash = number === last.number ? last.parentHash : unknownParent
+      return { number, hash, parentHash, timestamp: times.get(number)!, logs }
+    })
+    return blocks.at(-1)?.number === to ? blocks : [...blocks, blockOf(last, [])]
+  }, again)
+
+  const narrower = (from: number, to: number, refusal: Refusal | undefined): number => {
+    const half = from + Math.floor((to - from) / 2)
+    if (refusal?.action !== "split") return half
+    const hinted = refusal.through ?? (refusal.blocks === undefined ? undefined : from + refusal.blocks - 1)
+    // A hint must lie inside the request and be smaller than it.
+    return hinted !== undefined && hinted >= from && hinted < to ? hinted : half
+  }
+
+  const history = (from: number, to: number): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
+    const singly = Effect.suspend(() =>
+      to - from < Headers.mostPerBatch
+        ? Effect.flatMap(existingHeaders(from, to), oneByOne)
+        : inTwo(from, to, from + Headers.mostPerBatch - 1),
+    )
+    if (isSingle(from, to)) return singly
+    return whole(from, to).pipe(
+      Effect.catch((error) => {
+        const refusal = refusalOf(error)
+        if (refusal === "use receipts") {
+          learned.refused.add("eth_getLogs")
+          learned.narrow(Headers.mostPerBatch)
+          return singly
+        }
+        if (refusal !== "split") return Effect.fail(error)
+        const { reason } = error
+        const through = narrower(from, to, reason._tag === "Rejected" ? reason.refusal : undefined)
+        learned.narrow(through - from + 1)
+        return reason._tag === "Oversized" ? Effect.fail(error) : inTwo(from, to, through)
+      }),
+    )
+  }
+
+  const inTwo = (from: number, to: number, through: number) =>
+    Effect.gen(function* () {
+      const lower = yield* history(from, through)
+      return [...lower, ...(yield* history(through + 1, to))]
+    })
+
+  return { tip, recent, history }
+}

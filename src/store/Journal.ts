@@ -1,0 +1,183 @@
+/**
+ * The journal of one chain, as pure data: a stack of blocks, and how the three moves change it.
+ *
+ * Every store does in its own medium what these functions do to the data, and the feed uses them to know where the
+ * journal will stand once the moves it has already sent are done.
+ */
+import type { Block, Hex } from "../Domain.ts"
+
+/**
+ * Where a journal stands: the block on top.
+ *
+ * `part` is 0 when that block is whole. `n`: its first `n` logs are in and more must follow. `-n`: it is being undone
+ * and `n` of its logs are still in. Only blocks too large for one call are ever seen in part.
+ */
+export interface Position {
+  readonly number: number
+  /** Empty when the start block is not in: nothing is known about the block below it. */
+  readonly hash: Hex | ""
+  readonly part: number
+}
+
+/** A block that can still be undone. `count`: how many of its logs are in the stream. */
+export interface Recorded {
+  readonly number: number
+  readonly hash: Hex
+  readonly parentHash: Hex
+  readonly count: number
+}
+
+export interface Journal {
+  readonly head: Position
+  /** The highest block that is beyond undoing; the floor of the window. */
+  readonly final: { readonly number: number; readonly hash: Hex } | undefined
+  /** Where the journal begins. The hash is empty until that block is in. */
+  readonly start: { readonly number: number; readonly hash: Hex | "" }
+  /** The fingerprint of the filter, and the first block that was read with it. */
+  readonly filter: string
+  readonly filterSince: number
+  /** Recorded blocks above the floor, lowest first: the start block, every block with logs, and the head. */
+  readonly window: ReadonlyArray<Recorded>
+}
+
+/** A block, or as much of a large block as goes into one call. */
+export interface Slice extends Block {
+  /** `false`: more logs of this block follow in the next call. */
+  readonly whole: boolean
+}
+
+/** Append every log of these blocks, record the blocks, move the head: if the head is still the expected one. */
+export interface Push {
+  readonly _tag: "Push"
+  readonly expected: Position
+  readonly blocks: readonly [Slice, ...ReadonlyArray<Slice>]
+  /** The blocks are final already: nothing but the head is kept of them. */
+  readonly final: boolean
+}
+
+/** Undo the block on top, or the last `logsPerCall` logs of it: if the head is still the expected one. */
+export interface Pop {
+  readonly _tag: "Pop"
+  readonly expected: Position
+}
+
+/** Raise the floor to a block at or below the head: if the head is still the expected one. */
+export interface Finalize {
+  readonly _tag: "Finalize"
+  readonly expected: Position
+  readonly number: number
+  readonly hash: Hex
+}
+
+export type Move = Push | Pop | Finalize
+
+/** The most logs that one call appends or undoes: a store must not stand still for a large block. */
+export const logsPerCall = 1000
+
+/** Below the start block. */
+export const ground = (start: number): Position => ({ number: start - 1, hash: "", part: 0 })
+
+export const samePosition = (a: Position, b: Position): boolean =>
+  a.number === b.number && a.hash === b.hash && a.part === b.part
+
+/** An empty journal that will begin at `start`. */
+export const emptyJournal = (start: number, filter: string): Journal => ({
+  head: ground(start),
+  final: undefined,
+  start: { number: start, hash: "" },
+  filter,
+  filterSince: start,
+  window: [],
+})
+
+/** The position under the whole window: the final block, or the ground. */
+export const floorOf = (journal: Pick<Journal, "final" | "start">): Position =>
+  journal.final ? { ...journal.final, part: 0 } : ground(journal.start.number)
+
+/** Where the head stands after a push. */
+export const afterPush = (push: Push): Position => {
+  const last = push.blocks.at(-1)!
+  const before = push.expected.part > 0 && push.expected.hash === last.hash ? push.expected.part : 0
+  return { number: last.number, hash: last.hash, part: last.whole ? 0 : before + last.logs.length }
+}
+
+/** Whether a record must stay once another block is on top of it. */
+const isKept = (record: Recorded, start: number): boolean => record.count > 0 || record.number === start
+
+/** The journal after a push that was accepted. */
+export const pushed = (journal: Journal, push: Push): Journal => {
+  const head = afterPush(push)
+  const first = push.blocks[0]
+  const startBlock = push.blocks.find((block) => block.number === journal.start.number)
+  const start = startBlock ? { ...journal.start, hash: startBlock.hash } : journal.start
+  if (push.final && head.part === 0) {
+    const final = { number: head.number, hash: push.blocks.at(-1)!.hash }
+    return { ...journal, start, head, final, window: [] }
+  }
+  const window = [...journal.window]
+  let before = 0
+  if (journal.head.part > 0 && window.at(-1)?.hash === first.hash) before = window.pop()!.count
+  else if (window.length > 0 && !isKept(window.at(-1)!, start.number)) window.pop()
+  for (const block of push.blocks) {
+    const count = block.logs.length + (block === first ? before : 0)
+    const record = { number: block.number, hash: block.hash, parentHash: block.parentHash, count }
+    if (isKept(record, start.number) || block === push.blocks.at(-1)) window.push(record)
+  }
+  return { ...journal, start, head, window }
+}
+
+/** The journal after a pop that was accepted. There must be a block on top to undo. */
+export const popped = (journal: Journal): Journal => {
+  const top = journal.window.at(-1)!
+  const below = journal.window.slice(0, -1)
+  if (top.count > logsPerCall) {
+    const count = top.count - logsPerCall
+    return { ...journal, head: { ...journal.head, part: -count }, window: [...below, { ...top, count }] }
+  }
+  const next = below.at(-1)
+  const head = next ? { number: next.number, hash: next.hash, part: 0 } : floorOf(journal)
+  const start = top.number === journal.start.number ? { ...journal.start, hash: "" as const } : journal.start
+  return { ...journal, start, head, window: below }
+}
+
+/** The journal after the floor was raised. */
+export const finalized = (journal: Journal, number: number, hash: Hex): Journal => ({
+  ...journal,
+  final: { number, hash },
+  window: journal.window.filter((record) => record.number > number),
+})
+
+/** Cuts blocks into calls of at most `logsPerCall` logs, in order. A larger block gets calls of its own. */
+export const pushes = function* (
+  expected: Position,
+  blocks: Iterable<Block>,
+  final: boolean,
+): Generator<Push, void, undefined> {
+  let position = expected
+  let batch: Array<Slice> = []
+  let size = 0
+  const call = (blocks: ReadonlyArray<Slice>): Push => {
+    const push: Push = { _tag: "Push", expected: position, blocks: blocks as Push["blocks"], final }
+    position = afterPush(push)
+    return push
+  }
+  for (const block of blocks) {
+    const done = position.part > 0 && position.hash === block.hash ? position.part : 0
+    const left = block.logs.length - done
+    if (batch.length > 0 && size + left > logsPerCall) {
+      yield call(batch)
+      batch = []
+      size = 0
+    }
+    if (done === 0 && left <= logsPerCall) {
+      batch.push({ ...block, whole: true })
+      size += left
+      continue
+    }
+    for (let from = done; from < block.logs.length; from += logsPerCall) {
+      const to = from + logsPerCall
+      yield call([{ ...block, logs: block.logs.slice(from, to), whole: to >= block.logs.length }])
+    }
+  }
+  if (batch.length > 0) yield call(batch)
+}

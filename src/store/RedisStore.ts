@@ -1,0 +1,433 @@
+/**
+ * The store on Redis Streams, through ioredis: standalone, behind Sentinel, or a Cluster.
+ *
+ * Each move is one Lua script on three keys of one slot. A command that gets no answer in time costs the connection: a
+ * half-open socket is noticed, and since a script that ran already is a duplicate when it is sent again, nothing is
+ * lost. Nothing is queued while there is no connection, and nothing here retries: the gate does, by our own policy.
+ */
+import { Duration, Effect, Layer, Redacted, Semaphore } from "effect"
+import { Cluster, Redis } from "ioredis"
+import { readFileSync } from "node:fs"
+import type { RedisConfig } from "../Config.ts"
+import type { ChainId, Entry, Hex } from "../Domain.ts"
+import { Redaction } from "../Redact.ts"
+import { logsPerCall } from "./Journal.ts"
+import type { Journal, Position, Push } from "./Journal.ts"
+import { Store, StoreError } from "./Store.ts"
+import type { Conflict, FilterChanged, Group, Stats, StoreReason } from "./Store.ts"
+
+export interface RedisStoreOptions {
+  readonly config: RedisConfig
+  /** Streams are `<prefix>:<chain id>`. */
+  readonly prefix: string
+  /** Entries kept per chain, approximately; 0 keeps all. */
+  readonly maxLength: number
+  /** For connecting, and for one command (default 5 s). */
+  readonly timeout?: Duration.Duration
+}
+
+const defaultTimeout = Duration.seconds(5)
+
+const source = (name: string) => readFileSync(new URL(`lua/${name}.lua`, import.meta.url), "utf8")
+
+const scripts = ["push", "pop", "finalize", "takeover", "load", "trim", "reset"] as const
+
+type Script = (typeof scripts)[number]
+
+/** A client with our scripts as commands: EVALSHA, and EVAL where the server does not know the script (any more). */
+type Client = (Redis | Cluster) & Record<Script, (...args: ReadonlyArray<string>) => Promise<unknown>>
+
+/** How the first word of an error, or a socket's code, is to be understood. */
+const reasons: Readonly<Record<string, StoreReason>> = {
+  OOM: "full",
+  READONLY: "read-only",
+  MISCONF: "read-only",
+  NOREPLICAS: "read-only",
+  LOADING: "loading",
+  MASTERDOWN: "loading",
+  BUSY: "timeout",
+  CLUSTERDOWN: "unreachable",
+  TRYAGAIN: "unreachable",
+  UNBLOCKED: "unreachable",
+  NOAUTH: "refused",
+  WRONGPASS: "refused",
+  NOPERM: "refused",
+  ERR: "refused",
+  WRONGTYPE: "corrupt",
+}
+
+const reasonOf = (message: string): StoreReason =>
+  reasons[/^-?([A-Z]+)\b/.exec(message)?.[1] ?? ""] ?? "unreachable"
+
+/** After these the connection is worth nothing: it leads to the wrong server, or nowhere. */
+const endsConnection = (reason: StoreReason) =>
+  reason === "unreachable" || reason === "timeout" || reason === "read-only" || reason === "loading"
+
+/** What a connection to one server needs. */
+const serverOptions = (config: RedisConfig, timeout: Duration.Duration) => {
+  const tls = config.tls && { ...(config.caFile && { ca: readFileSync(config.caFile) }) }
+  return {
+    ...(config.username !== undefined && { username: config.username }),
+    ...(config.password !== undefined && { password: Redacted.value(config.password) }),
+    ...(tls && { tls }),
+    lazyConnect: true,
+    // Resending is the scripts' business, retrying the gate's.
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    enableReadyCheck: false,
+    disableClientInfo: true,
+    connectTimeout: Duration.toMillis(timeout),
+    keepAlive: 10_000,
+    connectionName: "event-ingestor",
+  }
+}
+
+const never = () => null
+
+const open = (config: RedisConfig, timeout: Duration.Duration): Redis | Cluster => {
+  const server = serverOptions(config, timeout)
+  const once = { ...server, db: config.database, retryStrategy: never, enableOfflineQueue: false }
+  switch (config.mode) {
+    case "standalone":
+      return new Redis({ ...once, ...config.nodes[0]! })
+    case "sentinel":
+      return new Redis({
+        ...once,
+        sentinels: [...config.nodes],
+        name: config.sentinelMaster!,
+        sentinelRetryStrategy: never,
+        ...(server.tls && { enableTLSForSentinelMode: true, sentinelTLS: server.tls }),
+      })
+    case "cluster":
+      return new Cluster([...config.nodes], {
+        redisOptions: server,
+        lazyConnect: true,
+        enableOfflineQueue: false,
+        enableReadyCheck: false,
+        clusterRetryStrategy: never,
+        slotsRefreshTimeout: Duration.toMillis(timeout),
+      })
+  }
+}
+
+const makeClient = (config: RedisConfig, timeout: Duration.Duration): Client => {
+  const client = open(config, timeout)
+  const common = source("journal")
+  for (const name of scripts) {
+    const numberOfKeys = 3
+    client.defineCommand(name, { numberOfKeys, lua: `${common}\n${source(name)}` })
+  }
+  return client as Client
+}
+
+type Reply = readonly [string, ...ReadonlyArray<string | number>]
+
+const conflictOf = ([, number, hash, part]: Reply): Conflict => ({
+  _tag: "Conflict",
+  head:
+    hash === undefined ? undefined : { number: Number(number), hash: hash as Hex | "", part: Number(part) },
+})
+
+/** What every move may be answered. */
+const refusalOf = (reply: Reply): Conflict | FilterChanged =>
+  reply[0] === "filter" ? { _tag: "FilterChanged", filter: String(reply[1]) } : conflictOf(reply)
+
+const positionArgs = ({ number, hash, part }: Position) => [String(number), hash, String(part)]
+
+/** The arguments of a push, from the logs as they were verified, in one pass. */
+const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, maxLength: number) => {
+  const args = [filter, ...positionArgs(expected), String(chain), String(maxLength), final ? "1" : "0"]
+  args.push(String(blocks.length))
+  for (const { number, hash, parentHash, timestamp, whole, traceparent, logs } of blocks) {
+    args.push(String(number), hash, parentHash, String(timestamp), whole ? "1" : "0", traceparent ?? "")
+    args.push(String(logs.length))
+    for (const { index, txHash, contract, topics, data, txIndex } of logs) {
+      // Topics are hexadecimal: joining them is all that JSON asks for.
+      const list = topics.length === 0 ? "[]" : `["${topics.join('","')}"]`
+      args.push(String(index), txHash, contract, list, data, String(txIndex))
+    }
+  }
+  return args
+}
+
+/** `[field, value, …]` → an object. */
+const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> => {
+  const fields: Record<string, string> = {}
+  for (let i = 0; i < flat.length; i += 2) fields[flat[i]!] = flat[i + 1]!
+  return fields
+}
+
+const journalOf = (flat: ReadonlyArray<string>, members: ReadonlyArray<string>): Journal | undefined => {
+  const head = fieldsOf(flat)
+  if (head["number"] === undefined) return undefined
+  const { final_number: finalNumber, final_hash: finalHash } = head
+  return {
+    head: { number: Number(head["number"]), hash: head["hash"] as Hex | "", part: Number(head["part"]) },
+    final: finalNumber === undefined ? undefined : { number: Number(finalNumber), hash: finalHash as Hex },
+    start: { number: Number(head["start_number"]), hash: head["start_hash"] as Hex | "" },
+    filter: head["filter"] ?? "",
+    filterSince: Number(head["filter_since"]),
+    window: members.map((member) => {
+      const [number, hash, parentHash, , , count] = member.split(" ")
+      return {
+        number: Number(number),
+        hash: hash as Hex,
+        parentHash: parentHash as Hex,
+        count: Number(count),
+      }
+    }),
+  }
+}
+
+const groupOf = (flat: ReadonlyArray<string | number>): Group => {
+  const group = fieldsOf(flat as ReadonlyArray<string>)
+  const lag = group["lag"]
+  return {
+    name: String(group["name"]),
+    consumers: Number(group["consumers"]),
+    pending: Number(group["pending"]),
+    lag: lag === undefined || lag === null ? undefined : Number(lag),
+    lastDelivered: String(group["last-delivered-id"]),
+  }
+}
+
+/** `key:value` lines of INFO. */
+const infoOf = (text: string): Record<string, string> =>
+  Object.fromEntries(
+    text.split("\r\n").flatMap((line) => {
+      const at = line.indexOf(":")
+      return at > 0 ? [[line.slice(0, at), line.slice(at + 1)]] : []
+    }),
+  )
+
+const persistenceOf = (info: Record<string, string>): string =>
+  info["aof_enabled"] === "1" ? "append-only file" : "snapshots only, if any (no append-only file)"
+
+/** The half of the way between two stream ids, by time. */
+const millisOf = (id: string) => Number(id.split("-")[0])
+
+type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
+
+const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
+  const { config, prefix, maxLength, timeout = defaultTimeout } = options
+  const redact = yield* Redaction
+  const connecting = yield* Semaphore.make(1)
+  let client: Client | undefined
+
+  const failure = (operation: string) => (cause: unknown) => {
+    const message = cause instanceof Error ? cause.message : String(cause)
+    return new StoreError({ operation, reason: reasonOf(message), detail: redact(message) })
+  }
+  const disconnect = (which: Client | undefined) =>
+    Effect.sync(() => {
+      which?.disconnect(false)
+      if (client === which) client = undefined
+    })
+
+  /** The connection, made when there is none. */
+  const connected = (operation: string) =>
+    connecting.withPermit(
+      Effect.suspend(() => {
+        if (client !== undefined) return Effect.succeed(client)
+        const next = makeClient(config, timeout)
+        // A connect that fails only says so; the reason comes as an event. Commands have failures of their own.
+        let reason: unknown
+        next.on("error", (error: Error & { readonly lastNodeError?: Error }) => {
+          reason = error.lastNodeError ?? error
+        })
+        // Closed by the other side: the next command makes a new connection instead of failing on this one.
+        next.on("end", () => {
+          if (client === next) client = undefined
+        })
+        const refused = (cause: unknown) => failure(operation)(reason ?? cause)
+        return Effect.tryPromise({ try: () => next.connect(), catch: refused }).pipe(
+          Effect.onError(() => disconnect(next)),
+          Effect.map(() => (client = next)),
+        )
+      }),
+    )
+
+  const command = <A>(
+    operation: string,
+    send: (client: Client) => Promise<A>,
+  ): Effect.Effect<A, StoreError> => {
+    const late = new StoreError({
+      operation,
+      reason: "timeout",
+      detail: `no answer within ${Duration.toMillis(timeout)} ms`,
+    })
+    return Effect.flatMap(connected(operation), (client) =>
+      Effect.tryPromise({ try: () => send(client), catch: failure(operation) }).pipe(
+        Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail(late) }),
+        Effect.tapError((error) => (endsConnection(error.reason) ? disconnect(client) : Effect.void)),
+      ),
+    ).pipe(Effect.timeoutOrElse({ duration: Duration.times(timeout, 2), orElse: () => Effect.fail(late) }))
+  }
+
+  const keysOf = (chain: ChainId) => [
+    `${prefix}:${chain}`,
+    `{${prefix}:${chain}}:head`,
+    `{${prefix}:${chain}}:window`,
+  ]
+  const script = (name: Script, operation: string, chain: ChainId, args: ReadonlyArray<string>) =>
+    command(operation, (client) => client[name](...keysOf(chain), ...args)) as Effect.Effect<
+      Reply,
+      StoreError
+    >
+  const streamOf = (chain: ChainId) => `${prefix}:${chain}`
+
+  yield* Effect.addFinalizer(() => Effect.suspend(() => disconnect(client)))
+
+  /** The first entry at or after an id. */
+  const entryFrom = (chain: ChainId, id: string) =>
+    Effect.map(
+      command("read", (client) => client.xrange(streamOf(chain), id, "+", "COUNT", 1) as Promise<Entries>),
+      (entries) => entries[0],
+    )
+
+  const blockOf = ([, fields]: Entries[number]) => Number(fieldsOf(fields)["block_number"])
+
+  return Store.of({
+    description: `redis ${config.nodes.map(({ host, port }) => `${host}:${port}`).join(",")} ${prefix}:*`,
+    ping: Effect.asVoid(command("answer", (client) => client.set(`${prefix}:ping`, "1", "PX", 1000))),
+    load: (chain) =>
+      Effect.map(script("load", "load", chain, []), (reply) => {
+        const [head, window] = reply as unknown as readonly [ReadonlyArray<string>, ReadonlyArray<string>]
+        return journalOf(head, window)
+      }),
+    push: (chain, filter, push) =>
+      Effect.map(script("push", "push", chain, pushArgs(chain, filter, push, maxLength)), (reply) => {
+        if (reply[0] === "pushed") return { _tag: "Pushed" }
+        return reply[0] === "duplicate" ? { _tag: "Duplicate" } : refusalOf(reply)
+      }),
+    pop: (chain, filter, { expected }) =>
+      Effect.map(
+        script("pop", "pop", chain, [filter, ...positionArgs(expected), String(logsPerCall)]),
+        (reply) =>
+          reply[0] === "popped"
+            ? { _tag: "Popped", removed: Number(reply[1]), missing: Number(reply[2]) }
+            : refusalOf(reply),
+      ),
+    finalize: (chain, filter, { expected, number, hash }) =>
+      Effect.map(
+        script("finalize", "finalize", chain, [
+          filter,
+          ...positionArgs(expected),
+          String(number),
+          hash,
+          String(maxLength),
+        ]),
+        (reply) => (reply[0] === "finalized" ? { _tag: "Finalized" } : refusalOf(reply)),
+      ),
+    takeOver: (chain, filter) => Effect.asVoid(script("takeover", "take over", chain, [filter])),
+    read: (chain, after, limit) =>
+      Effect.map(
+        command("read", (client) => {
+          const from = after === undefined ? "-" : `(${after}`
+          return client.xrange(streamOf(chain), from, "+", "COUNT", limit) as Promise<Entries>
+        }),
+        (entries) => entries.map(([id, fields]) => ({ id, entry: fieldsOf(fields) as unknown as Entry })),
+      ),
+    seek: Effect.fnUntraced(function* (chain, block) {
+      const ends = yield* command("seek", (client) =>
+        Promise.all([
+          client.xrange(streamOf(chain), "-", "+", "COUNT", 1) as Promise<Entries>,
+          client.xrevrange(streamOf(chain), "+", "-", "COUNT", 1) as Promise<Entries>,
+        ]),
+      )
+      const [[first], [last]] = ends
+      if (first === undefined || last === undefined) return undefined
+      // By time first; entries of one millisecond are then read through.
+      let low = millisOf(first[0])
+      let high = millisOf(last[0])
+      while (low <= high) {
+        const middle = Math.floor((low + high) / 2)
+        const found = yield* entryFrom(chain, `${middle}-0`)
+        if (found === undefined || blockOf(found) >= block) high = middle - 1
+        else low = Math.max(millisOf(found[0]), middle) + 1
+      }
+      let after: string | undefined
+      // `high` is the last millisecond whose first entry is below the block.
+      let from = high < millisOf(first[0]) ? undefined : `${high}-0`
+      while (from !== undefined) {
+        const page = yield* command(
+          "seek",
+          (client) => client.xrange(streamOf(chain), from!, "+", "COUNT", logsPerCall) as Promise<Entries>,
+        )
+        const reached = page.findIndex((entry) => blockOf(entry) >= block)
+        const below = reached === -1 ? page.at(-1) : page[reached - 1]
+        after = below?.[0] ?? after
+        from = reached === -1 && page.length === logsPerCall ? `(${page.at(-1)![0]}` : undefined
+      }
+      return after
+    }),
+    stats: Effect.fnUntraced(function* (chain) {
+      const key = streamOf(chain)
+      const [added, entries, first, last] = yield* command("count", (client) =>
+        Promise.all([
+          client.hget(keysOf(chain)[1]!, "added"),
+          client.xlen(key),
+          client.xrange(key, "-", "+", "COUNT", 1) as Promise<Entries>,
+          client.xrevrange(key, "+", "-", "COUNT", 1) as Promise<Entries>,
+        ]),
+      )
+      const gone = Math.max(Number(added ?? 0) - entries, 0)
+      const none = { entries, gone, firstId: undefined, lastId: undefined, bytes: undefined, groups: [] }
+      if (entries === 0 && first.length === 0) {
+        const exists = yield* command("count", (client) => client.exists(key))
+        if (exists === 0) return none
+      }
+      const groups = yield* command(
+        "count",
+        (client) => client.xinfo("GROUPS", key) as Promise<Array<Array<string>>>,
+      )
+      // A user without the right to ask is not told.
+      const bytes = yield* command("count", (client) => client.memory("USAGE", key)).pipe(
+        Effect.catchIf(
+          ({ reason }) => reason === "refused",
+          () => Effect.succeed(null),
+        ),
+      )
+      return {
+        entries,
+        gone,
+        firstId: first[0]?.[0],
+        lastId: last[0]?.[0],
+        bytes: bytes ?? undefined,
+        groups: groups.map(groupOf),
+      } satisfies Stats
+    }),
+    trim: (chain) => Effect.map(script("trim", "trim", chain, [String(maxLength)]), Number),
+    reset: (chain, { from, filter, delete: all }) =>
+      Effect.asVoid(
+        script("reset", "reset", chain, [from === undefined ? "" : String(from), all ? "1" : "0", filter]),
+      ),
+    info: command("describe itself", (client) => client.info()).pipe(
+      Effect.map((text) => {
+        const info = infoOf(text)
+        const name = info["valkey_version"] === undefined ? "redis" : "valkey"
+        return {
+          version: `${name} ${info["valkey_version"] ?? info["redis_version"]}`,
+          bytes: Number(info["used_memory"]),
+          limit: Number(info["maxmemory"]),
+          evictionPolicy: info["maxmemory_policy"],
+          persistence: persistenceOf(info),
+        }
+      }),
+      Effect.catchIf(
+        ({ reason }) => reason === "refused",
+        () =>
+          Effect.succeed({
+            version: "redis (its user may not ask for the version)",
+            bytes: undefined,
+            limit: undefined,
+            evictionPolicy: undefined,
+            persistence: undefined,
+          }),
+      ),
+    ),
+  })
+})
+
+/** A store on Redis. Connects when it is first used, so that the service starts while Redis is down. */
+export const layer = (options: RedisStoreOptions): Layer.Layer<Store> => Layer.effect(Store, make(options))

@@ -1,0 +1,406 @@
+/**
+ * The store in one file: `node:sqlite`, the default when no Redis is configured.
+ *
+ * Each move is one transaction. `synchronous=NORMAL` may lose the last transactions with the power, never their order;
+ * the missing tail is then pushed again. Several processes may share the file.
+ */
+import { Effect, Layer } from "effect"
+import { mkdirSync, readFileSync } from "node:fs"
+import { dirname } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import type { SQLInputValue } from "node:sqlite"
+import { entryFields } from "../Domain.ts"
+import type { ChainId, Entry, Hex } from "../Domain.ts"
+import { afterPush, floorOf, logsPerCall, samePosition } from "./Journal.ts"
+import type { Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
+import { Store, StoreError } from "./Store.ts"
+import type {
+  Conflict,
+  FilterChanged,
+  FinalizeResult,
+  PopResult,
+  PushResult,
+  ResetOptions,
+  StoreReason,
+} from "./Store.ts"
+
+/** How far beyond `maxLength` a chain may grow before the oldest entries go, in one piece. */
+const trimSlack = 1000
+
+/** The most entries that one push trims, so that a lowered limit does not stop the chain for long. */
+const trimMost = 5000
+
+/** Milliseconds to wait for another process that is writing. The wait blocks, so it is short. */
+const busyTimeout = 250
+
+interface HeadRow {
+  readonly number: number
+  readonly hash: Hex | ""
+  readonly part: number
+  readonly final_number: number | null
+  readonly final_hash: Hex | null
+  readonly start_number: number
+  readonly start_hash: Hex | ""
+  readonly filter: string
+  readonly filter_since: number
+  readonly entries: number
+  readonly added: number
+}
+
+interface RecordRow {
+  readonly number: number
+  readonly hash: Hex
+  readonly parent: Hex
+  readonly first_id: number
+  readonly last_id: number
+  readonly count: number
+}
+
+interface EventRow {
+  readonly id: number
+  readonly block_number: number
+  readonly removed: number
+  readonly traceparent: string | null
+  readonly [column: string]: string | number | null
+}
+
+/** SQLite's primary result codes, https://www.sqlite.org/rescode.html. */
+const reasons: Readonly<Record<number, StoreReason>> = {
+  5: "timeout",
+  6: "timeout",
+  8: "read-only",
+  10: "unreachable",
+  11: "corrupt",
+  13: "full",
+  14: "unreachable",
+  26: "corrupt",
+}
+
+const storeError = (operation: string, cause: unknown): StoreError => {
+  const { errcode, message } = cause as { readonly errcode?: number; readonly message?: string }
+  const reason = reasons[(errcode ?? 0) & 0xff] ?? "refused"
+  return new StoreError({ operation, reason, detail: message ?? String(cause) })
+}
+
+const positionOf = (row: HeadRow): Position => ({ number: row.number, hash: row.hash, part: row.part })
+
+const conflict = (head: Position | undefined): Conflict => ({ _tag: "Conflict", head })
+
+const entryOf = (row: EventRow): Entry => {
+  const entry: Record<string, string> = {}
+  for (const field of entryFields) {
+    const value = field === "removed" ? row.removed === 1 : row[field]
+    if (value !== null) entry[field] = String(value)
+  }
+  return entry as Entry
+}
+
+const open = (path: string): DatabaseSync => {
+  if (path !== ":memory:") mkdirSync(dirname(path), { recursive: true })
+  const database = new DatabaseSync(path, { timeout: busyTimeout })
+  database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY")
+  database.exec(readFileSync(new URL("sqlite.sql", import.meta.url), "utf8"))
+  return database
+}
+
+/** @param maxLength entries kept per chain, approximately; 0 keeps all. */
+const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
+  const database = yield* Effect.acquireRelease(
+    Effect.try({ try: () => open(path), catch: (cause) => storeError("open", cause) }),
+    (database) => Effect.sync(() => database.close()),
+  )
+  const run = (sql: string) => {
+    const statement = database.prepare(sql)
+    return (...values: ReadonlyArray<SQLInputValue>) => statement.run(...values)
+  }
+  const row = <Row>(sql: string) => {
+    const statement = database.prepare(sql)
+    return (...values: ReadonlyArray<SQLInputValue>) => statement.get(...values) as Row | undefined
+  }
+  const rows = <Row>(sql: string) => {
+    const statement = database.prepare(sql)
+    return (...values: ReadonlyArray<SQLInputValue>) =>
+      statement.all(...values) as unknown as ReadonlyArray<Row>
+  }
+
+  const head = row<HeadRow>("SELECT * FROM heads WHERE chain_id = ?")
+  const createHead = run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, 0, 0)")
+  const moveHead = run(
+    `UPDATE heads SET number = ?1, hash = ?2, part = ?3, start_hash = ?4, entries = entries + ?5, added = added + ?5
+     WHERE chain_id = ?6`,
+  )
+  const raiseFloor = run("UPDATE heads SET final_number = ?, final_hash = ? WHERE chain_id = ?")
+  const changeFilter = run("UPDATE heads SET filter = ?, filter_since = ?, part = ? WHERE chain_id = ?")
+
+  const records = rows<RecordRow>("SELECT * FROM window WHERE chain_id = ? ORDER BY number")
+  const top = row<RecordRow>("SELECT * FROM window WHERE chain_id = ? ORDER BY number DESC LIMIT 1")
+  const recordAt = row<RecordRow>("SELECT * FROM window WHERE chain_id = ? AND number = ?")
+  const oldestNeeded = row<{ readonly id: number }>(
+    "SELECT min(first_id) AS id FROM window WHERE chain_id = ? AND count > 0",
+  )
+  const record = run("INSERT INTO window VALUES (?, ?, ?, ?, ?, ?, ?)")
+  const shorten = run("UPDATE window SET last_id = ?, count = ? WHERE chain_id = ? AND number = ?")
+  const forget = run("DELETE FROM window WHERE chain_id = ? AND number = ?")
+  const forgetUpTo = run("DELETE FROM window WHERE chain_id = ? AND number <= ?")
+
+  const append = run("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)")
+  const undoFrom = row<{ readonly id: number }>(
+    "SELECT id FROM events WHERE chain_id = ? AND id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1 OFFSET ?",
+  )
+  const undo = run(
+    `INSERT INTO events SELECT NULL, chain_id, block_number, block_hash, tx_hash, log_index, contract, topics, data,
+       timestamp, tx_index, 1, traceparent
+     FROM events WHERE chain_id = ? AND id BETWEEN ? AND ? ORDER BY id DESC`,
+  )
+  const trim = run(
+    "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE chain_id = ? AND id < ? ORDER BY id LIMIT ?)",
+  )
+  const countTrimmed = run("UPDATE heads SET entries = entries - ? WHERE chain_id = ?")
+
+  const deleteHead = run("DELETE FROM heads WHERE chain_id = ?")
+  const deleteEvents = run("DELETE FROM events WHERE chain_id = ?")
+
+  const readAfter = rows<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id > ? ORDER BY id LIMIT ?")
+  const entryCount = row<{ readonly entries: number }>(
+    "SELECT count(*) AS entries FROM events WHERE chain_id = ?",
+  )
+  const about = row<{ readonly version: string; readonly bytes: number }>(
+    "SELECT sqlite_version() AS version, page_count * page_size AS bytes FROM pragma_page_count, pragma_page_size",
+  )
+  const bounds = row<{ readonly first: number | null; readonly last: number | null }>(
+    "SELECT min(id) AS first, max(id) AS last FROM events WHERE chain_id = ?",
+  )
+
+  const atomically = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
+    Effect.try({
+      try: () => {
+        database.exec("BEGIN IMMEDIATE")
+        try {
+          const result = body()
+          database.exec("COMMIT")
+          return result
+        } catch (cause) {
+          if (database.isTransaction) database.exec("ROLLBACK")
+          throw cause
+        }
+      },
+      catch: (cause) => storeError(operation, cause),
+    })
+  const attempt = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
+    Effect.try({ try: body, catch: (cause) => storeError(operation, cause) })
+
+  /** The head, if it is the expected one and belongs to this filter. */
+  const compare = (
+    chain: ChainId,
+    filter: string,
+    expected: Position,
+  ): HeadRow | Conflict | FilterChanged => {
+    const current = head(chain)
+    if (current === undefined) return conflict(undefined)
+    if (current.filter !== filter) return { _tag: "FilterChanged", filter: current.filter }
+    const position = positionOf(current)
+    return samePosition(position, expected) ? current : conflict(position)
+  }
+
+  /** Whether a push that came too late was written before, by its own first try or by another ingestor. */
+  const isDuplicate = (chain: ChainId, head: Position, push: Push): boolean => {
+    const next = afterPush(push)
+    const known = recordAt(chain, next.number)
+    if (known === undefined || known.hash !== next.hash) return false
+    if (head.hash !== next.hash || head.part === 0) return true
+    return next.part > 0 && head.part >= next.part
+  }
+
+  const trimmed = (chain: ChainId, entries: number): number => {
+    if (maxLength === 0 || entries <= maxLength + trimSlack) return 0
+    const below = oldestNeeded(chain)?.id ?? Number.MAX_SAFE_INTEGER
+    const { changes } = trim(chain, below, Math.min(entries - maxLength, trimMost))
+    countTrimmed(changes, chain)
+    return Number(changes)
+  }
+
+  const push = (chain: ChainId, filter: string, push: Push): PushResult => {
+    if (push.expected.hash === "" && head(chain) === undefined) {
+      const start = push.expected.number + 1
+      createHead(chain, push.expected.number, start, filter, start)
+    }
+    const current = compare(chain, filter, push.expected)
+    if ("_tag" in current) {
+      if (current._tag === "Conflict" && current.head && isDuplicate(chain, current.head, push)) {
+        return { _tag: "Duplicate" }
+      }
+      return current
+    }
+    const next = afterPush(push)
+    const start = current.start_number
+    const first = push.blocks[0]
+    const below = top(chain)
+    let unfinished: RecordRow | undefined
+    if (below !== undefined) {
+      if (current.part > 0) unfinished = below
+      if (current.part > 0 || (below.count === 0 && below.number !== start)) forget(chain, below.number)
+    }
+    let startHash = current.start_hash
+    let appended = 0
+    for (const block of push.blocks) {
+      let firstId = block === first && unfinished ? unfinished.first_id : 0
+      let lastId = 0
+      for (const log of block.logs) {
+        lastId = Number(
+          append(
+            chain,
+            block.number,
+            block.hash,
+            log.txHash,
+            log.index,
+            log.contract,
+            JSON.stringify(log.topics),
+            log.data,
+            block.timestamp,
+            log.txIndex,
+            block.traceparent ?? null,
+          ).lastInsertRowid,
+        )
+        if (firstId === 0) firstId = lastId
+      }
+      appended += block.logs.length
+      const count = block.logs.length + (block === first && unfinished ? unfinished.count : 0)
+      if (block.number === start) startHash = block.hash
+      if (count > 0 || block.number === start || block === push.blocks.at(-1)) {
+        record(chain, block.number, block.hash, block.parentHash, firstId, lastId, count)
+      }
+    }
+    moveHead(next.number, next.hash, next.part, startHash, appended, chain)
+    if (push.final && next.part === 0) {
+      raiseFloor(next.number, next.hash, chain)
+      forgetUpTo(chain, next.number)
+    }
+    trimmed(chain, current.entries + appended)
+    return { _tag: "Pushed" }
+  }
+
+  const pop = (chain: ChainId, filter: string, pop: Pop): PopResult => {
+    const current = compare(chain, filter, pop.expected)
+    if ("_tag" in current) return current
+    const undone = top(chain)
+    if (undone === undefined) return conflict(positionOf(current))
+    const most = Math.min(undone.count, logsPerCall)
+    const left = undone.count - most
+    const from =
+      left === 0
+        ? undone.first_id
+        : (undoFrom(chain, undone.first_id, undone.last_id, most - 1)?.id ?? undone.first_id)
+    const removed = most === 0 ? 0 : Number(undo(chain, from, undone.last_id).changes)
+    let position: Position = { number: undone.number, hash: undone.hash, part: -left }
+    let startHash = current.start_hash
+    if (left > 0) {
+      shorten(from - 1, left, chain, undone.number)
+    } else {
+      forget(chain, undone.number)
+      if (undone.number === current.start_number) startHash = ""
+      const below = top(chain)
+      position = below ? { number: below.number, hash: below.hash, part: 0 } : floorOf(journalOf(current, []))
+    }
+    moveHead(position.number, position.hash, position.part, startHash, removed, chain)
+    return { _tag: "Popped", removed, missing: most - removed }
+  }
+
+  const finalize = (chain: ChainId, filter: string, { expected, number, hash }: Finalize): FinalizeResult => {
+    const current = compare(chain, filter, expected)
+    if ("_tag" in current) return current
+    const known = recordAt(chain, number)
+    const reachable = number < current.number || (number === current.number && current.part === 0)
+    if (!reachable || (known !== undefined && known.hash !== hash)) return conflict(positionOf(current))
+    raiseFloor(number, hash, chain)
+    forgetUpTo(chain, number)
+    trimmed(chain, current.entries)
+    return { _tag: "Finalized" }
+  }
+
+  const takeOver = (chain: ChainId, filter: string) => {
+    const current = head(chain)
+    if (current === undefined) return
+    const since = current.part === 0 ? current.number + 1 : current.number
+    changeFilter(filter, since, current.part > 0 ? -current.part : current.part, chain)
+  }
+
+  const reset = (chain: ChainId, { from, filter, delete: all }: ResetOptions) => {
+    const entries = all ? 0 : (head(chain)?.entries ?? 0)
+    deleteHead(chain)
+    forgetUpTo(chain, Number.MAX_SAFE_INTEGER)
+    if (all) deleteEvents(chain)
+    if (from === undefined) return
+    createHead(chain, from - 1, from, filter, from)
+    countTrimmed(-entries, chain)
+  }
+
+  const seek = (chain: ChainId, block: number): string | undefined => {
+    let { first: low, last: high } = bounds(chain) ?? { first: null, last: null }
+    if (low === null || high === null) return undefined
+    let after: number | undefined
+    while (low <= high) {
+      const middle: number = Math.floor((low + high) / 2)
+      const found: EventRow | undefined = readAfter(chain, middle - 1, 1)[0]
+      if (found === undefined || found.block_number >= block) {
+        high = middle - 1
+      } else {
+        after = found.id
+        low = found.id + 1
+      }
+    }
+    return after === undefined ? undefined : String(after)
+  }
+
+  return Store.of({
+    description: `sqlite ${path}`,
+    ping: atomically("answer", () => undefined),
+    load: (chain) =>
+      atomically("load", () => {
+        const current = head(chain)
+        return current && journalOf(current, records(chain))
+      }),
+    push: (chain, filter, move) => atomically("push", () => push(chain, filter, move)),
+    pop: (chain, filter, move) => atomically("pop", () => pop(chain, filter, move)),
+    finalize: (chain, filter, move) => atomically("finalize", () => finalize(chain, filter, move)),
+    takeOver: (chain, filter) => atomically("take over", () => takeOver(chain, filter)),
+    read: (chain, after, limit) =>
+      attempt("read", () =>
+        readAfter(chain, Number(after ?? 0), limit).map((row) => ({
+          id: String(row.id),
+          entry: entryOf(row),
+        })),
+      ),
+    seek: (chain, block) => attempt("seek", () => seek(chain, block)),
+    stats: (chain) =>
+      attempt("count", () => {
+        const { first, last } = bounds(chain) ?? { first: null, last: null }
+        const text = (id: number | null) => (id === null ? undefined : String(id))
+        const { entries } = entryCount(chain)!
+        const gone = Math.max((head(chain)?.added ?? 0) - entries, 0)
+        return { entries, gone, firstId: text(first), lastId: text(last), bytes: undefined, groups: [] }
+      }),
+    trim: (chain) => atomically("trim", () => trimmed(chain, head(chain)?.entries ?? 0)),
+    reset: (chain, options) => atomically("reset", () => reset(chain, options)),
+    info: attempt("describe itself", () => {
+      const { version, bytes } = about()!
+      const persistence = path === ":memory:" ? "none" : "write-ahead log, synchronous=NORMAL"
+      return { version: `sqlite ${version}`, bytes, limit: 0, evictionPolicy: undefined, persistence }
+    }),
+  })
+})
+
+const journalOf = (row: HeadRow, records: ReadonlyArray<RecordRow>): Journal => ({
+  head: positionOf(row),
+  final:
+    row.final_number === null || row.final_hash === null
+      ? undefined
+      : { number: row.final_number, hash: row.final_hash },
+  start: { number: row.start_number, hash: row.start_hash },
+  filter: row.filter,
+  filterSince: row.filter_since,
+  window: records.map(({ number, hash, parent, count }) => ({ number, hash, parentHash: parent, count })),
+})
+
+/** A store in the file at `path` (`:memory:` for none), keeping about `maxLength` entries a chain, 0 for all. */
+export const layer = (path: string, maxLength: number): Layer.Layer<Store, StoreError> =>
+  Layer.effect(Store, make(path, maxLength))

@@ -1,0 +1,143 @@
+/**
+ * The contract of a store: it remembers each chain's journal and publishes it, in one atomic step a move.
+ *
+ * The store is the arbiter. A move names the head it expects; whoever is late is told the real one and reads the
+ * journal again. That one comparison makes resends, crashes between two moves and several ingestors on one chain
+ * harmless.
+ */
+import { Context, Schema } from "effect"
+import type { Effect } from "effect"
+import type { ChainId, Entry } from "../Domain.ts"
+import type { Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
+
+/** Why a store could not answer. Every reason is worth another try, and none of them loses anything. */
+export const StoreReason = Schema.Literals([
+  "unreachable",
+  "timeout",
+  "read-only",
+  "full",
+  "loading",
+  "refused",
+  "corrupt",
+])
+export type StoreReason = typeof StoreReason.Type
+
+export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
+  operation: Schema.String,
+  reason: StoreReason,
+  detail: Schema.String,
+}) {
+  override get message() {
+    return `the store did not ${this.operation} (${this.reason}): ${this.detail}`
+  }
+}
+
+/** The head is another one (`undefined`: the store knows nothing of this chain). */
+export interface Conflict {
+  readonly _tag: "Conflict"
+  readonly head: Position | undefined
+}
+
+/** The journal belongs to another filter now. */
+export interface FilterChanged {
+  readonly _tag: "FilterChanged"
+  readonly filter: string
+}
+
+export type PushResult =
+  | { readonly _tag: "Pushed" }
+  /** All of it was there already. */
+  | { readonly _tag: "Duplicate" }
+  | Conflict
+  | FilterChanged
+
+export type PopResult =
+  /** `missing`: entries that somebody had deleted, so that no `removed` copy could be written. */
+  { readonly _tag: "Popped"; readonly removed: number; readonly missing: number } | Conflict | FilterChanged
+
+export type FinalizeResult = { readonly _tag: "Finalized" } | Conflict | FilterChanged
+
+/** An entry with the store's own id, which rises. */
+export interface Stored {
+  readonly id: string
+  readonly entry: Entry
+}
+
+/** A consumer group of a stream. */
+export interface Group {
+  readonly name: string
+  readonly consumers: number
+  /** Entries delivered to a consumer and not acknowledged. */
+  readonly pending: number
+  /** Entries not delivered yet; `undefined` where the server cannot tell. */
+  readonly lag: number | undefined
+  readonly lastDelivered: string
+}
+
+export interface Stats {
+  readonly entries: number
+  /** Entries of this journal that are gone: trimmed, or deleted by somebody. */
+  readonly gone: number
+  readonly firstId: string | undefined
+  readonly lastId: string | undefined
+  /** What they take, where the store can tell for one chain. */
+  readonly bytes: number | undefined
+  readonly groups: ReadonlyArray<Group>
+}
+
+/** What an operator should know of the store itself. */
+export interface Info {
+  /** `redis 7.0.15`, `sqlite 3.53.4`. */
+  readonly version: string
+  readonly bytes: number | undefined
+  /** 0: no limit. */
+  readonly limit: number | undefined
+  /** Redis' `maxmemory-policy`; anything but `noeviction` may delete what is needed. */
+  readonly evictionPolicy: string | undefined
+  /** How writes survive a crash, in a few words. */
+  readonly persistence: string | undefined
+}
+
+/** What `reset` leaves behind. */
+export interface ResetOptions {
+  /** Where the journal begins again; `undefined`: as if the chain had never been seen. */
+  readonly from: number | undefined
+  readonly filter: string
+  /** Whether its entries go too. */
+  readonly delete: boolean
+}
+
+export class Store extends Context.Service<
+  Store,
+  {
+    /** What is written where, for people: `sqlite ./data/events.db`. No secrets. */
+    readonly description: string
+    /** Fails while the store cannot take a write. */
+    readonly ping: Effect.Effect<void, StoreError>
+    /** The journal of a chain, or `undefined` when nothing was ever pushed. */
+    readonly load: (chain: ChainId) => Effect.Effect<Journal | undefined, StoreError>
+    readonly push: (chain: ChainId, filter: string, push: Push) => Effect.Effect<PushResult, StoreError>
+    readonly pop: (chain: ChainId, filter: string, pop: Pop) => Effect.Effect<PopResult, StoreError>
+    readonly finalize: (
+      chain: ChainId,
+      filter: string,
+      finalize: Finalize,
+    ) => Effect.Effect<FinalizeResult, StoreError>
+    /** Continues a journal with another filter. A block that was half written under the old one will be undone. */
+    readonly takeOver: (chain: ChainId, filter: string) => Effect.Effect<void, StoreError>
+    /** Up to `limit` entries after an id, in order; from the oldest when `after` is `undefined`. */
+    readonly read: (
+      chain: ChainId,
+      after: string | undefined,
+      limit: number,
+    ) => Effect.Effect<ReadonlyArray<Stored>, StoreError>
+    /** The id after which reading replays the chain from this block on; `undefined` for the very beginning. */
+    readonly seek: (chain: ChainId, block: number) => Effect.Effect<string | undefined, StoreError>
+    readonly stats: (chain: ChainId) => Effect.Effect<Stats, StoreError>
+    /** Removes entries beyond the configured length, as far as the window does not need them. Answers how many. */
+    readonly trim: (chain: ChainId) => Effect.Effect<number, StoreError>
+    /** Forgets a chain's head and window. */
+    readonly reset: (chain: ChainId, options: ResetOptions) => Effect.Effect<void, StoreError>
+    readonly info: Effect.Effect<Info, StoreError>
+  }
+>()("event-ingestor/store/Store") {}

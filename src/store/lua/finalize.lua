@@ -1,0 +1,17 @@
+-- Raises the floor to a block at or below the head.
+--
+-- ARGV  filter, expected number, hash, part, final number, final hash, maximum length
+-- Returns finalized | conflict [number, hash, part] | filter, its fingerprint
+
+local number, hash = tonumber(ARGV[5]), ARGV[6]
+local head = readHead()
+local wrong = compare(head, ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+if wrong then return wrong end
+local known = recordAt(number)
+local reachable = number < head.number or (number == head.number and head.part == 0)
+if not reachable or (known and known.hash ~= hash) then return conflict(head) end
+
+redis.call('ZREMRANGEBYSCORE', windowKey, '-inf', text(number))
+trim(head, tonumber(ARGV[7]))
+redis.call('HSET', headKey, 'final_number', text(number), 'final_hash', hash)
+return { 'finalized' }

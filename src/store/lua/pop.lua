@@ -1,0 +1,49 @@
+-- Undoes the block on top, or as many of its last logs as go into one call.
+--
+-- ARGV  filter, expected number, hash, part, the most logs of one call
+-- Returns popped, removed, missing | conflict [number, hash, part] | filter, its fingerprint
+
+local most = tonumber(ARGV[5])
+local head = readHead()
+local wrong = compare(head, ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+if wrong then return wrong end
+local top = topRecord()
+if not top then return conflict(head) end
+
+most = math.min(top.count, most)
+local left = top.count - most
+local entries = {}
+-- One more than is undone says where the rest ends.
+if most > 0 then entries = redis.call('XREVRANGE', stream, top.last, top.first, 'COUNT', most + 1) end
+local removed = math.min(#entries, most)
+for i = 1, removed do
+  local fields = entries[i][2]
+  for f = 1, #fields, 2 do
+    if fields[f] == 'removed' then fields[f + 1] = 'true' end
+  end
+  redis.call('XADD', stream, '*', unpack(fields))
+end
+head.added = head.added + removed
+
+forget(top)
+local position
+if left > 0 then
+  top.count = left
+  -- Where somebody deleted the rest there is nothing below: an empty range.
+  if entries[most + 1] then top.last = entries[most + 1][1] else top.first, top.last = '0-1', '0-1' end
+  record(top)
+  position = { number = top.number, hash = top.hash, part = -left }
+else
+  if top.number == head.start_number then head.start_hash = '' end
+  local below = topRecord()
+  if below then
+    position = { number = below.number, hash = below.hash, part = 0 }
+  elseif head.final_number then
+    position = { number = tonumber(head.final_number), hash = head.final_hash, part = 0 }
+  else
+    position = { number = head.start_number - 1, hash = '', part = 0 }
+  end
+end
+redis.call('HSET', headKey, 'number', text(position.number), 'hash', position.hash, 'part', text(position.part),
+  'start_hash', head.start_hash, 'added', text(head.added))
+return { 'popped', removed, most - removed }

@@ -1,0 +1,101 @@
+-- Appends blocks on top of the expected head.
+--
+-- ARGV  filter, expected number, hash, part, chain id, maximum length, final (0 or 1), blocks, then for each block
+--       number, hash, parent, timestamp, whole (0 or 1), traceparent or '', logs, and for each log
+--       index, tx hash, contract, topics, data, tx index
+-- Returns pushed | duplicate | conflict [number, hash, part] | filter, its fingerprint
+
+local filter, number, hash, part, chain = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local maxLength, final, blocks = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8])
+
+-- Where the blocks are in ARGV, and where the head will stand.
+local starts, at = {}, 9
+for b = 1, blocks do
+  starts[b] = at
+  at = at + 7 + 6 * tonumber(ARGV[at + 6])
+end
+local lastAt = starts[blocks]
+local nextHead = { number = tonumber(ARGV[lastAt]), hash = ARGV[lastAt + 1], part = 0 }
+if ARGV[lastAt + 4] == '0' then
+  nextHead.part = tonumber(ARGV[lastAt + 6])
+  if tonumber(part) > 0 and hash == nextHead.hash then nextHead.part = nextHead.part + tonumber(part) end
+end
+
+local head = readHead()
+if not head and hash == '' then
+  local start = tonumber(number) + 1
+  head = {
+    number = start - 1, hash = '', part = 0, start_number = start, start_hash = '', filter = filter,
+    filter_since = text(start), added = 0,
+  }
+end
+local wrong = compare(head, filter, number, hash, part)
+if wrong then
+  if wrong[1] == 'conflict' and head then
+    -- Written before, by its own first try or by another ingestor?
+    local known = recordAt(nextHead.number)
+    if known and known.hash == nextHead.hash then
+      local whole = head.hash ~= nextHead.hash or head.part == 0
+      if whole or (nextHead.part > 0 and head.part >= nextHead.part) then return { 'duplicate' } end
+    end
+  end
+  return wrong
+end
+
+-- The record below: continued by the first block, or no longer needed.
+local below = topRecord()
+local unfinished = head.part > 0 and below or nil
+
+local records = {}
+for b = 1, blocks do
+  at = starts[b]
+  local block = { number = tonumber(ARGV[at]), hash = ARGV[at + 1], parent = ARGV[at + 2] }
+  local blockNumber, blockHash, timestamp, traceparent = ARGV[at], ARGV[at + 1], ARGV[at + 3], ARGV[at + 5]
+  local logs = tonumber(ARGV[at + 6])
+  local first, last = '-', '-'
+  block.before = head.added
+  local log = at + 7
+  for i = 1, logs do
+    if traceparent == '' then
+      last = redis.call('XADD', stream, '*', 'chain_id', chain, 'block_number', blockNumber, 'block_hash', blockHash,
+        'tx_hash', ARGV[log + 1], 'log_index', ARGV[log], 'contract', ARGV[log + 2], 'topics', ARGV[log + 3],
+        'data', ARGV[log + 4], 'timestamp', timestamp, 'tx_index', ARGV[log + 5], 'removed', 'false')
+    else
+      last = redis.call('XADD', stream, '*', 'chain_id', chain, 'block_number', blockNumber, 'block_hash', blockHash,
+        'tx_hash', ARGV[log + 1], 'log_index', ARGV[log], 'contract', ARGV[log + 2], 'topics', ARGV[log + 3],
+        'data', ARGV[log + 4], 'timestamp', timestamp, 'tx_index', ARGV[log + 5], 'removed', 'false',
+        'traceparent', traceparent)
+    end
+    if i == 1 then first = last end
+    log = log + 6
+  end
+  head.added = head.added + logs
+  block.count, block.first, block.last = logs, first, last
+  if b == 1 and unfinished then
+    block.count, block.first, block.before = unfinished.count + logs, unfinished.first, unfinished.before
+    if logs == 0 then block.last = unfinished.last end
+  end
+  if block.number == head.start_number then head.start_hash = block.hash end
+  if block.count > 0 or block.number == head.start_number or b == blocks then records[#records + 1] = block end
+end
+
+if below and (unfinished or (below.count == 0 and below.number ~= head.start_number)) then forget(below) end
+for _, block in ipairs(records) do record(block) end
+if final and nextHead.part == 0 then
+  redis.call('ZREMRANGEBYSCORE', windowKey, '-inf', text(nextHead.number))
+  head.final_number, head.final_hash = text(nextHead.number), nextHead.hash
+end
+trim(head, maxLength)
+
+local fields = {
+  'number', text(nextHead.number), 'hash', nextHead.hash, 'part', text(nextHead.part),
+  'start_number', text(head.start_number), 'start_hash', head.start_hash,
+  'filter', head.filter, 'filter_since', head.filter_since, 'added', text(head.added),
+}
+if head.final_number then
+  for _, value in ipairs({ 'final_number', head.final_number, 'final_hash', head.final_hash }) do
+    fields[#fields + 1] = value
+  end
+end
+redis.call('HSET', headKey, unpack(fields))
+return { 'pushed' }

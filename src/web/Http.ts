@@ -1,0 +1,191 @@
+/**
+ * The HTTP routes: `/health`, `/ready`, `/metrics`, `/status`.
+ *
+ * At most 100 connections, 30 s for a request, 10 s for its headers. Where a token is set, everything but `/health` and
+ * `/ready` wants it, as Bearer or as the password of Basic, so that a browser can ask for it.
+ */
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import { Clock, Duration, Effect, Layer, Redacted, Schema } from "effect"
+import { HttpMiddleware, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { PrometheusMetrics } from "effect/observability"
+import { createHash, timingSafeEqual } from "node:crypto"
+import { createServer } from "node:http"
+import { isIPv4 } from "node:net"
+import type { AddressInfo } from "node:net"
+import { AppConfig } from "../Config.ts"
+import { readyReport, statusReport } from "./Report.ts"
+import { Status } from "./Status.ts"
+
+export class HttpError extends Schema.TaggedError<HttpError>()("HttpError", { detail: Schema.String }) {
+  override get message() {
+    return this.detail
+  }
+}
+
+const mostConnections = 100
+const requestTimeout = Duration.seconds(30)
+const headersTimeout = Duration.seconds(10)
+/** How often Node looks for requests that take too long. Its default, 30 s, would let slow headers live for 40 s. */
+const checkInterval = Duration.seconds(1)
+/** How long open connections may take when the process stops. */
+const closeWithin = Duration.seconds(1)
+
+/** Beside the connection limit: requests are not to wait for each other. */
+const listen = () => {
+  const server = createServer({
+    requestTimeout: Duration.toMillis(requestTimeout),
+    headersTimeout: Duration.toMillis(headersTimeout),
+    connectionsCheckingInterval: Duration.toMillis(checkInterval),
+    keepAliveTimeout: 5_000,
+    maxHeaderSize: 16 * 1024,
+  })
+  // One more is closed at once, before a byte of it is read.
+  server.maxConnections = mostConnections
+  return server
+}
+
+const json = (body: unknown, status = 200) =>
+  HttpServerResponse.jsonUnsafe(body, { status, headers: { "cache-control": "no-store" } })
+
+const problem = (status: number, detail: string, headers: Record<string, string> = {}) =>
+  HttpServerResponse.jsonUnsafe(
+    { error: detail },
+    { status, headers: { "cache-control": "no-store", ...headers } },
+  )
+
+const digest = (text: string) => createHash("sha256").update(text).digest()
+
+/** Compares in the same time whatever the texts are. */
+const same = (a: string, b: string) => timingSafeEqual(digest(a), digest(b))
+
+/** The token that a request carries: the Bearer token, or the password of Basic. */
+const tokenOf = (authorization: string): string => {
+  const [scheme = "", rest = ""] = authorization.split(" ", 2)
+  if (scheme.toLowerCase() === "bearer") return rest
+  if (scheme.toLowerCase() !== "basic") return ""
+  const decoded = Buffer.from(rest, "base64").toString()
+  const colon = decoded.indexOf(":")
+  return colon === -1 ? "" : decoded.slice(colon + 1)
+}
+
+const isLoopback = (host: string) =>
+  host === "localhost" || host === "::1" || (isIPv4(host) && host.startsWith("127."))
+
+/** A page elsewhere may point its own name at 127.0.0.1 to read what only this machine should: its Host gives it away. */
+const hostCheck = HttpRouter.middleware(
+  Effect.gen(function* () {
+    const { http } = yield* AppConfig
+    const strict = isLoopback(http.host)
+    return (app) =>
+      Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) => {
+        const host = (headers["host"] ?? "").replace(/:\d+$/, "").replace(/^\[|\]$/g, "")
+        return strict && !isLoopback(host)
+          ? Effect.succeed(problem(421, "this address answers only to its own name"))
+          : app
+      })
+  }),
+  { global: true },
+)
+
+const authenticated = HttpRouter.middleware(
+  Effect.gen(function* () {
+    const { http } = yield* AppConfig
+    const challenge = problem(401, "a token is needed", {
+      "www-authenticate": 'Basic realm="event-ingestor"',
+    })
+    return (app) =>
+      Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) =>
+        http.token === undefined || same(tokenOf(headers["authorization"] ?? ""), Redacted.value(http.token))
+          ? app
+          : Effect.succeed(challenge),
+      )
+  }),
+).layer
+
+const inTime = HttpRouter.middleware((app) =>
+  Effect.timeoutOrElse(app, {
+    duration: requestTimeout,
+    orElse: () => Effect.succeed(problem(503, "the answer took too long")),
+  }),
+).layer
+
+const open = HttpRouter.use(
+  Effect.fnUntraced(function* (router) {
+    const status = yield* Status
+    yield* router.add(
+      "GET",
+      "/health",
+      Effect.map(Clock.currentTimeMillis, (now) =>
+        json({ status: "ok", uptime_s: Math.round((now - status.startedAt) / 1000) }),
+      ),
+    )
+    yield* router.add(
+      "GET",
+      "/ready",
+      Effect.gen(function* () {
+        const { url } = yield* HttpServerRequest.HttpServerRequest
+        const name = new URL(url, "http://localhost").searchParams.get("chain") ?? undefined
+        const report = readyReport(status, name, yield* Clock.currentTimeMillis)
+        return report ? json(report, report.ready ? 200 : 503) : problem(404, "that chain is not followed")
+      }),
+    )
+    // HEAD finds the routes of GET by itself.
+    yield* router.add("GET", "/*", problem(404, "there is nothing here"))
+    const refused = problem(405, "only GET and HEAD are answered", { allow: "GET, HEAD" })
+    for (const method of ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const) {
+      yield* router.add(method, "/*", refused)
+    }
+  }),
+)
+
+const guarded = HttpRouter.use(
+  Effect.fnUntraced(function* (router) {
+    const status = yield* Status
+    yield* router.add(
+      "GET",
+      "/metrics",
+      Effect.sync(() =>
+        HttpServerResponse.text(PrometheusMetrics.formatUnsafe(status.registry), {
+          contentType: "text/plain; version=0.0.4; charset=utf-8",
+        }),
+      ),
+    )
+    yield* router.add(
+      "GET",
+      "/status",
+      Effect.map(Clock.currentTimeMillis, (now) => json(statusReport(status, now))),
+    )
+  }),
+).pipe(Layer.provide(authenticated))
+
+const routes = Layer.mergeAll(open, guarded, hostCheck).pipe(Layer.provide(inTime))
+
+/** Serves the routes for as long as the layer lives. */
+export const layer = Layer.unwrap(
+  Effect.gen(function* () {
+    const { http } = yield* AppConfig
+    const { host, port } = http
+    if (!isLoopback(host) && http.token === undefined) {
+      yield* Effect.logWarning(`everybody who reaches ${host}:${port} may read the status: set METRICS_TOKEN`)
+    }
+    const server = listen()
+    yield* Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
+    return HttpRouter.serve(routes, { disableLogger: true, disableListenLog: true }).pipe(
+      Layer.provide(HttpMiddleware.layerTracerDisabledForUrls(["/health", "/ready", "/metrics", "/status"])),
+      Layer.provide(NodeHttpServer.layer(() => server, { host, port, gracefulShutdownTimeout: closeWithin })),
+      Layer.tap(() =>
+        Effect.suspend(() => {
+          const { port } = server.address() as AddressInfo
+          return Effect.logInfo(`status at http://${host}:${port}/status`)
+        }),
+      ),
+      Layer.catchTag("ServeError", ({ cause }) =>
+        Layer.effectDiscard(
+          new HttpError({
+            detail: `HTTP_PORT: cannot listen on ${host}:${port}: ${(cause as Error).message}`,
+          }),
+        ),
+      ),
+    )
+  }),
+)

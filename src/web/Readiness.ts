@@ -1,0 +1,42 @@
+/** Whether a chain is ready, and if not, why. Pure. */
+import { liveWithin } from "./Status.ts"
+import type { ChainStatus } from "./Status.ts"
+
+/** The least age of a head that is suspicious, in milliseconds; else ten block times. */
+const staleAfter = 60_000
+const blockTimes = 10
+
+type Facts = Pick<
+  ChainStatus,
+  "phase" | "head" | "headAt" | "blockTime" | "behind" | "breakerState" | "stored" | "failures"
+>
+
+/** Why a chain is not ready, as sentences; empty when it is. */
+export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
+  const last = chain.failures[0]
+  const because = last ? `: ${last.text}` : ""
+  switch (chain.phase) {
+    case "halted":
+      return [`halted${because}`]
+    case "superseded":
+      return ["another ingestor continues the journal with another filter"]
+    case "waiting for the store":
+      return [`the store does not take moves${because}`]
+    default:
+  }
+  const reasons: Array<string> = []
+  if (chain.breakerState._tag === "Open") {
+    reasons.push(`the breaker is open after ${chain.breakerState.failures} failures${because}`)
+  }
+  if (chain.head === undefined) {
+    reasons.push(chain.phase === "connecting" ? `no endpoint is connected${because}` : "no head yet")
+    return reasons
+  }
+  const age = now - chain.headAt
+  if (age > Math.max(blockTimes * chain.blockTime, staleAfter)) {
+    reasons.push(`no head for ${Math.round(age / 1000)} s${because}`)
+  }
+  if (chain.stored === undefined) reasons.push("nothing is stored yet")
+  else if (chain.behind > liveWithin) reasons.push(`${chain.behind} blocks behind`)
+  return reasons
+}

@@ -1,0 +1,104 @@
+/** What is known of the process, as the JSON that `/status` and `/ready` answer. Pure. */
+import type { BreakerState } from "../endpoint/RetryPolicy.ts"
+import { version } from "../Version.ts"
+import { unready } from "./Readiness.ts"
+import type { ChainStatus, EndpointStatus, Status } from "./Status.ts"
+
+const breaker = (state: BreakerState, now: number) => ({
+  state: state._tag === "HalfOpen" ? "half-open" : state._tag.toLowerCase(),
+  failures: state.failures,
+  ...(state._tag === "Open" && { next_try_in_ms: Math.max(state.until - now, 0) }),
+})
+
+const seconds = (millis: number) => Math.round(millis / 100) / 10
+
+const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
+  name: status.name,
+  in_use: chain.endpoint === status,
+  connected_for_s: status.connectedSince === undefined ? null : seconds(now - status.connectedSince),
+  connects: status.connects,
+  breaker: breaker(status.breakerState, now),
+})
+
+const time = (millis: number) => new Date(millis).toISOString()
+
+export const chainReport = (chain: ChainStatus, now: number) => {
+  const reasons = unready(chain, now)
+  return {
+    name: chain.name,
+    id: chain.id,
+    ready: reasons.length === 0,
+    reasons,
+    phase: chain.phase,
+    since: time(chain.phaseSince),
+    head: chain.head ?? null,
+    head_age_s: seconds(now - chain.headAt),
+    block_time_ms: Math.round(chain.blockTime),
+    target: chain.target ?? null,
+    stored: chain.stored ?? null,
+    final: chain.final ?? null,
+    behind: chain.behind,
+    logs: {
+      received: chain.received,
+      published: chain.published,
+      deduplicated: chain.deduplicated,
+      removed: chain.removed,
+    },
+    latency_ms: { p50: chain.latency(0.5) ?? null, p99: chain.latency(0.99) ?? null },
+    reorgs: {
+      count: chain.reorgs,
+      deepest: chain.deepestReorg,
+      last: chain.lastReorgs.map(({ at, depth, from }) => ({ at: time(at), depth, from })),
+    },
+    endpoints: chain.endpoints.map((one) => endpoint(one, chain, now)),
+    failures: chain.failures.map(({ at, type, text }) => ({ at: time(at), type, text })),
+    stream: chain.stats
+      ? {
+          entries: chain.stats.entries,
+          first_id: chain.stats.firstId ?? null,
+          last_id: chain.stats.lastId ?? null,
+          bytes: chain.stats.bytes ?? null,
+          groups: chain.stats.groups.map(({ name, consumers, pending, lag }) => ({
+            name,
+            consumers,
+            pending,
+            lag: lag ?? null,
+          })),
+        }
+      : null,
+  }
+}
+
+export const statusReport = (status: Status["Service"], now: number) => {
+  const chains = status.chains.map((chain) => chainReport(chain, now))
+  const { store } = status
+  return {
+    version,
+    uptime_s: seconds(now - status.startedAt),
+    ready: chains.every(({ ready }) => ready),
+    store: {
+      description: store.description,
+      version: store.info?.version ?? null,
+      breaker: breaker(store.breakerState, now),
+      bytes: store.info?.bytes ?? null,
+      limit: store.info?.limit ?? null,
+      eviction_policy: store.info?.evictionPolicy ?? null,
+      eviction_unsafe: store.evictionUnsafe,
+      persistence: store.info?.persistence ?? null,
+    },
+    chains,
+  }
+}
+
+/** All chains, or the one that is asked for; `undefined` for one that is not followed. */
+export const readyReport = (status: Status["Service"], name: string | undefined, now: number) => {
+  const asked = name === undefined ? status.chains : status.chains.filter((chain) => chain.name === name)
+  if (asked.length === 0) return undefined
+  const chains = Object.fromEntries(
+    asked.map((chain) => {
+      const reasons = unready(chain, now)
+      return [chain.name, { ready: reasons.length === 0, reasons }]
+    }),
+  )
+  return { ready: Object.values(chains).every(({ ready }) => ready), chains }
+}

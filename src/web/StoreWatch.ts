@@ -1,0 +1,68 @@
+/** Looks at the store now and then: its memory, and the length and consumer groups of each stream. */
+import { Effect, Layer, Schedule } from "effect"
+import type { Metric } from "effect"
+import * as Metrics from "../Metrics.ts"
+import { Store } from "../store/Store.ts"
+import type { Stats } from "../store/Store.ts"
+import { Status } from "./Status.ts"
+import type { ChainStatus } from "./Status.ts"
+
+const every = "10 seconds"
+
+/** Groups of a stream that get series of their own. */
+const mostGroups = 20
+
+/** Series of consumer groups come and go with the groups. */
+class GroupSeries {
+  readonly #registered = new Map<string, ReadonlyArray<Metric.Registration>>()
+  readonly #chain: ChainStatus
+  readonly #registry: Metrics.Registry
+
+  constructor(chain: ChainStatus, registry: Metrics.Registry) {
+    this.#chain = chain
+    this.#registry = registry
+  }
+
+  follow({ groups }: Stats): void {
+    const names = new Set(groups.slice(0, mostGroups).map(({ name }) => name))
+    for (const [name, series] of this.#registered) {
+      if (names.has(name)) continue
+      for (const one of series) one.remove()
+      this.#registered.delete(name)
+    }
+    for (const name of names) {
+      if (this.#registered.has(name)) continue
+      const labels = { chain: this.#chain.name, group: name }
+      const group = () => this.#chain.stats?.groups.find((one) => one.name === name)
+      this.#registered.set(name, [
+        Metrics.streamGroupLag.read(labels, () => group()?.lag ?? 0, this.#registry),
+        Metrics.streamGroupPending.read(labels, () => group()?.pending ?? 0, this.#registry),
+      ])
+    }
+  }
+}
+
+export const layer = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const store = yield* Store
+    const status = yield* Status
+    status.store.description = store.description
+    const watched = status.chains.map((chain) => ({ chain, series: new GroupSeries(chain, status.registry) }))
+    const look = Effect.gen(function* () {
+      const before = status.store.evictionUnsafe
+      status.store.info = yield* store.info
+      if (status.store.evictionUnsafe && !before) {
+        const policy = status.store.info.evictionPolicy
+        yield* Effect.logWarning(
+          `Redis' maxmemory-policy is ${policy}: only noeviction never deletes what is needed`,
+        )
+      }
+      for (const { chain, series } of watched) {
+        chain.stats = yield* store.stats(chain.id)
+        series.follow(chain.stats)
+      }
+    })
+    // While the store is away the last figures stay; Ingest says that it is away.
+    yield* Effect.forkScoped(Effect.repeat(Effect.ignore(look), Schedule.spaced(every)))
+  }),
+)

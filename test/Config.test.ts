@@ -1,0 +1,416 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Redacted } from "effect"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fromVariables } from "../src/Config.ts"
+import type { Settings } from "../src/Config.ts"
+import { withDotEnv } from "../src/Environment.ts"
+
+type Variables = Readonly<Record<string, string>>
+
+const devnet: Variables = { CHAINS: "devnet", DEVNET_CHAIN_ID: "31337", DEVNET_WS_URL: "ws://127.0.0.1:8545" }
+
+const topicA = `0x${"aa".repeat(32)}`
+const topicB = `0x${"bb".repeat(32)}`
+const address = `0x${"12".repeat(20)}`
+
+/** What a variable makes of the settings; the rest of the environment is one devnet. */
+const good: ReadonlyArray<
+  readonly [title: string, variables: Variables, pick: (s: Settings) => unknown, value: unknown]
+> = [
+  ["no store variables mean SQLite", {}, (s) => s.store, { _tag: "Sqlite", path: "./data/events.db" }],
+  ["DATABASE_PATH", { DATABASE_PATH: "/x.db" }, (s) => s.store, { _tag: "Sqlite", path: "/x.db" }],
+  ["an empty variable is unset", { HTTP_PORT: "", DATABASE_PATH: " " }, (s) => s.http.port, 9090],
+  ["HTTP_PORT", { HTTP_PORT: "8080" }, (s) => s.http.port, 8080],
+  ["METRICS_PORT is another name", { METRICS_PORT: "8081" }, (s) => s.http.port, 8081],
+  ["both names may agree", { METRICS_PORT: "8081", HTTP_PORT: "8081" }, (s) => s.http.port, 8081],
+  ["any HTTP_PORT", { HTTP_PORT: "0" }, (s) => s.http.port, 0],
+  ["HTTP_HOST", { HTTP_HOST: "0.0.0.0" }, (s) => s.http.host, "0.0.0.0"],
+  ["METRICS_TOKEN", { METRICS_TOKEN: "t0ken" }, (s) => s.http.token && Redacted.value(s.http.token), "t0ken"],
+  ["STREAM_PREFIX", { STREAM_PREFIX: "logs:v1" }, (s) => s.streamPrefix, "logs:v1"],
+  ["STREAM_MAXLEN of 0 keeps all", { STREAM_MAXLEN: "0" }, (s) => s.streamMaxLength, 0],
+  ["a duration in short", { REQUEST_TIMEOUT: "1500ms" }, (s) => Duration.toMillis(s.requestTimeout), 1500],
+  ["a duration in words", { STALL_TIMEOUT: "2 minutes" }, (s) => Duration.toSeconds(s.stallTimeout), 120],
+  ["SHUTDOWN_TIMEOUT", { SHUTDOWN_TIMEOUT: "3s" }, (s) => Duration.toSeconds(s.shutdownTimeout), 3],
+  ["bytes as a number", { WS_MAX_PAYLOAD: "1000" }, (s) => s.wsMaxPayload, 1000],
+  ["bytes with a unit", { WS_MAX_PAYLOAD: "64MiB" }, (s) => s.wsMaxPayload, 67_108_864],
+  ["RPC_RATE", { RPC_RATE: "2.5" }, (s) => s.rpcRate, 2.5],
+  ["AUDIT", { AUDIT: "off" }, (s) => s.audit, false],
+  ["LOG_LEVEL in any case", { LOG_LEVEL: "WARN" }, (s) => s.log.level, "Warn"],
+  ["LOG_FORMAT", { LOG_FORMAT: "logfmt" }, (s) => s.log.format, "logfmt"],
+  ["the start is latest", {}, (s) => s.chains[0]!.startBlock, "latest"],
+  ["a start for all chains", { START_BLOCK: "5" }, (s) => s.chains[0]!.startBlock, 5],
+  [
+    "a chain's own start wins",
+    { START_BLOCK: "5", DEVNET_START_BLOCK: "7" },
+    (s) => s.chains[0]!.startBlock,
+    7,
+  ],
+  [
+    "a chain's own start may be latest",
+    { START_BLOCK: "5", DEVNET_START_BLOCK: "latest" },
+    (s) => s.chains[0]!.startBlock,
+    "latest",
+  ],
+  ["CONFIRMATIONS", { DEVNET_CONFIRMATIONS: "3" }, (s) => s.chains[0]!.confirmations, 3],
+  [
+    "CONFIRMATIONS until final",
+    { CONFIRMATIONS: "finalized" },
+    (s) => s.chains[0]!.confirmations,
+    "finalized",
+  ],
+  ["LOGS_BLOOM", { DEVNET_LOGS_BLOOM: "ignore" }, (s) => s.chains[0]!.logsBloom, "ignore"],
+  ["FINALITY_DEPTH", { DEVNET_FINALITY_DEPTH: "9" }, (s) => s.chains[0]!.finalityDepth, 9],
+  [
+    "addresses are lower-cased, sorted and without repeats",
+    { DEVNET_ADDRESSES: `${address.toUpperCase().replace("0X", "0x")}, ${address}` },
+    (s) => s.chains[0]!.filter.addresses,
+    [address],
+  ],
+  [
+    "a list of topics is about topic0",
+    { TOPICS: `${topicA},${topicB}` },
+    (s) => s.chains[0]!.filter.topics,
+    [[topicA, topicB]],
+  ],
+  [
+    "topics by position",
+    { TOPICS: `${topicA}|${topicB},,${topicA}` },
+    (s) => s.chains[0]!.filter.topics,
+    [[topicA, topicB], null, [topicA]],
+  ],
+  [
+    "endpoints are named by the last labels of their hosts, and numbered",
+    {
+      DEVNET_WS_URL:
+        "wss://eth.alchemy.com/v2/abcdefghijkl, wss://eu.alchemy.com,ws://10.0.0.1,ws://node:8546,ws://[::1]:1",
+    },
+    (s) => s.chains[0]!.endpoints.map(({ name }) => name),
+    ["alchemy.com", "alchemy.com-2", "10.0.0.1:80", "node:8546", "[::1]:1"],
+  ],
+  [
+    "RPC_URL",
+    { DEVNET_RPC_URL: "https://a.example.com/key12345" },
+    (s) => s.chains[0]!.rpc.map(({ name }) => name),
+    ["example.com"],
+  ],
+  [
+    "REDIS_URL",
+    { REDIS_URL: "rediss://me:p%40ss@redis.example.com:6380/2", REDIS_CA_FILE: "/ca.pem" },
+    (s) =>
+      s.store._tag === "Redis" && {
+        ...s.store,
+        password: s.store.password && Redacted.value(s.store.password),
+      },
+    {
+      _tag: "Redis",
+      mode: "standalone",
+      nodes: [{ host: "redis.example.com", port: 6380 }],
+      tls: true,
+      caFile: "/ca.pem",
+      username: "me",
+      password: "p@ss",
+      database: 2,
+      sentinelMaster: undefined,
+    },
+  ],
+  [
+    "REDIS_HOST, REDIS_PORT and REDIS_PASSWORD",
+    { REDIS_HOST: "r", REDIS_PORT: "7000", REDIS_PASSWORD: "pw" },
+    (s) => s.store._tag === "Redis" && [s.store.nodes, s.store.password && Redacted.value(s.store.password)],
+    [[{ host: "r", port: 7000 }], "pw"],
+  ],
+  [
+    "sentinels",
+    { REDIS_URL: "redis://a,redis://b:5000", REDIS_SENTINEL_MASTER: "main" },
+    (s) => s.store._tag === "Redis" && [s.store.mode, s.store.nodes.map(({ port }) => port)],
+    ["sentinel", [26379, 5000]],
+  ],
+  [
+    "a cluster",
+    { REDIS_URL: "redis://a,redis://b", REDIS_CLUSTER: "true" },
+    (s) => s.store._tag === "Redis" && [s.store.mode, s.store.nodes.length],
+    ["cluster", 2],
+  ],
+]
+
+/** Each line that must be among the problems, as a pattern. */
+const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems: ReadonlyArray<RegExp>]> = [
+  [
+    "a port",
+    { ...devnet, HTTP_PORT: "65536" },
+    [/^HTTP_PORT: expected a port from 1 to 65535, or 0 for any, got "65536"$/],
+  ],
+  ["a port that is no number", { ...devnet, HTTP_PORT: "http" }, [/^HTTP_PORT: .*got "http"$/]],
+  [
+    "two ports",
+    { ...devnet, HTTP_PORT: "1", METRICS_PORT: "2" },
+    [/^METRICS_PORT: is another name for HTTP_PORT/],
+  ],
+  [
+    "a duration without a unit",
+    { ...devnet, REQUEST_TIMEOUT: "10" },
+    [/^REQUEST_TIMEOUT: expected a duration such as/],
+  ],
+  ["no time at all", { ...devnet, STALL_TIMEOUT: "0s" }, [/^STALL_TIMEOUT: expected a duration/]],
+  ["bytes", { ...devnet, WS_MAX_PAYLOAD: "big" }, [/^WS_MAX_PAYLOAD: expected a size in bytes/]],
+  ["a rate of nothing", { ...devnet, RPC_RATE: "0" }, [/^RPC_RATE: expected a number above 0/]],
+  ["a length", { ...devnet, STREAM_MAXLEN: "-1" }, [/^STREAM_MAXLEN: expected a whole number from 0/]],
+  ["a prefix with braces", { ...devnet, STREAM_PREFIX: "{a}" }, [/^STREAM_PREFIX: expected letters/]],
+  ["a switch", { ...devnet, AUDIT: "maybe" }, [/^AUDIT: expected one of on, off, got "maybe"$/]],
+  ["a log format", { ...devnet, LOG_FORMAT: "xml" }, [/^LOG_FORMAT: expected one of json, pretty, logfmt/]],
+  ["a log level", { ...devnet, LOG_LEVEL: "loud" }, [/^LOG_LEVEL: expected one of all, trace/]],
+  ["a chain name", { CHAINS: "my chain" }, [/^CHAINS: expected a chain's name or id/]],
+  [
+    "an unknown chain",
+    { CHAINS: "foo" },
+    [/^FOO_CHAIN_ID: expected the chain id of foo/, /^FOO_WS_URL: expected a WebSocket URL of foo/],
+  ],
+  ["an unknown id", { CHAINS: "12345" }, [/^CHAIN_12345_WS_URL: expected a WebSocket URL/]],
+  [
+    "a wrong id",
+    { ...devnet, DEVNET_CHAIN_ID: "x" },
+    [/^DEVNET_CHAIN_ID: expected a whole number from 1, got "x"$/],
+  ],
+  [
+    "the id of another chain",
+    { CHAINS: "base", BASE_CHAIN_ID: "1" },
+    [/^BASE_CHAIN_ID: expected 8453, the id of base, got 1$/],
+  ],
+  [
+    "one chain twice",
+    { ...devnet, CHAINS: "devnet,31337", CHAIN_31337_WS_URL: "ws://a" },
+    [/^CHAINS: devnet and chain-31337 are both chain 31337$/],
+  ],
+  [
+    "an HTTP URL for WebSocket",
+    { ...devnet, DEVNET_WS_URL: "https://u:secret@a" },
+    [
+      /^DEVNET_WS_URL: expected a URL that starts with ws:\/\/ or wss:\/\/; several with commas between them$/,
+    ],
+  ],
+  ["an empty place in a list", { ...devnet, DEVNET_WS_URL: "ws://a,,ws://b" }, [/^DEVNET_WS_URL: expected/]],
+  [
+    "a WebSocket URL for HTTP",
+    { ...devnet, DEVNET_RPC_URL: "ws://a" },
+    [/^DEVNET_RPC_URL: expected a URL that starts with http/],
+  ],
+  ["an address", { ...devnet, ADDRESSES: "0x12" }, [/^ADDRESSES: expected a contract address/]],
+  ["a topic", { ...devnet, DEVNET_TOPICS: "0x12" }, [/^DEVNET_TOPICS: expected topics/]],
+  ["five positions", { ...devnet, TOPICS: `${topicA},,,,${topicB}` }, [/^TOPICS: expected topics/]],
+  [
+    "a start",
+    { ...devnet, START_BLOCK: "soon" },
+    [/^START_BLOCK: expected `latest` or a whole number from 0, got "soon"$/],
+  ],
+  ["confirmations", { ...devnet, CONFIRMATIONS: "1.5" }, [/^CONFIRMATIONS: expected `finalized` or/]],
+  [
+    "a finality depth",
+    { ...devnet, FINALITY_DEPTH: "0" },
+    [/^FINALITY_DEPTH: expected a whole number from 1/],
+  ],
+  [
+    "two ways to Redis",
+    { ...devnet, REDIS_URL: "redis://a", REDIS_HOST: "b" },
+    [/^REDIS_HOST: set either REDIS_URL or REDIS_HOST, not both$/],
+  ],
+  [
+    "a Redis URL",
+    { ...devnet, REDIS_URL: "http://:pw@a" },
+    [
+      /^REDIS_URL: expected a URL that starts with redis:\/\/ or rediss:\/\/; several with commas between them$/,
+    ],
+  ],
+  ["a Redis database", { ...devnet, REDIS_URL: "redis://a/x" }, [/^REDIS_URL: expected a database number/]],
+  [
+    "a password without Redis",
+    { ...devnet, REDIS_PASSWORD: "pw" },
+    [/^REDIS_PASSWORD: expected REDIS_URL or REDIS_HOST beside it$/],
+  ],
+  [
+    "sentinels and a cluster",
+    { ...devnet, REDIS_URL: "redis://a", REDIS_CLUSTER: "true", REDIS_SENTINEL_MASTER: "m" },
+    [/^REDIS_CLUSTER: set either/],
+  ],
+  [
+    "a secret's file that is not there",
+    { ...devnet, METRICS_TOKEN_FILE: "/nowhere/token" },
+    [/^METRICS_TOKEN_FILE: expected a readable file, got ENOENT for \/nowhere\/token$/],
+  ],
+  [
+    "a secret twice",
+    { ...devnet, METRICS_TOKEN: "a", METRICS_TOKEN_FILE: "/b" },
+    [/^METRICS_TOKEN: set either METRICS_TOKEN or METRICS_TOKEN_FILE, not both$/],
+  ],
+]
+
+describe("the configuration", () => {
+  for (const [title, variables, pick, value] of good) {
+    it.effect(title, () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(pick(yield* fromVariables({ ...devnet, ...variables })), value)
+      }),
+    )
+  }
+
+  it.effect("nothing configured means the four default chains on public endpoints, into SQLite", () =>
+    Effect.gen(function* () {
+      const settings = yield* fromVariables({})
+      assert.deepStrictEqual(
+        settings.chains.map(({ name, id, endpoints }) => [name, id, endpoints.map(({ name }) => name)]),
+        [
+          ["ethereum", 1, ["publicnode.com", "drpc.org"]],
+          ["arbitrum", 42161, ["publicnode.com", "drpc.org"]],
+          ["optimism", 10, ["publicnode.com", "drpc.org"]],
+          ["base", 8453, ["publicnode.com", "drpc.org"]],
+        ],
+      )
+      assert.isTrue(settings.chains.every(({ endpoints }) => endpoints.every(({ keyless }) => keyless)))
+      assert.deepStrictEqual(settings.warnings, [])
+    }),
+  )
+
+  it.effect("a chain may be given by its id", () =>
+    Effect.gen(function* () {
+      const { chains } = yield* fromVariables({
+        CHAINS: "8453,31337",
+        CHAIN_31337_WS_URL: "ws://127.0.0.1:8545",
+      })
+      assert.deepStrictEqual(
+        chains.map(({ name, id }) => [name, id]),
+        [
+          ["base", 8453],
+          ["chain-31337", 31337],
+        ],
+      )
+    }),
+  )
+
+  it.effect("a dash in a name is an underscore in its variables", () =>
+    Effect.gen(function* () {
+      const { chains } = yield* fromVariables({
+        CHAINS: "my-net",
+        MY_NET_CHAIN_ID: "7",
+        MY_NET_WS_URL: "ws://a",
+      })
+      assert.deepStrictEqual(
+        chains.map(({ name, id }) => [name, id]),
+        [["my-net", 7]],
+      )
+    }),
+  )
+
+  it.effect("a secret may come from a file", () =>
+    Effect.gen(function* () {
+      const directory = mkdtempSync(join(tmpdir(), "event-ingestor-"))
+      yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(directory, { recursive: true })))
+      writeFileSync(join(directory, "url"), "ws://127.0.0.1:8545/secretkey1\n")
+      writeFileSync(join(directory, "empty"), "\n")
+      const base = { CHAINS: "devnet", DEVNET_CHAIN_ID: "1337" }
+      const { chains } = yield* fromVariables({ ...base, DEVNET_WS_URL_FILE: join(directory, "url") })
+      assert.strictEqual(Redacted.value(chains[0]!.endpoints[0]!.url), "ws://127.0.0.1:8545/secretkey1")
+      const error = yield* Effect.flip(
+        fromVariables({ ...base, DEVNET_WS_URL_FILE: join(directory, "empty") }),
+      )
+      assert.match(error.problems[0]!, /^DEVNET_WS_URL_FILE: expected a file with .* got an empty one$/)
+    }),
+  )
+
+  for (const [title, variables, problems] of bad) {
+    it.effect(`reports ${title}`, () =>
+      Effect.gen(function* () {
+        const error = yield* Effect.flip(fromVariables(variables))
+        for (const problem of problems)
+          assert.isDefined(
+            error.problems.find((line) => problem.test(line)),
+            String(problem),
+          )
+        assert.strictEqual(error.problems.length, problems.length, error.message)
+        assert.notMatch(error.message, /secret|pw/)
+      }),
+    )
+  }
+
+  it.effect("reports all problems together, each once", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(
+        fromVariables({
+          CHAINS: "ethereum,base,foo",
+          HTTP_PORT: "x",
+          TOPICS: "0x1",
+          LOG_LEVEL: "loud",
+          REDIS_URL: "x",
+        }),
+      )
+      const names = error.problems.map((line) => line.split(":")[0])
+      assert.sameMembers(names, [
+        "HTTP_PORT",
+        "TOPICS",
+        "LOG_LEVEL",
+        "REDIS_URL",
+        "FOO_CHAIN_ID",
+        "FOO_WS_URL",
+      ])
+      assert.match(error.message, /^the configuration has 6 problems:\n {2}TOPICS/)
+    }),
+  )
+
+  it.effect("warns about names that were probably meant for it", () =>
+    Effect.gen(function* () {
+      const { warnings } = yield* fromVariables({
+        ...devnet,
+        DEVNT_WS_URL: "ws://x",
+        DEVNET_WS_ULR: "ws://x",
+        BASE_WS_URL: "ws://x",
+        MOONBEAM_RPC_URL: "x",
+        HTTP_PROT: "1",
+        PATH: "/bin",
+        HOME: "/root",
+        DEVNET_UNRELATED_THING: "x",
+        npm_config_ws_url: "x",
+      })
+      assert.deepStrictEqual(warnings, [
+        "BASE_WS_URL is not used: base is not in CHAINS",
+        "DEVNET_WS_ULR is not used; did you mean DEVNET_WS_URL?",
+        "DEVNT_WS_URL is not used; did you mean DEVNET_WS_URL?",
+        "HTTP_PROT is not used; did you mean HTTP_PORT?",
+        "MOONBEAM_RPC_URL is not used: no such chain in CHAINS",
+      ])
+    }),
+  )
+
+  it("process variables beat those of .env, empty ones do not", () => {
+    const directory = mkdtempSync(join(tmpdir(), "event-ingestor-"))
+    writeFileSync(join(directory, ".env"), 'A=file\nB="two words" # comment\nC=file\nD=file\n')
+    assert.deepStrictEqual(withDotEnv({ A: "process", C: "", E: "process" }, directory), {
+      A: "process",
+      B: "two words",
+      C: "file",
+      D: "file",
+      E: "process",
+    })
+    rmSync(directory, { recursive: true })
+    assert.deepStrictEqual(withDotEnv({ A: "x" }, directory), { A: "x" })
+  })
+
+  it.effect("takes every configured secret out of a text", () =>
+    Effect.gen(function* () {
+      const { redact } = yield* fromVariables({
+        CHAINS: "devnet",
+        DEVNET_CHAIN_ID: "31337",
+        DEVNET_WS_URL: "wss://user:hunter2@mainnet.example.com/v2/AbCdEfGh1234?apikey=QUERYKEY99",
+        DEVNET_RPC_URL: "https://rpc.example.com/HTTPKEY12345",
+        REDIS_URL: "redis://:r%40dispw@cache/0",
+        METRICS_TOKEN: "tok3n",
+      })
+      const said = redact(
+        "wss://user:hunter2@mainnet.example.com/v2/AbCdEfGh1234?apikey=QUERYKEY99 AbCdEfGh1234 QUERYKEY99 hunter2 HTTPKEY12345 r@dispw tok3n",
+      )
+      assert.notMatch(said, /hunter2|AbCdEfGh1234|QUERYKEY99|HTTPKEY12345|r@dispw|tok3n/)
+      assert.strictEqual(redact("line\n\u001b[31mred\u0007\u2028end"), "line [31mred end")
+      assert.strictEqual(redact("x".repeat(500)), `${"x".repeat(200)}…`)
+      assert.strictEqual(redact("mainnet says v2"), "mainnet says v2")
+    }),
+  )
+})

@@ -1,0 +1,613 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect, Fiber } from "effect"
+import type { Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { StoreError } from "../src/store/Store.ts"
+import { FakeChain } from "./support/FakeChain.ts"
+import { FakeNode } from "./support/FakeNode.ts"
+import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "./support/ingestor.ts"
+import { assertComplete, replayOf } from "./support/oracle.ts"
+import type { Client, Ingestor } from "./support/ingestor.ts"
+
+interface World {
+  readonly chain: FakeChain
+  readonly node: FakeNode
+  readonly store: Client
+  readonly start: (variables?: Record<string, string>) => Effect.Effect<Ingestor, unknown, Scope.Scope>
+}
+
+/** One chain, one node, one store. */
+const world = (
+  title: string,
+  body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>,
+  options = {},
+) =>
+  it.effect(title, () =>
+    Effect.gen(function* () {
+      const chain = new FakeChain({ finality: 16, ...options })
+      const node = new FakeNode(chain)
+      const store = yield* memoryStore()
+      const start = (variables = {}) =>
+        startIngestor(store, { one: node }, { ...variablesFor({ devnet: [chain, "one"] }), ...variables })
+      yield* body({ chain, node, store, start })
+    }),
+  )
+
+const many = (count: number) => Array.from({ length: count }, (_, i) => (i * 7) % 5)
+
+describe("a chain", () => {
+  world("is stored from its start block on, and then live", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(200))
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      for (let i = 0; i < 20; i++) {
+        chain.extend(i % 4)
+        yield* TestClock.adjust("12 seconds")
+      }
+      const replay = yield* caughtUp(store, chain, status)
+      assert.strictEqual(replay.removed, 0)
+      assert.strictEqual(status.phase, "live")
+      assert.strictEqual(status.published, replay.entries)
+      assert.strictEqual(status.final, chain.final.number)
+    }),
+  )
+
+  world(
+    "begins at the latest block unless told otherwise, and goes on from there later",
+    ({ chain, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...many(50))
+        const first = yield* start({ START_BLOCK: "latest" })
+        yield* caughtUp(store, chain, first.status, 50)
+        yield* first.stop
+        chain.extend(...many(40))
+        const second = yield* start({ START_BLOCK: "latest" })
+        yield* caughtUp(store, chain, second.status, 50)
+        assert.strictEqual((yield* store.load(chain.id))!.start.number, 50)
+      }),
+  )
+
+  world("is waited for until it reaches its start block", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(1, 1)
+      const { status } = yield* start({ START_BLOCK: "5" })
+      yield* TestClock.adjust("10 seconds")
+      assert.isUndefined(yield* store.load(chain.id))
+      chain.extend(1, 1, 2, 3)
+      yield* caughtUp(store, chain, status, 5)
+    }),
+  )
+
+  world(
+    "is followed through forks, jumps and heads that repeat or come late",
+    ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...many(30))
+        const { status } = yield* start()
+        yield* caughtUp(store, chain, status)
+        for (let i = 1; i <= 12; i++) {
+          const before = chain.head
+          chain.fork(i % 8, ...many((i % 8) + 1 + (i % 3)))
+          yield* TestClock.adjust(`${i % 3} seconds`)
+          node.announce(before)
+          node.announce(chain.head)
+          node.announce(chain.head)
+          yield* TestClock.adjust("1 second")
+        }
+        const replay = yield* caughtUp(store, chain, status)
+        assert.isAbove(replay.removed, 10)
+        assert.isAbove(status.reorgs, 5)
+        assert.isAtMost(status.deepestReorg, 8)
+      }),
+  )
+
+  world("needs no announcement of every block", ({ chain, node, store, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      node.announces = false
+      chain.extend(1, 2, 3)
+      node.announces = true
+      chain.extend(4)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
+  world("that is not longer is followed after 3 s without any other view", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(20))
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      chain.fork(3, 2, 2, 2)
+      yield* TestClock.adjust("2500 millis")
+      assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+      yield* TestClock.adjust("2 seconds")
+      yield* assertComplete(store, chain)
+    }),
+  )
+
+  world(
+    "that went back without a word is followed as soon as it is longer again",
+    ({ chain, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...many(20))
+        const { status } = yield* start()
+        yield* caughtUp(store, chain, status)
+        chain.rollback(5)
+        for (let i = 0; i < 6; i++) {
+          chain.extend(2)
+          yield* TestClock.adjust("500 millis")
+        }
+        yield* caughtUp(store, chain, status)
+      }),
+  )
+
+  world(
+    "keeps its distance when confirmations are asked for: nothing is ever undone",
+    ({ chain, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...many(20))
+        const { status } = yield* start({ CONFIRMATIONS: "4" })
+        for (let i = 0; i < 10; i++) {
+          chain.fork(i % 4, ...many((i % 4) + 2))
+          yield* TestClock.adjust("5 seconds")
+        }
+        yield* eventually("stored up to 4 below the head", () => status.stored === chain.head.number - 4)
+        const replay = yield* replayOf(store, chain.id)
+        assert.strictEqual(replay.removed, 0)
+        assert.deepStrictEqual(
+          replay.blocks.map(({ hash }) => hash),
+          chain
+            .blocks(0, chain.head.number - 4)
+            .filter(({ logs }) => logs.length > 0)
+            .map(({ hash }) => hash as string),
+        )
+      }),
+  )
+
+  world("is stored up to the final block when that is asked for", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(40))
+      const { status } = yield* start({ CONFIRMATIONS: "finalized" })
+      yield* eventually("stored up to the final block", () => status.stored === chain.final.number)
+      chain.extend(...many(5))
+      yield* eventually("and the next final block", () => status.stored === chain.final.number)
+      assert.strictEqual((yield* store.load(chain.id))!.head.number, chain.head.number - 16)
+    }),
+  )
+
+  world("with a filter stores what matches and nothing else", ({ chain, node, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(40))
+      const [wanted] = chain.at(4)!.logs
+      const { status } = yield* start({ ADDRESSES: wanted!.contract })
+      yield* eventually("caught up", () => status.stored === 40)
+      const replay = yield* replayOf(store, chain.id)
+      assert.deepStrictEqual(
+        replay.blocks.map(({ number }) => number),
+        [4],
+      )
+      const entries = yield* store.read(chain.id, undefined, 100)
+      assert.isTrue(entries.every(({ entry }) => entry.contract === wanted!.contract))
+      assert.isBelow(node.requests.get("eth_getLogs")!, 15)
+    }),
+  )
+
+  world("with a block of 5 000 logs", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(2)
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      chain.extend(5000, 3)
+      yield* caughtUp(store, chain, status)
+      chain.fork(2, 2500, 1, 1)
+      const replay = yield* caughtUp(store, chain, status)
+      assert.strictEqual(replay.removed, 5003)
+    }),
+  )
+
+  /** A journal at the head of the chain, with the first thousand logs of the next block on top. */
+  const halfWritten = ({ chain, store, start }: World) =>
+    Effect.gen(function* () {
+      chain.extend(1, 1)
+      const first = yield* start()
+      yield* caughtUp(store, chain, first.status)
+      yield* first.stop
+      const expected = (yield* store.load(chain.id))!.head
+      chain.extend(3500)
+      const [big] = chain.blocks(3)
+      const slice = { ...big!, logs: big!.logs.slice(0, 1000), whole: false }
+      yield* store.push(chain.id, "none", { _tag: "Push", expected, blocks: [slice], final: false })
+    })
+
+  world("goes on with a block that was half written when it stopped", (world) =>
+    Effect.gen(function* () {
+      yield* halfWritten(world)
+      const { status } = yield* world.start()
+      const replay = yield* caughtUp(world.store, world.chain, status)
+      assert.strictEqual(replay.removed, 0)
+    }),
+  )
+
+  world("undoes a half-written block that is gone", (world) =>
+    Effect.gen(function* () {
+      yield* halfWritten(world)
+      world.chain.fork(1, 2, 2)
+      const { status } = yield* world.start()
+      const replay = yield* caughtUp(world.store, world.chain, status)
+      assert.strictEqual(replay.removed, 1000)
+    }),
+  )
+})
+
+describe("an endpoint", () => {
+  world("that is cut is dialled again, and nothing is missing", ({ chain, node, store, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start()
+      for (let i = 0; i < 10; i++) {
+        chain.extend(1, i % 3)
+        if (i % 2 === 0) node.drop()
+        chain.extend(2)
+        yield* TestClock.adjust("13 seconds")
+      }
+      yield* caughtUp(store, chain, status)
+      assert.isAtLeast(node.dials, 5)
+      assert.strictEqual(status.breakerState._tag, "Closed")
+    }),
+  )
+
+  world("that connects and drops is dialled less and less often", ({ chain, node, store, start }) =>
+    Effect.gen(function* () {
+      node.intercept = (method, _params, proceed) => {
+        if (method === "eth_subscribe") node.drop()
+        return proceed()
+      }
+      const { status } = yield* start()
+      yield* TestClock.adjust("5 minutes")
+      assert.isBelow(node.dials, 12)
+      assert.notStrictEqual(status.breakerState._tag, "Closed")
+      assert.strictEqual(status.phase, "connecting")
+      node.intercept = (_method, _params, proceed) => proceed()
+      chain.extend(1)
+      yield* eventually("it is closed again", () => status.breakerState._tag === "Closed", 120)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
+  world("of another chain is not asked again soon", ({ chain, store }) =>
+    Effect.gen(function* () {
+      const wrong = new FakeNode(new FakeChain({ id: 5 }))
+      const ingestor = yield* startIngestor(store, { one: wrong }, variablesFor({ devnet: [chain, "one"] }))
+      yield* TestClock.adjust("55 seconds")
+      assert.strictEqual(wrong.dials, 1)
+      assert.strictEqual(ingestor.status.failures[0]?.type, "wrong_chain")
+      assert.match(ingestor.status.failures[0]!.text, /serves chain 5, not 31337/)
+    }),
+  )
+
+  world("that stops announcing is left for another one", ({ chain, node, store }) =>
+    Effect.gen(function* () {
+      const second = new FakeNode(chain)
+      const { status } = yield* startIngestor(
+        store,
+        { one: node, two: second },
+        variablesFor({ devnet: [chain, "one,two"] }),
+      )
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual(status.endpoint?.name, "one:80")
+      node.announces = false
+      chain.extend(1, 2, 3)
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual(status.endpoint?.name, "two:80")
+      assert.strictEqual(status.failures[0]?.type, "stalled")
+    }),
+  )
+
+  for (const [title, misbehave, type] of [
+    ["sends garbage", (node: FakeNode) => node.say("{garbage"), "malformed"],
+    [
+      "sends a header without a hash",
+      (node: FakeNode) => node.announce({ ...node.chain.head, hash: "0x" }),
+      "malformed",
+    ],
+    ["goes silent", (node: FakeNode) => void (node.answers = false), "timeout"],
+  ] as const) {
+    world(`that ${title} loses its connection, and nothing else happens`, ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(1, 2)
+        const { status } = yield* start()
+        yield* caughtUp(store, chain, status)
+        misbehave(node)
+        yield* eventually("it is noticed", () => status.failures[0]?.type === type, 60)
+        node.answers = true
+        chain.extend(3)
+        yield* caughtUp(store, chain, status)
+        assert.isAtLeast(node.dials, 2)
+      }),
+    )
+  }
+
+  world(
+    "whose answer is too large for a frame is asked in smaller pieces: no block stops a chain",
+    ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(3, 2)
+        const { status } = yield* start({ WS_MAX_PAYLOAD: "200000" })
+        yield* caughtUp(store, chain, status)
+        // getLogs and block receipts take about 600 bytes a log: neither fits, twenty transactions do.
+        chain.extend(1500)
+        chain.extend(1)
+        yield* eventually("it is stored", () => status.stored === chain.head.number, 300)
+        yield* assertComplete(store, chain)
+        assert.isAbove(node.requests.get("eth_getTransactionReceipt")!, 100)
+        assert.isAbove(status.errors.malformed, 0)
+        // History of such blocks as well.
+        chain.extend(1500, 2, 1500, ...many(40))
+        const fresh = yield* memoryStore()
+        const second = yield* startIngestor(
+          fresh,
+          { one: node },
+          {
+            ...variablesFor({ devnet: [chain, "one"] }),
+            WS_MAX_PAYLOAD: "200000",
+          },
+        )
+        yield* eventually("history too", () => second.status.stored === chain.head.number, 600)
+        yield* assertComplete(fresh, chain)
+      }),
+  )
+
+  world("that has not reached our head is waited for: nothing is undone", ({ chain, node, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(20))
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      node.lag = 5
+      node.drop()
+      yield* TestClock.adjust("30 seconds")
+      chain.extend(1)
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+      node.lag = 0
+      chain.extend(1)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+})
+
+describe("two ingestors", () => {
+  world("on one chain write one journal", ({ chain, node, store }) =>
+    Effect.gen(function* () {
+      const second = new FakeNode(chain)
+      chain.extend(...many(30))
+      const variables = variablesFor({ devnet: [chain, "one"] })
+      const a = yield* startIngestor(store, { one: node }, variables)
+      const b = yield* startIngestor(store, { one: second }, variables)
+      for (let i = 0; i < 15; i++) {
+        second.lag = i % 3
+        node.lag = (i + 1) % 2
+        chain.fork(i % 4, ...many((i % 4) + 2))
+        yield* TestClock.adjust(`${(i % 4) * 700} millis`)
+      }
+      node.lag = second.lag = 0
+      chain.extend(1, 1)
+      yield* caughtUp(store, chain, a.status)
+      yield* eventually("the other one too", () => b.status.stored === chain.head.number)
+      assert.isAbove(a.status.deduplicated + b.status.deduplicated, 0)
+      const replay = yield* replayOf(store, chain.id)
+      assert.strictEqual(a.status.published + b.status.published, replay.entries - replay.removed)
+    }),
+  )
+
+  world(
+    "with different filters: the newer one takes over, the older one steps aside",
+    ({ chain, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...many(20))
+        const old = yield* start()
+        yield* caughtUp(store, chain, old.status)
+        const contract = chain.at(1)!.logs[0]?.contract ?? chain.at(4)!.logs[0]!.contract
+        const next = yield* start({ ADDRESSES: contract })
+        yield* eventually("it has taken over", () => next.status.stored === chain.head.number)
+        chain.extend(3)
+        yield* eventually("the old one steps aside", () => old.status.phase === "superseded")
+        chain.extend(3)
+        yield* eventually("the new one goes on", () => next.status.stored === chain.head.number)
+        const journal = (yield* store.load(chain.id))!
+        assert.strictEqual(journal.filterSince, 21)
+        yield* next.stop
+        yield* store.takeOver(chain.id, "none")
+        chain.extend(2)
+        yield* eventually("the old one goes on", () => old.status.stored === chain.head.number)
+      }),
+  )
+})
+
+describe("the store", () => {
+  /** A store that fails on command. */
+  const breakable = (store: Client) => {
+    const state = { down: false, failures: 0 }
+    const guard = <A>(effect: Effect.Effect<A, StoreError>) =>
+      Effect.suspend((): Effect.Effect<A, StoreError> => {
+        if (!state.down) return effect
+        state.failures++
+        return Effect.fail(new StoreError({ operation: "answer", reason: "unreachable", detail: "down" }))
+      })
+    const wrapped: Client = {
+      ...store,
+      ping: guard(store.ping),
+      load: (chain) => guard(store.load(chain)),
+      push: (chain, filter, push) => guard(store.push(chain, filter, push)),
+      pop: (chain, filter, pop) => guard(store.pop(chain, filter, pop)),
+      finalize: (chain, filter, finalize) => guard(store.finalize(chain, filter, finalize)),
+    }
+    return { state, wrapped }
+  }
+
+  world(
+    "may go away: heads are followed, and all of it is stored after its return",
+    ({ chain, node, store }) =>
+      Effect.gen(function* () {
+        const { state, wrapped } = breakable(store)
+        const { status } = yield* startIngestor(
+          wrapped,
+          { one: node },
+          variablesFor({ devnet: [chain, "one"] }),
+        )
+        chain.extend(...many(10))
+        yield* caughtUp(store, chain, status)
+        state.down = true
+        for (let i = 0; i < 50; i++) {
+          chain.extend(2)
+          yield* TestClock.adjust("12 seconds")
+        }
+        assert.strictEqual(status.phase, "waiting for the store")
+        assert.strictEqual(status.head, chain.head.number)
+        assert.strictEqual(status.failures[0]?.type, "store")
+        assert.strictEqual(node.dials, 1, "the connection stays")
+        assert.isBelow(state.failures, 20, "it is not asked all the time")
+        state.down = false
+        yield* eventually("it is back", () => status.stored === chain.head.number, 100)
+        yield* assertComplete(store, chain)
+      }),
+  )
+
+  world("may lose its last entries or all of them: they are pushed again", ({ chain, node, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(30))
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      const other = yield* memoryStore()
+      const swap = { current: store }
+      const swapping: Client = {
+        ...store,
+        load: (chain) => swap.current.load(chain),
+        push: (chain, filter, push) => swap.current.push(chain, filter, push),
+        finalize: (chain, filter, finalize) => swap.current.finalize(chain, filter, finalize),
+      }
+      const second = yield* startIngestor(swapping, { one: node }, variablesFor({ devnet: [chain, "one"] }))
+      yield* TestClock.adjust("5 seconds")
+      swap.current = other
+      chain.extend(1, 2)
+      yield* eventually("it is full again", () => second.status.stored === chain.head.number)
+      chain.extend(1)
+      yield* eventually("and goes on", () => second.status.stored === chain.head.number)
+      yield* assertComplete(other, chain)
+    }),
+  )
+
+  world("is never left with half a move: stopping waits for it", ({ chain, node, store }) =>
+    Effect.gen(function* () {
+      const entered = yield* Deferred.make<void>()
+      const release = yield* Deferred.make<void>()
+      let finished = 0
+      const slow: Client = {
+        ...store,
+        push: (id, filter, push) =>
+          Deferred.succeed(entered, undefined).pipe(
+            Effect.andThen(Deferred.await(release)),
+            Effect.andThen(store.push(id, filter, push)),
+            Effect.tap(() => Effect.sync(() => finished++)),
+          ),
+      }
+      chain.extend(3)
+      const ingestor = yield* startIngestor(slow, { one: node }, variablesFor({ devnet: [chain, "one"] }))
+      yield* TestClock.adjust("1 second")
+      yield* Deferred.await(entered)
+      const stopping = yield* Effect.forkChild(ingestor.stop, { startImmediately: true })
+      yield* TestClock.adjust("1 second")
+      assert.isUndefined(stopping.pollUnsafe())
+      yield* Deferred.succeed(release, undefined)
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(stopping)
+      assert.isAbove(finished, 0)
+    }),
+  )
+})
+
+describe("chains are separate", () => {
+  const two = (
+    title: string,
+    body: (worlds: {
+      a: FakeChain
+      b: FakeChain
+      nodes: Record<string, FakeNode>
+      store: Client
+      variables: Record<string, string>
+    }) => Effect.Effect<unknown, unknown, Scope.Scope>,
+  ) =>
+    it.effect(title, () =>
+      Effect.gen(function* () {
+        const a = new FakeChain({ id: 1001, finality: 16 })
+        const b = new FakeChain({ id: 1002, finality: 16 })
+        const nodes = { a: new FakeNode(a), b: new FakeNode(b) }
+        yield* body({
+          a,
+          b,
+          nodes,
+          store: yield* memoryStore(),
+          variables: variablesFor({ a: [a, "a"], b: [b, "b"] }),
+        })
+      }),
+    )
+
+  two(
+    "a defect restarts only its own chain, again and again, and is told",
+    ({ a, b, nodes, store, variables }) =>
+      Effect.gen(function* () {
+        let defects = 0
+        const faulty: Client = {
+          ...store,
+          push: (id, filter, push) =>
+            id === 1001 && defects < 4
+              ? Effect.suspend(() => {
+                  defects++
+                  return Effect.die(new Error("a bug"))
+                })
+              : store.push(id, filter, push),
+        }
+        const { all } = yield* startIngestor(faulty, nodes, variables)
+        a.extend(1, 2)
+        b.extend(1, 2)
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(all[1]!.stored, 2)
+        assert.strictEqual(all[0]!.failures[0]?.type, "defect")
+        assert.match(all[0]!.failures[0]!.text, /a bug/)
+        b.extend(3)
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(all[1]!.stored, 3)
+        yield* eventually("it has recovered", () => all[0]!.stored === 2, 120)
+        yield* assertComplete(store, a)
+        yield* assertComplete(store, b)
+      }),
+  )
+
+  two(
+    "a contradiction of final blocks halts one chain until its journal is changed",
+    ({ a, b, nodes, store, variables }) =>
+      Effect.gen(function* () {
+        a.extend(...many(60))
+        b.extend(1)
+        const first = yield* startIngestor(store, nodes, variables)
+        yield* caughtUp(store, a, first.all[0]!)
+        yield* TestClock.adjust("1 minute")
+        yield* first.stop
+        // The same id, other blocks: a development chain that was begun anew.
+        const changed = new FakeChain({ id: 1001, finality: 16, blockTime: 1 })
+        changed.fork(0, ...many(3))
+        changed.fork(3, ...many(90))
+        const second = yield* startIngestor(store, { ...nodes, a: new FakeNode(changed) }, variables)
+        yield* eventually("it is halted", () => second.all[0]!.phase === "halted")
+        assert.match(
+          second.all[0]!.failures[0]!.text,
+          /was final as .* another chain, or a reorg below finality/,
+        )
+        b.extend(2, 2)
+        yield* eventually("the other goes on", () => second.all[1]!.stored === b.head.number)
+        yield* TestClock.adjust("10 minutes")
+        assert.strictEqual(second.all[0]!.phase, "halted")
+        assert.strictEqual((yield* replayOf(store, 1001)).removed, 0)
+      }),
+  )
+})

@@ -1,0 +1,599 @@
+/** The command line as a user types it. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schedule } from "effect"
+import type { Scope } from "effect"
+import { execFileSync, spawnSync } from "node:child_process"
+import { readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import { entryFields } from "../../src/Domain.ts"
+import type { Hex } from "../../src/Domain.ts"
+import { ground, pushes } from "../../src/store/Journal.ts"
+import { block, blocks, hash } from "../support/blocks.ts"
+import * as Devnet from "../support/devnet.ts"
+import { directory } from "../support/directory.ts"
+import { FakeChain } from "../support/FakeChain.ts"
+import { FakeNode, Refused } from "../support/FakeNode.ts"
+import * as RedisServer from "../support/RedisServer.ts"
+import { openRedis, standalone } from "../support/redisStore.ts"
+import * as Service from "../support/Service.ts"
+
+const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>, timeout = 30_000) =>
+  it.live(title, () => Effect.scoped(body), timeout)
+
+const env = { CHAINS: "devnet", DEVNET_CHAIN_ID: "31337", DEVNET_WS_URL: "ws://127.0.0.1:1" }
+
+const sqlite = (path: string, statement: string) =>
+  Effect.sync(() => {
+    const database = new DatabaseSync(path)
+    database.exec(statement)
+    database.close()
+  })
+
+/** A store of either kind, and the variables that lead to it. */
+const emptyStore = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
+  const server = kind === "redis" ? yield* RedisServer.start() : undefined
+  const path = join(yield* directory, "events.db")
+  const store = server ? yield* openRedis(standalone(server.port)) : yield* Devnet.openSqlite(path)
+  const variables: Record<string, string> = server ? { REDIS_URL: server.url } : { DATABASE_PATH: path }
+  return { store, server, variables }
+})
+
+/** A store with three blocks, of which the last was undone and replaced. */
+const filled = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
+  const { store, server, variables } = yield* emptyStore(kind)
+  for (const move of pushes(ground(10), blocks(10, "a", [2, 0, 1]), false))
+    yield* store.push(31337, "none", move)
+  const { head } = (yield* store.load(31337))!
+  yield* store.pop(31337, "none", { _tag: "Pop", expected: head })
+  const below = (yield* store.load(31337))!.head
+  const next = [block(11, "b", 0, below.hash as Hex), block(12, "b", 2)]
+  for (const move of pushes(below, next, false)) yield* store.push(31337, "none", move)
+  return { variables, store, server }
+})
+
+describe("the command line", () => {
+  test(
+    "says every problem of the configuration at once, and exits with 78",
+    Effect.gen(function* () {
+      const { code, errors } = yield* Service.run({ env: { CHAINS: "foo", HTTP_PORT: "x", LOG_LEVEL: "y" } })
+      assert.strictEqual(code, 78)
+      for (const name of ["FOO_CHAIN_ID", "FOO_WS_URL", "HTTP_PORT", "LOG_LEVEL"])
+        assert.include(errors, `${name}: expected`)
+    }),
+  )
+
+  test(
+    "exits with 64 when used wrongly, and says how to use it",
+    Effect.gen(function* () {
+      for (const args of [
+        ["nonsense"],
+        ["tail", "--nonsense"],
+        ["tail", "--chain", "mars"],
+        ["tail", "--from", "yesterday"],
+        ["demo", "--seconds", "-1"],
+      ]) {
+        const { code, output, errors } = yield* Service.run({ args, env })
+        assert.strictEqual(code, 64, args.join(" "))
+        assert.match(output + errors, /USAGE|expected/, args.join(" "))
+      }
+    }),
+  )
+
+  test(
+    "exits with 69 where the store cannot be opened",
+    Effect.gen(function* () {
+      const place = yield* directory
+      writeFileSync(join(place, "file"), "")
+      const { code, errors } = yield* Service.run({
+        env: { ...env, DATABASE_PATH: join(place, "file", "events.db") },
+      })
+      assert.strictEqual(code, 69)
+      assert.match(errors, /the store did not open/)
+    }),
+  )
+
+  test(
+    "knows its help and its version",
+    Effect.gen(function* () {
+      const help = yield* Service.run({ args: ["--help"] })
+      assert.strictEqual(help.code, 0)
+      for (const verb of ["run", "tail", "demo"]) assert.match(help.output, new RegExp(`^ {2}${verb} `, "m"))
+      const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string }
+      assert.include((yield* Service.run({ args: ["--version"] })).output, version)
+    }),
+  )
+
+  test(
+    "warns about misspelt variables when it starts, and stops cleanly while nobody answers",
+    Effect.gen(function* () {
+      const path = join(yield* directory, "events.db")
+      const service = yield* Service.start({ env: { ...env, DATABASE_PATH: path, DEVNET_WS_ULR: "x" } })
+      yield* service.says(/DEVNET_WS_ULR is not used; did you mean DEVNET_WS_URL\?/)
+      yield* service.says(/ECONNREFUSED/)
+      service.kill("SIGTERM")
+      assert.strictEqual(yield* service.exit, 0)
+    }),
+  )
+})
+
+for (const kind of ["sqlite", "redis"] as const) {
+  describe(`tail of ${kind}`, () => {
+    test(
+      "prints entries with exactly the fields of the stream",
+      Effect.gen(function* () {
+        const { variables, store } = yield* filled(kind)
+        const { code, output } = yield* Service.run({
+          args: ["tail", "--json"],
+          env: { ...env, ...variables },
+        })
+        assert.strictEqual(code, 0)
+        const printed = output
+          .trim()
+          .split("\n")
+          .map((line) => JSON.parse(line) as Record<string, string>)
+        const stored = yield* store.read(31337, undefined, 100)
+        assert.deepStrictEqual<unknown>(
+          printed,
+          stored.map(({ entry }) => entry),
+        )
+        assert.deepStrictEqual(Object.keys(printed[0]!), entryFields.slice(0, -1))
+        assert.deepStrictEqual(
+          printed.map((entry) => [entry["block_number"], entry["removed"]]),
+          [
+            ["10", "false"],
+            ["10", "false"],
+            ["12", "false"],
+            ["12", "true"],
+            ["12", "false"],
+            ["12", "false"],
+          ],
+        )
+      }),
+    )
+
+    test(
+      "begins where it is told to, and prints for people without colours into a pipe",
+      Effect.gen(function* () {
+        const { variables } = yield* filled(kind)
+        const tail = (...args: ReadonlyArray<string>) =>
+          Effect.map(Service.run({ args: ["tail", ...args], env: { ...env, ...variables } }), ({ output }) =>
+            output.split("\n").filter((line) => line !== ""),
+          )
+        assert.strictEqual((yield* tail("--chain", "devnet")).length, 6)
+        assert.strictEqual((yield* tail("--chain", "31337", "--from", "12")).length, 4)
+        assert.strictEqual((yield* tail("--from", "13")).length, 0)
+        assert.strictEqual((yield* tail("--from", "now")).length, 0)
+        const lines = yield* tail("--from", "start")
+        assert.match(
+          lines[0]!,
+          /^2023-11-14 22:13:30 {2}devnet 10\/0 .* 0x[0-9a-f]{40} {2}- {2}tx 0x[0-9a-f]{8}…[0-9a-f]{4}$/,
+        )
+        assert.match(lines[3]!, /removed$/)
+        assert.notInclude(lines.join(), "\u001b")
+      }),
+    )
+
+    test(
+      "follows what is added, until it is stopped",
+      Effect.gen(function* () {
+        const { variables, store } = yield* filled(kind)
+        const tail = yield* Service.start({
+          args: ["tail", "--follow", "--from", "start", "--json"],
+          env: { ...env, ...variables },
+        })
+        yield* tail.says(/"block_number":"12".*"removed":"true"/)
+        const { head } = (yield* store.load(31337))!
+        for (const move of pushes(head, [block(13, "b", 1)], false)) yield* store.push(31337, "none", move)
+        yield* tail.says(/"block_number":"13"/)
+        tail.kill("SIGINT")
+        assert.strictEqual(yield* tail.exit, 0)
+      }),
+    )
+
+    test(
+      "ends with 0 when its reader goes away",
+      Effect.gen(function* () {
+        const { variables, store } = yield* filled(kind)
+        const { head } = (yield* store.load(31337))!
+        for (const move of pushes(head, [block(13, "b", 20_000)], false))
+          yield* store.push(31337, "none", move)
+        const command = `set -o pipefail; "${process.execPath}" src/main.ts tail --json | head -n 1`
+        const { status, stdout } = spawnSync("bash", ["-c", command], {
+          env: { PATH: process.env["PATH"], ...env, ...variables },
+        })
+        assert.strictEqual(status, 0)
+        assert.strictEqual(JSON.parse(stdout.toString()).log_index, "0")
+      }),
+    )
+  })
+}
+
+describe("status and reset", () => {
+  const groups = (server: RedisServer.RedisServer) =>
+    Effect.promise(() => server.client.xgroup("CREATE", "events:31337", "readers", "0"))
+
+  for (const kind of ["sqlite", "redis"] as const) {
+    test(
+      `tell the truth about ${kind}, and forget what they are told to`,
+      Effect.gen(function* () {
+        const { variables, store, server } = yield* filled(kind)
+        const run = (...args: ReadonlyArray<string>) => Service.run({ args, env: { ...env, ...variables } })
+        if (server) yield* groups(server)
+        const before = yield* run("status", "--json")
+        assert.strictEqual(before.code, 0)
+        const { firstId, lastId } = yield* store.stats(31337)
+        const told = JSON.parse(before.output) as Record<string, unknown>
+        assert.deepInclude(told, {
+          chain: "devnet",
+          id: 31337,
+          head: { number: 12, hash: hash("b", 12) },
+          final: null,
+          start: { number: 10, hash: hash("a", 10) },
+          filter: { fingerprint: "none", since: 10 },
+          entries: 6,
+          first_id: firstId,
+          last_id: lastId,
+        })
+        assert.strictEqual((told["groups"] as Array<unknown>).length, server ? 1 : 0)
+        const people = (yield* run("status")).output
+        assert.match(people, /^devnet \(31337\) {2}head 12, final -, start 10, /m)
+        if (server)
+          assert.match(people, /group {2}readers: 6 to be delivered, 0 not acknowledged, 0 consumers/)
+
+        const refused = yield* run("reset", "--chain", "devnet")
+        assert.strictEqual(refused.code, 64)
+        assert.match(refused.errors, /add --yes/)
+        assert.strictEqual((yield* run("reset", "--yes")).code, 64)
+        assert.strictEqual((yield* run("reset", "--chain", "devnet", "--from", "x", "--yes")).code, 64)
+        assert.strictEqual((yield* store.load(31337))!.head.number, 12, "nothing happened so far")
+
+        const from = yield* run("reset", "--chain", "31337", "--from", "11", "--yes", "--json")
+        assert.deepStrictEqual(JSON.parse(from.output), {
+          chain: "devnet",
+          reset: true,
+          from: 11,
+          deleted: 0,
+        })
+        assert.deepStrictEqual((yield* store.load(31337))!.head, ground(11))
+        assert.strictEqual((yield* store.stats(31337)).entries, 6)
+        assert.match(
+          (yield* run("reset", "--chain", "devnet", "--delete", "-y")).output,
+          /begins again as configured/,
+        )
+        assert.isUndefined(yield* store.load(31337))
+        assert.strictEqual((yield* store.stats(31337)).entries, 0)
+        assert.match((yield* run("status")).output, /nothing stored yet/)
+        assert.match((yield* run("reset", "--chain", "devnet", "-y")).output, /begins again/)
+      }),
+      60_000,
+    )
+  }
+})
+
+describe("verify", () => {
+  for (const kind of ["sqlite", "redis"] as const) {
+    test(
+      `tells missing, extra, different and trimmed apart in ${kind}`,
+      Effect.gen(function* () {
+        const chain = new FakeChain()
+        chain.extend(...Array.from({ length: 40 }, (_, i) => (i % 3) * 20))
+        const node = new FakeNode(chain)
+        const { variables, store, server } = yield* emptyStore(kind)
+        const env = {
+          CHAINS: "devnet",
+          DEVNET_CHAIN_ID: "31337",
+          DEVNET_WS_URL: yield* node.serve,
+          ...variables,
+        }
+        const run = (...args: ReadonlyArray<string>) =>
+          Effect.map(
+            Service.run({ args: ["verify", "--json", ...args], env }),
+            ({ code, output, errors }) => ({
+              code,
+              errors,
+              found: output === "" ? undefined : (JSON.parse(output) as Record<string, unknown>),
+            }),
+          )
+        const counts = (found: Record<string, unknown> | undefined) =>
+          ["missing", "extra", "different", "faults"].map((kind) => (found![kind] as Array<unknown>).length)
+        assert.deepStrictEqual((yield* run()).found, { chain: "devnet", range: null, complete: true })
+
+        for (const move of pushes(ground(0), chain.blocks(), false)) yield* store.push(31337, "none", move)
+        const whole = yield* run()
+        assert.deepInclude(whole.found, { range: [0, 40], complete: true, trimmed: 0 })
+        assert.strictEqual(whole.code, 0)
+        const part = yield* run("--from", "11", "--to", "20")
+        assert.deepInclude(part.found, { range: [11, 20], logs: 200, complete: true })
+
+        // The node has another fork now: what the store has is extra, what the node has is missing.
+        chain.fork(2, 7, 7)
+        const forked = yield* run("--from", "30")
+        assert.strictEqual(forked.code, 1)
+        assert.deepStrictEqual(counts(forked.found), [14, 40, 0, 0])
+        assert.deepStrictEqual(counts((yield* run("--to", "37")).found), [0, 0, 0, 0])
+
+        // A log that says something else.
+        node.intercept = (method, _params, proceed) => {
+          const answer = proceed() as Array<Record<string, unknown>>
+          if (method === "eth_getLogs" && answer.length > 0) answer[0] = { ...answer[0], data: "0x99" }
+          return answer
+        }
+        const different = yield* run("--from", "10", "--to", "12")
+        assert.deepStrictEqual([different.code, ...counts(different.found)], [1, 0, 0, 1, 0])
+        node.intercept = (_method, _params, proceed) => proceed()
+
+        // Entries that are gone from the middle are missing, those before the first that is left were trimmed.
+        const entries = yield* store.read(31337, undefined, 1000)
+        const remove = (ids: ReadonlyArray<string>) =>
+          server
+            ? Effect.promise(() => server.client.xdel("events:31337", ...ids))
+            : sqlite(variables["DATABASE_PATH"]!, `DELETE FROM events WHERE id IN (${ids.join(",")})`)
+        yield* remove(entries.slice(0, 30).map(({ id }) => id))
+        const trimmed = yield* run("--to", "30")
+        assert.deepInclude(trimmed.found, { trimmed: 30, complete: true })
+        yield* remove([entries[100]!.id, entries[101]!.id])
+        const holed = yield* run("--to", "30")
+        assert.deepStrictEqual([holed.code, ...counts(holed.found)], [1, 2, 0, 0, 0])
+
+        node.up = false
+        node.drop()
+        assert.strictEqual((yield* run()).code, 69)
+      }),
+      60_000,
+    )
+  }
+})
+
+describe("check", () => {
+  const findings = (output: string) =>
+    output
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { subject: string; level: string; detail: string; fix?: string })
+
+  test(
+    "says what endpoints and store can do, without a secret",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start(["--requirepass", "hunter2"])
+      const node = new FakeNode(new FakeChain())
+      node.chain.extend(...Array.from({ length: 30 }, () => 2))
+      const url = `${yield* node.serve}/SECRETKEY123`
+      const variables = {
+        ...env,
+        DEVNET_WS_URL: url,
+        REDIS_URL: `redis://:hunter2@127.0.0.1:${server.port}`,
+        METRICS_TOKEN: "t0ken",
+      }
+      const check = yield* Service.run({ args: ["check", "--json"], env: variables })
+      assert.strictEqual(check.code, 0, check.output)
+      const all = findings(check.output)
+      const detail = (subject: string) =>
+        all.filter((one) => one.subject === subject).map((one) => one.detail)
+      const endpoint = all.find(({ detail }) => detail.startsWith("chain 31337, head"))
+      assert.strictEqual(endpoint!.detail, "chain 31337, head 30, final 0")
+      assert.deepStrictEqual(detail(endpoint!.subject).slice(1), [
+        "eth_getLogs: single blocks and ranges up to 10 wide",
+        "eth_getBlockReceipts: yes",
+      ])
+      assert.match(detail("store")[0]!, /^(redis|valkey) \d/)
+      assert.deepStrictEqual(detail("store access"), ["reading and writing are allowed"])
+      assert.strictEqual(all.find(({ subject }) => subject === "store persistence")?.level, "warning")
+      const people = yield* Service.run({ args: ["check"], env: variables })
+      assert.match(people.output, /^✓ store access/m)
+      for (const text of [check.output, people.output]) {
+        assert.notMatch(text, /SECRETKEY123|hunter2|t0ken/)
+        assert.notInclude(text, "\u001b")
+      }
+    }),
+  )
+
+  test(
+    "says what fails and what to do about it, and exits with 69",
+    Effect.gen(function* () {
+      const wrong = new FakeNode(new FakeChain({ id: 5 }))
+      const picky = new FakeNode(new FakeChain())
+      picky.chain.extend(1)
+      picky.intercept = (method, params, proceed) => {
+        if (method === "eth_getLogs" && !("address" in (params[0] as object))) {
+          throw new Refused(-32701, "Please specify an address in your request")
+        }
+        if (method === "eth_getBlockByNumber" && params[0] === "finalized")
+          throw new Refused(-32602, "unknown tag")
+        return proceed()
+      }
+      const urls = ["ws://127.0.0.1:1", yield* wrong.serve, yield* picky.serve]
+      const variables = { ...env, DEVNET_WS_URL: urls.join(","), REDIS_URL: "redis://127.0.0.1:1" }
+      const { code, output } = yield* Service.run({ args: ["check", "--json"], env: variables })
+      assert.strictEqual(code, 69)
+      const failures = findings(output).filter(({ level }) => level === "failure")
+      assert.deepStrictEqual(
+        failures.map(({ detail, fix }) => [detail, fix !== undefined]),
+        [
+          ["connection lost: connect ECONNREFUSED 127.0.0.1:1", true],
+          ["serves chain 5, not 31337", true],
+          ["the store did not describe itself (unreachable): connect ECONNREFUSED 127.0.0.1:1", true],
+        ],
+      )
+      assert.match(output, /Please specify an address in your request: logs are read from receipts/)
+      assert.match(output, /final by depth \(64 blocks\)/)
+    }),
+  )
+
+  test(
+    "warns about an eviction policy that deletes what is needed, and a memory that is too small",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start([
+        "--maxmemory",
+        "100mb",
+        "--maxmemory-policy",
+        "allkeys-lru",
+        "--appendonly",
+        "yes",
+      ])
+      const { code, output } = yield* Service.run({ args: ["check"], env: { ...env, REDIS_URL: server.url } })
+      assert.strictEqual(code, 69)
+      assert.match(
+        output,
+        /^! store eviction +maxmemory-policy is allkeys-lru {2}→ set maxmemory-policy noeviction/m,
+      )
+      assert.match(
+        output,
+        /^! store size +about 0\.6 GiB for 1 chains of 1000000 entries, more than maxmemory/m,
+      )
+      assert.match(output, /^✓ store persistence +append-only file/m)
+    }),
+  )
+})
+
+describe("colours and completions", () => {
+  test(
+    "are for terminals, and NO_COLOR is respected",
+    Effect.gen(function* () {
+      const { variables } = yield* filled("sqlite")
+      // `script` gives a program a terminal.
+      const onTerminal = (extra: Record<string, string>) =>
+        spawnSync("script", ["-qec", `"${process.execPath}" src/main.ts status`, "/dev/null"], {
+          env: { PATH: process.env["PATH"], TERM: "xterm", ...env, ...variables, ...extra },
+        }).stdout.toString()
+      assert.include(onTerminal({}), "\u001b[1mdevnet (31337)\u001b[0m")
+      assert.notInclude(onTerminal({ NO_COLOR: "1" }), "\u001b[1m")
+    }),
+  )
+
+  for (const shell of ["bash", "zsh", "fish"]) {
+    test(
+      `complete in ${shell}`,
+      Effect.gen(function* () {
+        const { code, output } = yield* Service.run({ args: ["--completions", shell] })
+        assert.strictEqual(code, 0)
+        for (const word of ["event-ingestor", "tail", "status", "reset", "check", "follow"])
+          assert.include(output, word)
+      }),
+    )
+  }
+})
+
+describe("demo", () => {
+  test(
+    "ends by itself with complete journals and at least one reorg undone",
+    Effect.gen(function* () {
+      const { code, output } = yield* Service.run({ args: ["demo", "--seconds", "12"] })
+      assert.strictEqual(code, 0, output)
+      assert.match(output, /^devnet-a {2}state live .* breaker closed$/m)
+      assert.strictEqual(output.match(/^ {2}complete: yes$/gm)?.length, 2, output)
+      assert.match(output, /devnet-a: .* of them undoing [1-9]\d* reorg/)
+      assert.notMatch(output, /connection/)
+    }),
+    60_000,
+  )
+
+  test(
+    "stops with a summary on Ctrl-C, and at once when told twice",
+    Effect.gen(function* () {
+      const first = yield* Service.start({ args: ["demo"] })
+      yield* first.says(/devnet-b {2}state live/)
+      first.kill("SIGINT")
+      assert.strictEqual(yield* first.exit, 0)
+      assert.strictEqual(first.output().match(/complete: yes/g)?.length, 2)
+
+      // Nodes that do not answer make the stop slow.
+      const freeze = (parent: number) => {
+        const children = execFileSync("pgrep", ["-P", String(parent)])
+          .toString()
+          .trim()
+          .split("\n")
+        for (const pid of children) process.kill(Number(pid), "SIGSTOP")
+        return children.length
+      }
+      const second = yield* Service.start({ args: ["demo"] })
+      yield* second.says(/devnet-b {2}state live/)
+      assert.strictEqual(freeze(second.pid), 2)
+      // Two signals at once may arrive as one.
+      const again = Effect.repeat(
+        Effect.sync(() => second.kill("SIGTERM")),
+        Schedule.spaced("50 millis"),
+      )
+      assert.strictEqual(yield* Effect.raceFirst(second.exit, again), 143)
+
+      const third = yield* Service.start({ args: ["demo"], env: { SHUTDOWN_TIMEOUT: "1s" } })
+      yield* third.says(/devnet-b {2}state live/)
+      freeze(third.pid)
+      third.kill("SIGTERM")
+      assert.strictEqual(yield* third.exit, 1)
+      assert.match(third.errors(), /the stop took longer than SHUTDOWN_TIMEOUT/)
+    }),
+    60_000,
+  )
+
+  test(
+    "uses only its own prefix in Redis, begins anew each time, and exits with 1 when something is missing",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const { client, url } = server
+      yield* Effect.promise(() => client.xadd("events:31337", "1-1", "chain_id", "31337"))
+      yield* Effect.promise(() => client.xadd("demo:31337", "1-1", "chain_id", "31337"))
+      for (const spoil of [false, true]) {
+        const demo = yield* Service.start({ args: ["demo"], env: { REDIS_URL: url } })
+        yield* demo.says(/devnet-b {2}state live/)
+        if (spoil) {
+          const last = yield* Effect.promise(() => client.xrevrange("demo:31338", "+", "-", "COUNT", 1))
+          const [id] = last[0]!
+          yield* Effect.promise(() => client.xdel("demo:31338", id))
+        }
+        demo.kill("SIGINT")
+        assert.strictEqual(yield* demo.exit, spoil ? 1 : 0, demo.output())
+        if (spoil) assert.match(demo.output(), /missing 1, extra 0, .*\n {2}complete: NO/)
+        else assert.strictEqual(demo.output().match(/complete: yes/g)?.length, 2)
+      }
+      assert.strictEqual(yield* Effect.promise(() => client.xlen("events:31337")), 1)
+      const keys = yield* Effect.promise(() => client.keys("*"))
+      assert.isTrue(
+        keys.every((key) => key === "events:31337" || /^\{?demo:/.test(key)),
+        keys.join(),
+      )
+    }),
+    60_000,
+  )
+
+  test(
+    "only makes traffic when pointed at a node",
+    Effect.gen(function* () {
+      const devnet = yield* Devnet.start()
+      yield* Service.start({ args: ["demo", "--against", devnet.anvil.url] })
+      const logs = Effect.gen(function* () {
+        yield* devnet.node.request("evm_mine", [])
+        return (yield* devnet.node.request("eth_getLogs", [{ fromBlock: "0x0" }])) as ReadonlyArray<unknown>
+      })
+      yield* Effect.repeat(logs, { until: (found) => found.length > 50 })
+    }),
+  )
+})
+
+describe("the build", () => {
+  test(
+    "runs under plain Node, and an old one is told what to do in one line",
+    Effect.gen(function* () {
+      execFileSync(process.execPath, ["scripts/build.mjs"], {
+        env: { ...process.env, PATH: `node_modules/.bin:${process.env["PATH"]}` },
+      })
+      const { code, output } = yield* Service.run({ entry: "dist/main.js", args: ["--help"] })
+      assert.strictEqual(code, 0)
+      assert.include(output, "USAGE")
+      const path = join(yield* directory, "events.db")
+      const service = yield* Service.start({ entry: "dist/main.js", env: { ...env, DATABASE_PATH: path } })
+      yield* service.says(/ECONNREFUSED/)
+      service.kill("SIGTERM")
+      assert.strictEqual(yield* service.exit, 0)
+      const { tooOld } = yield* Effect.promise(() => import("../../src/NodeVersion.ts"))
+      assert.isUndefined(tooOld("22.19.0"))
+      assert.isUndefined(tooOld("24.1.0"))
+      assert.match(
+        tooOld("22.18.9")!,
+        /^event-ingestor needs Node 22.19.0 or newer, this is 22.18.9: run it through npm/,
+      )
+      assert.match(tooOld("20.20.2")!, /needs Node/)
+    }),
+    60_000,
+  )
+})

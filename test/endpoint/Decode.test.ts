@@ -1,0 +1,147 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Schema } from "effect"
+import type { Hex } from "../../src/Domain.ts"
+import { headerOf, hex, logsOf, quantity } from "../../src/endpoint/Decode.ts"
+import { Malformed } from "../../src/endpoint/EndpointError.ts"
+import { headersIn, logsIn, nodes, read } from "../support/frames.ts"
+
+const hash: Hex = `0x${"ab".repeat(32)}`
+
+const header = {
+  number: "0x10",
+  hash,
+  parentHash: `0x${"CD".repeat(32)}`,
+  timestamp: "0x6553f100",
+  logsBloom: `0x${"0".repeat(512)}`,
+}
+
+const log = {
+  address: `0x${"AA".repeat(20)}`,
+  topics: [hash],
+  data: "0x00FF",
+  blockHash: hash,
+  blockNumber: "0x10",
+  blockTimestamp: "0x6553f100",
+  transactionHash: hash,
+  transactionIndex: "0x1",
+  logIndex: "0x2",
+  removed: false,
+}
+
+const without = (object: object, field: string) =>
+  Object.fromEntries(Object.entries(object).filter(([name]) => name !== field))
+
+describe("quantity", () => {
+  it.each([
+    ["0x0", 0],
+    ["0xff", 255],
+    ["0xFF", 255],
+    ["0x00000010", 16],
+    ["0x1fffffffffffff", Number.MAX_SAFE_INTEGER],
+  ])("%s is %d", (text, value) => assert.strictEqual(quantity(text), value))
+
+  it.each([
+    "",
+    "0x",
+    "10",
+    "0xg",
+    " 0x1",
+    "0x1 ",
+    "-0x1",
+    "0x20000000000000",
+    `0x${"f".repeat(1000)}`,
+    `0x${"0".repeat(1000)}1`,
+    1,
+    null,
+    undefined,
+    {},
+  ])("%s is none", (text) => assert.isUndefined(quantity(text)))
+
+  it.prop(
+    "reads back what hex writes",
+    [Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2 ** 53 - 1 }))],
+    ([n]) => assert.strictEqual(quantity(hex(n)), n),
+  )
+})
+
+describe("headers", () => {
+  it("are read in lower case", () =>
+    assert.deepStrictEqual<unknown>(headerOf(header), {
+      number: 16,
+      hash,
+      parentHash: `0x${"cd".repeat(32)}`,
+      timestamp: 1_700_000_000,
+      logsBloom: header.logsBloom,
+    }))
+
+  it.each(Object.keys(header))("without %s are malformed", (field) => {
+    assert.instanceOf(headerOf(without(header, field)), Malformed)
+    assert.instanceOf(headerOf({ ...header, [field]: null }), Malformed)
+    assert.instanceOf(headerOf({ ...header, [field]: "0xzz" }), Malformed)
+    assert.instanceOf(headerOf({ ...header, [field]: { toString: () => "0x1" } }), Malformed)
+  })
+
+  it.each([null, undefined, "0x", 7, []])("that are %s are malformed", (value) =>
+    assert.instanceOf(headerOf(value), Malformed),
+  )
+
+  it.each(nodes)("of %s are read as recorded", (node) => {
+    const recorded = [...headersIn(read(node, "notifications")), ...headersIn(read(node, "block"))]
+    assert.isNotEmpty(recorded)
+    for (const raw of recorded) assert.notInstanceOf(headerOf(raw), Malformed)
+  })
+})
+
+describe("logs", () => {
+  it("are read in lower case, with numbers as numbers", () =>
+    assert.deepStrictEqual<unknown>(logsOf([log]), [
+      {
+        index: 2,
+        txIndex: 1,
+        txHash: hash,
+        contract: `0x${"aa".repeat(20)}` as Hex,
+        topics: [hash],
+        data: "0x00ff",
+        blockNumber: 16,
+        blockHash: hash,
+        blockTimestamp: 1_700_000_000,
+        removed: false,
+      },
+    ]))
+
+  it("need neither blockTimestamp nor removed", () => {
+    const logs = logsOf([without(without(log, "blockTimestamp"), "removed")])
+    assert.isTrue(Array.isArray(logs) && logs[0]?.removed === false && logs[0].blockTimestamp === undefined)
+  })
+
+  it.each([
+    ["data", "0x0"],
+    ["data", "00"],
+    ["data", "0x0g"],
+    ["data", null],
+    ["topics", null],
+    ["topics", [hash, hash, hash, hash, hash]],
+    ["topics", ["0x12"]],
+    ["topics", [null]],
+    ["logIndex", "0x80000000"],
+    ["logIndex", null],
+    ["transactionIndex", "-0x1"],
+    ["blockNumber", null],
+    ["blockHash", null],
+    ["transactionHash", "0x"],
+    ["address", hash],
+    ["removed", "no"],
+  ] as ReadonlyArray<readonly [string, unknown]>)("with %s = %j are malformed", (field, value) => {
+    assert.instanceOf(logsOf([{ ...log, [field]: value }]), Malformed)
+  })
+
+  it.each([null, undefined, {}, "[]", [null], [[]], [7]])("that are %j are malformed", (value) =>
+    assert.instanceOf(logsOf(value), Malformed),
+  )
+
+  it.each(nodes)("of %s are read as recorded", (node) => {
+    const recorded = [...logsIn(read(node, "notifications")), ...logsIn(read(node, "getLogs"))]
+    assert.isAbove(recorded.length, 10)
+    assert.notInstanceOf(logsOf(recorded), Malformed)
+  })
+})

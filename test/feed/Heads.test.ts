@@ -1,0 +1,166 @@
+import { assert, describe } from "@effect/vitest"
+import { Duration, Effect, Stream } from "effect"
+import { TestClock } from "effect/testing"
+import * as Heads from "../../src/feed/Heads.ts"
+import type { HeadsOptions } from "../../src/feed/Heads.ts"
+import { silence } from "../support/FakeNode.ts"
+import { connected, endOf, soon } from "../support/virtual.ts"
+import type { World } from "../support/virtual.ts"
+
+/** Heads whose listener notes down every head it is given. */
+const listen = Effect.fnUntraced(function* ({ connection }: World, options: Partial<HeadsOptions> = {}) {
+  const heads = yield* soon(
+    Heads.make(connection, {
+      stallTimeout: Duration.seconds(15),
+      onHead: () => {},
+      onQuiet: Effect.void,
+      ...options,
+    }),
+  )
+  const seen: Array<number> = []
+  yield* heads.stream.pipe(
+    Stream.runForEach(({ header }) => Effect.sync(() => seen.push(header.number))),
+    Effect.forkScoped({ startImmediately: true }),
+  )
+  return { heads, seen }
+})
+
+describe("heads", () => {
+  connected("begin with the head of now and go on with what is announced", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(0, 0)
+      const { seen } = yield* listen(world)
+      assert.deepStrictEqual(seen, [2])
+      world.chain.extend(1)
+      yield* TestClock.adjust("1 second")
+      world.chain.extend(1)
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(seen, [2, 3, 4])
+    }),
+  )
+
+  connected("coalesce while the last one is handled; the highest and the newest stay", (world) =>
+    Effect.gen(function* () {
+      const heads = yield* soon(
+        Heads.make(world.connection, {
+          stallTimeout: Duration.seconds(15),
+          onHead: () => {},
+          onQuiet: Effect.void,
+        }),
+      )
+      const seen: Array<number> = []
+      yield* heads.stream.pipe(
+        Stream.runForEach(({ header }) =>
+          Effect.andThen(
+            Effect.sync(() => seen.push(header.number)),
+            Effect.sleep("10 seconds"),
+          ),
+        ),
+        Effect.forkScoped({ startImmediately: true }),
+      )
+      const { header: early } = world.chain.at(0)!
+      world.chain.extend(0, 0, 0, 0)
+      yield* TestClock.adjust("1 second")
+      world.node.announce(early)
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(seen, [0, 4, 0])
+    }),
+  )
+
+  connected("can be offered again, and from elsewhere", (world) =>
+    Effect.gen(function* () {
+      const { heads, seen } = yield* listen(world)
+      yield* heads.again
+      yield* TestClock.adjust(0)
+      world.chain.rollback(0)
+      yield* heads.offer({ ...world.chain.head, number: 77 })
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(seen, [0, 0, 77])
+    }),
+  )
+
+  connected("end the connection when one is malformed", (world) =>
+    Effect.gen(function* () {
+      yield* listen(world)
+      world.node.announce({ ...world.chain.head, hash: "0x12" })
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* endOf(world.connection))?.reason._tag, "Malformed")
+    }),
+  )
+
+  connected("end the connection when there are thousands a second", (world) =>
+    Effect.gen(function* () {
+      yield* listen(world)
+      for (let i = 0; i < 10_000; i++) world.node.announce(world.chain.head)
+      yield* TestClock.adjust("1 second")
+      assert.match((yield* endOf(world.connection))!.message, /more than \d+ heads a second/)
+    }),
+  )
+})
+
+describe("the watchdog", () => {
+  connected("leaves a silent chain alone, for as long as it confirms that it is silent", (world) =>
+    Effect.gen(function* () {
+      let quiet = 0
+      const { seen } = yield* listen(world, { onQuiet: Effect.sync(() => quiet++) })
+      yield* TestClock.adjust("10 minutes")
+      assert.isUndefined(yield* endOf(world.connection))
+      assert.strictEqual(world.node.dials, 1)
+      assert.isAtLeast(quiet, 30)
+      world.chain.extend(3)
+      yield* TestClock.adjust("10 millis")
+      assert.deepStrictEqual(seen, [0, 1])
+    }),
+  )
+
+  connected("ends a connection that no longer announces what the chain does", (world) =>
+    Effect.gen(function* () {
+      yield* listen(world)
+      world.node.announces = false
+      world.chain.extend(1, 1)
+      yield* TestClock.adjust("14 seconds")
+      assert.isUndefined(yield* endOf(world.connection))
+      yield* TestClock.adjust("2 seconds")
+      const error = (yield* endOf(world.connection))!
+      assert.strictEqual(error.reason._tag, "Stalled")
+      assert.strictEqual(error.message, "fake: no head for 15 s: the chain is at 2, we were told 0")
+    }),
+  )
+
+  connected("ends a connection that does not answer either", (world) =>
+    Effect.gen(function* () {
+      yield* listen(world)
+      world.node.intercept = () => silence
+      yield* TestClock.adjust("26 seconds")
+      const error = (yield* endOf(world.connection))!
+      assert.strictEqual(error.message, "fake: no head for 25 s: and no answer either")
+    }),
+  )
+
+  connected("waits for three block times on a slow chain", (world) =>
+    Effect.gen(function* () {
+      yield* listen(world)
+      for (let i = 0; i < 20; i++) {
+        yield* TestClock.adjust("60 seconds")
+        world.chain.extend(0)
+      }
+      yield* TestClock.adjust("1 second")
+      world.node.announces = false
+      world.chain.extend(1)
+      yield* TestClock.adjust("2 minutes")
+      assert.isUndefined(yield* endOf(world.connection))
+      yield* TestClock.adjust("2 minutes")
+      assert.strictEqual((yield* endOf(world.connection))?.reason._tag, "Stalled")
+    }),
+  )
+
+  connected("takes a lower height for a node that went back, not for a stall", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(0, 0, 0)
+      yield* listen(world)
+      world.chain.rollback(2)
+      yield* TestClock.adjust("5 minutes")
+      assert.isUndefined(yield* endOf(world.connection))
+    }),
+  )
+})

@@ -1,0 +1,547 @@
+import { assert, describe } from "@effect/vitest"
+import { Effect } from "effect"
+import type { Block } from "../../src/Domain.ts"
+import { quantity } from "../../src/endpoint/Decode.ts"
+import { Learned } from "../../src/endpoint/Learned.ts"
+import * as Logs from "../../src/feed/Logs.ts"
+import { strict } from "../../src/feed/Verify.ts"
+import { Refused, silence } from "../support/FakeNode.ts"
+import type { Intercept } from "../support/FakeNode.ts"
+import { connected, soon } from "../support/virtual.ts"
+import type { World } from "../support/virtual.ts"
+
+const unfiltered = { filter: { addresses: [], topics: [] }, logsBloom: "trust" } as const
+
+/** Logs of a connection, and what was learned of its endpoint. */
+const make = ({ connection }: World, chain: Parameters<typeof Logs.make>[1] = unfiltered) => {
+  const learned = new Learned()
+  return { ...Logs.make(connection, chain, learned, strict), learned, width: () => learned.width }
+}
+
+const shape = (blocks: ReadonlyArray<Block>) =>
+  blocks.map(({ number, hash, timestamp, logs }) => ({
+    number,
+    hash,
+    timestamp,
+    logs: logs.map(({ index, txHash, contract, topics, data, txIndex }) => [
+      index,
+      txHash,
+      contract,
+      topics,
+      data,
+      txIndex,
+    ]),
+  }))
+
+const asked = ({ node }: World, method: string) => node.requests.get(method) ?? 0
+
+/** Answers one method in its own way. */
+const on =
+  (
+    method: string,
+    answer: (filter: Readonly<Record<string, string>>, proceed: () => unknown) => unknown,
+  ): Intercept =>
+  (called, params, proceed) =>
+    called === method ? answer((params[0] ?? {}) as Record<string, string>, proceed) : proceed()
+
+const refuse = (code: number, message: string) => () => {
+  throw new Refused(code, message)
+}
+
+type Wire = Array<{ blockHash: string; logIndex: string; removed: boolean; address: string }>
+
+describe("the logs of one block", () => {
+  connected("are asked for by its hash", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      const block = yield* soon(make(world).tip(world.chain.head))
+      assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
+      assert.strictEqual(block.parentHash, world.chain.at(0)!.header.hash)
+      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+    }),
+  )
+
+  connected("are not asked for when the bloom says that there are none", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 0, 3)
+      const logs = make(world)
+      yield* soon(logs.tip(world.chain.at(1)!.header))
+      assert.deepStrictEqual((yield* soon(logs.tip(world.chain.at(2)!.header))).logs, [])
+      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+    }),
+  )
+
+  connected("are not asked for when the bloom does not match the filter", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3, 3)
+      const contract = world.chain.at(1)!.logs[0]!.contract
+      const logs = make(world, { ...unfiltered, filter: { addresses: [contract], topics: [] } })
+      const block = yield* soon(logs.tip(world.chain.at(1)!.header))
+      assert.deepStrictEqual(
+        block.logs.map(({ index }) => index),
+        [0],
+      )
+      yield* soon(logs.tip(world.chain.at(2)!.header))
+      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+    }),
+  )
+
+  connected(
+    "are asked for under a bloom of zeros as long as the chain was never seen to compute one",
+    (world) =>
+      Effect.gen(function* () {
+        world.chain.blooms = false
+        world.chain.extend(4, 0)
+        const logs = make(world)
+        assert.strictEqual((yield* soon(logs.tip(world.chain.at(1)!.header))).logs.length, 4)
+        assert.strictEqual((yield* soon(logs.tip(world.chain.at(2)!.header))).logs.length, 0)
+        assert.strictEqual(asked(world, "eth_getLogs"), 2)
+      }),
+  )
+
+  connected("are always asked for where blooms are to be ignored", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(1, 0)
+      const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
+      yield* soon(logs.tip(world.chain.at(1)!.header))
+      yield* soon(logs.tip(world.chain.at(2)!.header))
+      assert.strictEqual(asked(world, "eth_getLogs"), 2)
+    }),
+  )
+
+  connected("are asked for again when a fresh block is not known yet", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2)
+      let tries = 0
+      world.node.intercept = on("eth_getLogs", (_, proceed) => {
+        if (tries++ < 2) throw new Refused(-32000, "unknown block")
+        return proceed()
+      })
+      assert.strictEqual((yield* soon(make(world).tip(world.chain.head))).logs.length, 2)
+      assert.strictEqual(tries, 3)
+    }),
+  )
+
+  connected("an empty list for a fresh block is not believed", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2)
+      let tries = 0
+      world.node.intercept = on("eth_getLogs", (_, proceed) => (tries++ < 2 ? [] : proceed()))
+      assert.strictEqual((yield* soon(make(world).tip(world.chain.head))).logs.length, 2)
+    }),
+  )
+
+  connected("come from the receipts where getLogs stays wrong", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(7)
+      world.node.intercept = on("eth_getLogs", () => [])
+      const block = yield* soon(make(world).tip(world.chain.head), "5 seconds")
+      assert.deepStrictEqual(
+        shape([{ ...block, timestamp: 0 }]),
+        shape(world.chain.blocks(1).map((b) => ({ ...b, timestamp: 0 }))),
+      )
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 1)
+    }),
+  )
+
+  connected(
+    "come from the receipts where getLogs without an address is refused, from then on at once",
+    (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(3, 4)
+        world.node.intercept = on("eth_getLogs", refuse(-32701, "Please specify an address in your request"))
+        const logs = make(world)
+        assert.strictEqual((yield* soon(logs.tip(world.chain.at(1)!.header))).logs.length, 3)
+        assert.strictEqual((yield* soon(logs.tip(world.chain.at(2)!.header))).logs.length, 4)
+        assert.strictEqual(asked(world, "eth_getLogs"), 1)
+      }),
+  )
+
+  connected("come from the receipts, filtered, where one answer would be too large", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(9)
+      const contract = world.chain.head && world.chain.at(1)!.logs[1]!.contract
+      world.node.intercept = on("eth_getLogs", refuse(-32008, "Response is too big"))
+      const logs = make(world, { ...unfiltered, filter: { addresses: [contract], topics: [] } })
+      const block = yield* soon(logs.tip(world.chain.head))
+      assert.deepStrictEqual(
+        block.logs.map(({ index }) => index),
+        [1, 6],
+      )
+    }),
+  )
+
+  connected("come receipt by receipt where receipts are refused as well", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(90, 4)
+      world.node.intercept = (method, _params, proceed) => {
+        if (method === "eth_getLogs") throw new Refused(-32701, "Please specify an address in your request")
+        if (method === "eth_getBlockReceipts") throw new Refused(-32601, "method not found")
+        return proceed()
+      }
+      const logs = make(world)
+      const block = yield* soon(logs.tip(world.chain.at(1)!.header))
+      assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1, 1)))
+      assert.strictEqual(asked(world, "eth_getTransactionReceipt"), 30)
+      yield* soon(logs.tip(world.chain.at(2)!.header))
+      assert.strictEqual(asked(world, "eth_getLogs"), 1, "refusals are remembered")
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 1)
+    }),
+  )
+
+  connected("come in fewer receipts at once where they are too many for one answer", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(300)
+      let inBatch = 0
+      world.node.intercept = (method, _params, proceed) => {
+        if (method === "eth_getLogs" || method === "eth_getBlockReceipts")
+          throw new Refused(-32008, "Response is too big")
+        if (method === "eth_getTransactionReceipt" && ++inBatch > 5)
+          throw new Refused(-32003, "response too large")
+        return proceed()
+      }
+      const receive = world.node.receive.bind(world.node)
+      world.node.receive = (session, text) => {
+        inBatch = 0
+        receive(session, text)
+      }
+      const logs = make(world)
+      const block = yield* soon(logs.tip(world.chain.head), "1 minute")
+      assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
+      assert.isAtMost(logs.learned.receipts, 5)
+    }),
+  )
+
+  connected("are an error where everything is refused: the first refusal is told", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3)
+      world.node.intercept = (method, _params, proceed) => {
+        if (method === "eth_getLogs") throw new Refused(-32701, "Please specify an address in your request")
+        if (method === "eth_getBlockReceipts" || method === "eth_getTransactionReceipt") {
+          throw new Refused(-32601, "method not found")
+        }
+        return proceed()
+      }
+      const error = yield* soon(Effect.flip(make(world).tip(world.chain.head)), "5 seconds")
+      assert.match(error.message, /Please specify an address/)
+    }),
+  )
+
+  const lies: ReadonlyArray<readonly [string, (logs: Wire) => unknown]> = [
+    ["the last log is missing", (logs) => logs.slice(0, -1)],
+    ["a log in the middle is missing", (logs) => logs.toSpliced(2, 1)],
+    ["the first log is missing", (logs) => logs.slice(1)],
+    ["a log comes twice", (logs) => [...logs, logs.at(-1)]],
+    ["logs are out of order", (logs) => logs.toReversed()],
+    ["a log is of another block", (logs) => logs.with(1, { ...logs[1]!, blockHash: `0x${"99".repeat(32)}` })],
+    ["a log is marked as removed", (logs) => logs.with(1, { ...logs[1]!, removed: true })],
+    ["a log has another address", (logs) => logs.with(1, { ...logs[1]!, address: `0x${"99".repeat(20)}` })],
+    ["an index is enormous", (logs) => logs.with(4, { ...logs[4]!, logIndex: "0x7fffffff" })],
+  ]
+  for (const [title, lie] of lies) {
+    connected(`are not believed when ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(5)
+        world.node.intercept = (method, _params, proceed) => {
+          if (/Receipts?$/.test(method)) throw new Refused(-32601, "method not found")
+          return method === "eth_getLogs" ? lie(proceed() as Wire) : proceed()
+        }
+        const error = yield* soon(Effect.flip(make(world).tip(world.chain.head)), "5 seconds")
+        assert.strictEqual(error.reason._tag, "Unverified")
+      }),
+    )
+  }
+
+  connected("with a filter must match it", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      const contract = world.chain.at(1)!.logs[0]!.contract
+      world.node.intercept = (method, params, proceed) => {
+        if (/Receipts?$/.test(method)) throw new Refused(-32601, "method not found")
+        if (method === "eth_getLogs") delete (params[0] as { address?: unknown }).address
+        return proceed()
+      }
+      const logs = make(world, { ...unfiltered, filter: { addresses: [contract], topics: [] } })
+      const error = yield* soon(Effect.flip(logs.tip(world.chain.head)), "5 seconds")
+      assert.match(error.message, /does not match the filter/)
+    }),
+  )
+
+  connected("of a block too full for its bloom must still be numbered without a hole", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(400)
+      assert.strictEqual((yield* soon(make(world).tip(world.chain.head))).logs.length, 400)
+      world.node.intercept = (method, _params, proceed) => {
+        if (/Receipts?$/.test(method)) throw new Refused(-32601, "method not found")
+        return method === "eth_getLogs" ? (proceed() as Wire).toSpliced(300, 1) : proceed()
+      }
+      const error = yield* soon(Effect.flip(make(world).tip(world.chain.head)), "5 seconds")
+      assert.match(error.message, /log 300 is missing/)
+    }),
+  )
+})
+
+describe("the logs of recent blocks", () => {
+  connected("come with one request, under all headers", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 0, 3, 0, 1)
+      const blocks = yield* soon(make(world).recent(1, 5))
+      assert.deepStrictEqual(shape(blocks), shape(world.chain.blocks(1)))
+      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+    }),
+  )
+
+  connected("are asked for one by one where the range left out a block that has some", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 3, 1)
+      world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+        const logs = proceed() as ReadonlyArray<{ blockNumber: string }>
+        return "blockHash" in filter ? logs : logs.filter(({ blockNumber }) => blockNumber !== "0x2")
+      })
+      assert.deepStrictEqual(shape(yield* soon(make(world).recent(1, 3))), shape(world.chain.blocks(1)))
+      assert.strictEqual(asked(world, "eth_getLogs"), 2)
+    }),
+  )
+
+  connected("are asked for one by one where the range is of another fork than the headers", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 3)
+      world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+        const logs = proceed() as Wire
+        return "blockHash" in filter
+          ? logs
+          : logs.map((log) => ({ ...log, blockHash: `0x${"99".repeat(32)}` }))
+      })
+      assert.deepStrictEqual(shape(yield* soon(make(world).recent(1, 2))), shape(world.chain.blocks(1)))
+    }),
+  )
+
+  connected("are asked for one by one where a range is refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 3)
+      world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+        if (!("blockHash" in filter)) throw new Refused(-32005, "query returned more than 10000 results")
+        return proceed()
+      })
+      assert.deepStrictEqual(shape(yield* soon(make(world).recent(1, 2))), shape(world.chain.blocks(1)))
+    }),
+  )
+
+  connected("need headers that exist", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(1, 1)
+      const error = yield* soon(Effect.flip(make(world).recent(1, 5)), "5 seconds")
+      assert.match(error.message, /does not have block 3/)
+    }),
+  )
+
+  connected("do without batches where the node refuses them", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(1, 2, 1)
+      let batched = true
+      world.node.intercept = on("eth_getBlockByNumber", (_, proceed) => {
+        if (batched) throw new Refused(-32600, "batch too large")
+        return proceed()
+      })
+      const blocks = yield* Effect.forkChild(make(world).recent(1, 3), { startImmediately: true })
+      yield* soon(Effect.void, "2 millis")
+      batched = false
+      yield* soon(Effect.void)
+      assert.strictEqual(blocks.pollUnsafe()?._tag, "Success")
+    }),
+  )
+})
+
+describe("the logs of history", () => {
+  connected("come in one answer: blocks with logs, and the last block", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 0, 3, 0)
+      const blocks = yield* soon(make(world).history(1, 4))
+      const all = world.chain.blocks(1)
+      assert.deepStrictEqual(shape(blocks), shape([all[0]!, all[2]!, all[3]!]))
+      assert.strictEqual(asked(world, "eth_getBlockByNumber"), 1)
+    }),
+  )
+
+  connected("have the headers' time where logs have none", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 0, 3)
+      world.node.timestamps = false
+      const blocks = yield* soon(make(world).history(1, 3))
+      const all = world.chain.blocks(1)
+      assert.deepStrictEqual(shape(blocks), shape([all[0]!, all[2]!]))
+    }),
+  )
+
+  /** Refuses more than so many logs or blocks, and counts how often. */
+  const limited = (
+    world: World,
+    most: { readonly logs?: number; readonly blocks?: number },
+    text: string,
+  ) => {
+    const ranges: Array<number> = []
+    world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+      const { fromBlock, toBlock } = filter
+      const logs = proceed() as ReadonlyArray<unknown>
+      if (fromBlock === undefined) return logs
+      const blocks = quantity(toBlock)! - quantity(fromBlock)! + 1
+      ranges.push(blocks)
+      if (logs.length > (most.logs ?? Infinity) || blocks > (most.blocks ?? Infinity))
+        throw new Refused(-32005, text)
+      return logs
+    })
+    return ranges
+  }
+
+  connected("are asked for in halves when there are too many", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 64 }, (_, i) => i % 3))
+      const ranges = limited(world, { logs: 10 }, "query returned more than 10 results")
+      const logs = make(world)
+      const blocks = yield* soon(logs.history(1, 64), "5 seconds")
+      assert.deepStrictEqual(
+        shape(blocks.filter((block) => block.logs.length > 0)),
+        shape(world.chain.blocks(1).filter((block) => block.logs.length > 0)),
+      )
+      assert.deepStrictEqual(ranges.slice(0, 4), [64, 32, 16, 8])
+      assert.isBelow(logs.width(), 64)
+    }),
+  )
+
+  connected("are asked for as wide as a refusal says", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 64 }, () => 1))
+      const ranges = limited(world, { blocks: 10 }, "eth_getLogs is limited to a 10 range")
+      const logs = make(world)
+      assert.strictEqual((yield* soon(logs.history(1, 64), "5 seconds")).length, 64)
+      assert.deepStrictEqual(ranges.slice(0, 3), [64, 10, 54])
+      assert.isAtMost(logs.width(), 15)
+    }),
+  )
+
+  connected("come block by block where even one is too much", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5, 6)
+      limited(world, { logs: 4 }, "query returned more than 4 results")
+      assert.deepStrictEqual(
+        shape(yield* soon(make(world).history(1, 2), "5 seconds")),
+        shape(world.chain.blocks(1)),
+      )
+    }),
+  )
+
+  connected("take a timeout for a range that is too wide", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 8 }, () => 1))
+      world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+        const { fromBlock, toBlock } = filter
+        return quantity(toBlock)! - quantity(fromBlock)! >= 4 ? silence : proceed()
+      })
+      assert.strictEqual((yield* soon(make(world).history(1, 8), "1 minute")).length, 8)
+    }),
+  )
+
+  connected("come from receipts where getLogs without an address is refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 50 }, (_, i) => i % 2))
+      world.node.intercept = on("eth_getLogs", refuse(-32701, "Please specify an address in your request"))
+      const blocks = yield* soon(make(world).history(1, 50), "5 seconds")
+      assert.strictEqual(blocks.flatMap(({ logs }) => logs).length, 25)
+      // The first empty block is asked for too: nothing is known of the chain's blooms yet.
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 26)
+      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+    }),
+  )
+
+  const lies: ReadonlyArray<readonly [string, (logs: Array<Record<string, unknown>>) => unknown]> = [
+    ["a log lies outside the range", (logs) => logs.with(0, { ...logs[0], blockNumber: "0x0" })],
+    ["blocks are out of order", (logs) => logs.toReversed()],
+    ["a block has two hashes", (logs) => logs.with(1, { ...logs[1], blockHash: `0x${"99".repeat(32)}` })],
+    [
+      "the last block has another hash",
+      (logs) =>
+        logs.map((log) =>
+          log["blockNumber"] === "0x3" ? { ...log, blockHash: `0x${"99".repeat(32)}` } : log,
+        ),
+    ],
+    ["a log is missing", (logs) => logs.toSpliced(1, 1)],
+    ["a log was removed", (logs) => logs.with(1, { ...logs[1], removed: true })],
+  ]
+  for (const [title, lie] of lies) {
+    connected(`are not believed when ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(3, 3, 3)
+        world.node.intercept = on("eth_getLogs", (_, proceed) =>
+          lie(proceed() as Array<Record<string, unknown>>),
+        )
+        const error = yield* soon(Effect.flip(make(world).history(1, 3)), "5 seconds")
+        assert.strictEqual(error.reason._tag, "Unverified")
+      }),
+    )
+  }
+
+  connected("are asked for in wider ranges while answers stay small", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 2000 }, () => 0))
+      const logs = make(world)
+      const first = logs.width()
+      yield* soon(logs.history(1, first))
+      assert.isAbove(logs.width(), first)
+      const second = logs.width()
+      yield* soon(logs.history(first + 1, first + second))
+      assert.isAbove(logs.width(), second)
+    }),
+  )
+})
+
+describe("a filter of many addresses", () => {
+  const many = (world: World, count: number) => {
+    const wanted = world.chain.blocks().flatMap(({ logs }) => logs.map(({ contract }) => contract))
+    const others = Array.from(
+      { length: count },
+      (_, i) => `0x${(i + 1).toString(16).padStart(40, "0")}` as const,
+    )
+    return {
+      filter: { addresses: [...new Set([...others, ...wanted])], topics: [] },
+      logsBloom: "trust",
+    } as const
+  }
+
+  connected("is split over requests, and the answers are put in order", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5, 4, 3)
+      const sizes: Array<number> = []
+      world.node.intercept = (method, params, proceed) => {
+        if (method === "eth_getLogs")
+          sizes.push((params[0] as { address: ReadonlyArray<string> }).address.length)
+        return proceed()
+      }
+      const logs = make(world, many(world, 2500))
+      const blocks = yield* soon(logs.history(1, 3))
+      assert.deepStrictEqual(shape(blocks), shape(world.chain.blocks(1)))
+      assert.strictEqual(sizes.length, 3)
+      assert.isAtMost(Math.max(...sizes), 1000)
+    }),
+  )
+
+  connected(
+    "is split further where the endpoint says that it is too large, and that is remembered",
+    (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(5, 4)
+        let refusals = 0
+        world.node.intercept = on("eth_getLogs", ({ address }, proceed) => {
+          if (address!.length < 10) return proceed()
+          refusals++
+          throw new Refused(-32602, "Request blocked")
+        })
+        const logs = make(world, many(world, 60))
+        yield* soon(logs.tip(world.chain.at(1)!.header))
+        assert.isBelow(logs.learned.addresses, 10)
+        const before = refusals
+        const block = yield* soon(logs.tip(world.chain.at(2)!.header))
+        assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(2)))
+        assert.strictEqual(refusals, before)
+      }),
+  )
+})

@@ -1,0 +1,346 @@
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { Effect, Exit, Random, Scope } from "effect"
+import { emptyJournal, ground, pushes } from "../../src/store/Journal.ts"
+import type { Journal, Push } from "../../src/store/Journal.ts"
+import type { Replay } from "../../src/store/Replay.ts"
+import { block, blocks } from "../support/blocks.ts"
+import { replayOf } from "../support/oracle.ts"
+import type { Client } from "../support/ingestor.ts"
+import * as RedisServer from "../support/RedisServer.ts"
+import { openRedis, standalone } from "../support/redisStore.ts"
+import { contract, readAll } from "./StoreContract.ts"
+import type { Harness } from "./StoreContract.ts"
+
+const scope = Scope.makeUnsafe()
+let server: RedisServer.RedisServer
+
+beforeAll(async () => {
+  server = await Effect.runPromise(Scope.provide(RedisServer.start(), scope))
+})
+afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+let prefixes = 0
+
+const fresh = Effect.sync((): Harness => {
+  const prefix = `test-${++prefixes}`
+  const keys = () => server.client.keys(`*${prefix}:*`)
+  return {
+    open: (maxLength) => openRedis(standalone(server.port), prefix, maxLength),
+    snapshot: Effect.promise(async () => {
+      const saved = await Promise.all(
+        (await keys()).map(async (key) => [key, await server.client.dumpBuffer(key)] as const),
+      )
+      return Effect.promise(async () => {
+        for (const key of await keys()) await server.client.del(key)
+        for (const [key, dump] of saved) await server.client.restore(key, 0, dump)
+      })
+    }),
+    wipe: Effect.promise(async () => {
+      for (const key of await keys()) await server.client.del(key)
+    }),
+    deleteEntries: (chain, ids) => Effect.promise(() => server.client.xdel(`${prefix}:${chain}`, ...ids)),
+  }
+})
+
+contract("RedisStore", fresh)
+
+const filter = "none"
+const first = (journal: Journal | undefined, ...next: ReadonlyArray<ReturnType<typeof block>>): Push =>
+  [...pushes(journal?.head ?? ground(1), next, false)][0]!
+
+describe("RedisStore", () => {
+  /** A server of its own, and a client of it. */
+  const test = (
+    title: string,
+    body: (own: RedisServer.RedisServer, store: Client) => Effect.Effect<unknown, unknown, Scope.Scope>,
+    args: ReadonlyArray<string> = [],
+  ) =>
+    it.live(title, () =>
+      Effect.gen(function* () {
+        const own = yield* RedisServer.start(args)
+        yield* body(own, yield* openRedis(standalone(own.port), "events", 0, "500 millis"))
+      }).pipe(Effect.scoped),
+    )
+
+  test("keeps its public keys as documented", (own, store) =>
+    Effect.gen(function* () {
+      const run = blocks(1, "a", [1, 0, 2])
+      yield* store.push(7, filter, first(undefined, ...run))
+      const { head } = (yield* store.load(7))!
+      yield* store.finalize(7, filter, { _tag: "Finalize", expected: head, number: 1, hash: run[0]!.hash })
+      const keys = (yield* Effect.promise(() => own.client.keys("*"))).sort()
+      assert.deepStrictEqual(keys, ["events:7", "{events:7}:head", "{events:7}:window"])
+      assert.deepStrictEqual(yield* Effect.promise(() => own.client.hgetall("{events:7}:head")), {
+        number: "3",
+        hash: run[2]!.hash,
+        part: "0",
+        start_number: "1",
+        start_hash: run[0]!.hash,
+        filter: "none",
+        filter_since: "1",
+        final_number: "1",
+        final_hash: run[0]!.hash,
+        added: "3",
+      })
+      const entries = yield* Effect.promise(() => own.client.xrange("events:7", "-", "+"))
+      const [, fields] = entries[0]!
+      assert.deepStrictEqual(
+        fields.filter((_, i) => i % 2 === 0),
+        "chain_id block_number block_hash tx_hash log_index contract topics data timestamp tx_index removed".split(
+          " ",
+        ),
+      )
+    }))
+
+  test("writes the trace context of a sampled block, also when it is undone", (_, store) =>
+    Effect.gen(function* () {
+      const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+      yield* store.push(7, filter, first(undefined, { ...block(1, "a", 1), traceparent }))
+      yield* store.pop(7, filter, { _tag: "Pop", expected: (yield* store.load(7))!.head })
+      const entries = yield* readAll(store, 7)
+      assert.deepStrictEqual(
+        entries.map(({ entry }) => [entry.traceparent, entry.removed]),
+        [
+          [traceparent, "false"],
+          [traceparent, "true"],
+        ],
+      )
+    }))
+
+  test("survives SCRIPT FLUSH", (own, store) =>
+    Effect.gen(function* () {
+      for (let i = 0; i < 3; i++) {
+        yield* Effect.promise(() => own.client.script("FLUSH"))
+        const journal = yield* store.load(7)
+        yield* Effect.promise(() => own.client.script("FLUSH"))
+        const push = first(journal, block((journal?.head.number ?? 0) + 1, "a", 2))
+        assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Pushed" })
+      }
+      assert.strictEqual((yield* readAll(store, 7)).length, 6)
+    }))
+
+  test("connects again after CLIENT KILL", (own, store) =>
+    Effect.gen(function* () {
+      yield* store.push(7, filter, first(undefined, block(1, "a", 1)))
+      yield* Effect.promise(() => own.client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+      const push = first(yield* Effect.retry(store.load(7), { times: 3 }), block(2, "a", 1))
+      assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Pushed" })
+    }))
+
+  test("is a typed error on a read-only replica, and works when it is a master again", (own, store) =>
+    Effect.gen(function* () {
+      const master = yield* RedisServer.start()
+      const push = first(undefined, block(1, "a", 1))
+      yield* Effect.promise(() => own.client.replicaof("127.0.0.1", master.port))
+      const error = yield* Effect.flip(store.push(7, filter, push))
+      assert.strictEqual(error.reason, "read-only")
+      assert.strictEqual((yield* Effect.flip(store.ping)).reason, "read-only")
+      yield* Effect.promise(() => own.client.replicaof("NO", "ONE"))
+      yield* store.ping
+      assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Pushed" })
+    }))
+
+  test(
+    "writes nothing at all when the memory is full, and goes on when there is room",
+    (own, store) =>
+      Effect.gen(function* () {
+        yield* store.push(7, filter, first(undefined, block(1, "a", 3)))
+        const before = yield* readAll(store, 7)
+        yield* Effect.promise(() => own.client.config("SET", "maxmemory", "1"))
+        const push = first(yield* store.load(7), block(2, "a", 900))
+        const error = yield* Effect.flip(store.push(7, filter, push))
+        assert.strictEqual(error.reason, "full")
+        assert.strictEqual((yield* Effect.flip(store.ping)).reason, "full")
+        assert.deepStrictEqual(yield* readAll(store, 7), before)
+        yield* Effect.promise(() => own.client.config("SET", "maxmemory", "0"))
+        assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Pushed" })
+      }),
+    ["--maxmemory-policy", "noeviction"],
+  )
+
+  test("does not wait for a frozen server, and what it had sent is a duplicate", (own, store) =>
+    Effect.gen(function* () {
+      yield* store.push(7, filter, first(undefined, block(1, "a", 1)))
+      const push = first(yield* store.load(7), block(2, "a", 2))
+      own.kill("SIGSTOP")
+      const error = yield* Effect.flip(store.push(7, filter, push))
+      assert.strictEqual(error.reason, "timeout")
+      assert.strictEqual(
+        (yield* Effect.flip(store.load(7))).reason,
+        "timeout",
+        "connecting takes no longer either",
+      )
+      own.kill("SIGCONT")
+      const result = yield* Effect.retry(store.push(7, filter, push), { times: 5 })
+      assert.include(["Duplicate", "Pushed"], result._tag)
+      assert.strictEqual((yield* readAll(store, 7)).length, 3)
+    }))
+
+  test(
+    "is unreachable while the server is gone, and loses nothing that an append-only file keeps",
+    (own, store) =>
+      Effect.gen(function* () {
+        yield* store.push(7, filter, first(undefined, block(1, "a", 3)))
+        own.kill("SIGKILL")
+        const error = yield* Effect.flip(Effect.repeat(store.ping, { times: 20 }))
+        assert.strictEqual(error.reason, "unreachable")
+        yield* own.restart
+        yield* store.ping
+        assert.strictEqual((yield* readAll(store, 7)).length, 3)
+      }),
+    ["--appendonly", "yes", "--appendfsync", "always"],
+  )
+
+  test("says what is wrong with a key that is something else", (own, store) =>
+    Effect.gen(function* () {
+      for (const key of ["events:7", "{events:7}:head", "{events:7}:window"]) {
+        yield* Effect.promise(() => own.client.flushall())
+        yield* Effect.promise(() => own.client.set(key, "x"))
+        const error = yield* Effect.flip(store.push(7, filter, first(undefined, block(1, "a", 1))))
+        assert.strictEqual(error.reason, "corrupt", key)
+        assert.strictEqual(yield* Effect.promise(() => own.client.dbsize()), 1, "nothing was written")
+      }
+    }))
+
+  test("pops what is left after a foreign XTRIM", (own, store) =>
+    Effect.gen(function* () {
+      yield* store.push(7, filter, first(undefined, ...blocks(1, "a", [2, 5])))
+      yield* Effect.promise(() => own.client.xtrim("events:7", "MAXLEN", 3))
+      const head = (yield* store.load(7))!.head
+      const popped = yield* store.pop(7, filter, { _tag: "Pop", expected: head })
+      assert.deepStrictEqual(popped, { _tag: "Popped", removed: 3, missing: 2 })
+      const below = (yield* store.load(7))!.head
+      assert.deepStrictEqual(yield* store.pop(7, filter, { _tag: "Pop", expected: below }), {
+        _tag: "Popped",
+        removed: 0,
+        missing: 2,
+      })
+      yield* store.push(7, filter, first(yield* store.load(7), block(1, "b", 2)))
+      const replay = yield* replayOf(store, 7)
+      assert.deepStrictEqual(
+        replay.blocks.map(({ logs }) => logs.length),
+        [2],
+      )
+    }))
+
+  test("tells statistics, groups and what the server is", (own, store) =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* store.stats(7), {
+        entries: 0,
+        gone: 0,
+        firstId: undefined,
+        lastId: undefined,
+        bytes: undefined,
+        groups: [],
+      })
+      yield* store.push(7, filter, first(undefined, block(1, "a", 10)))
+      yield* Effect.promise(() => own.client.xgroup("CREATE", "events:7", "readers", "0"))
+      yield* Effect.promise(() =>
+        own.client.xreadgroup("GROUP", "readers", "me", "COUNT", 4, "STREAMS", "events:7", ">"),
+      )
+      const stats = yield* store.stats(7)
+      const entries = yield* readAll(store, 7)
+      assert.deepInclude(stats, { entries: 10, firstId: entries[0]!.id, lastId: entries[9]!.id })
+      assert.isAbove(stats.bytes!, 500)
+      assert.deepStrictEqual(stats.groups, [
+        { name: "readers", consumers: 1, pending: 4, lag: 6, lastDelivered: entries[3]!.id },
+      ])
+      const info = yield* store.info
+      assert.match(info.version, /^(redis|valkey) \d+\.\d+/)
+      assert.strictEqual(info.evictionPolicy, "noeviction")
+      assert.strictEqual(info.limit, 0)
+      assert.match(info.persistence!, /no append-only file/)
+    }))
+
+  test("finds a height by bisecting, in a stream of many milliseconds and in one", (own, store) =>
+    Effect.gen(function* () {
+      for (let i = 1; i <= 60; i++) {
+        yield* store.push(7, filter, first(yield* store.load(7), block(i, "a", i % 4)))
+        if (i % 5 === 0) yield* Effect.promise(() => own.client.ping())
+      }
+      const all = yield* readAll(store, 7)
+      for (let height = 0; height <= 62; height++) {
+        const after = yield* store.seek(7, height)
+        const expected = all.findLast(({ entry }) => Number(entry.block_number) < height)?.id
+        assert.strictEqual(after, expected, `height ${height}`)
+      }
+    }))
+
+  it.live(
+    "three clients, forks of their own and connections that drop: thousands of histories, never a fault",
+    () =>
+      Effect.gen(function* () {
+        const own = yield* RedisServer.start()
+        const writers = yield* Effect.forEach(["a", "b", "c"], (fork) =>
+          Effect.map(openRedis(standalone(own.port), "race", 0, "5 seconds"), (store) => ({ fork, store })),
+        )
+        const histories = 2000
+        let undone = 0
+        let cuts = 0
+
+        /** A few steps of one writer, who wants its own fork to win. */
+        const write = ({ fork, store }: (typeof writers)[number], chain: number) =>
+          Effect.gen(function* () {
+            const steps = 3 + (yield* Random.nextIntBetween(0, 5))
+            for (let step = 0; step < steps; step++) {
+              const journal = (yield* store.load(chain)) ?? emptyJournal(1, filter)
+              const { head } = journal
+              const mine =
+                head.hash === "" || journal.window.at(-1)?.hash === block(head.number, fork, 0).hash
+              if (!mine && (yield* Random.nextBoolean)) {
+                yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
+                continue
+              }
+              const sizes = [yield* Random.nextIntBetween(0, 4), yield* Random.nextIntBetween(0, 3)]
+              const [next, last] = blocks(
+                head.number + 1,
+                fork,
+                sizes,
+                head.hash === "" ? undefined : head.hash,
+              )
+              const one = first(journal, next!)
+              const two = first(
+                { ...journal, head: { number: next!.number, hash: next!.hash, part: 0 } },
+                last!,
+              )
+              // Two on their way at once, the second one sometimes again, as after a lost reply.
+              yield* Effect.all([store.push(chain, filter, one), store.push(chain, filter, two)], {
+                concurrency: 2,
+              })
+              if (yield* Random.nextBoolean) yield* store.push(chain, filter, two)
+            }
+          }).pipe(Effect.retry({ times: 20 }))
+
+        const history = (chain: number) =>
+          Effect.gen(function* () {
+            if (chain % 40 === 0) {
+              cuts++
+              yield* Effect.promise(() =>
+                own.client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"),
+              )
+            }
+            yield* Effect.forEach(writers, (writer) => write(writer, chain), { concurrency: 3 })
+            const replay: Replay = yield* Effect.retry(replayOf(writers[0]!.store, chain), { times: 5 })
+            assert.deepStrictEqual(replay.faults, [], `chain ${chain}`)
+            const journal = (yield* Effect.retry(writers[0]!.store.load(chain), { times: 5 }))!
+            assert.deepStrictEqual(
+              journal.window.filter(({ count }) => count > 0).map(({ hash, count }) => [hash, count]),
+              replay.blocks.map(({ hash, logs }) => [hash, logs.length] as never),
+            )
+            const live = replay.blocks.flatMap(({ hash, logs }) =>
+              logs.map(({ index }) => `${hash}:${index}`),
+            )
+            assert.strictEqual(new Set(live).size, live.length)
+            undone += replay.removed
+          })
+        yield* Effect.forEach(
+          Array.from({ length: histories }, (_, i) => i + 1),
+          history,
+          { concurrency: 6, discard: true },
+        )
+        assert.isAbove(undone, histories / 2)
+        assert.strictEqual(cuts, histories / 40)
+      }).pipe(Random.withSeed("races"), Effect.scoped),
+    60_000,
+  )
+})

@@ -1,0 +1,120 @@
+/** A chain in memory that grows, forks and shrinks on command. Its blooms are real, its hashes are made up. */
+import type { Block, Header, Hex, Log } from "../../src/Domain.ts"
+import { bloomOf } from "../../src/feed/Bloom.ts"
+import { hash, log } from "./blocks.ts"
+
+export interface FakeBlock {
+  readonly header: Header
+  readonly logs: ReadonlyArray<Log>
+}
+
+export const zeroHash: Hex = `0x${"0".repeat(64)}`
+
+export class FakeChain {
+  readonly id: number
+  /** How far behind the head the final block is. */
+  finality: number
+  /** Seconds between two blocks. */
+  blockTime: number
+  /** Where the header of a block has no bloom, as on some layer 2. */
+  blooms = true
+  readonly #byHash = new Map<Hex, FakeBlock>()
+  #canonical: Array<FakeBlock> = []
+  #serial = 0
+  #highestFinal = 0
+  readonly #listeners = new Set<(header: Header) => void>()
+
+  constructor(
+    options: { readonly id?: number; readonly finality?: number; readonly blockTime?: number } = {},
+  ) {
+    this.id = options.id ?? 31337
+    this.finality = options.finality ?? 64
+    this.blockTime = options.blockTime ?? 12
+    this.#append(0)
+  }
+
+  get head(): Header {
+    return this.#canonical.at(-1)!.header
+  }
+
+  /** Never moves down, even when the chain becomes shorter. */
+  get final(): Header {
+    this.#highestFinal = Math.max(this.#highestFinal, this.head.number - this.finality, 0)
+    return this.#canonical[Math.min(this.#highestFinal, this.head.number)]!.header
+  }
+
+  at(number: number): FakeBlock | undefined {
+    return this.#canonical[number]
+  }
+
+  byHash(hash: Hex): FakeBlock | undefined {
+    return this.#byHash.get(hash)
+  }
+
+  isCanonical({ header }: FakeBlock): boolean {
+    return this.#canonical[header.number]?.header.hash === header.hash
+  }
+
+  /** The canonical blocks `from … to`, as the store would be given them. */
+  blocks(from = 0, to = this.head.number): ReadonlyArray<Block> {
+    return this.#canonical.slice(from, to + 1).map(({ header, logs }) => {
+      const { number, hash, parentHash, timestamp } = header
+      return { number, hash, parentHash, timestamp, logs }
+    })
+  }
+
+  /** Calls back for each head that a well-behaved node would announce. Returns how to stop. */
+  listen(listener: (header: Header) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Adds blocks with these numbers of logs and announces each. */
+  extend(...logs: ReadonlyArray<number>): void {
+    for (const count of logs) {
+      this.#append(count)
+      this.#announce()
+    }
+  }
+
+  /** Adds blocks and announces only the last, as geth does when several become canonical at once. */
+  jump(...logs: ReadonlyArray<number>): void {
+    for (const count of logs) this.#append(count)
+    this.#announce()
+  }
+
+  /** Drops the last `depth` blocks without a word. */
+  rollback(depth: number): void {
+    const keep = Math.max(this.#canonical.length - depth, this.final.number + 1)
+    this.#canonical = this.#canonical.slice(0, keep)
+  }
+
+  /** Replaces the last `depth` blocks by others with these numbers of logs, and announces the last of them. */
+  fork(depth: number, ...logs: ReadonlyArray<number>): void {
+    this.rollback(depth)
+    this.jump(...logs)
+  }
+
+  #append(count: number): void {
+    const parent = this.#canonical.at(-1)?.header
+    const number = this.#canonical.length
+    const self = hash("fake", this.id, this.#serial++)
+    const logs = Array.from({ length: count }, (_, i) => log(self, i))
+    const block: FakeBlock = {
+      header: {
+        number,
+        hash: self,
+        parentHash: parent?.hash ?? zeroHash,
+        timestamp: (parent?.timestamp ?? 1_700_000_000) + this.blockTime,
+        logsBloom: this.blooms ? bloomOf(logs) : bloomOf([]),
+      },
+      logs,
+    }
+    this.#byHash.set(self, block)
+    this.#canonical.push(block)
+  }
+
+  #announce(): void {
+    for (const listener of this.#listeners) listener(this.head)
+  }
+}

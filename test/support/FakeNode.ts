@@ -1,0 +1,368 @@
+/**
+ * A node of a FakeChain that does as it is told: answers right, wrong, late or never. The same node is served over a
+ * real WebSocket or plugged in as a transport without sockets.
+ */
+import { Effect, Layer, Redacted } from "effect"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+import { WebSocketServer } from "ws"
+import type { WebSocket } from "ws"
+import type { Header, Hex, Log } from "../../src/Domain.ts"
+import { hex, quantity } from "../../src/endpoint/Decode.ts"
+import { Disconnected } from "../../src/endpoint/EndpointError.ts"
+import { Transport } from "../../src/endpoint/Transport.ts"
+import type { FakeBlock, FakeChain } from "./FakeChain.ts"
+
+/** Thrown by a method to refuse a request. */
+export class Refused extends Error {
+  readonly code: number
+  readonly data: unknown
+  constructor(code: number, message: string, data?: unknown) {
+    super(message)
+    this.code = code
+    this.data = data
+  }
+}
+
+/** Returned by a method that never answers. */
+export const silence = Symbol("silence")
+
+/** Returned by a method to send this text instead of an answer. */
+export class Raw {
+  readonly text: string
+  constructor(text: string) {
+    this.text = text
+  }
+}
+
+type Params = ReadonlyArray<unknown>
+
+/** May answer instead of the node; `proceed` is the right answer. */
+export type Intercept = (method: string, params: Params, proceed: () => unknown) => unknown
+
+/** One connection as the node sees it. */
+interface Session {
+  readonly send: (text: string) => void
+  readonly close: (code?: number) => void
+  readonly subscriptions: Map<string, { readonly kind: string; readonly stop: () => void }>
+}
+
+const wireHeader = (header: Header) => ({
+  number: hex(header.number),
+  hash: header.hash,
+  parentHash: header.parentHash,
+  timestamp: hex(header.timestamp),
+  logsBloom: header.logsBloom,
+  gasUsed: "0x5208",
+})
+
+const wireLog = ({ header }: Pick<FakeBlock, "header">, log: Log) => ({
+  address: log.contract,
+  topics: log.topics,
+  data: log.data,
+  blockHash: header.hash,
+  blockNumber: hex(header.number),
+  transactionHash: log.txHash,
+  transactionIndex: hex(log.txIndex),
+  logIndex: hex(log.index),
+  removed: false,
+})
+
+interface LogFilter {
+  readonly address?: Hex | ReadonlyArray<Hex>
+  readonly topics?: ReadonlyArray<Hex | ReadonlyArray<Hex> | null>
+  readonly fromBlock?: string
+  readonly toBlock?: string
+  readonly blockHash?: Hex
+}
+
+const matches = ({ address, topics = [] }: LogFilter, log: Log): boolean => {
+  const addresses = address === undefined ? [] : [address].flat()
+  if (addresses.length > 0 && !addresses.includes(log.contract)) return false
+  return topics.every((wanted, i) => {
+    if (i >= log.topics.length) return false
+    return wanted === null || [wanted].flat().length === 0 || [wanted].flat().includes(log.topics[i]!)
+  })
+}
+
+export class FakeNode {
+  readonly chain: FakeChain
+  /** How many blocks behind the chain this node is. */
+  lag = 0
+  /** Whether it announces heads. */
+  announces = true
+  /** Whether it answers at all. */
+  answers = true
+  /** Whether logs carry `blockTimestamp`, as most current nodes send it. */
+  timestamps = true
+  intercept: Intercept = (_method, _params, proceed) => proceed()
+  /** How many requests of each method it was sent. */
+  readonly requests = new Map<string, number>()
+  readonly sessions = new Set<Session>()
+  /** Connections so far. */
+  dials = 0
+  /** Refuses connections while false. */
+  up = true
+  #subscription = 0
+
+  constructor(chain: FakeChain) {
+    this.chain = chain
+  }
+
+  /** Cuts every connection. */
+  drop(code = 1006): void {
+    for (const session of this.sessions) session.close(code)
+  }
+
+  /** Sends a text to everybody. */
+  say(text: string): void {
+    for (const session of this.sessions) session.send(text)
+  }
+
+  /** Announces this header to every subscriber, whatever the chain says. */
+  announce(header: Header): void {
+    for (const session of this.sessions) this.#notify(session, "newHeads", wireHeader(header))
+  }
+
+  #notify(session: Session, kind: string, result: unknown): void {
+    for (const [subscription, { kind: of }] of session.subscriptions) {
+      if (of !== kind) continue
+      const params = { subscription, result }
+      session.send(JSON.stringify({ jsonrpc: "2.0", method: "eth_subscription", params }))
+    }
+  }
+
+  /** The highest block that this node admits to. */
+  get #height(): number {
+    return Math.max(this.chain.head.number - this.lag, 0)
+  }
+
+  #block(tag: unknown): FakeBlock | undefined {
+    const at = (number: number) => (number > this.#height ? undefined : this.chain.at(number))
+    if (tag === "latest") return at(this.#height)
+    if (tag === "finalized") return at(this.chain.final.number)
+    return at(quantity(tag) ?? -1)
+  }
+
+  #byHash(hash: unknown): FakeBlock {
+    const block = this.chain.byHash(hash as Hex)
+    const known = block !== undefined && block.header.number <= this.#height && this.chain.isCanonical(block)
+    if (!known) throw new Refused(-32000, "unknown block")
+    return block
+  }
+
+  #logs(filter: LogFilter): ReadonlyArray<unknown> {
+    const blocks: Array<FakeBlock> = []
+    if (filter.blockHash === undefined) {
+      const from = quantity(filter.fromBlock) ?? this.#height
+      const to = Math.min(quantity(filter.toBlock) ?? this.#height, this.#height)
+      for (let number = from; number <= to; number++) blocks.push(this.chain.at(number)!)
+    } else {
+      blocks.push(this.#byHash(filter.blockHash))
+    }
+    return blocks.flatMap((block) =>
+      block.logs
+        .filter((log) => matches(filter, log))
+        .map((log) => {
+          const wire = wireLog(block, log)
+          return this.timestamps ? { ...wire, blockTimestamp: hex(block.header.timestamp) } : wire
+        }),
+    )
+  }
+
+  #receipts(block: FakeBlock): ReadonlyArray<unknown> {
+    const byTransaction = Map.groupBy(block.logs, (log) => log.txIndex)
+    return [...byTransaction.values()].map((logs) => ({
+      transactionIndex: hex(logs[0]!.txIndex),
+      transactionHash: logs[0]!.txHash,
+      logs: logs.map((log) => wireLog(block, log)),
+    }))
+  }
+
+  #receipt(transaction: Hex): unknown {
+    for (let number = this.#height; number >= 0; number--) {
+      const block = this.chain.at(number)!
+      const logs = block.logs.filter(({ txHash }) => txHash === transaction)
+      if (logs.length > 0)
+        return { transactionHash: transaction, logs: logs.map((log) => wireLog(block, log)) }
+    }
+    return null
+  }
+
+  #subscribe(session: Session, kind: string): string {
+    const id = `0x${(++this.#subscription).toString(16)}`
+    const stop = this.chain.listen(() => {
+      const block = this.announces ? this.#block("latest") : undefined
+      if (block === undefined) return
+      if (kind === "newHeads") this.#notify(session, kind, wireHeader(block.header))
+      if (kind === "logs") for (const log of block.logs) this.#notify(session, kind, wireLog(block, log))
+    })
+    session.subscriptions.set(id, { kind, stop })
+    return id
+  }
+
+  #answer(session: Session, method: string, params: Params): unknown {
+    switch (method) {
+      case "eth_chainId":
+        return hex(this.chain.id)
+      case "eth_blockNumber":
+        return hex(this.#height)
+      case "eth_getBlockByNumber": {
+        const block = this.#block(params[0])
+        return block ? wireHeader(block.header) : null
+      }
+      case "eth_getBlockByHash": {
+        const block = this.#byHash(params[0])
+        return {
+          ...wireHeader(block.header),
+          transactions: [...new Set(block.logs.map(({ txHash }) => txHash))],
+        }
+      }
+      case "eth_getTransactionReceipt":
+        return this.#receipt(params[0] as Hex)
+      case "eth_getLogs":
+        return this.#logs(params[0] as LogFilter)
+      case "eth_getBlockReceipts":
+        return this.#receipts(this.#byHash(params[0]))
+      case "eth_subscribe":
+        return this.#subscribe(session, params[0] as string)
+      case "eth_unsubscribe": {
+        const found = session.subscriptions.get(params[0] as string)
+        found?.stop()
+        return session.subscriptions.delete(params[0] as string)
+      }
+      default:
+        throw new Refused(-32601, "the method does not exist")
+    }
+  }
+
+  /** The answer to one request; `undefined` for none. */
+  #reply(
+    session: Session,
+    request: { readonly id: number; readonly method: string; readonly params: Params },
+  ) {
+    const { id, method, params } = request
+    this.requests.set(method, (this.requests.get(method) ?? 0) + 1)
+    try {
+      const result = this.intercept(method, params, () => this.#answer(session, method, params))
+      return result === silence ? undefined : result instanceof Raw ? result : { jsonrpc: "2.0", id, result }
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error
+      return { jsonrpc: "2.0", id, error: { code: error.code, message: error.message, data: error.data } }
+    }
+  }
+
+  /** A new connection. */
+  accept(send: (text: string) => void, close: (code?: number) => void): Session {
+    this.dials++
+    const session: Session = {
+      send,
+      close: (code) => {
+        this.leave(session)
+        close(code)
+      },
+      subscriptions: new Map(),
+    }
+    this.sessions.add(session)
+    return session
+  }
+
+  /** The connection is gone. */
+  leave(session: Session): void {
+    for (const { stop } of session.subscriptions.values()) stop()
+    session.subscriptions.clear()
+    this.sessions.delete(session)
+  }
+
+  /** A frame has arrived. */
+  receive(session: Session, text: string): void {
+    if (!this.answers) return
+    const frame = JSON.parse(text) as never
+    const requests = Array.isArray(frame) ? frame : [frame]
+    const replies = requests.flatMap((request) => this.#reply(session, request) ?? [])
+    for (const reply of replies) if (reply instanceof Raw) session.send(reply.text)
+    const answers = replies.filter((reply) => !(reply instanceof Raw))
+    if (answers.length === 0) return
+    session.send(JSON.stringify(Array.isArray(frame) ? answers : answers[0]))
+  }
+
+  /** Serves the node over a real WebSocket for as long as the scope lives, and answers its URL. */
+  get serve() {
+    const open = Effect.callback<{ readonly server: WebSocketServer; readonly url: string }>((resume) => {
+      const http = createServer()
+      const server = new WebSocketServer({ server: http })
+      server.on("connection", (socket: WebSocket) => {
+        if (!this.up) return socket.terminate()
+        const session = this.accept(
+          (text) => socket.send(text),
+          (code) => (code === undefined || code === 1006 ? socket.terminate() : socket.close(code)),
+        )
+        socket.on("message", (data) => this.receive(session, (data as Buffer).toString()))
+        return socket.on("close", () => this.leave(session))
+      })
+      http.listen(0, "127.0.0.1", () => {
+        const { port } = http.address() as AddressInfo
+        resume(Effect.succeed({ server, url: `ws://127.0.0.1:${port}` }))
+      })
+    })
+    return Effect.map(
+      Effect.acquireRelease(open, ({ server }) =>
+        Effect.sync(() => {
+          for (const client of server.clients) client.terminate()
+          server.close()
+          ;(server.options.server as { close: () => void }).close()
+        }),
+      ),
+      ({ url }) => url,
+    )
+  }
+}
+
+/**
+ * A transport without sockets: each host is a node, and every frame takes `latency` of the clock in use, so that under a
+ * test clock the whole service is deterministic.
+ */
+export const layerTransport = (nodes: Readonly<Record<string, FakeNode>>, latency = "1 millis" as const) =>
+  Layer.effect(
+    Transport,
+    Effect.gen(function* () {
+      const run = Effect.runForkWith(yield* Effect.context())
+      const later = (action: () => void) => void run(Effect.delay(Effect.sync(action), latency))
+      return {
+        dial: ({ url, maxPayload }, listener) =>
+          Effect.acquireRelease(
+            Effect.suspend(() => {
+              const node = nodes[new URL(Redacted.value(url)).host]
+              if (node === undefined || !node.up) return Effect.fail(new Disconnected({ detail: "refused" }))
+              let open = true
+              let cut = false
+              const session = node.accept(
+                (text) =>
+                  later(() => {
+                    if (!open || cut) return
+                    if (text.length <= maxPayload) return listener.onText(text)
+                    cut = true
+                    return listener.onOversized()
+                  }),
+                (code) => {
+                  cut = true
+                  later(() => open && listener.onClosed(`closed with code ${code ?? 1006}`))
+                },
+              )
+              const end = () => {
+                open = false
+                node.leave(session)
+              }
+              return Effect.succeed({ node, session, end, isOpen: () => open && !cut })
+            }).pipe(Effect.delay(latency)),
+            ({ end }) => Effect.sync(end),
+            { interruptible: true },
+          ).pipe(
+            Effect.map(({ node, session, isOpen }) => ({
+              send: (text: string) => later(() => isOpen() && node.receive(session, text)),
+              ping: () => later(() => isOpen() && node.answers && listener.onPong()),
+            })),
+          ),
+      }
+    }),
+  )

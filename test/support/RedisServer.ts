@@ -1,0 +1,94 @@
+/** A real redis-server, as a child process on a free port with its files in a directory of its own. */
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import { Redis } from "ioredis"
+import { spawn } from "node:child_process"
+import type { ChildProcess } from "node:child_process"
+import { once } from "node:events"
+import { mkdtempSync, rmSync } from "node:fs"
+import { createServer } from "node:net"
+import type { AddressInfo } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+
+export interface RedisServer {
+  readonly port: number
+  readonly url: string
+  /** An ordinary client, for doing things behind the store's back. */
+  readonly client: Redis
+  readonly kill: (signal: NodeJS.Signals) => void
+  /** Starts it again on the same port and files, after it has ended. */
+  readonly restart: Effect.Effect<void>
+}
+
+export const freePort = Effect.callback<number>((resume) => {
+  const server = createServer()
+  server.listen(0, "127.0.0.1", () => {
+    const { port } = server.address() as AddressInfo
+    server.close(() => resume(Effect.succeed(port)))
+  })
+})
+
+const ready = /Ready to accept connections|Sentinel ID is/
+
+/** Starts `redis-server` with these arguments and waits until it listens. */
+export const spawnServer = (
+  args: ReadonlyArray<string>,
+  program = "redis-server",
+): Effect.Effect<ChildProcess> =>
+  Effect.callback<ChildProcess>((resume) => {
+    const child = spawn(program, [...args], { stdio: ["ignore", "pipe", "inherit"] })
+    let said = ""
+    child.on("error", (error) => resume(Effect.die(error)))
+    child.on("exit", () => resume(Effect.die(new Error(`redis-server ended:\n${said}`))))
+    child.stdout.on("data", (data: Buffer) => {
+      said += data.toString()
+      if (ready.test(said)) resume(Effect.succeed(child))
+    })
+  })
+
+/** Ends a process and waits until it is gone. */
+export const endProcess = (child: ChildProcess): Effect.Effect<void> =>
+  Effect.promise(async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return
+    child.kill("SIGKILL")
+    await once(child, "exit")
+  })
+
+/** A server that lives as long as the scope. `args` are added to a quiet configuration without persistence. */
+export const start = Effect.fnUntraced(function* (
+  args: ReadonlyArray<string> = [],
+): Effect.fn.Return<RedisServer, never, Scope.Scope> {
+  const port = yield* freePort
+  const directory = yield* Effect.acquireRelease(
+    Effect.sync(() => mkdtempSync(join(tmpdir(), "event-ingestor-redis-"))),
+    (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true })),
+  )
+  const all = ["--port", String(port), "--bind", "127.0.0.1", "--dir", directory, "--save", "", ...args]
+  let child: ChildProcess = yield* Effect.acquireRelease(spawnServer(all), () =>
+    Effect.suspend((): Effect.Effect<void> => endProcess(child)),
+  )
+  const client = yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      const client = new Redis({
+        port,
+        lazyConnect: true,
+        retryStrategy: () => 50,
+        maxRetriesPerRequest: null,
+      })
+      client.on("error", () => {})
+      return client
+    }),
+    (client) => Effect.sync(() => client.disconnect()),
+  )
+  return {
+    port,
+    url: `redis://127.0.0.1:${port}`,
+    client,
+    kill: (signal) => void child.kill(signal),
+    restart: Effect.gen(function* () {
+      yield* endProcess(child)
+      child = yield* spawnServer(all)
+    }),
+  }
+})

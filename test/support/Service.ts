@@ -1,0 +1,102 @@
+/** The service as a user starts it: a child process with an environment, an exit code and signals. */
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import { spawn } from "node:child_process"
+import type { ChildProcess } from "node:child_process"
+import { once } from "node:events"
+import { fileURLToPath } from "node:url"
+
+const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
+
+export interface Process {
+  readonly pid: number
+  /** Everything it has written so far. */
+  readonly output: () => string
+  readonly errors: () => string
+  /** Waits until it has written something that matches. */
+  readonly says: (pattern: RegExp) => Effect.Effect<RegExpExecArray>
+  readonly kill: (signal: NodeJS.Signals) => void
+  /** Where its HTTP routes listen, once they do. */
+  readonly port: Effect.Effect<number>
+  /** The exit code, or the name of the signal that ended it. */
+  readonly exit: Effect.Effect<number | NodeJS.Signals>
+}
+
+export interface ProcessOptions {
+  readonly args?: ReadonlyArray<string>
+  /** Beside `PATH` nothing else is inherited; the HTTP routes get any free port unless told otherwise. */
+  readonly env?: Readonly<Record<string, string>>
+  readonly cwd?: string
+  readonly entry?: string
+}
+
+const wrap = (child: ChildProcess): Process => {
+  let output = ""
+  let errors = ""
+  const waiting = new Set<() => void>()
+  const tell = () => {
+    for (const check of waiting) check()
+  }
+  child.stdout!.on("data", (data: Buffer) => {
+    output += data.toString()
+    tell()
+  })
+  child.stderr!.on("data", (data: Buffer) => {
+    errors += data.toString()
+    tell()
+  })
+  let ended = false
+  const closed = once(child, "close").then(([code, signal]) => {
+    ended = true
+    tell()
+    return (code ?? signal) as number | NodeJS.Signals
+  })
+  const says = (pattern: RegExp) =>
+    Effect.callback<RegExpExecArray>((resume) => {
+      const check = () => {
+        const found = pattern.exec(output) ?? pattern.exec(errors)
+        if (found === null && !ended) return
+        waiting.delete(check)
+        const silent = () => Effect.die(new Error(`it ended without saying ${pattern}:\n${output}${errors}`))
+        resume(found === null ? silent() : Effect.succeed(found))
+      }
+      waiting.add(check)
+      check()
+      return Effect.sync(() => void waiting.delete(check))
+    })
+  return {
+    pid: child.pid!,
+    output: () => output,
+    errors: () => errors,
+    says,
+    port: Effect.map(says(/status at http:\/\/[^:]+:(\d+)/), ([, port]) => Number(port)),
+    kill: (signal) => void child.kill(signal),
+    exit: Effect.promise(() => closed),
+  }
+}
+
+/** Runs the command line with these arguments. What still runs when the scope closes is killed. */
+export const start = (options: ProcessOptions = {}): Effect.Effect<Process, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() =>
+      spawn(process.execPath, [options.entry ?? main, ...(options.args ?? [])], {
+        cwd: options.cwd ?? process.cwd(),
+        env: { PATH: process.env["PATH"], HTTP_PORT: "0", ...options.env },
+        stdio: ["ignore", "pipe", "pipe"],
+      }),
+    ),
+    (child) =>
+      Effect.promise(async () => {
+        if (child.exitCode !== null || child.signalCode !== null) return
+        child.kill("SIGKILL")
+        await once(child, "exit")
+      }),
+  ).pipe(Effect.map(wrap))
+
+/** Runs a command to its end. */
+export const run = (options: ProcessOptions) =>
+  Effect.gen(function* () {
+    const process = yield* start(options)
+    const code = yield* process.exit
+    return { code, output: process.output(), errors: process.errors() }
+  }).pipe(Effect.scoped)

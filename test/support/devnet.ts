@@ -1,0 +1,105 @@
+/** A real anvil with a contract that emits logs, and how to compare a store with it. */
+import { assert } from "@effect/vitest"
+import { Context, Duration, Effect, Layer, Redacted, Schedule } from "effect"
+import type { Scope } from "effect"
+import * as Anvil from "../../src/demo/Anvil.ts"
+import * as Traffic from "../../src/demo/Traffic.ts"
+import { headerOf } from "../../src/endpoint/Decode.ts"
+import * as Endpoint from "../../src/endpoint/Endpoint.ts"
+import type { Connection } from "../../src/endpoint/Endpoint.ts"
+import { Transport } from "../../src/endpoint/Transport.ts"
+import type { Header } from "../../src/Domain.ts"
+import * as SqliteStore from "../../src/store/SqliteStore.ts"
+import { Store } from "../../src/store/Store.ts"
+import type { Client } from "./ingestor.ts"
+import { judgeByNode } from "./oracle.ts"
+
+export const chainId = 31337
+
+export interface Devnet {
+  readonly anvil: Anvil.Anvil
+  readonly node: Connection
+  /** Mines a block with this many logs, in as many transactions as are given. */
+  readonly block: (...logs: ReadonlyArray<number>) => Effect.Effect<void, unknown>
+  readonly reorg: (depth: number) => Effect.Effect<void, unknown>
+  readonly rollback: (depth: number) => Effect.Effect<unknown, unknown>
+  readonly head: Effect.Effect<Header, unknown>
+}
+
+export const connect = (url: string): Effect.Effect<Connection, unknown, Scope.Scope> =>
+  Endpoint.connect(
+    { id: chainId },
+    { name: "anvil", url: Redacted.make(url), keyless: false },
+    { requestTimeout: Duration.seconds(20), wsMaxPayload: 512 * 1024 * 1024 },
+  ).pipe(Effect.provide(Transport.layerWebSocket))
+
+/** A node that mines only when told to. */
+export const start = Effect.fnUntraced(function* (args: ReadonlyArray<string> = []) {
+  const anvil = yield* Anvil.start({ chainId, args })
+  return yield* attach(anvil)
+})
+
+/** What there is to do with a running node, on which the contract may be deployed already. */
+export const attach = Effect.fnUntraced(function* (anvil: Anvil.Anvil, deployed?: Traffic.Emitter) {
+  const node = yield* connect(anvil.url)
+  const mine = node.request("evm_mine", [])
+  const emitter = deployed ?? (yield* Traffic.deploy(node, mine))
+  const send = (logs: number) =>
+    Effect.suspend(() => node.request("eth_sendTransaction", [emitter.transaction(logs)]))
+  return {
+    anvil,
+    node,
+    emitter,
+    block: (...logs) => Effect.andThen(Effect.forEach(logs, send), Effect.asVoid(mine)),
+    reorg: (depth) => Traffic.reorg(node, emitter, depth),
+    rollback: (depth) => node.request("anvil_rollback", [depth]),
+    head: Effect.map(
+      node.request("eth_getBlockByNumber", ["latest", false]),
+      (block) => headerOf(block) as Header,
+    ),
+  } satisfies Devnet & { readonly emitter: Traffic.Emitter }
+})
+
+/** The environment of a service that follows this node. */
+export const environment = (
+  url: string,
+  variables: Readonly<Record<string, string>>,
+): Record<string, string> => ({
+  CHAINS: "devnet",
+  DEVNET_CHAIN_ID: String(chainId),
+  DEVNET_WS_URL: url,
+  DEVNET_START_BLOCK: "0",
+  ...variables,
+})
+
+export const openSqlite = (path: string): Effect.Effect<Client, unknown, Scope.Scope> =>
+  Effect.map(Layer.build(SqliteStore.layer(path, 0)), (context) => Context.get(context, Store))
+
+/** Waits until the store has the node's head. */
+export const reached = (
+  store: Client,
+  head: Effect.Effect<Header, unknown>,
+  within: Duration.Input = "30 seconds",
+) =>
+  Effect.gen(function* () {
+    const { number, hash } = yield* head
+    const journal = yield* Effect.orElseSucceed(store.load(chainId), () => undefined)
+    return journal?.head.number === number && journal.head.hash === hash && journal.head.part === 0
+  }).pipe(
+    Effect.repeat({ until: (done) => done, schedule: Schedule.spaced("20 millis") }),
+    Effect.timeoutOrElse({
+      duration: within,
+      orElse: () => Effect.die(new Error("the store did not reach the node's head in time")),
+    }),
+  )
+
+/** The journal has no fault, and replayed it is what the node says. */
+export const assertEqual = Effect.fnUntraced(function* (
+  store: Client,
+  { node, head }: Pick<Devnet, "node" | "head">,
+) {
+  const { logs, verdict } = yield* judgeByNode(store, chainId, node, (yield* head).number)
+  const { lost, doubled, faults, replay } = verdict
+  assert.deepStrictEqual({ lost, doubled, faults }, { lost: 0, doubled: 0, faults: [] })
+  return { replay, logs }
+})

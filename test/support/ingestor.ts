@@ -1,0 +1,90 @@
+/** The real service, from endpoint to store, on nodes without sockets and under the test clock. */
+import { assert } from "@effect/vitest"
+import { Context, Effect, Layer, Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { AppConfig, fromVariables } from "../../src/Config.ts"
+import * as Ingest from "../../src/Ingest.ts"
+import * as SqliteStore from "../../src/store/SqliteStore.ts"
+import { Store } from "../../src/store/Store.ts"
+import { Status } from "../../src/web/Status.ts"
+import type { ChainStatus } from "../../src/web/Status.ts"
+import type { FakeChain } from "./FakeChain.ts"
+import { layerTransport } from "./FakeNode.ts"
+import type { FakeNode } from "./FakeNode.ts"
+import { assertComplete } from "./oracle.ts"
+
+export type Client = Store["Service"]
+
+/** An empty store in memory that outlives the ingestors that use it. */
+export const memoryStore = (maxLength = 0): Effect.Effect<Client, unknown, Scope.Scope> =>
+  Effect.map(Layer.build(SqliteStore.layer(":memory:", maxLength)), (context) => Context.get(context, Store))
+
+export interface Ingestor {
+  readonly status: ChainStatus
+  readonly all: ReadonlyArray<ChainStatus>
+  readonly stop: Effect.Effect<void>
+}
+
+/** Variables for chains that are served by these nodes; each chain may have several, separated by commas. */
+export const variablesFor = (chains: Readonly<Record<string, readonly [chain: FakeChain, hosts: string]>>) =>
+  Object.fromEntries([
+    ["CHAINS", Object.keys(chains).join(",")],
+    ["START_BLOCK", "0"],
+    ...Object.entries(chains).flatMap(([name, [chain, hosts]]) => [
+      [`${name.toUpperCase()}_CHAIN_ID`, String(chain.id)],
+      [
+        `${name.toUpperCase()}_WS_URL`,
+        hosts
+          .split(",")
+          .map((host) => `ws://${host}`)
+          .join(","),
+      ],
+    ]),
+  ]) as Record<string, string>
+
+/** Starts an ingestor. It runs until it is stopped or the scope closes. */
+export const startIngestor = Effect.fnUntraced(function* (
+  store: Client,
+  nodes: Readonly<Record<string, FakeNode>>,
+  variables: Record<string, string>,
+) {
+  const config = yield* fromVariables(variables)
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const service = Ingest.layer.pipe(
+    Layer.provideMerge(Status.layer),
+    Layer.provide(Layer.succeed(Store, store)),
+    Layer.provide(Layer.succeed(AppConfig, config)),
+    Layer.provide(layerTransport(nodes)),
+    // Two ingestors in one test are two processes: they share no layer.
+    Layer.fresh,
+  )
+  const { chains } = Context.get(yield* Layer.buildWithScope(service, scope), Status)
+  return {
+    status: chains[0]!,
+    all: chains,
+    stop: Scope.close(scope, { _tag: "Success", value: undefined } as never),
+  } satisfies Ingestor as Ingestor
+})
+
+/** Lets time pass until something holds, at most this many virtual seconds. */
+export const eventually = Effect.fnUntraced(function* (what: string, holds: () => boolean, seconds = 60) {
+  for (let i = 0; i < seconds * 20; i++) {
+    if (holds()) return
+    yield* TestClock.adjust("50 millis")
+  }
+  assert.fail(`within ${seconds} s: ${what}`)
+})
+
+/** Waits until the store stands at the head of the chain, and compares. */
+export const caughtUp = Effect.fnUntraced(function* (
+  store: Client,
+  chain: FakeChain,
+  status: ChainStatus,
+  start = 0,
+) {
+  yield* eventually(
+    `stored ${status.stored} is ${chain.head.number}`,
+    () => status.stored === chain.head.number,
+  )
+  return yield* assertComplete(store, chain, start)
+})

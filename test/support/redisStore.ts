@@ -1,0 +1,31 @@
+/** Opening the Redis store on servers of the tests. */
+import { Context, Duration, Effect, Layer } from "effect"
+import type { Scope } from "effect"
+import type { RedisConfig } from "../../src/Config.ts"
+import * as RedisStore from "../../src/store/RedisStore.ts"
+import { Store } from "../../src/store/Store.ts"
+import type { Client } from "./ingestor.ts"
+
+export const standalone = (port: number, overrides: Partial<RedisConfig> = {}): RedisConfig => ({
+  _tag: "Redis",
+  mode: "standalone",
+  nodes: [{ host: "127.0.0.1", port }],
+  tls: false,
+  caFile: undefined,
+  username: undefined,
+  password: undefined,
+  database: 0,
+  sentinelMaster: undefined,
+  ...overrides,
+})
+
+export const openRedis = (
+  config: RedisConfig,
+  prefix = "events",
+  maxLength = 0,
+  timeout: Duration.Input = "2 seconds",
+): Effect.Effect<Client, never, Scope.Scope> =>
+  Effect.map(
+    Layer.build(RedisStore.layer({ config, prefix, maxLength, timeout: Duration.fromInputUnsafe(timeout) })),
+    (context) => Context.get(context, Store),
+  )

@@ -1,0 +1,53 @@
+/** A connection to a FakeNode under the test clock, without sockets. */
+import { it } from "@effect/vitest"
+import { Duration, Effect, Fiber, Redacted } from "effect"
+import type { Scope } from "effect"
+import { TestClock } from "effect/testing"
+import * as Endpoint from "../../src/endpoint/Endpoint.ts"
+import type { Connection } from "../../src/endpoint/Endpoint.ts"
+import type { EndpointError } from "../../src/endpoint/EndpointError.ts"
+import { FakeChain } from "./FakeChain.ts"
+import { FakeNode, layerTransport } from "./FakeNode.ts"
+
+export interface World {
+  readonly chain: FakeChain
+  readonly node: FakeNode
+  readonly connection: Connection
+}
+
+/** Lets virtual time pass until an effect is done. */
+export const soon = <A, E, R>(effect: Effect.Effect<A, E, R>, within: Duration.Input = "1 second") =>
+  Effect.gen(function* () {
+    const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
+    yield* TestClock.adjust(within)
+    return yield* Fiber.join(fiber)
+  })
+
+/** A test with a fresh chain, its node and a connection to it. */
+export const connected = (
+  title: string,
+  body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>,
+): void =>
+  it.effect(title, () => {
+    const chain = new FakeChain()
+    const node = new FakeNode(chain)
+    const endpoint = { name: "fake", url: Redacted.make("ws://fake"), keyless: false }
+    return Effect.gen(function* () {
+      const options = { requestTimeout: Duration.seconds(10), wsMaxPayload: 64 * 1024 * 1024 }
+      yield* body({
+        chain,
+        node,
+        connection: yield* soon(Endpoint.connect({ id: chain.id }, endpoint, options)),
+      })
+    }).pipe(Effect.provide(layerTransport({ fake: node })))
+  })
+
+/** The error with which a connection has ended by now, if any. */
+export const endOf = (connection: Connection): Effect.Effect<EndpointError | undefined> =>
+  Effect.gen(function* () {
+    const fiber = yield* Effect.forkChild(Effect.flip(connection.ended), { startImmediately: true })
+    yield* TestClock.adjust(0)
+    const exit = fiber.pollUnsafe()
+    yield* Fiber.interrupt(fiber)
+    return exit?._tag === "Success" ? exit.value : undefined
+  })
