@@ -10,6 +10,7 @@ import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
 import { Defect, errorType } from "./endpoint/EndpointError.ts"
 import * as Failover from "./endpoint/Failover.ts"
+import type { HttpConnection } from "./endpoint/HttpEndpoint.ts"
 import { backoff, circuitBreaking, makeBreaker } from "./endpoint/RetryPolicy.ts"
 import * as Feed from "./feed/Feed.ts"
 import type { Contradiction, Step } from "./feed/Feed.ts"
@@ -17,6 +18,7 @@ import { fingerprint } from "./feed/Filter.ts"
 import * as Heads from "./feed/Heads.ts"
 import type { Heard } from "./feed/Heads.ts"
 import * as Logs from "./feed/Logs.ts"
+import * as OverHttp from "./feed/OverHttp.ts"
 import { Verification } from "./feed/Verify.ts"
 import * as Gate from "./store/Gate.ts"
 import { afterPush } from "./store/Journal.ts"
@@ -58,9 +60,12 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
   const failover = yield* Failover.make(chain, {
     requestTimeout: config.requestTimeout,
     wsMaxPayload: config.wsMaxPayload,
-    watch: (rank, breaker) => {
+    rpcRate: config.rpcRate,
+    watch: (rank, known) => {
       const endpoint = status.endpoints[rank]!
-      endpoint.breaker = breaker
+      endpoint.breaker = known.breaker
+      endpoint.learned = known.learned
+      endpoint.budget = known.budget
       return {
         onRequest: (method, outcome, millis) => endpoint.requested(method, outcome, millis),
         onConnected: Effect.map(Clock.currentTimeMillis, (now) => {
@@ -243,13 +248,19 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       status.endpoint = status.endpoints[live.rank]
       const heads = yield* Heads.make(connection, {
         stallTimeout: config.stallTimeout,
-        onHead: ({ header, at }, blockTime) => status.heard(header.number, at, blockTime),
+        onHead: ({ header, at }, blockTime) => {
+          status.heard(header.number, at, blockTime)
+          failover.heard({ number: header.number, at, blockTime })
+        },
         onQuiet: Effect.andThen(
           live.breaker.succeed,
           Effect.map(Clock.currentTimeMillis, (now) => status.quiet(now)),
         ),
       })
-      const logs = Logs.make(connection, chain, live.learned, yield* Verification)
+      const checks = yield* Verification
+      const logsOf = (of: Failover.Live<HttpConnection>) =>
+        Logs.make(of.connection, chain, of.learned, checks)
+      const logs = OverHttp.prefer(logsOf(live), live.learned, failover.http, logsOf)
       return yield* session(live, heads, logs).pipe(
         Effect.catchTags({
           Lost: () => Effect.void,

@@ -244,7 +244,7 @@ export const make = Effect.fnUntraced(function* (
     // The start block comes alone, so that its hash is known.
     Stream.unfold({ from: journal.head.number + 1, alone: journal.head.hash === "" }, ({ from, alone }) => {
       if (from > to) return Effect.succeed(undefined)
-      const through = alone ? from : Math.min(from + learned.width - 1, to)
+      const through = alone ? from : Math.min(from + logs.width() - 1, to)
       return Effect.succeed([[from, through] as const, { from: through + 1, alone: false }] as const)
     }).pipe(
       Stream.mapEffect(([from, through]) => logs.history(from, through), { concurrency: historyAhead }),

@@ -18,6 +18,8 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
   connected_for_s: status.connectedSince === undefined ? null : seconds(now - status.connectedSince),
   connects: status.connects,
   breaker: breaker(status.breakerState, now),
+  /** Calls a second that the endpoint is asked at most; `null` without a limit. */
+  rate: Number.isFinite(status.budget?.rate()) ? status.budget!.rate() : null,
 })
 
 const time = (millis: number) => new Date(millis).toISOString()

@@ -1,7 +1,7 @@
 /** Which number of Status each series of the metrics reads. */
 import type { Clock } from "effect"
 import { monitorEventLoopDelay } from "node:perf_hooks"
-import type { Outcome } from "../endpoint/Endpoint.ts"
+import type { Outcome } from "../endpoint/Calls.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import * as Metrics from "../Metrics.ts"
 import type { Registry } from "../Metrics.ts"

@@ -5,9 +5,11 @@
 import { Clock, Context, Effect, Layer, Metric, SubscriptionRef } from "effect"
 import { AppConfig } from "../Config.ts"
 import type { ChainConfig } from "../Config.ts"
-import type { Outcome } from "../endpoint/Endpoint.ts"
+import type { Budget } from "../endpoint/Budget.ts"
+import type { Outcome } from "../endpoint/Calls.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import type { ErrorType } from "../endpoint/EndpointError.ts"
+import type { Learned } from "../endpoint/Learned.ts"
 import type { Breaker, BreakerState } from "../endpoint/RetryPolicy.ts"
 import * as Metrics from "../Metrics.ts"
 import type { Registry } from "../Metrics.ts"
@@ -72,6 +74,8 @@ export const methods = [
 export class EndpointStatus {
   readonly name: string
   breaker: Breaker | undefined
+  learned: Learned | undefined
+  budget: Budget | undefined
   connectedSince: number | undefined
   /** Connections so far. */
   connects = 0
