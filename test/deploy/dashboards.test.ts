@@ -3,10 +3,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { readdirSync, readFileSync } from "node:fs"
 import { parse } from "yaml"
-import { definitions } from "../../src/Metrics.ts"
 import * as Devnet from "../support/devnet.ts"
 import * as Prometheus from "../support/Prometheus.ts"
 import * as RedisServer from "../support/RedisServer.ts"
+import { announced, defined } from "../support/series.ts"
 import * as Service from "../support/Service.ts"
 
 interface Target {
@@ -90,21 +90,6 @@ const queries = [
   ),
 ]
 
-const distributions = definitions.filter(({ type }) => type === "histogram").map(({ name }) => name)
-
-const known = new Set([
-  ...definitions.map(({ name }) => name),
-  ...distributions.flatMap((name) => [`${name}_bucket`, `${name}_sum`, `${name}_count`]),
-])
-
-/** Metrics that are on their way: as soon as one is defined, its queries have to return data like all others. */
-const announced = new Set([
-  "events_audited_missing_total",
-  "events_audited_extra_total",
-  "blocks_unaudited_total",
-  "telemetry_dropped_total",
-])
-
 /** What Grafana would put in the place of its variables. */
 const filledIn = (expr: string) =>
   expr.replaceAll("$chain", ".*").replaceAll("$__rate_interval", "5s").replaceAll("$__range", "5m")
@@ -170,7 +155,7 @@ describe("the dashboards", () => {
     for (const { place, expr } of queries) {
       const names = Prometheus.metricsOf(expr)
       assert.isAbove(names.length, 0, place)
-      for (const name of names) assert.isTrue(known.has(name) || announced.has(name), `${place}: ${name}`)
+      for (const name of names) assert.isTrue(defined.has(name) || announced.has(name), `${place}: ${name}`)
     }
   })
 
@@ -204,7 +189,7 @@ describe("the dashboards", () => {
 
         const missing = new Set(queries.map(({ place }) => place))
         const answered = Effect.forEach(
-          queries.filter(({ expr }) => Prometheus.metricsOf(expr).every((name) => known.has(name))),
+          queries.filter(({ expr }) => Prometheus.metricsOf(expr).every((name) => defined.has(name))),
           ({ place, expr, labels }) =>
             Prometheus.until(prometheus.query(filledIn(expr)), (samples) =>
               samples.some(({ value }) => Number.isFinite(Number(value[1]))),
@@ -223,7 +208,7 @@ describe("the dashboards", () => {
           orElse: () => Effect.die(new Error(`no data for:\n${[...missing].join("\n")}`)),
         })
         const absent = queries.filter(({ expr }) =>
-          Prometheus.metricsOf(expr).some((name) => !known.has(name)),
+          Prometheus.metricsOf(expr).some((name) => !defined.has(name)),
         )
         assert.deepStrictEqual(
           [...missing].toSorted(),

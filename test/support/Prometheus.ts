@@ -59,7 +59,7 @@ export const start = Effect.fnUntraced(function* (
         const answer = JSON.parse(text) as { status: string; data: unknown; error?: string }
         return answer.status === "success"
           ? Effect.succeed(answer.data)
-          : Effect.fail(new Error(`${answer.error}: ${JSON.stringify(parameters)}`))
+          : Effect.die(new Error(`${answer.error}: ${JSON.stringify(parameters)}`))
       }),
     )
   return {
