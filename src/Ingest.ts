@@ -12,6 +12,7 @@ import { Defect, errorType } from "./endpoint/EndpointError.ts"
 import * as Failover from "./endpoint/Failover.ts"
 import type { HttpConnection } from "./endpoint/HttpEndpoint.ts"
 import { backoff, circuitBreaking, makeBreaker } from "./endpoint/RetryPolicy.ts"
+import * as Audit from "./feed/Audit.ts"
 import * as Feed from "./feed/Feed.ts"
 import type { Contradiction, Step } from "./feed/Feed.ts"
 import { fingerprint } from "./feed/Filter.ts"
@@ -85,6 +86,21 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       }
     },
   })
+
+  const audited = config.audit ?? chain.endpoints.length + chain.rpc.length > 1
+  const auditMemory = new Audit.Memory()
+  const findings: Audit.Findings = {
+    missing: (logs) => void (status.auditedMissing += logs),
+    extra: (logs) => void (status.auditedExtra += logs),
+    unaudited: (blocks) => void (status.unaudited += blocks),
+    contradicted: (endpoint, text) =>
+      Effect.gen(function* () {
+        const at = yield* Clock.currentTimeMillis
+        status.contradicted(endpoint)
+        status.failed({ at, type: "unverified", text: `${endpoint}: contradicted: ${text}` })
+        yield* Effect.logWarning(`contradicted: ${text}`).pipe(Effect.annotateLogs({ endpoint }))
+      }),
+  }
 
   const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
     Effect.suspend(() => {
@@ -190,7 +206,12 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
         return pushed
       })
 
-  const session = (live: Failover.Live, heads: Heads.Heads, logs: Logs.Logs) =>
+  const session = (
+    live: Failover.Live,
+    heads: Heads.Heads,
+    logs: Logs.Logs,
+    audit: Audit.Audit | undefined,
+  ) =>
     Effect.gen(function* () {
       const journal = yield* load
       const { connection } = live
@@ -198,7 +219,8 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
         chain,
         connection,
         heads,
-        logs,
+        logs: audit === undefined ? logs : { ...logs, history: audit.history },
+        audit,
         learned: live.learned,
         witnesses: failover.connected,
         journal,
@@ -261,7 +283,10 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       const logsOf = (of: Failover.Live<HttpConnection>) =>
         Logs.make(of.connection, chain, of.learned, checks)
       const logs = OverHttp.prefer(logsOf(live), live.learned, failover.http, logsOf)
-      return yield* session(live, heads, logs).pipe(
+      const audit = audited
+        ? Audit.make({ sourceInUse: live, sources: failover.sources, logsOf, logs, findings }, auditMemory)
+        : undefined
+      return yield* session(live, heads, logs, audit).pipe(
         Effect.catchTags({
           Lost: () => Effect.void,
           Superseded: stepAside,

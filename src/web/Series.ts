@@ -15,6 +15,7 @@ const outcomes: ReadonlyArray<Outcome> = ["ok", "refused", "lost"]
 const ofEndpoint = (chain: string, endpoint: EndpointStatus, registry: Registry) => {
   const labels = { chain, endpoint: endpoint.name }
   Metrics.endpointBreakerState.read(labels, () => breakerCodes[endpoint.breakerState._tag], registry)
+  Metrics.endpointContradicted.read(labels, () => endpoint.contradicted, registry)
   for (const [method, counts] of endpoint.requests) {
     for (const outcome of outcomes) {
       Metrics.rpcRequests.read({ ...labels, method, outcome }, () => counts[outcome], registry)
@@ -31,6 +32,9 @@ export const ofChain = (chain: ChainStatus, clock: Clock.Clock, registry: Regist
     [Metrics.eventsDeduplicated, () => chain.deduplicated],
     [Metrics.eventsRemoved, () => chain.removed],
     [Metrics.eventsRemovedIncomplete, () => chain.removedIncomplete],
+    [Metrics.eventsAuditedMissing, () => chain.auditedMissing],
+    [Metrics.eventsAuditedExtra, () => chain.auditedExtra],
+    [Metrics.blocksUnaudited, () => chain.unaudited],
     [Metrics.websocketReconnects, () => chain.reconnects],
     [Metrics.circuitBreakerState, () => breakerCodes[chain.breakerState._tag]],
     [Metrics.consecutiveFailures, () => chain.breakerState.failures],

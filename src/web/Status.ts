@@ -79,6 +79,8 @@ export class EndpointStatus {
   connectedSince: number | undefined
   /** Connections so far. */
   connects = 0
+  /** Answers that were not the ones that are believed. */
+  contradicted = 0
   readonly requests = new Map<string, Record<Outcome, number>>(
     methods.map((method) => [method, { ok: 0, refused: 0, lost: 0 }]),
   )
@@ -125,6 +127,11 @@ export class ChainStatus {
   deduplicated = 0
   removed = 0
   removedIncomplete = 0
+  /** Logs that the second look found missing, and too many; both are put right. */
+  auditedMissing = 0
+  auditedExtra = 0
+  /** Final blocks that were not looked at again. */
+  unaudited = 0
   reorgs = 0
   deepestReorg = 0
   inFlight = 0
@@ -208,6 +215,11 @@ export class ChainStatus {
   latency(share: number): number | undefined {
     const sorted = this.#latencies.toSorted((a, b) => a - b)
     return sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)]
+  }
+
+  contradicted(endpoint: string): void {
+    const found = this.endpoints.find(({ name }) => name === endpoint)
+    if (found) found.contradicted++
   }
 
   failed(failure: Failure): void {

@@ -54,7 +54,7 @@ describe("failover", () => {
     "uses the first endpoint, and keeps the second one connected and unasked",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
-        const { status } = yield* start()
+        const { status } = yield* start({ AUDIT: "off" })
         yield* blocks(chain, 20)
         yield* caughtUp(store, chain, status)
         assert.strictEqual(status.endpoint, status.endpoints[0])
