@@ -49,7 +49,8 @@ describe("a chain", () => {
       assert.strictEqual(replay.removed, 0)
       assert.strictEqual(status.phase, "live")
       assert.strictEqual(status.published, replay.entries)
-      assert.strictEqual(status.final, chain.final.number)
+      // The floor is raised once a minute, which is five blocks.
+      assert.isAtLeast(status.final!, chain.final.number - 5)
     }),
   )
 

@@ -58,6 +58,9 @@ export interface FeedOptions {
 /** How often the final block is asked for. */
 const finalityInterval = Duration.seconds(15)
 
+/** The floor is raised at most so often (milliseconds): what becomes final meanwhile costs no requests of its own. */
+const raiseInterval = 60_000
+
 /** How long a chain that is not longer than ours must be the only one to be seen before it is followed. */
 const rivalPatience = 3000
 const rivalInterval = Duration.seconds(1)
@@ -85,6 +88,7 @@ export const make = Effect.fnUntraced(function* (
   /** What the second look has found up to a place: the block from which to write again, if any. */
   let looked: { readonly place: Place; readonly wrong: number | undefined } | undefined
   let looking = false
+  let raisedAt = -Infinity
   let rival: { readonly head: string; readonly since: number } | undefined
 
   const doubt = (detail: string) =>
@@ -372,10 +376,13 @@ export const make = Effect.fnUntraced(function* (
   const raiseFloor = Effect.gen(function* () {
     const highest = finalPlace()
     if (highest === undefined || looked?.wrong !== undefined) return []
+    const now = clock.currentTimeMillisUnsafe()
+    if (now - raisedAt < raiseInterval) return []
     if (audit && looked === undefined) {
       yield* lookAgain(audit, highest)
       return []
     }
+    raisedAt = now
     const place = looked?.place ?? highest
     looked = undefined
     // Meanwhile blocks may have been undone.
