@@ -109,7 +109,9 @@ describe("two endpoints, of which one", () => {
           yield* caughtUp(store, chain, status)
           if (process.env["UNRELIABLE_FIGURES"] !== undefined) {
             const { auditedMissing, unaudited, published } = status
-            console.log(JSON.stringify({ what, filtered, published, auditedMissing, unaudited }))
+            process.stdout.write(
+              `${JSON.stringify({ what, filtered, published, auditedMissing, unaudited })}\n`,
+            )
           }
           if (what === "lies" && filtered) assert.isAbove(status.auditedMissing, 10)
           assert.strictEqual(status.auditedExtra, 0)
@@ -121,7 +123,7 @@ describe("two endpoints, of which one", () => {
     const sorted = failovers.toSorted((a, b) => a - b)
     const [p50, max] = [at(sorted, 0.5), sorted.at(-1)!]
     if (process.env["UNRELIABLE_FIGURES"] !== undefined) {
-      console.log(JSON.stringify({ failovers: sorted.length, p50, max }))
+      process.stdout.write(`${JSON.stringify({ failovers: sorted.length, p50, max })}\n`)
     }
     assert.isAbove(sorted.length, 50)
     assert.isBelow(p50, 1000)
