@@ -29,6 +29,18 @@ export const surroundings = Layer.unwrap(
   }),
 )
 
+/** OpenTelemetry where it is configured; else not even loaded. */
+export const telemetry = Layer.unwrap(
+  Effect.flatMap(AppConfig, ({ telemetry }) =>
+    telemetry === undefined
+      ? Effect.succeed(Layer.empty)
+      : Effect.map(
+          Effect.promise(() => import("../Telemetry.ts")),
+          ({ layer }) => layer(telemetry),
+        ),
+  ),
+)
+
 /** Everything that runs while chains are followed. */
 export const service = Layer.mergeAll(Ingest.layer, StoreWatch.layer, Http.layer).pipe(
   Layer.provideMerge(Status.layer),

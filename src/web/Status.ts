@@ -14,6 +14,7 @@ import type { Breaker, BreakerState } from "../endpoint/RetryPolicy.ts"
 import * as Metrics from "../Metrics.ts"
 import type { Registry } from "../Metrics.ts"
 import type { Info, Stats } from "../store/Store.ts"
+import { Dropped } from "../Tracing.ts"
 import * as Series from "./Series.ts"
 
 /**
@@ -294,6 +295,7 @@ export class Status extends Context.Service<
       for (const chain of chains) Series.ofChain(chain, clock, registry)
       Series.ofStore(store, registry)
       Series.ofProcess(startedAt, registry)
+      Series.ofTelemetry(yield* Dropped, registry)
       const recorder = (operation: Operation) =>
         Metrics.storeOperationDuration.record({ operation }, registry)
       return {
