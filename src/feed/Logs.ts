@@ -23,6 +23,7 @@ import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
 import * as Headers from "./Headers.ts"
 import type { Asker } from "./Headers.ts"
+import type { LogsSubscription } from "./LogsSubscription.ts"
 import type { Checks } from "./Verify.ts"
 
 /** Blocks of one range whose logs are read one by one at the same time. */
@@ -45,12 +46,14 @@ export const make = (
   { filter, logsBloom }: Pick<ChainConfig, "filter" | "logsBloom">,
   learned: Learned,
   checks: Checks,
+  /** The logs that the same connection announces, where they can be used. */
+  announced?: LogsSubscription,
 ): Logs => {
   const unbelievable = checks.block(filter)
   const unbelievableRange = checks.range(filter)
   const unfiltered = isUnfiltered(filter)
   const getLogs = GetLogs.make(asker, filter, learned)
-  const ask = BlockLogs.make(asker, filter, learned, getLogs, checks)
+  const ask = BlockLogs.make(asker, filter, learned, getLogs, checks, unfiltered ? announced : undefined)
 
   const doubt = (detail: string) =>
     Effect.fail(new EndpointError({ endpoint: asker.name, reason: new Unverified({ detail }) }))
@@ -71,6 +74,7 @@ export const make = (
       Headers.headers(
         asker,
         Array.from({ length: to - from + 1 }, (_, i) => from + i),
+        learned,
       ),
       (headers) => {
         const missing = headers.indexOf(undefined)
@@ -127,6 +131,7 @@ export const make = (
     const headers = yield* Headers.headers(
       asker,
       unknown.map(([log]) => log!.blockNumber),
+      learned,
     )
     for (const [i, header] of headers.entries()) {
       const log = unknown[i]![0]!

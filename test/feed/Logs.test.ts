@@ -350,6 +350,22 @@ describe("the logs of recent blocks", () => {
       assert.strictEqual(blocks.pollUnsafe()?._tag, "Success")
     }),
   )
+
+  connected("come in batches of headers as large as the node takes them, which is remembered", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 40 }, () => 1))
+      world.node.mostCalls = 10
+      const logs = make(world)
+      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
+      assert.strictEqual(logs.learned.headers, 10)
+      world.node.mostCalls = 4
+      yield* soon(logs.recent(21, 40))
+      assert.strictEqual(logs.learned.headers, 3)
+      const frames = asked(world, "eth_getBlockByNumber")
+      yield* soon(logs.recent(1, 20))
+      assert.strictEqual(asked(world, "eth_getBlockByNumber") - frames, 20, "each header once")
+    }),
+  )
 })
 
 describe("the logs of history", () => {
