@@ -53,6 +53,8 @@ export const make = Effect.fnUntraced(function* (connection: Connection) {
     groups.delete(hash)
   }
 
+  const isTooMuch = () => groups.size > mostBlocks || held > mostLogs
+
   const hear = (raw: unknown) => {
     const decoded = logsOf([raw])
     if (decoded instanceof Malformed) return connection.endUnsafe(decoded)
@@ -67,7 +69,7 @@ export const make = Effect.fnUntraced(function* (connection: Connection) {
     addTo(group.bloom, log)
     last = log.blockNumber
     held++
-    while (groups.size > mostBlocks || held > mostLogs) drop(groups.keys().next().value!)
+    while (isTooMuch()) drop(groups.keys().next().value!)
     return arrived.openUnsafe()
   }
 
