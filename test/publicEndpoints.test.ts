@@ -73,6 +73,8 @@ describe("a chain without a filter on public endpoints", () => {
       assert.strictEqual(asked(one, "eth_getLogs"), 1, "one refusal is enough")
       assert.strictEqual(asked(one, "eth_getTransactionReceipt"), 0)
       assert.deepStrictEqual(status.failures, [])
+      assert.isAtLeast(status.final!, chain.final.number - 2)
+      assert.strictEqual(status.unaudited, 0)
     }),
   )
 
@@ -113,6 +115,24 @@ describe("a chain without a filter on public endpoints", () => {
       }
       yield* caughtUp(store, chain, status, start)
     }),
+  )
+
+  world(
+    "is looked at again by an endpoint that refuses long ranges, though blocks become final by the dozen",
+    (world) =>
+      Effect.gen(function* () {
+        const { chain, two, store } = world
+        chain.finality = 1000
+        const { status } = yield* world.start()
+        yield* blocks(chain, 40)
+        chain.finality = 3
+        yield* blocks(chain, 4)
+        assert.isAtLeast(status.final!, chain.final.number - 3)
+        assert.strictEqual(status.unaudited, 0)
+        assert.isAtMost(status.endpoints[1]!.learned!.width, 30)
+        assert.isAbove(asked(two, "eth_getLogs"), 4)
+        yield* caughtUp(store, chain, status, start)
+      }),
   )
 
   world("has an open gap where nothing can fill it, which is not passed over", (world) =>

@@ -29,6 +29,10 @@ import type { Checks } from "./Verify.ts"
 /** Blocks of one range whose logs are read one by one at the same time. */
 const singleBlocks = 4
 
+/** A range is refused that may be too wide. What is said of one block is another matter. */
+const isTooWide = (refusal: Refusal["action"] | undefined): boolean =>
+  refusal === "split" || refusal === "other endpoint"
+
 const unknownParent: Hex = `0x${"0".repeat(64)}`
 
 export interface Logs {
@@ -115,7 +119,7 @@ export const make = (
       return yield* settle(headers, logs.success)
     }
     const refusal = refusalOf(logs.failure)
-    if (refusal === "split") learned.narrowRecent(to - from + 1)
+    if (isTooWide(refusal)) learned.narrowRecent(to - from + 1)
     // After a frame that was too large there is no connection any more.
     if (refusal === undefined || logs.failure.reason._tag === "Oversized") return yield* logs.failure
     if (refusal === "use receipts") learned.refused.add("eth_getLogs")
@@ -182,7 +186,7 @@ export const make = (
           learned.narrow(Headers.mostPerBatch)
           return singly
         }
-        if (refusal !== "split") return Effect.fail(error)
+        if (!isTooWide(refusal)) return Effect.fail(error)
         const { reason } = error
         const through = narrower(from, to, reason._tag === "Rejected" ? reason.refusal : undefined)
         learned.narrow(through - from + 1)
