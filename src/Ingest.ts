@@ -19,6 +19,7 @@ import { fingerprint } from "./feed/Filter.ts"
 import * as Heads from "./feed/Heads.ts"
 import type { Heard } from "./feed/Heads.ts"
 import * as Logs from "./feed/Logs.ts"
+import * as LogsSubscription from "./feed/LogsSubscription.ts"
 import * as OverHttp from "./feed/OverHttp.ts"
 import { Verification } from "./feed/Verify.ts"
 import * as Gate from "./store/Gate.ts"
@@ -305,7 +306,9 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       const checks = yield* Verification
       const logsOf = (of: Failover.Live<HttpConnection>) =>
         Logs.make(of.connection, chain, of.learned, checks)
-      const logs = OverHttp.prefer(logsOf(live), live.learned, failover.http, logsOf)
+      const announced = yield* LogsSubscription.make(connection)
+      const socket = Logs.make(connection, chain, live.learned, checks, announced)
+      const logs = OverHttp.prefer(socket, live.learned, failover.http, logsOf)
       const audit = audited
         ? Audit.make({ sourceInUse: live, sources: failover.sources, logsOf, logs, findings }, auditMemory)
         : undefined

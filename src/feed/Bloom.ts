@@ -30,20 +30,28 @@ const bitsOf = (word: Hex): Bits => {
 
 const empty: Hex = `0x${"0".repeat(512)}`
 
+/** A bloom of no logs, to be added to. */
+export const emptyBloom = (): Buffer => Buffer.alloc(256)
+
+export const toHex = (bloom: Buffer): Hex => `0x${bloom.toString("hex")}`
+
+/** Sets the bits of a log. */
+export const addTo = (bloom: Buffer, { contract, topics }: Pick<Log, "contract" | "topics">): void => {
+  const add = (word: Hex) => {
+    for (const bit of bitsOf(word)) bloom[255 - (bit >> 3)]! |= 1 << (bit & 7)
+  }
+  add(contract)
+  for (const topic of topics) add(topic)
+}
+
 /** All zero: no logs, or on chains that do not compute blooms nothing at all. */
 export const isZero = (bloom: Hex): boolean => bloom === empty
 
 /** The bloom of exactly these logs. */
 export const bloomOf = (logs: ReadonlyArray<Pick<Log, "contract" | "topics">>): Hex => {
-  const bytes = Buffer.alloc(256)
-  const add = (word: Hex) => {
-    for (const bit of bitsOf(word)) bytes[255 - (bit >> 3)]! |= 1 << (bit & 7)
-  }
-  for (const log of logs) {
-    add(log.contract)
-    for (const topic of log.topics) add(topic)
-  }
-  return `0x${bytes.toString("hex")}`
+  const bloom = emptyBloom()
+  for (const log of logs) addTo(bloom, log)
+  return toHex(bloom)
 }
 
 /** Whether all three bits of a word are set. */

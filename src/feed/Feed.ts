@@ -310,6 +310,7 @@ export const make = Effect.fnUntraced(function* (
       const seen = yield* Headers.headers(
         connection,
         some.map(({ number }) => number),
+        learned,
       )
       const shared = some.find(({ hash }, i) => seen[i]?.hash === hash)
       if (shared !== undefined) return shared.number

@@ -19,6 +19,7 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
   connects: status.connects,
   contradicted: status.contradicted,
   breaker: breaker(status.breakerState, now),
+  learned: status.learned?.description ?? null,
   /** Calls a second that the endpoint is asked at most; `null` without a limit. */
   rate: Number.isFinite(status.budget?.rate()) ? status.budget!.rate() : null,
 })

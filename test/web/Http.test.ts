@@ -66,6 +66,17 @@ describe("the HTTP routes", () => {
       assert.deepInclude((status.chains[0]!["endpoints"] as Array<Record<string, unknown>>)[0], {
         in_use: true,
         connects: 1,
+        learned: {
+          refused: [],
+          range: 500,
+          recent_range: 20,
+          addresses: 1000,
+          headers_per_batch: 20,
+          receipts_per_batch: 20,
+          finalized_tag: true,
+          computes_blooms: true,
+          oversized_blocks: 0,
+        },
       })
     }))
 
