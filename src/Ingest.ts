@@ -125,6 +125,11 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     if (move._tag === "Pop") {
       undoingFrom ??= move.expected.number
       status.stored = move.expected.number - 1
+      if (result._tag === "Popped") {
+        status.removed += result.removed
+        status.removedIncomplete += result.missing
+        status.tail.popped(move.expected, result.removed)
+      }
     } else if (undoingFrom !== undefined) {
       const depth = undoingFrom - move.expected.number
       status.reorganised({ at: clock.currentTimeMillisUnsafe(), depth, from: undoingFrom })
@@ -132,14 +137,12 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     }
     if (move._tag === "Finalize") status.final = move.number
     if (move._tag === "Push") {
-      if (result._tag === "Pushed") status.published += logsOf(move)
-      else status.deduplicated += logsOf(move)
+      if (result._tag === "Pushed") {
+        status.published += logsOf(move)
+        status.tail.pushed(move.blocks)
+      } else status.deduplicated += logsOf(move)
       status.stored = afterPush(move).number
       if (move.final) status.final = status.stored
-    }
-    if (result._tag === "Popped") {
-      status.removed += result.removed
-      status.removedIncomplete += result.missing
     }
   }
 
@@ -240,7 +243,8 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
   const serve = (live: Failover.Live) =>
     Effect.gen(function* () {
       const { connection } = live
-      status.endpoint = status.endpoints[live.rank]
+      status.endpoint = status.endpoints[live.rank]!
+      status.endpoint.learned = live.learned
       const heads = yield* Heads.make(connection, {
         stallTimeout: config.stallTimeout,
         onHead: ({ header, at }, blockTime) => status.heard(header.number, at, blockTime),

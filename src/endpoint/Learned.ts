@@ -74,3 +74,14 @@ export class Learned {
     if (blocks >= this.recentWidth) this.recentWidth = Math.min(this.recentWidth + 1, widestRecent)
   }
 }
+
+/** What is worth knowing of it, as short sentences: where it differs from what every endpoint is first believed to bear. */
+export const describe = (learned: Learned): ReadonlyArray<string> => {
+  const said = [...learned.refused].map((rung) => `refuses ${rung}`)
+  if (learned.width !== firstWidth) said.push(`history in pieces of ${learned.width} blocks`)
+  if (learned.recentWidth < widestRecent) said.push(`recent blocks ${learned.recentWidth} at a time`)
+  if (learned.addresses < mostAddresses) said.push(`at most ${learned.addresses} addresses a request`)
+  if (learned.receipts < firstReceipts) said.push(`${learned.receipts} receipts at a time`)
+  if (!learned.finalizedTag) said.push("no finalized tag")
+  return said
+}

@@ -1,4 +1,5 @@
 /** What is known of the process, as the JSON that `/status` and `/ready` answer. Pure. */
+import { describe } from "../endpoint/Learned.ts"
 import type { BreakerState } from "../endpoint/RetryPolicy.ts"
 import { version } from "../Version.ts"
 import { unready } from "./Readiness.ts"
@@ -18,6 +19,7 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
   connected_for_s: status.connectedSince === undefined ? null : seconds(now - status.connectedSince),
   connects: status.connects,
   breaker: breaker(status.breakerState, now),
+  learned: status.learned ? describe(status.learned) : [],
 })
 
 const time = (millis: number) => new Date(millis).toISOString()
@@ -38,11 +40,13 @@ export const chainReport = (chain: ChainStatus, now: number) => {
     stored: chain.stored ?? null,
     final: chain.final ?? null,
     behind: chain.behind,
+    lag_s: seconds(chain.lag(now)),
     logs: {
       received: chain.received,
       published: chain.published,
       deduplicated: chain.deduplicated,
       removed: chain.removed,
+      per_second: Math.round(chain.history.perSecond * 10) / 10,
     },
     latency_ms: { p50: chain.latency(0.5) ?? null, p99: chain.latency(0.99) ?? null },
     reorgs: {
@@ -74,6 +78,7 @@ export const statusReport = (status: Status["Service"], now: number) => {
   const { store } = status
   return {
     version,
+    at: time(now),
     uptime_s: seconds(now - status.startedAt),
     ready: chains.every(({ ready }) => ready),
     store: {
