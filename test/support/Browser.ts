@@ -56,7 +56,7 @@ export const open = Effect.fnUntraced(function* (port: number, options: BrowserC
     (context) => Effect.promise(() => context.close()),
   )
   const page = yield* Effect.promise(() => context.newPage())
-  page.setDefaultTimeout(15_000)
+  page.setDefaultTimeout(20_000)
   const complaints: Array<string> = []
   page.on("console", (message) => message.type() === "error" && complaints.push(message.text()))
   page.on("pageerror", (error) => complaints.push(String(error)))
