@@ -148,15 +148,18 @@ const publicName = (url: URL): string => {
   return isAddress ? `${url.hostname}:${url.port || defaultPorts[url.protocol]}` : labels.slice(-2).join(".")
 }
 
-const named = (urls: ReadonlyArray<URL>, keyless: boolean): ReadonlyArray<EndpointConfig> => {
-  const seen = new Map<string, number>()
-  return urls.map((url) => {
+/** `seen` counts the names of all endpoints of a chain, so that none is given twice. */
+const named = (
+  urls: ReadonlyArray<URL>,
+  keyless: boolean,
+  seen: Map<string, number>,
+): ReadonlyArray<EndpointConfig> =>
+  urls.map((url) => {
     const name = publicName(url)
     const times = (seen.get(name) ?? 0) + 1
     seen.set(name, times)
     return { name: times === 1 ? name : `${name}-${times}`, url: Redacted.make(url.href), keyless }
   })
-}
 
 const chainName = Env.kind("a chain's name or id", (text) =>
   /^[a-z0-9]+(-[a-z0-9]+)*$/.test(text.toLowerCase()) ? text.toLowerCase() : undefined,
@@ -191,16 +194,18 @@ const readChain = Effect.fnUntraced(function* (reader: Env.Reader, given: string
   }
   const rpcUrls = yield* reader.secret(`${prefix}_RPC_URL`, Env.list(urlOf("http:", "https:")))
 
+  const names = new Map<string, number>()
   return {
     name,
     id: chainId ?? 0,
     endpoints: wsUrls
-      ? named(wsUrls, false)
+      ? named(wsUrls, false, names)
       : named(
           publicUrls.map((url) => new URL(url)),
           true,
+          names,
         ),
-    rpc: named(rpcUrls ?? [], false),
+    rpc: named(rpcUrls ?? [], false, names),
     filter: {
       addresses: [...new Set((yield* own("ADDRESSES", Env.list(address))) ?? [])].sort(),
       topics: (yield* own("TOPICS", topics)) ?? [],

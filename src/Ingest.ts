@@ -10,13 +10,16 @@ import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
 import { Defect, errorType } from "./endpoint/EndpointError.ts"
 import * as Failover from "./endpoint/Failover.ts"
+import type { HttpConnection } from "./endpoint/HttpEndpoint.ts"
 import { backoff, circuitBreaking, makeBreaker } from "./endpoint/RetryPolicy.ts"
+import * as Audit from "./feed/Audit.ts"
 import * as Feed from "./feed/Feed.ts"
 import type { Contradiction, Step } from "./feed/Feed.ts"
 import { fingerprint } from "./feed/Filter.ts"
 import * as Heads from "./feed/Heads.ts"
 import type { Heard } from "./feed/Heads.ts"
 import * as Logs from "./feed/Logs.ts"
+import * as OverHttp from "./feed/OverHttp.ts"
 import { Verification } from "./feed/Verify.ts"
 import * as Gate from "./store/Gate.ts"
 import { afterPush } from "./store/Journal.ts"
@@ -58,9 +61,12 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
   const failover = yield* Failover.make(chain, {
     requestTimeout: config.requestTimeout,
     wsMaxPayload: config.wsMaxPayload,
-    watch: (rank, breaker) => {
+    rpcRate: config.rpcRate,
+    watch: (rank, known) => {
       const endpoint = status.endpoints[rank]!
-      endpoint.breaker = breaker
+      endpoint.breaker = known.breaker
+      endpoint.learned = known.learned
+      endpoint.budget = known.budget
       return {
         onRequest: (method, outcome, millis) => endpoint.requested(method, outcome, millis),
         onConnected: Effect.map(Clock.currentTimeMillis, (now) => {
@@ -80,6 +86,21 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       }
     },
   })
+
+  const audited = config.audit ?? chain.endpoints.length + chain.rpc.length > 1
+  const auditMemory = new Audit.Memory()
+  const findings: Audit.Findings = {
+    missing: (logs) => void (status.auditedMissing += logs),
+    extra: (logs) => void (status.auditedExtra += logs),
+    unaudited: (blocks) => void (status.unaudited += blocks),
+    contradicted: (endpoint, text) =>
+      Effect.gen(function* () {
+        const at = yield* Clock.currentTimeMillis
+        status.contradicted(endpoint)
+        status.failed({ at, type: "unverified", text: `${endpoint}: contradicted: ${text}` })
+        yield* Effect.logWarning(`contradicted: ${text}`).pipe(Effect.annotateLogs({ endpoint }))
+      }),
+  }
 
   const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
     Effect.suspend(() => {
@@ -188,7 +209,12 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
         return pushed
       })
 
-  const session = (live: Failover.Live, heads: Heads.Heads, logs: Logs.Logs) =>
+  const session = (
+    live: Failover.Live,
+    heads: Heads.Heads,
+    logs: Logs.Logs,
+    audit: Audit.Audit | undefined,
+  ) =>
     Effect.gen(function* () {
       const journal = yield* load
       const { connection } = live
@@ -196,7 +222,8 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
         chain,
         connection,
         heads,
-        logs,
+        logs: audit === undefined ? logs : { ...logs, history: audit.history },
+        audit,
         learned: live.learned,
         witnesses: failover.connected,
         journal,
@@ -243,18 +270,26 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
   const serve = (live: Failover.Live) =>
     Effect.gen(function* () {
       const { connection } = live
-      status.endpoint = status.endpoints[live.rank]!
-      status.endpoint.learned = live.learned
+      status.endpoint = status.endpoints[live.rank]
       const heads = yield* Heads.make(connection, {
         stallTimeout: config.stallTimeout,
-        onHead: ({ header, at }, blockTime) => status.heard(header.number, at, blockTime),
+        onHead: ({ header, at }, blockTime) => {
+          status.heard(header.number, at, blockTime)
+          failover.heard({ number: header.number, at, blockTime })
+        },
         onQuiet: Effect.andThen(
           live.breaker.succeed,
           Effect.map(Clock.currentTimeMillis, (now) => status.quiet(now)),
         ),
       })
-      const logs = Logs.make(connection, chain, live.learned, yield* Verification)
-      return yield* session(live, heads, logs).pipe(
+      const checks = yield* Verification
+      const logsOf = (of: Failover.Live<HttpConnection>) =>
+        Logs.make(of.connection, chain, of.learned, checks)
+      const logs = OverHttp.prefer(logsOf(live), live.learned, failover.http, logsOf)
+      const audit = audited
+        ? Audit.make({ sourceInUse: live, sources: failover.sources, logsOf, logs, findings }, auditMemory)
+        : undefined
+      return yield* session(live, heads, logs, audit).pipe(
         Effect.catchTags({
           Lost: () => Effect.void,
           Superseded: stepAside,

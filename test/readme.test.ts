@@ -76,10 +76,8 @@ describe("the README", () => {
     const read = [...source.matchAll(/reader\.(?:read|secret)\("([A-Z_]+)"/g)].map(([, name]) => name!)
     const own = [...source.matchAll(/own\("([A-Z_]+)"/g)].map(([, name]) => `<NAME>_${name}`)
     const table = readme.slice(readme.indexOf("## Configuration"), readme.indexOf("## When things fail"))
-    // Read already, and of no use yet: budgets and the second look.
-    const later = new Set(["RPC_RATE", "AUDIT"])
     const all = [...read, ...own, "<NAME>_WS_URL", "<NAME>_RPC_URL", "<NAME>_CHAIN_ID"]
-    for (const name of all.filter((name) => !later.has(name))) {
+    for (const name of all) {
       assert.include(table, `\`${name}\``, `${name} is not in the table`)
     }
   })

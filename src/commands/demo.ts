@@ -176,7 +176,7 @@ const play = (seconds: Option.Option<number>) =>
       // Said here and not as a result: after Ctrl-C the fiber ends as interrupted as soon as it may.
       if (!complete.every(Boolean)) process.exitCode = exitCode.failed
     }),
-  ).pipe(Effect.scoped, Effect.provide(Transport.layerWebSocket))
+  ).pipe(Effect.scoped, Effect.provide(Transport.layerNetwork))
 
 /** Only the traffic, against a development node that is already there. */
 const traffic = Effect.fnUntraced(
@@ -187,7 +187,7 @@ const traffic = Effect.fnUntraced(
     return yield* Traffic.keepCalling(emitter, devnets[0].logs, callEvery)
   },
   Effect.scoped,
-  Effect.provide(Transport.layerWebSocket),
+  Effect.provide(Transport.layerNetwork),
 )
 
 export const demo = Command.make(

@@ -34,7 +34,7 @@ export const surroundings = Layer.unwrap(
 export const service = Layer.mergeAll(Ingest.layer, StoreWatch.layer, Sampler.layer, Http.layer).pipe(
   Layer.provideMerge(Status.layer),
   Layer.provideMerge(store),
-  Layer.provide(Transport.layerWebSocket),
+  Layer.provide(Transport.layerNetwork),
 )
 
 /** What a command needs that only reads or changes the store. Its own logs would be in the way of what it prints. */

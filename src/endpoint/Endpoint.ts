@@ -5,38 +5,24 @@
  * or went silent, or because whoever uses it has had enough (`end`). What is still waiting for an answer then fails
  * with the same error. Nothing here retries.
  */
-import { Clock, Deferred, Duration, Effect, Predicate, Schedule } from "effect"
+import { Clock, Deferred, Duration, Effect, Schedule } from "effect"
 import type { Scope } from "effect"
 import type { EndpointConfig } from "../Config.ts"
 import type { ChainId } from "../Domain.ts"
 import { Redaction } from "../Redact.ts"
-import {
-  Disconnected,
-  EndpointError,
-  Malformed,
-  Oversized,
-  Rejected,
-  Timeout,
-  WrongChain,
-} from "./EndpointError.ts"
+import type { Budget } from "./Budget.ts"
+import * as Calls from "./Calls.ts"
+import { rejected } from "./Calls.ts"
+import type { Answer, Outcome } from "./Calls.ts"
+import { Disconnected, EndpointError, Malformed, Oversized, Timeout } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
-import { quantity } from "./Decode.ts"
-import { classify } from "./Refusal.ts"
 import type { RpcFailure } from "./Refusal.ts"
 import { Transport } from "./Transport.ts"
 
-/** The answer to one call of a batch. */
-export type Answer =
-  | { readonly _tag: "Result"; readonly result: unknown }
-  | { readonly _tag: "Rejected"; readonly error: EndpointError }
-
-export interface Connection {
+export interface Connection extends Calls.Calls {
   /** The endpoint's public name. */
   readonly name: string
-  readonly request: (method: string, params: ReadonlyArray<unknown>) => Effect.Effect<unknown, EndpointError>
-  /** Several calls in one frame. The answers are in the order of the calls; each may be a refusal of its own. */
-  readonly batch: (calls: ReadonlyArray<JsonRpc.Call>) => Effect.Effect<ReadonlyArray<Answer>, EndpointError>
   /** Calls back for each notification until the scope closes; also for those that overtook the reply. */
   readonly subscribe: (
     params: ReadonlyArray<unknown>,
@@ -50,14 +36,13 @@ export interface Connection {
   readonly ended: Effect.Effect<never, EndpointError>
 }
 
-/** How a request ended: answered, refused, or without an answer. */
-export type Outcome = "ok" | "refused" | "lost"
-
 export interface EndpointOptions {
   readonly requestTimeout: Duration.Duration
   readonly wsMaxPayload: number
   /** Told about the end of each request, with its duration in milliseconds. */
   readonly onRequest?: (method: string, outcome: Outcome, millis: number) => void
+  /** What the endpoint may be asked; without one, anything at any time. */
+  readonly budget?: Budget
 }
 
 /** Providers cut sockets that are idle for 30 s and more. */
@@ -134,14 +119,8 @@ export const connect = Effect.fnUntraced(
       if (exchange.unanswered === 0) exchange.resume(Effect.succeed(exchange.answers))
     }
 
-    const refused =
-      (rpc: RpcFailure) =>
-      (method: string): Answer => ({
-        _tag: "Rejected",
-        error: failure(
-          new Rejected({ method, code: rpc.code, detail: redact(rpc.message), refusal: classify(rpc) }),
-        ),
-      })
+    const refused = (rpc: RpcFailure) => (method: string) =>
+      rejected(name, method, rpc, { redact, budget: options.budget })
 
     /** A refusal without an id can only be about a batch, or about a frame of ours that was not understood. */
     const refuseOldestBatch = (rpc: RpcFailure) => {
@@ -205,11 +184,7 @@ export const connect = Effect.fnUntraced(
     )
 
     /** Sends calls in one frame and waits for the answers to all of them. */
-    const exchange = (
-      calls: ReadonlyArray<JsonRpc.Call>,
-      encode: (firstId: number) => string,
-      what: string,
-    ): Effect.Effect<ReadonlyArray<Answer>, EndpointError> =>
+    const exchange: Calls.Exchange = (calls) =>
       Effect.callback<ReadonlyArray<Answer>, EndpointError>((resume) => {
         if (end !== undefined) return resume(Effect.fail(end))
         const first = nextId
@@ -219,7 +194,7 @@ export const connect = Effect.fnUntraced(
         for (const [position, { method }] of calls.entries()) {
           waiting.set(first + position, { method, position, exchange })
         }
-        link.send(encode(first))
+        link.send(JsonRpc.encode(first, calls))
         return Effect.sync(() => {
           for (let id = first; id < first + calls.length; id++) {
             if (waiting.delete(id)) told(calls[id - first]!.method, "lost", exchange)
@@ -228,23 +203,11 @@ export const connect = Effect.fnUntraced(
       }).pipe(
         Effect.timeoutOrElse({
           duration: options.requestTimeout,
-          orElse: () => Effect.fail(failure(new Timeout({ method: what, millis }))),
+          orElse: () => Effect.fail(failure(new Timeout({ method: Calls.nameOf(calls), millis }))),
         }),
       )
 
-    const request = (method: string, params: ReadonlyArray<unknown>) => {
-      const call = { method, params }
-      return exchange([call], (id) => JsonRpc.encode(id, call), method).pipe(
-        Effect.flatMap(([answer]) =>
-          answer!._tag === "Result" ? Effect.succeed(answer!.result) : Effect.fail(answer!.error),
-        ),
-      )
-    }
-
-    const batch = (calls: ReadonlyArray<JsonRpc.Call>) =>
-      calls.length === 0
-        ? Effect.succeed([])
-        : exchange(calls, (first) => JsonRpc.encodeBatch(first, calls), `a batch of ${calls[0]!.method}`)
+    const { request, batch } = Calls.make(exchange, options.budget)
 
     const subscribe = Effect.fnUntraced(function* (
       params: ReadonlyArray<unknown>,
@@ -259,7 +222,7 @@ export const connect = Effect.fnUntraced(
         Effect.sync(() => {
           subscriptions.delete(id)
           const unsubscribe = { method: "eth_unsubscribe", params: [id] }
-          if (end === undefined) link.send(JsonRpc.encode(nextId++, unsubscribe))
+          if (end === undefined) link.send(JsonRpc.encode(nextId++, [unsubscribe]))
         }),
       )
       const kept = unclaimed.splice(0)
@@ -286,13 +249,7 @@ export const connect = Effect.fnUntraced(
       ended: Deferred.await(ended),
     }
 
-    const answered = yield* request("eth_chainId", [])
-    const actual = Predicate.isString(answered) ? quantity(answered) : undefined
-    if (actual === undefined) {
-      return yield* failure(new Malformed({ detail: "eth_chainId was not answered with a number" }))
-    }
-    if (chain.id !== undefined && actual !== chain.id)
-      return yield* failure(new WrongChain({ expected: chain.id, actual }))
+    yield* Calls.confirmChain(name, chain.id, request)
     return connection
   },
   (effect, _, { name }) => Effect.annotateLogs(effect, { endpoint: name }),

@@ -1,27 +1,36 @@
 /**
  * Several endpoints of one chain behaving as one: a stream of the connection to use.
  *
- * Each endpoint is kept connected by a loop of its own, with its own breaker. The first connected one in order of
- * preference is in use until its connection ends; the others stand by and are witnesses.
+ * Each endpoint is kept connected by a loop of its own, with its own breaker and budget. One is in use until its
+ * connection ends or the referee prefers another; the others stand by and are witnesses.
  */
-import { Duration, Effect, Schedule, Stream, SubscriptionRef } from "effect"
+import { Clock, Duration, Effect, Schedule, Stream, SubscriptionRef } from "effect"
 import type { ChainConfig, EndpointConfig } from "../Config.ts"
+import * as Budget from "./Budget.ts"
 import * as Endpoint from "./Endpoint.ts"
 import type { Connection, EndpointOptions } from "./Endpoint.ts"
 import { Defect, EndpointError } from "./EndpointError.ts"
+import * as HttpEndpoint from "./HttpEndpoint.ts"
+import type { HttpConnection } from "./HttpEndpoint.ts"
 import { Learned } from "./Learned.ts"
+import * as Referee from "./Referee.ts"
+import type { Announced } from "./Referee.ts"
 import { backoff, circuitBreaking, makeBreaker } from "./RetryPolicy.ts"
 import type { Breaker } from "./RetryPolicy.ts"
 
-export interface Live {
-  readonly connection: Connection
+/** A connected endpoint. */
+export interface Live<C extends HttpConnection = Connection> {
+  readonly connection: C
   readonly breaker: Breaker
   /** What the endpoint was found to bear; the same object for all its connections. */
   readonly learned: Learned
-  /** The place in the order of preference, 0 first. */
+  /** The place in the order of preference, 0 first; HTTP endpoints come after all others. */
   readonly rank: number
+  /** Since when (unix milliseconds). */
+  readonly since: number
 }
 
+/** What is kept of an endpoint beside its connections. */
 export interface Watcher {
   readonly onRequest: NonNullable<EndpointOptions["onRequest"]>
   readonly onConnected: Effect.Effect<void>
@@ -31,8 +40,24 @@ export interface Watcher {
 export interface Failover {
   /** The connection to use; a new element takes the place of the one before. Never ends. */
   readonly active: Stream.Stream<Live>
-  /** All that are connected now. */
-  readonly connected: Effect.Effect<ReadonlyArray<Connection>>
+  /** Tells what the endpoint in use announces. */
+  readonly heard: (announced: Announced) => void
+  /** All that can be asked now. */
+  readonly connected: Effect.Effect<ReadonlyArray<HttpConnection>>
+  /** The HTTP endpoint to ask for what must not block heads, if there is one now. */
+  readonly http: () => Live<HttpConnection> | undefined
+  /** Who can be asked for history now: HTTP endpoints, the one in use, those that stand by. */
+  readonly sources: () => ReadonlyArray<Live<HttpConnection>>
+}
+
+export interface FailoverOptions extends Omit<EndpointOptions, "onRequest" | "budget"> {
+  /** Calls a second and endpoint; `undefined`: 10 for endpoints without a key, no limit for the others. */
+  readonly rpcRate: number | undefined
+  /** Told about each connection of the endpoint at this rank, its requests and its end. */
+  readonly watch: (
+    rank: number,
+    known: { breaker: Breaker; learned: Learned; budget: Budget.Budget },
+  ) => Watcher
 }
 
 /** An endpoint of another chain is a mistake of the configuration: asking again soon is no use. */
@@ -44,58 +69,103 @@ const redial = Schedule.setInputType<EndpointError>()(backoff).pipe(
   ),
 )
 
-/** The one in use stays in use as long as it is connected. */
-const choose = (live: ReadonlyArray<Live>, current: Live | undefined): Live | undefined =>
-  live.find((one) => one === current) ?? live.toSorted((a, b) => a.rank - b.rank)[0]
-
 export const make = Effect.fnUntraced(function* (
-  chain: Pick<ChainConfig, "id" | "endpoints">,
-  options: Omit<EndpointOptions, "onRequest"> & {
-    /** Told about each connection of the endpoint at this rank, its requests and its end. */
-    readonly watch: (rank: number, breaker: Breaker) => Watcher
-  },
+  chain: Pick<ChainConfig, "id" | "endpoints" | "rpc">,
+  options: FailoverOptions,
 ) {
   const live = yield* SubscriptionRef.make<ReadonlyArray<Live>>([])
+  const http = yield* SubscriptionRef.make<ReadonlyArray<Live<HttpConnection>>>([])
+  const inUse = yield* SubscriptionRef.make<Live | undefined>(undefined)
+  let announced: Announced | undefined
 
-  const keep = Effect.fnUntraced(function* (endpoint: EndpointConfig, rank: number) {
-    const breaker = yield* makeBreaker
-    const learned = new Learned()
-    const { onRequest, onConnected, onFailure } = options.watch(rank, breaker)
-    const connect = Effect.gen(function* () {
-      const connection = yield* Endpoint.connect(chain, endpoint, { ...options, onRequest })
-      yield* onConnected
-      const one: Live = { connection, breaker, learned, rank }
-      yield* Effect.acquireRelease(
-        SubscriptionRef.update(live, (all) => [...all, one]),
-        () => SubscriptionRef.update(live, (all) => all.filter((other) => other !== one)),
-      )
-      return yield* connection.ended
-    })
-    return yield* Effect.scoped(connect).pipe(
-      Effect.catchDefect((defect) =>
-        Effect.logError("a defect in a connection", defect).pipe(
-          Effect.andThen(
-            new EndpointError({ endpoint: endpoint.name, reason: new Defect({ detail: String(defect) }) }),
+  /** Keeps an endpoint connected, and on the list as long as it is. */
+  const keep = <C extends HttpConnection, R>(
+    endpoint: EndpointConfig,
+    rank: number,
+    list: SubscriptionRef.SubscriptionRef<ReadonlyArray<Live<C>>>,
+    connect: (options: EndpointOptions) => Effect.Effect<C, EndpointError, R>,
+  ) =>
+    Effect.gen(function* () {
+      const breaker = yield* makeBreaker
+      const learned = new Learned()
+      const limit = options.rpcRate ?? (endpoint.keyless ? Budget.keylessRate : Infinity)
+      const budget = yield* Budget.make(limit)
+      const { onRequest, onConnected, onFailure } = options.watch(rank, { breaker, learned, budget })
+      const connected = Effect.gen(function* () {
+        const connection = yield* connect({ ...options, onRequest, budget })
+        yield* onConnected
+        const one = { connection, breaker, learned, rank, since: yield* Clock.currentTimeMillis }
+        yield* Effect.acquireRelease(
+          SubscriptionRef.update(list, (all) => [...all, one].sort((a, b) => a.rank - b.rank)),
+          () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== one)),
+        )
+        return yield* connection.ended
+      })
+      return yield* Effect.scoped(connected).pipe(
+        Effect.catchDefect((defect) =>
+          Effect.logError("a defect in a connection", defect).pipe(
+            Effect.andThen(
+              new EndpointError({ endpoint: endpoint.name, reason: new Defect({ detail: String(defect) }) }),
+            ),
           ),
         ),
-      ),
-      Effect.tapError(onFailure),
-      Effect.retry(circuitBreaking(breaker)(redial)),
-    )
-  })
+        Effect.tapError(onFailure),
+        Effect.retry(circuitBreaking(breaker)(redial)),
+      )
+    })
 
-  yield* Effect.forEach(chain.endpoints, (endpoint, rank) => Effect.forkScoped(keep(endpoint, rank)))
+  for (const [rank, endpoint] of chain.endpoints.entries()) {
+    const connect = (to: EndpointOptions) => Endpoint.connect(chain, endpoint, to)
+    yield* Effect.forkScoped(keep(endpoint, rank, live, connect))
+  }
+  for (const [i, endpoint] of chain.rpc.entries()) {
+    const connect = (to: EndpointOptions) => HttpEndpoint.connect(chain, endpoint, to)
+    yield* Effect.forkScoped(keep(endpoint, chain.endpoints.length + i, http, connect))
+  }
+
+  const use = (one: Live | undefined) => {
+    announced = undefined
+    return SubscriptionRef.set(inUse, one)
+  }
+
+  // The one in use stays in use as long as it is connected; then the first in order of preference follows.
+  yield* SubscriptionRef.changes(live).pipe(
+    Stream.runForEach((all) => {
+      const current = SubscriptionRef.getUnsafe(inUse)
+      return current !== undefined && all.includes(current) ? Effect.void : use(all[0])
+    }),
+    Effect.forkScoped,
+  )
+
+  yield* SubscriptionRef.changes(inUse).pipe(
+    Stream.switchMap((one) => {
+      if (one === undefined) return Stream.empty
+      const others = () => SubscriptionRef.getUnsafe(live).filter((other) => other !== one)
+      return Stream.fromEffectDrain(Referee.watch(one, { others, announced: () => announced, use }))
+    }),
+    Stream.runDrain,
+    Effect.forkScoped,
+  )
 
   return {
-    active: SubscriptionRef.changes(live).pipe(
-      Stream.mapAccum(
-        () => undefined as Live | undefined,
-        (current, all) => {
-          const next = choose(all, current)
-          return [next, next === undefined || next === current ? [] : [next]]
-        },
+    active: SubscriptionRef.changes(inUse).pipe(Stream.filter((one) => one !== undefined)),
+    heard: (heard) => {
+      announced = heard
+    },
+    connected: Effect.sync(() =>
+      [...SubscriptionRef.getUnsafe(live), ...SubscriptionRef.getUnsafe(http)].map(
+        ({ connection }) => connection,
       ),
     ),
-    connected: Effect.map(SubscriptionRef.get(live), (all) => all.map(({ connection }) => connection)),
+    http: () => SubscriptionRef.getUnsafe(http)[0],
+    sources: () => {
+      const current = SubscriptionRef.getUnsafe(inUse)
+      const sockets = SubscriptionRef.getUnsafe(live)
+      return [
+        ...SubscriptionRef.getUnsafe(http),
+        ...sockets.filter((one) => one === current),
+        ...sockets.filter((one) => one !== current),
+      ]
+    },
   } satisfies Failover as Failover
 })

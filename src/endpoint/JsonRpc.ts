@@ -22,11 +22,11 @@ export type Message =
 
 const envelope = (id: number, { method, params }: Call) => ({ jsonrpc: "2.0", id, method, params })
 
-export const encode = (id: number, call: Call): string => JSON.stringify(envelope(id, call))
-
-/** A batch. Its calls get consecutive ids from `firstId`. */
-export const encodeBatch = (firstId: number, calls: ReadonlyArray<Call>): string =>
-  JSON.stringify(calls.map((call, i) => envelope(firstId + i, call)))
+/** A frame with these calls; several make a batch. Their ids count up from `firstId`. */
+export const encode = (firstId: number, calls: ReadonlyArray<Call>): string =>
+  JSON.stringify(
+    calls.length === 1 ? envelope(firstId, calls[0]!) : calls.map((call, i) => envelope(firstId + i, call)),
+  )
 
 const failureOf = (error: unknown): RpcFailure => {
   if (!Predicate.isObject(error)) return { code: 0, message: String(error) }

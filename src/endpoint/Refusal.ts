@@ -11,6 +11,8 @@ export interface RpcFailure {
   readonly data?: unknown
   /** The HTTP status, where the answer came over HTTP. */
   readonly status?: number
+  /** What the `Retry-After` header asks for, in milliseconds. */
+  readonly retryAfter?: number
 }
 
 export type Refusal =
@@ -89,7 +91,8 @@ const hints = (text: string): { blocks?: number; through?: number } => {
 }
 
 /** `data.try_again_in` as Chainstack sends it: `"107.5ms"`, `"1.2s"`. */
-const retryAfter = (text: string): { retryAfter?: number } => {
+const retryAfter = (text: string, header: number | undefined): { retryAfter?: number } => {
+  if (header !== undefined) return { retryAfter: header }
   const found = /try_again_in[^\d]{1,8}(\d{1,7}(?:\.\d{1,6})?) ?(ms|s)/i.exec(text)
   return found ? { retryAfter: Math.min(Number(found[1]) * (found[2] === "s" ? 1000 : 1), 60_000) } : {}
 }
@@ -132,7 +135,7 @@ export const classify = (failure: RpcFailure): Refusal => {
       /compute units per second|rate limit|request limit reached|too many requests|RPS limit|try_again_in/i,
     )
   ) {
-    return { action: "back off", ...retryAfter(text) }
+    return { action: "back off", ...retryAfter(text, failure.retryAfter) }
   }
   const hint = hints(text)
   if (
@@ -158,7 +161,7 @@ export const classify = (failure: RpcFailure): Refusal => {
   ) {
     return { action: "unsupported" }
   }
-  if (failure.status === 429) return { action: "back off" }
+  if (failure.status === 429) return { action: "back off", ...retryAfter("", failure.retryAfter) }
   if (failure.status === 401) return { action: "operator" }
   if (failure.status === 413) return { action: "split" }
   return { action: "other endpoint" }

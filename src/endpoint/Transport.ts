@@ -4,6 +4,7 @@
  */
 import { Context, Duration, Effect, Layer, Redacted } from "effect"
 import type { Scope } from "effect"
+import { FetchHttpClient } from "effect/http"
 import { WebSocket } from "ws"
 import { Disconnected } from "./EndpointError.ts"
 
@@ -42,6 +43,14 @@ export class Transport extends Context.Service<
   static readonly layerWebSocket = Layer.succeed(this, {
     dial: (options, listener) => dial(options, listener),
   })
+
+  /** WebSockets, and HTTP by `fetch`, without redirects too: a key in a URL goes nowhere else. */
+  static readonly layerNetwork = Layer.merge(
+    this.layerWebSocket,
+    FetchHttpClient.layer.pipe(
+      Layer.provide(Layer.succeed(FetchHttpClient.RequestInit, { redirect: "error" })),
+    ),
+  )
 }
 
 /** How long the other side may take to answer our close frame. */

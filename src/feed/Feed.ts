@@ -13,6 +13,7 @@ import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { emptyJournal, finalized, floorOf, popped, pushed, pushes } from "../store/Journal.ts"
 import type { Journal, Move } from "../store/Journal.ts"
+import type { Audit } from "./Audit.ts"
 import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
 import type { Place } from "./Canonical.ts"
 import type { Heads, Heard } from "./Heads.ts"
@@ -50,10 +51,15 @@ export interface FeedOptions {
   /** Where an empty store was begun before, by this process. */
   readonly knownStart: number | undefined
   readonly onFinal: (header: Header) => void
+  /** The second look, where it is taken. */
+  readonly audit?: Audit | undefined
 }
 
 /** How often the final block is asked for. */
 const finalityInterval = Duration.seconds(15)
+
+/** The floor is raised at most so often (milliseconds): what becomes final meanwhile costs no requests of its own. */
+const raiseInterval = 60_000
 
 /** How long a chain that is not longer than ours must be the only one to be seen before it is followed. */
 const rivalPatience = 3000
@@ -75,10 +81,14 @@ type FeedError = EndpointError | Contradiction
 export const make = Effect.fnUntraced(function* (
   options: FeedOptions,
 ): Effect.fn.Return<Stream.Stream<Step, FeedError>, FeedError, Scope.Scope> {
-  const { chain, connection, heads, learned, logs } = options
+  const { audit, chain, connection, heads, learned, logs } = options
   const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
   let final: Header | undefined
+  /** What the second look has found up to a place: the block from which to write again, if any. */
+  let looked: { readonly place: Place; readonly wrong: number | undefined } | undefined
+  let looking = false
+  let raisedAt = -Infinity
   let rival: { readonly head: string; readonly since: number } | undefined
 
   const doubt = (detail: string) =>
@@ -156,6 +166,7 @@ export const make = Effect.fnUntraced(function* (
 
   /** Pushes for blocks on top of the journal. The last one handles the head when it brings it in. */
   const push = (blocks: ReadonlyArray<Block>, final: boolean, heard: Heard): ReadonlyArray<Step> => {
+    if (!final && audit) for (const block of blocks) audit.memory.wrote(block, audit.by)
     const moves = [...pushes(journal.head, blocks, final)]
     return moves.map((move, i) =>
       emit(move, i === moves.length - 1 && journalWillHold(move, heard) ? heard : undefined),
@@ -186,6 +197,11 @@ export const make = Effect.fnUntraced(function* (
     Stream.unwrap(
       Effect.gen(function* () {
         if (journal.head.part !== 0) return Stream.concat(yield* finishPart, again(heard, forks))
+        if (looked?.wrong !== undefined) {
+          const below = looked.wrong - 1
+          looked = undefined
+          return Stream.concat(Stream.fromArray(popDownTo(below)), again(heard, forks))
+        }
         const target = yield* targetOf(heard.header)
         if (target === undefined) return Stream.empty
         switch (decide(journal, target)) {
@@ -244,7 +260,7 @@ export const make = Effect.fnUntraced(function* (
     // The start block comes alone, so that its hash is known.
     Stream.unfold({ from: journal.head.number + 1, alone: journal.head.hash === "" }, ({ from, alone }) => {
       if (from > to) return Effect.succeed(undefined)
-      const through = alone ? from : Math.min(from + learned.width - 1, to)
+      const through = alone ? from : Math.min(from + logs.width() - 1, to)
       return Effect.succeed([[from, through] as const, { from: through + 1, alone: false }] as const)
     }).pipe(
       Stream.mapEffect(([from, through]) => logs.history(from, through), { concurrency: historyAhead }),
@@ -330,20 +346,53 @@ export const make = Effect.fnUntraced(function* (
 
   // -- finality -----------------------------------------------------------------------------------------------------
 
+  /** The highest block of ours that is final by now, if it is above the floor. */
+  const finalPlace = (): Place | undefined => {
+    const { head, start } = journal
+    if (final === undefined || head.part !== 0 || head.hash === "") return undefined
+    const place: Place = final.number < head.number ? final : { number: head.number, hash: head.hash }
+    return place.number > floorOf(journal).number && place.number >= start.number ? place : undefined
+  }
+
+  /** Looks again at what is to become final, beside everything else. */
+  const lookAgain = (audit: Audit, place: Place) => {
+    if (looking) return Effect.void
+    looking = true
+    const from = Math.max(floorOf(journal).number + 1, journal.start.number)
+    return audit.look(journal.window, from, place.number).pipe(
+      Effect.tap((wrong) => {
+        looking = false
+        looked = { place, wrong }
+        return heads.again
+      }),
+      Effect.forkIn(scope),
+    )
+  }
+
   /**
-   * Raises the floor to the final block, or to our head if that is lower. The lowest record that is not below it must
+   * Raises the floor, after the second look where one is taken. The lowest record that is not below the new floor must
    * be canonical: then so is everything of ours under it, the blocks without logs included.
    */
   const raiseFloor = Effect.gen(function* () {
-    const { head, window } = journal
-    if (final === undefined || head.part !== 0 || head.hash === "") return []
-    const place: Place = final.number < head.number ? final : { number: head.number, hash: head.hash }
-    if (place.number <= floorOf(journal).number || place.number < journal.start.number) return []
-    const above = window.find((record) => record.number >= place.number)
+    const highest = finalPlace()
+    if (highest === undefined || looked?.wrong !== undefined) return []
+    const now = clock.currentTimeMillisUnsafe()
+    if (now - raisedAt < raiseInterval) return []
+    if (audit && looked === undefined) {
+      yield* lookAgain(audit, highest)
+      return []
+    }
+    raisedAt = now
+    const place = looked?.place ?? highest
+    looked = undefined
+    // Meanwhile blocks may have been undone.
+    if (place.number > highest.number) return []
+    const above = journal.window.find((record) => record.number >= place.number)
     if (above === undefined || (above.number === place.number && above.hash !== place.hash)) return []
     const seen = yield* headerAt(above.number)
     if (seen?.hash !== above.hash) return []
-    return [emit({ _tag: "Finalize", expected: head, number: place.number, hash: place.hash })]
+    audit?.memory.forget(place.number)
+    return [emit({ _tag: "Finalize", expected: journal.head, number: place.number, hash: place.hash })]
   })
 
   yield* Effect.sleep(finalityInterval).pipe(

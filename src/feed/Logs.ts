@@ -36,6 +36,8 @@ export interface Logs {
   readonly recent: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
   /** A range of final blocks: those with logs, and the last one. */
   readonly history: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
+  /** Blocks that the next piece of history should have. */
+  readonly width: () => number
 }
 
 export const make = (
@@ -190,5 +192,5 @@ export const make = (
       return [...lower, ...(yield* history(through + 1, to))]
     })
 
-  return { tip, recent, history }
+  return { tip, recent, history, width: () => learned.width }
 }

@@ -18,8 +18,11 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
   in_use: chain.endpoint === status,
   connected_for_s: status.connectedSince === undefined ? null : seconds(now - status.connectedSince),
   connects: status.connects,
+  contradicted: status.contradicted,
   breaker: breaker(status.breakerState, now),
   learned: status.learned ? describe(status.learned) : [],
+  /** Calls a second that the endpoint is asked at most; `null` without a limit. */
+  rate: Number.isFinite(status.budget?.rate()) ? status.budget!.rate() : null,
 })
 
 const time = (millis: number) => new Date(millis).toISOString()
@@ -53,6 +56,11 @@ export const chainReport = (chain: ChainStatus, now: number) => {
       count: chain.reorgs,
       deepest: chain.deepestReorg,
       last: chain.lastReorgs.map(({ at, depth, from }) => ({ at: time(at), depth, from })),
+    },
+    audit: {
+      missing: chain.auditedMissing,
+      extra: chain.auditedExtra,
+      unaudited_blocks: chain.unaudited,
     },
     endpoints: chain.endpoints.map((one) => endpoint(one, chain, now)),
     failures: chain.failures.map(({ at, type, text }) => ({ at: time(at), type, text })),

@@ -1,7 +1,7 @@
 /** Which number of Status each series of the metrics reads. */
 import type { Clock } from "effect"
 import { monitorEventLoopDelay } from "node:perf_hooks"
-import type { Outcome } from "../endpoint/Endpoint.ts"
+import type { Outcome } from "../endpoint/Calls.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import * as Metrics from "../Metrics.ts"
 import type { Registry } from "../Metrics.ts"
@@ -15,6 +15,7 @@ const outcomes: ReadonlyArray<Outcome> = ["ok", "refused", "lost"]
 const ofEndpoint = (chain: string, endpoint: EndpointStatus, registry: Registry) => {
   const labels = { chain, endpoint: endpoint.name }
   Metrics.endpointBreakerState.read(labels, () => breakerCodes[endpoint.breakerState._tag], registry)
+  Metrics.endpointContradicted.read(labels, () => endpoint.contradicted, registry)
   for (const [method, counts] of endpoint.requests) {
     for (const outcome of outcomes) {
       Metrics.rpcRequests.read({ ...labels, method, outcome }, () => counts[outcome], registry)
@@ -31,6 +32,9 @@ export const ofChain = (chain: ChainStatus, clock: Clock.Clock, registry: Regist
     [Metrics.eventsDeduplicated, () => chain.deduplicated],
     [Metrics.eventsRemoved, () => chain.removed],
     [Metrics.eventsRemovedIncomplete, () => chain.removedIncomplete],
+    [Metrics.eventsAuditedMissing, () => chain.auditedMissing],
+    [Metrics.eventsAuditedExtra, () => chain.auditedExtra],
+    [Metrics.blocksUnaudited, () => chain.unaudited],
     [Metrics.websocketReconnects, () => chain.reconnects],
     [Metrics.circuitBreakerState, () => breakerCodes[chain.breakerState._tag]],
     [Metrics.consecutiveFailures, () => chain.breakerState.failures],

@@ -5,7 +5,8 @@
 import { Clock, Context, Effect, Layer, Metric, SubscriptionRef } from "effect"
 import { AppConfig } from "../Config.ts"
 import type { ChainConfig } from "../Config.ts"
-import type { Outcome } from "../endpoint/Endpoint.ts"
+import type { Budget } from "../endpoint/Budget.ts"
+import type { Outcome } from "../endpoint/Calls.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import type { ErrorType } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
@@ -75,11 +76,13 @@ export const methods = [
 export class EndpointStatus {
   readonly name: string
   breaker: Breaker | undefined
+  learned: Learned | undefined
+  budget: Budget | undefined
   connectedSince: number | undefined
   /** Connections so far. */
   connects = 0
-  /** What it was found to bear, once it has been in use. */
-  learned: Learned | undefined
+  /** Answers that were not the ones that are believed. */
+  contradicted = 0
   readonly requests = new Map<string, Record<Outcome, number>>(
     methods.map((method) => [method, { ok: 0, refused: 0, lost: 0 }]),
   )
@@ -126,6 +129,11 @@ export class ChainStatus {
   deduplicated = 0
   removed = 0
   removedIncomplete = 0
+  /** Logs that the second look found missing, and too many; both are put right. */
+  auditedMissing = 0
+  auditedExtra = 0
+  /** Final blocks that were not looked at again. */
+  unaudited = 0
   reorgs = 0
   deepestReorg = 0
   inFlight = 0
@@ -221,6 +229,11 @@ export class ChainStatus {
   latency(share: number): number | undefined {
     const sorted = this.#latencies.toSorted((a, b) => a - b)
     return sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)]
+  }
+
+  contradicted(endpoint: string): void {
+    const found = this.endpoints.find(({ name }) => name === endpoint)
+    if (found) found.contradicted++
   }
 
   failed(failure: Failure): void {

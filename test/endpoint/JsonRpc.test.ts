@@ -1,20 +1,20 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
-import { decode, encode, encodeBatch } from "../../src/endpoint/JsonRpc.ts"
+import { decode, encode } from "../../src/endpoint/JsonRpc.ts"
 import { find, nodes, read } from "../support/frames.ts"
 
 const one = (value: unknown) => decode(JSON.stringify(value))
 
 describe("JSON-RPC frames", () => {
   it("requests are what EIP-1474 says", () => {
-    assert.deepStrictEqual(JSON.parse(encode(7, { method: "eth_chainId", params: [] })), {
+    assert.deepStrictEqual(JSON.parse(encode(7, [{ method: "eth_chainId", params: [] }])), {
       jsonrpc: "2.0",
       id: 7,
       method: "eth_chainId",
       params: [],
     })
     const batch = JSON.parse(
-      encodeBatch(7, [
+      encode(7, [
         { method: "a", params: [] },
         { method: "b", params: [1] },
       ]),

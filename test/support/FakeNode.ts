@@ -12,6 +12,7 @@ import { hex, quantity } from "../../src/endpoint/Decode.ts"
 import { Disconnected } from "../../src/endpoint/EndpointError.ts"
 import { Transport } from "../../src/endpoint/Transport.ts"
 import type { FakeBlock, FakeChain } from "./FakeChain.ts"
+import { answerHttp, layerHttp } from "./FakeHttp.ts"
 
 /** Thrown by a method to refuse a request. */
 export class Refused extends Error {
@@ -103,6 +104,8 @@ export class FakeNode {
   dials = 0
   /** Refuses connections while false. */
   up = true
+  /** What HTTP answers begin with. */
+  http = { status: 200, headers: {} as Record<string, string> }
   #subscription = 0
 
   constructor(chain: FakeChain) {
@@ -286,10 +289,18 @@ export class FakeNode {
     session.send(JSON.stringify(Array.isArray(frame) ? answers : answers[0]))
   }
 
-  /** Serves the node over a real WebSocket for as long as the scope lives, and answers its URL. */
+  /** A frame has arrived over HTTP: what is answered, or `undefined` for nothing. */
+  post(text: string): string | undefined {
+    let answer: string | undefined
+    const send = (text: string) => void (answer = text)
+    this.receive({ send, close: () => {}, subscriptions: new Map() }, text)
+    return answer
+  }
+
+  /** Serves the node over a real WebSocket (and HTTP at the same port) for as long as the scope lives, and answers its URL. */
   get serve() {
     const open = Effect.callback<{ readonly server: WebSocketServer; readonly url: string }>((resume) => {
-      const http = createServer()
+      const http = createServer((request, response) => answerHttp(this, request, response))
       const server = new WebSocketServer({ server: http })
       server.on("connection", (socket: WebSocket) => {
         if (!this.up) return socket.terminate()
@@ -319,7 +330,7 @@ export class FakeNode {
 }
 
 /**
- * A transport without sockets: each host is a node, and every frame takes `latency` of the clock in use, so that under a
+ * A transport without sockets (and an HTTP client): each host is a node, and every frame takes `latency` of the clock in use, so that under a
  * test clock the whole service is deterministic.
  */
 export const layerTransport = (nodes: Readonly<Record<string, FakeNode>>, latency = "1 millis" as const) =>
@@ -365,4 +376,4 @@ export const layerTransport = (nodes: Readonly<Record<string, FakeNode>>, latenc
           ),
       }
     }),
-  )
+  ).pipe(Layer.merge(layerHttp(nodes, latency)))

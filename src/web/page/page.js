@@ -223,24 +223,28 @@ const drawDetails = (node, chain) => {
   list(
     node,
     "endpoints",
-    chain.endpoints.map(({ name, in_use, connected_for_s: connected, connects, breaker, learned }) => ({
-      main: name,
-      sub: [
-        in_use ? (connected === null ? "last in use" : "in use") : connected === null ? "" : "stands by",
-        connected === null ? (connects === 0 ? "never connected" : "not connected") : "connected",
-        connects > 1 ? `${count(connects)} times` : "",
-      ]
-        .filter(Boolean)
-        .join(", "),
-      ...(connected === null && breaker.failures > 0 && { tone: "bad" }),
-      lines: [
-        ...(breaker.failures > 0 ? [`${breaker.state}, ${plural(breaker.failures, "failure")}`] : []),
-        ...learned,
-      ],
-    })),
+    chain.endpoints.map(
+      ({ name, in_use, connected_for_s: connected, connects, breaker, learned, rate, contradicted }) => ({
+        main: name,
+        sub: [
+          in_use ? (connected === null ? "last in use" : "in use") : connected === null ? "" : "stands by",
+          connected === null ? (connects === 0 ? "never connected" : "not connected") : "connected",
+          connects > 1 ? `${count(connects)} times` : "",
+        ]
+          .filter(Boolean)
+          .join(", "),
+        ...(connected === null && breaker.failures > 0 && { tone: "bad" }),
+        lines: [
+          ...(breaker.failures > 0 ? [`${breaker.state}, ${plural(breaker.failures, "failure")}`] : []),
+          ...(contradicted > 0 ? [`contradicted ${count(contradicted)} times`] : []),
+          ...learned,
+          ...(rate === null ? [] : [`asked at most ${short.format(rate)} times a second`]),
+        ],
+      }),
+    ),
     "none",
   )
-  const { stream, logs, reorgs } = chain
+  const { audit, logs, reorgs, stream } = chain
   list(
     node,
     "stream",
@@ -249,6 +253,15 @@ const drawDetails = (node, chain) => {
       { main: count(logs.published), sub: "published" },
       { main: count(logs.removed), sub: "removed" },
       ...(logs.deduplicated > 0 ? [{ main: count(logs.deduplicated), sub: "were there already" }] : []),
+      ...(audit.missing > 0
+        ? [{ main: count(audit.missing), sub: "were missing, put right", tone: "warn" }]
+        : []),
+      ...(audit.extra > 0
+        ? [{ main: count(audit.extra), sub: "were too many, put right", tone: "warn" }]
+        : []),
+      ...(audit.unaudited_blocks > 0
+        ? [{ main: plural(audit.unaudited_blocks, "final block"), sub: "not looked at again" }]
+        : []),
       ...(stream?.groups ?? []).map(({ name, lag, pending }) => ({
         main: name,
         sub: "group",

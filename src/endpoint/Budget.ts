@@ -1,0 +1,143 @@
+/**
+ * How much one endpoint is asked: calls a second by a token bucket, and requests in flight. What is urgent goes first.
+ *
+ * An endpoint that says "too many" is asked half as often from then on, and one call a second more after each quiet
+ * minute. One budget outlives the connections of its endpoint: a provider counts keys, not sockets.
+ */
+import { Clock, Context, Effect, Latch } from "effect"
+import type { Scope } from "effect"
+
+/** Heads and blocks at the tip are wanted now; history and the second look can wait. */
+export type Urgency = "now" | "later"
+
+export const Urgency = Context.Reference<Urgency>("event-ingestor/endpoint/Urgency", {
+  defaultValue: () => "now",
+})
+
+/** Marks requests that let all others go first. */
+export const unhurried = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.provideService(effect, Urgency, "later")
+
+/** Calls a second for an endpoint without a key, whose limits nobody tells. */
+export const keylessRate = 10
+
+/** Requests without an answer, all of them and the unhurried ones. */
+const mostInFlight: Readonly<Record<Urgency, number>> = { now: 32, later: 8 }
+
+/** How long nothing is asked after a refusal that does not say it. */
+const defaultPause = 1000
+
+const quietMinute = 60_000
+
+interface Turn {
+  readonly calls: number
+  taken: boolean
+  readonly go: () => void
+}
+
+export interface Budget {
+  /** Runs a request of so many calls as soon as the budget allows it. */
+  readonly spend: (calls: number) => <A, E, R>(request: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** The endpoint says "too many": `retryAfter` in milliseconds, where it says so. */
+  readonly throttled: (retryAfter: number | undefined) => void
+  /** Calls a second just now; `Infinity` without a limit. */
+  readonly rate: () => number
+}
+
+/** A budget of `limit` calls a second (`Infinity`: as many as there are). Ends with the scope. */
+export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const clock = yield* Clock.Clock
+    const work = yield* Latch.make(false)
+    const waiting: Readonly<Record<Urgency, Array<Turn>>> = { now: [], later: [] }
+    let inFlight = 0
+    let rate = limit
+    let tokens = limit
+    let refilledAt = clock.currentTimeMillisUnsafe()
+    let changedAt = refilledAt
+    let pausedUntil = 0
+    /** Calls of this second, to know what "half" is where there was no limit. */
+    let second = { from: 0, calls: 0 }
+
+    const refill = (now: number) => {
+      for (; rate < limit && now - changedAt >= quietMinute; changedAt += quietMinute)
+        rate = Math.min(rate + 1, limit)
+      // A second's worth may be saved up.
+      tokens =
+        rate === Infinity
+          ? Infinity
+          : Math.min(tokens + ((now - refilledAt) / 1000) * rate, Math.max(rate, 1))
+      refilledAt = now
+    }
+
+    /** Milliseconds until a call may be sent. A batch may overdraw; what follows waits for it. */
+    const delay = (): number => {
+      const now = clock.currentTimeMillisUnsafe()
+      refill(now)
+      return Math.ceil(Math.max(pausedUntil - now, tokens >= 1 ? 0 : ((1 - tokens) / rate) * 1000))
+    }
+
+    const take = (turn: Turn) => {
+      turn.taken = true
+      tokens -= turn.calls
+      inFlight++
+      const now = clock.currentTimeMillisUnsafe()
+      if (now - second.from >= 1000) second = { from: now, calls: 0 }
+      second.calls += turn.calls
+      turn.go()
+    }
+
+    const next = (): Urgency | undefined => {
+      const urgency = waiting.now.length > 0 ? "now" : "later"
+      return waiting[urgency].length > 0 && inFlight < mostInFlight[urgency] ? urgency : undefined
+    }
+
+    yield* Effect.gen(function* () {
+      yield* work.await
+      const urgency = next()
+      if (urgency === undefined) return work.closeUnsafe()
+      const millis = delay()
+      // Whoever comes meanwhile and is more urgent goes first.
+      if (millis > 0) return yield* Effect.sleep(millis)
+      take(waiting[urgency].shift()!)
+    }).pipe(Effect.forever, Effect.forkScoped)
+
+    const isFree = (urgency: Urgency) =>
+      waiting.now.length === 0 &&
+      (urgency === "now" || waiting.later.length === 0) &&
+      inFlight < mostInFlight[urgency] &&
+      delay() === 0
+
+    const spend = <A, E, R>(calls: number, urgency: Urgency, request: Effect.Effect<A, E, R>) =>
+      Effect.suspend(() => {
+        let turn: Turn | undefined
+        const granted = Effect.callback<void>((resume) => {
+          turn = { calls, taken: false, go: () => resume(Effect.void) }
+          if (isFree(urgency)) return take(turn)
+          waiting[urgency].push(turn)
+          work.openUnsafe()
+        })
+        const over = Effect.sync(() => {
+          if (turn === undefined) return
+          if (turn.taken) inFlight--
+          else waiting[urgency].splice(waiting[urgency].indexOf(turn), 1)
+          work.openUnsafe()
+        })
+        return Effect.ensuring(Effect.andThen(granted, request), over)
+      })
+
+    return {
+      spend: (calls) => (request) => Effect.flatMap(Urgency, (urgency) => spend(calls, urgency, request)),
+      throttled: (retryAfter) => {
+        const now = clock.currentTimeMillisUnsafe()
+        // Answers to what was sent at the same time say the same thing again.
+        if (now < pausedUntil) return
+        refill(now)
+        rate = Math.max((rate === Infinity ? second.calls : rate) / 2, 1)
+        tokens = Math.min(tokens, rate)
+        changedAt = now
+        pausedUntil = now + (retryAfter ?? defaultPause)
+      },
+      rate: () => rate,
+    } satisfies Budget as Budget
+  })

@@ -1,0 +1,40 @@
+/** The same nodes over HTTP, without sockets and with. */
+import type { IncomingMessage, ServerResponse } from "node:http"
+import { Effect, Layer } from "effect"
+import { HttpClient, HttpClientError, HttpClientResponse } from "effect/http"
+import type { FakeNode } from "./FakeNode.ts"
+
+/** An HTTP client that knows only these hosts; every request takes `latency` of the clock in use. */
+export const layerHttp = (nodes: Readonly<Record<string, FakeNode>>, latency = "1 millis" as const) =>
+  Layer.succeed(
+    HttpClient.HttpClient,
+    HttpClient.make((request, url) =>
+      Effect.gen(function* () {
+        yield* Effect.sleep(latency)
+        const node = nodes[url.host]
+        const body = request.body._tag === "Uint8Array" ? new TextDecoder().decode(request.body.body) : ""
+        if (node === undefined || !node.up) {
+          const cause = new Error("refused")
+          return yield* new HttpClientError.HttpClientError({
+            reason: new HttpClientError.TransportError({ request, cause }),
+          })
+        }
+        const answer = node.post(body)
+        if (answer === undefined) return yield* Effect.never
+        yield* Effect.sleep(latency)
+        const { status, headers } = node.http
+        return HttpClientResponse.fromWeb(request, new Response(answer, { status, headers }))
+      }),
+    ),
+  )
+
+/** Answers a real request. */
+export const answerHttp = (node: FakeNode, request: IncomingMessage, response: ServerResponse): void => {
+  const chunks: Array<Buffer> = []
+  request.on("data", (chunk: Buffer) => chunks.push(chunk))
+  request.on("end", () => {
+    if (!node.up) request.socket.destroy()
+    const answer = node.up ? node.post(Buffer.concat(chunks).toString()) : undefined
+    if (answer !== undefined) response.writeHead(node.http.status, node.http.headers).end(answer)
+  })
+}
