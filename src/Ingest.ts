@@ -156,6 +156,11 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     if (move._tag === "Pop") {
       undoingFrom ??= move.expected.number
       status.stored = move.expected.number - 1
+      if (result._tag === "Popped") {
+        status.removed += result.removed
+        status.removedIncomplete += result.missing
+        status.tail.popped(move.expected, result.removed)
+      }
     } else if (undoingFrom !== undefined) {
       const depth = undoingFrom - move.expected.number
       status.reorganised({ at: clock.currentTimeMillisUnsafe(), depth, from: undoingFrom })
@@ -163,14 +168,12 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     }
     if (move._tag === "Finalize") status.final = move.number
     if (move._tag === "Push") {
-      if (result._tag === "Pushed") status.published += logsOf(move)
-      else status.deduplicated += logsOf(move)
+      if (result._tag === "Pushed") {
+        status.published += logsOf(move)
+        status.tail.pushed(move.blocks)
+      } else status.deduplicated += logsOf(move)
       status.stored = afterPush(move).number
       if (move.final) status.final = status.stored
-    }
-    if (result._tag === "Popped") {
-      status.removed += result.removed
-      status.removedIncomplete += result.missing
     }
   }
 

@@ -76,6 +76,18 @@ export class Learned {
     }
   }
 
+  /** The same in short sentences: where it differs from what every endpoint is first believed to bear. */
+  get notes(): ReadonlyArray<string> {
+    const said = [...this.refused].map((rung) => `refuses ${rung}`)
+    if (this.width !== firstWidth) said.push(`history in pieces of ${this.width} blocks`)
+    if (this.recentWidth < widestRecent) said.push(`recent blocks ${this.recentWidth} at a time`)
+    if (this.addresses < mostAddresses) said.push(`at most ${this.addresses} addresses a request`)
+    if (this.headers < mostCalls) said.push(`${this.headers} headers in a batch`)
+    if (this.receipts < mostCalls) said.push(`${this.receipts} receipts in a batch`)
+    if (!this.finalizedTag) said.push("no finalized tag")
+    return said
+  }
+
   /** A block was too large for one answer. */
   tooLarge(rung: Rung, hash: Hex): void {
     const rungs = this.#oversized.get(hash) ?? new Set()
