@@ -23,7 +23,6 @@ export interface Cost {
 /** The share of a run that warms the process up and does not count. */
 const warmUp = 0.3
 const pollEvery = 5
-const giveUpAfter = 120_000
 
 const expectations = new Map<string, Contents>()
 
@@ -48,14 +47,27 @@ export const expectedOf = (
   return { count, checksum }
 }
 
-/** Waits until a count reaches a target, and answers when (milliseconds) and at how much it was seen. */
-export const until = async (what: string, target: number, count: () => Promise<number>) => {
-  const since = now()
+/**
+ * Waits until a count reaches a target, and answers when (milliseconds) and at how much it was seen. Throws when
+ * nothing has changed for as long as its patience lasts.
+ */
+export const until = async (
+  what: string,
+  target: number,
+  count: () => Promise<number>,
+  patience = 20_000,
+) => {
+  let before = -1
+  let since = now()
   for (;;) {
     const seen = await count()
     const at = now()
     if (seen >= target) return { at, seen }
-    if (at - since > giveUpAfter) throw new Error(`${what}: stuck at ${seen} of ${target}`)
+    if (seen !== before) {
+      before = seen
+      since = at
+    }
+    if (at - since > patience) throw new Error(`${what}: stuck at ${seen} of ${target}`)
     await sleep(pollEvery)
   }
 }

@@ -19,6 +19,8 @@ export interface Recovery {
 }
 
 const perSecond = 10
+/** Milliseconds after which something is wrong: the longest delay is 72 s. */
+const longest = 100_000
 const logs = 200
 
 export const recovery = (subject: Subject, outage: number): Effect.Effect<Recovery> =>
@@ -35,7 +37,7 @@ export const recovery = (subject: Subject, outage: number): Effect.Effect<Recove
     const provider = yield* startProvider(load)
     yield* subject.start({ redisPort: server.port, providerPort: provider.port, chains: load.chains })
     const length = () => lengthOf(server.client, load.chains)
-    const next = async () => (await until("the recovery", (await length()) + 1, length)).at
+    const next = async () => (await until("the recovery", (await length()) + 1, length, longest)).at
 
     const socket = yield* Effect.promise(async () => {
       await provider.subscribed

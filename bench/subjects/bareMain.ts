@@ -5,28 +5,40 @@
 import { Redis } from "ioredis"
 import { readFileSync } from "node:fs"
 import { WebSocket } from "ws"
+import { pack } from "../../src/store/Pack.ts"
+
+type Hex = `0x${string}`
 
 interface Head {
-  readonly number: string
-  readonly hash: string
-  readonly parentHash: string
-  readonly timestamp: string
+  readonly number: Hex
+  readonly hash: Hex
+  readonly parentHash: Hex
+  readonly timestamp: Hex
 }
 
 interface Log {
-  readonly logIndex: string
-  readonly transactionHash: string
-  readonly transactionIndex: string
-  readonly address: string
-  readonly topics: ReadonlyArray<string>
-  readonly data: string
+  readonly logIndex: Hex
+  readonly transactionHash: Hex
+  readonly transactionIndex: Hex
+  readonly address: Hex
+  readonly topics: ReadonlyArray<Hex>
+  readonly data: Hex
 }
+
+const logOf = ({ logIndex, transactionHash, transactionIndex, address, topics, data }: Log) => ({
+  index: Number(logIndex),
+  txHash: transactionHash,
+  txIndex: Number(transactionIndex),
+  contract: address,
+  topics,
+  data,
+})
 
 const [redisPort, providerPort, chains] = process.argv.slice(2)
 const lua = (name: string) =>
   readFileSync(new URL(`../../src/store/lua/${name}.lua`, import.meta.url), "utf8")
 const redis = new Redis({ port: Number(redisPort) }) as Redis & {
-  push: (...args: ReadonlyArray<string>) => Promise<ReadonlyArray<string>>
+  push: (...args: ReadonlyArray<string | Buffer>) => Promise<ReadonlyArray<string>>
 }
 redis.defineCommand("push", { numberOfKeys: 3, lua: `${lua("journal")}\n${lua("push")}` })
 
@@ -45,12 +57,9 @@ const follow = (chain: string) => {
       const some = logs.slice(from, from + logsPerCall)
       const whole = from + some.length === logs.length
       place ??= [String(Number(number) - 1), "", "0"]
-      const args = ["none", ...place, chain, "0", "0", "1", height, hash, parentHash]
+      const packed = pack([{ logs: some.map(logOf) }])
+      const args = ["none", ...place, chain, "0", "0", "1", packed, height, hash, parentHash]
       args.push(String(Number(timestamp)), whole ? "1" : "0", "", String(some.length))
-      for (const { logIndex, transactionHash, address, topics, data, transactionIndex } of some) {
-        args.push(String(Number(logIndex)), transactionHash, address, JSON.stringify(topics), data)
-        args.push(String(Number(transactionIndex)))
-      }
       place = [height, hash, whole ? "0" : String(from + some.length)]
       const key = `{events:${chain}}`
       void redis.push(`events:${chain}`, `${key}:head`, `${key}:window`, ...args)
