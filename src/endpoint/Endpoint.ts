@@ -178,7 +178,10 @@ export const connect = Effect.fnUntraced(
     const onText = (text: string) => {
       if (end !== undefined) return
       try {
-        for (const message of JsonRpc.decode(text)) onMessage(message, text.length)
+        for (const message of JsonRpc.decode(text)) {
+          onMessage(message, text.length)
+          if (end !== undefined) return
+        }
       } catch (defect) {
         endUnsafe(new Defect({ detail: redact(String(defect)) }))
       }
