@@ -73,6 +73,12 @@ const rivalInterval = Duration.seconds(1)
 const historyAhead = 4
 const recentAhead = 3
 
+/**
+ * Records in the window, at most. Where finality stands still for longer (a week of Ethereum, four hours of a chain with
+ * four blocks a second), the oldest count as final.
+ */
+export const mostRecorded = 50_000
+
 /** How often one head may lead to another fork before the connection is not believed. */
 const mostForks = 5
 
@@ -276,8 +282,13 @@ export const make = Effect.fnUntraced(function* (
     )
 
   const recent = (target: Header, heard: Heard): Stream.Stream<Step, EndpointError | Forked> =>
-    Stream.fromArray(pieces(journal.head.number + 1, target.number, learned.recentWidth)).pipe(
-      Stream.rechunk(1),
+    // One after the other: a head may be announced at any height.
+    Stream.fromIterable(
+      pieces(journal.head.number + 1, target.number, () => learned.recentWidth),
+      {
+        chunkSize: 1,
+      },
+    ).pipe(
       Stream.mapEffect(([from, to]) => logs.recent(from, to), { concurrency: recentAhead }),
       Stream.flatMap((blocks) => {
         const unlinked = firstUnlinked(journal.head.hash, blocks)
@@ -357,9 +368,12 @@ export const make = Effect.fnUntraced(function* (
 
   /** The highest block of ours that is final by now, if it is above the floor. */
   const finalPlace = (): Place | undefined => {
-    const { head, start } = journal
-    if (final === undefined || head.part !== 0 || head.hash === "") return undefined
-    const place: Place = final.number < head.number ? final : { number: head.number, hash: head.hash }
+    const { head, start, window } = journal
+    if (head.part !== 0 || head.hash === "") return undefined
+    const oldest = window.at(-mostRecorded)
+    const highest = oldest !== undefined && oldest.number > (final?.number ?? -1) ? oldest : final
+    if (highest === undefined) return undefined
+    const place: Place = highest.number < head.number ? highest : { number: head.number, hash: head.hash }
     return place.number > floorOf(journal).number && place.number >= start.number ? place : undefined
   }
 

@@ -49,8 +49,9 @@ export interface Failure {
   readonly text: string
 }
 
-/** The last reorgs and failures that are kept to be shown. */
+/** The last reorgs and failures that are kept to be shown, and the characters of one. */
 const remembered = 10
+const longestFailure = 1000
 
 export interface Reorg {
   readonly at: number
@@ -237,9 +238,9 @@ export class ChainStatus {
     if (found) found.contradicted++
   }
 
-  failed(failure: Failure): void {
-    this.errors[failure.type]++
-    this.failures.unshift(failure)
+  failed({ at, type, text }: Failure): void {
+    this.errors[type]++
+    this.failures.unshift({ at, type, text: text.slice(0, longestFailure) })
     this.failures.length = Math.min(this.failures.length, remembered)
   }
 
