@@ -11,6 +11,7 @@ import type { EndpointConfig } from "../Config.ts"
 import type { ChainId } from "../Domain.ts"
 import { Redaction } from "../Redact.ts"
 import {
+  Defect,
   Disconnected,
   EndpointError,
   Malformed,
@@ -180,7 +181,13 @@ export const connect = Effect.fnUntraced(
         { url, timeout: options.requestTimeout, maxPayload: options.wsMaxPayload },
         {
           onText: (text) => {
-            if (end === undefined) for (const message of JsonRpc.decode(text)) onMessage(message)
+            if (end !== undefined) return
+            // Called by the socket: what is thrown here would end the process, and with it every other chain.
+            try {
+              for (const message of JsonRpc.decode(text)) onMessage(message)
+            } catch (defect) {
+              endUnsafe(new Defect({ detail: redact(String(defect)) }))
+            }
           },
           onPong: () => void pongs++,
           onOversized: () => endUnsafe(new Oversized({ limit: options.wsMaxPayload })),
