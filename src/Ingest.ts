@@ -204,6 +204,9 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       const logs = logsOf(step.move)
       status.received += logs
       status.batchSize(logs)
+      // The first push of an empty store: `latest` means this block from now on, even if the store is emptied again.
+      const { hash, number } = step.move.expected
+      if (hash === "") knownStart ??= number + 1
     }
     status.inFlight++
     const result = yield* Effect.ensuring(

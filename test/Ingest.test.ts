@@ -70,6 +70,21 @@ describe("a chain", () => {
       }),
   )
 
+  world("is stored again from where it began, when somebody empties the store", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(50))
+      const { status } = yield* start({ START_BLOCK: "latest" })
+      yield* caughtUp(store, chain, status, 50)
+      for (let i = 0; i < 2; i++) {
+        chain.extend(...many(10))
+        yield* caughtUp(store, chain, status, 50)
+        yield* store.reset(chain.id, { from: undefined, filter: "none", delete: true })
+        chain.extend(3)
+        yield* caughtUp(store, chain, status, 50)
+      }
+    }),
+  )
+
   world("is waited for until it reaches its start block", ({ chain, store, start }) =>
     Effect.gen(function* () {
       chain.extend(1, 1)
