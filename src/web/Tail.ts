@@ -27,9 +27,13 @@ export const rowsKept = 100
 /** `0x` and one word. */
 const longestData = 66
 
-/** A slice keeps the whole text alive, and that can be megabytes: a copy does not. */
-const firstWord = (data: string) =>
-  data.length <= longestData ? data : Buffer.from(data.slice(0, longestData), "latin1").toString("latin1")
+/** A slice keeps the whole text alive. Where that is large a copy is worth its time. */
+const worthCopying = 2048
+
+const firstWord = (data: string) => {
+  const word = data.slice(0, longestData)
+  return data.length <= worthCopying ? word : Buffer.from(word, "latin1").toString("latin1")
+}
 
 export class Tail {
   /** How many entries were written; those that are not kept count too. */
@@ -44,7 +48,7 @@ export class Tail {
       this.seq += from
       for (const log of logs.slice(from)) {
         this.#add({
-          seq: 0,
+          seq: ++this.seq,
           block_number: number,
           block_hash: hash,
           timestamp,
@@ -66,7 +70,7 @@ export class Tail {
     const known = this.#kept.filter(({ row, undone }) => row.block_hash === hash && !row.removed && !undone)
     for (const one of known.toReversed().slice(0, removed)) {
       one.undone = true
-      this.#add({ ...one.row, removed: true })
+      this.#add({ ...one.row, seq: ++this.seq, removed: true })
     }
     this.seq += Math.max(removed - known.length, 0)
     this.#trim()
@@ -78,7 +82,7 @@ export class Tail {
   }
 
   #add(row: Row): void {
-    this.#kept.push({ row: { ...row, seq: ++this.seq }, undone: false })
+    this.#kept.push({ row, undone: false })
   }
 
   #trim(): void {

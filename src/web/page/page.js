@@ -227,9 +227,14 @@ const drawDetails = (node, chain) => {
       ({ name, in_use, connected_for_s: connected, connects, breaker, notes, rate, contradicted }) => ({
         main: name,
         sub: [
-          in_use ? (connected === null ? "last in use" : "in use") : connected === null ? "" : "stands by",
-          connected === null ? (connects === 0 ? "never connected" : "not connected") : "connected",
-          connects > 1 ? `${count(connects)} times` : "",
+          connected !== null
+            ? in_use
+              ? "in use"
+              : "stands by"
+            : connects === 0
+              ? "never connected"
+              : "not connected",
+          connects > 1 ? `connected ${count(connects)} times` : "",
         ]
           .filter(Boolean)
           .join(", "),
@@ -326,19 +331,19 @@ const drawChain = (chain, now, open) => {
         : chain.behind > 0
           ? `${count(chain.behind)} behind`
           : inUse?.connected_for_s == null
-            ? "at the last head seen"
+            ? "at the last head"
             : target === head
               ? "at the head"
               : "at the target",
     final: count(final),
-    "final-sub": final === null || stored === null ? "" : `${count(stored - final)} below stored`,
+    "final-sub": final === null || stored === null ? "" : `${count(stored - final)} below`,
     p50: millis(chain.latency_ms.p50),
     p99: `${millis(chain.latency_ms.p99)} p99`,
     breaker: breaker.state,
     "breaker-sub": breakerSub(breaker),
     endpoint: inUse?.name ?? chain.endpoints[0]?.name ?? "–",
     "endpoint-sub": [
-      inUse?.connected_for_s == null ? "not connected" : `connected ${span(inUse.connected_for_s)}`,
+      inUse?.connected_for_s == null ? "not connected" : `for ${span(inUse.connected_for_s)}`,
       standing > 0 ? `${standing} stands by` : "",
     ]
       .filter(Boolean)
