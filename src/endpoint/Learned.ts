@@ -29,6 +29,10 @@ const mostCalls = 20
 /** Blocks that were too large are remembered up to this number. */
 const mostOversized = 256
 
+/** How many blocks hold about `logsPerAnswer` logs, where so many blocks held so many logs. */
+const idealWidth = (blocks: number, logs: number): number =>
+  Math.max(Math.floor((blocks * logsPerAnswer) / Math.max(logs, 1)), 1)
+
 export class Learned {
   /** Blocks of the next piece of history. */
   width = firstWidth
@@ -76,6 +80,18 @@ export class Learned {
     }
   }
 
+  /** The same in short sentences: where it differs from what every endpoint is first believed to bear. */
+  get notes(): ReadonlyArray<string> {
+    const said = [...this.refused].map((rung) => `refuses ${rung}`)
+    if (this.width !== firstWidth) said.push(`history in pieces of ${this.width} blocks`)
+    if (this.recentWidth < widestRecent) said.push(`recent blocks ${this.recentWidth} at a time`)
+    if (this.addresses < mostAddresses) said.push(`at most ${this.addresses} addresses a request`)
+    if (this.headers < mostCalls) said.push(`${this.headers} headers in a batch`)
+    if (this.receipts < mostCalls) said.push(`${this.receipts} receipts in a batch`)
+    if (!this.finalizedTag) said.push("no finalized tag")
+    return said
+  }
+
   /** A block was too large for one answer. */
   tooLarge(rung: Rung, hash: Hex): void {
     const rungs = this.#oversized.get(hash) ?? new Set()
@@ -85,8 +101,9 @@ export class Learned {
 
   /** A piece of history was answered: the next one is as wide as about `logsPerAnswer` logs are. */
   answered(blocks: number, logs: number): void {
-    const ideal = Math.floor((blocks * logsPerAnswer) / Math.max(logs, 1))
-    if (ideal < this.width) this.width = Math.max(ideal, 1)
+    const ideal = idealWidth(blocks, logs)
+    this.recentWidth = Math.min(this.recentWidth, ideal)
+    if (ideal < this.width) this.width = ideal
     else if (blocks >= this.width) this.width = Math.min(ideal, Math.ceil(this.width * 1.5), widest)
   }
 
@@ -100,7 +117,10 @@ export class Learned {
     this.recentWidth = Math.max(Math.floor(blocks / 2), 1)
   }
 
-  answeredRecent(blocks: number): void {
-    if (blocks >= this.recentWidth) this.recentWidth = Math.min(this.recentWidth + 1, widestRecent)
+  /** A recent range, or a block, was answered: the next range is no wider than about `logsPerAnswer` logs are. */
+  answeredRecent(blocks: number, logs: number): void {
+    const ideal = idealWidth(blocks, logs)
+    if (ideal < this.recentWidth) this.recentWidth = ideal
+    else if (blocks >= this.recentWidth) this.recentWidth = Math.min(this.recentWidth + 1, widestRecent)
   }
 }

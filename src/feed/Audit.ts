@@ -43,6 +43,9 @@ const mostPatience = 10 * 60_000
 /** Blocks that are settled at the same time. */
 const settledAtOnce = 4
 
+/** Blocks whose sums are kept; of older ones only the number of logs is compared, which the store knows. */
+const mostSums = 50_000
+
 /** A block's logs in brief: the same for the same positions of the same block. */
 interface Brief {
   readonly hash: Hex
@@ -77,6 +80,7 @@ export class Memory {
   wrote(block: Block, by: string): void {
     if (block.logs.length > 0) {
       this.#sums.set(block.hash, { number: block.number, sum: briefOf(block).sum!, by })
+      if (this.#sums.size > mostSums) this.#sums.delete(this.#sums.keys().next().value!)
     }
   }
 
@@ -220,7 +224,7 @@ export const make = (
       const attempt = Effect.gen(function* () {
         const source = other() ?? sourceInUse
         let lowest: number | undefined
-        for (const [first, last] of pieces(from, to, logsOf(source).width())) {
+        for (const [first, last] of pieces(from, to, logsOf(source).width)) {
           lowest = Math.min(lowest ?? Infinity, (yield* lookAt(window, source, first, last)) ?? Infinity)
         }
         return lowest === Infinity ? undefined : lowest

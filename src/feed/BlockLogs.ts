@@ -22,6 +22,14 @@ import type { Asker } from "./Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
 import type { Checks } from "./Verify.ts"
 
+/**
+ * Memory that the logs of one block may take, about (bytes): some 350 000 transfers. A log costs at least 375 gas and a
+ * byte of data 8, so no chain we know of comes near.
+ */
+const largestBlock = 256 * 1024 * 1024
+
+const sizeOf = ({ data, topics }: PlacedLog): number => 400 + data.length + 90 * topics.length
+
 /** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
 const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
 
@@ -70,22 +78,26 @@ export const make = (
 
   const byHash = (header: Header) => Effect.flatMap(getLogs({ blockHash: header.hash }), believed(header))
 
-  /** All logs of a block, out of its receipts in order: checked as a whole, then filtered. */
-  const fromReceipts = (header: Header, receipts: unknown) => {
-    if (!Array.isArray(receipts)) return doubt(`no receipts for block ${header.number}`)
-    const raw = receipts.flatMap((receipt: unknown) =>
-      Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
+  /** The logs of receipts, in order. */
+  const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
+    logsOf(
+      receipts.flatMap((receipt: unknown) =>
+        Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
+      ),
     )
-    const logs = logsOf(raw)
-    if (logs instanceof Malformed) return fail(logs)
+
+  /** All logs of a block: checked as a whole, then filtered. */
+  const whole = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
     const wrong = checks.whole(logs, header)
     return wrong === undefined ? Effect.succeed(blockOf(header, logs.filter(matches))) : doubt(wrong)
   }
 
   const byBlockReceipts = (header: Header) =>
-    Effect.flatMap(asker.request("eth_getBlockReceipts", [header.hash]), (receipts) =>
-      fromReceipts(header, receipts),
-    )
+    Effect.flatMap(asker.request("eth_getBlockReceipts", [header.hash]), (receipts) => {
+      if (!Array.isArray(receipts)) return doubt(`no receipts for block ${header.number}`)
+      const logs = logsOfReceipts(receipts)
+      return logs instanceof Malformed ? fail(logs) : whole(header, logs)
+    })
 
   const bySubscription = (header: Header) =>
     announced === undefined
@@ -119,13 +131,21 @@ export const make = (
       return yield* doubt(`the node does not have block ${header.number}`)
     }
     const transactions = block.transactions as ReadonlyArray<Hex>
-    const receipts: Array<unknown> = []
+    const all: Array<PlacedLog> = []
+    let size = 0
     for (let i = 0; i < transactions.length;) {
       const some = transactions.slice(i, i + learned.receipts)
-      for (const receipt of yield* someReceipts(some)) receipts.push(receipt)
+      const logs = logsOfReceipts(yield* someReceipts(some))
+      if (logs instanceof Malformed) return yield* fail(logs)
+      for (const log of logs) {
+        all.push(log)
+        size += sizeOf(log)
+      }
+      if (size > largestBlock)
+        return yield* doubt(`block ${header.number} has more logs than a block can have`)
       i += some.length
     }
-    return yield* fromReceipts(header, receipts)
+    return yield* whole(header, all)
   })
 
   const rungs: ReadonlyArray<readonly [Rung, BlockLogs]> = [

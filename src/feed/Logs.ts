@@ -68,7 +68,10 @@ export const make = (
     return unfiltered ? !isZero(bloom) : mayMatch(bloom, filter.addresses, filter.topics)
   }
 
-  const tip = (header: Header) => (mayHaveLogs(header) ? ask(header) : Effect.succeed(blockOf(header, [])))
+  const tip = (header: Header) =>
+    mayHaveLogs(header)
+      ? Effect.tap(ask(header), ({ logs }) => Effect.sync(() => learned.answeredRecent(1, logs.length)))
+      : Effect.succeed(blockOf(header, []))
 
   const oneByOne = (headers: ReadonlyArray<Header>) =>
     Effect.forEach(headers, tip, { concurrency: singleBlocks })
@@ -115,7 +118,7 @@ export const make = (
       concurrency: 2,
     })
     if (logs._tag === "Success") {
-      learned.answeredRecent(to - from + 1)
+      learned.answeredRecent(to - from + 1, logs.success.length)
       return yield* settle(headers, logs.success)
     }
     const refusal = refusalOf(logs.failure)

@@ -48,4 +48,23 @@ describe("what was learned of an endpoint", () => {
       oversized_blocks: 1,
     })
   })
+
+  it("is told where it differs from what is believed at first", () => {
+    const learned = new Learned()
+    assert.deepStrictEqual(learned.notes, [])
+    learned.refused.add("eth_getLogs")
+    learned.narrow(50)
+    learned.narrowRecent(10)
+    learned.addresses = 100
+    learned.receipts = 5
+    learned.finalizedTag = false
+    assert.deepStrictEqual(learned.notes, [
+      "refuses eth_getLogs",
+      "history in pieces of 50 blocks",
+      "recent blocks 5 at a time",
+      "at most 100 addresses a request",
+      "5 receipts in a batch",
+      "no finalized tag",
+    ])
+  })
 })

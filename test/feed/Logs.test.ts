@@ -536,6 +536,23 @@ describe("the logs of history", () => {
   )
 })
 
+describe("recent ranges", () => {
+  connected("are no wider than blocks are full, whoever tells", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2000, 1000, 2, ...Array.from({ length: 30 }, () => 1))
+      const logs = make(world)
+      assert.strictEqual(logs.learned.recentWidth, 20)
+      yield* soon(logs.tip(world.chain.at(1)!.header))
+      assert.strictEqual(logs.learned.recentWidth, 2)
+      yield* soon(logs.recent(3, 4))
+      yield* soon(logs.recent(5, 7))
+      assert.strictEqual(logs.learned.recentWidth, 4)
+      yield* soon(logs.history(1, 2))
+      assert.strictEqual(logs.learned.recentWidth, 3)
+    }),
+  )
+})
+
 describe("a filter of many addresses", () => {
   const many = (world: World, count: number) => {
     const wanted = world.chain.blocks().flatMap(({ logs }) => logs.map(({ contract }) => contract))

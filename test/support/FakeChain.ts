@@ -116,7 +116,7 @@ export class FakeChain {
         number,
         hash: self,
         parentHash: parent?.hash ?? zeroHash,
-        timestamp: (parent?.timestamp ?? 1_700_000_000) + this.blockTime,
+        timestamp: 1_700_000_000 + Math.floor((number + 1) * this.blockTime),
         logsBloom: this.blooms ? bloomOf(logs) : bloomOf([]),
       },
       logs,

@@ -28,7 +28,7 @@ export class Refused extends Error {
 /** Returned by a method that never answers. */
 export const silence = Symbol("silence")
 
-/** Returned by a method to send this text instead of an answer. */
+/** Returned by a method to send this text instead of an answer; `%id` in it becomes the id of the request. */
 export class Raw {
   readonly text: string
   constructor(text: string) {
@@ -303,7 +303,8 @@ export class FakeNode {
     this.requests.set(method, (this.requests.get(method) ?? 0) + 1)
     try {
       const result = this.intercept(method, params, () => this.#answer(session, method, params))
-      return result === silence ? undefined : result instanceof Raw ? result : { jsonrpc: "2.0", id, result }
+      if (result instanceof Raw) return new Raw(result.text.replace("%id", String(id)))
+      return result === silence ? undefined : { jsonrpc: "2.0", id, result }
     } catch (error) {
       if (!(error instanceof Refused)) throw error
       return { jsonrpc: "2.0", id, error: { code: error.code, message: error.message, data: error.data } }
