@@ -192,7 +192,11 @@ describe("the logs subscription", () => {
       const same = block.logs.map((log) => ({ ...log, contract: first!.contract, topics: first!.topics }))
       const header = { ...block.header, logsBloom: bloomOf(same) }
       const reading = yield* Effect.forkChild(logs.tip(header), { startImmediately: true })
-      for (const log of same) world.node.announceLogs(block, [log])
+      world.node.announceLogs(block, same.slice(0, 1))
+      yield* TestClock.adjust("1 milli")
+      world.node.announceLogs(block, same.slice(1, 4))
+      yield* TestClock.adjust("2 millis")
+      world.node.announceLogs(block, same.slice(4))
       yield* TestClock.adjust("100 millis")
       assert.strictEqual((yield* Fiber.join(reading)).logs.length, 6)
       assert.isAtLeast(asked(world, "eth_blockNumber"), 2)
