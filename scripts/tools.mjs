@@ -10,6 +10,7 @@ import { delimiter, join } from "node:path"
 const needed = {
   "redis-server": "redis-server",
   python3: "python3",
+  chromium: "chromium",
   prometheus: "prometheus",
   promtool: "prometheus",
   "docker-compose": "docker-compose",

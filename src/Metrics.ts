@@ -155,6 +155,24 @@ export const eventsRemovedIncomplete = counter(
   "{log}",
   "Logs that could not be undone because somebody had deleted their entries",
 )
+export const eventsAuditedMissing = counter(
+  "events_audited_missing_total",
+  ["chain"],
+  "{log}",
+  "Logs that the second look at final blocks found missing, and added",
+)
+export const eventsAuditedExtra = counter(
+  "events_audited_extra_total",
+  ["chain"],
+  "{log}",
+  "Logs that the second look at final blocks found to be wrong, and removed",
+)
+export const blocksUnaudited = counter(
+  "blocks_unaudited_total",
+  ["chain"],
+  "{block}",
+  "Blocks that became final without a second look, as nobody else answered",
+)
 export const reorgDepth = histogram(
   "reorg_depth_blocks",
   ["chain"],
@@ -212,6 +230,12 @@ export const endpointBreakerState = gauge(
   ["chain", "endpoint"],
   "1",
   "Breaker of an endpoint: 0 closed, 1 open, 2 half-open",
+)
+export const endpointContradicted = counter(
+  "endpoint_contradicted_total",
+  ["chain", "endpoint"],
+  "1",
+  "Answers about a block's logs that were not the ones that the second look believed",
 )
 export const rpcRequests = counter(
   "rpc_requests_total",
@@ -272,6 +296,15 @@ export const streamGroupPending = gauge(
   ["chain", "group"],
   "{entry}",
   "Entries that a consumer group was given and has not acknowledged (first 20 groups)",
+)
+
+// -- telemetry
+
+export const telemetryDropped = counter(
+  "telemetry_dropped_total",
+  ["signal"],
+  "1",
+  "Spans, data points and log records that could not be delivered",
 )
 
 // -- the process

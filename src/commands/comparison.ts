@@ -83,7 +83,7 @@ export const compare = Effect.fnUntraced(function* (
   const different: Array<string> = []
   let logs = 0
   let trimmed = 0
-  for (const [start, end] of pieces(from, to, width)) {
+  for (const [start, end] of pieces(from, to, () => width)) {
     const params = [{ ...logParams(chain.filter), fromBlock: hex(start), toBlock: hex(end) }]
     const answer = logsOf(yield* node.request("eth_getLogs", params))
     if (answer instanceof Malformed) return yield* new EndpointError({ endpoint: node.name, reason: answer })

@@ -10,11 +10,12 @@ import type { Scope } from "effect"
 import type { EndpointConfig } from "../Config.ts"
 import type { ChainId } from "../Domain.ts"
 import { Redaction } from "../Redact.ts"
+import { Tracing } from "../Tracing.ts"
 import type { Budget } from "./Budget.ts"
 import * as Calls from "./Calls.ts"
 import { rejected } from "./Calls.ts"
 import type { Answer, Outcome } from "./Calls.ts"
-import { Disconnected, EndpointError, Malformed, Oversized, Timeout } from "./EndpointError.ts"
+import { Defect, Disconnected, EndpointError, Malformed, Oversized, Timeout } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
 import type { RpcFailure } from "./Refusal.ts"
@@ -48,8 +49,15 @@ export interface EndpointOptions {
 /** Providers cut sockets that are idle for 30 s and more. */
 const heartbeat = Duration.seconds(20)
 
-/** Notifications kept for a subscription whose reply has not arrived yet. */
+/** Notifications kept for a subscription whose reply has not arrived yet, and the characters that one may have. */
 const mostUnclaimed = 64
+const longestUnclaimed = 64 * 1024
+
+/** Subscription ids are 34 characters and shorter where we have seen any. */
+const longestSubscription = 256
+
+/** Messages a second that nobody asked for: late answers, notifications without a subscription. */
+const mostUnasked = 1000
 
 /** Calls that were sent in one frame and are answered together. */
 interface Exchange {
@@ -77,6 +85,7 @@ export const connect = Effect.fnUntraced(
   ) {
     const transport = yield* Transport
     const redact = yield* Redaction
+    const tracing = yield* Tracing
     const clock = yield* Clock.Clock
     const openedAt = clock.currentTimeMillisUnsafe()
     const millis = Duration.toMillis(options.requestTimeout)
@@ -88,6 +97,7 @@ export const connect = Effect.fnUntraced(
     let pongs = 0
     let nextId = 1
     let notifications = 0
+    let unasked = { since: 0, messages: 0 }
 
     const failure = (reason: Reason) => new EndpointError({ endpoint: name, reason })
 
@@ -106,10 +116,22 @@ export const connect = Effect.fnUntraced(
       Deferred.doneUnsafe(ended, Effect.fail(end))
     }
 
-    /** An unknown id is the late answer to a request that was given up. */
+    const unaskedFor = () => {
+      const now = clock.currentTimeMillisUnsafe()
+      if (now - unasked.since >= 1000) unasked = { since: now, messages: 0 }
+      if (++unasked.messages <= mostUnasked) return
+      endUnsafe(new Malformed({ detail: `more than ${mostUnasked} messages a second that nobody asked for` }))
+    }
+
+    /** An unknown id is the late answer to a request that was given up, or of no request at all. */
     const settle = (id: number, answerTo: (method: string) => Answer) => {
       const found = waiting.get(id)
-      if (found === undefined) return
+      if (found === undefined) {
+        const wasAsked = Number.isInteger(id) && id >= 1 && id < nextId
+        return wasAsked
+          ? unaskedFor()
+          : endUnsafe(new Malformed({ detail: "an answer to no request of ours" }))
+      }
       waiting.delete(id)
       const { exchange, method, position } = found
       const answer = answerTo(method)
@@ -131,7 +153,7 @@ export const connect = Effect.fnUntraced(
       for (const [id, { exchange }] of waiting) if (exchange === oldest) settle(id, refused(rpc))
     }
 
-    const onMessage = (message: JsonRpc.Message): void => {
+    const onMessage = (message: JsonRpc.Message, length: number): void => {
       switch (message._tag) {
         case "Result":
           return settle(message.id, () => message)
@@ -143,14 +165,27 @@ export const connect = Effect.fnUntraced(
           notifications++
           const handler = subscriptions.get(message.subscription)
           if (handler) return handler(message.result)
-          unclaimed.push(message)
+          if (length <= longestUnclaimed) unclaimed.push(message)
           if (unclaimed.length > mostUnclaimed) unclaimed.shift()
-          return
+          return unaskedFor()
         }
         case "Other":
-          return
+          return unaskedFor()
         case "Malformed":
           return endUnsafe(new Malformed({ detail: redact(message.detail) }))
+      }
+    }
+
+    /** Nothing catches what is thrown out of here, and it would end the process. */
+    const onText = (text: string) => {
+      if (end !== undefined) return
+      try {
+        for (const message of JsonRpc.decode(text)) {
+          onMessage(message, text.length)
+          if (end !== undefined) return
+        }
+      } catch (defect) {
+        endUnsafe(new Defect({ detail: redact(String(defect)) }))
       }
     }
 
@@ -158,9 +193,7 @@ export const connect = Effect.fnUntraced(
       .dial(
         { url, timeout: options.requestTimeout, maxPayload: options.wsMaxPayload },
         {
-          onText: (text) => {
-            if (end === undefined) for (const message of JsonRpc.decode(text)) onMessage(message)
-          },
+          onText,
           onPong: () => void pongs++,
           onOversized: () => endUnsafe(new Oversized({ limit: options.wsMaxPayload })),
           onClosed: (why) => endUnsafe(new Disconnected({ detail: redact(why) })),
@@ -207,14 +240,17 @@ export const connect = Effect.fnUntraced(
         }),
       )
 
-    const { request, batch } = Calls.make(exchange, options.budget)
+    const { request, batch } = Calls.make(exchange, {
+      budget: options.budget,
+      tracedAs: tracing ? name : undefined,
+    })
 
     const subscribe = Effect.fnUntraced(function* (
       params: ReadonlyArray<unknown>,
       onNotification: (result: unknown) => void,
     ) {
       const id = yield* request("eth_subscribe", params)
-      if (typeof id !== "string") {
+      if (typeof id !== "string" || id.length > longestSubscription) {
         return yield* failure(new Malformed({ detail: "eth_subscribe was not answered with an id" }))
       }
       subscriptions.set(id, onNotification)

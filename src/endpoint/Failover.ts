@@ -46,8 +46,8 @@ export interface Failover {
   readonly connected: Effect.Effect<ReadonlyArray<HttpConnection>>
   /** The HTTP endpoint to ask for what must not block heads, if there is one now. */
   readonly http: () => Live<HttpConnection> | undefined
-  /** Somebody else than this connection to ask, HTTP first, if there is anybody now. */
-  readonly other: (than: Connection) => Live<HttpConnection> | undefined
+  /** Who can be asked for history now: HTTP endpoints, the one in use, those that stand by. */
+  readonly sources: () => ReadonlyArray<Live<HttpConnection>>
 }
 
 export interface FailoverOptions extends Omit<EndpointOptions, "onRequest" | "budget"> {
@@ -88,6 +88,7 @@ export const make = Effect.fnUntraced(function* (
     Effect.gen(function* () {
       const breaker = yield* makeBreaker
       const learned = new Learned()
+      yield* Effect.sync(() => learned.fade()).pipe(Effect.delay("1 hour"), Effect.forever, Effect.forkScoped)
       const limit = options.rpcRate ?? (endpoint.keyless ? Budget.keylessRate : Infinity)
       const budget = yield* Budget.make(limit)
       const { onRequest, onConnected, onFailure } = options.watch(rank, { breaker, learned, budget })
@@ -158,9 +159,14 @@ export const make = Effect.fnUntraced(function* (
       ),
     ),
     http: () => SubscriptionRef.getUnsafe(http)[0],
-    other: (than) =>
-      [...SubscriptionRef.getUnsafe(http), ...SubscriptionRef.getUnsafe(live)].find(
-        ({ connection }) => connection !== than,
-      ),
+    sources: () => {
+      const current = SubscriptionRef.getUnsafe(inUse)
+      const sockets = SubscriptionRef.getUnsafe(live)
+      return [
+        ...SubscriptionRef.getUnsafe(http),
+        ...sockets.filter((one) => one === current),
+        ...sockets.filter((one) => one !== current),
+      ]
+    },
   } satisfies Failover as Failover
 })

@@ -28,11 +28,19 @@ export const encode = (firstId: number, calls: ReadonlyArray<Call>): string =>
     calls.length === 1 ? envelope(firstId, calls[0]!) : calls.map((call, i) => envelope(firstId + i, call)),
   )
 
+/** Only what is no object has a text of its own: `String` of anything else may throw, or run as deep as the value is. */
+const isPlain = (value: unknown) => typeof value !== "object"
+
+const codeOf = (value: unknown): number => {
+  const code = isPlain(value) ? Number(value) : 0
+  return Number.isFinite(code) ? code : 0
+}
+
 const failureOf = (error: unknown): RpcFailure => {
-  if (!Predicate.isObject(error)) return { code: 0, message: String(error) }
+  if (!Predicate.isObject(error)) return { code: 0, message: isPlain(error) ? String(error) : "" }
   const { code, message, data } = error as { code?: unknown; message?: unknown; data?: unknown }
   return {
-    code: typeof code === "number" ? code : Number(code) || 0,
+    code: codeOf(code),
     message: typeof message === "string" ? message : "",
     ...(data === undefined ? undefined : { data }),
   }
@@ -58,8 +66,31 @@ const messageOf = (value: unknown): Message => {
     : { _tag: "Malformed", detail: "neither an answer nor a notification" }
 }
 
+/**
+ * A megabyte of brackets becomes thirty of objects. Above `freely` characters a frame must be mostly text: the answers
+ * we ask for have a value in some 27 characters at the least.
+ */
+const freely = 1024 * 1024
+const leastPerValue = 16
+
+const isCrowded = (frame: string): boolean => {
+  if (frame.length <= freely) return false
+  let left = frame.length / leastPerValue
+  for (const mark of [",", "[", "{"]) {
+    for (let at = frame.indexOf(mark); at !== -1; at = frame.indexOf(mark, at + 1)) {
+      if (--left < 0) return true
+    }
+  }
+  return false
+}
+
 /** The messages of one text frame: one, or those of a batch. */
 export const decode = (frame: string): ReadonlyArray<Message> => {
+  if (isCrowded(frame)) {
+    return [
+      { _tag: "Malformed", detail: `${frame.length} characters of hardly anything but brackets and commas` },
+    ]
+  }
   let value: unknown
   try {
     value = JSON.parse(frame)

@@ -109,8 +109,8 @@ export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announc
   const tolerated = () => Math.max(blocksBehind, blockTime() > 0 ? Math.ceil(timeBehind / blockTime()) : 0)
 
   const isBehind = Effect.gen(function* () {
-    const [ours, ...theirs] = yield* headsOf([inUse, ...others()])
-    const own = Math.max(ours!.head, told())
+    const own = told()
+    const theirs = yield* headsOf(others())
     return own >= 0 && theirs.some(({ head }) => head > own + tolerated())
   })
 

@@ -3,7 +3,8 @@
  *
  * 1. `eth_getLogs` by the block's hash: a node that lacks the block must then say so instead of answering `[]`;
  * 2. `eth_getBlockReceipts`, where the first is refused, too large for one answer, or wrong again and again;
- * 3. `eth_getTransactionReceipt` in small batches, for a block too large for one answer, so that none can stop a chain.
+ * 3. the `logs` subscription, where both are refused, without a filter and for blocks that have just been announced;
+ * 4. `eth_getTransactionReceipt` in small batches, for a block too large for one answer, so that none can stop a chain.
  *
  * Each answer is checked; what an endpoint refuses is remembered for it.
  */
@@ -18,7 +19,16 @@ import type { Refusal } from "../endpoint/Refusal.ts"
 import { makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
 import type { Asker } from "./Headers.ts"
+import type { LogsSubscription } from "./LogsSubscription.ts"
 import type { Checks } from "./Verify.ts"
+
+/**
+ * Memory that the logs of one block may take, about (bytes): some 350 000 transfers. A log costs at least 375 gas and a
+ * byte of data 8, so no chain we know of comes near.
+ */
+const largestBlock = 256 * 1024 * 1024
+
+const sizeOf = ({ data, topics }: PlacedLog): number => 400 + data.length + 90 * topics.length
 
 /** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
 const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
@@ -53,6 +63,7 @@ export const make = (
   learned: Learned,
   getLogs: GetLogs,
   checks: Checks,
+  announced: LogsSubscription | undefined,
 ): BlockLogs => {
   const matches = makeMatches(filter)
   const unbelievable = checks.block(filter)
@@ -60,28 +71,38 @@ export const make = (
   const fail = (reason: Reason) => Effect.fail(new EndpointError({ endpoint: asker.name, reason }))
   const doubt = (detail: string) => fail(new Unverified({ detail }))
 
-  const byHash = (header: Header) =>
-    Effect.flatMap(getLogs({ blockHash: header.hash }), (logs) => {
-      const wrong = unbelievable(logs, header)
-      return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubt(wrong)
-    })
+  const believed = (header: Header) => (logs: ReadonlyArray<PlacedLog>) => {
+    const wrong = unbelievable(logs, header)
+    return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubt(wrong)
+  }
 
-  /** All logs of a block, out of its receipts in order: checked as a whole, then filtered. */
-  const fromReceipts = (header: Header, receipts: unknown) => {
-    if (!Array.isArray(receipts)) return doubt(`no receipts for block ${header.number}`)
-    const raw = receipts.flatMap((receipt: unknown) =>
-      Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
+  const byHash = (header: Header) => Effect.flatMap(getLogs({ blockHash: header.hash }), believed(header))
+
+  /** The logs of receipts, in order. */
+  const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
+    logsOf(
+      receipts.flatMap((receipt: unknown) =>
+        Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
+      ),
     )
-    const logs = logsOf(raw)
-    if (logs instanceof Malformed) return fail(logs)
+
+  /** All logs of a block: checked as a whole, then filtered. */
+  const whole = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
     const wrong = checks.whole(logs, header)
     return wrong === undefined ? Effect.succeed(blockOf(header, logs.filter(matches))) : doubt(wrong)
   }
 
   const byBlockReceipts = (header: Header) =>
-    Effect.flatMap(asker.request("eth_getBlockReceipts", [header.hash]), (receipts) =>
-      fromReceipts(header, receipts),
-    )
+    Effect.flatMap(asker.request("eth_getBlockReceipts", [header.hash]), (receipts) => {
+      if (!Array.isArray(receipts)) return doubt(`no receipts for block ${header.number}`)
+      const logs = logsOfReceipts(receipts)
+      return logs instanceof Malformed ? fail(logs) : whole(header, logs)
+    })
+
+  const bySubscription = (header: Header) =>
+    announced === undefined
+      ? doubt(`the logs of block ${header.number} are not announced`)
+      : Effect.flatMap(announced.logs(header), believed(header))
 
   /** Some receipts, in order. Where they are too many for one answer, fewer of them. */
   const someReceipts = (
@@ -110,20 +131,36 @@ export const make = (
       return yield* doubt(`the node does not have block ${header.number}`)
     }
     const transactions = block.transactions as ReadonlyArray<Hex>
-    const receipts: Array<unknown> = []
+    const all: Array<PlacedLog> = []
+    let size = 0
     for (let i = 0; i < transactions.length;) {
       const some = transactions.slice(i, i + learned.receipts)
-      for (const receipt of yield* someReceipts(some)) receipts.push(receipt)
+      const logs = logsOfReceipts(yield* someReceipts(some))
+      if (logs instanceof Malformed) return yield* fail(logs)
+      for (const log of logs) {
+        all.push(log)
+        size += sizeOf(log)
+      }
+      if (size > largestBlock)
+        return yield* doubt(`block ${header.number} has more logs than a block can have`)
       i += some.length
     }
-    return yield* fromReceipts(header, receipts)
+    return yield* whole(header, all)
   })
 
   const rungs: ReadonlyArray<readonly [Rung, BlockLogs]> = [
-    ["eth_getLogs", byHash],
-    ["eth_getBlockReceipts", byBlockReceipts],
-    ["eth_getTransactionReceipt", byReceipt],
+    ["eth_getLogs", (header) => again(byHash(header))],
+    ["eth_getBlockReceipts", (header) => again(byBlockReceipts(header))],
+    ["eth_subscribe", bySubscription],
+    ["eth_getTransactionReceipt", (header) => again(byReceipt(header))],
   ]
+
+  const isOpen = (rung: Rung, { hash }: Header): boolean =>
+    learned.allows(rung, hash) &&
+    (rung !== "eth_subscribe" ||
+      (announced !== undefined &&
+        learned.refused.has("eth_getLogs") &&
+        learned.refused.has("eth_getBlockReceipts")))
 
   /** Whether another way of asking may do better, after what an error says is remembered. */
   const learn = (rung: Rung, { hash }: Header, error: EndpointError): boolean => {
@@ -147,11 +184,11 @@ export const make = (
 
   return (header) => {
     const climb = (from: number, first: EndpointError | undefined): Effect.Effect<Block, EndpointError> => {
-      const index = rungs.findIndex(([rung], i) => i >= from && learned.allows(rung, header.hash))
+      const index = rungs.findIndex(([rung], i) => i >= from && isOpen(rung, header))
       // Where every way is refused, the first refusal says most.
       if (index === -1) return first ? Effect.fail(first) : doubt(`no way to read block ${header.number}`)
       const [rung, ask] = rungs[index]!
-      return Effect.catch(again(ask(header)), (error) =>
+      return Effect.catch(ask(header), (error) =>
         learn(rung, header, error) ? climb(index + 1, first ?? error) : Effect.fail(error),
       )
     }

@@ -61,9 +61,16 @@ export const firstUnlinked = (
   })
 }
 
-/** `from … to` in pieces of at most `width`, lowest first. */
-export const pieces = (from: number, to: number, width: number): ReadonlyArray<readonly [number, number]> => {
-  const all: Array<readonly [number, number]> = []
-  for (let start = from; start <= to; start += width) all.push([start, Math.min(start + width - 1, to)])
-  return all
+/** `from … to` in pieces of at most `width`, lowest first; the width is asked for before each piece. */
+export const pieces = function* (
+  from: number,
+  to: number,
+  width: () => number,
+): Generator<readonly [number, number], void, undefined> {
+  let start = from
+  while (start <= to) {
+    const end = Math.min(start + width() - 1, to)
+    yield [start, end]
+    start = end + 1
+  }
 }

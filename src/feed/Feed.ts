@@ -5,7 +5,7 @@
  * The feed starts from the journal as the store had it and keeps a copy that runs ahead of the store: every move is
  * applied to the copy when it is emitted. When the store disagrees, the feed is simply started again.
  */
-import { Clock, Duration, Effect, Schema, Stream } from "effect"
+import { Clock, Duration, Effect, Schema, Stream, Tracer } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
 import type { Block, Header } from "../Domain.ts"
@@ -13,6 +13,8 @@ import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { emptyJournal, finalized, floorOf, popped, pushed, pushes } from "../store/Journal.ts"
 import type { Journal, Move } from "../store/Journal.ts"
+import { traceparent } from "../Tracing.ts"
+import type { Audit } from "./Audit.ts"
 import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
 import type { Place } from "./Canonical.ts"
 import type { Heads, Heard } from "./Heads.ts"
@@ -20,10 +22,13 @@ import * as Headers from "./Headers.ts"
 import type { Asker } from "./Headers.ts"
 import type { Logs } from "./Logs.ts"
 
-/** A move to make, or the news that a head needs none. */
+/** A move to make, the news that a head needs none, or that all of its moves have been told. */
 export type Step =
-  | { readonly _tag: "Move"; readonly move: Move; readonly heard: Heard | undefined }
+  | { readonly _tag: "Move"; readonly move: Move; readonly heard: Heard | undefined; readonly trace: Trace }
   | { readonly _tag: "Seen"; readonly heard: Heard }
+  | { readonly _tag: "Followed"; readonly trace: Trace }
+
+type Trace = Heard["trace"]
 
 /** A block that was final is not in the chain. Nothing but an operator can say which one is right. */
 export class Contradiction extends Schema.TaggedError<Contradiction>()("Contradiction", {
@@ -50,10 +55,15 @@ export interface FeedOptions {
   /** Where an empty store was begun before, by this process. */
   readonly knownStart: number | undefined
   readonly onFinal: (header: Header) => void
+  /** The second look, where it is taken. */
+  readonly audit?: Audit | undefined
 }
 
 /** How often the final block is asked for. */
 const finalityInterval = Duration.seconds(15)
+
+/** The floor is raised at most so often (milliseconds): what becomes final meanwhile costs no requests of its own. */
+const raiseInterval = 60_000
 
 /** How long a chain that is not longer than ours must be the only one to be seen before it is followed. */
 const rivalPatience = 3000
@@ -62,6 +72,12 @@ const rivalInterval = Duration.seconds(1)
 /** Pieces of a gap that are fetched at the same time. */
 const historyAhead = 4
 const recentAhead = 3
+
+/**
+ * Records in the window, at most. Where finality stands still for longer (a week of Ethereum, four hours of a chain with
+ * four blocks a second), the oldest count as final.
+ */
+export const mostRecorded = 50_000
 
 /** How often one head may lead to another fork before the connection is not believed. */
 const mostForks = 5
@@ -75,10 +91,16 @@ type FeedError = EndpointError | Contradiction
 export const make = Effect.fnUntraced(function* (
   options: FeedOptions,
 ): Effect.fn.Return<Stream.Stream<Step, FeedError>, FeedError, Scope.Scope> {
-  const { chain, connection, heads, learned, logs } = options
+  const { audit, chain, connection, heads, learned, logs } = options
   const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
   let final: Header | undefined
+  /** What the second look has found up to a place: the block from which to write again, if any. */
+  let looked: { readonly place: Place; readonly wrong: number | undefined } | undefined
+  let looking = false
+  /** The trace of the head that is being followed. */
+  let trace: Trace
+  let raisedAt = -Infinity
   let rival: { readonly head: string; readonly since: number } | undefined
 
   const doubt = (detail: string) =>
@@ -151,12 +173,15 @@ export const make = Effect.fnUntraced(function* (
         : move._tag === "Pop"
           ? popped(journal)
           : finalized(journal, move.number, move.hash)
-    return { _tag: "Move", move, heard }
+    return { _tag: "Move", move, heard, trace }
   }
 
   /** Pushes for blocks on top of the journal. The last one handles the head when it brings it in. */
   const push = (blocks: ReadonlyArray<Block>, final: boolean, heard: Heard): ReadonlyArray<Step> => {
-    const moves = [...pushes(journal.head, blocks, final)]
+    if (!final && audit) for (const block of blocks) audit.memory.wrote(block, audit.by)
+    const context = traceparent(trace)
+    const traced = context ? blocks.map((block) => ({ ...block, traceparent: context })) : blocks
+    const moves = [...pushes(journal.head, traced, final)]
     return moves.map((move, i) =>
       emit(move, i === moves.length - 1 && journalWillHold(move, heard) ? heard : undefined),
     )
@@ -186,6 +211,11 @@ export const make = Effect.fnUntraced(function* (
     Stream.unwrap(
       Effect.gen(function* () {
         if (journal.head.part !== 0) return Stream.concat(yield* finishPart, again(heard, forks))
+        if (looked?.wrong !== undefined) {
+          const below = looked.wrong - 1
+          looked = undefined
+          return Stream.concat(Stream.fromArray(popDownTo(below)), again(heard, forks))
+        }
         const target = yield* targetOf(heard.header)
         if (target === undefined) return Stream.empty
         switch (decide(journal, target)) {
@@ -252,8 +282,13 @@ export const make = Effect.fnUntraced(function* (
     )
 
   const recent = (target: Header, heard: Heard): Stream.Stream<Step, EndpointError | Forked> =>
-    Stream.fromArray(pieces(journal.head.number + 1, target.number, learned.recentWidth)).pipe(
-      Stream.rechunk(1),
+    // One after the other: a head may be announced at any height.
+    Stream.fromIterable(
+      pieces(journal.head.number + 1, target.number, () => learned.recentWidth),
+      {
+        chunkSize: 1,
+      },
+    ).pipe(
       Stream.mapEffect(([from, to]) => logs.recent(from, to), { concurrency: recentAhead }),
       Stream.flatMap((blocks) => {
         const unlinked = firstUnlinked(journal.head.hash, blocks)
@@ -286,6 +321,7 @@ export const make = Effect.fnUntraced(function* (
       const seen = yield* Headers.headers(
         connection,
         some.map(({ number }) => number),
+        learned,
       )
       const shared = some.find(({ hash }, i) => seen[i]?.hash === hash)
       if (shared !== undefined) return shared.number
@@ -330,20 +366,56 @@ export const make = Effect.fnUntraced(function* (
 
   // -- finality -----------------------------------------------------------------------------------------------------
 
+  /** The highest block of ours that is final by now, if it is above the floor. */
+  const finalPlace = (): Place | undefined => {
+    const { head, start, window } = journal
+    if (head.part !== 0 || head.hash === "") return undefined
+    const oldest = window.at(-mostRecorded)
+    const highest = oldest !== undefined && oldest.number > (final?.number ?? -1) ? oldest : final
+    if (highest === undefined) return undefined
+    const place: Place = highest.number < head.number ? highest : { number: head.number, hash: head.hash }
+    return place.number > floorOf(journal).number && place.number >= start.number ? place : undefined
+  }
+
+  /** Looks again at what is to become final, beside everything else. */
+  const lookAgain = (audit: Audit, place: Place) => {
+    if (looking) return Effect.void
+    looking = true
+    const from = Math.max(floorOf(journal).number + 1, journal.start.number)
+    return audit.look(journal.window, from, place.number).pipe(
+      Effect.tap((wrong) => {
+        looking = false
+        looked = { place, wrong }
+        return heads.again
+      }),
+      Effect.forkIn(scope),
+    )
+  }
+
   /**
-   * Raises the floor to the final block, or to our head if that is lower. The lowest record that is not below it must
+   * Raises the floor, after the second look where one is taken. The lowest record that is not below the new floor must
    * be canonical: then so is everything of ours under it, the blocks without logs included.
    */
   const raiseFloor = Effect.gen(function* () {
-    const { head, window } = journal
-    if (final === undefined || head.part !== 0 || head.hash === "") return []
-    const place: Place = final.number < head.number ? final : { number: head.number, hash: head.hash }
-    if (place.number <= floorOf(journal).number || place.number < journal.start.number) return []
-    const above = window.find((record) => record.number >= place.number)
+    const highest = finalPlace()
+    if (highest === undefined || looked?.wrong !== undefined) return []
+    const now = clock.currentTimeMillisUnsafe()
+    if (now - raisedAt < raiseInterval) return []
+    if (audit && looked === undefined) {
+      yield* lookAgain(audit, highest)
+      return []
+    }
+    raisedAt = now
+    const place = looked?.place ?? highest
+    looked = undefined
+    // Meanwhile blocks may have been undone.
+    if (place.number > highest.number) return []
+    const above = journal.window.find((record) => record.number >= place.number)
     if (above === undefined || (above.number === place.number && above.hash !== place.hash)) return []
     const seen = yield* headerAt(above.number)
     if (seen?.hash !== above.hash) return []
-    return [emit({ _tag: "Finalize", expected: head, number: place.number, hash: place.hash })]
+    audit?.memory.forget(place.number)
+    return [emit({ _tag: "Finalize", expected: journal.head, number: place.number, hash: place.hash })]
   })
 
   yield* Effect.sleep(finalityInterval).pipe(
@@ -355,10 +427,22 @@ export const make = Effect.fnUntraced(function* (
   )
   yield* heads.offer(latest)
 
+  const followTraced = (heard: Heard): Stream.Stream<Step, FeedError> => {
+    if (heard.trace === undefined) return follow(heard)
+    const followed: Step = { _tag: "Followed", trace: heard.trace }
+    return Stream.suspend(() => {
+      trace = heard.trace
+      return Stream.concat(follow(heard), Stream.make(followed))
+    }).pipe(
+      Stream.provideService(Tracer.ParentSpan, heard.trace),
+      Stream.ensuring(Effect.sync(() => (trace = undefined))),
+    )
+  }
+
   return heads.stream.pipe(
     Stream.flatMap((heard) =>
       Stream.concat(
-        follow(heard),
+        followTraced(heard),
         Stream.suspend(() => Stream.unwrap(Effect.map(raiseFloor, (steps) => Stream.fromArray(steps)))),
       ),
     ),

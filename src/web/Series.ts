@@ -5,6 +5,8 @@ import type { Outcome } from "../endpoint/Calls.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import * as Metrics from "../Metrics.ts"
 import type { Registry } from "../Metrics.ts"
+import { signals } from "../Tracing.ts"
+import type { Signal } from "../Tracing.ts"
 import { version } from "../Version.ts"
 import type { ChainStatus, EndpointStatus, StoreStatus } from "./Status.ts"
 
@@ -15,6 +17,7 @@ const outcomes: ReadonlyArray<Outcome> = ["ok", "refused", "lost"]
 const ofEndpoint = (chain: string, endpoint: EndpointStatus, registry: Registry) => {
   const labels = { chain, endpoint: endpoint.name }
   Metrics.endpointBreakerState.read(labels, () => breakerCodes[endpoint.breakerState._tag], registry)
+  Metrics.endpointContradicted.read(labels, () => endpoint.contradicted, registry)
   for (const [method, counts] of endpoint.requests) {
     for (const outcome of outcomes) {
       Metrics.rpcRequests.read({ ...labels, method, outcome }, () => counts[outcome], registry)
@@ -31,6 +34,9 @@ export const ofChain = (chain: ChainStatus, clock: Clock.Clock, registry: Regist
     [Metrics.eventsDeduplicated, () => chain.deduplicated],
     [Metrics.eventsRemoved, () => chain.removed],
     [Metrics.eventsRemovedIncomplete, () => chain.removedIncomplete],
+    [Metrics.eventsAuditedMissing, () => chain.auditedMissing],
+    [Metrics.eventsAuditedExtra, () => chain.auditedExtra],
+    [Metrics.blocksUnaudited, () => chain.unaudited],
     [Metrics.websocketReconnects, () => chain.reconnects],
     [Metrics.circuitBreakerState, () => breakerCodes[chain.breakerState._tag]],
     [Metrics.consecutiveFailures, () => chain.breakerState.failures],
@@ -57,6 +63,11 @@ export const ofStore = (store: StoreStatus, registry: Registry) => {
 }
 
 /** CPU, memory and event loop of this process. @param startedAt unix milliseconds */
+/** What could not be delivered. */
+export const ofTelemetry = (dropped: Readonly<Record<Signal, number>>, registry: Registry): void => {
+  for (const signal of signals) Metrics.telemetryDropped.read({ signal }, () => dropped[signal], registry)
+}
+
 export const ofProcess = (startedAt: number, registry: Registry): void => {
   // The monitor measures its own timer: what is above its resolution is delay.
   const resolution = 50

@@ -9,7 +9,7 @@ import type { ChainStatus } from "./Status.ts"
 
 const every = "10 seconds"
 
-/** Groups of a stream that get series of their own. */
+/** Groups of a stream that are shown, and get series of their own. */
 const mostGroups = 20
 
 /** Series of consumer groups come and go with the groups. */
@@ -24,7 +24,7 @@ class GroupSeries {
   }
 
   follow({ groups }: Stats): void {
-    const names = new Set(groups.slice(0, mostGroups).map(({ name }) => name))
+    const names = new Set(groups.map(({ name }) => name))
     for (const [name, series] of this.#registered) {
       if (names.has(name)) continue
       for (const one of series) one.remove()
@@ -58,7 +58,8 @@ export const layer = Layer.effectDiscard(
         )
       }
       for (const { chain, series } of watched) {
-        chain.stats = yield* store.stats(chain.id)
+        const stats = yield* store.stats(chain.id)
+        chain.stats = { ...stats, groups: stats.groups.slice(0, mostGroups) }
         series.follow(chain.stats)
       }
     })

@@ -59,6 +59,19 @@ describe("a connection", () => {
     }),
   )
 
+  socketTest("ends with a mistake of ours in what is called back; the process goes on", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      yield* connection.subscribe(["newHeads"], () => {
+        throw new TypeError("a mistake")
+      })
+      node.chain.extend(1)
+      const error = yield* Effect.flip(connection.ended)
+      assert.strictEqual(reason(error)._tag, "Defect")
+      assert.match(error.message, /TypeError: a mistake/)
+    }),
+  )
+
   socketTest("answers a batch in the order of its calls, each refusal by itself", (_, url) =>
     Effect.gen(function* () {
       const connection = yield* dial(url)
@@ -118,10 +131,10 @@ describe("a connection", () => {
     }).pipe(Effect.provideService(Redaction, makeRedactor({ urls: [], words: ["SECRETKEY1"] }))),
   )
 
-  socketTest("ignores an answer that nobody waits for", (node, url) =>
+  socketTest("ignores an answer that nobody waits for any more", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* dial(url)
-      node.say(JSON.stringify({ jsonrpc: "2.0", id: 4711, result: "0x1" }))
+      node.say(JSON.stringify({ jsonrpc: "2.0", id: 1, result: "0x1" }))
       assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
     }),
   )
@@ -210,6 +223,76 @@ describe("a connection", () => {
       node.say(JSON.stringify({ junk: "x".repeat(2 * 1024 * 1024) }))
       const error = yield* Effect.flip(connection.ended)
       assert.strictEqual(error.message, "fake: a frame of more than 1048576 bytes")
+    }),
+  )
+
+  for (const id of [4711, 0, -1, 1.5, 1e300]) {
+    socketTest(`ends at an answer to request ${id}, which there never was`, (node, url) =>
+      Effect.gen(function* () {
+        const connection = yield* dial(url)
+        node.say(JSON.stringify({ jsonrpc: "2.0", id, result: "0x1" }))
+        const error = yield* Effect.flip(connection.ended)
+        assert.strictEqual(error.message, "fake: malformed: an answer to no request of ours")
+      }),
+    )
+  }
+
+  for (const [what, message] of [
+    ["late answers", { id: 1, result: "0x1" }],
+    ["notifications of no subscription", { method: "eth_subscription", params: { subscription: "0x99" } }],
+    ["messages of other kinds", { method: "net_hello", params: [] }],
+  ] as const) {
+    socketTest(`bears 1 000 ${what} a second, and no more`, (node, url) =>
+      Effect.gen(function* () {
+        const connection = yield* dial(url)
+        const frame = JSON.stringify(message)
+        for (let i = 0; i < 900; i++) node.say(frame)
+        assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+        for (let i = 0; i < 3000; i++) node.say(frame)
+        assert.match(
+          (yield* Effect.flip(connection.ended)).message,
+          /messages a second that nobody asked for/,
+        )
+      }),
+    )
+  }
+
+  socketTest("keeps up to 64 early notifications, and none that is long", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      const notify = (result: string) =>
+        node.say(JSON.stringify({ method: "eth_subscription", params: { subscription: "0x1", result } }))
+      for (let i = 0; i < 100; i++) notify(String(i))
+      notify("x".repeat(100_000))
+      const heads: Array<unknown> = []
+      yield* connection.subscribe(["newHeads"], (head) => heads.push(head))
+      assert.deepStrictEqual(
+        heads,
+        Array.from({ length: 64 }, (_, i) => String(36 + i)),
+      )
+    }),
+  )
+
+  socketTest("refuses a subscription with an id of a megabyte", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      node.intercept = () => "x".repeat(1_000_000)
+      const error = yield* Effect.flip(connection.subscribe(["newHeads"], () => {}))
+      assert.match(error.message, /not answered with an id/)
+    }),
+  )
+
+  socketTest("turns what its user throws at a notification into its own end", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      yield* connection.subscribe(["newHeads"], () => {
+        throw new Error("oh")
+      })
+      node.chain.extend(1)
+      assert.deepInclude(reason(yield* Effect.flip(connection.ended)), {
+        _tag: "Defect",
+        detail: "Error: oh",
+      })
     }),
   )
 

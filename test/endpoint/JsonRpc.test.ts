@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { decode, encode } from "../../src/endpoint/JsonRpc.ts"
-import { find, nodes, read } from "../support/frames.ts"
+import { find, logsIn, nodes, read } from "../support/frames.ts"
 
 const one = (value: unknown) => decode(JSON.stringify(value))
 
@@ -78,6 +78,38 @@ describe("JSON-RPC frames", () => {
   it.each(["", "{", "hello", "\u0000", `${"[".repeat(100_000)}`])("text that is no JSON", (text) =>
     assert.strictEqual(decode(text)[0]?._tag, "Malformed"),
   )
+
+  it.each([
+    ["a code beyond all numbers", '{"id":1,"error":{"code":1e400,"message":"no"}}', 0, "no"],
+    ["a code that is an object", '{"id":1,"error":{"code":{"valueOf":1,"toString":1}}}', 0, ""],
+    ["objects that are no text", '{"id":1,"error":[{"toString":1,"valueOf":1}]}', 0, ""],
+    ["arrays in arrays", `{"id":1,"error":${"[".repeat(200_000)}${"]".repeat(200_000)}}`, 0, ""],
+    ["true", '{"id":1,"error":true}', 0, "true"],
+  ])("an error of %s is an error", (_, frame, code, message) =>
+    assert.deepStrictEqual<unknown>(decode(frame), [{ _tag: "Failure", id: 1, failure: { code, message } }]),
+  )
+
+  const megabytes = 4 * 1024 * 1024
+  it.each([
+    ["nested arrays", `${"[".repeat(megabytes / 2)}${"]".repeat(megabytes / 2)}`],
+    ["nested objects", `${'{"a":'.repeat(megabytes / 6)}1${"}".repeat(megabytes / 6)}`],
+    ["empty objects", `[${"{},".repeat(megabytes / 3)}{}]`],
+    ["numbers", `[${"1,".repeat(megabytes / 2)}1]`],
+    ["keys", `{${Array.from({ length: megabytes / 8 }, (_, i) => `"${i}":1`).join(",")}}`],
+  ])("megabytes of %s are not even parsed", (_, text) =>
+    assert.match((decode(text)[0] as { detail: string }).detail, /hardly anything but brackets and commas/),
+  )
+
+  it("megabytes of logs, of transactions and of text are", () => {
+    const log = logsIn(read("anvil", "getLogs"))[0]
+    const bare = { ...log, topics: [], data: "0x" }
+    for (const item of [log, bare, `0x${"ab".repeat(32)}`]) {
+      const result = Array.from({ length: Math.ceil(megabytes / JSON.stringify(item).length) }, () => item)
+      assert.deepStrictEqual<unknown>(one({ id: 1, result }), [{ _tag: "Result", id: 1, result }])
+    }
+    const message = "no ".repeat(megabytes / 3)
+    assert.strictEqual(one({ id: 1, error: { code: 1, message } })[0]?._tag, "Failure")
+  })
 
   it.each(nodes)("everything recorded from %s is understood", (node) => {
     const recorded = find(read(node, "notifications"), (object) => object["method"] === "eth_subscription")

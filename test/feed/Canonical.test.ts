@@ -74,7 +74,7 @@ describe("range maths", () => {
     ([from, length, width]) => {
       const to = from + length - 1
       let next = from
-      for (const [start, end] of pieces(from, to, width)) {
+      for (const [start, end] of pieces(from, to, () => width)) {
         assert.strictEqual(start, next)
         assert.isAtLeast(end, start)
         assert.isAtMost(end - start + 1, width)

@@ -18,6 +18,8 @@ export class FakeChain {
   blockTime: number
   /** Where the header of a block has no bloom, as on some layer 2. */
   blooms = true
+  /** Who emits logs: the n-th log of a block is by the n-th of them, round and round. By default nobody twice. */
+  readonly #contracts: ReadonlyArray<Hex>
   readonly #byHash = new Map<Hex, FakeBlock>()
   #canonical: Array<FakeBlock> = []
   #serial = 0
@@ -25,11 +27,17 @@ export class FakeChain {
   readonly #listeners = new Set<(header: Header) => void>()
 
   constructor(
-    options: { readonly id?: number; readonly finality?: number; readonly blockTime?: number } = {},
+    options: {
+      readonly id?: number
+      readonly finality?: number
+      readonly blockTime?: number
+      readonly contracts?: ReadonlyArray<Hex>
+    } = {},
   ) {
     this.id = options.id ?? 31337
     this.finality = options.finality ?? 64
     this.blockTime = options.blockTime ?? 12
+    this.#contracts = options.contracts ?? []
     this.#append(0)
   }
 
@@ -99,13 +107,16 @@ export class FakeChain {
     const parent = this.#canonical.at(-1)?.header
     const number = this.#canonical.length
     const self = hash("fake", this.id, this.#serial++)
-    const logs = Array.from({ length: count }, (_, i) => log(self, i))
+    const logs = Array.from({ length: count }, (_, i): Log => {
+      const contract = this.#contracts[i % this.#contracts.length]
+      return { ...log(self, i), ...(contract && { contract }) }
+    })
     const block: FakeBlock = {
       header: {
         number,
         hash: self,
         parentHash: parent?.hash ?? zeroHash,
-        timestamp: (parent?.timestamp ?? 1_700_000_000) + this.blockTime,
+        timestamp: 1_700_000_000 + Math.floor((number + 1) * this.blockTime),
         logsBloom: this.blooms ? bloomOf(logs) : bloomOf([]),
       },
       logs,

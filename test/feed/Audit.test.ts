@@ -1,0 +1,196 @@
+/** The second look, seen from the service: what verification cannot catch is put right before it is final. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import { TestClock } from "effect/testing"
+import type { Hex } from "../../src/Domain.ts"
+import { hex } from "../../src/endpoint/Decode.ts"
+import { FakeChain } from "../support/FakeChain.ts"
+import { FakeNode, Refused } from "../support/FakeNode.ts"
+import type { Intercept } from "../support/FakeNode.ts"
+import { hash } from "../support/blocks.ts"
+import { caughtUp, memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts"
+import type { Client, Ingestor } from "../support/ingestor.ts"
+import { replayOf } from "../support/oracle.ts"
+
+interface World {
+  readonly chain: FakeChain
+  readonly one: FakeNode
+  readonly two: FakeNode
+  readonly store: Client
+  readonly start: (variables?: Record<string, string>) => Effect.Effect<Ingestor, unknown, Scope.Scope>
+}
+
+const world = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
+  it.effect(title, () =>
+    Effect.gen(function* () {
+      const chain = new FakeChain({ finality: 6, contracts })
+      const [one, two] = [new FakeNode(chain), new FakeNode(chain)]
+      const store = yield* memoryStore()
+      const start = (variables = {}) =>
+        startIngestor(store, { one, two }, { ...variablesFor({ devnet: [chain, "one,two"] }), ...variables })
+      yield* body({ chain, one, two, store, start })
+    }),
+  )
+
+const blocks = (chain: FakeChain, count: number, logs = 4) =>
+  Effect.gen(function* () {
+    for (let i = 0; i < count; i++) {
+      chain.extend(logs)
+      yield* TestClock.adjust("12 seconds")
+    }
+  })
+
+const contracts = [1, 2, 3].map((i) => hash("contract", i).slice(0, 42) as Hex)
+
+/** A filter that lets all logs through; but under a filter their numbers prove nothing. */
+const everything = { ADDRESSES: contracts.join(",") }
+
+type WireLog = { readonly blockNumber: string; readonly logIndex: string }
+
+/** Answers with the logs changed of those blocks that are chosen. */
+const lying =
+  (
+    isChosen: (number: number) => boolean,
+    change: (logs: ReadonlyArray<WireLog>) => ReadonlyArray<WireLog>,
+  ): Intercept =>
+  (method, _params, proceed) => {
+    const answer = proceed()
+    if (method !== "eth_getLogs") return answer
+    const logs = answer as ReadonlyArray<WireLog>
+    const numbers = [...new Set(logs.map(({ blockNumber }) => Number(blockNumber)))]
+    return numbers.flatMap((number) => {
+      const own = logs.filter(({ blockNumber }) => Number(blockNumber) === number)
+      return isChosen(number) ? change(own) : own
+    })
+  }
+
+const third = (number: number) => number % 3 === 0
+
+describe("the second look", () => {
+  world("adds what an endpoint left out under a filter, and names it", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      one.intercept = lying(third, (logs) => logs.toSpliced(1, 1))
+      const { status } = yield* start(everything)
+      yield* blocks(chain, 30)
+      assert.isAbove(status.auditedMissing, 3)
+      assert.strictEqual(status.auditedExtra, 0)
+      assert.isAbove(status.endpoints[0]!.contradicted, 3)
+      assert.strictEqual(status.endpoints[1]!.contradicted, 0)
+      assert.match(status.failures.map(({ text }) => text).join(), /one:80: contradicted/)
+      one.intercept = (_method, _params, proceed) => proceed()
+      yield* blocks(chain, 10)
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual(status.unaudited, 0)
+    }),
+  )
+
+  world("adds a block that an endpoint kept back as a whole", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      one.intercept = lying(
+        (number) => number === 9,
+        () => [],
+      )
+      const { status } = yield* start(everything)
+      yield* blocks(chain, 30)
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual(status.auditedMissing, 4)
+    }),
+  )
+
+  world("finds the last log of a block that is too large for its bloom", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      one.intercept = lying(
+        (number) => number === 5,
+        (logs) => logs.slice(0, -1),
+      )
+      const { status } = yield* start()
+      yield* blocks(chain, 30, 300)
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual(status.auditedMissing, 1)
+    }),
+  )
+
+  world("takes away what was never in a block", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      one.intercept = lying(
+        (number) => number === 7 && chain.head.number === 7,
+        (logs) => [...logs, { ...logs.at(-1)!, logIndex: hex(99) }],
+      )
+      const { status } = yield* start(everything)
+      yield* blocks(chain, 30)
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual(status.auditedExtra, 1)
+      assert.isAbove((yield* replayOf(store, chain.id)).removed, 0)
+    }),
+  )
+
+  world("is not misled when the other one is wrong: nothing is undone", ({ chain, two, store, start }) =>
+    Effect.gen(function* () {
+      two.intercept = lying(third, (logs) => logs.slice(1))
+      const { status } = yield* start(everything)
+      yield* blocks(chain, 30)
+      const replay = yield* caughtUp(store, chain, status)
+      assert.strictEqual(replay.removed, 0)
+      assert.isAbove(status.endpoints[1]!.contradicted, 3)
+      assert.strictEqual(status.endpoints[0]!.contradicted, 0)
+      assert.strictEqual(status.auditedMissing + status.auditedExtra, 0)
+    }),
+  )
+
+  world(
+    "compares history before it is stored, so that nothing of it has to be undone",
+    ({ chain, one, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...Array.from({ length: 300 }, (_, i) => i % 5))
+        one.intercept = lying(
+          (number) => third(number) && number < 280,
+          () => [],
+        )
+        const { status } = yield* start(everything)
+        yield* blocks(chain, 2)
+        const replay = yield* caughtUp(store, chain, status)
+        assert.strictEqual(replay.removed, 0)
+        assert.strictEqual(status.unaudited, 0)
+        assert.isAbove(status.endpoints[0]!.contradicted, 50)
+      }),
+  )
+
+  world(
+    "is waited for ten minutes, and then the blocks are counted as not looked at",
+    ({ chain, two, store, start }) =>
+      Effect.gen(function* () {
+        two.intercept = (method, _params, proceed) => {
+          if (/Logs|Receipt/.test(method))
+            throw new Refused(-32000, "Archive requests require a personal token")
+          return proceed()
+        }
+        const { status } = yield* start(everything)
+        yield* blocks(chain, 40)
+        assert.isBelow(status.final ?? 0, 10)
+        assert.strictEqual(status.unaudited, 0)
+        yield* blocks(chain, 40)
+        assert.isAbove(status.unaudited, 5)
+        assert.isAbove(status.final!, 5)
+        yield* caughtUp(store, chain, status)
+      }),
+  )
+
+  world(
+    "is taken by nobody when it is off, or when there is nobody else",
+    ({ chain, one, two, store, start }) =>
+      Effect.gen(function* () {
+        const off = yield* start({ ...everything, AUDIT: "off" })
+        yield* blocks(chain, 20)
+        assert.isUndefined(two.requests.get("eth_getLogs"))
+        assert.isAtLeast(off.status.final!, chain.final.number - 5)
+        yield* off.stop
+        const alone = yield* start({ ...everything, DEVNET_WS_URL: "ws://one" })
+        const before = one.requests.get("eth_getLogs")!
+        yield* blocks(chain, 10)
+        assert.strictEqual(one.requests.get("eth_getLogs")! - before, 10, "one request a block")
+        yield* caughtUp(store, chain, alone.status)
+        assert.strictEqual(alone.status.unaudited, 0)
+      }),
+  )
+})
