@@ -4,7 +4,7 @@ import { execFileSync } from "node:child_process"
 import { existsSync, readFileSync } from "node:fs"
 import { parse } from "yaml"
 import { metricsOf } from "../support/Prometheus.ts"
-import { announced, defined } from "../support/series.ts"
+import { defined } from "../support/series.ts"
 
 interface Rule {
   readonly alert: string
@@ -64,7 +64,7 @@ describe("the alerts", () => {
     for (const { alert, expr } of rules) {
       const names = metricsOf(expr)
       assert.isAbove(names.length, 0, alert)
-      for (const name of names) assert.isTrue(defined.has(name) || announced.has(name), `${alert}: ${name}`)
+      for (const name of names) assert.isTrue(defined.has(name), `${alert}: ${name}`)
     }
   })
 

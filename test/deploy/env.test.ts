@@ -14,13 +14,15 @@ describe(".env.example", () => {
   )
 
   it("has every variable that is read, and no other", () => {
-    const source = readFileSync("src/Config.ts", "utf8")
+    const source = ["src/Config.ts", "src/TelemetryConfig.ts"]
+      .map((path) => readFileSync(path, "utf8"))
+      .join("")
     const read = [...source.matchAll(/reader\s*\.(?:read|secret)\(\s*"([A-Z_]+)"/g)].map(([, name]) => name!)
     const own = [...source.matchAll(/own\("([A-Z_]+)"/g)].map(([, name]) => name!)
     const prefixed = ["ETHEREUM", "ARBITRUM", "OPTIMISM", "BASE", "DEVNET"].flatMap((prefix) =>
       [...source.matchAll(/`\$\{prefix\}_([A-Z_]+)`/g)].map(([, end]) => `${prefix}_${end}`),
     )
-    assert.isAbove(read.length, 20)
+    assert.isAbove(read.length, 30)
     for (const name of [...read, ...own]) assert.property(shown, name)
     for (const end of ["WS_URL", "RPC_URL", "CHAIN_ID"]) {
       assert.isTrue(
@@ -29,7 +31,7 @@ describe(".env.example", () => {
       )
     }
     const all = new Set([...read, ...own, ...prefixed, "GRAFANA_PASSWORD"])
-    for (const name of Object.keys(shown)) assert.isTrue(all.has(name) || name.startsWith("OTEL_"), name)
+    for (const name of Object.keys(shown)) assert.isTrue(all.has(name), name)
   })
 
   it.effect("is taken as it is, and line by line", () =>
@@ -74,8 +76,16 @@ describe(".env.example", () => {
         "HTTP_PORT",
         "METRICS_PORT",
         "LOG_LEVEL",
+        "OTEL_SDK_DISABLED",
       ]) {
         assert.deepStrictEqual(yield* decoded({ [name]: shown[name] }), unset, name)
+      }
+      const to = { OTEL_EXPORTER_OTLP_ENDPOINT: shown["OTEL_EXPORTER_OTLP_ENDPOINT"] }
+      const telemetry = (yield* decoded(to)).telemetry
+      assert.isDefined(telemetry)
+      for (const name of Object.keys(shown).filter((name) => name.startsWith("OTEL_"))) {
+        if (/HEADERS|ATTRIBUTES|LOGS_ENDPOINT/.test(name)) continue
+        assert.deepStrictEqual((yield* decoded({ ...to, [name]: shown[name] })).telemetry, telemetry, name)
       }
     }),
   )
