@@ -9,7 +9,7 @@ import type { LogLevel } from "effect"
 import { defaultChains, defaultFinalityDepth, knownChains, variablePrefix } from "./Chains.ts"
 import type { ChainId, Filter, Hex } from "./Domain.ts"
 import * as Env from "./Environment.ts"
-import { makeRedactor } from "./Redact.ts"
+import { makeRedactor, percentDecoded } from "./Redact.ts"
 import type { Redactor } from "./Redact.ts"
 import { unusedNames } from "./Misspelt.ts"
 import { readTelemetry } from "./TelemetryConfig.ts"
@@ -263,7 +263,7 @@ const readStore = Effect.fnUntraced(function* (reader: Env.Reader) {
   const database = first ? Number(first.pathname.slice(1) || "0") : 0
   if (!Number.isInteger(database)) reader.problem("REDIS_URL", "expected a database number after the host")
   if (cluster && database !== 0) reader.problem("REDIS_URL", "a cluster has only database 0")
-  const secret = first?.password ? decodeURIComponent(first.password) : password
+  const secret = first?.password ? percentDecoded(first.password) : password
   return {
     _tag: "Redis",
     mode: sentinelMaster !== undefined ? "sentinel" : cluster ? "cluster" : "standalone",
@@ -272,7 +272,7 @@ const readStore = Effect.fnUntraced(function* (reader: Env.Reader) {
       : [{ host: host!, port: port ?? 6379 }],
     tls: first?.protocol === "rediss:",
     caFile,
-    username: first?.username ? decodeURIComponent(first.username) : undefined,
+    username: first?.username ? percentDecoded(first.username) : undefined,
     password: secret === undefined ? undefined : Redacted.make(secret),
     database,
     sentinelMaster,

@@ -24,7 +24,7 @@ import * as OverHttp from "./feed/OverHttp.ts"
 import { Verification } from "./feed/Verify.ts"
 import * as Gate from "./store/Gate.ts"
 import { afterPush } from "./store/Journal.ts"
-import type { Journal, Move, Push } from "./store/Journal.ts"
+import type { Journal, Move, Position, Push } from "./store/Journal.ts"
 import { Store } from "./store/Store.ts"
 import type { FinalizeResult, PopResult, PushResult } from "./store/Store.ts"
 import { blockTraces, traceFailure, traceMove } from "./Tracing.ts"
@@ -45,6 +45,9 @@ const movesInFlight = 3
 const recheck = "5 seconds"
 
 const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
+
+/** The highest block that is stored as a whole. */
+const wholeUpTo = ({ number, part }: Position) => (part === 0 ? number : number - 1)
 
 type Result = PushResult | PopResult | FinalizeResult
 
@@ -134,7 +137,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     // A lowered limit is kept on a chain that makes no blocks, too.
     yield* store.trim(chain.id)
     knownStart = journal?.start.number ?? knownStart
-    status.stored = journal?.head.number
+    status.stored = journal && wholeUpTo(journal.head)
     status.final = journal?.final?.number
     status.progress(yield* Clock.currentTimeMillis)
     return journal
@@ -172,7 +175,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
         status.published += logsOf(move)
         status.tail.pushed(move.blocks)
       } else status.deduplicated += logsOf(move)
-      status.stored = afterPush(move).number
+      status.stored = wholeUpTo(afterPush(move))
       if (move.final) status.final = status.stored
     }
   }

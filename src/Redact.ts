@@ -12,6 +12,15 @@ const longest = 200
 /** Shorter parts of a URL's path (`v2`, `rpc`, `mainnet`) are no keys. */
 const shortestKey = 8
 
+/** What is written with percent signs in a URL; as it stands where it is no such thing. */
+export const percentDecoded = (text: string): string => {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    return text
+  }
+}
+
 /** The parts of a URL that can be a secret: the whole, the user's name and password, path segments, query values. */
 const secretsOf = (address: string): ReadonlyArray<string> => {
   const url = new URL(address)
@@ -20,7 +29,7 @@ const secretsOf = (address: string): ReadonlyArray<string> => {
   )
   const whole = url.pathname === "/" && url.search === "" && url.username === "" ? [] : [address]
   const written = [...whole, url.username, url.password, ...parts].filter((part) => part !== "")
-  return [...written, ...written.map(decodeURIComponent)]
+  return [...written, ...written.map(percentDecoded)]
 }
 
 /** @param secrets URLs, of which every part that can be a key counts, and plain words such as passwords. */

@@ -4,6 +4,7 @@ import { Command, Flag } from "effect/cli"
 import { AppConfig } from "../Config.ts"
 import type { ChainConfig } from "../Config.ts"
 import type { Entry } from "../Domain.ts"
+import { makeRedactor } from "../Redact.ts"
 import { Store } from "../store/Store.ts"
 import type { Stored } from "../store/Store.ts"
 import { chainFlag, chosenOrAll, jsonFlag } from "./chains.ts"
@@ -17,13 +18,23 @@ const pollEvery = "200 millis"
 
 type From = "start" | "now" | number
 
-const short = (hex: string) => `${hex.slice(0, 10)}…${hex.slice(-4)}`
+const short = (hex: string | undefined) => (hex === undefined ? "-" : `${hex.slice(0, 10)}…${hex.slice(-4)}`)
 
-const forPeople = (chain: ChainConfig, entry: Entry): string => {
-  const time = new Date(Number(entry.timestamp) * 1000).toISOString().slice(0, 19).replace("T", " ")
-  const topics = JSON.parse(entry.topics) as ReadonlyArray<string>
-  const what = `${chain.name} ${entry.block_number}/${entry.log_index}`
-  const line = `${time}  ${what.padEnd(24)}  ${entry.contract}  ${topics[0] === undefined ? "-" : short(topics[0])}  tx ${short(entry.tx_hash)}`
+/** Others may write to a stream, too: anything can be in it. */
+const clean = makeRedactor({ urls: [], words: [] })
+
+const timeOf = (seconds: string | undefined): string => {
+  const time = new Date(Number(seconds) * 1000)
+  return Number.isNaN(time.getTime()) ? "-" : time.toISOString().slice(0, 19).replace("T", " ")
+}
+
+/** An entry for reading, whatever is in it or missing. */
+export const lineOf = (chain: string, entry: Partial<Entry>): string => {
+  const topic = /0x[0-9a-f]{64}/.exec(entry.topics ?? "")?.[0]
+  const what = `${chain} ${entry.block_number ?? "-"}/${entry.log_index ?? "-"}`
+  const line = clean(
+    `${timeOf(entry.timestamp)}  ${what.padEnd(24)}  ${entry.contract ?? "-"}  ${short(topic)}  tx ${short(entry.tx_hash)}`,
+  )
   return entry.removed === "true" ? style(31, `${line}  removed`) : line
 }
 
@@ -59,7 +70,7 @@ export const tail = Command.make(
       writeLines(
         page
           .filter(({ entry }) => typeof place !== "number" || Number(entry.block_number) >= place)
-          .map(({ entry }) => (json ? JSON.stringify(entry) : forPeople(chain, entry))),
+          .map(({ entry }) => (json ? JSON.stringify(entry) : lineOf(chain.name, entry))),
       )
     const begin = Effect.fnUntraced(function* (chain: ChainConfig) {
       if (place === "start") return undefined

@@ -9,7 +9,7 @@ import { HttpBody, HttpClient, HttpClientRequest } from "effect/http"
 import type { HttpClientError, HttpClientResponse } from "effect/http"
 import type { EndpointConfig } from "../Config.ts"
 import type { ChainId } from "../Domain.ts"
-import { Redaction } from "../Redact.ts"
+import { percentDecoded, Redaction } from "../Redact.ts"
 import { Tracing } from "../Tracing.ts"
 import * as Calls from "./Calls.ts"
 import { rejected } from "./Calls.ts"
@@ -34,7 +34,7 @@ const retryAfter = (value: string | undefined): { retryAfter?: number } =>
 /** The URL without its user and password, which `fetch` refuses to see there. */
 const requestTo = (address: string) => {
   const url = new URL(address)
-  const [user, password] = [decodeURIComponent(url.username), decodeURIComponent(url.password)]
+  const [user, password] = [percentDecoded(url.username), percentDecoded(url.password)]
   url.username = url.password = ""
   const request = HttpClientRequest.post(url.href)
   return user === "" && password === "" ? request : HttpClientRequest.basicAuth(request, user, password)

@@ -403,4 +403,8 @@ const journalOf = (row: HeadRow, records: ReadonlyArray<RecordRow>): Journal => 
 
 /** A store in the file at `path` (`:memory:` for none), keeping about `maxLength` entries a chain, 0 for all. */
 export const layer = (path: string, maxLength: number): Layer.Layer<Store, StoreError> =>
-  Layer.effect(Store, make(path, maxLength))
+  Layer.effect(
+    Store,
+    // A file with other tables in it: its statements cannot be prepared.
+    Effect.catchDefect(make(path, maxLength), (cause) => Effect.fail(storeError("open", cause))),
+  )
