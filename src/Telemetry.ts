@@ -24,6 +24,7 @@ import {
 } from "@opentelemetry/sdk-trace-base"
 import type { ReadableSpan, Sampler, Span, SpanExporter, SpanProcessor } from "@opentelemetry/sdk-trace-base"
 import { Effect, Layer, Redacted } from "effect"
+import { hostname } from "node:os"
 import type { TelemetrySettings } from "./TelemetryConfig.ts"
 import { Dropped, Tracing } from "./Tracing.ts"
 import type { Signal } from "./Tracing.ts"
@@ -139,7 +140,12 @@ const deliver = (settings: TelemetrySettings, onDropped: (signal: Signal, items:
   const headers = Redacted.value(settings.headers)
   const to = (url: string) => ({ url, headers: { ...headers }, timeoutMillis: settings.timeout })
   return NodeSdk.layer(() => ({
-    resource: { serviceName, serviceVersion: version, attributes },
+    // Two ingestors at one collector are two.
+    resource: {
+      serviceName,
+      serviceVersion: version,
+      attributes: { "service.instance.id": hostname(), ...attributes },
+    },
     shutdownTimeout,
     tracerConfig: { sampler: samplerOf(settings) },
     ...(settings.traces && {
