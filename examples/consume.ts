@@ -3,11 +3,15 @@
  *
  * One consumer a stream: order is what makes undoing right. What was delivered and not acknowledged is read first, so a
  * crash repeats entries, and repeating an upsert or a delete changes nothing.
+ *
+ * Where an OpenTelemetry SDK is loaded (node --import …), what is done with an entry joins the trace of its block.
  */
+import { propagation, ROOT_CONTEXT, SpanKind, trace } from "@opentelemetry/api"
 import { Redis } from "ioredis"
 
 const [stream = "events:1", group = "my-app", consumer = "worker-1"] = process.argv.slice(2)
 const redis = new Redis(process.env["REDIS_URL"] ?? "redis://127.0.0.1:6379")
+const tracer = trace.getTracer("consume")
 const logs = new Map<string, Record<string, string>>() // your database
 
 await redis.xgroup("CREATE", stream, group, "0", "MKSTREAM").catch((error: Error) => {
@@ -33,8 +37,14 @@ for (let from = "0"; ;) {
     const log: Record<string, string> = {}
     for (let i = 0; i < fields.length; i += 2) log[fields[i]!] = fields[i + 1]!
     const identity = `${log["chain_id"]}:${log["block_hash"]}:${log["log_index"]}`
+    const span = tracer.startSpan(
+      "process",
+      { kind: SpanKind.CONSUMER },
+      propagation.extract(ROOT_CONTEXT, log),
+    )
     if (log["removed"] === "true") logs.delete(identity)
     else logs.set(identity, log)
+    span.end()
     await redis.xack(stream, group, id)
   }
   if (entries.length > 0) process.stdout.write(`${logs.size} logs\n`)

@@ -7,7 +7,14 @@ import { accessSync, constants } from "node:fs"
 import { delimiter, join } from "node:path"
 
 /** Program → the Debian package that has it. */
-const needed = { "redis-server": "redis-server", python3: "python3" }
+const needed = {
+  "redis-server": "redis-server",
+  python3: "python3",
+  chromium: "chromium",
+  prometheus: "prometheus",
+  promtool: "prometheus",
+  "docker-compose": "docker-compose",
+}
 
 /** The Python module of an example: any python3 that has it will do. */
 const pythonModules = { redis: "python3-redis" }

@@ -12,6 +12,8 @@ import * as Env from "./Environment.ts"
 import { makeRedactor, percentDecoded } from "./Redact.ts"
 import type { Redactor } from "./Redact.ts"
 import { unusedNames } from "./Misspelt.ts"
+import { readTelemetry } from "./TelemetryConfig.ts"
+import type { TelemetrySettings } from "./TelemetryConfig.ts"
 
 /** A provider of one chain. `name` is what may be shown; the URL often carries a key and never is. */
 export interface EndpointConfig {
@@ -73,6 +75,8 @@ export interface Settings {
     readonly port: number
     readonly token: Redacted.Redacted<string> | undefined
   }
+  /** Where telemetry goes; `undefined`: nowhere. */
+  readonly telemetry: TelemetrySettings | undefined
   readonly log: { readonly level: LogLevel.LogLevel; readonly format: "json" | "pretty" | "logfmt" }
   /** Worth saying at the start, but no reason not to start. */
   readonly warnings: ReadonlyArray<string>
@@ -313,6 +317,7 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variabl
   const store = yield* readStore(reader)
   const http = yield* readHttp(reader)
   const audit = yield* reader.read("AUDIT", Env.oneOf("on", "off"))
+  const telemetry = yield* readTelemetry(reader)
   const format = yield* reader.read("LOG_FORMAT", Env.oneOf("json", "pretty", "logfmt"))
   const settings = {
     chains,
@@ -326,6 +331,7 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variabl
     wsMaxPayload: (yield* reader.read("WS_MAX_PAYLOAD", Env.bytes)) ?? 32 * 1024 * 1024,
     rpcRate: yield* reader.read("RPC_RATE", Env.positive),
     audit: audit === undefined ? undefined : audit === "on",
+    telemetry,
     log: {
       level: (yield* reader.read("LOG_LEVEL", logLevel)) ?? "Info",
       format: format ?? (process.stdout.isTTY ? "pretty" : "json"),
@@ -342,12 +348,16 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variabl
   const urls = chains.flatMap((chain) =>
     [...chain.endpoints, ...chain.rpc].filter((endpoint) => !endpoint.keyless),
   )
-  const words = [http.token, store._tag === "Redis" ? store.password : undefined]
+  const words = [http.token, store._tag === "Redis" ? store.password : undefined].flatMap((word) =>
+    word === undefined ? [] : [Redacted.value(word)],
+  )
+  const collectors = [telemetry?.traces, telemetry?.metrics, telemetry?.logs].flatMap((url) => url ?? [])
+  const headers = telemetry ? Object.values(Redacted.value(telemetry.headers)) : []
   return {
     ...settings,
     redact: makeRedactor({
-      urls: urls.map((endpoint) => Redacted.value(endpoint.url)),
-      words: words.flatMap((word) => (word === undefined ? [] : [Redacted.value(word)])),
+      urls: [...urls.map((endpoint) => Redacted.value(endpoint.url)), ...collectors],
+      words: [...words, ...headers],
     }),
   } satisfies Settings
 })

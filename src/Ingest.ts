@@ -19,6 +19,7 @@ import { fingerprint } from "./feed/Filter.ts"
 import * as Heads from "./feed/Heads.ts"
 import type { Heard } from "./feed/Heads.ts"
 import * as Logs from "./feed/Logs.ts"
+import * as LogsSubscription from "./feed/LogsSubscription.ts"
 import * as OverHttp from "./feed/OverHttp.ts"
 import { Verification } from "./feed/Verify.ts"
 import * as Gate from "./store/Gate.ts"
@@ -26,6 +27,8 @@ import { afterPush } from "./store/Journal.ts"
 import type { Journal, Move, Position, Push } from "./store/Journal.ts"
 import { Store } from "./store/Store.ts"
 import type { FinalizeResult, PopResult, PushResult } from "./store/Store.ts"
+import { blockTraces, traceFailure, traceMove } from "./Tracing.ts"
+import * as Repeats from "./Repeats.ts"
 import { Status } from "./web/Status.ts"
 import type { Operation } from "./web/Status.ts"
 
@@ -61,6 +64,8 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
   /** The height from which blocks are being undone just now. */
   let undoingFrom: number | undefined
 
+  const traces = yield* blockTraces(chain)
+
   const failover = yield* Failover.make(chain, {
     requestTimeout: config.requestTimeout,
     wsMaxPayload: config.wsMaxPayload,
@@ -70,11 +75,13 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       endpoint.breaker = known.breaker
       endpoint.learned = known.learned
       endpoint.budget = known.budget
+      const repeats = Repeats.make()
       return {
         onRequest: (method, outcome, millis) => endpoint.requested(method, outcome, millis),
-        onConnected: Effect.map(Clock.currentTimeMillis, (now) => {
-          endpoint.connectedSince = now
+        onConnected: Effect.gen(function* () {
+          endpoint.connectedSince = yield* Clock.currentTimeMillis
           endpoint.connects++
+          yield* repeats.over.pipe(Effect.annotateLogs({ endpoint: endpoint.name }))
         }),
         onFailure: (error) =>
           Effect.gen(function* () {
@@ -82,9 +89,12 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
             endpoint.connectedSince = undefined
             status.failed({ at: now, type: errorType(error.reason), text: error.message })
             if (status.endpoint === endpoint) status.enter("connecting", now)
-            yield* Effect.logWarning(error.reason.message).pipe(
-              Effect.annotateLogs({ endpoint: error.endpoint }),
-            )
+            yield* traceFailure("connection lost", error, {
+              "event_ingestor.chain": chain.name,
+              "event_ingestor.endpoint": error.endpoint,
+              "error.type": errorType(error.reason),
+            })
+            yield* repeats.warn(error.reason.message).pipe(Effect.annotateLogs({ endpoint: error.endpoint }))
           }),
       }
     },
@@ -149,6 +159,11 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     if (move._tag === "Pop") {
       undoingFrom ??= move.expected.number
       status.stored = move.expected.number - 1
+      if (result._tag === "Popped") {
+        status.removed += result.removed
+        status.removedIncomplete += result.missing
+        status.tail.popped(move.expected, result.removed)
+      }
     } else if (undoingFrom !== undefined) {
       const depth = undoingFrom - move.expected.number
       status.reorganised({ at: clock.currentTimeMillisUnsafe(), depth, from: undoingFrom })
@@ -156,14 +171,12 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     }
     if (move._tag === "Finalize") status.final = move.number
     if (move._tag === "Push") {
-      if (result._tag === "Pushed") status.published += logsOf(move)
-      else status.deduplicated += logsOf(move)
+      if (result._tag === "Pushed") {
+        status.published += logsOf(move)
+        status.tail.pushed(move.blocks)
+      } else status.deduplicated += logsOf(move)
       status.stored = wholeUpTo(afterPush(move))
       if (move.final) status.final = status.stored
-    }
-    if (result._tag === "Popped") {
-      status.removed += result.removed
-      status.removedIncomplete += result.missing
     }
   }
 
@@ -178,16 +191,31 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       yield* live.breaker.succeed
     })
 
+  /** What a span of a move says, in OpenTelemetry's words for databases and messaging. */
+  const attributesOf = (move: Move) => ({
+    "db.system.name": config.store._tag === "Sqlite" ? "sqlite" : "redis",
+    "db.operation.name": move._tag.toLowerCase(),
+    "messaging.system": config.store._tag === "Sqlite" ? "sqlite" : "redis",
+    "messaging.destination.name": `${config.streamPrefix}:${chain.id}`,
+    ...(move._tag === "Push" && { "messaging.batch.message_count": logsOf(move) }),
+    ...(move._tag === "Pop" && { "event_ingestor.block.undone": move.expected.number }),
+  })
+
   const apply = Effect.fnUntraced(function* (step: Step) {
-    if (step._tag === "Seen") return { step, result: undefined }
+    if (step._tag !== "Move") return { step, result: undefined }
     if (step.move._tag === "Push") {
       const logs = logsOf(step.move)
       status.received += logs
       status.batchSize(logs)
+      // The first push of an empty store: `latest` means this block from now on, even if the store is emptied again.
+      const { hash, number } = step.move.expected
+      if (hash === "") knownStart ??= number + 1
     }
     status.inFlight++
     const result = yield* Effect.ensuring(
-      perform(step.move),
+      step.trace === undefined
+        ? perform(step.move)
+        : traceMove(step.trace, step.move._tag.toLowerCase(), attributesOf(step.move))(perform(step.move)),
       Effect.sync(() => void status.inFlight--),
     )
     if (result._tag === "Conflict") return yield* new Lost()
@@ -200,6 +228,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     ({ step, result }: { readonly step: Step; readonly result: Result | undefined }) =>
       Effect.suspend(() => {
         if (step._tag === "Seen") return handled(live, undefined)
+        if (step._tag === "Followed") return Effect.sync(() => traces.done(step.trace))
         record(step.move, result!)
         established = true
         const pushed =
@@ -273,6 +302,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       status.endpoint = status.endpoints[live.rank]
       const heads = yield* Heads.make(connection, {
         stallTimeout: config.stallTimeout,
+        traces,
         onHead: ({ header, at }, blockTime) => {
           status.heard(header.number, at, blockTime)
           failover.heard({ number: header.number, at, blockTime })
@@ -285,7 +315,9 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       const checks = yield* Verification
       const logsOf = (of: Failover.Live<HttpConnection>) =>
         Logs.make(of.connection, chain, of.learned, checks)
-      const logs = OverHttp.prefer(logsOf(live), live.learned, failover.http, logsOf)
+      const announced = yield* LogsSubscription.make(connection)
+      const socket = Logs.make(connection, chain, live.learned, checks, announced)
+      const logs = OverHttp.prefer(socket, live.learned, failover.http, logsOf)
       const audit = audited
         ? Audit.make({ sourceInUse: live, sources: failover.sources, logsOf, logs, findings }, auditMemory)
         : undefined
@@ -306,6 +338,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       )
     }).pipe(
       Effect.raceFirst(live.connection.ended),
+      Effect.tapError((error) => traces.abandon(error.message)),
       Effect.catch((error) => live.connection.end(error.reason)),
       Effect.catchDefect((defect) =>
         Effect.andThen(
@@ -313,6 +346,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
           live.connection.end(new Defect({ detail: String(defect) })),
         ),
       ),
+      Effect.ensuring(traces.abandon("another endpoint is in use")),
       Effect.scoped,
     )
 

@@ -298,6 +298,15 @@ export const streamGroupPending = gauge(
   "Entries that a consumer group was given and has not acknowledged (first 20 groups)",
 )
 
+// -- telemetry
+
+export const telemetryDropped = counter(
+  "telemetry_dropped_total",
+  ["signal"],
+  "1",
+  "Spans, data points and log records that could not be delivered",
+)
+
 // -- the process
 
 export const buildInfo = gauge("build_info", ["version"], "1", "Always 1; the version is in the label")

@@ -133,6 +133,53 @@ const good: ReadonlyArray<
     (s) => s.store._tag === "Redis" && [s.store.mode, s.store.nodes.length],
     ["cluster", 2],
   ],
+  ["no telemetry", { OTEL_SERVICE_NAME: "mine" }, (s) => s.telemetry, undefined],
+  [
+    "telemetry to one collector, without logs",
+    { OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318/" },
+    (s) => [s.telemetry?.traces, s.telemetry?.metrics, s.telemetry?.logs],
+    ["http://collector:4318/v1/traces", "http://collector:4318/v1/metrics", undefined],
+  ],
+  [
+    "telemetry signal by signal",
+    {
+      OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318",
+      OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: "https://tempo/otlp",
+      OTEL_METRICS_EXPORTER: "none",
+      OTEL_LOGS_EXPORTER: "otlp",
+    },
+    (s) => [s.telemetry?.traces, s.telemetry?.metrics, s.telemetry?.logs],
+    ["https://tempo/otlp", undefined, "http://collector:4318/v1/logs"],
+  ],
+  [
+    "telemetry that is disabled",
+    { OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318", OTEL_SDK_DISABLED: "true" },
+    (s) => s.telemetry,
+    undefined,
+  ],
+  [
+    "a sampler, headers, attributes",
+    {
+      OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318",
+      OTEL_TRACES_SAMPLER: "traceidratio",
+      OTEL_TRACES_SAMPLER_ARG: "0.25",
+      OTEL_EXPORTER_OTLP_HEADERS: "authorization=Bearer%20abc,x=y",
+      OTEL_RESOURCE_ATTRIBUTES: "deployment.environment.name=prod",
+    },
+    (s) =>
+      s.telemetry && [
+        s.telemetry.sampler,
+        s.telemetry.ratio,
+        Redacted.value(s.telemetry.headers),
+        s.telemetry.attributes,
+      ],
+    [
+      "traceidratio",
+      0.25,
+      { authorization: "Bearer abc", x: "y" },
+      { "deployment.environment.name": "prod" },
+    ],
+  ],
 ]
 
 /** Each line that must be among the problems, as a pattern. */
@@ -214,6 +261,24 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     "a finality depth",
     { ...devnet, FINALITY_DEPTH: "0" },
     [/^FINALITY_DEPTH: expected a whole number from 1/],
+  ],
+  [
+    "telemetry",
+    {
+      ...devnet,
+      OTEL_EXPORTER_OTLP_ENDPOINT: "collector:4318",
+      OTEL_TRACES_SAMPLER: "sometimes",
+      OTEL_TRACES_SAMPLER_ARG: "2",
+      OTEL_EXPORTER_OTLP_HEADERS: "secret-without-a-name",
+      OTEL_LOGS_EXPORTER: "console",
+    },
+    [
+      /^OTEL_EXPORTER_OTLP_ENDPOINT: expected a URL that starts with http/,
+      /^OTEL_TRACES_SAMPLER: expected one of always_on, always_off/,
+      /^OTEL_TRACES_SAMPLER_ARG: expected a number from 0 to 1, got "2"$/,
+      /^OTEL_EXPORTER_OTLP_HEADERS: expected pairs such as key=value,key2=value2$/,
+      /^OTEL_LOGS_EXPORTER: expected one of otlp, none, got "console"$/,
+    ],
   ],
   [
     "two ways to Redis",

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Effect, Fiber } from "effect"
+import { Clock, Deferred, Effect, Fiber } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { StoreError } from "../src/store/Store.ts"
@@ -48,6 +48,7 @@ describe("a chain", () => {
       const replay = yield* caughtUp(store, chain, status)
       assert.strictEqual(replay.removed, 0)
       assert.strictEqual(status.phase, "live")
+      assert.isBelow(status.lag(yield* Clock.currentTimeMillis), 13_000)
       assert.strictEqual(status.published, replay.entries)
       // The floor is raised once a minute, which is five blocks.
       assert.isAtLeast(status.final!, chain.final.number - 5)
@@ -67,6 +68,21 @@ describe("a chain", () => {
         yield* caughtUp(store, chain, second.status, 50)
         assert.strictEqual((yield* store.load(chain.id))!.start.number, 50)
       }),
+  )
+
+  world("is stored again from where it began, when somebody empties the store", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(50))
+      const { status } = yield* start({ START_BLOCK: "latest" })
+      yield* caughtUp(store, chain, status, 50)
+      for (let i = 0; i < 2; i++) {
+        chain.extend(...many(10))
+        yield* caughtUp(store, chain, status, 50)
+        yield* store.reset(chain.id, { from: undefined, filter: "none", delete: true })
+        chain.extend(3)
+        yield* caughtUp(store, chain, status, 50)
+      }
+    }),
   )
 
   world("is waited for until it reaches its start block", ({ chain, store, start }) =>
@@ -465,12 +481,15 @@ describe("the store", () => {
         }
         assert.strictEqual(status.phase, "waiting for the store")
         assert.strictEqual(status.head, chain.head.number)
+        assert.isAbove(status.lag(yield* Clock.currentTimeMillis), 500_000)
         assert.strictEqual(status.failures[0]?.type, "store")
         assert.strictEqual(node.dials, 1, "the connection stays")
         assert.isBelow(state.failures, 20, "it is not asked all the time")
         state.down = false
         yield* eventually("it is back", () => status.stored === chain.head.number, 100)
         yield* assertComplete(store, chain)
+        const now = yield* Clock.currentTimeMillis
+        yield* eventually("the lag is gone", () => status.lag(now) === now - status.headAt)
       }),
   )
 

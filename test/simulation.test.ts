@@ -24,6 +24,10 @@ const Steps = Arbitrary.schema(Schema.Array(Step).check(Schema.isMinLength(60), 
 
 const quiet = Logger.layer([])
 
+/** How fast time goes beside a real Redis, and what a call to it may take in that time: five real seconds. */
+const hurry = 20
+const patience = `${5 * hurry} seconds` as const
+
 /** One run on a fresh store, with a clock of its own. */
 const run = (steps: ReadonlyArray<Step>, sabotage?: Sabotage): Effect.Effect<Outcome, unknown> =>
   Effect.gen(function* () {
@@ -129,12 +133,12 @@ describe("the simulation", () => {
         const server = yield* RedisServer.start()
         const seeds = Array.from({ length: 20 }, (_, i) => i + 1)
         const onRedis = Effect.fnUntraced(function* (seed: number) {
-          const store = yield* openRedis(standalone(server.port), `seed-${seed}`)
+          const store = yield* openRedis(standalone(server.port), `seed-${seed}`, 0, patience)
           const wrong = complaint(yield* simulate(yield* stepsOf(seed), store, undefined, Effect.sleep))
           if (wrong !== undefined) assert.fail(`seed ${seed}: ${wrong}`)
         })
         yield* Effect.forEach(seeds, (seed) => Effect.scoped(onRedis(seed)), { concurrency: 10 })
-      }).pipe(Effect.scoped, hurried(20), Effect.provide(quiet)),
+      }).pipe(Effect.scoped, hurried(hurry), Effect.provide(quiet)),
     120_000,
   )
 

@@ -22,7 +22,7 @@ import { Store } from "../store/Store.ts"
 import type { ChainStatus } from "../web/Status.ts"
 import { Status } from "../web/Status.ts"
 import { compare, replay } from "./comparison.ts"
-import { service, store, surroundings } from "./service.ts"
+import { service, store, surroundings, telemetry } from "./service.ts"
 
 const devnets = [
   { name: "devnet-a", id: 31337, blockTime: 1, logs: 25, reorgs: true },
@@ -153,7 +153,9 @@ const play = (seconds: Option.Option<number>) =>
       const base = Layer.provideMerge(surroundings, appConfig)
       // With Redis, an earlier demo may have left its chains there.
       yield* restore(Effect.scoped(Effect.provide(forget(config), Layer.provide(store, base))))
-      const context = yield* restore(Layer.build(service.pipe(Layer.provideMerge(base))))
+      const context = yield* restore(
+        Layer.build(service.pipe(Layer.provide(telemetry), Layer.provideMerge(base))),
+      )
       const { chains } = Context.get(context, Status)
       const client = Context.get(context, Store)
 

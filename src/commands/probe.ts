@@ -3,12 +3,14 @@ import { Effect } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig, EndpointConfig, Settings } from "../Config.ts"
 import type { Header } from "../Domain.ts"
+import { Learned } from "../endpoint/Learned.ts"
 import { hex } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Transport } from "../endpoint/Transport.ts"
-import { logParams } from "../feed/Filter.ts"
+import { isZero } from "../feed/Bloom.ts"
+import { isUnfiltered, logParams } from "../feed/Filter.ts"
 import * as Headers from "../feed/Headers.ts"
 
 /** One line of `check`. */
@@ -22,7 +24,7 @@ export interface Finding {
 
 const widths = [1, 10, 100, 1000, 10_000]
 
-const accepted = <A>(effect: Effect.Effect<A, EndpointError>) =>
+const accepted = <A, R>(effect: Effect.Effect<A, EndpointError, R>) =>
   Effect.match(effect, { onFailure: ({ reason }) => reason.message, onSuccess: () => undefined })
 
 /** The widest range below the head that `eth_getLogs` answers, and what it says to a wider one. */
@@ -36,6 +38,62 @@ const widest = Effect.fnUntraced(function* (connection: Connection, { filter }: 
     best = width
   }
   return { best, refusal: undefined }
+})
+
+/** The last headers, and how many came in one batch at most. */
+const lastHeaders = Effect.fnUntraced(function* (connection: Connection, head: Header) {
+  const learned = new Learned()
+  const count = Math.min(Headers.mostPerBatch, head.number + 1)
+  const numbers = Array.from({ length: count }, (_, i) => head.number - i)
+  const headers = yield* Headers.headers(connection, numbers, learned)
+  return { headers, batch: Math.min(learned.headers, count) }
+})
+
+const rangesOf = (
+  subject: string,
+  { best, refusal }: { readonly best: number; readonly refusal: string | undefined },
+): Finding => {
+  const ranges = best === 0 ? "but no ranges" : `and ranges up to ${best} wide`
+  const wider = refusal === undefined ? "" : `; wider: ${refusal}`
+  return {
+    subject,
+    level: best === 0 ? "warning" : "ok",
+    detail: `eth_getLogs: single blocks ${ranges}${wider}`,
+  }
+}
+
+const bloomsOf = (headers: ReadonlyArray<Header | undefined>): string =>
+  headers.some((header) => header !== undefined && !isZero(header.logsBloom))
+    ? "yes"
+    : `zero in the last ${headers.length} blocks: as long as no other is seen, every block is asked for its logs`
+
+/** What there is where `eth_getLogs` is refused, from the cheapest way on. */
+const otherWays = Effect.fnUntraced(function* (
+  connection: Connection,
+  { filter }: ChainConfig,
+  refused: string,
+  receipts: string | undefined,
+) {
+  if (receipts === undefined) {
+    return { level: "warning", detail: `${refused}: logs are read from receipts, which costs more` } as const
+  }
+  const single = yield* accepted(connection.request("eth_getTransactionReceipt", [`0x${"0".repeat(64)}`]))
+  const subscription = isUnfiltered(filter)
+    ? yield* accepted(connection.subscribe(["logs", {}], () => {}))
+    : "is of no use with a filter"
+  if (single !== undefined) {
+    const tip = subscription === undefined ? "; only the logs subscription is left, which fills no gap" : ""
+    return {
+      level: "failure",
+      detail: `${refused}; and ${receipts}${tip}`,
+      fix: "use another endpoint, or give addresses to follow",
+    } as const
+  }
+  const tip = subscription === undefined ? "from the logs subscription at the tip, else " : ""
+  return {
+    level: "warning",
+    detail: `${refused}: logs are read ${tip}receipt by receipt, which costs much more`,
+  } as const
 })
 
 const howToFix = ({ reason }: EndpointError): string => {
@@ -67,41 +125,34 @@ export const probe = (
     if (head === undefined) {
       return [failure("there is no latest block", "use another endpoint")]
     }
-    const finalized = yield* Headers.header(connection, "finalized").pipe(
-      Effect.orElseSucceed(() => undefined),
-    )
+    const finalized = yield* Effect.result(Headers.header(connection, "finalized"))
     const byHash = { ...logParams(chain.filter), blockHash: head.hash }
     const [atTip, ranges, receipts] = yield* Effect.all([
       accepted(connection.request("eth_getLogs", [byHash])),
       widest(connection, chain, head),
       accepted(connection.request("eth_getBlockReceipts", [head.hash])),
     ])
-    const findings: Array<Finding> = [
-      {
-        subject,
-        level: "ok",
-        detail: `chain ${chain.id}, head ${head.number}, final ${finalized?.number ?? `by depth (${chain.finalityDepth} blocks)`}`,
-      },
+    const { headers, batch } = yield* lastHeaders(connection, head)
+    const tag = finalized._tag === "Success" ? finalized.success : undefined
+    const ok = (detail: string): Finding => ({ subject, level: "ok", detail })
+    return [
+      ok(
+        `chain ${chain.id}, head ${head.number}, final ${tag?.number ?? `by depth (${chain.finalityDepth} blocks)`}`,
+      ),
+      atTip === undefined
+        ? rangesOf(subject, ranges)
+        : { subject, ...(yield* otherWays(connection, chain, atTip, receipts)) },
+      ok(`eth_getBlockReceipts: ${receipts ?? "yes"}`),
+      ok(
+        `finalized tag: ${finalized._tag === "Failure" ? finalized.failure.reason.message : tag ? "yes" : "no block yet"}`,
+      ),
+      ok(
+        batch < headers.length
+          ? `batches: up to ${batch} headers`
+          : `batches: ${batch} headers and maybe more`,
+      ),
+      ok(`logsBloom: ${bloomsOf(headers)}`),
     ]
-    if (atTip === undefined) {
-      const up = ranges.best === 0 ? "but no ranges" : `and ranges up to ${ranges.best} wide`
-      const refused = ranges.refusal === undefined ? "" : `; wider: ${ranges.refusal}`
-      findings.push({
-        subject,
-        level: ranges.best === 0 ? "warning" : "ok",
-        detail: `eth_getLogs: single blocks ${up}${refused}`,
-      })
-    } else if (receipts === undefined) {
-      findings.push({
-        subject,
-        level: "warning",
-        detail: `${atTip}: logs are read from receipts, which costs more`,
-      })
-    } else {
-      findings.push(failure(`${atTip}; and ${receipts}`, "use another endpoint, or give addresses to follow"))
-    }
-    findings.push({ subject, level: "ok", detail: `eth_getBlockReceipts: ${receipts ?? "yes"}` })
-    return findings
   }).pipe(
     Effect.scoped,
     Effect.catch((error) => Effect.succeed([failure(error.reason.message, howToFix(error))])),

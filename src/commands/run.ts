@@ -2,7 +2,7 @@
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../Config.ts"
-import { service, surroundings } from "./service.ts"
+import { service, surroundings, telemetry } from "./service.ts"
 
 const hello = Effect.gen(function* () {
   const { chains, store, warnings } = yield* AppConfig
@@ -13,7 +13,7 @@ const hello = Effect.gen(function* () {
 })
 
 export const serve = Effect.andThen(hello, Layer.launch(service)).pipe(
-  Effect.provide(Layer.provideMerge(surroundings, AppConfig.layer)),
+  Effect.provide(telemetry.pipe(Layer.provideMerge(surroundings), Layer.provideMerge(AppConfig.layer))),
 )
 
 export const run = Command.make("run", {}, () => serve).pipe(

@@ -9,6 +9,7 @@ import { Redaction } from "../Redact.ts"
 import * as RedisStore from "../store/RedisStore.ts"
 import * as SqliteStore from "../store/SqliteStore.ts"
 import * as Http from "../web/Http.ts"
+import * as Sampler from "../web/Sampler.ts"
 import { Status } from "../web/Status.ts"
 import * as StoreWatch from "../web/StoreWatch.ts"
 
@@ -29,8 +30,20 @@ export const surroundings = Layer.unwrap(
   }),
 )
 
+/** OpenTelemetry where it is configured; else not even loaded. */
+export const telemetry = Layer.unwrap(
+  Effect.flatMap(AppConfig, ({ telemetry }) =>
+    telemetry === undefined
+      ? Effect.succeed(Layer.empty)
+      : Effect.map(
+          Effect.promise(() => import("../Telemetry.ts")),
+          ({ layer }) => layer(telemetry),
+        ),
+  ),
+)
+
 /** Everything that runs while chains are followed. */
-export const service = Layer.mergeAll(Ingest.layer, StoreWatch.layer, Http.layer).pipe(
+export const service = Layer.mergeAll(Ingest.layer, StoreWatch.layer, Sampler.layer, Http.layer).pipe(
   Layer.provideMerge(Status.layer),
   Layer.provideMerge(store),
   Layer.provide(Transport.layerNetwork),

@@ -7,6 +7,7 @@ import { quantity } from "./Decode.ts"
 import { EndpointError, Malformed, Rejected, WrongChain } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
 import type { Call } from "./JsonRpc.ts"
+import { traceRequest } from "../Tracing.ts"
 import { classify } from "./Refusal.ts"
 import type { RpcFailure } from "./Refusal.ts"
 
@@ -37,9 +38,17 @@ const isBackOff = ({ reason }: EndpointError) =>
 export const nameOf = (calls: ReadonlyArray<Call>): string =>
   calls.length === 1 ? calls[0]!.method : `a batch of ${calls[0]!.method}`
 
-export const make = (exchange: Exchange, budget: Budget | undefined): Calls => {
-  const spend = (calls: ReadonlyArray<Call>) =>
+/** @param tracedAs the endpoint's name, where requests are to be spans */
+export const make = (
+  exchange: Exchange,
+  { budget, tracedAs }: { readonly budget?: Budget | undefined; readonly tracedAs: string | undefined },
+): Calls => {
+  const budgeted = (calls: ReadonlyArray<Call>) =>
     budget === undefined ? exchange(calls) : budget.spend(calls.length)(exchange(calls))
+  const spend = (calls: ReadonlyArray<Call>) =>
+    tracedAs === undefined
+      ? budgeted(calls)
+      : traceRequest(tracedAs, calls[0]!.method, calls.length)(budgeted(calls))
   return {
     request: (method, params) =>
       spend([{ method, params }]).pipe(

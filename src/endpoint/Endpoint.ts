@@ -10,6 +10,7 @@ import type { Scope } from "effect"
 import type { EndpointConfig } from "../Config.ts"
 import type { ChainId } from "../Domain.ts"
 import { Redaction } from "../Redact.ts"
+import { Tracing } from "../Tracing.ts"
 import type { Budget } from "./Budget.ts"
 import * as Calls from "./Calls.ts"
 import { rejected } from "./Calls.ts"
@@ -84,6 +85,7 @@ export const connect = Effect.fnUntraced(
   ) {
     const transport = yield* Transport
     const redact = yield* Redaction
+    const tracing = yield* Tracing
     const clock = yield* Clock.Clock
     const openedAt = clock.currentTimeMillisUnsafe()
     const millis = Duration.toMillis(options.requestTimeout)
@@ -238,7 +240,10 @@ export const connect = Effect.fnUntraced(
         }),
       )
 
-    const { request, batch } = Calls.make(exchange, options.budget)
+    const { request, batch } = Calls.make(exchange, {
+      budget: options.budget,
+      tracedAs: tracing ? name : undefined,
+    })
 
     const subscribe = Effect.fnUntraced(function* (
       params: ReadonlyArray<unknown>,

@@ -88,6 +88,7 @@ export const make = Effect.fnUntraced(function* (
     Effect.gen(function* () {
       const breaker = yield* makeBreaker
       const learned = new Learned()
+      yield* Effect.sync(() => learned.fade()).pipe(Effect.delay("1 hour"), Effect.forever, Effect.forkScoped)
       const limit = options.rpcRate ?? (endpoint.keyless ? Budget.keylessRate : Infinity)
       const budget = yield* Budget.make(limit)
       const { onRequest, onConnected, onFailure } = options.watch(rank, { breaker, learned, budget })

@@ -10,6 +10,7 @@ import type { HttpClientError, HttpClientResponse } from "effect/http"
 import type { EndpointConfig } from "../Config.ts"
 import type { ChainId } from "../Domain.ts"
 import { percentDecoded, Redaction } from "../Redact.ts"
+import { Tracing } from "../Tracing.ts"
 import * as Calls from "./Calls.ts"
 import { rejected } from "./Calls.ts"
 import type { Answer, Outcome } from "./Calls.ts"
@@ -47,6 +48,7 @@ export const connect = Effect.fnUntraced(function* (
 ) {
   const client = yield* HttpClient.HttpClient
   const redact = yield* Redaction
+  const tracing = yield* Tracing
   const clock = yield* Clock.Clock
   const millis = Duration.toMillis(options.requestTimeout)
   const ended = yield* Deferred.make<never, EndpointError>()
@@ -144,7 +146,10 @@ export const connect = Effect.fnUntraced(function* (
       )
     })
 
-  const { request, batch } = Calls.make(exchange, options.budget)
+  const { request, batch } = Calls.make(exchange, {
+    budget: options.budget,
+    tracedAs: tracing ? name : undefined,
+  })
   yield* Calls.confirmChain(name, chain.id, request)
   return {
     name,

@@ -1,11 +1,14 @@
 /**
  * What one endpoint was found to bear and to refuse. It outlives the connections: a block that was too large for a frame
  * costs the socket, and must not be asked for in the same way again.
+ *
+ * Endpoints change for the better too, so that it fades: every hour what was refused is tried once more, and what was
+ * made smaller grows again.
  */
 import type { Hex } from "../Domain.ts"
 
 /** Ways to ask for the logs of one block, cheapest first. */
-export type Rung = "eth_getLogs" | "eth_getBlockReceipts" | "eth_getTransactionReceipt"
+export type Rung = "eth_getLogs" | "eth_getBlockReceipts" | "eth_subscribe" | "eth_getTransactionReceipt"
 
 /** Blocks of a piece of history, at first and at most. */
 const firstWidth = 500
@@ -20,8 +23,8 @@ const widestRecent = 20
 /** geth takes 1 000 addresses a request; others take fewer and say so. */
 const mostAddresses = 1_000
 
-/** Receipts in one request. */
-const firstReceipts = 20
+/** Calls in one request. Providers accept 10 to 1 000; 20 is below what nearly all of them accept. */
+const mostCalls = 20
 
 /** Blocks that were too large are remembered up to this number. */
 const mostOversized = 256
@@ -36,7 +39,10 @@ export class Learned {
   /** Blocks of the next recent range. */
   recentWidth = widestRecent
   addresses = mostAddresses
-  receipts = firstReceipts
+  /** Headers in one batch. */
+  headers = mostCalls
+  /** Receipts in one batch. */
+  receipts = mostCalls
   /** Rungs that the endpoint refuses, whatever the block. */
   readonly refused = new Set<Rung>()
   /** A bloom of zeros proves something only where blooms have been seen to be computed. */
@@ -48,6 +54,42 @@ export class Learned {
   /** Whether a block may be asked for in this way. */
   allows(rung: Rung, hash: Hex): boolean {
     return !this.refused.has(rung) && this.#oversized.get(hash)?.has(rung) !== true
+  }
+
+  /** An hour has passed. Widths grow with every answer and need no help. */
+  fade(): void {
+    this.refused.clear()
+    this.finalizedTag = true
+    this.addresses = Math.min(this.addresses * 2, mostAddresses)
+    this.headers = Math.min(this.headers * 2, mostCalls)
+    this.receipts = Math.min(this.receipts * 2, mostCalls)
+  }
+
+  /** What is known, as JSON for people. */
+  get description() {
+    return {
+      refused: [...this.refused],
+      range: this.width,
+      recent_range: this.recentWidth,
+      addresses: this.addresses,
+      headers_per_batch: this.headers,
+      receipts_per_batch: this.receipts,
+      finalized_tag: this.finalizedTag,
+      computes_blooms: this.computesBlooms,
+      oversized_blocks: this.#oversized.size,
+    }
+  }
+
+  /** The same in short sentences: where it differs from what every endpoint is first believed to bear. */
+  get notes(): ReadonlyArray<string> {
+    const said = [...this.refused].map((rung) => `refuses ${rung}`)
+    if (this.width !== firstWidth) said.push(`history in pieces of ${this.width} blocks`)
+    if (this.recentWidth < widestRecent) said.push(`recent blocks ${this.recentWidth} at a time`)
+    if (this.addresses < mostAddresses) said.push(`at most ${this.addresses} addresses a request`)
+    if (this.headers < mostCalls) said.push(`${this.headers} headers in a batch`)
+    if (this.receipts < mostCalls) said.push(`${this.receipts} receipts in a batch`)
+    if (!this.finalizedTag) said.push("no finalized tag")
+    return said
   }
 
   /** A block was too large for one answer. */

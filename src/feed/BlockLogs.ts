@@ -3,7 +3,8 @@
  *
  * 1. `eth_getLogs` by the block's hash: a node that lacks the block must then say so instead of answering `[]`;
  * 2. `eth_getBlockReceipts`, where the first is refused, too large for one answer, or wrong again and again;
- * 3. `eth_getTransactionReceipt` in small batches, for a block too large for one answer, so that none can stop a chain.
+ * 3. the `logs` subscription, where both are refused, without a filter and for blocks that have just been announced;
+ * 4. `eth_getTransactionReceipt` in small batches, for a block too large for one answer, so that none can stop a chain.
  *
  * Each answer is checked; what an endpoint refuses is remembered for it.
  */
@@ -18,6 +19,7 @@ import type { Refusal } from "../endpoint/Refusal.ts"
 import { makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
 import type { Asker } from "./Headers.ts"
+import type { LogsSubscription } from "./LogsSubscription.ts"
 import type { Checks } from "./Verify.ts"
 
 /**
@@ -61,6 +63,7 @@ export const make = (
   learned: Learned,
   getLogs: GetLogs,
   checks: Checks,
+  announced: LogsSubscription | undefined,
 ): BlockLogs => {
   const matches = makeMatches(filter)
   const unbelievable = checks.block(filter)
@@ -68,11 +71,12 @@ export const make = (
   const fail = (reason: Reason) => Effect.fail(new EndpointError({ endpoint: asker.name, reason }))
   const doubt = (detail: string) => fail(new Unverified({ detail }))
 
-  const byHash = (header: Header) =>
-    Effect.flatMap(getLogs({ blockHash: header.hash }), (logs) => {
-      const wrong = unbelievable(logs, header)
-      return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubt(wrong)
-    })
+  const believed = (header: Header) => (logs: ReadonlyArray<PlacedLog>) => {
+    const wrong = unbelievable(logs, header)
+    return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubt(wrong)
+  }
+
+  const byHash = (header: Header) => Effect.flatMap(getLogs({ blockHash: header.hash }), believed(header))
 
   /** The logs of receipts, in order. */
   const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
@@ -94,6 +98,11 @@ export const make = (
       const logs = logsOfReceipts(receipts)
       return logs instanceof Malformed ? fail(logs) : whole(header, logs)
     })
+
+  const bySubscription = (header: Header) =>
+    announced === undefined
+      ? doubt(`the logs of block ${header.number} are not announced`)
+      : Effect.flatMap(announced.logs(header), believed(header))
 
   /** Some receipts, in order. Where they are too many for one answer, fewer of them. */
   const someReceipts = (
@@ -140,10 +149,18 @@ export const make = (
   })
 
   const rungs: ReadonlyArray<readonly [Rung, BlockLogs]> = [
-    ["eth_getLogs", byHash],
-    ["eth_getBlockReceipts", byBlockReceipts],
-    ["eth_getTransactionReceipt", byReceipt],
+    ["eth_getLogs", (header) => again(byHash(header))],
+    ["eth_getBlockReceipts", (header) => again(byBlockReceipts(header))],
+    ["eth_subscribe", bySubscription],
+    ["eth_getTransactionReceipt", (header) => again(byReceipt(header))],
   ]
+
+  const isOpen = (rung: Rung, { hash }: Header): boolean =>
+    learned.allows(rung, hash) &&
+    (rung !== "eth_subscribe" ||
+      (announced !== undefined &&
+        learned.refused.has("eth_getLogs") &&
+        learned.refused.has("eth_getBlockReceipts")))
 
   /** Whether another way of asking may do better, after what an error says is remembered. */
   const learn = (rung: Rung, { hash }: Header, error: EndpointError): boolean => {
@@ -167,11 +184,11 @@ export const make = (
 
   return (header) => {
     const climb = (from: number, first: EndpointError | undefined): Effect.Effect<Block, EndpointError> => {
-      const index = rungs.findIndex(([rung], i) => i >= from && learned.allows(rung, header.hash))
+      const index = rungs.findIndex(([rung], i) => i >= from && isOpen(rung, header))
       // Where every way is refused, the first refusal says most.
       if (index === -1) return first ? Effect.fail(first) : doubt(`no way to read block ${header.number}`)
       const [rung, ask] = rungs[index]!
-      return Effect.catch(again(ask(header)), (error) =>
+      return Effect.catch(ask(header), (error) =>
         learn(rung, header, error) ? climb(index + 1, first ?? error) : Effect.fail(error),
       )
     }

@@ -5,7 +5,7 @@
  * The feed starts from the journal as the store had it and keeps a copy that runs ahead of the store: every move is
  * applied to the copy when it is emitted. When the store disagrees, the feed is simply started again.
  */
-import { Clock, Duration, Effect, Schema, Stream } from "effect"
+import { Clock, Duration, Effect, Schema, Stream, Tracer } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
 import type { Block, Header } from "../Domain.ts"
@@ -13,18 +13,23 @@ import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { emptyJournal, finalized, floorOf, popped, pushed, pushes } from "../store/Journal.ts"
 import type { Journal, Move } from "../store/Journal.ts"
+import { traceparent } from "../Tracing.ts"
 import type { Audit } from "./Audit.ts"
 import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
 import type { Place } from "./Canonical.ts"
+import * as Finality from "./Finality.ts"
 import type { Heads, Heard } from "./Heads.ts"
 import * as Headers from "./Headers.ts"
 import type { Asker } from "./Headers.ts"
 import type { Logs } from "./Logs.ts"
 
-/** A move to make, or the news that a head needs none. */
+/** A move to make, the news that a head needs none, or that all of its moves have been told. */
 export type Step =
-  | { readonly _tag: "Move"; readonly move: Move; readonly heard: Heard | undefined }
+  | { readonly _tag: "Move"; readonly move: Move; readonly heard: Heard | undefined; readonly trace: Trace }
   | { readonly _tag: "Seen"; readonly heard: Heard }
+  | { readonly _tag: "Followed"; readonly trace: Trace }
+
+type Trace = Heard["trace"]
 
 /** A block that was final is not in the chain. Nothing but an operator can say which one is right. */
 export class Contradiction extends Schema.TaggedError<Contradiction>()("Contradiction", {
@@ -55,12 +60,6 @@ export interface FeedOptions {
   readonly audit?: Audit | undefined
 }
 
-/** How often the final block is asked for. */
-const finalityInterval = Duration.seconds(15)
-
-/** The floor is raised at most so often (milliseconds): what becomes final meanwhile costs no requests of its own. */
-const raiseInterval = 60_000
-
 /** How long a chain that is not longer than ours must be the only one to be seen before it is followed. */
 const rivalPatience = 3000
 const rivalInterval = Duration.seconds(1)
@@ -68,12 +67,6 @@ const rivalInterval = Duration.seconds(1)
 /** Pieces of a gap that are fetched at the same time. */
 const historyAhead = 4
 const recentAhead = 3
-
-/**
- * Records in the window, at most. Where finality stands still for longer (a week of Ethereum, four hours of a chain with
- * four blocks a second), the oldest count as final.
- */
-export const mostRecorded = 50_000
 
 /** How often one head may lead to another fork before the connection is not believed. */
 const mostForks = 5
@@ -90,47 +83,27 @@ export const make = Effect.fnUntraced(function* (
   const { audit, chain, connection, heads, learned, logs } = options
   const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
-  let final: Header | undefined
-  /** What the second look has found up to a place: the block from which to write again, if any. */
-  let looked: { readonly place: Place; readonly wrong: number | undefined } | undefined
-  let looking = false
-  let raisedAt = -Infinity
+  /** The trace of the head that is being followed. */
+  let trace: Trace
   let rival: { readonly head: string; readonly since: number } | undefined
 
   const doubt = (detail: string) =>
     new EndpointError({ endpoint: connection.name, reason: new Unverified({ detail }) })
   const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
 
-  /** The final block of now; without the tag a node does not have, the block at `FINALITY_DEPTH`. */
-  const askFinal = Effect.gen(function* () {
-    if (learned.finalizedTag) {
-      const tagged = yield* headerAt("finalized").pipe(
-        Effect.catchIf(
-          (error) => error.reason._tag === "Rejected",
-          () => {
-            learned.finalizedTag = false
-            return Effect.succeed(undefined)
-          },
-        ),
-      )
-      if (learned.finalizedTag) return tagged
-    }
-    const latest = yield* headerAt("latest")
-    const height = (latest?.number ?? 0) - chain.finalityDepth
-    return height >= 0 ? yield* headerAt(height) : undefined
-  })
-
   const latest = yield* headerAt("latest")
   if (latest === undefined) return yield* doubt("there is no latest block")
-  const learn = (header: Header | undefined) => {
-    if (header === undefined || header.number === final?.number) return false
-    final = header
-    options.onFinal(header)
-    return true
-  }
-  learn(yield* askFinal)
   const start = options.knownStart ?? (chain.startBlock === "latest" ? latest.number : chain.startBlock)
   let journal = options.journal ?? emptyJournal(start, options.filter)
+  const finality = yield* Finality.make({
+    chain,
+    connection,
+    learned,
+    audit,
+    journal: () => journal,
+    onChange: heads.again,
+    onFinal: options.onFinal,
+  })
 
   /** Fails if a block that is beyond undoing is another one here and nobody else knows ours. */
   const checkPlace = Effect.fnUntraced(function* ({ number, hash }: Place) {
@@ -167,13 +140,15 @@ export const make = Effect.fnUntraced(function* (
         : move._tag === "Pop"
           ? popped(journal)
           : finalized(journal, move.number, move.hash)
-    return { _tag: "Move", move, heard }
+    return { _tag: "Move", move, heard, trace }
   }
 
   /** Pushes for blocks on top of the journal. The last one handles the head when it brings it in. */
   const push = (blocks: ReadonlyArray<Block>, final: boolean, heard: Heard): ReadonlyArray<Step> => {
     if (!final && audit) for (const block of blocks) audit.memory.wrote(block, audit.by)
-    const moves = [...pushes(journal.head, blocks, final)]
+    const context = traceparent(trace)
+    const traced = context ? blocks.map((block) => ({ ...block, traceparent: context })) : blocks
+    const moves = [...pushes(journal.head, traced, final)]
     return moves.map((move, i) =>
       emit(move, i === moves.length - 1 && journalWillHold(move, heard) ? heard : undefined),
     )
@@ -193,7 +168,7 @@ export const make = Effect.fnUntraced(function* (
 
   /** The block that the announced head lets us follow, given the confirmations that are asked for. */
   const targetOf = (header: Header): Effect.Effect<Header | undefined, EndpointError> => {
-    if (chain.confirmations === "finalized") return Effect.succeed(final)
+    if (chain.confirmations === "finalized") return Effect.succeed(finality.block())
     if (chain.confirmations === 0) return Effect.succeed(header)
     const height = header.number - chain.confirmations
     return height < 0 ? Effect.succeed(undefined) : headerAt(height)
@@ -203,11 +178,9 @@ export const make = Effect.fnUntraced(function* (
     Stream.unwrap(
       Effect.gen(function* () {
         if (journal.head.part !== 0) return Stream.concat(yield* finishPart, again(heard, forks))
-        if (looked?.wrong !== undefined) {
-          const below = looked.wrong - 1
-          looked = undefined
-          return Stream.concat(Stream.fromArray(popDownTo(below)), again(heard, forks))
-        }
+        const wrong = finality.takeWrong()
+        if (wrong !== undefined)
+          return Stream.concat(Stream.fromArray(popDownTo(wrong - 1)), again(heard, forks))
         const target = yield* targetOf(heard.header)
         if (target === undefined) return Stream.empty
         switch (decide(journal, target)) {
@@ -249,7 +222,7 @@ export const make = Effect.fnUntraced(function* (
           Stream.Stream<Step, EndpointError | Forked>,
           EndpointError
         > {
-          const to = Math.min(target.number, final?.number ?? -1)
+          const to = Math.min(target.number, finality.block()?.number ?? -1)
           if (journal.head.number >= to) return Stream.empty
           // History is not linked block by block, so our own head has to be in it.
           if (journal.head.hash !== "" && journal.head.number > floorOf(journal).number) {
@@ -313,6 +286,7 @@ export const make = Effect.fnUntraced(function* (
       const seen = yield* Headers.headers(
         connection,
         some.map(({ number }) => number),
+        learned,
       )
       const shared = some.find(({ hash }, i) => seen[i]?.hash === hash)
       if (shared !== undefined) return shared.number
@@ -355,73 +329,30 @@ export const make = Effect.fnUntraced(function* (
     return Stream.empty
   })
 
-  // -- finality -----------------------------------------------------------------------------------------------------
+  const raiseFloor = Effect.map(finality.raise, (place): ReadonlyArray<Step> =>
+    place === undefined
+      ? []
+      : [emit({ _tag: "Finalize", expected: journal.head, number: place.number, hash: place.hash })],
+  )
 
-  /** The highest block of ours that is final by now, if it is above the floor. */
-  const finalPlace = (): Place | undefined => {
-    const { head, start, window } = journal
-    if (head.part !== 0 || head.hash === "") return undefined
-    const oldest = window.at(-mostRecorded)
-    const highest = oldest !== undefined && oldest.number > (final?.number ?? -1) ? oldest : final
-    if (highest === undefined) return undefined
-    const place: Place = highest.number < head.number ? highest : { number: head.number, hash: head.hash }
-    return place.number > floorOf(journal).number && place.number >= start.number ? place : undefined
-  }
+  yield* heads.offer(latest)
 
-  /** Looks again at what is to become final, beside everything else. */
-  const lookAgain = (audit: Audit, place: Place) => {
-    if (looking) return Effect.void
-    looking = true
-    const from = Math.max(floorOf(journal).number + 1, journal.start.number)
-    return audit.look(journal.window, from, place.number).pipe(
-      Effect.tap((wrong) => {
-        looking = false
-        looked = { place, wrong }
-        return heads.again
-      }),
-      Effect.forkIn(scope),
+  const followTraced = (heard: Heard): Stream.Stream<Step, FeedError> => {
+    if (heard.trace === undefined) return follow(heard)
+    const followed: Step = { _tag: "Followed", trace: heard.trace }
+    return Stream.suspend(() => {
+      trace = heard.trace
+      return Stream.concat(follow(heard), Stream.make(followed))
+    }).pipe(
+      Stream.provideService(Tracer.ParentSpan, heard.trace),
+      Stream.ensuring(Effect.sync(() => (trace = undefined))),
     )
   }
-
-  /**
-   * Raises the floor, after the second look where one is taken. The lowest record that is not below the new floor must
-   * be canonical: then so is everything of ours under it, the blocks without logs included.
-   */
-  const raiseFloor = Effect.gen(function* () {
-    const highest = finalPlace()
-    if (highest === undefined || looked?.wrong !== undefined) return []
-    const now = clock.currentTimeMillisUnsafe()
-    if (now - raisedAt < raiseInterval) return []
-    if (audit && looked === undefined) {
-      yield* lookAgain(audit, highest)
-      return []
-    }
-    raisedAt = now
-    const place = looked?.place ?? highest
-    looked = undefined
-    // Meanwhile blocks may have been undone.
-    if (place.number > highest.number) return []
-    const above = journal.window.find((record) => record.number >= place.number)
-    if (above === undefined || (above.number === place.number && above.hash !== place.hash)) return []
-    const seen = yield* headerAt(above.number)
-    if (seen?.hash !== above.hash) return []
-    audit?.memory.forget(place.number)
-    return [emit({ _tag: "Finalize", expected: journal.head, number: place.number, hash: place.hash })]
-  })
-
-  yield* Effect.sleep(finalityInterval).pipe(
-    Effect.andThen(askFinal),
-    Effect.tap((header) => (learn(header) ? heads.again : Effect.void)),
-    Effect.ignore,
-    Effect.forever,
-    Effect.forkScoped,
-  )
-  yield* heads.offer(latest)
 
   return heads.stream.pipe(
     Stream.flatMap((heard) =>
       Stream.concat(
-        follow(heard),
+        followTraced(heard),
         Stream.suspend(() => Stream.unwrap(Effect.map(raiseFloor, (steps) => Stream.fromArray(steps)))),
       ),
     ),

@@ -1,16 +1,18 @@
 /** Block headers by height or tag, from one connection. */
 import { Effect } from "effect"
 import type { Header } from "../Domain.ts"
+import type { Answer } from "../endpoint/Calls.ts"
 import { headerOf, hex } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
 import type { Call } from "../endpoint/JsonRpc.ts"
+import type { Learned } from "../endpoint/Learned.ts"
 
 export type Asker = Pick<Connection, "name" | "request" | "batch">
 
 export type Tag = "latest" | "finalized"
 
-/** Providers accept batches of 10 to 1000 calls; 20 is below what nearly all of them accept. */
+/** Headers that are wanted at once; they come in one batch where the endpoint takes it. */
 export const mostPerBatch = 20
 
 const call = (block: number | Tag): Call => ({
@@ -40,18 +42,42 @@ export const header = (
   return Effect.flatMap(request(method, params), (result) => decoded(name, block, result))
 }
 
-/** The headers at these heights, in their order, in batches. What a batch refuses is asked for by itself. */
+/** The batch as such was refused, not what is in it. */
+const isRefused = (answer: Answer): boolean => {
+  if (answer._tag === "Result" || answer.error.reason._tag !== "Rejected") return false
+  const { action } = answer.error.reason.refusal
+  return action !== "wait for head" && action !== "back off"
+}
+
+/**
+ * The headers at these heights, in their order, in batches as large as the endpoint takes them. What a batch refuses is
+ * asked for by itself.
+ */
 export const headers = (
   asker: Asker,
   numbers: ReadonlyArray<number>,
+  learned: Learned,
 ): Effect.Effect<ReadonlyArray<Header | undefined>, EndpointError> => {
-  const batches: Array<ReadonlyArray<number>> = []
-  for (let i = 0; i < numbers.length; i += mostPerBatch) batches.push(numbers.slice(i, i + mostPerBatch))
-  return Effect.forEach(batches, (part) =>
-    Effect.flatMap(asker.batch(part.map(call)), (answers) =>
-      Effect.forEach(answers, (answer, i) =>
+  const some = (
+    part: ReadonlyArray<number>,
+  ): Effect.Effect<ReadonlyArray<Header | undefined>, EndpointError> =>
+    Effect.flatMap(asker.batch(part.map(call)), (answers) => {
+      if (part.length > 1 && answers.every(isRefused)) {
+        const half = Math.ceil(part.length / 2)
+        learned.headers = Math.min(learned.headers, half)
+        return Effect.map(Effect.forEach([part.slice(0, half), part.slice(half)], some), (halves) =>
+          halves.flat(),
+        )
+      }
+      return Effect.forEach(answers, (answer, i) =>
         answer._tag === "Result" ? decoded(asker.name, part[i]!, answer.result) : header(asker, part[i]!),
-      ),
-    ),
-  ).pipe(Effect.map((all) => all.flat()))
+      )
+    })
+  return Effect.gen(function* () {
+    const all: Array<Header | undefined> = []
+    while (all.length < numbers.length) {
+      all.push(...(yield* some(numbers.slice(all.length, all.length + learned.headers))))
+    }
+    return all
+  })
 }

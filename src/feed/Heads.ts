@@ -5,17 +5,20 @@
  * highest and the newest, which differ when heads repeat, arrive out of order, or the chain became shorter.
  */
 import { Clock, Duration, Effect, Latch, Stream } from "effect"
-import type { Scope } from "effect"
+import type { Scope, Tracer } from "effect"
 import type { Header } from "../Domain.ts"
 import { headerOf, quantity } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { EndpointError, Malformed, Stalled } from "../endpoint/EndpointError.ts"
+import type { BlockTraces } from "../Tracing.ts"
 import * as Headers from "./Headers.ts"
 
 /** A head, and when it was heard (unix milliseconds). */
 export interface Heard {
   readonly header: Header
   readonly at: number
+  /** The trace that it began, where somebody wants traces. */
+  readonly trace?: Tracer.Span | undefined
 }
 
 export interface Heads {
@@ -32,6 +35,7 @@ export interface HeadsOptions {
   readonly stallTimeout: Duration.Duration
   /** Told about each head, with the time between blocks as observed (milliseconds; 0 as long as nothing is known). */
   readonly onHead: (heard: Heard, blockTime: number) => void
+  readonly traces?: BlockTraces
   /** The connection is alive and says that there is no new block. */
   readonly onQuiet: Effect.Effect<void>
 }
@@ -74,15 +78,18 @@ export const make = Effect.fnUntraced(function* (connection: Connection, options
   let highest: Heard | undefined
   let newest: Heard | undefined
   let pending: Array<Heard> = []
+  let overtaken: Array<Tracer.Span> = []
   /** The highest that was announced on this connection. */
   let top = -1
   let lastHeard = clock.currentTimeMillisUnsafe()
   let second = { from: 0, heads: 0 }
 
   const put = (heard: Heard) => {
+    const before = pending
     newest = heard
     if (highest === undefined || heard.header.number >= highest.header.number) highest = heard
     pending = highest === newest ? [newest] : [highest, newest]
+    for (const one of before) if (one.trace && !pending.includes(one)) overtaken.push(one.trace)
     arrived.openUnsafe()
   }
 
@@ -94,7 +101,7 @@ export const make = Effect.fnUntraced(function* (connection: Connection, options
     if (++second.heads > mostPerSecond) {
       return connection.endUnsafe(new Malformed({ detail: `more than ${mostPerSecond} heads a second` }))
     }
-    const heard = { header, at }
+    const heard = { header, at, trace: options.traces?.announced(header, at) }
     lastHeard = at
     top = Math.max(top, header.number)
     pace.saw(heard)
@@ -154,15 +161,21 @@ export const make = Effect.fnUntraced(function* (connection: Connection, options
     const taken = pending
     pending = []
     highest = undefined
+    options.traces?.overtaken(overtaken, taken.at(-1)?.trace)
+    overtaken = []
     return taken
   })
 
   return {
     stream: Stream.fromIterableEffectRepeat(take),
     again: Effect.sync(() => {
-      if (newest !== undefined) put(newest)
+      if (newest !== undefined) put({ header: newest.header, at: newest.at })
     }),
-    offer: (header: Header) => Effect.sync(() => put({ header, at: clock.currentTimeMillisUnsafe() })),
+    offer: (header: Header) =>
+      Effect.sync(() => {
+        const at = clock.currentTimeMillisUnsafe()
+        put({ header, at, trace: options.traces?.announced(header, at) })
+      }),
   } satisfies Heads as Heads
 }) satisfies (
   connection: Connection,

@@ -23,10 +23,15 @@ import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
 import * as Headers from "./Headers.ts"
 import type { Asker } from "./Headers.ts"
+import type { LogsSubscription } from "./LogsSubscription.ts"
 import type { Checks } from "./Verify.ts"
 
 /** Blocks of one range whose logs are read one by one at the same time. */
 const singleBlocks = 4
+
+/** A range is refused that may be too wide. What is said of one block is another matter. */
+const isTooWide = (refusal: Refusal["action"] | undefined): boolean =>
+  refusal === "split" || refusal === "other endpoint"
 
 const unknownParent: Hex = `0x${"0".repeat(64)}`
 
@@ -45,12 +50,14 @@ export const make = (
   { filter, logsBloom }: Pick<ChainConfig, "filter" | "logsBloom">,
   learned: Learned,
   checks: Checks,
+  /** The logs that the same connection announces, where they can be used. */
+  announced?: LogsSubscription,
 ): Logs => {
   const unbelievable = checks.block(filter)
   const unbelievableRange = checks.range(filter)
   const unfiltered = isUnfiltered(filter)
   const getLogs = GetLogs.make(asker, filter, learned)
-  const ask = BlockLogs.make(asker, filter, learned, getLogs, checks)
+  const ask = BlockLogs.make(asker, filter, learned, getLogs, checks, unfiltered ? announced : undefined)
 
   const doubt = (detail: string) =>
     Effect.fail(new EndpointError({ endpoint: asker.name, reason: new Unverified({ detail }) }))
@@ -74,6 +81,7 @@ export const make = (
       Headers.headers(
         asker,
         Array.from({ length: to - from + 1 }, (_, i) => from + i),
+        learned,
       ),
       (headers) => {
         const missing = headers.indexOf(undefined)
@@ -114,7 +122,7 @@ export const make = (
       return yield* settle(headers, logs.success)
     }
     const refusal = refusalOf(logs.failure)
-    if (refusal === "split") learned.narrowRecent(to - from + 1)
+    if (isTooWide(refusal)) learned.narrowRecent(to - from + 1)
     // After a frame that was too large there is no connection any more.
     if (refusal === undefined || logs.failure.reason._tag === "Oversized") return yield* logs.failure
     if (refusal === "use receipts") learned.refused.add("eth_getLogs")
@@ -130,6 +138,7 @@ export const make = (
     const headers = yield* Headers.headers(
       asker,
       unknown.map(([log]) => log!.blockNumber),
+      learned,
     )
     for (const [i, header] of headers.entries()) {
       const log = unknown[i]![0]!
@@ -180,7 +189,7 @@ export const make = (
           learned.narrow(Headers.mostPerBatch)
           return singly
         }
-        if (refusal !== "split") return Effect.fail(error)
+        if (!isTooWide(refusal)) return Effect.fail(error)
         const { reason } = error
         const through = narrower(from, to, reason._tag === "Rejected" ? reason.refusal : undefined)
         learned.narrow(through - from + 1)

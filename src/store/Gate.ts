@@ -6,6 +6,7 @@ import { Effect, Latch } from "effect"
 import type { Scope } from "effect"
 import { backoff, circuitBreaking, makeBreaker } from "../endpoint/RetryPolicy.ts"
 import type { Breaker } from "../endpoint/RetryPolicy.ts"
+import * as Repeats from "../Repeats.ts"
 import type { Store, StoreError } from "./Store.ts"
 
 export interface Gate {
@@ -21,6 +22,7 @@ export const make = (store: Store["Service"]): Effect.Effect<Gate, never, Scope.
     const scope = yield* Effect.scope
     const breaker = yield* makeBreaker
     const open = yield* Latch.make(true)
+    const repeats = Repeats.make()
     let recovering = false
 
     /** The failure that closed the gate counts as the first try; then each try is a ping. */
@@ -32,8 +34,9 @@ export const make = (store: Store["Service"]): Effect.Effect<Gate, never, Scope.
         return Effect.fail(failure)
       })
       return probe.pipe(
-        Effect.tapError((error) => Effect.logWarning(error.message)),
+        Effect.tapError((error) => repeats.warn(error.message)),
         Effect.retry(circuitBreaking(breaker)(backoff)),
+        Effect.andThen(repeats.over),
         Effect.andThen(Effect.logInfo("the store is back")),
         Effect.andThen(open.open),
         Effect.ensuring(Effect.sync(() => (recovering = false))),

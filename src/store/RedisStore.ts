@@ -13,6 +13,7 @@ import type { ChainId, Entry, Hex } from "../Domain.ts"
 import { Redaction } from "../Redact.ts"
 import { logsPerCall } from "./Journal.ts"
 import type { Journal, Position, Push } from "./Journal.ts"
+import { pack } from "./Pack.ts"
 import { Store, StoreError } from "./Store.ts"
 import type { Conflict, FilterChanged, Group, Stats, StoreReason } from "./Store.ts"
 
@@ -35,7 +36,8 @@ const scripts = ["push", "pop", "finalize", "takeover", "load", "trim", "reset"]
 type Script = (typeof scripts)[number]
 
 /** A client with our scripts as commands: EVALSHA, and EVAL where the server does not know the script (any more). */
-type Client = (Redis | Cluster) & Record<Script, (...args: ReadonlyArray<string>) => Promise<unknown>>
+type Client = (Redis | Cluster) &
+  Record<Script, (...args: ReadonlyArray<string | Buffer>) => Promise<unknown>>
 
 /** How the first word of an error, or a socket's code, is to be understood. */
 const reasons: Readonly<Record<string, StoreReason>> = {
@@ -134,18 +136,12 @@ const refusalOf = (reply: Reply): Conflict | FilterChanged =>
 
 const positionArgs = ({ number, hash, part }: Position) => [String(number), hash, String(part)]
 
-/** The arguments of a push, from the logs as they were verified, in one pass. */
 const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, maxLength: number) => {
-  const args = [filter, ...positionArgs(expected), String(chain), String(maxLength), final ? "1" : "0"]
-  args.push(String(blocks.length))
+  const args: Array<string | Buffer> = [filter, ...positionArgs(expected), String(chain), String(maxLength)]
+  args.push(final ? "1" : "0", String(blocks.length), pack(blocks))
   for (const { number, hash, parentHash, timestamp, whole, traceparent, logs } of blocks) {
     args.push(String(number), hash, parentHash, String(timestamp), whole ? "1" : "0", traceparent ?? "")
     args.push(String(logs.length))
-    for (const { index, txHash, contract, topics, data, txIndex } of logs) {
-      // Topics are hexadecimal: joining them is all that JSON asks for.
-      const list = topics.length === 0 ? "[]" : `["${topics.join('","')}"]`
-      args.push(String(index), txHash, contract, list, data, String(txIndex))
-    }
   }
   return args
 }
@@ -269,7 +265,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     `{${prefix}:${chain}}:head`,
     `{${prefix}:${chain}}:window`,
   ]
-  const script = (name: Script, operation: string, chain: ChainId, args: ReadonlyArray<string>) =>
+  const script = (name: Script, operation: string, chain: ChainId, args: ReadonlyArray<string | Buffer>) =>
     command(operation, (client) => client[name](...keysOf(chain), ...args)) as Effect.Effect<
       Reply,
       StoreError

@@ -1,7 +1,7 @@
 /**
- * The HTTP routes: `/health`, `/ready`, `/metrics`, `/status`.
+ * The HTTP routes: `/health`, `/ready`, `/metrics`, `/status`, the page at `/` and its `/events`.
  *
- * At most 100 connections, 30 s for a request, 10 s for its headers. Where a token is set, everything but `/health` and
+ * At most 100 connections, 30 s for an answer (events go on), 10 s for its headers. Where a token is set, everything but `/health` and
  * `/ready` wants it, as Bearer or as the password of Basic, so that a browser can ask for it.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
@@ -13,6 +13,8 @@ import { createServer } from "node:http"
 import { isIPv4 } from "node:net"
 import type { AddressInfo } from "node:net"
 import { AppConfig } from "../Config.ts"
+import * as Events from "./Events.ts"
+import * as Page from "./Page.ts"
 import { readyReport, statusReport } from "./Report.ts"
 import { Status } from "./Status.ts"
 
@@ -129,11 +131,11 @@ const open = HttpRouter.use(
         return report ? json(report, report.ready ? 200 : 503) : problem(404, "that chain is not followed")
       }),
     )
-    // HEAD finds the routes of GET by itself.
-    yield* router.add("GET", "/*", problem(404, "there is nothing here"))
+    // HEAD finds the routes of GET by itself. `/*` would be `/` too, which is the page's.
+    yield* router.add("GET", "*", problem(404, "there is nothing here"))
     const refused = problem(405, "only GET and HEAD are answered", { allow: "GET, HEAD" })
     for (const method of ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const) {
-      yield* router.add(method, "/*", refused)
+      yield* router.add(method, "*", refused)
     }
   }),
 )
@@ -155,6 +157,14 @@ const guarded = HttpRouter.use(
       "/status",
       Effect.map(Clock.currentTimeMillis, (now) => json(statusReport(status, now))),
     )
+    const page = Page.load()
+    yield* router.add(
+      "GET",
+      "/",
+      HttpServerResponse.text(page.html, { contentType: "text/html; charset=utf-8", headers: page.headers }),
+    )
+    const full = problem(503, `${Events.mostReaders} are reading already`, { "retry-after": "10" })
+    yield* router.add("GET", "/events", Events.make(status, full))
   }),
 ).pipe(Layer.provide(authenticated))
 
@@ -171,7 +181,16 @@ export const layer = Layer.unwrap(
     const server = listen()
     yield* Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
     return HttpRouter.serve(routes, { disableLogger: true, disableListenLog: true }).pipe(
-      Layer.provide(HttpMiddleware.layerTracerDisabledForUrls(["/health", "/ready", "/metrics", "/status"])),
+      Layer.provide(
+        HttpMiddleware.layerTracerDisabledForUrls([
+          "/",
+          "/health",
+          "/ready",
+          "/metrics",
+          "/status",
+          "/events",
+        ]),
+      ),
       Layer.provide(NodeHttpServer.layer(() => server, { host, port, gracefulShutdownTimeout: closeWithin })),
       Layer.tap(() =>
         Effect.suspend(() => {

@@ -19,6 +19,9 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
   connects: status.connects,
   contradicted: status.contradicted,
   breaker: breaker(status.breakerState, now),
+  learned: status.learned?.description ?? null,
+  /** The same in short sentences, where it differs from what is believed at first. */
+  notes: status.learned?.notes ?? [],
   /** Calls a second that the endpoint is asked at most; `null` without a limit. */
   rate: Number.isFinite(status.budget?.rate()) ? status.budget!.rate() : null,
 })
@@ -41,11 +44,13 @@ export const chainReport = (chain: ChainStatus, now: number) => {
     stored: chain.stored ?? null,
     final: chain.final ?? null,
     behind: chain.behind,
+    lag_s: seconds(chain.lag(now)),
     logs: {
       received: chain.received,
       published: chain.published,
       deduplicated: chain.deduplicated,
       removed: chain.removed,
+      per_second: Math.round(chain.history.perSecond * 10) / 10,
     },
     latency_ms: { p50: chain.latency(0.5) ?? null, p99: chain.latency(0.99) ?? null },
     reorgs: {
@@ -82,6 +87,7 @@ export const statusReport = (status: Status["Service"], now: number) => {
   const { store } = status
   return {
     version,
+    at: time(now),
     uptime_s: seconds(now - status.startedAt),
     ready: chains.every(({ ready }) => ready),
     store: {

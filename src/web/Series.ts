@@ -5,6 +5,8 @@ import type { Outcome } from "../endpoint/Calls.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import * as Metrics from "../Metrics.ts"
 import type { Registry } from "../Metrics.ts"
+import { signals } from "../Tracing.ts"
+import type { Signal } from "../Tracing.ts"
 import { version } from "../Version.ts"
 import type { ChainStatus, EndpointStatus, StoreStatus } from "./Status.ts"
 
@@ -61,6 +63,11 @@ export const ofStore = (store: StoreStatus, registry: Registry) => {
 }
 
 /** CPU, memory and event loop of this process. @param startedAt unix milliseconds */
+/** What could not be delivered. */
+export const ofTelemetry = (dropped: Readonly<Record<Signal, number>>, registry: Registry): void => {
+  for (const signal of signals) Metrics.telemetryDropped.read({ signal }, () => dropped[signal], registry)
+}
+
 export const ofProcess = (startedAt: number, registry: Registry): void => {
   // The monitor measures its own timer: what is above its resolution is delay.
   const resolution = 50

@@ -14,7 +14,10 @@ import type { Breaker, BreakerState } from "../endpoint/RetryPolicy.ts"
 import * as Metrics from "../Metrics.ts"
 import type { Registry } from "../Metrics.ts"
 import type { Info, Stats } from "../store/Store.ts"
+import { Dropped } from "../Tracing.ts"
+import { History } from "./History.ts"
 import * as Series from "./Series.ts"
+import { Tail } from "./Tail.ts"
 
 /**
  * - `connecting`: no endpoint is connected.
@@ -140,10 +143,14 @@ export class ChainStatus {
   readonly errors = Object.fromEntries(errorTypes.map((type) => [type, 0])) as Record<ErrorType, number>
   readonly failures: Array<Failure> = []
   readonly lastReorgs: Array<Reorg> = []
+  readonly tail = new Tail()
+  readonly history = new History()
   readonly eventLatency: (seconds: number) => void
   readonly batchSize: (logs: number) => void
   readonly #publishLatency: (seconds: number) => void
   readonly #reorgDepth: (blocks: number) => void
+  /** When everything that was announced until then was known to be stored. */
+  #completeAt: number
   readonly #latencies: Array<number> = []
   #nextLatency = 0
 
@@ -163,6 +170,7 @@ export class ChainStatus {
     this.confirmations = confirmations
     this.phaseSince = now
     this.headAt = now
+    this.#completeAt = now
     this.endpoints = [...endpoints, ...rpc].map(
       (endpoint) => new EndpointStatus(name, endpoint.name, registry),
     )
@@ -191,13 +199,20 @@ export class ChainStatus {
 
   /** Live or catching up, by the distance to the target. */
   progress(now: number): void {
+    if (this.head !== undefined && this.behind === 0) this.#completeAt = this.headAt
     this.enter(this.behind > liveWithin ? "catching up" : "live", now)
   }
 
   /** The endpoint confirms that there is nothing new. */
   quiet(now: number): void {
     this.headAt = now
+    if (this.head !== undefined && this.behind === 0) this.#completeAt = now
     if (this.phase === "live") this.enter("quiet", now)
+  }
+
+  /** Milliseconds since the store was last known to have everything: up to a block time when all is well. */
+  lag(now: number): number {
+    return Math.max(now - this.#completeAt, 0)
   }
 
   heard(number: number, at: number, blockTime: number): void {
@@ -295,6 +310,7 @@ export class Status extends Context.Service<
       for (const chain of chains) Series.ofChain(chain, clock, registry)
       Series.ofStore(store, registry)
       Series.ofProcess(startedAt, registry)
+      Series.ofTelemetry(yield* Dropped, registry)
       const recorder = (operation: Operation) =>
         Metrics.storeOperationDuration.record({ operation }, registry)
       return {

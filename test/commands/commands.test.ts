@@ -375,6 +375,9 @@ describe("check", () => {
       assert.deepStrictEqual(detail(endpoint!.subject).slice(1), [
         "eth_getLogs: single blocks and ranges up to 10 wide",
         "eth_getBlockReceipts: yes",
+        "finalized tag: yes",
+        "batches: 20 headers and maybe more",
+        "logsBloom: yes",
       ])
       assert.match(detail("store")[0]!, /^(redis|valkey) \d/)
       assert.deepStrictEqual(detail("store access"), ["reading and writing are allowed"])
@@ -402,7 +405,16 @@ describe("check", () => {
           throw new Refused(-32602, "unknown tag")
         return proceed()
       }
-      const urls = ["ws://127.0.0.1:1", yield* wrong.serve, yield* picky.serve]
+      // Neither blooms nor batches nor the receipts of a block.
+      const poor = new FakeNode(new FakeChain())
+      poor.chain.blooms = false
+      poor.chain.extend(1, 2, 3, 4, 5, 6)
+      poor.mostCalls = 3
+      poor.intercept = (method, _params, proceed) => {
+        if (/getLogs|BlockReceipts/.test(method)) throw new Refused(-32601, "the method does not exist")
+        return proceed()
+      }
+      const urls = ["ws://127.0.0.1:1", yield* wrong.serve, yield* picky.serve, yield* poor.serve]
       const variables = { ...env, DEVNET_WS_URL: urls.join(","), REDIS_URL: "redis://127.0.0.1:1" }
       const { code, output } = yield* Service.run({ args: ["check", "--json"], env: variables })
       assert.strictEqual(code, 69)
@@ -417,6 +429,13 @@ describe("check", () => {
       )
       assert.match(output, /Please specify an address in your request: logs are read from receipts/)
       assert.match(output, /final by depth \(64 blocks\)/)
+      assert.match(output, /finalized tag: eth_getBlockByNumber was refused \(-32602\): unknown tag/)
+      assert.match(
+        output,
+        /does not exist: logs are read from the logs subscription at the tip, else receipt/,
+      )
+      assert.match(output, /batches: up to 2 headers/)
+      assert.match(output, /logsBloom: zero in the last 7 blocks/)
     }),
   )
 

@@ -144,4 +144,50 @@ describe("logs", () => {
     assert.isAbove(recorded.length, 10)
     assert.notInstanceOf(logsOf(recorded), Malformed)
   })
+
+  /** Whatever a node may send in the place of a field. */
+  const odd: ReadonlyArray<readonly [field: keyof typeof log, value: unknown]> = [
+    ...Object.keys(log).flatMap((field) =>
+      ["", "0x", "0x1", "0X10", "0xzz", "10", 16, true, false, null, undefined, [], {}, hash].map(
+        (value) => [field as keyof typeof log, value] as const,
+      ),
+    ),
+    // The low byte of these characters is that of a digit, which is all that a careless decoder looks at.
+    ...(["address", "data", "transactionHash"] as const).map(
+      (field) => [field, log[field].replace(/..$/, "\u0661\u0130")] as const,
+    ),
+    ["topics", [hash.replace(/..$/, "\u0661\u0130")]],
+    ["topics", [hash, hash.toUpperCase()]],
+    ["topics", [`0x${"CD".repeat(32)}`, hash]],
+    ["topics", [hash, hash, hash, hash, hash]],
+    ["topics", [`${hash}00`]],
+    ["topics", [hash.slice(0, -1)]],
+    ["topics", [`${hash.slice(0, -2)}zz`]],
+    ["topics", [`${hash.slice(0, -1)}`, `${hash}0`]],
+    ["data", "0x"],
+    ["data", `0x${"0f".repeat(50_000)}`],
+    ["data", `0x${"0f".repeat(50_000)}0g`],
+    ["data", "0x0g"],
+    ["data", "0x00 "],
+    ["address", `0x${"a".repeat(39)}`],
+    ["address", `0x${"a".repeat(41)}`],
+    ["address", `0y${"a".repeat(40)}`],
+    ["transactionIndex", "0x2"],
+    ["logIndex", "0xffffffff"],
+  ]
+
+  it("are read after another log as they are read alone", () => {
+    const lower = { ...log, address: log.address.toLowerCase(), data: "0x00ff" }
+    for (const before of [log, lower]) {
+      for (const change of [{}, { transactionHash: `0x${"ef".repeat(32)}` }]) {
+        for (const [field, value] of odd) {
+          const raw = { ...before, ...change, [field]: value }
+          const alone = logsOf([raw])
+          const after = logsOf([before, raw])
+          if (Array.isArray(alone)) assert.deepStrictEqual(after, [logsOf([before]), alone].flat(), field)
+          else assert.instanceOf(after, Malformed, `${field}: ${String(value)}`)
+        }
+      }
+    }
+  })
 })

@@ -59,6 +59,19 @@ describe("a connection", () => {
     }),
   )
 
+  socketTest("ends with a mistake of ours in what is called back; the process goes on", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      yield* connection.subscribe(["newHeads"], () => {
+        throw new TypeError("a mistake")
+      })
+      node.chain.extend(1)
+      const error = yield* Effect.flip(connection.ended)
+      assert.strictEqual(reason(error)._tag, "Defect")
+      assert.match(error.message, /TypeError: a mistake/)
+    }),
+  )
+
   socketTest("answers a batch in the order of its calls, each refusal by itself", (_, url) =>
     Effect.gen(function* () {
       const connection = yield* dial(url)

@@ -228,6 +228,35 @@ describe("failover", () => {
     }),
   )
 
+  world("tries every hour what an endpoint refused before", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      let refuses = true
+      one.intercept = (method, params, proceed) => {
+        if (refuses && (method === "eth_getLogs" || params[0] === "finalized"))
+          throw new Refused(-32701, "Please specify an address in your request")
+        return proceed()
+      }
+      const { status } = yield* start({ DEVNET_WS_URL: "ws://one" })
+      yield* blocks(chain, 3)
+      const known = () => status.endpoints[0]!.learned!
+      assert.isTrue(known().refused.has("eth_getLogs"))
+      assert.isFalse(known().finalizedTag)
+      const before = asked(one, "eth_getLogs")
+      yield* blocks(chain, 30)
+      assert.strictEqual(asked(one, "eth_getLogs"), before)
+      yield* TestClock.adjust("1 hour")
+      yield* blocks(chain, 3)
+      assert.strictEqual(asked(one, "eth_getLogs"), before + 1, "asked once more, and refused once more")
+      refuses = false
+      yield* TestClock.adjust("1 hour")
+      yield* blocks(chain, 5)
+      assert.strictEqual(known().refused.size, 0)
+      assert.isTrue(known().finalizedTag)
+      assert.isAtLeast(asked(one, "eth_getLogs"), before + 6)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
   world("leaves an endpoint that refuses what is needed", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()

@@ -161,7 +161,8 @@ describe("the second look", () => {
     ({ chain, two, store, start }) =>
       Effect.gen(function* () {
         two.intercept = (method, _params, proceed) => {
-          if (method === "eth_getLogs") throw new Refused(-32000, "Archive requests require a personal token")
+          if (/Logs|Receipt/.test(method))
+            throw new Refused(-32000, "Archive requests require a personal token")
           return proceed()
         }
         const { status } = yield* start(everything)

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
+import { createKeccak } from "hash-wasm"
 import type { Hex } from "../../src/Domain.ts"
 import { headerOf, logsOf } from "../../src/endpoint/Decode.ts"
 import type { PlacedLog } from "../../src/endpoint/Decode.ts"
@@ -54,5 +55,40 @@ describe("blooms", () => {
     assert.isBelow(others.filter((other) => mayMatch(bloom, [other], [])).length, 20)
     assert.isFalse(mayMatch(bloom, [], [null, [`0x${"77".repeat(32)}`]]))
     assert.isTrue(mayMatch(bloom, [], []))
+  })
+
+  /** The yellow paper's words, as they stand there. */
+  const plain = async () => {
+    const keccak = await createKeccak(256)
+    return (word: Hex): string => {
+      const hash = keccak
+        .init()
+        .update(Buffer.from(word.slice(2), "hex"))
+        .digest("binary")
+      const bloom = Buffer.alloc(256)
+      for (const i of [0, 2, 4]) {
+        const bit = (hash[i]! * 256 + hash[i + 1]!) % 2048
+        bloom[255 - Math.floor(bit / 8)]! |= 2 ** (bit % 8)
+      }
+      return `0x${bloom.toString("hex")}`
+    }
+  }
+
+  it("do not confuse words that have the same place in the table, or begin alike", async () => {
+    const bloomOfWord = await plain()
+    const hex = (i: number, digits: number) => i.toString(16).padStart(digits, "0")
+    const words = Array.from({ length: 40_000 }, (_, i): Hex =>
+      i % 3 === 0
+        ? `0x${hex(i, 40)}`
+        : i % 3 === 1
+          ? `0x${hex(i - 1, 40)}${"0".repeat(24)}`
+          : `0x${hex(i, 64)}`,
+    )
+    for (let round = 0; round < 2; round++) {
+      for (const [i, word] of words.entries()) {
+        if (bloomOf([{ contract: word, topics: [] }]) !== bloomOfWord(word)) assert.fail(`${i}: ${word}`)
+      }
+      words.reverse()
+    }
   })
 })

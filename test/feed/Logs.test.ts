@@ -350,6 +350,22 @@ describe("the logs of recent blocks", () => {
       assert.strictEqual(blocks.pollUnsafe()?._tag, "Success")
     }),
   )
+
+  connected("come in batches of headers as large as the node takes them, which is remembered", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 40 }, () => 1))
+      world.node.mostCalls = 10
+      const logs = make(world)
+      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
+      assert.strictEqual(logs.learned.headers, 10)
+      world.node.mostCalls = 4
+      yield* soon(logs.recent(21, 40))
+      assert.strictEqual(logs.learned.headers, 3)
+      const frames = asked(world, "eth_getBlockByNumber")
+      yield* soon(logs.recent(1, 20))
+      assert.strictEqual(asked(world, "eth_getBlockByNumber") - frames, 20, "each header once")
+    }),
+  )
 })
 
 describe("the logs of history", () => {
@@ -416,6 +432,32 @@ describe("the logs of history", () => {
       assert.strictEqual((yield* soon(logs.history(1, 64), "5 seconds")).length, 64)
       assert.deepStrictEqual(ranges.slice(0, 3), [64, 10, 54])
       assert.isAtMost(logs.width(), 15)
+    }),
+  )
+
+  connected("are asked for in halves where a refusal of a range says nothing of its width", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 64 }, () => 1))
+      const ranges = limited(world, { blocks: 10 }, "ranges over 10000 blocks are not supported on free plan")
+      const logs = make(world)
+      assert.strictEqual((yield* soon(logs.history(1, 64), "5 seconds")).length, 64)
+      assert.deepStrictEqual(ranges.slice(0, 4), [64, 32, 16, 8])
+      yield* soon(logs.recent(1, 20), "5 seconds")
+      assert.strictEqual(logs.learned.recentWidth, 10)
+    }),
+  )
+
+  connected("are given up where a single block is refused too", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 64 }, () => 1))
+      world.node.intercept = (method, _params, proceed) => {
+        if (/Logs|Receipt/.test(method))
+          throw new Refused(-32602, "Archive requests require a personal token")
+        return proceed()
+      }
+      const error = yield* soon(Effect.flip(make(world).history(1, 64)), "5 seconds")
+      assert.match(error.message, /Archive requests/)
+      assert.isBelow(asked(world, "eth_getLogs"), 10)
     }),
   )
 

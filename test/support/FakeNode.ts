@@ -45,8 +45,20 @@ export type Intercept = (method: string, params: Params, proceed: () => unknown)
 interface Session {
   readonly send: (text: string) => void
   readonly close: (code?: number) => void
-  readonly subscriptions: Map<string, { readonly kind: string; readonly stop: () => void }>
+  /** The kind of each subscription. */
+  readonly subscriptions: Map<string, string>
+  /** The head that was told of last. */
+  told: FakeBlock | undefined
+  stopListening: () => void
 }
+
+const newSession = (send: Session["send"], close: Session["close"]): Session => ({
+  send,
+  close,
+  subscriptions: new Map(),
+  told: undefined,
+  stopListening: () => {},
+})
 
 const wireHeader = (header: Header) => ({
   number: hex(header.number),
@@ -57,7 +69,7 @@ const wireHeader = (header: Header) => ({
   gasUsed: "0x5208",
 })
 
-const wireLog = ({ header }: Pick<FakeBlock, "header">, log: Log) => ({
+const wireLog = ({ header }: Pick<FakeBlock, "header">, log: Log, removed = false) => ({
   address: log.contract,
   topics: log.topics,
   data: log.data,
@@ -66,8 +78,19 @@ const wireLog = ({ header }: Pick<FakeBlock, "header">, log: Log) => ({
   transactionHash: log.txHash,
   transactionIndex: hex(log.txIndex),
   logIndex: hex(log.index),
-  removed: false,
+  removed,
 })
+
+/** The same with the keys of every object in reverse order. */
+const reversed = (value: unknown): unknown => {
+  if (Array.isArray(value)) return value.map(reversed)
+  if (value === null || typeof value !== "object") return value
+  return Object.fromEntries(
+    Object.entries(value)
+      .toReversed()
+      .map(([key, field]) => [key, reversed(field)]),
+  )
+}
 
 interface LogFilter {
   readonly address?: Hex | ReadonlyArray<Hex>
@@ -92,6 +115,12 @@ export class FakeNode {
   lag = 0
   /** Whether it announces heads. */
   announces = true
+  /** Whether the logs of a block are sent before its head. */
+  logsFirst = false
+  /** Whether subscriptions are numbered anew on each connection, and keys come in reverse order, as ganache has it. */
+  likeGanache = false
+  /** Calls in one batch; a larger one is refused as a whole. */
+  mostCalls = Infinity
   /** Whether it answers at all. */
   answers = true
   /** Whether logs carry `blockTimestamp`, as most current nodes send it. */
@@ -127,12 +156,45 @@ export class FakeNode {
     for (const session of this.sessions) this.#notify(session, "newHeads", wireHeader(header))
   }
 
+  /** Sends these logs of a block to every subscriber, whatever the chain says. */
+  announceLogs(block: FakeBlock, logs: ReadonlyArray<Log> = block.logs, removed = false): void {
+    for (const session of this.sessions) this.#notifyLogs(session, block, logs, removed)
+  }
+
+  #write(value: unknown): string {
+    return JSON.stringify(this.likeGanache ? reversed(value) : value)
+  }
+
   #notify(session: Session, kind: string, result: unknown): void {
-    for (const [subscription, { kind: of }] of session.subscriptions) {
+    for (const [subscription, of] of session.subscriptions) {
       if (of !== kind) continue
       const params = { subscription, result }
-      session.send(JSON.stringify({ jsonrpc: "2.0", method: "eth_subscription", params }))
+      session.send(this.#write({ jsonrpc: "2.0", method: "eth_subscription", params }))
     }
+  }
+
+  #notifyLogs(session: Session, block: FakeBlock, logs: ReadonlyArray<Log>, removed: boolean): void {
+    for (const log of logs) this.#notify(session, "logs", wireLog(block, log, removed))
+  }
+
+  /** As geth does it: the head of the tip only; the logs that are gone, then those of all new blocks. */
+  #tell(session: Session): void {
+    const block = this.#block("latest")
+    const { told } = session
+    session.told = block
+    if (!this.announces || block === undefined) return
+    const head = () => this.#notify(session, "newHeads", wireHeader(block.header))
+    if (!this.logsFirst) head()
+    let common = told
+    while (common !== undefined && !this.chain.isCanonical(common)) {
+      this.#notifyLogs(session, common, common.logs.toReversed(), true)
+      common = this.chain.byHash(common.header.parentHash)
+    }
+    for (let number = (common?.header.number ?? -1) + 1; number <= block.header.number; number++) {
+      const next = this.chain.at(number)!
+      this.#notifyLogs(session, next, next.logs, false)
+    }
+    if (this.logsFirst) head()
   }
 
   /** The highest block that this node admits to. */
@@ -193,14 +255,10 @@ export class FakeNode {
   }
 
   #subscribe(session: Session, kind: string): string {
-    const id = `0x${(++this.#subscription).toString(16)}`
-    const stop = this.chain.listen(() => {
-      const block = this.announces ? this.#block("latest") : undefined
-      if (block === undefined) return
-      if (kind === "newHeads") this.#notify(session, kind, wireHeader(block.header))
-      if (kind === "logs") for (const log of block.logs) this.#notify(session, kind, wireLog(block, log))
-    })
-    session.subscriptions.set(id, { kind, stop })
+    if (session.told === undefined) session.stopListening = this.chain.listen(() => this.#tell(session))
+    session.told ??= this.#block("latest")
+    const id = hex(this.likeGanache ? session.subscriptions.size + 1 : ++this.#subscription)
+    session.subscriptions.set(id, kind)
     return id
   }
 
@@ -229,11 +287,8 @@ export class FakeNode {
         return this.#receipts(this.#byHash(params[0]))
       case "eth_subscribe":
         return this.#subscribe(session, params[0] as string)
-      case "eth_unsubscribe": {
-        const found = session.subscriptions.get(params[0] as string)
-        found?.stop()
+      case "eth_unsubscribe":
         return session.subscriptions.delete(params[0] as string)
-      }
       default:
         throw new Refused(-32601, "the method does not exist")
     }
@@ -259,21 +314,17 @@ export class FakeNode {
   /** A new connection. */
   accept(send: (text: string) => void, close: (code?: number) => void): Session {
     this.dials++
-    const session: Session = {
-      send,
-      close: (code) => {
-        this.leave(session)
-        close(code)
-      },
-      subscriptions: new Map(),
-    }
+    const session: Session = newSession(send, (code) => {
+      this.leave(session)
+      close(code)
+    })
     this.sessions.add(session)
     return session
   }
 
   /** The connection is gone. */
   leave(session: Session): void {
-    for (const { stop } of session.subscriptions.values()) stop()
+    session.stopListening()
     session.subscriptions.clear()
     this.sessions.delete(session)
   }
@@ -283,18 +334,25 @@ export class FakeNode {
     if (!this.answers) return
     const frame = JSON.parse(text) as never
     const requests = Array.isArray(frame) ? frame : [frame]
+    if (requests.length > this.mostCalls) {
+      const error = { code: -32600, message: "batch too large" }
+      return session.send(this.#write({ jsonrpc: "2.0", id: null, error }))
+    }
     const replies = requests.flatMap((request) => this.#reply(session, request) ?? [])
     for (const reply of replies) if (reply instanceof Raw) session.send(reply.text)
     const answers = replies.filter((reply) => !(reply instanceof Raw))
     if (answers.length === 0) return
-    session.send(JSON.stringify(Array.isArray(frame) ? answers : answers[0]))
+    session.send(this.#write(Array.isArray(frame) ? answers : answers[0]))
   }
 
   /** A frame has arrived over HTTP: what is answered, or `undefined` for nothing. */
   post(text: string): string | undefined {
     let answer: string | undefined
     const send = (text: string) => void (answer = text)
-    this.receive({ send, close: () => {}, subscriptions: new Map() }, text)
+    this.receive(
+      newSession(send, () => {}),
+      text,
+    )
     return answer
   }
 

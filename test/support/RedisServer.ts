@@ -14,6 +14,8 @@ import { join } from "node:path"
 export interface RedisServer {
   readonly port: number
   readonly url: string
+  /** Where its files are. */
+  readonly directory: string
   /** An ordinary client, for doing things behind the store's back. */
   readonly client: Redis
   readonly kill: (signal: NodeJS.Signals) => void
@@ -84,6 +86,7 @@ export const start = Effect.fnUntraced(function* (
   return {
     port,
     url: `redis://127.0.0.1:${port}`,
+    directory,
     client,
     kill: (signal) => void child.kill(signal),
     restart: Effect.gen(function* () {

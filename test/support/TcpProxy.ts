@@ -1,8 +1,38 @@
-/** A TCP proxy that hurts the connections it carries. */
+/**
+ * A TCP proxy that hurts the connections it carries.
+ *
+ * Cuts and resets end connections. `weather` makes them slow. `mute` leaves them open and silent, as when the other side
+ * is gone without a word. A `tap` sees everything that passes, message by message where the proxy is told how a message
+ * ends (`wire.ts`), and may hold it back, change it, or end the connection there.
+ */
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { connect, createServer } from "node:net"
 import type { AddressInfo, Socket } from "node:net"
+import { fair, Pipe } from "./Pipe.ts"
+import type { Weather } from "./Pipe.ts"
+
+export type Side = "client" | "target"
+
+/** One connection through the proxy. */
+export interface Link {
+  /** Says something to a side that the other did not say. */
+  readonly say: (to: Side, data: Buffer) => void
+  /** Closes both sides. */
+  readonly cut: () => void
+  /** The same by RST: what is on its way to either side is lost. */
+  readonly reset: () => void
+}
+
+/** Sees what a side said. What it answers goes on to the other side; nothing does for `undefined`. */
+export type Tap = (data: Buffer, from: Side, link: Link) => Buffer | undefined
+
+/** Cuts one direction of a connection into messages. What is not complete yet waits. */
+export interface Cutter {
+  readonly take: (data: Buffer) => ReadonlyArray<Buffer>
+}
+
+export type Cutters = Readonly<Partial<Record<Side, () => Cutter>>>
 
 export interface TcpProxy {
   readonly port: number
@@ -10,53 +40,135 @@ export interface TcpProxy {
   readonly accepted: () => number
   /** Cuts every connection. */
   readonly cut: () => void
+  /** Resets every connection. */
+  readonly reset: () => void
   /** Cuts the next connection, or the present one, after so many more bytes from the target. */
   readonly cutAfter: (bytes: number) => void
+  /** Swallows what the present connections say from now on, the end included. New connections work. */
+  readonly mute: () => void
+  /** Closes new connections at once, or not any more. */
+  readonly refuse: (refused: boolean) => void
+  /** Where new connections lead. */
+  readonly retarget: (port: number) => void
+  readonly weather: (weather: Weather) => void
+  readonly tap: (tap: Tap | undefined) => void
 }
 
-/** A proxy in front of a local port, for as long as the scope lives. */
-export const start = (target: number): Effect.Effect<TcpProxy, never, Scope.Scope> =>
+/** A link as the proxy sees it. */
+interface Pair extends Link {
+  readonly blow: (weather: Weather) => void
+  muted: boolean
+}
+
+const whole = (): Cutter => ({ take: (data) => [data] })
+
+class Proxy {
+  readonly pairs = new Set<Pair>()
+  accepted = 0
+  left = Infinity
+  refused = false
+  weather: Weather = fair
+  tap: Tap | undefined
+  target: number
+  readonly #cutters: Cutters
+  readonly #random: () => number
+
+  constructor(target: number, cutters: Cutters, random: () => number) {
+    this.target = target
+    this.#cutters = cutters
+    this.#random = random
+  }
+
+  accept(client: Socket): void {
+    this.accepted++
+    client.on("error", () => {})
+    if (this.refused) return void client.destroy()
+    const target = connect(this.target, "127.0.0.1")
+    const sockets = { client, target }
+    const pipes = { client: new Pipe(client, this.#random), target: new Pipe(target, this.#random) }
+    const end = (how: (socket: Socket) => void) => {
+      this.pairs.delete(pair)
+      for (const side of ["client", "target"] as const) {
+        pipes[side].close()
+        how(sockets[side])
+      }
+    }
+    const pair: Pair = {
+      muted: false,
+      say: (to, data) => pipes[to].put(data),
+      cut: () => end((socket) => socket.destroy()),
+      reset: () => end((socket) => socket.resetAndDestroy()),
+      blow: (weather) => {
+        pipes.client.blow(weather)
+        pipes.target.blow(weather)
+      },
+    }
+    this.pairs.add(pair)
+    pair.blow(this.weather)
+    const cutters = {
+      client: this.#cutters.client?.() ?? whole(),
+      target: this.#cutters.target?.() ?? whole(),
+    }
+    const carry = (from: Side, to: Side) => {
+      const gone = () => {
+        if (!pair.muted) pair.cut()
+      }
+      sockets[from].on("error", gone)
+      sockets[from].on("close", gone)
+      sockets[from].on("data", (data: Buffer) => {
+        for (const message of cutters[from].take(data)) {
+          const passed = pair.muted ? undefined : this.tap ? this.tap(message, from, pair) : message
+          if (passed === undefined || !this.pairs.has(pair)) continue
+          if (from === "client" || passed.length <= this.left) {
+            if (from === "target") this.left -= passed.length
+            pipes[to].put(passed)
+            continue
+          }
+          const part = passed.subarray(0, this.left)
+          this.left = Infinity
+          client.write(part, () => pair.cut())
+        }
+      })
+    }
+    carry("client", "target")
+    carry("target", "client")
+  }
+}
+
+/** A proxy in front of a local port, for as long as the scope lives. `random` decides about jitter. */
+export const start = (
+  target: number,
+  options: { readonly cutters?: Cutters; readonly random?: () => number } = {},
+): Effect.Effect<TcpProxy, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.callback<TcpProxy & { readonly close: () => void }>((resume) => {
-      const pairs = new Set<readonly [Socket, Socket]>()
-      let accepted = 0
-      let left = Infinity
-      const end = (pair: readonly [Socket, Socket]) => {
-        pairs.delete(pair)
-        for (const socket of pair) socket.destroy()
+      const proxy = new Proxy(target, options.cutters ?? {}, options.random ?? Math.random)
+      const each = (act: (pair: Pair) => void) => () => {
+        for (const pair of proxy.pairs) act(pair)
       }
-      const server = createServer((client) => {
-        accepted++
-        const upstream = connect(target, "127.0.0.1")
-        const pair = [client, upstream] as const
-        pairs.add(pair)
-        for (const socket of pair) {
-          socket.on("error", () => end(pair))
-          socket.on("close", () => end(pair))
-        }
-        client.on("data", (data) => upstream.write(data))
-        upstream.on("data", (data: Buffer) => {
-          if (data.length <= left) {
-            left -= data.length
-            return void client.write(data)
-          }
-          const part = data.subarray(0, left)
-          left = Infinity
-          return void client.write(part, () => end(pair))
-        })
-      })
-      const cut = () => {
-        for (const pair of pairs) end(pair)
-      }
-      server.listen(0, "127.0.0.1", () => {
-        const { port } = server.address() as AddressInfo
-        const cutAfter = (bytes: number) => void (left = bytes)
-        const close = () => {
+      const cut = each((pair) => pair.cut())
+      const server = createServer((client) => proxy.accept(client))
+      const handle = {
+        accepted: () => proxy.accepted,
+        cut,
+        reset: each((pair) => pair.reset()),
+        cutAfter: (bytes: number) => void (proxy.left = bytes),
+        mute: each((pair) => void (pair.muted = true)),
+        refuse: (refused: boolean) => void (proxy.refused = refused),
+        retarget: (port: number) => void (proxy.target = port),
+        weather: (weather: Weather) => {
+          proxy.weather = weather
+          for (const pair of proxy.pairs) pair.blow(weather)
+        },
+        tap: (tap: Tap | undefined) => void (proxy.tap = tap),
+        close: () => {
           server.close()
           cut()
-        }
-        resume(Effect.succeed({ port, accepted: () => accepted, cut, cutAfter, close }))
-      })
+        },
+      }
+      server.listen(0, "127.0.0.1", () =>
+        resume(Effect.succeed({ ...handle, port: (server.address() as AddressInfo).port })),
+      )
     }),
     ({ close }) => Effect.sync(close),
   )

@@ -26,22 +26,26 @@ export interface Devnet {
   readonly head: Effect.Effect<Header, unknown>
 }
 
-export const connect = (url: string): Effect.Effect<Connection, unknown, Scope.Scope> =>
+export const connect = (url: string, id = chainId): Effect.Effect<Connection, unknown, Scope.Scope> =>
   Endpoint.connect(
-    { id: chainId },
+    { id },
     { name: "anvil", url: Redacted.make(url), keyless: false },
     { requestTimeout: Duration.seconds(20), wsMaxPayload: 512 * 1024 * 1024 },
   ).pipe(Effect.provide(Transport.layerWebSocket))
 
 /** A node that mines only when told to. */
-export const start = Effect.fnUntraced(function* (args: ReadonlyArray<string> = []) {
-  const anvil = yield* Anvil.start({ chainId, args })
-  return yield* attach(anvil)
+export const start = Effect.fnUntraced(function* (args: ReadonlyArray<string> = [], id = chainId) {
+  const anvil = yield* Anvil.start({ chainId: id, args })
+  return yield* attach(anvil, undefined, id)
 })
 
 /** What there is to do with a running node, on which the contract may be deployed already. */
-export const attach = Effect.fnUntraced(function* (anvil: Anvil.Anvil, deployed?: Traffic.Emitter) {
-  const node = yield* connect(anvil.url)
+export const attach = Effect.fnUntraced(function* (
+  anvil: Anvil.Anvil,
+  deployed?: Traffic.Emitter,
+  id = chainId,
+) {
+  const node = yield* connect(anvil.url, id)
   const mine = node.request("evm_mine", [])
   const emitter = deployed ?? (yield* Traffic.deploy(node, mine))
   const send = (logs: number) =>

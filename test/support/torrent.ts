@@ -6,6 +6,7 @@
  */
 import { createHash } from "node:crypto"
 import type { AddressInfo } from "node:net"
+import { setTimeout } from "node:timers/promises"
 import { createInterface } from "node:readline"
 import { WebSocketServer } from "ws"
 import type { WebSocket } from "ws"
@@ -242,18 +243,18 @@ const serve = () => {
       socket.send(JSON.stringify({ jsonrpc: "2.0", method: "eth_subscription", params }))
     }
   }
-  let queue = Promise.resolve()
-  createInterface({ input: process.stdin }).on("line", (line) => {
-    const [blocks = 0, size = 0, perSecond = 1] = line.split(" ").map(Number)
-    queue = queue.then(async () => {
+  const obey = async () => {
+    for await (const line of createInterface({ input: process.stdin })) {
+      const [blocks = 0, size = 0, perSecond = 1] = line.split(" ").map(Number)
       for (let i = 0; i < blocks; i++) {
-        if (i > 0) await new Promise((resume) => setTimeout(resume, 1000 / perSecond))
+        if (i > 0) await setTimeout(1000 / perSecond)
         grow(size)
         announce()
       }
       process.stdout.write(`head ${head()}\n`)
-    })
-  })
+    }
+  }
+  void obey()
 }
 
 if (process.argv[1] === import.meta.filename) serve()

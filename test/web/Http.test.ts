@@ -66,19 +66,30 @@ describe("the HTTP routes", () => {
       assert.deepInclude((status.chains[0]!["endpoints"] as Array<Record<string, unknown>>)[0], {
         in_use: true,
         connects: 1,
+        learned: {
+          refused: [],
+          range: 500,
+          recent_range: 20,
+          addresses: 1000,
+          headers_per_batch: 20,
+          receipts_per_batch: 20,
+          finalized_tag: true,
+          computes_blooms: true,
+          oversized_blocks: 0,
+        },
       })
     }))
 
   test("know HEAD, unknown paths, other methods and other hosts", ({ port }) =>
     Effect.gen(function* () {
-      for (const path of ["/health", "/ready", "/metrics", "/status"]) {
+      for (const path of ["/", "/health", "/ready", "/metrics", "/status"]) {
         const head = yield* fetchFrom(port, path, { method: "HEAD" })
         assert.deepStrictEqual([head.status, head.text], [200, ""], path)
         assert.isAbove(Number(head.headers["content-length"]), 10, path)
         const post = yield* fetchFrom(port, path, { method: "POST" })
         assert.deepStrictEqual([post.status, post.headers["allow"]], [405, "GET, HEAD"], path)
       }
-      for (const path of ["/nothing", "/metrics/x", "//", "/%2e%2e/etc/passwd", "/status%00"]) {
+      for (const path of ["/nothing", "/metrics/x", "//x", "/%2e%2e/etc/passwd", "/status%00"]) {
         assert.strictEqual((yield* fetchFrom(port, path)).status, 404, path)
       }
       for (const host of [
@@ -100,7 +111,7 @@ describe("the HTTP routes", () => {
         const basic = (text: string) => `Basic ${Buffer.from(text).toString("base64")}`
         const ask = (path: string, authorization?: string) =>
           fetchFrom(port, path, authorization === undefined ? {} : { headers: { authorization } })
-        for (const path of ["/metrics", "/status"]) {
+        for (const path of ["/", "//", "/metrics", "/status"]) {
           const refused = yield* ask(path)
           assert.strictEqual(refused.status, 401)
           assert.match(refused.headers["www-authenticate"]!, /^Basic realm=/)

@@ -1,0 +1,116 @@
+/** Child processes, and what the kernel says about them. */
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import { spawn } from "node:child_process"
+import type { ChildProcess } from "node:child_process"
+import { once } from "node:events"
+import { readFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import type { Load, News, Order } from "./provider.ts"
+
+export interface Child {
+  readonly pid: number
+  readonly process: ChildProcess
+  /** Settles when it has ended. */
+  readonly ended: Promise<unknown>
+}
+
+/** A Node process that lives as long as the scope, with nothing inherited but `PATH`. What it says goes to our stderr only if it is an error. */
+export const start = (
+  file: URL,
+  args: ReadonlyArray<string>,
+  env: Readonly<Record<string, string>> = {},
+  options: { readonly ipc?: boolean; readonly nodeArgs?: ReadonlyArray<string> } = {},
+): Effect.Effect<Child, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const child = spawn(process.execPath, [...(options.nodeArgs ?? []), fileURLToPath(file), ...args], {
+        env: { PATH: process.env["PATH"], ...env },
+        stdio: ["ignore", "ignore", "inherit", ...(options.ipc ? ["ipc" as const] : [])],
+      })
+      return { pid: child.pid!, process: child, ended: once(child, "exit") }
+    }),
+    ({ process: child, ended }) =>
+      Effect.promise(async () => {
+        if (child.exitCode !== null || child.signalCode !== null) return
+        child.kill("SIGTERM")
+        const late = setTimeout(() => child.kill("SIGKILL"), 3000)
+        await ended
+        clearTimeout(late)
+      }),
+  )
+
+/** Clock ticks of /proc: a constant of Linux' interface to user space. */
+const ticksPerSecond = 100
+
+/** CPU seconds, user and system, of all threads of a process so far. */
+export const cpuSeconds = (pid: number): number => {
+  const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
+  return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
+}
+
+const memory = (pid: number, field: "VmRSS" | "VmHWM"): number =>
+  Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) / 1024
+
+/** Resident memory in MB (2^20 bytes), now. */
+export const residentMemory = (pid: number): number => memory(pid, "VmRSS")
+
+/** The most resident memory so far, in MB. */
+export const peakMemory = (pid: number): number => memory(pid, "VmHWM")
+
+export interface Provider {
+  readonly pid: number
+  readonly port: number
+  /** Settles when every chain has been subscribed to. */
+  readonly subscribed: Promise<void>
+  /** Settles when the last head is written. */
+  readonly done: Promise<void>
+  readonly order: (order: Order) => void
+  /** When each head was written, by chain, on the clock that `now` reads. */
+  readonly written: () => Promise<ReadonlyArray<ReadonlyArray<number>>>
+}
+
+/** Milliseconds on a clock that all processes of a machine share. */
+export const now = (): number => Number(process.hrtime.bigint()) / 1e6
+
+export const startProvider = (load: Load): Effect.Effect<Provider, never, Scope.Scope> =>
+  Effect.flatMap(
+    start(new URL("provider.ts", import.meta.url), [JSON.stringify(load)], {}, { ipc: true }),
+    ({ pid, process: child }) =>
+      Effect.promise(() => {
+        const listening = Promise.withResolvers<Provider>()
+        const subscribed = Promise.withResolvers<void>()
+        const done = Promise.withResolvers<void>()
+        let report: ((written: ReadonlyArray<ReadonlyArray<number>>) => void) | undefined
+        const order = (order: Order) => void child.send(order)
+        let subscriptions = 0
+        child.on("message", (news: News) => {
+          switch (news._tag) {
+            case "Listening":
+              return listening.resolve({
+                pid,
+                port: news.port,
+                subscribed: subscribed.promise,
+                done: done.promise,
+                order,
+                written: () =>
+                  new Promise((resolve) => {
+                    report = resolve
+                    order("report")
+                  }),
+              })
+            case "Subscribed":
+              subscriptions++
+              if (subscriptions === load.chains.length) subscribed.resolve()
+              return
+            case "Done":
+              return done.resolve()
+            case "Report":
+              return report?.(news.written)
+          }
+        })
+        child.once("exit", () => listening.reject(new Error("the provider did not start")))
+        return listening.promise
+      }),
+  )

@@ -1,0 +1,94 @@
+/** What an event costs when the same load comes from more chains, or through a longer filter. */
+import { Effect } from "effect"
+import * as RedisServer from "../../test/support/RedisServer.ts"
+import { base, contractAt } from "../chain.ts"
+import { cpuSeconds, peakMemory, startProvider } from "../child.ts"
+import type { Load } from "../provider.ts"
+import { expectedOf, until } from "../run.ts"
+import { contentsOf, lengthOf, redisCpuSeconds, verify } from "../store.ts"
+import { ours } from "../subjects/ours.ts"
+
+export interface Point {
+  /** Chains, or addresses. */
+  readonly of: number
+  /** Microseconds of CPU per event, of the service and of Redis. */
+  readonly cpu: number
+  readonly redisCpu: number
+  /** MB. */
+  readonly peak: number
+}
+
+/** The share of the load that warms the process up and does not count. */
+const warmUp = 0.3
+
+/** A load at its own pace through the service, and what the warm part of it cost. */
+const paced = (
+  of: number,
+  load: Load,
+  env: Readonly<Record<string, string>>,
+  addresses?: ReadonlySet<string>,
+) =>
+  Effect.gen(function* () {
+    const expected = expectedOf(load, addresses)
+    const redis = yield* RedisServer.start()
+    const provider = yield* startProvider(load)
+    const { pid } = yield* ours.start({
+      redisPort: redis.port,
+      providerPort: provider.port,
+      chains: load.chains,
+      env,
+    })
+    const mark = (target: number) =>
+      Effect.promise(async () => {
+        const { seen } = await until(`${of}`, target, () => lengthOf(redis.client, load.chains))
+        return { seen, cpu: cpuSeconds(pid), redisCpu: await redisCpuSeconds(redis.client) }
+      })
+    yield* Effect.promise(() => provider.subscribed)
+    provider.order("go")
+    const warm = yield* mark(Math.floor(expected.count * warmUp))
+    const end = yield* mark(expected.count)
+    const peak = peakMemory(pid)
+    yield* verify(`${of}`, yield* Effect.promise(() => contentsOf(redis.client, load.chains)), expected)
+    const events = end.seen - warm.seen
+    return {
+      of,
+      cpu: ((end.cpu - warm.cpu) / events) * 1e6,
+      redisCpu: ((end.redisCpu - warm.redisCpu) / events) * 1e6,
+      peak,
+    } satisfies Point as Point
+  }).pipe(Effect.scoped)
+
+const perSecond = 10_000
+
+/** 10 000 events a second in blocks of 100, from ever more chains. */
+export const chains = (counts: ReadonlyArray<number>, seconds: number) =>
+  Effect.forEach(counts, (count) => {
+    const logs = 100
+    const blocks = Math.ceil((perSecond * seconds) / logs / count)
+    const load: Load = {
+      chains: Array.from({ length: count }, (_, i) => 900_001 + i),
+      shape: { logs, bloom: true },
+      history: 0,
+      blocks,
+      pace: perSecond / logs,
+    }
+    return paced(count, load, {})
+  })
+
+/** Half of the contracts of a block are followed, through a filter that is filled up with others. */
+export const filters = (counts: ReadonlyArray<number>, seconds: number) =>
+  Effect.forEach(counts, (count) => {
+    const contracts = Math.min(2 * count, 100)
+    const followed = Array.from({ length: Math.min(count, 50) }, (_, i) => contractAt(i))
+    const silent = Array.from({ length: count - followed.length }, (_, i) => contractAt(1_000 + i))
+    const logs = 200
+    const load: Load = {
+      chains: [900_001],
+      shape: { logs, bloom: true, contracts },
+      history: 0,
+      blocks: Math.ceil((perSecond * seconds) / (logs / 2)),
+      pace: perSecond / (logs / 2),
+    }
+    const env = { ADDRESSES: [...followed, ...silent].join(","), START_BLOCK: String(base + 1) }
+    return paced(count, load, env, new Set(followed))
+  })

@@ -1,0 +1,74 @@
+/** The service with its embedded store: the same blocks, and a file instead of Redis. */
+import { Effect } from "effect"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import { checksumOf, entryNames } from "../chain.ts"
+import type { Contents } from "../chain.ts"
+import { cpuSeconds, peakMemory, start, startProvider } from "../child.ts"
+import type { Load } from "../provider.ts"
+import { expectedOf, until } from "../run.ts"
+import type { Cost } from "../run.ts"
+import { verify } from "../store.ts"
+import { variables } from "../subjects/ours.ts"
+
+const contentsOf = (database: DatabaseSync): Contents => {
+  let count = 0
+  let checksum = 0
+  for (const row of database.prepare(`SELECT ${entryNames.join(", ")} FROM events`).iterate()) {
+    count++
+    checksum += checksumOf(
+      entryNames.map((name) => (name === "removed" ? String(row[name] === 1) : String(row[name]))),
+    )
+  }
+  return { count, checksum }
+}
+
+/** As fast as it goes through a whole load. Redis' part is nothing. */
+export const sqlite = (load: Load): Effect.Effect<Cost> =>
+  Effect.gen(function* () {
+    const directory = yield* Effect.acquireRelease(
+      Effect.sync(() => mkdtempSync(join(tmpdir(), "event-ingestor-bench-"))),
+      (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true })),
+    )
+    const path = join(directory, "events.db")
+    const provider = yield* startProvider(load)
+    const where = { redisPort: 0, providerPort: provider.port, chains: load.chains }
+    const { pid } = yield* start(new URL("../../dist/main.js", import.meta.url), [], {
+      ...variables({ ...where, env: { DATABASE_PATH: path } }),
+      REDIS_URL: "",
+    })
+    const database = yield* Effect.acquireRelease(
+      Effect.promise(async () => {
+        let database: DatabaseSync | undefined
+        await until("sqlite", 1, async () => {
+          try {
+            database ??= new DatabaseSync(path, { readOnly: true })
+            return Number(database.prepare("SELECT count(*) AS n FROM events").get()!["n"] !== undefined)
+          } catch {
+            return 0
+          }
+        })
+        return database!
+      }),
+      (database) => Effect.sync(() => database.close()),
+    )
+    const newest = database.prepare("SELECT coalesce(max(id), 0) AS id FROM events")
+    const expected = expectedOf(load)
+    const mark = (target: number) =>
+      Effect.promise(async () => {
+        const { at, seen } = await until("sqlite", target, async () => Number(newest.get()!["id"]))
+        return { at, seen, cpu: cpuSeconds(pid) }
+      })
+    const warm = yield* mark(Math.floor(expected.count * 0.3))
+    const end = yield* mark(expected.count)
+    yield* verify("sqlite", contentsOf(database), expected)
+    const events = end.seen - warm.seen
+    return {
+      perSecond: (events / (end.at - warm.at)) * 1000,
+      cpu: ((end.cpu - warm.cpu) / events) * 1e6,
+      redisCpu: 0,
+      peak: peakMemory(pid),
+    }
+  }).pipe(Effect.scoped)

@@ -1,0 +1,53 @@
+/** How many events a second go through, and what each one costs: every subject in turn, several rounds. */
+import { Effect } from "effect"
+import type { Load } from "../provider.ts"
+import { throughput } from "../run.ts"
+import type { Cost } from "../run.ts"
+import { median } from "../statistics.ts"
+import { ceiling } from "../subjects/ceiling.ts"
+import type { Subject } from "../subjects/Subject.ts"
+
+/** The medians of the rounds, and for each round the speed as a share of the first subject's in the same round. */
+export interface Sustained extends Cost {
+  readonly subject: string
+  readonly ratio: number
+  readonly ratios: ReadonlyArray<number>
+}
+
+export interface Entrant {
+  readonly subject: Subject
+  readonly load: Load
+}
+
+export const summary = (
+  subject: string,
+  rounds: ReadonlyArray<Cost>,
+  first: ReadonlyArray<Cost>,
+): Sustained => {
+  const ratios = rounds.map(({ perSecond }, i) => perSecond / first[i]!.perSecond)
+  const middle = (field: keyof Cost) => median(rounds.map((cost) => cost[field]))
+  return {
+    subject,
+    perSecond: middle("perSecond"),
+    cpu: middle("cpu"),
+    redisCpu: middle("redisCpu"),
+    peak: middle("peak"),
+    ratio: median(ratios),
+    ratios,
+  }
+}
+
+/** The first entrant is what the others are measured against. */
+export const sustained = Effect.fnUntraced(function* (entrants: ReadonlyArray<Entrant>, rounds: number) {
+  const costs = entrants.map((): Array<Cost> => [])
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, { subject, load }] of entrants.entries()) {
+      costs[i]!.push(yield* throughput(subject, load))
+    }
+  }
+  return entrants.map(({ subject }, i) => summary(subject.name, costs[i]!, costs[0]!))
+})
+
+/** Raw pipelined XADD, in events a second. */
+export const ceilings = (load: Load, events: number, rounds: number) =>
+  Effect.map(Effect.replicateEffect(ceiling(load, events), rounds), (all): number => median(all))

@@ -1,0 +1,185 @@
+/**
+ * The provider process: `newHeads`, headers and `eth_getLogs` over a real WebSocket, from pre-rendered frames.
+ *
+ * It is told what to serve in its first argument and what to do by messages from its parent, and tells its parent where
+ * it listens, when a chain is subscribed to, and when it wrote which head. `ws://…/<chain id>` is a chain.
+ */
+import { WebSocketServer } from "ws"
+import type { WebSocket } from "ws"
+import { base, Chain } from "./chain.ts"
+import type { Shape } from "./chain.ts"
+
+export interface Load {
+  readonly chains: ReadonlyArray<number>
+  readonly shape: Shape
+  /** Blocks there are before anything is announced, all of them final. */
+  readonly history: number
+  /** Blocks of each chain that will be announced. */
+  readonly blocks: number
+  /**
+   * `asked`: the next head follows the answer to the last one, so that whoever asks fastest gets most; starts with the
+   * subscription. A number: so many blocks a second over all chains, whether anybody asks or not; starts with `go`.
+   */
+  readonly pace: "asked" | number
+}
+
+export type Order = "go" | "stop" | "cut" | "report"
+
+export type News =
+  | { readonly _tag: "Listening"; readonly port: number }
+  | { readonly _tag: "Subscribed" }
+  | { readonly _tag: "Done" }
+  /** When each announced head was written, by chain, in monotonic milliseconds. */
+  | { readonly _tag: "Report"; readonly written: ReadonlyArray<ReadonlyArray<number>> }
+
+/** Milliseconds on a clock that all processes of a machine share. */
+const clock = () => Number(process.hrtime.bigint()) / 1e6
+
+const load = JSON.parse(process.argv[2]!) as Load
+const tell = (news: News) => process.send!(news)
+
+/** Blocks behind the head that are not final. */
+const unfinal = 64
+
+interface Request {
+  readonly id: number
+  readonly method: string
+  readonly params: ReadonlyArray<unknown>
+}
+
+class Follower {
+  readonly chain: Chain
+  readonly written: Array<number> = []
+  head = base + load.history
+  #subscribers = new Set<WebSocket>()
+  readonly #last = base + load.history + load.blocks
+
+  constructor(chain: Chain) {
+    this.chain = chain
+  }
+
+  announce(): void {
+    if (this.head >= this.#last) return
+    this.head++
+    const header = this.chain.header(this.head)
+    for (const socket of this.#subscribers) {
+      socket.send(
+        `{"jsonrpc":"2.0","method":"eth_subscription","params":{"subscription":"0x1","result":${header}}}`,
+      )
+    }
+    this.written.push(clock())
+    if (this.head === this.#last) tell({ _tag: "Done" })
+  }
+
+  #header(block: unknown): string {
+    const number =
+      block === "latest"
+        ? this.head
+        : block === "finalized"
+          ? Math.max(this.head - unfinal, base + load.history)
+          : Number(block)
+    return number > this.head ? "null" : this.chain.header(number)
+  }
+
+  #getLogs(id: number, socket: WebSocket, filter: Record<string, unknown>): void {
+    const { blockHash, fromBlock, toBlock, address } = filter
+    const number = blockHash === undefined ? undefined : this.chain.numberOf(String(blockHash))
+    const from = number ?? Number(fromBlock)
+    const to = number ?? Number(toBlock)
+    const addresses = typeof address === "string" ? [address] : (address as ReadonlyArray<string> | undefined)
+    const asked = load.pace === "asked" && to === this.head
+    socket.send(this.chain.answer(id, { from, to, addresses }), { binary: false }, () => {
+      if (asked && to === this.head) this.announce()
+    })
+  }
+
+  /** The result as JSON; `undefined` where the answer has been sent. */
+  #result({ id, method, params }: Request, socket: WebSocket): string | undefined {
+    switch (method) {
+      case "eth_chainId":
+        return `"0x${this.chain.id.toString(16)}"`
+      case "eth_blockNumber":
+        return `"0x${this.head.toString(16)}"`
+      case "eth_getBlockByNumber":
+        return this.#header(params[0])
+      case "eth_subscribe":
+        this.#subscribers.add(socket)
+        setImmediate(() => {
+          tell({ _tag: "Subscribed" })
+          if (load.pace === "asked") this.announce()
+        })
+        return `"0x1"`
+      case "eth_getLogs":
+        this.#getLogs(id, socket, params[0] as Record<string, unknown>)
+        return undefined
+      default:
+        return "true"
+    }
+  }
+
+  serve(socket: WebSocket): void {
+    socket.on("error", () => {})
+    socket.on("close", () => this.#subscribers.delete(socket))
+    socket.on("message", (data) => {
+      const message = JSON.parse((data as Buffer).toString()) as Request | ReadonlyArray<Request>
+      const answer = (request: Request) => {
+        const result = this.#result(request, socket)
+        return result === undefined
+          ? undefined
+          : `{"jsonrpc":"2.0","id":${JSON.stringify(request.id)},"result":${result}}`
+      }
+      const text = Array.isArray(message) ? `[${message.map(answer).join(",")}]` : answer(message as Request)
+      if (text !== undefined) socket.send(text)
+    })
+  }
+}
+
+const first = new Chain(load.chains[0]!, load.shape)
+const followers = new Map(
+  load.chains.map((id) => [
+    String(id),
+    new Follower(id === first.id ? first : new Chain(id, load.shape, first)),
+  ]),
+)
+
+let stopped = false
+
+/** Announces in time with the clock; a late timer is made up for. */
+const announceAtPace = (perSecond: number) => {
+  const all = [...followers.values()]
+  const total = all.length * load.blocks
+  const since = clock()
+  let announced = 0
+  const step = () => {
+    const due = Math.min(Math.floor(((clock() - since) / 1000) * perSecond), total)
+    for (; announced < due; announced++) all[announced % all.length]!.announce()
+    if (announced < total && !stopped) setTimeout(step, 1)
+  }
+  step()
+}
+
+const server = new WebSocketServer({ port: 0, host: "127.0.0.1", perMessageDeflate: false }, () => {
+  tell({ _tag: "Listening", port: (server.address() as { port: number }).port })
+})
+server.on("connection", (socket, { url }) => {
+  const follower = followers.get((url ?? "").slice(1))
+  if (follower) follower.serve(socket)
+  else socket.terminate()
+})
+
+process.on("message", (order: Order) => {
+  switch (order) {
+    case "go":
+      if (typeof load.pace === "number") announceAtPace(load.pace)
+      return
+    case "stop":
+      stopped = true
+      return
+    case "cut":
+      for (const socket of server.clients) socket.terminate()
+      return
+    case "report":
+      tell({ _tag: "Report", written: [...followers.values()].map(({ written }) => written) })
+  }
+})
+process.on("disconnect", () => process.exit())

@@ -1,0 +1,109 @@
+/** One run: a Redis, a provider, a subject, from the first block to the last, and what it cost. */
+import { Effect } from "effect"
+import { setTimeout as sleep } from "node:timers/promises"
+import * as RedisServer from "../test/support/RedisServer.ts"
+import { base, Chain } from "./chain.ts"
+import type { Contents } from "./chain.ts"
+import { cpuSeconds, now, peakMemory, startProvider } from "./child.ts"
+import type { Load } from "./provider.ts"
+import { contentsOf, lengthOf, redisCpuSeconds, verify } from "./store.ts"
+import type { Subject } from "./subjects/Subject.ts"
+
+export interface Cost {
+  /** Events a second, once the process is warm. */
+  readonly perSecond: number
+  /** Microseconds of CPU per event, of the subject. */
+  readonly cpu: number
+  /** Microseconds of CPU per event, of Redis. */
+  readonly redisCpu: number
+  /** Peak resident memory of the subject in MB. */
+  readonly peak: number
+}
+
+/** The share of a run that warms the process up and does not count. */
+const warmUp = 0.3
+const pollEvery = 5
+
+const expectations = new Map<string, Contents>()
+
+/** What the store must hold after a load. The same loads are run again and again. */
+export const expectedOf = (
+  { chains, shape, history, blocks }: Load,
+  addresses?: ReadonlySet<string>,
+): Contents => {
+  const key = JSON.stringify([chains, shape, history, blocks, [...(addresses ?? [])]])
+  const known = expectations.get(key)
+  if (known !== undefined) return known
+  const first = new Chain(chains[0]!, shape)
+  let count = 0
+  let checksum = 0
+  for (const id of chains) {
+    const chain = id === first.id ? first : new Chain(id, shape, first)
+    const contents = chain.expected(base + 1, base + history + blocks, addresses)
+    count += contents.count
+    checksum += contents.checksum
+  }
+  expectations.set(key, { count, checksum })
+  return { count, checksum }
+}
+
+/**
+ * Waits until a count reaches a target, and answers when (milliseconds) and at how much it was seen. Throws when
+ * nothing has changed for as long as its patience lasts.
+ */
+export const until = async (
+  what: string,
+  target: number,
+  count: () => Promise<number>,
+  patience = 20_000,
+) => {
+  let before = -1
+  let since = now()
+  for (;;) {
+    const seen = await count()
+    const at = now()
+    if (seen >= target) return { at, seen }
+    if (seen !== before) {
+      before = seen
+      since = at
+    }
+    if (at - since > patience) throw new Error(`${what}: stuck at ${seen} of ${target}`)
+    await sleep(pollEvery)
+  }
+}
+
+/** As fast as it goes, through a whole load; the store is then compared with what it should hold. */
+export const throughput = (
+  subject: Subject,
+  load: Load,
+  env: Readonly<Record<string, string>> = {},
+  addresses?: ReadonlySet<string>,
+): Effect.Effect<Cost> =>
+  Effect.gen(function* () {
+    const expected = expectedOf(load, addresses)
+    const redis = yield* RedisServer.start()
+    const provider = yield* startProvider(load)
+    const { pid } = yield* subject.start({
+      redisPort: redis.port,
+      providerPort: provider.port,
+      chains: load.chains,
+      env,
+    })
+    const stored = () => lengthOf(redis.client, load.chains)
+    const mark = (target: number) =>
+      Effect.promise(async () => {
+        const { at, seen } = await until(subject.name, target, stored)
+        return { at, seen, cpu: cpuSeconds(pid), redisCpu: await redisCpuSeconds(redis.client) }
+      })
+    const warm = yield* mark(Math.floor(expected.count * warmUp))
+    const end = yield* mark(expected.count)
+    const peak = peakMemory(pid)
+    yield* verify(subject.name, yield* Effect.promise(() => contentsOf(redis.client, load.chains)), expected)
+    const events = end.seen - warm.seen
+    return {
+      perSecond: (events / (end.at - warm.at)) * 1000,
+      cpu: ((end.cpu - warm.cpu) / events) * 1e6,
+      redisCpu: ((end.redisCpu - warm.redisCpu) / events) * 1e6,
+      peak,
+    }
+  }).pipe(Effect.scoped)

@@ -1,0 +1,89 @@
+/**
+ * The shortest honest loop from the socket into the journal: parse, push. The same script, the same entries, and no
+ * check of anything. `node bareMain.ts <redis port> <provider port> <chain,…>`
+ */
+import { Redis } from "ioredis"
+import { readFileSync } from "node:fs"
+import { WebSocket } from "ws"
+import { pack } from "../../src/store/Pack.ts"
+
+type Hex = `0x${string}`
+
+interface Head {
+  readonly number: Hex
+  readonly hash: Hex
+  readonly parentHash: Hex
+  readonly timestamp: Hex
+}
+
+interface Log {
+  readonly logIndex: Hex
+  readonly transactionHash: Hex
+  readonly transactionIndex: Hex
+  readonly address: Hex
+  readonly topics: ReadonlyArray<Hex>
+  readonly data: Hex
+}
+
+const logOf = ({ logIndex, transactionHash, transactionIndex, address, topics, data }: Log) => ({
+  index: Number(logIndex),
+  txHash: transactionHash,
+  txIndex: Number(transactionIndex),
+  contract: address,
+  topics,
+  data,
+})
+
+const [redisPort, providerPort, chains] = process.argv.slice(2)
+const lua = (name: string) =>
+  readFileSync(new URL(`../../src/store/lua/${name}.lua`, import.meta.url), "utf8")
+const redis = new Redis({ port: Number(redisPort) }) as Redis & {
+  push: (...args: ReadonlyArray<string | Buffer>) => Promise<ReadonlyArray<string>>
+}
+redis.defineCommand("push", { numberOfKeys: 3, lua: `${lua("journal")}\n${lua("push")}` })
+
+/** The script takes 1 000 logs at a time, as it does from the service. */
+const logsPerCall = 1000
+
+const follow = (chain: string) => {
+  const socket = new WebSocket(`ws://127.0.0.1:${providerPort}/${chain}`, { perMessageDeflate: false })
+  const asked = new Map<number, Head>()
+  let nextId = 2
+  let place: ReadonlyArray<string> | undefined
+
+  const push = ({ number, hash, parentHash, timestamp }: Head, logs: ReadonlyArray<Log>) => {
+    const height = String(Number(number))
+    for (let from = 0; from < logs.length; from += logsPerCall) {
+      const some = logs.slice(from, from + logsPerCall)
+      const whole = from + some.length === logs.length
+      place ??= [String(Number(number) - 1), "", "0"]
+      const packed = pack([{ logs: some.map(logOf) }])
+      const args = ["none", ...place, chain, "0", "0", "1", packed, height, hash, parentHash]
+      args.push(String(Number(timestamp)), whole ? "1" : "0", "", String(some.length))
+      place = [height, hash, whole ? "0" : String(from + some.length)]
+      const key = `{events:${chain}}`
+      void redis.push(`events:${chain}`, `${key}:head`, `${key}:window`, ...args)
+    }
+  }
+
+  const send = (id: number, method: string, params: ReadonlyArray<unknown>) =>
+    socket.send(JSON.stringify({ jsonrpc: "2.0", id, method, params }))
+
+  socket.on("open", () => send(1, "eth_subscribe", ["newHeads"]))
+  socket.on("message", (data) => {
+    const message = JSON.parse((data as Buffer).toString()) as {
+      readonly id?: number
+      readonly params?: { readonly result: Head }
+      readonly result?: ReadonlyArray<Log>
+    }
+    if (message.params) {
+      asked.set(nextId, message.params.result)
+      send(nextId++, "eth_getLogs", [{ blockHash: message.params.result.hash }])
+    } else if (message.id !== 1) {
+      push(asked.get(message.id!)!, message.result!)
+      asked.delete(message.id!)
+    }
+  })
+}
+
+for (const chain of chains!.split(",")) follow(chain)

@@ -1,0 +1,32 @@
+import { start } from "../child.ts"
+import { base } from "../chain.ts"
+import type { Subject, Surroundings } from "./Subject.ts"
+
+/** The variables under which the service follows the provider's chains into the Redis of the run. */
+export const variables = ({
+  redisPort,
+  providerPort,
+  chains,
+  env,
+}: Surroundings): Record<string, string> => ({
+  REDIS_URL: `redis://127.0.0.1:${redisPort}`,
+  CHAINS: chains.map((id) => `bench-${id}`).join(","),
+  ...Object.fromEntries(
+    chains.flatMap((id) => [
+      [`BENCH_${id}_CHAIN_ID`, String(id)],
+      [`BENCH_${id}_WS_URL`, `ws://127.0.0.1:${providerPort}/${id}`],
+    ]),
+  ),
+  START_BLOCK: String(base + 1),
+  // Everything that was written is compared afterwards.
+  STREAM_MAXLEN: "0",
+  HTTP_PORT: "0",
+  LOG_LEVEL: "warn",
+  ...env,
+})
+
+/** The built service, with all checks, metrics and breakers on. */
+export const ours: Subject = {
+  name: "ours",
+  start: (where) => start(new URL("../../dist/main.js", import.meta.url), [], variables(where)),
+}

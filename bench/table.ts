@@ -1,0 +1,76 @@
+/** Results as text. */
+import type { Results } from "./results.ts"
+
+type Row = ReadonlyArray<string>
+
+const table = (head: Row, rows: ReadonlyArray<Row>): string => {
+  const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i]!.length)))
+  const line = (row: Row) =>
+    row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  ")
+  return [line(head), line(widths.map((width) => "─".repeat(width))), ...rows.map(line)].join("\n")
+}
+
+const whole = (value: number) => Math.round(value).toLocaleString("en-GB")
+const tenth = (value: number) => value.toFixed(1)
+
+const sustainedTable = (title: string, all: NonNullable<Results["large"]>) =>
+  table(
+    [title, "events/s", "× bare", "µs CPU", "µs Redis", "peak MB"],
+    all.map(({ subject, perSecond, ratio, cpu, redisCpu, peak }) => [
+      subject,
+      whole(perSecond),
+      ratio.toFixed(2),
+      tenth(cpu),
+      tenth(redisCpu),
+      whole(peak),
+    ]),
+  )
+
+const pointTable = (title: string, points: NonNullable<Results["chains"]>) =>
+  table(
+    [title, "µs CPU", "µs Redis", "peak MB"],
+    points.map(({ of, cpu, redisCpu, peak }) => [whole(of), tenth(cpu), tenth(redisCpu), whole(peak)]),
+  )
+
+export const format = (results: Results): string => {
+  const { ceiling, large, bloom, noBloom, sqlite, latencies, catchUp, startup, recovery, idle } = results
+  const lines = [
+    ceiling && `ceiling: ${whole(ceiling)} XADD/s, pipelined`,
+    large && sustainedTable("blocks of 1 000 logs", large),
+    bloom && sustainedTable("blocks of 200, 4 chains, bloom equality", bloom),
+    noBloom && sustainedTable("blocks of 200, 4 chains, zero bloom", noBloom),
+    sqlite &&
+      `SQLite as store: ${whole(sqlite.perSecond)} events/s, ${tenth(sqlite.cpu)} µs CPU, peak ${whole(sqlite.peak)} MB`,
+    latencies &&
+      table(
+        ["events/s × logs of a block", "chains", "p50 ms", "p99", "p99.9", "max", "CPU %"],
+        latencies.map(({ load, logs, chains, p50, p99, p999, max, cpu }) => [
+          `${whole(load)} × ${whole(logs)}`,
+          String(chains),
+          ...[p50, p99, p999, max, cpu].map(tenth),
+        ]),
+      ),
+    catchUp &&
+      `catch-up: ${whole(catchUp.blocks)} blocks in ${tenth(catchUp.seconds)} s: ${whole(catchUp.blocksPerSecond)} blocks/s, ` +
+        `${whole(catchUp.perSecond)} events/s, ${tenth(catchUp.cpu)} µs CPU, peak ${whole(catchUp.peak)} MB`,
+    startup &&
+      `start → first stored event: ${whole(startup.first)} ms, of which Node ${whole(startup.node)} ms`,
+    recovery &&
+      `recovery: socket cut ${tenth(recovery.socket)} s; Redis back after ${recovery.outage} s: next event ` +
+        `${tenth(recovery.redis)} s, caught up ${tenth(recovery.caughtUp)} s later`,
+    idle && `idle, four chains: ${idle.cpu.toFixed(2)} % of a core, ${whole(idle.resident)} MB`,
+    results.chains && pointTable("chains (10 000 events/s)", results.chains),
+    results.filters && pointTable("addresses (10 000 events/s)", results.filters),
+    results.slope !== undefined && `soak: ${results.slope.toFixed(2)} MB/min`,
+    results.goals &&
+      table(
+        ["goal", "figure", ""],
+        results.goals.map(({ goal, figure, met }) => [
+          goal,
+          figure,
+          met === undefined ? "–" : met ? "met" : "NOT MET",
+        ]),
+      ),
+  ]
+  return lines.filter((line) => typeof line === "string").join("\n\n")
+}

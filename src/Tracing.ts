@@ -1,0 +1,156 @@
+/**
+ * One trace per announced head: announced → fetched (each request a span) → pushed. Without telemetry nothing of this
+ * happens and nothing of it costs.
+ */
+import { Clock, Context, Effect, Exit, Option, Tracer } from "effect"
+
+/** Whether there is anybody who wants spans. */
+export const Tracing = Context.Reference<boolean>("event-ingestor/Tracing", { defaultValue: () => false })
+
+export const signals = ["traces", "metrics", "logs"] as const
+
+export type Signal = (typeof signals)[number]
+
+/** Spans, data points and log records that could not be delivered. */
+export const Dropped = Context.Reference<Record<Signal, number>>("event-ingestor/Dropped", {
+  defaultValue: () => ({ traces: 0, metrics: 0, logs: 0 }),
+})
+
+/** Traces that are not finished yet; more are given up, the oldest first. */
+const mostOpen = 64
+
+/** Links to heads that were overtaken by the one that is handled. */
+const mostLinks = 16
+
+/** The W3C trace context of a sampled span (https://www.w3.org/TR/trace-context/#traceparent-header). */
+export const traceparent = (span: Tracer.Span | undefined): string | undefined =>
+  span?.sampled ? `00-${span.traceId}-${span.spanId}-01` : undefined
+
+/** Runs an effect as part of a block's trace, if there is one. */
+export const within =
+  (span: Tracer.Span | undefined) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    span === undefined ? effect : Effect.provideService(effect, Tracer.ParentSpan, span)
+
+const nanos = (millis: number) => BigInt(Math.round(millis)) * 1_000_000n
+
+/** The traces of one chain. */
+export interface BlockTraces {
+  /** A head was announced (unix milliseconds). `undefined` where nobody wants to know. */
+  readonly announced: (
+    head: { readonly number: number; readonly hash: string },
+    at: number,
+  ) => Tracer.Span | undefined
+  /** These were overtaken by the one that is handled now. */
+  readonly overtaken: (spans: ReadonlyArray<Tracer.Span>, by: Tracer.Span | undefined) => void
+  /** Everything that a head led to is done. */
+  readonly done: (span: Tracer.Span | undefined) => void
+  /** Whatever is not done will not be. */
+  readonly abandon: (why: string) => Effect.Effect<void>
+}
+
+const none: BlockTraces = {
+  announced: () => undefined,
+  overtaken: () => {},
+  done: () => {},
+  abandon: () => Effect.void,
+}
+
+export const blockTraces = (chain: {
+  readonly name: string
+  readonly id: number
+}): Effect.Effect<BlockTraces> =>
+  Effect.gen(function* () {
+    if (!(yield* Tracing)) return none
+    const tracer = yield* Effect.tracer
+    const clock = yield* Clock.Clock
+    const open = new Set<Tracer.Span>()
+
+    const end = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>) => {
+      if (open.delete(span)) span.end(clock.currentTimeNanosUnsafe(), exit)
+    }
+    const giveUp = (span: Tracer.Span, why: string) => {
+      span.event("given up", clock.currentTimeNanosUnsafe(), { "event_ingestor.reason": why })
+      end(span, Exit.fail(why))
+    }
+
+    return {
+      announced: ({ number, hash }, at) => {
+        const span = tracer.span({
+          name: "block",
+          parent: Option.none(),
+          annotations: Context.empty(),
+          links: [],
+          startTime: nanos(at),
+          kind: "consumer",
+          root: true,
+          sampled: true,
+        })
+        span.attribute("event_ingestor.chain", chain.name)
+        span.attribute("event_ingestor.chain_id", chain.id)
+        span.attribute("event_ingestor.block.number", number)
+        span.attribute("event_ingestor.block.hash", hash)
+        open.add(span)
+        if (open.size > mostOpen) giveUp(open.values().next().value!, "too many at once")
+        return span
+      },
+      overtaken: (spans, by) => {
+        by?.addLinks(spans.slice(-mostLinks).map((span) => ({ span, attributes: {} })))
+        for (const span of spans) {
+          span.event("overtaken by a newer head", clock.currentTimeNanosUnsafe())
+          end(span, Exit.void)
+        }
+      },
+      done: (span) => span && end(span, Exit.void),
+      abandon: (why) =>
+        Effect.sync(() => {
+          for (const span of open) giveUp(span, why)
+        }),
+    }
+  })
+
+/** A failure that belongs to no block, as a span of its own. */
+export const traceFailure = (
+  name: string,
+  error: { readonly message: string },
+  attributes: Readonly<Record<string, unknown>>,
+): Effect.Effect<void> =>
+  Effect.flatMap(Tracing, (wanted) =>
+    wanted
+      ? Effect.ignore(Effect.withSpan(Effect.fail(error), name, { root: true, kind: "client", attributes }))
+      : Effect.void,
+  )
+
+/** A request to an endpoint as a span of the block that it is made for; of nothing else. */
+export const traceRequest = (
+  endpoint: string,
+  method: string,
+  calls: number,
+): (<A, E, R>(request: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>) => {
+  const options = {
+    kind: "client",
+    attributes: {
+      "rpc.system.name": "jsonrpc",
+      "rpc.method": method,
+      "event_ingestor.endpoint": endpoint,
+      ...(calls > 1 && { "event_ingestor.calls": calls }),
+    },
+  } as const
+  return (request) =>
+    Effect.contextWith((context) => {
+      const parent = Context.getOption(context as Context.Context<Tracer.ParentSpan>, Tracer.ParentSpan)
+      return Option.isSome(parent) && parent.value.sampled
+        ? Effect.withSpan(request, method, options)
+        : request
+    })
+}
+
+/** A move as a span of the block that it belongs to. */
+export const traceMove = (
+  span: Tracer.Span | undefined,
+  move: string,
+  attributes: Readonly<Record<string, unknown>>,
+): (<A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>) =>
+  span?.sampled
+    ? (effect) => within(span)(Effect.withSpan(effect, move, { kind: "producer", attributes }))
+    : (effect) => effect

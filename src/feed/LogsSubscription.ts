@@ -1,0 +1,121 @@
+/**
+ * The logs of blocks at the tip as the connection's own `logs` subscription tells them: for endpoints that refuse
+ * `eth_getLogs` without an address and `eth_getBlockReceipts` too. It begins when it is asked for the first time.
+ *
+ * Logs are grouped by the hash of their block. Nothing says which one is a block's last, and a log need not add a bit to
+ * the bloom: a group that is numbered from 0 without a hole and makes the header's bloom may still be cut short. So it
+ * is believed only if nothing was added to it during one more round trip on the same connection.
+ */
+import { Duration, Effect, Latch, Scope, Semaphore } from "effect"
+import type { Header, Hex } from "../Domain.ts"
+import { logsOf, quantity } from "../endpoint/Decode.ts"
+import type { PlacedLog } from "../endpoint/Decode.ts"
+import type { Connection } from "../endpoint/Endpoint.ts"
+import { EndpointError, Malformed, Unverified } from "../endpoint/EndpointError.ts"
+import { addTo, emptyBloom, isZero, toHex } from "./Bloom.ts"
+
+export interface LogsSubscription {
+  /** All logs of a block under no filter, or an error. Waits for them only where they can still be on their way. */
+  readonly logs: (header: Header) => Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError>
+}
+
+/** What has been heard of one block. */
+interface Group {
+  readonly logs: Map<number, PlacedLog>
+  readonly bloom: Buffer
+  highest: number
+}
+
+/** What is kept, oldest blocks dropped first. */
+const mostBlocks = 64
+const mostLogs = 20_000
+
+/** How long logs may come after their head. */
+const patience = Duration.seconds(2)
+
+const isWhole = ({ logs, bloom, highest }: Group, header: Header): boolean =>
+  highest === logs.size - 1 && toHex(bloom) === header.logsBloom
+
+/** A subscription that ends with the scope. */
+export const make = Effect.fnUntraced(function* (connection: Connection) {
+  const scope = yield* Effect.scope
+  const arrived = yield* Latch.make(false)
+  const oneAtATime = yield* Semaphore.make(1)
+  const groups = new Map<Hex, Group>()
+  let held = 0
+  /** The block of the log that was heard last. */
+  let last = -1
+  /** The height at which the subscription began: later blocks are told as a whole. */
+  let began: number | undefined
+
+  const drop = (hash: Hex) => {
+    held -= groups.get(hash)?.logs.size ?? 0
+    groups.delete(hash)
+  }
+
+  const isTooMuch = () => groups.size > mostBlocks || held > mostLogs
+
+  const hear = (raw: unknown) => {
+    const decoded = logsOf([raw])
+    if (decoded instanceof Malformed) return connection.endUnsafe(decoded)
+    const log = decoded[0]!
+    if (log.removed) return drop(log.blockHash)
+    const group = groups.get(log.blockHash) ?? { logs: new Map(), bloom: emptyBloom(), highest: -1 }
+    groups.set(log.blockHash, group)
+    // The same log may come twice.
+    if (group.logs.has(log.index)) return
+    group.logs.set(log.index, log)
+    group.highest = Math.max(group.highest, log.index)
+    addTo(group.bloom, log)
+    last = log.blockNumber
+    held++
+    while (isTooMuch()) drop(groups.keys().next().value!)
+    return arrived.openUnsafe()
+  }
+
+  const begin = oneAtATime.withPermit(
+    Effect.gen(function* () {
+      if (began !== undefined) return
+      const height = quantity(yield* connection.request("eth_blockNumber", [])) ?? Infinity
+      yield* Scope.provide(connection.subscribe(["logs", {}], hear), scope)
+      began = height
+    }),
+  )
+
+  const doubt = (detail: string) =>
+    new EndpointError({ endpoint: connection.name, reason: new Unverified({ detail }) })
+
+  /** Logs are told in the order of their blocks. */
+  const isOnItsWay = ({ number }: Header) => number > began! && number >= last
+
+  const whole = Effect.fnUntraced(function* (header: Header) {
+    for (;;) {
+      arrived.closeUnsafe()
+      const group = groups.get(header.hash)
+      if (group !== undefined && isWhole(group, header)) {
+        const { size } = group.logs
+        yield* connection.request("eth_blockNumber", [])
+        if (groups.get(header.hash) === group && group.logs.size === size) {
+          return [...group.logs.values()].sort((a, b) => a.index - b.index)
+        }
+      } else {
+        if (!isOnItsWay(header)) return yield* doubt(`the logs of block ${header.number} were not announced`)
+        yield* arrived.await
+      }
+    }
+  })
+
+  return {
+    logs: (header) =>
+      isZero(header.logsBloom)
+        ? Effect.fail(doubt(`block ${header.number} has no bloom to compare its logs with`))
+        : Effect.andThen(
+            begin,
+            Effect.timeoutOrElse(whole(header), {
+              duration: patience,
+              orElse: () =>
+                Effect.fail(doubt(`the logs of block ${header.number} were not all announced in time`)),
+            }),
+          ),
+  } satisfies LogsSubscription as LogsSubscription
+})

@@ -1,0 +1,43 @@
+/** The page at `/`: one text made of three files when the process starts, and the policy under which a browser runs it. */
+import { createHash } from "node:crypto"
+import { readFileSync } from "node:fs"
+
+const read = (name: string) => readFileSync(new URL(`./page/${name}`, import.meta.url), "utf8")
+
+const hash = (text: string) => `'sha256-${createHash("sha256").update(text).digest("base64")}'`
+
+/** Only this script and this style run, whatever text gets into the page, and they can talk only to this process. */
+const policyFor = (style: string, script: string) =>
+  [
+    "default-src 'none'",
+    `style-src ${hash(style)}`,
+    `script-src ${hash(script)}`,
+    "img-src data:",
+    "connect-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+    "require-trusted-types-for 'script'",
+  ].join("; ")
+
+export interface Page {
+  readonly html: string
+  readonly headers: Readonly<Record<string, string>>
+}
+
+export const load = (): Page => {
+  const style = read("page.css")
+  const script = read("page.js")
+  const html = read("index.html")
+    .replace("<style></style>", () => `<style>${style}</style>`)
+    .replace('<script type="module"></script>', () => `<script type="module">${script}</script>`)
+  return {
+    html,
+    headers: {
+      "content-security-policy": policyFor(style, script),
+      "cache-control": "no-store",
+      "referrer-policy": "no-referrer",
+      "x-content-type-options": "nosniff",
+    },
+  }
+}

@@ -1,0 +1,15 @@
+/** Takes one sample a second of every chain, for the curves of the page and for the rates. */
+import { Clock, Effect, Layer, Schedule } from "effect"
+import { sampleEvery } from "./History.ts"
+import { Status } from "./Status.ts"
+
+export const layer = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const { chains } = yield* Status
+    const sample = Effect.map(Clock.currentTimeMillis, (now) => {
+      for (const chain of chains) chain.history.sample(now, chain.lag(now), chain.published)
+    })
+    // Not `fixed`, which samples twice within a millisecond when a timer comes early.
+    yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(sampleEvery)))
+  }),
+)

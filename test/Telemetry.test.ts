@@ -1,0 +1,279 @@
+/** What a collector gets from the real service, and what it costs when there is none. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import { createServer } from "node:net"
+import type { AddressInfo, Server } from "node:net"
+import { join } from "node:path"
+import * as Devnet from "./support/devnet.ts"
+import { directory } from "./support/directory.ts"
+import { fetchFrom } from "./support/http.ts"
+import * as Otlp from "./support/OtlpReceiver.ts"
+import * as RedisServer from "./support/RedisServer.ts"
+import { openRedis, standalone } from "./support/redisStore.ts"
+import * as Service from "./support/Service.ts"
+import * as TcpProxy from "./support/TcpProxy.ts"
+
+const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
+  it.live(title, () => Effect.scoped(body), 60_000)
+
+/** A devnet, and the service on it that sends its telemetry there. */
+const observed = Effect.fnUntraced(function* (url: string, variables: Record<string, string> = {}) {
+  const devnet = yield* Devnet.start()
+  const proxy = yield* TcpProxy.start(devnet.anvil.port)
+  const path = join(yield* directory, "events.db")
+  const service = yield* Service.start({
+    env: {
+      ...Devnet.environment(`ws://127.0.0.1:${proxy.port}`, { DATABASE_PATH: path }),
+      OTEL_EXPORTER_OTLP_ENDPOINT: url,
+      OTEL_METRIC_EXPORT_INTERVAL: "300",
+      OTEL_BSP_SCHEDULE_DELAY: "200",
+      LOG_FORMAT: "json",
+      ...variables,
+    },
+  })
+  const store = yield* Devnet.openSqlite(path)
+  return { devnet, proxy, service, store }
+})
+
+const metricsOf = (port: number) => Effect.map(fetchFrom(port, "/metrics"), ({ text }) => text)
+
+/** `name{label,label} type` of every series in Prometheus' text format, without what the format itself adds. */
+const seriesOf = (text: string): ReadonlySet<string> => {
+  const types = new Map([...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [name!, type!]))
+  const found = new Set<string>()
+  for (const [, sample, labels = ""] of text.matchAll(/^([a-z_]+)(?:\{(.*)\})? \S+$/gm)) {
+    const name = types.has(sample!) ? sample! : sample!.replace(/_(bucket|sum|count)$/, "")
+    const pairs = [...labels.matchAll(/([a-z_]+)="([^"]*)"/g)].filter(([, key]) => key !== "le")
+    found.add(
+      `${name} ${types.get(name)} ${pairs
+        .map(([, key, value]) => `${key}=${value}`)
+        .sort()
+        .join(",")}`,
+    )
+  }
+  return found
+}
+
+const typeOf = (metric: Otlp.MetricData) =>
+  metric.histogram ? "histogram" : metric.gauge ? "gauge" : metric.sum?.isMonotonic ? "counter" : "gauge"
+
+const received = (metrics: ReadonlyArray<Otlp.MetricData>): ReadonlySet<string> =>
+  new Set(
+    metrics.flatMap((metric) =>
+      (metric.histogram ?? metric.gauge ?? metric.sum)!.dataPoints.map(
+        ({ attributes }) =>
+          `${metric.name} ${typeOf(metric)} ${attributes
+            .map((one) => `${one.key}=${String(Otlp.valueOf(one))}`)
+            .sort()
+            .join(",")}`,
+      ),
+    ),
+  )
+
+describe("telemetry", () => {
+  test(
+    "is one trace a block, from announced to pushed, whose context is in the entries",
+    Effect.gen(function* () {
+      const receiver = yield* Otlp.start()
+      const { devnet, service, store } = yield* observed(receiver.url, {
+        OTEL_SERVICE_NAME: "mine",
+        OTEL_RESOURCE_ATTRIBUTES: "deployment.environment.name=test",
+      })
+      yield* service.says(/following/)
+      for (let i = 0; i < 5; i++) yield* devnet.block(4)
+      yield* Devnet.reached(store, devnet.head)
+      const { number } = yield* devnet.head
+      const isLast = ({ attributes, name }: Otlp.Span) =>
+        name === "block" &&
+        attributes.some((one) => one.key === "event_ingestor.block.number" && Otlp.valueOf(one) === number)
+      yield* receiver.until(() => receiver.spans.some(isLast))
+      const root = receiver.spans.find(isLast)!
+      const children = () => receiver.spans.filter(({ parentSpanId }) => parentSpanId === root.spanId)
+      yield* receiver.until(() => children().some(({ name }) => name === "push"))
+      const entries = yield* store.read(Devnet.chainId, undefined, 1000)
+      const { entry } = entries.at(-1)!
+      assert.strictEqual(entry.block_number, String(number))
+      assert.strictEqual(entry.traceparent, `00-${root.traceId}-${root.spanId}-01`)
+      assert.include(
+        children().map(({ name }) => name),
+        "eth_getLogs",
+      )
+      const request = children().find(({ name }) => name === "eth_getLogs")!
+      const attributes = Object.fromEntries(request.attributes.map((one) => [one.key, Otlp.valueOf(one)]))
+      assert.strictEqual(attributes["rpc.system.name"], "jsonrpc")
+      assert.strictEqual(attributes["rpc.method"], "eth_getLogs")
+      assert.strictEqual(receiver.resource.get("service.name"), "mine")
+      assert.strictEqual(receiver.resource.get("deployment.environment.name"), "test")
+      assert.isString(receiver.resource.get("service.version"))
+      assert.isUndefined(root.parentSpanId)
+    }),
+  )
+
+  test(
+    "shows what a reorg undid, and a connection that was lost",
+    Effect.gen(function* () {
+      const receiver = yield* Otlp.start()
+      const { devnet, proxy, service, store } = yield* observed(receiver.url)
+      yield* service.says(/following/)
+      for (let i = 0; i < 5; i++) yield* devnet.block(2)
+      yield* Devnet.reached(store, devnet.head)
+      yield* devnet.reorg(3)
+      yield* devnet.block(1)
+      yield* Devnet.reached(store, devnet.head)
+      yield* receiver.until(() => receiver.spans.filter(({ name }) => name === "pop").length >= 3)
+      proxy.cut()
+      yield* receiver.until(() => receiver.spans.some(({ name }) => name === "connection lost"))
+      const lost = receiver.spans.find(({ name }) => name === "connection lost")!
+      assert.strictEqual(lost.status.code, 2)
+      assert.isTrue(lost.events?.some(({ name }) => name === "exception"))
+    }),
+  )
+
+  test(
+    "has the same metrics as /metrics: names, types, labels",
+    Effect.gen(function* () {
+      const receiver = yield* Otlp.start()
+      const { devnet, service, store } = yield* observed(receiver.url)
+      yield* devnet.block(3)
+      yield* Devnet.reached(store, devnet.head)
+      const port = yield* service.port
+      const scraped = seriesOf(yield* metricsOf(port))
+      receiver.metrics = []
+      yield* receiver.until(() => receiver.metrics.length > 0)
+      assert.deepStrictEqual([...received(receiver.metrics)].sort(), [...scraped].sort())
+      assert.isAbove(scraped.size, 60)
+      const latency = receiver.metrics.find(({ name }) => name === "publish_latency_seconds")!
+      assert.strictEqual(latency.unit, "s")
+      assert.match(latency.description, /acknowledged/)
+    }),
+  )
+
+  test(
+    "sends logs where they are asked for",
+    Effect.gen(function* () {
+      const receiver = yield* Otlp.start()
+      const { service } = yield* observed(receiver.url, {
+        OTEL_LOGS_EXPORTER: "otlp",
+        OTEL_BLRP_SCHEDULE_DELAY: "100",
+      })
+      yield* service.says(/following/)
+      yield* receiver.until(() =>
+        receiver.logs.some(({ body }) => JSON.stringify(body).includes("following devnet")),
+      )
+    }),
+  )
+
+  test(
+    "takes no trace where the sampler says so, and then marks no entry",
+    Effect.gen(function* () {
+      const receiver = yield* Otlp.start()
+      const { devnet, service, store } = yield* observed(receiver.url, { OTEL_TRACES_SAMPLER: "always_off" })
+      yield* service.says(/following/)
+      for (let i = 0; i < 5; i++) yield* devnet.block(4)
+      yield* Devnet.reached(store, devnet.head)
+      yield* receiver.until(() => receiver.metrics.length > 0)
+      const entries = yield* store.read(Devnet.chainId, undefined, 1000)
+      assert.isAbove(entries.length, 10)
+      for (const { entry } of entries) assert.isUndefined(entry.traceparent)
+      service.kill("SIGTERM")
+      assert.strictEqual(yield* service.exit, 0)
+      assert.deepStrictEqual(receiver.spans, [])
+    }),
+  )
+
+  test(
+    "is silent without an endpoint, also when the rest is configured",
+    Effect.gen(function* () {
+      const { devnet, service, store } = yield* observed("", {
+        OTEL_SERVICE_NAME: "mine",
+        OTEL_TRACES_SAMPLER: "always_on",
+      })
+      yield* devnet.block(4)
+      yield* Devnet.reached(store, devnet.head)
+      const entries = yield* store.read(Devnet.chainId, undefined, 1000)
+      assert.isUndefined(entries.at(-1)!.entry.traceparent)
+      assert.notMatch(service.output() + service.errors(), /otel|telemetry|collector/i)
+    }),
+  )
+
+  /** A collector that takes connections and never says a word. */
+  const blackHole = Effect.acquireRelease(
+    Effect.callback<Server>((resume) => {
+      const server = createServer(() => {})
+      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => server.close()),
+  )
+
+  for (const kind of ["dead", "black-holed"] as const) {
+    test(
+      `a ${kind} collector stops nothing, is counted, and SIGTERM still ends within three seconds`,
+      Effect.gen(function* () {
+        const port =
+          kind === "dead" ? yield* RedisServer.freePort : ((yield* blackHole).address() as AddressInfo).port
+        const { devnet, service, store } = yield* observed(`http://127.0.0.1:${port}`, {
+          OTEL_EXPORTER_OTLP_TIMEOUT: "300",
+        })
+        for (let i = 0; i < 10; i++) yield* devnet.block(4)
+        yield* Devnet.reached(store, devnet.head)
+        const http = yield* service.port
+        const dropped = Effect.map(metricsOf(http), (text) =>
+          Number(/telemetry_dropped_total\{signal="metrics"\} (\d+)/.exec(text)?.[1]),
+        )
+        yield* Effect.repeat(Effect.delay(dropped, "100 millis"), { until: (n) => n > 0 })
+        yield* devnet.block(4)
+        yield* Devnet.reached(store, devnet.head)
+        const since = performance.now()
+        service.kill("SIGTERM")
+        assert.strictEqual(yield* service.exit, 0)
+        assert.isBelow(performance.now() - since, 3000)
+      }),
+    )
+  }
+
+  test(
+    "is delivered again when the collector is back",
+    Effect.gen(function* () {
+      const port = yield* RedisServer.freePort
+      const { devnet, service, store } = yield* observed(`http://127.0.0.1:${port}`, {
+        OTEL_EXPORTER_OTLP_TIMEOUT: "500",
+      })
+      yield* devnet.block(4)
+      yield* Devnet.reached(store, devnet.head)
+      yield* service.says(/following/)
+      const receiver = yield* Otlp.start(port)
+      yield* receiver.until(() => receiver.metrics.length > 0)
+      yield* devnet.block(4)
+      yield* receiver.until(() => receiver.spans.some(({ name }) => name === "push"))
+    }),
+  )
+
+  test(
+    "goes on in the example consumer, which joins the trace",
+    Effect.gen(function* () {
+      const receiver = yield* Otlp.start()
+      const server = yield* RedisServer.start()
+      const { devnet } = yield* observed(receiver.url, { REDIS_URL: server.url, DATABASE_PATH: "" })
+      yield* devnet.block(4)
+      const store = yield* openRedis(standalone(server.port))
+      yield* Devnet.reached(store, devnet.head)
+      yield* Service.start({
+        entry: "examples/consume.ts",
+        args: [`events:${Devnet.chainId}`],
+        env: {
+          REDIS_URL: server.url,
+          OTLP_URL: `${receiver.url}/v1/traces`,
+          NODE_OPTIONS: `--import ${new URL("./support/otelSdk.mjs", import.meta.url).href}`,
+        },
+      })
+      yield* devnet.block(4)
+      yield* receiver.until(() => receiver.spans.some(({ name }) => name === "process"))
+      const joined = receiver.spans.filter(({ name, parentSpanId }) => name === "process" && parentSpanId)
+      yield* receiver.until(() =>
+        joined.every((one) => receiver.spans.some(({ spanId }) => spanId === one.parentSpanId)),
+      )
+      assert.isAbove(joined.length, 0)
+    }),
+  )
+})

@@ -1,0 +1,92 @@
+/** .env.example: every variable there is, taken by the configuration as it is shown. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { readFileSync } from "node:fs"
+import { parseEnv } from "node:util"
+import { fromVariables } from "../../src/Config.ts"
+
+const example = readFileSync(".env.example", "utf8")
+
+describe(".env.example", () => {
+  /** What it shows, whether commented or not. */
+  const shown = Object.fromEntries(
+    [...example.matchAll(/^(?:# )?([A-Z][A-Z0-9_]*)=(.*)$/gm)].map(([, name, value]) => [name!, value!]),
+  )
+
+  it("has every variable that is read, and no other", () => {
+    const source = ["src/Config.ts", "src/TelemetryConfig.ts"]
+      .map((path) => readFileSync(path, "utf8"))
+      .join("")
+    const read = [...source.matchAll(/reader\s*\.(?:read|secret)\(\s*"([A-Z_]+)"/g)].map(([, name]) => name!)
+    const own = [...source.matchAll(/own\("([A-Z_]+)"/g)].map(([, name]) => name!)
+    const prefixed = ["ETHEREUM", "ARBITRUM", "OPTIMISM", "BASE", "DEVNET"].flatMap((prefix) =>
+      [...source.matchAll(/`\$\{prefix\}_([A-Z_]+)`/g)].map(([, end]) => `${prefix}_${end}`),
+    )
+    assert.isAbove(read.length, 30)
+    for (const name of [...read, ...own]) assert.property(shown, name)
+    for (const end of ["WS_URL", "RPC_URL", "CHAIN_ID"]) {
+      assert.isTrue(
+        Object.keys(shown).some((name) => name.endsWith(`_${end}`)),
+        end,
+      )
+    }
+    const all = new Set([...read, ...own, ...prefixed, "GRAFANA_PASSWORD"])
+    for (const name of Object.keys(shown)) assert.isTrue(all.has(name), name)
+  })
+
+  it.effect("is taken as it is, and line by line", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(Object.keys(parseEnv(example)), ["GRAFANA_PASSWORD"])
+      const asIs = yield* fromVariables(parseEnv(example))
+      assert.deepStrictEqual(asIs.warnings, [])
+      for (const [name, value] of Object.entries(shown)) {
+        const around = {
+          ...(/^(DEVNET|ETHEREUM)_/.test(name) && {
+            CHAINS: "ethereum,devnet",
+            DEVNET_CHAIN_ID: shown["DEVNET_CHAIN_ID"],
+            DEVNET_WS_URL: shown["DEVNET_WS_URL"],
+          }),
+          ...(/^REDIS_(?!URL|HOST)/.test(name) && { REDIS_HOST: shown["REDIS_HOST"] }),
+        }
+        const config = yield* fromVariables({ ...around, [name]: value })
+        assert.deepStrictEqual(config.warnings, [], name)
+      }
+    }),
+  )
+
+  it.effect("shows the defaults", () =>
+    Effect.gen(function* () {
+      const decoded = (variables: Record<string, string | undefined>) =>
+        Effect.map(fromVariables(variables), (config) => ({ ...config, redact: undefined }))
+      const unset = yield* decoded({})
+      for (const name of [
+        "CHAINS",
+        "START_BLOCK",
+        "CONFIRMATIONS",
+        "LOGS_BLOOM",
+        "REDIS_CLUSTER",
+        "DATABASE_PATH",
+        "STREAM_PREFIX",
+        "STREAM_MAXLEN",
+        "STALL_TIMEOUT",
+        "REQUEST_TIMEOUT",
+        "SHUTDOWN_TIMEOUT",
+        "WS_MAX_PAYLOAD",
+        "HTTP_HOST",
+        "HTTP_PORT",
+        "METRICS_PORT",
+        "LOG_LEVEL",
+        "OTEL_SDK_DISABLED",
+      ]) {
+        assert.deepStrictEqual(yield* decoded({ [name]: shown[name] }), unset, name)
+      }
+      const to = { OTEL_EXPORTER_OTLP_ENDPOINT: shown["OTEL_EXPORTER_OTLP_ENDPOINT"] }
+      const telemetry = (yield* decoded(to)).telemetry
+      assert.isDefined(telemetry)
+      for (const name of Object.keys(shown).filter((name) => name.startsWith("OTEL_"))) {
+        if (/HEADERS|ATTRIBUTES|LOGS_ENDPOINT/.test(name)) continue
+        assert.deepStrictEqual((yield* decoded({ ...to, [name]: shown[name] })).telemetry, telemetry, name)
+      }
+    }),
+  )
+})

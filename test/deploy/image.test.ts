@@ -1,0 +1,87 @@
+/** The image, as far as it can be looked at without building it. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { execFile } from "node:child_process"
+import { existsSync, readFileSync } from "node:fs"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
+import { freePort } from "../support/RedisServer.ts"
+
+const dockerfile = readFileSync("Dockerfile", "utf8").replaceAll(/\\\n\s*/g, "")
+const stages = dockerfile
+  .split(/^(?=FROM )/m)
+  .slice(1)
+  .map((stage) => stage.trim().split("\n"))
+const last = stages.at(-1)!
+const instruction = (name: string) => last.find((line) => line.startsWith(`${name} `))?.slice(name.length + 1)
+
+const { devDependencies } = JSON.parse(readFileSync("package.json", "utf8")) as {
+  readonly devDependencies: Readonly<Record<string, string>>
+}
+
+/** The command of the health check, as Docker would run it. */
+const check = JSON.parse(/CMD (\[.*\])$/.exec(instruction("HEALTHCHECK")!)![1]!) as ReadonlyArray<string>
+
+const probe = (env: Record<string, string>) =>
+  Effect.callback<number>((resume) => {
+    execFile(process.execPath, check.slice(1), { env }, (error) =>
+      resume(Effect.succeed(error === null ? 0 : Number(error.code))),
+    )
+  })
+
+const answering = (status: number) =>
+  Effect.acquireRelease(
+    Effect.callback<{ port: number; paths: Array<string>; close: () => void }>((resume) => {
+      const paths: Array<string> = []
+      const server = createServer(({ url }, response) => {
+        paths.push(url!)
+        response.writeHead(status, { connection: "close" }).end()
+      })
+      server.listen(0, "127.0.0.1", () => {
+        const { port } = server.address() as AddressInfo
+        resume(Effect.succeed({ port, paths, close: () => server.close() }))
+      })
+    }),
+    ({ close }) => Effect.sync(close),
+  )
+
+describe("the image", () => {
+  it("is made with the Node that package.json pins, from an empty one, for a user that is nobody", () => {
+    assert.match(dockerfile, new RegExp(`^ARG NODE=node:${devDependencies["node"]}-[a-z]+-slim$`, "m"))
+    for (const [from] of stages) assert.match(from!, /^FROM (\$\{NODE\} AS \w+|scratch)$/)
+    assert.strictEqual(last[0], "FROM scratch")
+    assert.match(instruction("USER")!, /^[1-9]\d*:[1-9]\d*$/)
+    assert.isFalse(last.some((line) => line.startsWith("RUN ")))
+    assert.include(instruction("ENV"), "HTTP_HOST=0.0.0.0")
+  })
+
+  it("starts the service itself, so that SIGTERM reaches it", () => {
+    const entry = JSON.parse(instruction("ENTRYPOINT")!) as ReadonlyArray<string>
+    assert.deepStrictEqual(entry, ["/usr/local/bin/node", "/app/dist/main.js"])
+    assert.isUndefined(instruction("STOPSIGNAL"))
+  })
+
+  it.live("asks after its health without a shell, wherever the service listens", () =>
+    Effect.gen(function* () {
+      assert.strictEqual(check[0], "/usr/local/bin/node")
+      const healthy = yield* answering(200)
+      assert.strictEqual(yield* probe({ HTTP_PORT: String(healthy.port) }), 0)
+      assert.strictEqual(yield* probe({ METRICS_PORT: String(healthy.port) }), 0)
+      assert.deepStrictEqual(healthy.paths, ["/health", "/health"])
+      assert.strictEqual(yield* probe({ HTTP_PORT: String((yield* answering(500)).port) }), 1)
+      assert.strictEqual(yield* probe({ HTTP_PORT: String(yield* freePort) }), 1)
+    }).pipe(Effect.scoped),
+  )
+
+  it("is made of what its Dockerfile copies, and nothing else is sent to the builder", () => {
+    const [first, ...rest] = readFileSync(".dockerignore", "utf8").split("\n").filter(Boolean).slice(1)
+    assert.strictEqual(first, "*")
+    const copied = stages
+      .flat()
+      .filter((line) => line.startsWith("COPY ") && !line.includes("--from="))
+      .flatMap((line) => line.split(" ").slice(1, -1))
+    assert.deepStrictEqual(rest.map((line) => line.slice(1)).toSorted(), copied.toSorted())
+    assert.isTrue(rest.every((line) => line.startsWith("!")))
+    for (const path of copied) assert.isTrue(existsSync(path), path)
+  })
+})

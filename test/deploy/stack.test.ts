@@ -1,0 +1,190 @@
+/** docker-compose.yml and what it mounts, as far as a machine without Docker can tell: read by docker-compose itself. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { spawnSync } from "node:child_process"
+import { copyFileSync, cpSync, existsSync, readFileSync, writeFileSync } from "node:fs"
+import { join, relative } from "node:path"
+import { parse } from "yaml"
+import { fromVariables } from "../../src/Config.ts"
+import { directory } from "../support/directory.ts"
+
+interface Service {
+  readonly image: string
+  readonly build?: { readonly context: string }
+  readonly command?: ReadonlyArray<string> | string
+  readonly environment?: Readonly<Record<string, string>>
+  readonly ports?: ReadonlyArray<string>
+  readonly volumes?: ReadonlyArray<string>
+  readonly profiles?: ReadonlyArray<string>
+  readonly restart: string
+  readonly mem_limit?: string
+  readonly read_only?: boolean
+  readonly cap_drop?: ReadonlyArray<string>
+  readonly security_opt?: ReadonlyArray<string>
+  readonly healthcheck?: { readonly test?: ReadonlyArray<string> }
+  readonly depends_on?: Readonly<Record<string, { readonly condition: string }>>
+}
+
+interface Stack {
+  readonly services: Readonly<Record<string, Service>>
+  readonly volumes: Readonly<Record<string, unknown>>
+}
+
+const example = readFileSync(".env.example", "utf8")
+
+/** `docker-compose config` in a copy of what it reads, with this .env. */
+const compose = (env: string, ...args: ReadonlyArray<string>) =>
+  Effect.map(directory, (home) => {
+    for (const file of ["docker-compose.yml", "Dockerfile", "otel-collector.yaml"]) {
+      copyFileSync(file, join(home, file))
+    }
+    cpSync("deploy", join(home, "deploy"), { recursive: true })
+    writeFileSync(join(home, ".env"), env)
+    const { status, stdout, stderr } = spawnSync("docker-compose", [...args, "config"], {
+      cwd: home,
+      encoding: "utf8",
+      env: { PATH: process.env["PATH"] },
+    })
+    return { home, status, stdout, stderr }
+  })
+
+const withPassword = example.replace("GRAFANA_PASSWORD=", "GRAFANA_PASSWORD=chosen")
+
+/** The stack with all profiles. */
+const whole = Effect.map(compose(withPassword, "--profile", "devnet"), ({ home, status, stdout, stderr }) => {
+  assert.strictEqual(status, 0, stderr)
+  return { ...(parse(stdout) as Stack), home }
+})
+
+/** Every `host:port` of these services that a configuration names. */
+const addresses = (text: string, services: ReadonlyArray<string>) =>
+  [...text.matchAll(/\b([a-z][a-z-]+):(\d{4,5})\b/g)]
+    .map(([, host, port]) => ({ host: host!, port: port! }))
+    .filter(({ host }) => services.includes(host))
+
+describe("the stack", () => {
+  it.effect("is what docker-compose takes, and asks for Grafana's password", () =>
+    Effect.gen(function* () {
+      const { services } = yield* whole
+      assert.deepInclude(services["grafana"]!.environment!, {
+        GF_SECURITY_ADMIN_PASSWORD: "chosen",
+        GF_AUTH_ANONYMOUS_ENABLED: "false",
+      })
+      assert.strictEqual(services["ingestor"]?.environment?.["GRAFANA_PASSWORD"], "")
+      const without = yield* compose(example)
+      assert.notStrictEqual(without.status, 0)
+      assert.include(without.stderr, "set it in .env")
+      // Not in version 1.29 of docker-compose, which is what Debian has.
+      assert.notMatch(readFileSync("docker-compose.yml", "utf8"), /^name:|start_interval|dockerfile_inline/m)
+    }),
+  )
+
+  it.effect("has a ready Redis, pinned images, limits, health checks, and nothing beyond loopback", () =>
+    Effect.gen(function* () {
+      const { services, volumes, home } = yield* whole
+      const always = Object.keys(services).filter((name) => services[name]!.profiles === undefined)
+      assert.deepStrictEqual(always.toSorted(), [
+        "grafana",
+        "ingestor",
+        "otel-collector",
+        "prometheus",
+        "redis",
+        "tempo",
+      ])
+      const taken = new Set<string>()
+      for (const [name, service] of Object.entries(services)) {
+        assert.match(service.mem_limit ?? "", /^\d+[mg]$/, name)
+        assert.include(service.security_opt ?? [], "no-new-privileges:true", name)
+        for (const port of service.ports ?? []) {
+          assert.match(port, /^127\.0\.0\.1:\d+:\d+(\/tcp)?$/, name)
+          const [, host] = port.split(":")
+          assert.isFalse(taken.has(host!), `${name}: ${port}`)
+          taken.add(host!)
+        }
+        for (const volume of service.volumes ?? []) {
+          const [source, , mode] = volume.split(":")
+          if (source!.startsWith("/")) {
+            assert.isTrue(existsSync(relative(home, source!)), volume)
+            assert.strictEqual(mode, "ro", volume)
+          } else assert.property(volumes, source!, volume)
+        }
+        const dockerfile = service.build && join(relative(home, service.build.context) || ".", "Dockerfile")
+        if (dockerfile === undefined) {
+          assert.match(service.image, /^[\w./-]+:v?\d+\.\d+\.\d+(-[a-z]+)?$/, name)
+        } else {
+          for (const [, image] of readFileSync(dockerfile, "utf8").matchAll(
+            /^FROM ([\w./-]+:.*?)( AS|$)/gm,
+          )) {
+            assert.match(image!, /:\d+\.\d+\.\d+(-[a-z]+)?$/, dockerfile)
+          }
+        }
+        if (service.healthcheck?.test?.[0] === "NONE") {
+          assert.include(["devnet-traffic", "devnet-reset"], name)
+        } else if (service.healthcheck) {
+          assert.strictEqual(service.healthcheck.test?.[0], "CMD", `${name} is asked without a shell`)
+        } else {
+          assert.match(readFileSync(dockerfile!, "utf8"), /^HEALTHCHECK /m, name)
+        }
+        for (const [other, { condition }] of Object.entries(service.depends_on ?? {})) {
+          const ends = condition === "service_completed_successfully"
+          assert.strictEqual(services[other]!.restart === "no", ends, `${name} waits for ${other}`)
+          assert.notStrictEqual(condition, "service_started", `${name} waits for ${other}`)
+          assert.isTrue(
+            ends || services[other]!.healthcheck?.test?.[0] !== "NONE",
+            `${name} waits for ${other}`,
+          )
+        }
+      }
+      const redis = services["redis"]!.command!
+      const line = typeof redis === "string" ? redis : redis.join(" ")
+      for (const option of ["--appendonly yes", "--maxmemory-policy noeviction"]) assert.include(line, option)
+      for (const [name, { image, read_only, cap_drop }] of Object.entries(services)) {
+        if (image !== "event-ingestor") continue
+        assert.deepStrictEqual([read_only, cap_drop], [true, ["ALL"]], name)
+      }
+    }),
+  )
+
+  it.effect("configures its ingestors with variables that exist and values that are taken", () =>
+    Effect.gen(function* () {
+      const { services } = yield* whole
+      for (const name of ["ingestor", "devnet-ingestor", "devnet-reset"]) {
+        const config = yield* fromVariables(services[name]!.environment!)
+        assert.deepStrictEqual(config.warnings, [], name)
+        assert.strictEqual(config.store._tag, "Redis", name)
+        assert.deepInclude(config.http, { host: "0.0.0.0", port: 9090 }, name)
+      }
+      // An .env that was made for a service outside of the stack.
+      const outside = `${withPassword}\nREDIS_HOST=10.0.0.1\nREDIS_PASSWORD=p\nHTTP_HOST=127.0.0.1\nMETRICS_PORT=9999\n`
+      const { stdout } = yield* compose(outside)
+      const inside = yield* fromVariables((parse(stdout) as Stack).services["ingestor"]!.environment!)
+      assert.deepInclude(inside.store, { nodes: [{ host: "redis", port: 6379 }], password: undefined })
+      assert.deepInclude(inside.http, { host: "0.0.0.0", port: 9090 })
+    }),
+  )
+
+  it.effect("has its parts call each other by names and ports that are there", () =>
+    Effect.gen(function* () {
+      const { services } = yield* whole
+      const collector = readFileSync("otel-collector.yaml", "utf8")
+      const listens: Record<string, ReadonlyArray<string>> = {
+        "otel-collector": [...collector.matchAll(/(?:0\.0\.0\.0:| port: )(\d+)/g)].map(([, port]) => port!),
+        tempo: ["3200", "4318"],
+        prometheus: ["9090"],
+        redis: ["6379"],
+        anvil: ["8545"],
+      }
+      const tempo = readFileSync("deploy/tempo/tempo.yaml", "utf8")
+      for (const port of listens["tempo"]!) assert.include(tempo, port)
+      const texts = [
+        "otel-collector.yaml",
+        "deploy/prometheus/prometheus.yaml",
+        "deploy/grafana/provisioning/datasources/datasources.yaml",
+        "docker-compose.yml",
+      ].map((path) => readFileSync(path, "utf8").replaceAll(/^\s*#.*$/gm, ""))
+      const called = addresses(texts.join("\n"), Object.keys(services))
+      assert.isAbove(called.length, 8)
+      for (const { host, port } of called) assert.include(listens[host] ?? [], port, `${host}:${port}`)
+    }),
+  )
+})

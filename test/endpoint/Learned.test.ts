@@ -1,0 +1,70 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Learned } from "../../src/endpoint/Learned.ts"
+import { hash } from "../support/blocks.ts"
+
+describe("what was learned of an endpoint", () => {
+  it("fades: what was refused is tried again, what was made smaller grows again", () => {
+    const fresh = new Learned().description
+    const learned = new Learned()
+    learned.refused.add("eth_getLogs")
+    learned.finalizedTag = false
+    learned.addresses = 9
+    learned.headers = 3
+    learned.receipts = 5
+    assert.isFalse(learned.allows("eth_getLogs", hash("a")))
+    learned.fade()
+    assert.isTrue(learned.allows("eth_getLogs", hash("a")))
+    assert.isTrue(learned.finalizedTag)
+    assert.deepStrictEqual([learned.addresses, learned.headers, learned.receipts], [18, 6, 10])
+    for (let hour = 0; hour < 10; hour++) learned.fade()
+    assert.deepStrictEqual(learned.description, fresh)
+  })
+
+  it("does not fade where it is about one block, nor where it is proof", () => {
+    const learned = new Learned()
+    learned.tooLarge("eth_getLogs", hash("a"))
+    learned.computesBlooms = true
+    learned.fade()
+    assert.isFalse(learned.allows("eth_getLogs", hash("a")))
+    assert.isTrue(learned.allows("eth_getLogs", hash("b")))
+    assert.isTrue(learned.computesBlooms)
+  })
+
+  it("is told as plain JSON", () => {
+    const learned = new Learned()
+    learned.refused.add("eth_getLogs").add("eth_getBlockReceipts")
+    learned.narrow(10)
+    learned.narrowRecent(20)
+    learned.tooLarge("eth_getTransactionReceipt", hash("a"))
+    assert.deepStrictEqual(JSON.parse(JSON.stringify(learned.description)), {
+      refused: ["eth_getLogs", "eth_getBlockReceipts"],
+      range: 10,
+      recent_range: 10,
+      addresses: 1000,
+      headers_per_batch: 20,
+      receipts_per_batch: 20,
+      finalized_tag: true,
+      computes_blooms: false,
+      oversized_blocks: 1,
+    })
+  })
+
+  it("is told where it differs from what is believed at first", () => {
+    const learned = new Learned()
+    assert.deepStrictEqual(learned.notes, [])
+    learned.refused.add("eth_getLogs")
+    learned.narrow(50)
+    learned.narrowRecent(10)
+    learned.addresses = 100
+    learned.receipts = 5
+    learned.finalizedTag = false
+    assert.deepStrictEqual(learned.notes, [
+      "refuses eth_getLogs",
+      "history in pieces of 50 blocks",
+      "recent blocks 5 at a time",
+      "at most 100 addresses a request",
+      "5 receipts in a batch",
+      "no finalized tag",
+    ])
+  })
+})

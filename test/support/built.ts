@@ -1,0 +1,19 @@
+/** The service as it is shipped: built by `npm run build`, beside its package.json and its dependencies. */
+import { Effect } from "effect"
+import { execFileSync } from "node:child_process"
+import { copyFileSync, symlinkSync } from "node:fs"
+import { join, resolve } from "node:path"
+import { directory } from "./directory.ts"
+
+/** Builds it in a directory that goes with the scope, and answers the file to run. */
+export const build = Effect.map(directory, (place) => {
+  const dist = join(place, "dist")
+  const bin = resolve("node_modules/.bin")
+  execFileSync(process.execPath, ["scripts/build.mjs", dist], {
+    env: { ...process.env, PATH: `${bin}:${process.env["PATH"]}` },
+    stdio: "inherit",
+  })
+  copyFileSync("package.json", join(place, "package.json"))
+  symlinkSync(resolve("node_modules"), join(place, "node_modules"))
+  return join(dist, "main.js")
+})

@@ -1,0 +1,228 @@
+/**
+ * What faults are done to: a real node that makes blocks and reorgs all the time, a real store, and the built service
+ * between them, which reaches both through proxies of its own.
+ */
+import { Effect, Random, Schedule, Schema, Scope, Semaphore } from "effect"
+import type { Duration } from "effect"
+import { join } from "node:path"
+import * as Devnet from "../devnet.ts"
+import { directory } from "../directory.ts"
+import type { Client } from "../ingestor.ts"
+import * as RedisServer from "../RedisServer.ts"
+import { openRedis, standalone } from "../redisStore.ts"
+import * as Service from "../Service.ts"
+import { observed } from "./memory.ts"
+import * as TcpProxy from "../TcpProxy.ts"
+import { RedisRequests, WebSocketFrames } from "../wire.ts"
+
+export const kinds = ["sqlite", "redis"] as const
+export type Kind = (typeof kinds)[number]
+
+/** One service, and the two legs it stands on. */
+export interface Ingestor {
+  /** In front of the node. */
+  readonly ws: TcpProxy.TcpProxy
+  /** In front of Redis. */
+  readonly redis: TcpProxy.TcpProxy | undefined
+  readonly process: () => Service.Process
+  /** From now on its end is no surprise. */
+  readonly doom: () => void
+  /** `kill -9`, until it is gone. */
+  readonly kill: Effect.Effect<void>
+  /** Starts it again. */
+  readonly start: Effect.Effect<void>
+}
+
+export interface RedisBehind {
+  /** The server that has the data now: a replica may take its place. */
+  server: RedisServer.RedisServer
+}
+
+export interface Rig {
+  readonly kind: Kind
+  /** Whether faults are as short as they may be and still bite. */
+  readonly brief: boolean
+  readonly node: Effect.Success<ReturnType<typeof Devnet.start>>
+  readonly redis: RedisBehind | undefined
+  /** Where SQLite keeps it. */
+  readonly file: string | undefined
+  readonly ingestors: ReadonlyArray<Ingestor>
+  /** Reads the store past all proxies. */
+  store: Client
+  /** The first block of the journal. */
+  from: number
+  /** Held while the chain grows by a step: whoever holds it has the chain to himself. */
+  readonly chain: Semaphore.Semaphore
+  /** What a foreign hand took from the stream: identities of entries, and whether it took from the beginning. */
+  readonly deleted: Set<string>
+  trimmed: boolean
+  /** What should never happen, as sentences. */
+  readonly problems: Array<string>
+}
+
+export interface RigOptions {
+  readonly kind: Kind
+  readonly brief: boolean
+  /** The built service. */
+  readonly entry: string
+  /** How many services share the chain and the store (default 1). */
+  readonly ingestors?: number
+  /** Where it is told what should never happen. */
+  readonly problems: Array<string>
+}
+
+/** A provider that is silent is noticed sooner than by default, so that ten minutes hold many faults. */
+const impatient = { STALL_TIMEOUT: "2s", REQUEST_TIMEOUT: "3s" }
+
+/** Redis as people run it who care: an append-only file, written every second, and no eviction. */
+export const redisArguments = ["--appendonly", "yes", "--appendfsync", "everysec"]
+
+export const openReader = (server: RedisServer.RedisServer) => openRedis(standalone(server.port))
+
+const startIngestor = Effect.fnUntraced(function* (
+  entry: string,
+  nodePort: number,
+  store: { readonly path: string } | { readonly port: number },
+  problems: Array<string>,
+) {
+  const scope = yield* Effect.scope
+  const { nextDoubleUnsafe: random } = yield* Random.Random
+  const ws = yield* TcpProxy.start(nodePort, { random, cutters: { target: () => new WebSocketFrames() } })
+  const redis =
+    "port" in store
+      ? yield* TcpProxy.start(store.port, { random, cutters: { client: () => new RedisRequests() } })
+      : undefined
+  const env = Devnet.environment(`ws://127.0.0.1:${ws.port}`, {
+    ...impatient,
+    ...observed,
+    DEVNET_START_BLOCK: "latest",
+    ...("path" in store ? { DATABASE_PATH: store.path } : { REDIS_URL: `redis://127.0.0.1:${redis!.port}` }),
+  })
+  let process: Service.Process
+  let doomed: Service.Process | undefined
+  const doom = () => void (doomed = process)
+
+  const start = Effect.gen(function* () {
+    const started = yield* Service.start({ entry, env })
+    process = started
+    yield* started.exit.pipe(
+      Effect.tap((code) =>
+        Effect.sync(() => {
+          if (doomed === started) return
+          problems.push(`the service ended by itself with ${code}: ${started.errors().slice(-500)}`)
+        }),
+      ),
+      Effect.forkIn(scope),
+    )
+  }).pipe((started) => Scope.provide(started, scope))
+  yield* start
+  return {
+    ws,
+    redis,
+    process: () => process,
+    doom,
+    kill: Effect.suspend(() => {
+      doom()
+      process.kill("SIGKILL")
+      return Effect.asVoid(process.exit)
+    }),
+    start,
+  } satisfies Ingestor as Ingestor
+})
+
+/** Between two steps of the chain, in milliseconds. */
+const steps = { shortest: 80, longest: 320 } as const
+
+/** One step of the chain: a block of several transactions, or a reorg and a block. */
+const step = Effect.fnUntraced(function* ({ node }: Rig) {
+  const sizes = yield* Effect.replicateEffect(Random.nextIntBetween(0, 9), yield* Random.nextIntBetween(0, 4))
+  yield* node.block(...sizes)
+  if ((yield* Random.next) > 0.15) return
+  yield* node.reorg(yield* Random.nextIntBetween(1, 6))
+  yield* node.block(3)
+})
+
+/** Has the chain to itself: nothing is mined meanwhile. */
+export const alone = (rig: Rig) => rig.chain.withPermit
+
+/** The chain grows, and forks, for as long as the effect takes. */
+export const whileItGrows = <A, E, R>(rig: Rig, effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function* () {
+    let over = false
+    const grow = Effect.gen(function* () {
+      yield* alone(rig)(step(rig))
+      yield* Effect.sleep(yield* Random.nextIntBetween(steps.shortest, steps.longest))
+    }).pipe(Effect.repeat({ while: () => !over }))
+    const stop = Effect.sync(() => void (over = true))
+    const [, result] = yield* Effect.all([grow, Effect.ensuring(effect, stop)], { concurrency: 2 })
+    return result
+  })
+
+export class Late extends Schema.TaggedError<Late>()("Late", {}) {
+  override get message() {
+    return "the store was not at the node's head in time"
+  }
+}
+
+/** Longer than the longest wait of a breaker, with its jitter. */
+const patience = "100 seconds"
+
+/** Waits until the store has the node's head, and a block of this height at least. */
+export const caughtUp = (
+  rig: Rig,
+  height = 0,
+  within: Duration.Input = patience,
+): Effect.Effect<void, unknown> =>
+  Effect.gen(function* () {
+    const { number, hash } = yield* rig.node.head
+    const journal = yield* Effect.orElseSucceed(rig.store.load(Devnet.chainId), () => undefined)
+    const head = journal?.head
+    return number >= height && head?.hash === hash && head.part === 0
+  }).pipe(
+    Effect.repeat({ until: (done) => done, schedule: Schedule.spaced("15 millis") }),
+    Effect.timeoutOrElse({
+      duration: within,
+      orElse: () => Effect.fail(new Late()),
+    }),
+    Effect.asVoid,
+  )
+
+const openStore = Effect.fnUntraced(function* (kind: Kind) {
+  if (kind === "sqlite") {
+    const path = join(yield* directory, "events.db")
+    return { redis: undefined, store: yield* Devnet.openSqlite(path), where: { path } }
+  }
+  const server = yield* RedisServer.start(redisArguments)
+  return { redis: { server }, store: yield* openReader(server), where: { port: server.port } }
+})
+
+/** Everything is up and has followed the chain for a moment. */
+export const start = Effect.fnUntraced(function* (options: RigOptions) {
+  const node = yield* Devnet.start(["--gas-limit", "1000000000"])
+  // More than the deepest reorg.
+  for (let i = 0; i < 8; i++) yield* node.block(2)
+  const { redis, store, where } = yield* openStore(options.kind)
+  const ingestors: Array<Ingestor> = []
+  for (let i = 0; i < (options.ingestors ?? 1); i++) {
+    ingestors.push(yield* startIngestor(options.entry, node.anvil.port, where, options.problems))
+  }
+  const { kind, brief, problems } = options
+  const rig: Rig = {
+    kind,
+    brief,
+    node,
+    redis,
+    file: "path" in where ? where.path : undefined,
+    ingestors,
+    store,
+    from: 0,
+    chain: yield* Semaphore.make(1),
+    deleted: new Set(),
+    trimmed: false,
+    problems,
+  }
+  yield* whileItGrows(rig, Effect.andThen(caughtUp(rig), Effect.sleep(brief ? "1 second" : "3 seconds")))
+  yield* caughtUp(rig)
+  rig.from = (yield* store.load(Devnet.chainId))!.start.number
+  return rig
+})

@@ -1,0 +1,45 @@
+/**
+ * Loaded into the service before anything else, by `--import`.
+ *
+ * SIGWINCH: collects garbage and says what the process still holds. SIGUSR2: switches on and off that mistakes happen in
+ * its code, on the connections to one port. Every third time sending throws, and what is received throws when it is
+ * looked at.
+ */
+import { WebSocket } from "ws"
+
+const port = process.env["SABOTAGE_PORT"]
+let armed = false
+let sent = 0
+process.on("SIGUSR2", () => void (armed = !armed))
+
+const isMeant = ({ url }: WebSocket) => armed && new URL(url).port === port
+
+const mistake = (): never => {
+  throw new TypeError("a mistake, made on purpose")
+}
+
+const { send, emit } = WebSocket.prototype
+WebSocket.prototype.send = function (this: WebSocket, ...args: ReadonlyArray<unknown>) {
+  return isMeant(this) && ++sent % 3 === 0 ? mistake() : Reflect.apply(send, this, args)
+}
+
+let receiving = false
+WebSocket.prototype.emit = function (this: WebSocket, ...args: ReadonlyArray<unknown>) {
+  receiving = args[0] === "message" && isMeant(this)
+  try {
+    return Reflect.apply(emit, this, args)
+  } finally {
+    receiving = false
+  }
+}
+
+const { parse } = JSON
+JSON.parse = (text, reviver) =>
+  receiving ? new Proxy({}, { get: mistake, has: mistake }) : parse(text, reviver)
+
+let asked = 0
+process.on("SIGWINCH", () => {
+  // The kind that gives pages back to the system.
+  globalThis.gc!({ type: "major", execution: "sync", flavor: "last-resort" })
+  process.stderr.write(`memory ${++asked}: ${process.memoryUsage.rss()} bytes\n`)
+})

@@ -1,0 +1,103 @@
+/**
+ * `npm run chaos -- --seed N --minutes M --only TEXT`: every fault on real processes, again and again for so many minutes,
+ * and then one table. Exit code 1 unless nothing was lost, doubled or otherwise wrong.
+ *
+ * The seed decides the order of the faults and everything about each; real processes decide the rest.
+ */
+import { Cause, Effect, Exit, Logger, Random } from "effect"
+import { parseArgs } from "node:util"
+import { build } from "../built.ts"
+import { run } from "./Campaign.ts"
+import type { Fault, Outcome } from "./Campaign.ts"
+import * as Isolation from "./isolation.ts"
+import { kills } from "./kills.ts"
+import { nodeLeg, redisLeg } from "./network.ts"
+import { redisFaults } from "./redis.ts"
+import { kinds } from "./Rig.ts"
+import type { Kind } from "./Rig.ts"
+import { gathered, isClean, tableOf } from "./table.ts"
+import { three } from "./three.ts"
+
+/** Rigs at the same time: what they do most is to wait. */
+const atOnce = 3
+
+const fail = (why: string): never => {
+  process.stderr.write(`${why}\n`)
+  process.exit(64)
+}
+
+const number = (name: string, text: string): number => {
+  const value = Number(text)
+  return text !== "" && value >= 0 ? value : fail(`--${name}: a number, not "${text}"`)
+}
+
+const { values } = parseArgs({
+  options: {
+    seed: { type: "string", default: String(Math.floor(Math.random() * 1_000_000)) },
+    minutes: { type: "string", default: "10" },
+    only: { type: "string", default: "" },
+  },
+})
+const minutes = number("minutes", values.minutes)
+const seed = number("seed", values.seed)
+
+const write = (text: string) => Effect.sync(() => void process.stdout.write(`${text}\n`))
+
+interface Turn {
+  readonly fault: Fault
+  readonly kind: Kind
+}
+
+const turns: ReadonlyArray<Turn> = [...kills, ...redisFaults, ...nodeLeg, ...redisLeg, three]
+  .flatMap((fault) => fault.stores.map((kind) => ({ fault, kind })))
+  .filter(({ fault, kind }) => `${fault.name} ${kind}`.includes(values.only))
+
+const told = ({ fault, kind, times, lost, doubled, problems, recoveries }: Outcome) =>
+  `${kind.padEnd(6)}  ${fault}: ${times} times, lost ${lost}, doubled ${doubled}, recovered in ${recoveries.map((millis) => (millis / 1000).toFixed(1)).join(" ")} s${problems.map((problem) => `\n        ${problem}`).join("")}`
+
+const campaign = Effect.gen(function* () {
+  const entry = yield* build
+  const until = performance.now() + minutes * 60_000
+  const outcomes: Array<Outcome> = []
+  yield* write(`seed ${seed}, ${minutes} minutes, ${turns.length} faults`)
+  // What is measured here would suffer from company.
+  for (const kind of kinds.filter((kind) => `one of four chains ${kind}`.includes(values.only))) {
+    const found = yield* Isolation.run({ kind, entry, brief: false, seed: `${seed}/isolation/${kind}` })
+    outcomes.push(...found)
+    yield* write(found.map(told).join("\n"))
+  }
+  for (let pass = 1; turns.length > 0 && (pass === 1 || performance.now() < until); pass++) {
+    yield* Effect.forEach(
+      yield* Random.shuffle(turns),
+      ({ fault, kind }) =>
+        Effect.gen(function* () {
+          if (pass > 1 && performance.now() > until) return
+          const found = yield* run({
+            kind,
+            entry,
+            brief: false,
+            faults: [fault],
+            times: ({ times }) => times,
+            seed: `${seed}/${pass}/${fault.name}/${kind}`,
+          })
+          outcomes.push(...found)
+          yield* write(found.map(told).join("\n"))
+        }),
+      { concurrency: atOnce, discard: true },
+    )
+  }
+  const rows = gathered(outcomes)
+  if (rows.length === 0) return fail(`--only: no fault has "${values.only}" in its name`)
+  yield* write(`\n${tableOf(rows)}`)
+  process.exitCode = rows.every(isClean) ? 0 : 1
+}).pipe(Effect.scoped, Random.withSeed(seed), Effect.provide(Logger.layer([])))
+
+// Nodes and servers are ended with the scope, also when the run is stopped.
+const stop = new AbortController()
+for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, () => stop.abort())
+const exit = await Effect.runPromiseExit(campaign, { signal: stop.signal })
+if (Exit.isFailure(exit)) {
+  process.stderr.write(`${Cause.pretty(exit.cause)}\n`)
+  process.exitCode = 1
+}
+process.exit()

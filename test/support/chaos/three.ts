@@ -1,0 +1,21 @@
+/** Three services on one chain and one store, each on legs of its own that are cut at any moment. */
+import { Effect, Random } from "effect"
+import type { Fault } from "./Campaign.ts"
+
+export const three: Fault = {
+  name: "three services at once, cut at random, with reorgs",
+  stores: ["sqlite", "redis"],
+  times: 3,
+  ingestors: 3,
+  inflict: (rig) =>
+    Effect.gen(function* () {
+      const cuts = rig.brief ? 6 : 25
+      for (let i = 0; i < cuts; i++) {
+        const one = rig.ingestors[yield* Random.nextIntBetween(0, rig.ingestors.length - 1)]!
+        const leg = (yield* Random.nextBoolean) ? one.ws : (one.redis ?? one.ws)
+        if (yield* Random.nextBoolean) leg.cut()
+        else leg.reset()
+        yield* Effect.sleep(yield* Random.nextIntBetween(50, 900))
+      }
+    }),
+}
