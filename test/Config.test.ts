@@ -384,6 +384,11 @@ describe("the configuration", () => {
         fromVariables({ ...base, DEVNET_WS_URL_FILE: join(directory, "empty") }),
       )
       assert.match(error.problems[0]!, /^DEVNET_WS_URL_FILE: expected a file with .* got an empty one$/)
+      writeFileSync(join(directory, "large"), "x".repeat(100_000))
+      const tooLarge = yield* Effect.flip(
+        fromVariables({ ...base, DEVNET_WS_URL_FILE: join(directory, "large") }),
+      )
+      assert.match(tooLarge.problems[0]!, /^DEVNET_WS_URL_FILE: expected a file of at most 65536 bytes/)
     }),
   )
 
