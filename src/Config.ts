@@ -133,10 +133,14 @@ const orWord = <const Word extends string>(word: Word, kind: Env.Kind<number>): 
   )
 
 const urlOf = (...protocols: ReadonlyArray<string>): Env.Kind<URL> =>
-  Env.kind(`a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")}`, (text) => {
-    const url = URL.canParse(text) ? new URL(text) : undefined
-    return url && protocols.includes(url.protocol) && url.hostname !== "" ? url : undefined
-  })
+  Env.kind(
+    `a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")} and has no #`,
+    (text) => {
+      const url = URL.canParse(text) ? new URL(text) : undefined
+      const fits = url && protocols.includes(url.protocol) && url.hostname !== "" && !text.includes("#")
+      return fits ? url : undefined
+    },
+  )
 
 const defaultPorts: Readonly<Record<string, string>> = {
   "ws:": "80",

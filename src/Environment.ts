@@ -5,7 +5,7 @@
  * names. Nothing here knows which variables there are; that is Config.ts.
  */
 import { ByteSize, Config, ConfigProvider, Duration, Effect, Option } from "effect"
-import { readFileSync } from "node:fs"
+import { readFileSync, statSync } from "node:fs"
 import { parseEnv } from "node:util"
 
 export type Variables = Readonly<Record<string, string | undefined>>
@@ -100,6 +100,9 @@ export const list = <A>(item: Kind<A>): Kind<ReadonlyArray<A>> =>
     return parsed.length === items.length ? parsed : undefined
   })
 
+/** A file with a secret in it is no larger (bytes): it is a line, or a list of URLs. */
+const largestSecret = 64 * 1024
+
 /** Reads variables one by one and keeps what was wrong with each, so that all of it can be reported together. */
 export class Reader {
   readonly problems: Array<string> = []
@@ -151,6 +154,10 @@ export class Reader {
   #fromFile<A>(name: string, path: string, kind: Kind<A>): A | undefined {
     let content: string
     try {
+      if (statSync(path).size > largestSecret) {
+        this.problem(name, `expected a file of at most ${largestSecret} bytes, got ${path}`)
+        return undefined
+      }
       content = readFileSync(path, "utf8").trim()
     } catch (error) {
       this.problem(name, `expected a readable file, got ${(error as NodeJS.ErrnoException).code} for ${path}`)

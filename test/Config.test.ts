@@ -234,8 +234,13 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     "an HTTP URL for WebSocket",
     { ...devnet, DEVNET_WS_URL: "https://u:secret@a" },
     [
-      /^DEVNET_WS_URL: expected a URL that starts with ws:\/\/ or wss:\/\/; several with commas between them$/,
+      /^DEVNET_WS_URL: expected a URL that starts with ws:\/\/ or wss:\/\/ and has no #; several with commas between them$/,
     ],
+  ],
+  [
+    "a fragment, which no WebSocket URL may have",
+    { ...devnet, DEVNET_WS_URL: "ws://a/#secretpart" },
+    [/^DEVNET_WS_URL: expected a URL that starts with .* and has no #/],
   ],
   ["an empty place in a list", { ...devnet, DEVNET_WS_URL: "ws://a,,ws://b" }, [/^DEVNET_WS_URL: expected/]],
   [
@@ -284,7 +289,7 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     "a Redis URL",
     { ...devnet, REDIS_URL: "http://:pw@a" },
     [
-      /^REDIS_URL: expected a URL that starts with redis:\/\/ or rediss:\/\/; several with commas between them$/,
+      /^REDIS_URL: expected a URL that starts with redis:\/\/ or rediss:\/\/ and has no #; several with commas between them$/,
     ],
   ],
   ["a Redis database", { ...devnet, REDIS_URL: "redis://a/x" }, [/^REDIS_URL: expected a database number/]],
@@ -379,6 +384,11 @@ describe("the configuration", () => {
         fromVariables({ ...base, DEVNET_WS_URL_FILE: join(directory, "empty") }),
       )
       assert.match(error.problems[0]!, /^DEVNET_WS_URL_FILE: expected a file with .* got an empty one$/)
+      writeFileSync(join(directory, "large"), "x".repeat(100_000))
+      const tooLarge = yield* Effect.flip(
+        fromVariables({ ...base, DEVNET_WS_URL_FILE: join(directory, "large") }),
+      )
+      assert.match(tooLarge.problems[0]!, /^DEVNET_WS_URL_FILE: expected a file of at most 65536 bytes/)
     }),
   )
 

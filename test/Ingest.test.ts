@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Clock, Deferred, Effect, Fiber } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
+import { mostRecorded } from "../src/feed/Finality.ts"
 import { StoreError } from "../src/store/Store.ts"
 import { FakeChain } from "./support/FakeChain.ts"
 import { FakeNode } from "./support/FakeNode.ts"
@@ -53,6 +54,23 @@ describe("a chain", () => {
       // The floor is raised once a minute, which is five blocks.
       assert.isAtLeast(status.final!, chain.final.number - 5)
     }),
+  )
+
+  world(
+    "whose finality stands still keeps 50 000 blocks that can be undone, and no more",
+    ({ chain, store, start }) =>
+      Effect.gen(function* () {
+        chain.jump(...Array.from({ length: 50_050 }, () => 1))
+        const { status } = yield* start()
+        yield* eventually("it is stored", () => status.stored === chain.head.number, 600)
+        yield* eventually("the oldest count as final", () => status.final === 51)
+        assert.strictEqual((yield* store.load(chain.id))!.window.length, mostRecorded - 1)
+        // What is left can be undone all the same.
+        chain.fork(40, 2, ...many(40))
+        yield* eventually("a reorg is followed", () => status.stored === chain.head.number, 60)
+        assert.strictEqual(status.phase, "live")
+      }),
+    { finality: 1_000_000 },
   )
 
   world(

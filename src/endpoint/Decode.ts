@@ -65,6 +65,9 @@ export interface PlacedLog extends Log {
   readonly removed: boolean
 }
 
+/** The memory that a log takes, about (bytes). */
+export const sizeOf = ({ data, topics }: PlacedLog): number => 400 + data.length + 90 * topics.length
+
 const bad = (position: number, what: string) =>
   new Malformed({ detail: `log ${position} of an answer has ${what}` })
 

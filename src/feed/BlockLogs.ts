@@ -10,7 +10,7 @@
  */
 import { Effect, Predicate, Schedule } from "effect"
 import type { Block, Filter, Header, Hex } from "../Domain.ts"
-import { logsOf } from "../endpoint/Decode.ts"
+import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { EndpointError, Malformed, Unverified } from "../endpoint/EndpointError.ts"
 import type { Reason } from "../endpoint/EndpointError.ts"
@@ -27,8 +27,6 @@ import type { Checks } from "./Verify.ts"
  * byte of data 8, so no chain we know of comes near.
  */
 const largestBlock = 256 * 1024 * 1024
-
-const sizeOf = ({ data, topics }: PlacedLog): number => 400 + data.length + 90 * topics.length
 
 /** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
 const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))

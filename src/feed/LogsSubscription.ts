@@ -8,7 +8,7 @@
  */
 import { Duration, Effect, Latch, Scope, Semaphore } from "effect"
 import type { Header, Hex } from "../Domain.ts"
-import { logsOf, quantity } from "../endpoint/Decode.ts"
+import { logsOf, quantity, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { EndpointError, Malformed, Unverified } from "../endpoint/EndpointError.ts"
@@ -24,11 +24,13 @@ interface Group {
   readonly logs: Map<number, PlacedLog>
   readonly bloom: Buffer
   highest: number
+  bytes: number
 }
 
 /** What is kept, oldest blocks dropped first. */
 const mostBlocks = 64
 const mostLogs = 20_000
+const mostBytes = 32 * 1024 * 1024
 
 /** How long logs may come after their head. */
 const patience = Duration.seconds(2)
@@ -43,6 +45,7 @@ export const make = Effect.fnUntraced(function* (connection: Connection) {
   const oneAtATime = yield* Semaphore.make(1)
   const groups = new Map<Hex, Group>()
   let held = 0
+  let heldBytes = 0
   /** The block of the log that was heard last. */
   let last = -1
   /** The height at which the subscription began: later blocks are told as a whole. */
@@ -50,17 +53,18 @@ export const make = Effect.fnUntraced(function* (connection: Connection) {
 
   const drop = (hash: Hex) => {
     held -= groups.get(hash)?.logs.size ?? 0
+    heldBytes -= groups.get(hash)?.bytes ?? 0
     groups.delete(hash)
   }
 
-  const isTooMuch = () => groups.size > mostBlocks || held > mostLogs
+  const isTooMuch = () => groups.size > mostBlocks || held > mostLogs || heldBytes > mostBytes
 
   const hear = (raw: unknown) => {
     const decoded = logsOf([raw])
     if (decoded instanceof Malformed) return connection.endUnsafe(decoded)
     const log = decoded[0]!
     if (log.removed) return drop(log.blockHash)
-    const group = groups.get(log.blockHash) ?? { logs: new Map(), bloom: emptyBloom(), highest: -1 }
+    const group = groups.get(log.blockHash) ?? { logs: new Map(), bloom: emptyBloom(), highest: -1, bytes: 0 }
     groups.set(log.blockHash, group)
     // The same log may come twice.
     if (group.logs.has(log.index)) return
@@ -69,6 +73,8 @@ export const make = Effect.fnUntraced(function* (connection: Connection) {
     addTo(group.bloom, log)
     last = log.blockNumber
     held++
+    group.bytes += sizeOf(log)
+    heldBytes += sizeOf(log)
     while (isTooMuch()) drop(groups.keys().next().value!)
     return arrived.openUnsafe()
   }

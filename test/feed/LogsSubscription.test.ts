@@ -256,6 +256,31 @@ describe("the logs subscription", () => {
     }),
   )
 
+  connected("keeps a bounded number of bytes", (world) =>
+    Effect.gen(function* () {
+      const logs = yield* begun(world)
+      world.chain.extend(2, 1)
+      yield* TestClock.adjust("10 millis")
+      const block = world.chain.at(world.chain.head.number - 1)!
+      const before = receipts(world)
+      const large = `0x${"ab".repeat(1024 * 1024)}` as const
+      const another = { header: { ...world.chain.head, hash: hash("another") }, logs: [] }
+      const log = world.chain.at(1)!.logs[0]!
+      const announce = (from: number, to: number) => {
+        for (let index = from; index < to; index++)
+          world.node.announceLogs(another, [{ ...log, index, data: large }])
+      }
+      announce(0, 15)
+      yield* TestClock.adjust("10 millis")
+      assertIs(yield* soon(logs.tip(block.header), "100 millis"), world)
+      assert.strictEqual(receipts(world), before)
+      announce(15, 17)
+      yield* TestClock.adjust("10 millis")
+      assertIs(yield* soon(logs.tip(block.header), "100 millis"), world)
+      assert.strictEqual(receipts(world), before + 1)
+    }),
+  )
+
   connected("proves nothing where blooms are zero, and is not waited for there", (world) =>
     Effect.gen(function* () {
       refuse(world, ...both)
