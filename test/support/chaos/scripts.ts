@@ -29,7 +29,7 @@ export interface Request {
 }
 
 /** Where a push says how much of its first block it holds. */
-const wholeAt = 12
+const wholeAt = 13
 
 /** What a request asks for, when it is a move. */
 export const moveOf = (request: Buffer): Request | undefined => {
