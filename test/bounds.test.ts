@@ -26,9 +26,12 @@ const hurry = isLong ? 10 : 8
 
 const megabyte = 1024 * 1024
 
-/** What the service may grow by while Redis is away, and what it may take at all. */
+/** What the service may grow by while Redis is away, and what it may take at all: the limit of its container. */
 const mostGrowth = 64 * megabyte
 const memoryLimit = 512 * megabyte
+
+/** Half of the container's memory: what Node allows itself there without being told. */
+const heap = { NODE_OPTIONS: "--max-old-space-size=256" }
 
 /** The least rate at which the backlog is stored, where the machine has nothing else to do. */
 const leastRate = 50_000
@@ -105,7 +108,7 @@ const samples = (port: number, until: (sample: Sample) => boolean) =>
   Effect.suspend(() => {
     const all: Array<Sample> = []
     const next = Effect.tap(sample(port), (one) => Effect.sync(() => all.push(one)))
-    return Effect.as(Effect.repeat(next, { schedule: Schedule.spaced("100 millis"), until }), all)
+    return Effect.as(Effect.repeat(next, { schedule: Schedule.spaced("200 millis"), until }), all)
   })
 
 const highest = (all: ReadonlyArray<Sample>) => Math.max(...all.map(({ rss }) => rss))
@@ -141,6 +144,7 @@ const world = Effect.fnUntraced(function* (redis: ReadonlyArray<string>) {
   const node = yield* torrent
   const service = yield* Service.start({
     env: {
+      ...heap,
       CHAINS: "torrent",
       TORRENT_CHAIN_ID: String(chainId),
       TORRENT_WS_URL: node.url,
@@ -165,8 +169,8 @@ describe("memory", () => {
         "--auto-aof-rewrite-percentage",
         "0",
       ])
-      // Some live blocks first, and history: what is measured is growth, not the start of a process.
-      const warm = yield* node.grow(10, perSecond, 4)
+      // Live traffic first, until the young generation is as large as it gets: that is no growth of ours.
+      const warm = yield* node.grow(60, perSecond, 20)
       yield* samples(port, ({ stored }) => stored === warm)
       const before = yield* sample(port)
 
