@@ -26,7 +26,12 @@ export const start = (
     Effect.sync(() => {
       const child = spawn(process.execPath, [...(options.nodeArgs ?? []), fileURLToPath(file), ...args], {
         env: { PATH: process.env["PATH"], ...env },
-        stdio: ["ignore", "ignore", "inherit", ...(options.ipc ? ["ipc" as const] : [])],
+        stdio: [
+          "ignore",
+          process.env.OUT ? "inherit" : "ignore",
+          "inherit",
+          ...(options.ipc ? ["ipc" as const] : []),
+        ],
       })
       return { pid: child.pid!, process: child, ended: once(child, "exit") }
     }),

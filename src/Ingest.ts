@@ -23,7 +23,7 @@ import * as LogsSubscription from "./feed/LogsSubscription.ts"
 import * as OverHttp from "./feed/OverHttp.ts"
 import { Verification } from "./feed/Verify.ts"
 import * as Gate from "./store/Gate.ts"
-import { afterPush } from "./store/Journal.ts"
+import { afterPush, release } from "./store/Journal.ts"
 import type { Journal, Move, Position, Push } from "./store/Journal.ts"
 import { Store } from "./store/Store.ts"
 import type { FinalizeResult, PopResult, PushResult } from "./store/Store.ts"
@@ -230,6 +230,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
         if (step._tag === "Seen") return handled(live, undefined)
         if (step._tag === "Followed") return Effect.sync(() => traces.done(step.trace))
         record(step.move, result!)
+        if (step.move._tag === "Push") release(step.move)
         established = true
         const pushed =
           step.move._tag === "Push"

@@ -3,6 +3,7 @@ import { Clock, Deferred, Effect, Fiber } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { mostRecorded } from "../src/feed/Finality.ts"
+import type { Push } from "../src/store/Journal.ts"
 import { StoreError } from "../src/store/Store.ts"
 import { FakeChain } from "./support/FakeChain.ts"
 import { FakeNode } from "./support/FakeNode.ts"
@@ -86,6 +87,37 @@ describe("a chain", () => {
         yield* caughtUp(store, chain, second.status, 50)
         assert.strictEqual((yield* store.load(chain.id))!.start.number, 50)
       }),
+  )
+
+  world("is let go of block by block: what the store has is not kept in memory", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(20))
+      const first = yield* start()
+      yield* caughtUp(store, chain, first.status)
+      yield* first.stop
+      const moves: Array<Push> = []
+      const watched: Client = {
+        ...store,
+        push: (id, filter, push) => {
+          moves.push(push)
+          assert.isAbove(push.blocks[0].logs.length, 0)
+          return store.push(id, filter, push)
+        },
+      }
+      const node = new FakeNode(chain)
+      const { status } = yield* startIngestor(
+        watched,
+        { one: node },
+        variablesFor({ devnet: [chain, "one"] }),
+      )
+      for (let i = 0; i < 5; i++) {
+        chain.extend(3)
+        yield* caughtUp(store, chain, status)
+      }
+      assert.lengthOf(moves, 5)
+      for (const { blocks } of moves) assert.isTrue(blocks.every(({ logs }) => logs.length === 0))
+      assert.lengthOf(status.tail.after(0), 15)
+    }),
   )
 
   world("is stored again from where it began, when somebody empties the store", ({ chain, store, start }) =>

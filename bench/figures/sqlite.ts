@@ -6,12 +6,12 @@ import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { checksumOf, entryNames } from "../chain.ts"
 import type { Contents } from "../chain.ts"
-import { cpuSeconds, peakMemory, start, startProvider } from "../child.ts"
+import { cpuSeconds, peakMemory, startProvider } from "../child.ts"
 import type { Load } from "../provider.ts"
 import { expectedOf, until } from "../run.ts"
 import type { Cost } from "../run.ts"
 import { verify } from "../store.ts"
-import { variables } from "../subjects/ours.ts"
+import { startService, variables } from "../subjects/ours.ts"
 
 const contentsOf = (database: DatabaseSync): Contents => {
   let count = 0
@@ -35,7 +35,7 @@ export const sqlite = (load: Load): Effect.Effect<Cost> =>
     const path = join(directory, "events.db")
     const provider = yield* startProvider(load)
     const where = { redisPort: 0, providerPort: provider.port, chains: load.chains }
-    const { pid } = yield* start(new URL("../../dist/main.js", import.meta.url), [], {
+    const { pid } = yield* startService({
       ...variables({ ...where, env: { DATABASE_PATH: path } }),
       REDIS_URL: "",
     })

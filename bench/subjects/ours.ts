@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs"
 import { start } from "../child.ts"
 import { base } from "../chain.ts"
 import type { Subject, Surroundings } from "./Subject.ts"
@@ -25,8 +26,17 @@ export const variables = ({
   ...env,
 })
 
+const main = new URL("../../dist/main.js", import.meta.url)
+
+/** The flags of Node's that the first line of the service asks for: `#!/usr/bin/env -S node …`. */
+const flags = () => readFileSync(main, "utf8").split("\n", 1)[0]!.split(" ").slice(3)
+
+/** The built service as it ships, under these variables. */
+export const startService = (env: Readonly<Record<string, string>>) =>
+  start(main, [], env, { nodeArgs: flags() })
+
 /** The built service, with all checks, metrics and breakers on. */
 export const ours: Subject = {
   name: "ours",
-  start: (where) => start(new URL("../../dist/main.js", import.meta.url), [], variables(where)),
+  start: (where) => startService(variables(where)),
 }

@@ -4,7 +4,7 @@
  * Every store does in its own medium what these functions do to the data, and the feed uses them to know where the
  * journal will stand once the moves it has already sent are done.
  */
-import type { Block, Hex } from "../Domain.ts"
+import type { Block, Hex, Log } from "../Domain.ts"
 
 /**
  * Where a journal stands: the block on top.
@@ -180,4 +180,16 @@ export const pushes = function* (
     }
   }
   if (batch.length > 0) yield call(batch)
+}
+
+/**
+ * Lets go of the logs of a push that the store has taken: nobody reads them any more.
+ *
+ * They would go by themselves, but late. Fibers and scopes are kept in Maps and Sets that never stop changing, and V8
+ * links each outgrown table of one to the next: as soon as one of them is old, everything that any of them ever
+ * mentioned, finished fibers with all their blocks, outlives every collection of young memory. Without this an event
+ * costs a third more CPU.
+ */
+export const release = ({ blocks }: Push): void => {
+  for (const { logs } of blocks) (logs as Array<Log>).length = 0
 }

@@ -247,17 +247,22 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     operation: string,
     send: (client: Client) => Promise<A>,
   ): Effect.Effect<A, StoreError> => {
-    const late = new StoreError({
-      operation,
-      reason: "timeout",
-      detail: `no answer within ${Duration.toMillis(timeout)} ms`,
-    })
+    // Made when it is needed: an error that nobody sees would be 3 % of what a move costs.
+    const late = Effect.suspend(() =>
+      Effect.fail(
+        new StoreError({
+          operation,
+          reason: "timeout",
+          detail: `no answer within ${Duration.toMillis(timeout)} ms`,
+        }),
+      ),
+    )
     return Effect.flatMap(connected(operation), (client) =>
       Effect.tryPromise({ try: () => send(client), catch: failure(operation) }).pipe(
-        Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail(late) }),
+        Effect.timeoutOrElse({ duration: timeout, orElse: () => late }),
         Effect.tapError((error) => (endsConnection(error.reason) ? disconnect(client) : Effect.void)),
       ),
-    ).pipe(Effect.timeoutOrElse({ duration: Duration.times(timeout, 2), orElse: () => Effect.fail(late) }))
+    ).pipe(Effect.timeoutOrElse({ duration: Duration.times(timeout, 2), orElse: () => late }))
   }
 
   const keysOf = (chain: ChainId) => [

@@ -116,6 +116,7 @@ export class Store extends Context.Service<
     readonly ping: Effect.Effect<void, StoreError>
     /** The journal of a chain, or `undefined` when nothing was ever pushed. */
     readonly load: (chain: ChainId) => Effect.Effect<Journal | undefined, StoreError>
+    /** What is pushed belongs to the caller again once there is an answer: a store must not keep it. */
     readonly push: (chain: ChainId, filter: string, push: Push) => Effect.Effect<PushResult, StoreError>
     readonly pop: (chain: ChainId, filter: string, pop: Pop) => Effect.Effect<PopResult, StoreError>
     readonly finalize: (

@@ -57,7 +57,8 @@ describe("the image", () => {
 
   it("starts the service itself, so that SIGTERM reaches it", () => {
     const entry = JSON.parse(instruction("ENTRYPOINT")!) as ReadonlyArray<string>
-    assert.deepStrictEqual(entry, ["/usr/local/bin/node", "/app/dist/main.js"])
+    const [, flags] = /^#!\/usr\/bin\/env -S node (.+)\n/.exec(readFileSync("src/main.ts", "utf8"))!
+    assert.deepStrictEqual(entry, ["/usr/local/bin/node", ...flags!.split(" "), "/app/dist/main.js"])
     assert.isUndefined(instruction("STOPSIGNAL"))
   })
 

@@ -1,5 +1,6 @@
 /** A real store that fails on command: before, after or instead of what it is asked for. */
 import { Clock, Effect } from "effect"
+import type { Slice } from "../../src/store/Journal.ts"
 import { StoreError } from "../../src/store/Store.ts"
 import type { Client } from "./ingestor.ts"
 
@@ -63,13 +64,17 @@ export const make = (store: Client, chain: number): FaultyStore => {
       ...store,
       ping: guard("answer", isDead, () => store.ping, no),
       load: (id) => guard("load", isDead, () => store.load(id), no),
-      push: (id, filter, move) =>
-        guard(
+      push: (id, filter, { blocks: [first, ...rest], ...move }) => {
+        // What was pushed is pushed again after the service has let go of it.
+        const copy = (slice: Slice) => ({ ...slice, logs: [...slice.logs] })
+        const blocks = [copy(first), ...rest.map(copy)] as const
+        return guard(
           "push",
           isDead,
-          () => store.push(id, filter, move),
+          () => store.push(id, filter, { ...move, blocks }),
           ({ _tag }) => _tag === "Pushed",
-        ),
+        )
+      },
       pop: (id, filter, move) =>
         guard(
           "pop",
