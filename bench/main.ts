@@ -15,10 +15,9 @@ import { chains, filters } from "./figures/scaling.ts"
 import { sqlite } from "./figures/sqlite.ts"
 import { startup } from "./figures/startup.ts"
 import { ceilings, summary, sustained } from "./figures/sustained.ts"
-import type { Load } from "./provider.ts"
 import { goalsOf } from "./results.ts"
 import type { Results } from "./results.ts"
-import { throughput } from "./run.ts"
+import { load, throughput } from "./run.ts"
 import { bare } from "./subjects/bare.ts"
 import { ours } from "./subjects/ours.ts"
 import { perEvent } from "./subjects/perEvent.ts"
@@ -27,14 +26,6 @@ import { telemetry } from "./subjects/telemetry.ts"
 import { format } from "./table.ts"
 
 const resultsFile = new URL("results.json", import.meta.url)
-
-const load = (logs: number, blocks: number, count = 1, bloom = true): Load => ({
-  chains: Array.from({ length: count }, (_, i) => 900_001 + i),
-  shape: { logs, bloom },
-  history: 0,
-  blocks,
-  pace: "asked",
-})
 
 /** Subjects that take one event at a time get fewer events: their speed does not depend on it. */
 const slowPart = 0.1

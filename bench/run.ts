@@ -20,6 +20,15 @@ export interface Cost {
   readonly peak: number
 }
 
+/** So many blocks of so many logs on each of several chains, as fast as they are asked for. */
+export const load = (logs: number, blocks: number, count = 1, bloom = true): Load => ({
+  chains: Array.from({ length: count }, (_, i) => 900_001 + i),
+  shape: { logs, bloom },
+  history: 0,
+  blocks,
+  pace: "asked",
+})
+
 /** The share of a run that warms the process up and does not count. */
 const warmUp = 0.3
 const pollEvery = 5
