@@ -61,7 +61,7 @@ export interface Pop {
   readonly expected: Position
 }
 
-/** Raise the floor to a block at or below the head: if the head is still the expected one. */
+/** Raise the floor to a block at or below the head: if the head is still the expected one. A lower floor changes nothing. */
 export interface Finalize {
   readonly _tag: "Finalize"
   readonly expected: Position
@@ -140,12 +140,15 @@ export const popped = (journal: Journal): Journal => {
   return { ...journal, start, head, window: below }
 }
 
-/** The journal after the floor was raised. */
-export const finalized = (journal: Journal, number: number, hash: Hex): Journal => ({
-  ...journal,
-  final: { number, hash },
-  window: journal.window.filter((record) => record.number > number),
-})
+/** The journal after the floor was raised. It is never lowered. */
+export const finalized = (journal: Journal, number: number, hash: Hex): Journal =>
+  journal.final !== undefined && number <= journal.final.number
+    ? journal
+    : {
+        ...journal,
+        final: { number, hash },
+        window: journal.window.filter((record) => record.number > number),
+      }
 
 /** Cuts blocks into calls of at most `logsPerCall` logs, in order. A larger block gets calls of its own. */
 export const pushes = function* (

@@ -308,6 +308,8 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
   const finalize = (chain: ChainId, filter: string, { expected, number, hash }: Finalize): FinalizeResult => {
     const current = compare(chain, filter, expected)
     if ("_tag" in current) return current
+    // The floor is never lowered: see finalize.lua.
+    if (current.final_number !== null && number <= current.final_number) return { _tag: "Finalized" }
     const known = recordAt(chain, number)
     const reachable = number < current.number || (number === current.number && current.part === 0)
     if (!reachable || (known !== undefined && known.hash !== hash)) return conflict(positionOf(current))

@@ -324,6 +324,24 @@ export const contract = (
         yield* holds(store, all.slice(0, 3))
       }))
 
+    test("the floor is never lowered by somebody who knows less of what is final", (store) =>
+      Effect.gen(function* () {
+        const all = blocks(100, "a", [1, 1, 1, 1])
+        const head = yield* push(store, start, all)
+        const final = (number: number) =>
+          store.finalize(chain, filter, {
+            _tag: "Finalize",
+            expected: head,
+            number,
+            hash: hash("a", number),
+          })
+        yield* final(102)
+        assert.deepStrictEqual(yield* final(101), { _tag: "Finalized" })
+        assert.deepStrictEqual((yield* store.load(chain))!.final, { number: 102, hash: hash("a", 102) })
+        assert.deepStrictEqual(yield* popTo(store, 102), { number: 102, hash: hash("a", 102), part: 0 })
+        yield* holds(store, all.slice(0, 3))
+      }))
+
     test("a final block above the head, or of another fork, is refused", (store) =>
       Effect.gen(function* () {
         const head = yield* push(store, start, blocks(100, "a", [1, 1]))
@@ -543,9 +561,7 @@ export const contract = (
               }
               while (content.length > 0 && content.at(-1)!.number > model.head.number) content.pop()
             } else if (content.length > 0) {
-              const floor = content[Math.abs(step.depth) % content.length]!
-              if (floor.number < (model.final?.number ?? 0)) continue
-              const { number, hash } = floor
+              const { number, hash } = content[Math.abs(step.depth) % content.length]!
               yield* store.finalize(chain, filter, { _tag: "Finalize", expected: model.head, number, hash })
               model = finalized(model, number, hash)
             }

@@ -20,9 +20,9 @@ export class FakeChain {
   blooms = true
   /** Who emits logs: the n-th log of a block is by the n-th of them, round and round. By default nobody twice. */
   readonly #contracts: ReadonlyArray<Hex>
-  readonly #byHash = new Map<Hex, FakeBlock>()
+  /** Every block that there ever was, in whatever view. */
+  readonly #known: { readonly byHash: Map<Hex, FakeBlock>; serial: number }
   #canonical: Array<FakeBlock> = []
-  #serial = 0
   #highestFinal = 0
   readonly #listeners = new Set<(header: Header) => void>()
 
@@ -33,12 +33,28 @@ export class FakeChain {
       readonly blockTime?: number
       readonly contracts?: ReadonlyArray<Hex>
     } = {},
+    /** The chain of which this is another view. */
+    of?: FakeChain,
   ) {
+    this.#known = of ? of.#known : { byHash: new Map(), serial: 0 }
     this.id = options.id ?? 31337
     this.finality = options.finality ?? 64
     this.blockTime = options.blockTime ?? 12
     this.#contracts = options.contracts ?? []
-    this.#append(0)
+    if (of) this.#canonical = [...of.#canonical]
+    else this.#append(0)
+  }
+
+  /** Another view of this chain: the last `depth` blocks are others there, with these numbers of logs. */
+  branch(depth: number, ...logs: ReadonlyArray<number>): FakeChain {
+    const view = new FakeChain(
+      { id: this.id, finality: this.finality, blockTime: this.blockTime, contracts: this.#contracts },
+      this,
+    )
+    view.blooms = this.blooms
+    view.#highestFinal = this.#highestFinal
+    view.fork(depth, ...logs)
+    return view
   }
 
   get head(): Header {
@@ -56,7 +72,7 @@ export class FakeChain {
   }
 
   byHash(hash: Hex): FakeBlock | undefined {
-    return this.#byHash.get(hash)
+    return this.#known.byHash.get(hash)
   }
 
   isCanonical({ header }: FakeBlock): boolean {
@@ -106,7 +122,7 @@ export class FakeChain {
   #append(count: number): void {
     const parent = this.#canonical.at(-1)?.header
     const number = this.#canonical.length
-    const self = hash("fake", this.id, this.#serial++)
+    const self = hash("fake", this.id, this.#known.serial++)
     const logs = Array.from({ length: count }, (_, i): Log => {
       const contract = this.#contracts[i % this.#contracts.length]
       return { ...log(self, i), ...(contract && { contract }) }
@@ -121,7 +137,7 @@ export class FakeChain {
       },
       logs,
     }
-    this.#byHash.set(self, block)
+    this.#known.byHash.set(self, block)
     this.#canonical.push(block)
   }
 

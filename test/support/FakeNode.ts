@@ -110,7 +110,7 @@ const matches = ({ address, topics = [] }: LogFilter, log: Log): boolean => {
 }
 
 export class FakeNode {
-  readonly chain: FakeChain
+  #chain: FakeChain
   /** How many blocks behind the chain this node is. */
   lag = 0
   /** Whether it announces heads. */
@@ -138,10 +138,31 @@ export class FakeNode {
   #subscription = 0
 
   constructor(chain: FakeChain) {
-    this.chain = chain
+    this.#chain = chain
   }
 
-  /** Cuts every connection. */
+  /** The chain as this node sees it. */
+  get chain(): FakeChain {
+    return this.#chain
+  }
+
+  /** Goes over to another view of the chain, and says so. */
+  follow(chain: FakeChain): void {
+    this.#chain = chain
+    for (const session of this.sessions) {
+      if (session.told === undefined) continue
+      session.stopListening()
+      session.stopListening = chain.listen(() => this.#tell(session))
+      this.#tell(session)
+    }
+  }
+
+  /** The logs of a block as it would send them, canonical or not. */
+  logsOf(block: FakeBlock): ReadonlyArray<unknown> {
+    return block.logs.map((log) => this.#wireLog(block, log))
+  }
+
+  /** Cuts every connection: at once, or with another code than 1006 after what was sent has arrived. */
   drop(code = 1006): void {
     for (const session of this.sessions) session.close(code)
   }
@@ -226,13 +247,13 @@ export class FakeNode {
       blocks.push(this.#byHash(filter.blockHash))
     }
     return blocks.flatMap((block) =>
-      block.logs
-        .filter((log) => matches(filter, log))
-        .map((log) => {
-          const wire = wireLog(block, log)
-          return this.timestamps ? { ...wire, blockTimestamp: hex(block.header.timestamp) } : wire
-        }),
+      block.logs.filter((log) => matches(filter, log)).map((log) => this.#wireLog(block, log)),
     )
+  }
+
+  #wireLog(block: FakeBlock, log: Log) {
+    const wire = wireLog(block, log)
+    return this.timestamps ? { ...wire, blockTimestamp: hex(block.header.timestamp) } : wire
   }
 
   #receipts(block: FakeBlock): ReadonlyArray<unknown> {
@@ -414,9 +435,12 @@ export const layerTransport = (nodes: Readonly<Record<string, FakeNode>>, latenc
                     cut = true
                     return listener.onOversized()
                   }),
-                (code) => {
-                  cut = true
-                  later(() => open && listener.onClosed(`closed with code ${code ?? 1006}`))
+                (code = 1006) => {
+                  if (code === 1006) cut = true
+                  later(() => {
+                    cut = true
+                    if (open) listener.onClosed(`closed with code ${code}`)
+                  })
                 },
               )
               const end = () => {

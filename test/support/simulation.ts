@@ -8,7 +8,7 @@ import { TestClock } from "effect/testing"
 import type { Header } from "../../src/Domain.ts"
 import { FakeChain } from "./FakeChain.ts"
 import type { FakeBlock } from "./FakeChain.ts"
-import { FakeNode, Refused } from "./FakeNode.ts"
+import { FakeNode, Refused, silence } from "./FakeNode.ts"
 import * as FaultyStore from "./faultyStore.ts"
 import { startIngestor, variablesFor } from "./ingestor.ts"
 import type { Client, Ingestor } from "./ingestor.ts"
@@ -33,6 +33,10 @@ export const Action = Schema.Union([
   ...often(Schema.TaggedStruct("Jump", { logs: Few })),
   ...often(Schema.TaggedStruct("Fork", { depth: between(1, 64), longer: between(0, 3) })),
   Schema.TaggedStruct("Rollback", { depth: between(1, 64) }),
+  // -- one node is on a fork of its own for a while
+  ...often(
+    Schema.TaggedStruct("Split", { node: Which, depth: between(1, 40), longer: between(-3, 3), seconds }),
+  ),
   // -- what is announced
   Schema.TaggedStruct("Repeat", { node: Which, back: between(0, 9) }),
   Schema.TaggedStruct("Reorder", { node: Which }),
@@ -41,6 +45,7 @@ export const Action = Schema.Union([
   Schema.TaggedStruct("Drop", { node: Which, when: Schema.Literals(["now", "before", "during", "after"]) }),
   Schema.TaggedStruct("Freeze", { node: Which, seconds }),
   Schema.TaggedStruct("Down", { node: Which, seconds }),
+  Schema.TaggedStruct("ReturnBehind", { node: Which, blocks: between(1, 8), seconds }),
   // -- answers
   Schema.TaggedStruct("Lag", { node: Which, blocks: between(1, 8), seconds }),
   Schema.TaggedStruct("Empty", { node: Which, times: between(1, 6) }),
@@ -81,7 +86,10 @@ export interface Outcome {
 /** Virtual minutes for everything to be right again once faults have stopped. */
 const patience = 12
 
-const requests = new Set(["eth_getLogs", "eth_getBlockByNumber", "eth_getBlockReceipts"])
+const requests = new Set(["eth_getLogs", "eth_getBlockByNumber", "eth_getBlockReceipts", "eth_subscribe"])
+
+/** What a node does for a while. */
+type Lasting = "silent" | "frozen" | "down" | "behind" | "split"
 
 /** One node's faults: each answers the next requests in its own way. */
 class Saboteur {
@@ -94,7 +102,7 @@ class Saboteur {
   refuse = 0
   drop: "before" | "during" | "after" | undefined
   /** What ends by itself, and when (clock milliseconds). */
-  readonly #passing: Array<{ readonly at: number; readonly end: () => void }> = []
+  readonly #passing = new Map<Lasting, { readonly at: number; readonly end: () => void }>()
 
   constructor(node: FakeNode, stale: Map<number, FakeBlock>) {
     this.node = node
@@ -102,34 +110,47 @@ class Saboteur {
     node.intercept = (method, params, proceed) => this.#answer(method, params, proceed)
   }
 
-  /** Behaves so for a while. */
-  lasts(at: number, end: () => void): void {
-    this.#passing.push({ at, end })
+  /** Behaves so until then, or longer where that was said before. */
+  lasts(what: Lasting, until: number, end: () => void): void {
+    this.#passing.set(what, { at: Math.max(until, this.#passing.get(what)?.at ?? 0), end })
   }
 
   /** Ends what has lasted long enough. */
   pass(now: number): void {
-    for (const { at, end } of this.#passing) if (at <= now) end()
+    for (const [what, { at }] of this.#passing) if (at <= now) this.end(what)
+  }
+
+  end(what: Lasting): void {
+    this.#passing.get(what)?.end()
+    this.#passing.delete(what)
   }
 
   heal(): void {
     this.empty = this.unknown = this.mixed = this.short = this.refuse = 0
     this.drop = undefined
-    this.node.lag = 0
-    this.node.announces = this.node.answers = this.node.up = true
+    for (const what of this.#passing.keys()) this.end(what)
   }
 
   #answer(method: string, params: ReadonlyArray<unknown>, proceed: () => unknown): unknown {
     if (this.drop !== undefined && requests.has(method)) {
       const when = this.drop
       this.drop = undefined
-      // What is sent before the cut still arrives; a frame that is cut in two does not.
-      if (when === "after") queueMicrotask(() => this.node.drop())
-      else this.node.drop()
-      return proceed()
+      if (when === "before") {
+        this.node.drop()
+        return silence
+      }
+      const answer = proceed()
+      // Its answer is lost on the way, or is the last that arrives.
+      if (when === "during") this.node.drop()
+      else queueMicrotask(() => this.node.drop(1001))
+      return answer
     }
     if (method !== "eth_getLogs") return proceed()
-    const filter = params[0] as { readonly blockHash?: string; readonly toBlock?: string }
+    const filter = params[0] as {
+      readonly blockHash?: string
+      readonly fromBlock?: string
+      readonly toBlock?: string
+    }
     if (this.refuse > 0 && filter.blockHash === undefined) {
       this.refuse--
       throw new Refused(-32005, "query returned more than 10000 results")
@@ -151,11 +172,21 @@ class Saboteur {
       return answer.slice(1)
     }
     if (this.mixed > 0 && filter.blockHash === undefined) {
+      const heights = Array.from(
+        { length: Number(filter.toBlock) - Number(filter.fromBlock) + 1 },
+        (_, i) => Number(filter.fromBlock) + i,
+      )
+      const isStale = (height: number) => {
+        const block = this.#stale.get(height)
+        return block !== undefined && !this.node.chain.isCanonical(block)
+      }
+      if (!heights.some(isStale)) return answer
       this.mixed--
-      return answer.map((log) => {
-        const other = this.#stale.get(Number(log.blockNumber))
-        return other ? { ...log, blockHash: other.header.hash } : log
-      })
+      return heights.flatMap((height) =>
+        isStale(height)
+          ? this.node.logsOf(this.#stale.get(height)!)
+          : answer.filter((log) => Number(log.blockNumber) === height),
+      )
     }
     return answer
   }
@@ -200,6 +231,8 @@ export const simulate = Effect.fnUntraced(function* (
       stale.set(number, chain.at(number)!)
     }
   }
+  /** The highest block that each node shares with the others. */
+  const splits: Array<number> = [Infinity, Infinity]
   const headers: Array<Header> = [chain.head]
   chain.listen((header) => void headers.push(header))
 
@@ -230,7 +263,9 @@ export const simulate = Effect.fnUntraced(function* (
       case "Silence": {
         const { node } = nodes[action.node]!
         node.announces = false
-        return nodes[action.node]!.lasts(now + action.seconds * 1000, () => (node.announces = true))
+        return nodes[action.node]!.lasts("silent", now + action.seconds * 1000, () => {
+          node.announces = true
+        })
       }
       case "Drop":
         if (action.when === "now") return nodes[action.node]!.node.drop()
@@ -238,18 +273,39 @@ export const simulate = Effect.fnUntraced(function* (
       case "Freeze": {
         const { node } = nodes[action.node]!
         node.answers = false
-        return nodes[action.node]!.lasts(now + action.seconds * 1000, () => (node.answers = true))
+        return nodes[action.node]!.lasts("frozen", now + action.seconds * 1000, () => {
+          node.answers = true
+        })
       }
       case "Down": {
         const { node } = nodes[action.node]!
         node.up = false
         node.drop()
-        return nodes[action.node]!.lasts(now + action.seconds * 1000, () => (node.up = true))
+        return nodes[action.node]!.lasts("down", now + action.seconds * 1000, () => {
+          node.up = true
+        })
       }
-      case "Lag": {
+      case "Lag":
+      case "ReturnBehind": {
         const { node } = nodes[action.node]!
         node.lag = action.blocks
-        return nodes[action.node]!.lasts(now + action.seconds * 1000, () => (node.lag = 0))
+        if (action._tag === "ReturnBehind") node.drop()
+        return nodes[action.node]!.lasts("behind", now + action.seconds * 1000, () => {
+          node.lag = 0
+        })
+      }
+      case "Split": {
+        const { node } = nodes[action.node]!
+        nodes[action.node]!.end("split")
+        const sizes = Array.from({ length: Math.max(action.depth + action.longer, 1) }, (_, i) => (i * 3) % 7)
+        const view = chain.branch(action.depth, ...sizes)
+        splits[action.node] = Math.max(chain.head.number - action.depth, chain.final.number)
+        headers.push(view.head)
+        node.follow(view)
+        return nodes[action.node]!.lasts("split", now + action.seconds * 1000, () => {
+          splits[action.node] = Infinity
+          node.follow(chain)
+        })
       }
       case "Empty":
         return void (nodes[action.node]!.empty = action.times)
@@ -287,6 +343,8 @@ export const simulate = Effect.fnUntraced(function* (
   yield* launch(0)
   for (const { action, pause } of steps) {
     yield* act(action)
+    // No node is on a fork of blocks that are final elsewhere.
+    for (const [i, node] of nodes.entries()) if (splits[i]! <= chain.final.number) node.end("split")
     yield* pass(pause)
     for (const node of nodes) node.pass(yield* Clock.currentTimeMillis)
   }

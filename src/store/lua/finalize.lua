@@ -1,4 +1,5 @@
--- Raises the floor to a block at or below the head.
+-- Raises the floor to a block at or below the head. It is never lowered: what left the window could not be undone from
+-- a lower one, and would be written twice. Two ingestors may have nodes that differ in what is final.
 --
 -- ARGV  filter, expected number, hash, part, final number, final hash, maximum length
 -- Returns finalized | conflict [number, hash, part] | filter, its fingerprint
@@ -7,6 +8,7 @@ local number, hash = tonumber(ARGV[5]), ARGV[6]
 local head = readHead()
 local wrong = compare(head, ARGV[1], ARGV[2], ARGV[3], ARGV[4])
 if wrong then return wrong end
+if head.final_number and number <= tonumber(head.final_number) then return { 'finalized' } end
 local known = recordAt(number)
 local reachable = number < head.number or (number == head.number and head.part == 0)
 if not reachable or (known and known.hash ~= hash) then return conflict(head) end
