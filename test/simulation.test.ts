@@ -22,6 +22,9 @@ const first = Number(process.env["SIMULATION_FIRST"] ?? 1)
 
 const Steps = Arbitrary.schema(Schema.Array(Step).check(Schema.isMinLength(60), Schema.isMaxLength(80)))
 
+/** A night does not end at its first failure, but after so many. */
+const enough = 5
+
 const quiet = Logger.layer([])
 
 /** How fast time goes beside a real Redis, and what a call to it may take in that time: five real seconds. */
@@ -55,11 +58,11 @@ const shrink = Effect.fnUntraced(function* (failing: ReadonlyArray<Step>, sabota
 })
 
 /** What is wrong with a seed, told so that it can be seen again. */
-const check = Effect.fnUntraced(function* (seed: number) {
+const check = Effect.fnUntraced(function* (seed: number, sabotage?: Sabotage) {
   const steps = yield* stepsOf(seed)
-  if ((yield* fault(steps)) === undefined) return undefined
-  const few = yield* shrink(steps)
-  const wrong = yield* fault(few)
+  if ((yield* fault(steps, sabotage)) === undefined) return undefined
+  const few = yield* shrink(steps, sabotage)
+  const wrong = yield* fault(few, sabotage)
   const lines = few.map(({ action, pause }) => `  ${JSON.stringify(action)} then ${pause} ms`)
   return `seed ${seed}: ${wrong}\nreplay: npm run simulate -- --first ${seed} --seeds 1\n${lines.join("\n")}`
 })
@@ -106,10 +109,12 @@ describe("the simulation", () => {
     `holds for ${seeds} seeds in virtual time`,
     () =>
       Effect.gen(function* () {
-        for (let seed = first; seed < first + seeds; seed++) {
+        const failed: Array<string> = []
+        for (let seed = first; seed < first + seeds && failed.length < enough; seed++) {
           const wrong = yield* check(seed)
-          if (wrong !== undefined) assert.fail(wrong)
+          if (wrong !== undefined) failed.push(wrong)
         }
+        if (failed.length > 0) assert.fail(failed.join("\n\n"))
       }),
     60_000 + seeds * 3_000,
   )
@@ -135,7 +140,9 @@ describe("the simulation", () => {
         const onRedis = Effect.fnUntraced(function* (seed: number) {
           const store = yield* openRedis(standalone(server.port), `seed-${seed}`, 0, patience)
           const wrong = complaint(yield* simulate(yield* stepsOf(seed), store, undefined, Effect.sleep))
-          if (wrong !== undefined) assert.fail(`seed ${seed}: ${wrong}`)
+          if (wrong === undefined) return
+          const again = `npm test -- test/simulation.test.ts -t "on Redis"`
+          assert.fail(`seed ${seed}: ${wrong}\nagain, in real time: ${again}`)
         })
         yield* Effect.forEach(seeds, (seed) => Effect.scoped(onRedis(seed)), { concurrency: 10 })
       }).pipe(Effect.scoped, hurried(hurry), Effect.provide(quiet)),
@@ -148,20 +155,33 @@ describe("the simulation", () => {
     ["no comparison with the expected head", unconditional, strict],
     ["no check that an answer is complete", undefined, believing],
   ]
+  /** The first seed that shows a loss, a double or a fault: a service that only stands still, any test would find. */
+  const firstToShow = Effect.fnUntraced(function* (sabotage: Sabotage | undefined, checks: Checks) {
+    const tries = 60
+    for (let seed = 1; seed <= tries; seed++) {
+      const wrong = yield* Effect.provideService(fault(yield* stepsOf(seed), sabotage), Verification, checks)
+      if (wrong !== undefined && /[1-9]\d* (lost|doubled|faults)/.test(wrong)) return seed
+    }
+    return assert.fail(`not found by ${tries} seeds`)
+  })
+
   for (const [bug, sabotage, checks] of bugs) {
-    it.live(`finds ${bug}`, () =>
+    it.live(`finds ${bug}`, ({ annotate }) =>
       Effect.gen(function* () {
-        const tries = 50
-        for (let seed = 1; seed <= tries; seed++) {
-          const wrong = yield* Effect.provideService(
-            fault(yield* stepsOf(seed), sabotage),
-            Verification,
-            checks,
-          )
-          if (wrong !== undefined) return
-        }
-        assert.fail(`not found by ${tries} seeds`)
+        const seed = yield* firstToShow(sabotage, checks)
+        yield* Effect.promise(() => annotate(`found by seed ${seed}`))
       }),
     )
   }
+
+  it.live("tells a failure in few steps, and the command that shows it again", () =>
+    Effect.gen(function* () {
+      const seed = yield* firstToShow(headFirst, strict)
+      const [what, again, ...steps] = (yield* check(seed, headFirst))!.split("\n")
+      assert.match(what!, new RegExp(`^seed ${seed}: `))
+      assert.strictEqual(again, `replay: npm run simulate -- --first ${seed} --seeds 1`)
+      assert.isAtMost(steps.length, 10)
+      assert.isTrue(steps.some((step) => step.includes("FailStore")))
+    }),
+  )
 })
