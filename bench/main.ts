@@ -28,7 +28,7 @@ import { format } from "./table.ts"
 const resultsFile = new URL("results.json", import.meta.url)
 
 /** Subjects that take one event at a time get fewer events: their speed does not depend on it. */
-const slowPart = 0.1
+const slowPart = 0.05
 
 type Figure = (results: Results) => Effect.Effect<void>
 
@@ -94,8 +94,8 @@ const loads = [1_000, 10_000, 50_000]
 const sizes = [20, 200, 2_000]
 
 const full: Readonly<Record<string, Figure>> = {
-  large: large(500, 5),
-  small: small(500, 5),
+  large: large(1000, 5),
+  small: small(1000, 5),
   sqlite: one("sqlite", sqlite(load(1000, 300))),
   latency: one(
     "latencies",
@@ -113,8 +113,8 @@ const full: Readonly<Record<string, Figure>> = {
 }
 
 const quick: Readonly<Record<string, Figure>> = {
-  large: large(150, 1),
-  small: small(100, 1),
+  large: large(250, 1),
+  small: small(200, 1),
   latency: one(
     "latencies",
     Effect.map(latency(ours, { load: 10_000, logs: 200, seconds: 5 }), (one) => [one]),
