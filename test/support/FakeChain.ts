@@ -20,10 +20,9 @@ export class FakeChain {
   blooms = true
   /** Who emits logs: the n-th log of a block is by the n-th of them, round and round. By default nobody twice. */
   readonly #contracts: ReadonlyArray<Hex>
-  /** Every block that there ever was, in whatever view. */
-  readonly #known: { readonly byHash: Map<Hex, FakeBlock>; serial: number }
+  /** What all views share: every block that there ever was, and what none of them may undo. */
+  readonly #shared: { readonly byHash: Map<Hex, FakeBlock>; serial: number; highestFinal: number }
   #canonical: Array<FakeBlock> = []
-  #highestFinal = 0
   readonly #listeners = new Set<(header: Header) => void>()
 
   constructor(
@@ -36,7 +35,7 @@ export class FakeChain {
     /** The chain of which this is another view. */
     of?: FakeChain,
   ) {
-    this.#known = of ? of.#known : { byHash: new Map(), serial: 0 }
+    this.#shared = of ? of.#shared : { byHash: new Map(), serial: 0, highestFinal: 0 }
     this.id = options.id ?? 31337
     this.finality = options.finality ?? 64
     this.blockTime = options.blockTime ?? 12
@@ -52,7 +51,6 @@ export class FakeChain {
       this,
     )
     view.blooms = this.blooms
-    view.#highestFinal = this.#highestFinal
     view.fork(depth, ...logs)
     return view
   }
@@ -63,8 +61,8 @@ export class FakeChain {
 
   /** Never moves down, even when the chain becomes shorter. */
   get final(): Header {
-    this.#highestFinal = Math.max(this.#highestFinal, this.head.number - this.finality, 0)
-    return this.#canonical[Math.min(this.#highestFinal, this.head.number)]!.header
+    this.#shared.highestFinal = Math.max(this.#shared.highestFinal, this.head.number - this.finality)
+    return this.#canonical[Math.min(this.#shared.highestFinal, this.head.number)]!.header
   }
 
   at(number: number): FakeBlock | undefined {
@@ -72,7 +70,7 @@ export class FakeChain {
   }
 
   byHash(hash: Hex): FakeBlock | undefined {
-    return this.#known.byHash.get(hash)
+    return this.#shared.byHash.get(hash)
   }
 
   isCanonical({ header }: FakeBlock): boolean {
@@ -122,7 +120,7 @@ export class FakeChain {
   #append(count: number): void {
     const parent = this.#canonical.at(-1)?.header
     const number = this.#canonical.length
-    const self = hash("fake", this.id, this.#known.serial++)
+    const self = hash("fake", this.id, this.#shared.serial++)
     const logs = Array.from({ length: count }, (_, i): Log => {
       const contract = this.#contracts[i % this.#contracts.length]
       return { ...log(self, i), ...(contract && { contract }) }
@@ -137,8 +135,10 @@ export class FakeChain {
       },
       logs,
     }
-    this.#known.byHash.set(self, block)
+    this.#shared.byHash.set(self, block)
     this.#canonical.push(block)
+    // Whether or not anybody asks: another view must not undo what has become final in this one.
+    void this.final
   }
 
   #announce(): void {

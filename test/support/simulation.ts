@@ -231,8 +231,6 @@ export const simulate = Effect.fnUntraced(function* (
       stale.set(number, chain.at(number)!)
     }
   }
-  /** The highest block that each node shares with the others. */
-  const splits: Array<number> = [Infinity, Infinity]
   const headers: Array<Header> = [chain.head]
   chain.listen((header) => void headers.push(header))
 
@@ -299,13 +297,9 @@ export const simulate = Effect.fnUntraced(function* (
         nodes[action.node]!.end("split")
         const sizes = Array.from({ length: Math.max(action.depth + action.longer, 1) }, (_, i) => (i * 3) % 7)
         const view = chain.branch(action.depth, ...sizes)
-        splits[action.node] = Math.max(chain.head.number - action.depth, chain.final.number)
         headers.push(view.head)
         node.follow(view)
-        return nodes[action.node]!.lasts("split", now + action.seconds * 1000, () => {
-          splits[action.node] = Infinity
-          node.follow(chain)
-        })
+        return nodes[action.node]!.lasts("split", now + action.seconds * 1000, () => node.follow(chain))
       }
       case "Empty":
         return void (nodes[action.node]!.empty = action.times)
@@ -344,7 +338,9 @@ export const simulate = Effect.fnUntraced(function* (
   for (const { action, pause } of steps) {
     yield* act(action)
     // No node is on a fork of blocks that are final elsewhere.
-    for (const [i, node] of nodes.entries()) if (splits[i]! <= chain.final.number) node.end("split")
+    for (const one of nodes) {
+      if (one.node.chain.at(chain.final.number)?.header.hash !== chain.final.hash) one.end("split")
+    }
     yield* pass(pause)
     for (const node of nodes) node.pass(yield* Clock.currentTimeMillis)
   }
