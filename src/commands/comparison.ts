@@ -6,6 +6,7 @@ import type { Connection } from "../endpoint/Endpoint.ts"
 import { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
 import { pieces } from "../feed/Canonical.ts"
 import { logParams } from "../feed/Filter.ts"
+import { mostRecorded } from "../feed/Finality.ts"
 import { digest, Replay } from "../store/Replay.ts"
 import type { Store } from "../store/Store.ts"
 
@@ -50,6 +51,23 @@ export const replay = Effect.fnUntraced(function* (
     last = page.at(-1)!.id
   }
 })
+
+/**
+ * More blocks with logs than are ever in the window: it holds `mostRecorded`, and what is added while the floor waits to be
+ * raised.
+ */
+const mostUndone = 2 * mostRecorded
+
+/**
+ * Whether no later entry of a journal can undo the blocks up to `to`.
+ *
+ * That `to` is final by now is not enough, nor is an entry above the final block: what follows may have been written
+ * before that, and undo both. But nothing is undone that is not in the window any more.
+ *
+ * @param depth how many blocks with logs on top of it put a block out of reach
+ */
+export const isBeyondUndoing = ({ blocks }: Replay, to: number, depth = mostUndone): boolean =>
+  (blocks.at(-depth)?.number ?? -1) > to
 
 /** What a node has, block by block, against the blocks `from … to` of a replayed journal. */
 export class Diff {

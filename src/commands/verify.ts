@@ -17,7 +17,7 @@ import { Verification } from "../feed/Verify.ts"
 import { exitCode } from "../Process.ts"
 import { Store } from "../store/Store.ts"
 import { blockFlag, chainFlag, chosenOrAll, jsonFlag } from "./chains.ts"
-import { Diff, replay } from "./comparison.ts"
+import { Diff, isBeyondUndoing, replay } from "./comparison.ts"
 import { style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
 
@@ -108,7 +108,9 @@ const verifyChain = Effect.fnUntraced(function* (
     const after = from === start.number ? undefined : yield* store.seek(chain.id, from)
     // What is at `after` is below the range and still there: nothing of the range was trimmed.
     const startsAtOldest = after === undefined
-    const replayed = yield* replay(store, chain.id, after, startsAtOldest && gone === 0)
+    const replayed = yield* replay(store, chain.id, after, startsAtOldest && gone === 0, (replay) =>
+      isBeyondUndoing(replay, to),
+    )
     const diff = new Diff(replayed, from, to, startsAtOldest && gone > 0)
     yield* readBlocks(chain, settings, { from, to, final: final?.number ?? -1 }, (block) => diff.take(block))
     const { logs, missing, trimmed, extra, different } = diff.result
