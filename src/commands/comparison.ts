@@ -1,12 +1,12 @@
 /** Compares what a journal holds with what a node says now. */
 import { Effect } from "effect"
-import type { ChainId, Filter } from "../Domain.ts"
+import type { Block, ChainId, Filter, Hex, Log } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
-import type { PlacedLog } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
 import { pieces } from "../feed/Canonical.ts"
 import { logParams } from "../feed/Filter.ts"
+import { mostRecorded } from "../feed/Finality.ts"
 import { digest, Replay } from "../store/Replay.ts"
 import type { Store } from "../store/Store.ts"
 
@@ -28,9 +28,106 @@ const width = 200
 
 const pageSize = 1000
 
-const digestOf = (log: PlacedLog): string =>
+/**
+ * Replays a journal.
+ *
+ * @param after the id after which to begin; `undefined`: at the oldest entry
+ * @param fromTheBeginning whether that is the first entry that was ever written
+ * @param isEnough asked after each page: whether what follows does not matter
+ */
+export const replay = Effect.fnUntraced(function* (
+  store: Pick<Store["Service"], "read">,
+  chain: ChainId,
+  after?: string,
+  fromTheBeginning = after === undefined,
+  isEnough: (replay: Replay) => boolean = () => false,
+) {
+  const replay = new Replay(fromTheBeginning)
+  let last = after
+  for (;;) {
+    const page = yield* store.read(chain, last, pageSize)
+    for (const stored of page) replay.apply(stored)
+    if (page.length === 0 || isEnough(replay)) return replay
+    last = page.at(-1)!.id
+  }
+})
+
+/**
+ * More blocks with logs than are ever in the window: it holds `mostRecorded`, and what is added while the floor waits to be
+ * raised.
+ */
+const mostUndone = 2 * mostRecorded
+
+/**
+ * Whether no later entry of a journal can undo the blocks up to `to`.
+ *
+ * That `to` is final by now is not enough, nor is an entry above the final block: what follows may have been written
+ * before that, and undo both. But nothing is undone that is not in the window any more.
+ *
+ * @param depth how many blocks with logs on top of it put a block out of reach
+ */
+export const isBeyondUndoing = ({ blocks }: Replay, to: number, depth = mostUndone): boolean =>
+  (blocks.at(-depth)?.number ?? -1) > to
+
+/** What a node has, block by block, against the blocks `from … to` of a replayed journal. */
+export class Diff {
+  readonly #replay: Replay
+  readonly #someTrimmed: boolean
+  readonly #ours = new Map<string, string>()
+  readonly #missing: Array<string> = []
+  readonly #different: Array<string> = []
+  #logs = 0
+  #trimmed = 0
+
+  /**
+   * @param someTrimmed whether the journal was replayed from its oldest entry, and others were before it once: then what
+   *   is below its lowest entry is not missing
+   */
+  constructor(replay: Replay, from: number, to: number, someTrimmed: boolean) {
+    this.#replay = replay
+    this.#someTrimmed = someTrimmed
+    for (const { number, hash, logs } of replay.blocks) {
+      if (number < from || number > to) continue
+      for (const { index, digest } of logs) this.#ours.set(`${hash}:${index}`, digest)
+    }
+  }
+
+  /** Takes a block of the node, or some logs of one. */
+  take({ number, hash, logs }: Pick<Block, "number" | "hash" | "logs">): void {
+    for (const log of logs) {
+      this.#logs++
+      const id = `${hash}:${log.index}`
+      const known = this.#ours.get(id)
+      if (known !== undefined) {
+        if (known !== digestOf(number, log)) this.#different.push(id)
+        this.#ours.delete(id)
+      } else if (this.#isTrimmed(number, hash, log.index)) this.#trimmed++
+      else this.#missing.push(id)
+    }
+  }
+
+  /** A log that the chain has above an entry was written after that entry, so that it cannot have been trimmed. */
+  #isTrimmed(number: number, hash: Hex, index: number): boolean {
+    const { lowest } = this.#replay
+    if (!this.#someTrimmed || lowest === undefined) return false
+    const bottom = Number(lowest.block_number)
+    return number < bottom || (hash === lowest.block_hash && index < Number(lowest.log_index))
+  }
+
+  get result(): Comparison {
+    return {
+      logs: this.#logs,
+      missing: this.#missing,
+      trimmed: this.#trimmed,
+      different: this.#different,
+      extra: [...this.#ours.keys()],
+    }
+  }
+}
+
+const digestOf = (number: number, log: Log): string =>
   digest({
-    block_number: String(log.blockNumber),
+    block_number: String(number),
     tx_hash: log.txHash,
     contract: log.contract,
     topics: JSON.stringify(log.topics),
@@ -38,26 +135,11 @@ const digestOf = (log: PlacedLog): string =>
     tx_index: String(log.txIndex),
   })
 
-/** Replays a journal from an id on; from its beginning without one. */
-export const replay = Effect.fnUntraced(function* (
-  store: Pick<Store["Service"], "read">,
-  chain: ChainId,
-  after?: string,
-  fromTheBeginning = after === undefined,
-) {
-  const replay = new Replay(fromTheBeginning)
-  let last = after
-  for (;;) {
-    const page = yield* store.read(chain, last, pageSize)
-    if (page.length === 0) return replay
-    for (const stored of page) replay.apply(stored)
-    last = page.at(-1)!.id
-  }
-})
-
 /**
- * Diffs the blocks `from … to` of a replayed journal against `eth_getLogs`. `someTrimmed`: the journal has lost its oldest
- * entries, so what the node has before the first entry that is left is not missing.
+ * Diffs the blocks `from … to` of a replayed journal against plain `eth_getLogs`, for nodes that refuse nothing:
+ * nothing of the feed has a part in it.
+ *
+ * @param someTrimmed as `Diff` has it
  */
 export const compare = Effect.fnUntraced(function* (
   replay: Replay,
@@ -67,35 +149,12 @@ export const compare = Effect.fnUntraced(function* (
   to: number,
   someTrimmed = false,
 ) {
-  const ours = new Map<string, string>()
-  for (const { number, hash, logs } of replay.blocks) {
-    if (number < from || number > to) continue
-    for (const { index, digest } of logs) ours.set(`${hash}:${index}`, digest)
-  }
-  const { first } = replay
-  const isTrimmed = (log: PlacedLog) =>
-    someTrimmed &&
-    (first === undefined ||
-      log.blockNumber < Number(first.block_number) ||
-      (log.blockHash === first.block_hash && log.index < Number(first.log_index)))
-
-  const missing: Array<string> = []
-  const different: Array<string> = []
-  let logs = 0
-  let trimmed = 0
+  const diff = new Diff(replay, from, to, someTrimmed)
   for (const [start, end] of pieces(from, to, () => width)) {
     const params = [{ ...logParams(chain.filter), fromBlock: hex(start), toBlock: hex(end) }]
     const answer = logsOf(yield* node.request("eth_getLogs", params))
     if (answer instanceof Malformed) return yield* new EndpointError({ endpoint: node.name, reason: answer })
-    for (const log of answer) {
-      logs++
-      const id = `${log.blockHash}:${log.index}`
-      const known = ours.get(id)
-      if (known === undefined && isTrimmed(log)) trimmed++
-      else if (known === undefined) missing.push(id)
-      else if (known !== digestOf(log)) different.push(id)
-      ours.delete(id)
-    }
+    for (const log of answer) diff.take({ number: log.blockNumber, hash: log.blockHash, logs: [log] })
   }
-  return { logs, missing, trimmed, different, extra: [...ours.keys()] } satisfies Comparison as Comparison
+  return diff.result
 })

@@ -2,24 +2,90 @@
 import { Effect, Layer, Option, References } from "effect"
 import { Command, Flag } from "effect/cli"
 import { AppConfig } from "../Config.ts"
-import type { ChainConfig, Settings } from "../Config.ts"
+import type { ChainConfig, EndpointConfig, Settings } from "../Config.ts"
+import type { Block } from "../Domain.ts"
+import * as Budget from "../endpoint/Budget.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
+import type { EndpointOptions } from "../endpoint/Endpoint.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
+import * as HttpEndpoint from "../endpoint/HttpEndpoint.ts"
+import type { HttpConnection } from "../endpoint/HttpEndpoint.ts"
+import { Learned } from "../endpoint/Learned.ts"
 import { Transport } from "../endpoint/Transport.ts"
+import * as Logs from "../feed/Logs.ts"
+import { Verification } from "../feed/Verify.ts"
 import { exitCode } from "../Process.ts"
 import { Store } from "../store/Store.ts"
 import { blockFlag, chainFlag, chosenOrAll, jsonFlag } from "./chains.ts"
-import { compare, replay } from "./comparison.ts"
+import { Diff, isBeyondUndoing, replay } from "./comparison.ts"
 import { style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
 
 /** Differences that are shown one by one. */
 const mostShown = 20
 
-/** The first of the chain's endpoints that can be reached. */
-const connect = (chain: ChainConfig, settings: Settings) =>
-  Effect.firstSuccessOf(chain.endpoints.map((endpoint) => Endpoint.connect(chain, endpoint, settings)))
+/** How often in a row an answer may be larger than a frame: each time half as much is asked for. */
+const mostOversized = 16
 
-const diff = Effect.fnUntraced(function* (
+/**
+ * Reads blocks as ingesting does, in whatever way an endpoint grants them, over HTTP where that is configured. Where one
+ * endpoint fails the next goes on, for as long as somebody gets further.
+ *
+ * @param final up to which block the chain is final, so that headers need not be fetched one by one
+ */
+const readBlocks = Effect.fnUntraced(function* (
+  chain: ChainConfig,
+  settings: Settings,
+  { from, to, final }: { readonly from: number; readonly to: number; readonly final: number },
+  take: (block: Block) => void,
+) {
+  const checks = yield* Verification
+  let next = from
+  const readOn = <R>(
+    endpoint: EndpointConfig,
+    connect: (options: EndpointOptions) => Effect.Effect<HttpConnection, EndpointError, R>,
+  ) => {
+    const learned = new Learned()
+    return Effect.gen(function* () {
+      const budget = yield* Budget.make(
+        settings.rpcRate ?? (endpoint.keyless ? Budget.keylessRate : Infinity),
+      )
+      const logs = Logs.make(yield* connect({ ...settings, budget }), chain, learned, checks)
+      while (next <= to) {
+        const isFinal = next <= final
+        const through = Math.min(
+          next + (isFinal ? learned.width : learned.recentWidth) - 1,
+          isFinal ? Math.min(final, to) : to,
+        )
+        for (const block of yield* logs[isFinal ? "history" : "recent"](next, through)) take(block)
+        next = through + 1
+      }
+    }).pipe(
+      Effect.scoped,
+      // It cost the connection, and taught what to ask for instead.
+      Effect.retry({ times: mostOversized, while: ({ reason }) => reason._tag === "Oversized" }),
+    )
+  }
+  let before = from
+  yield* Effect.firstSuccessOf([
+    ...chain.rpc.map((endpoint) =>
+      readOn(endpoint, (options) => HttpEndpoint.connect(chain, endpoint, options)),
+    ),
+    ...chain.endpoints.map((endpoint) =>
+      readOn(endpoint, (options) => Endpoint.connect(chain, endpoint, options)),
+    ),
+  ]).pipe(
+    Effect.retry({
+      while: () => {
+        const isFurther = next > before
+        before = next
+        return isFurther
+      },
+    }),
+  )
+})
+
+const verifyChain = Effect.fnUntraced(function* (
   chain: ChainConfig,
   settings: Settings,
   range: { readonly from: Option.Option<number>; readonly to: Option.Option<number> },
@@ -27,9 +93,8 @@ const diff = Effect.fnUntraced(function* (
   const store = yield* Store
   const journal = yield* store.load(chain.id)
   if (journal === undefined) return { chain: chain.name, range: null, complete: true as boolean }
-  const connection = yield* connect(chain, settings)
   const attempt = Effect.gen(function* () {
-    const { head, start } = (yield* store.load(chain.id)) ?? journal
+    const { final, head, start } = (yield* store.load(chain.id)) ?? journal
     const whole = head.part === 0 ? head.number : head.number - 1
     const from = Math.max(
       Option.getOrElse(range.from, () => start.number),
@@ -41,15 +106,14 @@ const diff = Effect.fnUntraced(function* (
     )
     const { gone } = yield* store.stats(chain.id)
     const after = from === start.number ? undefined : yield* store.seek(chain.id, from)
-    const replayed = yield* replay(store, chain.id, after, after === undefined && gone === 0)
-    const { logs, missing, trimmed, extra, different } = yield* compare(
-      replayed,
-      connection,
-      chain,
-      from,
-      to,
-      gone > 0,
+    // What is at `after` is below the range and still there: nothing of the range was trimmed.
+    const startsAtOldest = after === undefined
+    const replayed = yield* replay(store, chain.id, after, startsAtOldest && gone === 0, (replay) =>
+      isBeyondUndoing(replay, to),
     )
+    const diff = new Diff(replayed, from, to, startsAtOldest && gone > 0)
+    yield* readBlocks(chain, settings, { from, to, final: final?.number ?? -1 }, (block) => diff.take(block))
+    const { logs, missing, trimmed, extra, different } = diff.result
     const { faults } = replayed
     const complete = missing.length + extra.length + different.length + faults.length === 0
     return {
@@ -67,11 +131,11 @@ const diff = Effect.fnUntraced(function* (
   const first = yield* attempt
   // The chain may have moved between reading the store and asking the node.
   return first.complete ? first : yield* Effect.delay(attempt, "2 seconds")
-}, Effect.scoped)
+})
 
-type Diff = Effect.Success<ReturnType<typeof diff>>
+type Verdict = Effect.Success<ReturnType<typeof verifyChain>>
 
-const forPeople = (found: Diff): ReadonlyArray<string> => {
+const forPeople = (found: Verdict): ReadonlyArray<string> => {
   if (found.range === null) return [`${found.chain}: nothing stored yet`]
   const { chain, range, logs, trimmed, missing, extra, different, faults, complete } = found
   const lists = { missing, extra, different, fault: faults }
@@ -96,13 +160,13 @@ export const verify = Command.make(
     function* ({ chain, from, to, json }) {
       const settings = yield* AppConfig
       for (const one of yield* chosenOrAll(settings.chains, chain)) {
-        const found = yield* diff(one, settings, { from, to })
+        const found = yield* verifyChain(one, settings, { from, to })
         if (!found.complete) process.exitCode = exitCode.failed
         yield* writeLines(json ? [JSON.stringify(found)] : forPeople(found))
       }
     },
     Effect.provide(
-      Layer.mergeAll(storeOnly, Transport.layerWebSocket, Layer.succeed(References.MinimumLogLevel, "None")),
+      Layer.mergeAll(storeOnly, Transport.layerNetwork, Layer.succeed(References.MinimumLogLevel, "None")),
     ),
   ),
 ).pipe(Command.withDescription("Fetch a range again and compare it with the store"))

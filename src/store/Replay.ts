@@ -37,6 +37,10 @@ const logOf = (entry: Entry): ReplayedLog => ({
   rest: `${entry.timestamp} ${entry.traceparent ?? ""}`,
 })
 
+const isBelow = (number: number, index: number, other: Entry): boolean =>
+  number < Number(other.block_number) ||
+  (number === Number(other.block_number) && index < Number(other.log_index))
+
 export class Replay {
   /** The blocks that have entries, lowest first. */
   readonly blocks: Array<ReplayedBlock> = []
@@ -44,8 +48,8 @@ export class Replay {
   /** Entries read, and those of them that undo. */
   entries = 0
   removed = 0
-  /** The first entry: what is below it in the chain may have been trimmed. */
-  first: Entry | undefined
+  /** The lowest entry by height and log index, whether it was undone or not. */
+  lowest: Entry | undefined
   readonly #fromTheBeginning: boolean
 
   /** @param fromTheBeginning whether the first entry is the first that was ever written */
@@ -56,9 +60,9 @@ export class Replay {
   /** Applies the next entry. */
   apply({ id, entry }: Stored): void {
     this.entries++
-    this.first ??= entry
     const log = logOf(entry)
     const number = Number(entry.block_number)
+    if (this.lowest === undefined || isBelow(number, log.index, this.lowest)) this.lowest = entry
     const top = this.blocks.at(-1)
     if (entry.removed === "true") {
       this.removed++

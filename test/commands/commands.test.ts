@@ -7,13 +7,15 @@ import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { entryFields } from "../../src/Domain.ts"
-import type { Hex } from "../../src/Domain.ts"
+import type { Block, Hex } from "../../src/Domain.ts"
 import { ground, pushes } from "../../src/store/Journal.ts"
 import { block, blocks, hash } from "../support/blocks.ts"
 import * as Devnet from "../support/devnet.ts"
 import { directory } from "../support/directory.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode, Refused } from "../support/FakeNode.ts"
+import type { Intercept } from "../support/FakeNode.ts"
+import { both, drpc, publicnode, without } from "../support/providers.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
 import * as Service from "../support/Service.ts"
@@ -272,46 +274,56 @@ describe("status and reset", () => {
 })
 
 describe("verify", () => {
+  /** A chain, an empty store of it, and what `verify` finds. */
+  const verifying = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
+    const chain = new FakeChain()
+    const node = new FakeNode(chain)
+    const { variables, store, server } = yield* emptyStore(kind)
+    const url = yield* node.serve
+    const run = (args: ReadonlyArray<string> = [], more: Record<string, string> = {}) =>
+      Effect.map(
+        Service.run({
+          args: ["verify", "--json", ...args],
+          env: { ...env, DEVNET_WS_URL: url, ...variables, ...more },
+        }),
+        ({ code, output, errors }) => ({
+          code,
+          errors,
+          found: output === "" ? undefined : (JSON.parse(output) as Record<string, unknown>),
+        }),
+      )
+    const counts = (found: Record<string, unknown> | undefined) =>
+      ["missing", "extra", "different", "faults"].map((kind) => (found![kind] as Array<unknown>).length)
+    const push = (blocks: ReadonlyArray<Block>) =>
+      Effect.forEach(pushes(ground(0), blocks, false), (move) => store.push(31337, "none", move))
+    const remove = (ids: ReadonlyArray<string>) =>
+      server
+        ? Effect.promise(() => server.client.xdel("events:31337", ...ids))
+        : sqlite(variables["DATABASE_PATH"]!, `DELETE FROM events WHERE id IN (${ids.join(",")})`)
+    return { chain, node, url, store, run, counts, push, remove }
+  })
+
   for (const kind of ["sqlite", "redis"] as const) {
     test(
       `tells missing, extra, different and trimmed apart in ${kind}`,
       Effect.gen(function* () {
-        const chain = new FakeChain()
+        const { chain, node, store, run, counts, push, remove } = yield* verifying(kind)
         chain.extend(...Array.from({ length: 40 }, (_, i) => (i % 3) * 20))
-        const node = new FakeNode(chain)
-        const { variables, store, server } = yield* emptyStore(kind)
-        const env = {
-          CHAINS: "devnet",
-          DEVNET_CHAIN_ID: "31337",
-          DEVNET_WS_URL: yield* node.serve,
-          ...variables,
-        }
-        const run = (...args: ReadonlyArray<string>) =>
-          Effect.map(
-            Service.run({ args: ["verify", "--json", ...args], env }),
-            ({ code, output, errors }) => ({
-              code,
-              errors,
-              found: output === "" ? undefined : (JSON.parse(output) as Record<string, unknown>),
-            }),
-          )
-        const counts = (found: Record<string, unknown> | undefined) =>
-          ["missing", "extra", "different", "faults"].map((kind) => (found![kind] as Array<unknown>).length)
         assert.deepStrictEqual((yield* run()).found, { chain: "devnet", range: null, complete: true })
 
-        for (const move of pushes(ground(0), chain.blocks(), false)) yield* store.push(31337, "none", move)
+        yield* push(chain.blocks())
         const whole = yield* run()
         assert.deepInclude(whole.found, { range: [0, 40], complete: true, trimmed: 0 })
         assert.strictEqual(whole.code, 0)
-        const part = yield* run("--from", "11", "--to", "20")
+        const part = yield* run(["--from", "11", "--to", "20"])
         assert.deepInclude(part.found, { range: [11, 20], logs: 200, complete: true })
 
         // The node has another fork now: what the store has is extra, what the node has is missing.
         chain.fork(2, 7, 7)
-        const forked = yield* run("--from", "30")
+        const forked = yield* run(["--from", "30"])
         assert.strictEqual(forked.code, 1)
         assert.deepStrictEqual(counts(forked.found), [14, 40, 0, 0])
-        assert.deepStrictEqual(counts((yield* run("--to", "37")).found), [0, 0, 0, 0])
+        assert.deepStrictEqual(counts((yield* run(["--to", "37"])).found), [0, 0, 0, 0])
 
         // A log that says something else.
         node.intercept = (method, _params, proceed) => {
@@ -319,21 +331,17 @@ describe("verify", () => {
           if (method === "eth_getLogs" && answer.length > 0) answer[0] = { ...answer[0], data: "0x99" }
           return answer
         }
-        const different = yield* run("--from", "10", "--to", "12")
+        const different = yield* run(["--from", "10", "--to", "12"])
         assert.deepStrictEqual([different.code, ...counts(different.found)], [1, 0, 0, 1, 0])
         node.intercept = (_method, _params, proceed) => proceed()
 
         // Entries that are gone from the middle are missing, those before the first that is left were trimmed.
         const entries = yield* store.read(31337, undefined, 1000)
-        const remove = (ids: ReadonlyArray<string>) =>
-          server
-            ? Effect.promise(() => server.client.xdel("events:31337", ...ids))
-            : sqlite(variables["DATABASE_PATH"]!, `DELETE FROM events WHERE id IN (${ids.join(",")})`)
         yield* remove(entries.slice(0, 30).map(({ id }) => id))
-        const trimmed = yield* run("--to", "30")
+        const trimmed = yield* run(["--to", "30"])
         assert.deepInclude(trimmed.found, { trimmed: 30, complete: true })
         yield* remove([entries[100]!.id, entries[101]!.id])
-        const holed = yield* run("--to", "30")
+        const holed = yield* run(["--to", "30"])
         assert.deepStrictEqual([holed.code, ...counts(holed.found)], [1, 2, 0, 0, 0])
 
         node.up = false
@@ -342,7 +350,79 @@ describe("verify", () => {
       }),
       60_000,
     )
+
+    test(
+      `takes nothing for trimmed that is above the oldest entry of ${kind}`,
+      Effect.gen(function* () {
+        const { chain, store, run, push, remove } = yield* verifying(kind)
+        chain.extend(...Array.from({ length: 40 }, () => 3))
+        const isLost = ({ number }: Block) => (number >= 20 && number < 25) || number >= 38
+        yield* push(chain.blocks().map((block) => (isLost(block) ? { ...block, logs: [] } : block)))
+        const entries = yield* store.read(31337, undefined, 1000)
+        const below = entries.filter(({ entry }) => Number(entry.block_number) < 5)
+        yield* remove([...below, entries[below.length]!].map(({ id }) => id))
+
+        for (const [args, trimmed, missing] of [
+          [["--from", "0", "--to", "30"], 13, 15],
+          [["--from", "20", "--to", "30"], 0, 15],
+          [["--from", "2"], 10, 24],
+          [["--from", "38"], 0, 9],
+          [["--to", "4"], 12, 0],
+        ] as const) {
+          const { code, found } = yield* run(args)
+          assert.deepStrictEqual(
+            [args, found!["trimmed"], (found!["missing"] as Array<unknown>).length, code],
+            [args, trimmed, missing, missing === 0 ? 0 : 1],
+          )
+        }
+      }),
+      60_000,
+    )
   }
+
+  test(
+    "reads what is final and what is not in whatever way an endpoint grants it",
+    Effect.gen(function* () {
+      const { chain, node, url, store, run, push } = yield* verifying("sqlite")
+      chain.extend(...Array.from({ length: 90 }, (_, i) => (i * 7) % 5))
+      yield* push(chain.blocks())
+      const { head } = (yield* store.load(31337))!
+      const { number, hash } = chain.at(60)!.header
+      yield* store.finalize(31337, "none", { _tag: "Finalize", expected: head, number, hash })
+      const expected = { complete: true, logs: chain.blocks().flatMap(({ logs }) => logs).length }
+
+      const capped: Intercept = (method, _params, proceed) => {
+        const answer = proceed() as ReadonlyArray<unknown>
+        if (method === "eth_getLogs" && answer.length > 20)
+          throw new Refused(-32005, "query returned too many results")
+        return answer
+      }
+      const single = both(publicnode(node), without("eth_getBlockReceipts"))
+      const ways = { capped, drpc, publicnode: publicnode(node), single }
+      for (const [way, intercept] of Object.entries(ways)) {
+        node.intercept = intercept
+        const { code, found, errors } = yield* run()
+        assert.deepStrictEqual([way, code, errors], [way, 0, ""])
+        assert.deepInclude(found, expected)
+      }
+
+      // Large answers cost the connection, and a first endpoint that fails is not the end.
+      node.intercept = (_method, _params, proceed) => proceed()
+      const before = node.dials
+      const other = yield* run([], { DEVNET_WS_URL: `ws://127.0.0.1:1,${url}`, WS_MAX_PAYLOAD: "40000" })
+      assert.isAbove(node.dials - before, 1)
+      assert.deepInclude(other.found, expected)
+
+      const socket = new FakeNode(chain)
+      socket.intercept = without("eth_getLogs", "eth_getBlockReceipts", "eth_getTransactionReceipt")
+      const http = yield* run([], {
+        DEVNET_WS_URL: yield* socket.serve,
+        DEVNET_RPC_URL: url.replace("ws:", "http:"),
+      })
+      assert.deepInclude(http.found, expected)
+    }),
+    60_000,
+  )
 })
 
 describe("check", () => {

@@ -2,18 +2,127 @@
  * What a store must hold, told by the journal itself and by the node, and by none of the code that is under test.
  *
  * Reading from the beginning: no identity is added twice without a removal between, a removal undoes the top of the
- * stack exactly and in reverse order, blocks and logs rise. What is left is, log by log, what the node has.
+ * stack exactly and in reverse order, blocks and logs rise. What is left is, log by log, what the node has; where every
+ * block that ever was is known, so is what was undone.
  */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
 import { compare, replay } from "../../src/commands/comparison.ts"
 import type { Connection } from "../../src/endpoint/Endpoint.ts"
-import { digest } from "../../src/store/Replay.ts"
-import type { Replay } from "../../src/store/Replay.ts"
-import type { FakeChain } from "./FakeChain.ts"
+import { identity } from "../../src/Domain.ts"
+import type { Entry, Hex } from "../../src/Domain.ts"
+import { logsPerCall } from "../../src/store/Journal.ts"
+import { digest, Replay } from "../../src/store/Replay.ts"
+import type { Stored } from "../../src/store/Store.ts"
+import type { FakeBlock, FakeChain } from "./FakeChain.ts"
 import type { Client } from "./ingestor.ts"
 
 export const replayOf = (store: Client, chain: number): Effect.Effect<Replay, unknown> => replay(store, chain)
+
+const pageSize = 10_000
+
+const entriesOf = Effect.fnUntraced(function* (store: Client, chain: number) {
+  const entries: Array<Stored> = []
+  for (;;) {
+    const page = yield* store.read(chain, entries.at(-1)?.id, pageSize)
+    if (page.length === 0) return entries
+    for (const stored of page) entries.push(stored)
+  }
+})
+
+/** A block on the stack of a journal, and how many of its logs are there. */
+interface Open {
+  readonly block: FakeBlock
+  count: number
+  undoing: boolean
+}
+
+const isWhole = ({ block, count }: Open) => count === block.logs.length
+
+/** Only a block that takes several calls may be seen in part, and never in part of a call. */
+const isHalfWritten = ({ block, count }: Open) =>
+  block.logs.length > logsPerCall && count < block.logs.length && count % logsPerCall === 0
+
+const isTrue = (entry: Entry, chain: number, { header, logs }: FakeBlock, position: number) => {
+  const log = logs[position]
+  return (
+    log !== undefined &&
+    entry.chain_id === String(chain) &&
+    entry.block_number === String(header.number) &&
+    entry.tx_hash === log.txHash &&
+    entry.log_index === String(log.index) &&
+    entry.contract === log.contract &&
+    entry.topics === JSON.stringify(log.topics) &&
+    entry.data === log.data &&
+    entry.timestamp === String(header.timestamp) &&
+    entry.tx_index === String(log.txIndex)
+  )
+}
+
+/**
+ * What is wrong with a journal at any moment, and not only with what is left at its end: each entry, also one that is
+ * undone later, must be the log of a block that the chain had once; a block must have all of its logs, in order, before
+ * the next one begins or it is undone itself; and no block with logs may be left out between two of them.
+ *
+ * @param chain knows every block that it ever made
+ * @param entries the whole journal of a chain without a filter, nothing trimmed
+ * @param start the block at which the journal begins
+ */
+export const faultsOf = (
+  chain: Pick<FakeChain, "id" | "byHash">,
+  entries: Iterable<Stored>,
+  start = 0,
+): ReadonlyArray<string> => {
+  const faults: Array<string> = []
+  const stack: Array<Open> = []
+
+  const check = ({ entry }: Stored): string | undefined => {
+    const block = chain.byHash(entry.block_hash as Hex)
+    if (block === undefined) return "is of a block that never was"
+    const top = stack.at(-1)
+    if (entry.removed === "true") {
+      if (top?.block !== block) return "is not of the block on top"
+      const undoneTooEarly = !top.undoing && !isWhole(top) && !isHalfWritten(top)
+      top.undoing = true
+      top.count--
+      if (top.count === 0) stack.pop()
+      if (undoneTooEarly) return `undoes a block that has ${top.count + 1} of ${block.logs.length} logs`
+      return isTrue(entry, chain.id, block, top.count) ? undefined : "is not what the chain has there"
+    }
+    let fault: string | undefined
+    if (top?.block !== block) {
+      fault = begin(block, top)
+      stack.push({ block, count: 0, undoing: false })
+    } else if (top.undoing) fault = "is added to a block that is being undone"
+    const current = stack.at(-1)!
+    const isRight = isTrue(entry, chain.id, block, current.count)
+    current.count++
+    return fault ?? (isRight ? undefined : "is not what the chain has there")
+  }
+
+  /** What is wrong with a block as the next one on top of this one. */
+  const begin = (block: FakeBlock, top: Open | undefined): string | undefined => {
+    if (top !== undefined && (top.undoing || !isWhole(top)))
+      return `comes while block ${top.block.header.number} has ${top.count} of ${top.block.logs.length} logs`
+    const bottom = top?.block.header.number ?? start - 1
+    let below = chain.byHash(block.header.parentHash)
+    for (; below !== undefined && below.header.number > bottom; below = chain.byHash(below.header.parentHash))
+      if (below.logs.length > 0) return `comes before the logs of block ${below.header.number}`
+    return top === undefined || below === top.block ? undefined : `is not on top of block ${bottom}`
+  }
+
+  for (const stored of entries) {
+    const fault = check(stored)
+    const kind = stored.entry.removed === "true" ? "removal" : "entry"
+    if (fault !== undefined) faults.push(`${stored.id}: the ${kind} of ${identity(stored.entry)} ${fault}`)
+  }
+  const top = stack.at(-1)
+  if (top !== undefined && !top.undoing && !isWhole(top) && !isHalfWritten(top))
+    faults.push(
+      `at the end block ${top.block.header.number} has ${top.count} of ${top.block.logs.length} logs`,
+    )
+  return faults
+}
 
 /** How far a journal is from what it should be: nothing lost, nothing doubled. */
 export interface Verdict {
@@ -23,9 +132,22 @@ export interface Verdict {
   readonly replay: Replay
 }
 
-/** Compares a journal with a chain in memory, from `start` on. */
-export const judge = Effect.fnUntraced(function* (store: Client, chain: FakeChain, start = 0) {
-  const replay = yield* replayOf(store, chain.id)
+/**
+ * Compares a journal with a chain in memory.
+ *
+ * @param start the block at which the journal begins
+ * @param throughout whether every entry must be true, and not only what is left: not so where a lie was believed that
+ *   the second look had to put right
+ */
+export const judge = Effect.fnUntraced(function* (
+  store: Client,
+  chain: FakeChain,
+  start = 0,
+  throughout = true,
+) {
+  const entries = yield* entriesOf(store, chain.id)
+  const replay = new Replay()
+  for (const stored of entries) replay.apply(stored)
   const expected = chain.blocks(start).flatMap(({ number, hash, timestamp, logs }) =>
     logs.map((log) => ({
       id: `${number}/${hash}:${log.index}`,
@@ -45,7 +167,7 @@ export const judge = Effect.fnUntraced(function* (store: Client, chain: FakeChai
   )
   const ids = (logs: ReadonlyArray<{ readonly id: string }>) => new Set(logs.map(({ id }) => id))
   const [have, want] = [ids(found), ids(expected)]
-  const faults = [...replay.faults]
+  const faults = [...replay.faults, ...(throughout ? faultsOf(chain, entries, start) : [])]
   if (faults.length === 0 && JSON.stringify(found) !== JSON.stringify(expected)) {
     const first = expected.findIndex((log, i) => JSON.stringify(log) !== JSON.stringify(found[i]))
     faults.push(`expected ${JSON.stringify(expected[first])}, found ${JSON.stringify(found[first])}`)
@@ -58,9 +180,14 @@ export const judge = Effect.fnUntraced(function* (store: Client, chain: FakeChai
   } satisfies Verdict as Verdict
 })
 
-/** The journal has no fault, and what it replays to is the chain in memory. */
-export const assertComplete = Effect.fnUntraced(function* (store: Client, chain: FakeChain, start = 0) {
-  const { lost, doubled, faults, replay } = yield* judge(store, chain, start)
+/** The journal has no fault, and what it replays to is the chain in memory; the parameters are those of `judge`. */
+export const assertComplete = Effect.fnUntraced(function* (
+  store: Client,
+  chain: FakeChain,
+  start = 0,
+  throughout = false,
+) {
+  const { lost, doubled, faults, replay } = yield* judge(store, chain, start, throughout)
   assert.deepStrictEqual({ lost, doubled, faults }, { lost: 0, doubled: 0, faults: [] })
   return replay
 })
