@@ -80,7 +80,7 @@ describe("the second look", () => {
       assert.match(status.failures.map(({ text }) => text).join(), /one:80: contradicted/)
       one.intercept = (_method, _params, proceed) => proceed()
       yield* blocks(chain, 10)
-      yield* caughtUp(store, chain, status)
+      yield* caughtUp(store, chain, status, 0, false)
       assert.strictEqual(status.unaudited, 0)
     }),
   )
@@ -93,7 +93,7 @@ describe("the second look", () => {
       )
       const { status } = yield* start(everything)
       yield* blocks(chain, 30)
-      yield* caughtUp(store, chain, status)
+      yield* caughtUp(store, chain, status, 0, false)
       assert.strictEqual(status.auditedMissing, 4)
     }),
   )
@@ -106,7 +106,7 @@ describe("the second look", () => {
       )
       const { status } = yield* start()
       yield* blocks(chain, 30, 300)
-      yield* caughtUp(store, chain, status)
+      yield* caughtUp(store, chain, status, 0, false)
       assert.strictEqual(status.auditedMissing, 1)
     }),
   )
@@ -119,7 +119,7 @@ describe("the second look", () => {
       )
       const { status } = yield* start(everything)
       yield* blocks(chain, 30)
-      yield* caughtUp(store, chain, status)
+      yield* caughtUp(store, chain, status, 0, false)
       assert.strictEqual(status.auditedExtra, 1)
       assert.isAbove((yield* replayOf(store, chain.id)).removed, 0)
     }),

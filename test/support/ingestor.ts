@@ -75,16 +75,17 @@ export const eventually = Effect.fnUntraced(function* (what: string, holds: () =
   assert.fail(`within ${seconds} s: ${what}`)
 })
 
-/** Waits until the store stands at the head of the chain, and compares. */
+/** Waits until the store stands at the head of the chain, and compares as `judge` does. */
 export const caughtUp = Effect.fnUntraced(function* (
   store: Client,
   chain: FakeChain,
   status: ChainStatus,
   start = 0,
+  throughout = true,
 ) {
   yield* eventually(
     `stored ${status.stored} is ${chain.head.number}`,
     () => status.stored === chain.head.number,
   )
-  return yield* assertComplete(store, chain, start)
+  return yield* assertComplete(store, chain, start, throughout)
 })

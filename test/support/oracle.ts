@@ -185,7 +185,7 @@ export const assertComplete = Effect.fnUntraced(function* (
   store: Client,
   chain: FakeChain,
   start = 0,
-  throughout = false,
+  throughout = true,
 ) {
   const { lost, doubled, faults, replay } = yield* judge(store, chain, start, throughout)
   assert.deepStrictEqual({ lost, doubled, faults }, { lost: 0, doubled: 0, faults: [] })
