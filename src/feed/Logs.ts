@@ -33,6 +33,10 @@ const singleBlocks = 4
 const isTooWide = (refusal: Refusal["action"] | undefined): boolean =>
   refusal === "split" || refusal === "other endpoint"
 
+/** `eth_getLogs` is refused for whatever range: blocks are to be read one by one, in another way. */
+const isRefused = (refusal: Refusal["action"] | undefined): boolean =>
+  refusal === "use receipts" || refusal === "unsupported"
+
 const unknownParent: Hex = `0x${"0".repeat(64)}`
 
 export interface Logs {
@@ -125,7 +129,7 @@ export const make = (
     if (isTooWide(refusal)) learned.narrowRecent(to - from + 1)
     // After a frame that was too large there is no connection any more.
     if (refusal === undefined || logs.failure.reason._tag === "Oversized") return yield* logs.failure
-    if (refusal === "use receipts") learned.refused.add("eth_getLogs")
+    if (isRefused(refusal)) learned.refused.add("eth_getLogs")
     return yield* oneByOne(headers)
   }, again)
 
@@ -184,7 +188,7 @@ export const make = (
     return whole(from, to).pipe(
       Effect.catch((error) => {
         const refusal = refusalOf(error)
-        if (refusal === "use receipts") {
+        if (isRefused(refusal)) {
           learned.refused.add("eth_getLogs")
           learned.narrow(Headers.mostPerBatch)
           return singly

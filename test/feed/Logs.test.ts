@@ -483,17 +483,22 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("come from receipts where getLogs without an address is refused", (world) =>
-    Effect.gen(function* () {
-      world.chain.extend(...Array.from({ length: 50 }, (_, i) => i % 2))
-      world.node.intercept = on("eth_getLogs", refuse(-32701, "Please specify an address in your request"))
-      const blocks = yield* soon(make(world).history(1, 50), "5 seconds")
-      assert.strictEqual(blocks.flatMap(({ logs }) => logs).length, 25)
-      // The first empty block is asked for too: nothing is known of the chain's blooms yet.
-      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 26)
-      assert.strictEqual(asked(world, "eth_getLogs"), 1)
-    }),
-  )
+  for (const [title, code, message] of [
+    ["without an address is refused", -32701, "Please specify an address in your request"],
+    ["is not supported at all", -32601, "the method eth_getLogs does not exist/is not available"],
+  ] as const) {
+    connected(`come from receipts where getLogs ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(...Array.from({ length: 50 }, (_, i) => i % 2))
+        world.node.intercept = on("eth_getLogs", refuse(code, message))
+        const blocks = yield* soon(make(world).history(1, 50), "5 seconds")
+        assert.strictEqual(blocks.flatMap(({ logs }) => logs).length, 25)
+        // The first empty block is asked for too: nothing is known of the chain's blooms yet.
+        assert.strictEqual(asked(world, "eth_getBlockReceipts"), 26)
+        assert.strictEqual(asked(world, "eth_getLogs"), 1)
+      }),
+    )
+  }
 
   const lies: ReadonlyArray<readonly [string, (logs: Array<Record<string, unknown>>) => unknown]> = [
     ["a log lies outside the range", (logs) => logs.with(0, { ...logs[0], blockNumber: "0x0" })],
