@@ -188,7 +188,11 @@ const world = Effect.fnUntraced(function* (redis: ReadonlyArray<string>) {
       STREAM_MAXLEN: "0",
     },
   })
-  return { server, node, service, port: yield* service.port }
+  // Whatever fails because the service is gone says nothing of why it went.
+  yield* Effect.addFinalizer((exit) =>
+    Effect.sync(() => Exit.isFailure(exit) && process.stderr.write(service.errors().slice(-4000))),
+  )
+  return { server, node, port: yield* service.port }
 })
 
 const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
