@@ -20,7 +20,7 @@ export const Dropped = Context.Reference<Record<Signal, number>>("event-ingestor
 const mostOpen = 64
 
 /** Links to heads that were overtaken by the one that is handled. */
-const mostLinks = 16
+export const mostLinks = 16
 
 /** The W3C trace context of a sampled span (https://www.w3.org/TR/trace-context/#traceparent-header). */
 export const traceparent = (span: Tracer.Span | undefined): string | undefined =>

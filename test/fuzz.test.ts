@@ -4,8 +4,9 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Redacted } from "effect"
-import { readFileSync, writeFileSync } from "node:fs"
+import { readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import type { Entry } from "../src/Domain.ts"
 import { ConfigProblems, fromVariables } from "../src/Config.ts"
 import { rejected } from "../src/endpoint/Calls.ts"
 import { headerOf, logsOf } from "../src/endpoint/Decode.ts"
@@ -302,9 +303,23 @@ const entry = {
   removed: "false",
 }
 
+const topics = (count: number) =>
+  Array.from({ length: count }, (_, i) => `0x${`0${i + 1}`.repeat(32)}` as const)
+
+/** Entries as they are written, of every shape. */
+const corpus: ReadonlyArray<Entry> = [
+  entry,
+  { ...entry, topics: "[]" },
+  { ...entry, topics: JSON.stringify(topics(4)) },
+  { ...entry, data: "0x" },
+  { ...entry, data: `0x${"0123456789abcdef".repeat(2000)}` },
+  { ...entry, removed: "true" },
+  { ...entry, traceparent: `00-${"ab".repeat(16)}-${"cd".repeat(8)}-01` },
+]
+
 /** Fields and values as somebody else might have written them to the stream. */
 const mutatedEntry = (dice: Dice): string => {
-  const fields = Object.entries(entry).flatMap(([name, value]) => {
+  const fields = Object.entries(dice.pick(corpus)).flatMap(([name, value]) => {
     if (dice.roll(8) > 0) return [[name, value]]
     const other = dice.pick([...oddities, "[", "[1]", "null", "[null]", "{}", "-1", "8640000000001", "true"])
     return dice.pick([
@@ -388,8 +403,8 @@ describe("the tail", () => {
             txIndex: 0,
             txHash: `0x${"cd".repeat(32)}` as const,
             contract: `0x${"ef".repeat(20)}` as const,
-            topics: [],
-            data: "0x" as const,
+            topics: topics(index % 5),
+            data: `0x${"ab".repeat(32 * (index % 7))}` as const,
           }))
           const block = {
             number: 0,
@@ -407,7 +422,7 @@ describe("the tail", () => {
       )
       const bytes = readFileSync(whole)
       let broken = 0
-      for (let i = 0; i < Math.min(inputs, 300); i++) {
+      for (let i = 0; i < inputs; i++) {
         const dice = new Dice(seed * 1_000_003 + i)
         const copy = Buffer.from(
           bytes.subarray(0, dice.roll(4) === 0 ? dice.roll(bytes.length) : bytes.length),
@@ -428,6 +443,7 @@ describe("the tail", () => {
             }),
           ),
         )
+        for (const file of [path, `${path}-wal`, `${path}-shm`]) rmSync(file, { force: true })
         if (Exit.isSuccess(exit)) continue
         broken++
         const error = Exit.findErrorOption(exit)

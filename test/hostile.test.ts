@@ -3,13 +3,18 @@
  * process, the store and the chain beside it do not notice.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
+import { createServer } from "node:http"
+import type { ServerResponse } from "node:http"
+import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { TestClock } from "effect/testing"
 import type { ErrorType } from "../src/endpoint/EndpointError.ts"
 import { hash } from "./support/blocks.ts"
+import { errorsOf } from "./support/chaos/errors.ts"
 import { FakeChain } from "./support/FakeChain.ts"
-import { FakeNode, Raw, Refused } from "./support/FakeNode.ts"
+import { answerHttp } from "./support/FakeHttp.ts"
+import { FakeNode, Raw, Refused, silence } from "./support/FakeNode.ts"
 import { directory } from "./support/directory.ts"
 import { fetchFrom, jsonFrom } from "./support/http.ts"
 import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "./support/ingestor.ts"
@@ -251,6 +256,110 @@ describe("a hostile provider", () => {
         for (const one of [chain, other]) yield* assertComplete(yield* openSqlite(database), one)
         service.kill("SIGTERM")
         assert.strictEqual(yield* service.exit, 0)
+      }).pipe(Effect.scoped),
+    60_000,
+  )
+})
+
+/** What is answered to `eth_getLogs` over HTTP. */
+const answers: ReadonlyArray<readonly [title: string, text: string, type: ErrorType]> = [
+  ["an answer over the limit", `{"id":%id,"result":["${"x".repeat(megabytes(33))}"]}`, "malformed"],
+  ["a page", "<!doctype html><title>502</title>", "malformed"],
+  ["control characters", "\u0000\ud800\u001b[31m", "malformed"],
+  ["deep JSON", `${"[".repeat(megabytes(10))}${"]".repeat(megabytes(10))}`, "malformed"],
+  ["a deep result", `{"id":%id,"result":${"[".repeat(500_000)}${"]".repeat(500_000)}}`, "malformed"],
+  ["null for logs", '{"id":%id,"result":null}', "malformed"],
+  ["logs of nulls", '{"id":%id,"result":[null,{"address":null}]}', "malformed"],
+  ["a number", "1e400", "malformed"],
+]
+
+describe("a hostile HTTP endpoint", () => {
+  const blocks = Array.from({ length: 60 }, (_, i) => i % 3)
+
+  for (const [title, text, type] of answers) {
+    it.effect(`${title}: ${type}, and the WebSocket is asked`, () =>
+      Effect.gen(function* () {
+        const chain = new FakeChain({ finality: 16 })
+        const [good, hostile] = [new FakeNode(chain), new FakeNode(chain)]
+        chain.extend(...blocks)
+        hostile.intercept = (method, _params, proceed) =>
+          method === "eth_getLogs" ? new Raw(text) : proceed()
+        const store = yield* memoryStore()
+        const variables = { ...variablesFor({ devnet: [chain, "good"] }), DEVNET_RPC_URL: "http://hostile" }
+        const { status } = yield* startIngestor(store, { good, hostile }, variables)
+        yield* caughtUp(store, chain, status)
+        chain.extend(...blocks)
+        yield* caughtUp(store, chain, status)
+        assert.isAbove(status.errors[type], 0)
+        assert.strictEqual(
+          Object.values(status.errors).reduce((sum, count) => sum + count),
+          status.errors[type],
+        )
+        for (const { text } of status.failures) assert.match(text, /^hostile:80: .{0,400}$/)
+        assert.strictEqual(good.dials, 1)
+      }),
+    )
+  }
+
+  it.live(
+    "of a real process, whose answer never ends: the process goes on, and no more than the limit is read",
+    () =>
+      Effect.gen(function* () {
+        const chain = new FakeChain({ finality: 16 })
+        const [good, hostile] = [new FakeNode(chain), new FakeNode(chain)]
+        chain.extend(...blocks)
+        let sent = 0
+        const flood = (response: ServerResponse) => {
+          const megabyte = Buffer.alloc(megabytes(1), "[")
+          const more = () => {
+            sent++
+            if (!response.destroyed) response.write(megabyte, more)
+          }
+          more()
+        }
+        const server = createServer((request, response) => {
+          hostile.intercept = (method, _params, proceed) => {
+            if (method !== "eth_getLogs") return proceed()
+            flood(response)
+            return silence
+          }
+          answerHttp(hostile, request, response)
+        })
+        yield* Effect.acquireRelease(
+          Effect.callback<void>((resume) => void server.listen(0, "127.0.0.1", () => resume(Effect.void))),
+          () =>
+            Effect.sync(() => {
+              server.closeAllConnections()
+              server.close()
+            }),
+        )
+        const database = join(yield* directory, "events.db")
+        const service = yield* Service.start({
+          env: {
+            CHAINS: "devnet",
+            DEVNET_CHAIN_ID: String(chain.id),
+            DEVNET_WS_URL: yield* good.serve,
+            DEVNET_RPC_URL: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+            START_BLOCK: "0",
+            DATABASE_PATH: database,
+            WS_MAX_PAYLOAD: String(megabytes(4)),
+            AUDIT: "off",
+          },
+        })
+        const port = yield* service.port
+        yield* Effect.repeat(errorsOf(service, "devnet", "malformed"), { until: (count) => count > 0 })
+        const store = yield* openSqlite(database)
+        const head = Effect.map(store.load(chain.id), (journal) => journal?.head.number)
+        yield* Effect.repeat(head, {
+          until: (number) => number === chain.head.number,
+          schedule: Schedule.spaced("20 millis"),
+        })
+        yield* assertComplete(store, chain)
+        // Beside the limit, what the buffers of two sockets hold.
+        assert.isAtLeast(sent, 4)
+        assert.isBelow(sent, 32)
+        assert.strictEqual(good.dials, 1)
+        assert.strictEqual((yield* fetchFrom(port, "/ready")).status, 200)
       }).pipe(Effect.scoped),
     60_000,
   )

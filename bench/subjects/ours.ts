@@ -1,4 +1,5 @@
-import { readFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import { flagsOf } from "../../test/support/Service.ts"
 import { start } from "../child.ts"
 import { base } from "../chain.ts"
 import type { Subject, Surroundings } from "./Subject.ts"
@@ -28,12 +29,9 @@ export const variables = ({
 
 const main = new URL("../../dist/main.js", import.meta.url)
 
-/** The flags of Node's that the first line of the service asks for: `#!/usr/bin/env -S node …`. */
-const flags = () => readFileSync(main, "utf8").split("\n", 1)[0]!.split(" ").slice(3)
-
 /** The built service as it ships, under these variables. */
 export const startService = (env: Readonly<Record<string, string>>) =>
-  start(main, [], env, { nodeArgs: flags() })
+  start(main, [], env, { nodeArgs: flagsOf(fileURLToPath(main)) })
 
 /** The built service, with all checks, metrics and breakers on. */
 export const ours: Subject = {

@@ -10,6 +10,7 @@ import type { Header } from "../Domain.ts"
 import { headerOf, quantity } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { EndpointError, Malformed, Stalled } from "../endpoint/EndpointError.ts"
+import { mostLinks } from "../Tracing.ts"
 import type { BlockTraces } from "../Tracing.ts"
 import * as Headers from "./Headers.ts"
 
@@ -78,6 +79,7 @@ export const make = Effect.fnUntraced(function* (connection: Connection, options
   let highest: Heard | undefined
   let newest: Heard | undefined
   let pending: Array<Heard> = []
+  /** The last that the next head taken will be linked to; with the store away, nobody takes one for hours. */
   let overtaken: Array<Tracer.Span> = []
   /** The highest that was announced on this connection. */
   let top = -1
@@ -90,6 +92,7 @@ export const make = Effect.fnUntraced(function* (connection: Connection, options
     if (highest === undefined || heard.header.number >= highest.header.number) highest = heard
     pending = highest === newest ? [newest] : [highest, newest]
     for (const one of before) if (one.trace && !pending.includes(one)) overtaken.push(one.trace)
+    if (overtaken.length > mostLinks) options.traces?.overtaken(overtaken.splice(0, 1), undefined)
     arrived.openUnsafe()
   }
 

@@ -1,8 +1,9 @@
 import { assert, describe } from "@effect/vitest"
-import { Duration, Effect, Stream } from "effect"
+import { Duration, Effect, Stream, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 import * as Heads from "../../src/feed/Heads.ts"
 import type { HeadsOptions } from "../../src/feed/Heads.ts"
+import { blockTraces, mostLinks, Tracing } from "../../src/Tracing.ts"
 import { silence } from "../support/FakeNode.ts"
 import { connected, endOf, soon } from "../support/virtual.ts"
 import type { World } from "../support/virtual.ts"
@@ -65,6 +66,50 @@ describe("heads", () => {
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(seen, [0, 4, 0])
     }),
+  )
+
+  connected(
+    "that nobody takes keep the last traces only: the others end as soon as they are overtaken",
+    (world) =>
+      Effect.gen(function* () {
+        const spans: Array<Tracer.NativeSpan> = []
+        const span = (options: ConstructorParameters<typeof Tracer.NativeSpan>[0]) => {
+          const made = new Tracer.NativeSpan(options)
+          spans.push(made)
+          return made
+        }
+        const traces = yield* blockTraces({ name: "devnet", id: 31337 }).pipe(
+          Effect.withTracer(Tracer.make({ span })),
+          Effect.provideService(Tracing, true),
+        )
+        const heads = yield* soon(
+          Heads.make(world.connection, {
+            stallTimeout: Duration.seconds(15),
+            onHead: () => {},
+            onQuiet: Effect.void,
+            traces,
+          }),
+        )
+        const announced = 200
+        for (let i = 0; i < announced; i++) {
+          world.chain.extend(0)
+          yield* TestClock.adjust("1 second")
+        }
+        const open = spans.filter(({ status }) => status._tag === "Started")
+        assert.deepStrictEqual(open, spans.slice(-1 - mostLinks))
+        for (const { status } of spans.slice(0, -1 - mostLinks)) {
+          assert.isTrue(status._tag === "Ended" && status.exit._tag === "Success")
+        }
+        yield* soon(heads.stream.pipe(Stream.take(1), Stream.runDrain))
+        assert.deepStrictEqual(
+          spans.at(-1)!.links.map(({ span }) => span.spanId),
+          open.slice(0, -1).map(({ spanId }) => spanId),
+        )
+        assert.deepStrictEqual(
+          spans.filter(({ status }) => status._tag === "Started"),
+          spans.slice(-1),
+        )
+      }),
   )
 
   connected("can be offered again, and from elsewhere", (world) =>

@@ -4,9 +4,14 @@ import type { Scope } from "effect"
 import { spawn } from "node:child_process"
 import type { ChildProcess } from "node:child_process"
 import { once } from "node:events"
+import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
+
+/** The flags of Node's that the first line of a program asks for: `#!/usr/bin/env -S node …`. */
+export const flagsOf = (program: string): ReadonlyArray<string> =>
+  readFileSync(program, "utf8").split("\n", 1)[0]!.split(" ").slice(3)
 
 export interface Process {
   readonly pid: number
@@ -78,13 +83,14 @@ const wrap = (child: ChildProcess): Process => {
 /** Runs the command line with these arguments. What still runs when the scope closes is killed. */
 export const start = (options: ProcessOptions = {}): Effect.Effect<Process, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.sync(() =>
-      spawn(process.execPath, [options.entry ?? main, ...(options.args ?? [])], {
+    Effect.sync(() => {
+      const entry = options.entry ?? main
+      return spawn(process.execPath, [...flagsOf(entry), entry, ...(options.args ?? [])], {
         cwd: options.cwd ?? process.cwd(),
         env: { PATH: process.env["PATH"], HTTP_PORT: "0", ...options.env },
         stdio: ["ignore", "pipe", "pipe"],
-      }),
-    ),
+      })
+    }),
     (child) =>
       Effect.promise(async () => {
         if (child.exitCode !== null || child.signalCode !== null) return

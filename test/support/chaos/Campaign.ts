@@ -152,6 +152,8 @@ export interface Job extends Omit<RigOptions, "ingestors" | "problems"> {
   readonly faults: ReadonlyArray<Fault>
   /** How often each fault. */
   readonly times: (fault: Fault) => number
+  /** When it is too late to begin once more (`performance.now`). */
+  readonly until?: number
   readonly seed: string
 }
 
@@ -169,7 +171,10 @@ export const run = (job: Job): Effect.Effect<ReadonlyArray<Outcome>> => {
     for (const fault of job.faults) {
       const outcome = nothingYet(fault, job.kind)
       outcomes.push(outcome)
-      for (let i = 0; i < job.times(fault); i++) yield* once(rig, fault, outcome)
+      for (let i = 0; i < job.times(fault); i++) {
+        if (i > 0 && performance.now() > (job.until ?? Infinity)) break
+        yield* once(rig, fault, outcome)
+      }
       outcome.problems.push(...problems.splice(0))
       recordMemory(outcome, (yield* mostOf(rig)) - before)
     }

@@ -1,7 +1,8 @@
 /**
  * Loaded into the service before anything else, by `--import`.
  *
- * SIGWINCH: collects garbage and says what the process still holds. SIGUSR2: switches on and off that mistakes happen in
+ * SIGWINCH: collects garbage and says what the process still holds. SIGXCPU, SIGVTALRM: ends the process before, or after,
+ * the next commit to SQLite. SIGUSR2: switches on and off that mistakes happen in
  * its code, on the connections to one port. Every third time sending throws, and what is received throws when it is
  * looked at.
  */
@@ -36,6 +37,19 @@ WebSocket.prototype.emit = function (this: WebSocket, ...args: ReadonlyArray<unk
 const { parse } = JSON
 JSON.parse = (text, reviver) =>
   receiving ? new Proxy({}, { get: mistake, has: mistake }) : parse(text, reviver)
+
+const endAtCommit = (before: boolean) => () => {
+  const { prototype } = process.getBuiltinModule("node:sqlite").DatabaseSync
+  const { exec } = prototype
+  prototype.exec = function (sql) {
+    const end = () => sql === "COMMIT" && process.kill(process.pid, "SIGKILL")
+    if (before) end()
+    Reflect.apply(exec, this, [sql])
+    end()
+  }
+}
+process.on("SIGXCPU", endAtCommit(true))
+process.on("SIGVTALRM", endAtCommit(false))
 
 let asked = 0
 process.on("SIGWINCH", () => {

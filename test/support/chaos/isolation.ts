@@ -3,7 +3,7 @@
  * is, and what is measured is the time from a block being mined until its entries can be read.
  *
  * Phases with and without the trouble alternate, so that what else the machine does meets both alike. A phase without
- * it begins when the chain in trouble has caught up.
+ * it begins when the chain in trouble has caught up. How many there are is settled before, and all of them count.
  */
 import { Cause, Effect, Random, Schedule } from "effect"
 import { join } from "node:path"
@@ -16,6 +16,7 @@ import * as Service from "../Service.ts"
 import * as TcpProxy from "../TcpProxy.ts"
 import { judge, nothingYet, record, recordMemory } from "./Campaign.ts"
 import type { Outcome } from "./Campaign.ts"
+import { errorsOf } from "./errors.ts"
 import { memoryOf, observed } from "./memory.ts"
 import { openReader, redisArguments } from "./Rig.ts"
 import type { Kind } from "./Rig.ts"
@@ -34,17 +35,29 @@ interface Chain {
   readonly proxy: TcpProxy.TcpProxy
 }
 
+/** How the chain in trouble is. */
+interface State {
+  /** Blocks that its node has and the store has not. */
+  readonly behind: number
+  readonly defects: number
+}
+
 interface Trouble {
   readonly name: string
+  /** Whether the trouble came to it. */
+  readonly bit: (before: State, after: State) => boolean
   readonly begin: (chain: Chain, service: Service.Process) => void
   readonly end: (chain: Chain, service: Service.Process) => void
 }
+
+const fellBehind: Trouble["bit"] = (before, after) => after.behind > before.behind + 3
 
 const toggle: Trouble["begin"] = (_, service) => service.kill("SIGUSR2")
 
 export const troubles: ReadonlyArray<Trouble> = [
   {
     name: "gone",
+    bit: fellBehind,
     begin: ({ proxy }) => {
       proxy.refuse(true)
       proxy.cut()
@@ -53,10 +66,16 @@ export const troubles: ReadonlyArray<Trouble> = [
   },
   {
     name: "crawling",
+    bit: fellBehind,
     begin: ({ proxy }) => proxy.weather({ ...distance, rate: 400 }),
     end: ({ proxy }) => proxy.weather(distance),
   },
-  { name: "throwing defects", begin: toggle, end: toggle },
+  {
+    name: "throwing defects",
+    bit: (before, after) => after.defects > before.defects,
+    begin: toggle,
+    end: toggle,
+  },
 ]
 
 const startChain = Effect.fnUntraced(function* (id: number) {
@@ -115,8 +134,13 @@ const sample = Effect.fnUntraced(function* (store: Client, { id, node }: Chain) 
   return performance.now() - since
 })
 
-const medianOf = (values: ReadonlyArray<number>) =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
+const quantileOf = (values: ReadonlyArray<number>, share: number) =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length * share)]!
+
+const medianOf = (values: ReadonlyArray<number>) => quantileOf(values, 0.5)
+
+const told = (values: ReadonlyArray<number>) =>
+  `p50 ${medianOf(values).toFixed(1)} ms, p95 ${quantileOf(values, 0.95).toFixed(1)} ms`
 
 /** The latencies of the others for so many blocks, while the first chain makes blocks at the same pace. */
 const phase = Effect.fnUntraced(function* (store: Client, chains: ReadonlyArray<Chain>, blocks: number) {
@@ -138,16 +162,18 @@ export interface IsolationJob {
   readonly brief: boolean
   readonly entry: string
   readonly seed: string
+  /** When it is too late for another trouble (`performance.now`). */
+  readonly until?: number
 }
 
-const nameOf = ({ name }: Trouble) => `one of four chains ${name}, the others followed`
+export const nameOf = ({ name }: Trouble) => `one of four chains ${name}, the others followed`
 
-const isolate = Effect.fnUntraced(function* ({ kind, brief, entry }: IsolationJob, outcomes: Array<Outcome>) {
+const isolate = Effect.fnUntraced(function* (job: IsolationJob, outcomes: Array<Outcome>) {
+  const { kind, brief, entry, until = Infinity } = job
   const { store, variables } = yield* openStore(kind)
   const chains = yield* Effect.forEach([1, 2, 3, 4], (i) => startChain(Devnet.chainId + i))
   const service = yield* startService(entry, chains, variables)
-  const blocks = brief ? 12 : 16
-  const pairs = brief ? { least: 1, most: 8 } : { least: 3, most: 12 }
+  const [pairs, blocks] = brief ? [4, 10] : [6, 16]
   const first = chains[0]!
   const ended = Effect.flatMap(service.exit, (code) =>
     Effect.die(new Error(`the service ended by itself with ${code}: ${service.errors().slice(-500)}`)),
@@ -157,28 +183,40 @@ const isolate = Effect.fnUntraced(function* ({ kind, brief, entry }: IsolationJo
     yield* sample(store, first)
     return performance.now() - since
   })
+  const state = Effect.gen(function* () {
+    const { number } = yield* first.node.head
+    const stored = (yield* store.load(first.id))?.head.number ?? -1
+    const defects = yield* errorsOf(service, names[0], "defect")
+    return { behind: number - stored, defects } satisfies State
+  })
   const follow = Effect.gen(function* () {
     yield* caughtUp
     yield* phase(store, chains, blocks)
     const before = yield* memoryOf(service)
 
     for (const trouble of troubles) {
+      if (performance.now() > until) return
       const outcome = nothingYet({ name: nameOf(trouble) }, kind)
       outcomes.push(outcome)
       const [well, troubled]: [Array<number>, Array<number>] = [[], []]
-      const ratio = () => medianOf(troubled) / medianOf(well)
-      while (outcome.times < pairs.least || (ratio() > most && outcome.times < pairs.most)) {
+      while (outcome.times < pairs) {
         well.push(...(yield* phase(store, chains, blocks)))
+        const before = yield* state
         trouble.begin(first, service)
         troubled.push(...(yield* phase(store, chains, blocks)))
+        const after = yield* state
         trouble.end(first, service)
+        if (!trouble.bit(before, after)) {
+          outcome.problems.push(`there was no trouble: ${JSON.stringify({ before, after })}`)
+        }
         outcome.recoveries.push(yield* caughtUp)
         outcome.times++
       }
+      const ratio = medianOf(troubled) / medianOf(well)
       outcome.notes.push(
-        `latency ${medianOf(well).toFixed(1)} ms before, ${medianOf(troubled).toFixed(1)} ms meanwhile (${((ratio() - 1) * 100).toFixed(1)} %)`,
+        `latency ${told(well)} before, ${told(troubled)} meanwhile (${((ratio - 1) * 100).toFixed(1)} %)`,
       )
-      if (ratio() > most) outcome.problems.push(`the others became slower by more than ${(most - 1) * 100} %`)
+      if (ratio > most) outcome.problems.push(`the others became slower by more than ${(most - 1) * 100} %`)
       for (const chain of chains) {
         yield* sample(store, chain)
         record(outcome, yield* judge(store, chain.id, chain.node, { from: 0 }))

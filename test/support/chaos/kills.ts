@@ -81,6 +81,30 @@ const replyLost: Fault = {
     }),
 }
 
+/** The service ends itself at the next commit, as `inside.ts` has it. */
+const atCommit = (signal: NodeJS.Signals) => (rig: Rig) =>
+  Effect.gen(function* () {
+    const ingestor = rig.ingestors[0]!
+    ingestor.doom()
+    ingestor.process().kill(signal)
+    yield* ingestor.process().exit
+    yield* ingestor.start
+  })
+
+const beforeTheCommit: Fault = {
+  name: "kill -9 of the service, a move not committed yet",
+  stores: ["sqlite"],
+  times: 5,
+  inflict: atCommit("SIGXCPU"),
+}
+
+const committed: Fault = {
+  name: "kill -9 of the service, a move just committed",
+  stores: ["sqlite"],
+  times: 5,
+  inflict: atCommit("SIGVTALRM"),
+}
+
 /** A block of many calls, in so many transactions of a thousand logs. */
 const mineBig = (rig: Rig, thousands: number) =>
   rig.node.block(...Array.from({ length: thousands }, () => 1000), 500)
@@ -164,4 +188,12 @@ const insideBigBlock: Fault = {
     ),
 }
 
-export const kills: ReadonlyArray<Fault> = [atRandom, beforeTheCall, replyLost, betweenParts, insideBigBlock]
+export const kills: ReadonlyArray<Fault> = [
+  atRandom,
+  beforeTheCall,
+  replyLost,
+  beforeTheCommit,
+  committed,
+  betweenParts,
+  insideBigBlock,
+]

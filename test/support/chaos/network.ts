@@ -3,6 +3,7 @@ import { Effect, Random } from "effect"
 import type { Tap, TcpProxy } from "../TcpProxy.ts"
 import { frameHead, isTextFrame, textOf, withByte } from "../wire.ts"
 import type { Fault } from "./Campaign.ts"
+import { errorsOf, untilCounted } from "./errors.ts"
 import { fair } from "../Pipe.ts"
 import type { Rig } from "./Rig.ts"
 
@@ -37,14 +38,26 @@ const garble = (message: Buffer, leg: Leg, random: () => number): Buffer => {
   // No frame and no reply begins so, and no text contains it.
   if (leg === "redis" || random() < 0.3) copy[0] = 0xff
   else if (random() < 0.5) return withByte(message, random(), 0xff)
-  else return withByte(message, random(), "!".charCodeAt(0))
+  // Where a field begins that nobody reads, no harm would be done.
+  else return withByte(message, 0, "!".charCodeAt(0))
   return copy
+}
+
+/** Does harm, and waits until it is noticed: an error is counted; on the leg to Redis perhaps of no chain, but dialled again. */
+const noticed = (rig: Rig, proxy: TcpProxy, leg: Leg, harm: Effect.Effect<void>) => {
+  const { process } = rig.ingestors[0]!
+  return untilCounted(
+    harm,
+    leg === "ws"
+      ? Effect.suspend(() => errorsOf(process(), "devnet", "malformed", "connection"))
+      : Effect.sync(proxy.accepted),
+  )
 }
 
 /** More than any limit: of WS_MAX_PAYLOAD, and of what Redis may say. */
 const enormous = 3 * 1024 ** 3
 
-const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Effect.Effect<void>>> = {
+const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Effect.Effect<void, Error>>> = {
   cut: (proxy) =>
     Effect.gen(function* () {
       const share = yield* Random.next
@@ -86,21 +99,31 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
         return done()
       }
     }),
-  "corrupted frame": (proxy, leg) =>
+  "corrupted frame": (proxy, leg, rig) =>
     Effect.flatMap(Random.Random, ({ nextDoubleUnsafe: random }) =>
-      tapped(proxy, (done) => (message, from) => {
+      noticed(
+        rig,
+        proxy,
+        leg,
+        tapped(proxy, (done) => (message, from) => {
+          if (from === "client" || (leg === "ws" && !isTextFrame(message))) return message
+          done()
+          return garble(message, leg, random)
+        }),
+      ),
+    ),
+  "oversized frame": (proxy, leg, rig) =>
+    noticed(
+      rig,
+      proxy,
+      leg,
+      tapped(proxy, (done) => (message, from, link) => {
         if (from === "client" || (leg === "ws" && !isTextFrame(message))) return message
+        link.say("client", leg === "ws" ? frameHead(enormous) : Buffer.from(`$${enormous}\r\n`))
         done()
-        return garble(message, leg, random)
+        return message
       }),
     ),
-  "oversized frame": (proxy, leg) =>
-    tapped(proxy, (done) => (message, from, link) => {
-      if (from === "client" || (leg === "ws" && !isTextFrame(message))) return message
-      link.say("client", leg === "ws" ? frameHead(enormous) : Buffer.from(`$${enormous}\r\n`))
-      done()
-      return message
-    }),
 }
 
 const faultsOf = (leg: Leg, where: string, stores: Fault["stores"]): ReadonlyArray<Fault> =>

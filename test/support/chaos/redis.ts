@@ -3,13 +3,18 @@ import { Effect, Random, Schedule } from "effect"
 import { readdirSync, statSync, truncateSync } from "node:fs"
 import { join } from "node:path"
 import { chainId } from "../devnet.ts"
-import { fetchFrom } from "../http.ts"
+import { fetchFrom, jsonFrom } from "../http.ts"
 import type { Stored } from "../../../src/store/Store.ts"
 import { identity } from "../../../src/Domain.ts"
 import * as RedisServer from "../RedisServer.ts"
 import type { Fault } from "./Campaign.ts"
+import { errorsOf, untilCounted } from "./errors.ts"
 import { alone, caughtUp, openReader, redisArguments } from "./Rig.ts"
 import type { Rig } from "./Rig.ts"
+
+interface Report {
+  readonly chains: readonly [{ readonly failures: ReadonlyArray<{ readonly text: string }> }]
+}
 
 const serverOf = (rig: Rig) => rig.redis!.server
 
@@ -23,9 +28,19 @@ const sleepBetween = (shortest: number, longest: number) =>
 const severalTimes = <A, E>(effect: Effect.Effect<A, E>) =>
   Effect.andThen(effect, sleepBetween(50, 400)).pipe(Effect.repeat({ times: 3 }), Effect.asVoid)
 
-/** As long as it lasts, and when it is over. */
-const during = (begin: Effect.Effect<unknown>, end: Effect.Effect<unknown>) =>
-  begin.pipe(Effect.andThen(sleepBetween(1500, 4000)), Effect.andThen(end), Effect.asVoid)
+/** No write is taken for as long as it lasts: one at least was refused for this reason when it is over. */
+const refusing = (rig: Rig, reason: RegExp, begin: Effect.Effect<unknown>, end: Effect.Effect<unknown>) =>
+  Effect.gen(function* () {
+    const service = rig.ingestors[0]!.process()
+    yield* untilCounted(begin, errorsOf(service, "devnet", "store"))
+    const { body } = yield* jsonFrom(yield* service.port, "/status")
+    const failures = (body as Report).chains[0].failures
+    if (!failures.some(({ text }) => reason.test(text))) {
+      rig.problems.push(`no write was refused with ${reason}: ${failures[0]?.text}`)
+    }
+    yield* sleepBetween(1500, 4000)
+    yield* end
+  })
 
 const fault = (name: string, times: number, inflict: Fault["inflict"]): Fault => ({
   name: `Redis: ${name}`,
@@ -97,12 +112,22 @@ const scriptFlush = fault("SCRIPT FLUSH", 5, (rig) => severalTimes(command(rig, 
 const flushAll = fault("FLUSHALL", 4, (rig) => Effect.asVoid(command(rig, "FLUSHALL")))
 
 const full = fault("full (OOM, noeviction)", 4, (rig) =>
-  during(command(rig, "CONFIG", "SET", "maxmemory", "1"), command(rig, "CONFIG", "SET", "maxmemory", "0")),
+  refusing(
+    rig,
+    /OOM/,
+    command(rig, "CONFIG", "SET", "maxmemory", "1"),
+    command(rig, "CONFIG", "SET", "maxmemory", "0"),
+  ),
 )
 
 /** A replica of nobody: it keeps what it has and takes no writes. */
 const readOnly = fault("READONLY", 4, (rig) =>
-  during(command(rig, "REPLICAOF", "127.0.0.1", "1"), command(rig, "REPLICAOF", "NO", "ONE")),
+  refusing(
+    rig,
+    /READONLY/,
+    command(rig, "REPLICAOF", "127.0.0.1", "1"),
+    command(rig, "REPLICAOF", "NO", "ONE"),
+  ),
 )
 
 const synchronised = (replica: RedisServer.RedisServer) =>
