@@ -57,8 +57,9 @@ const readBlocks = Effect.fnUntraced(function* (
           next + (isFinal ? learned.width : learned.recentWidth) - 1,
           isFinal ? Math.min(final, to) : to,
         )
-        for (const block of yield* logs[isFinal ? "history" : "recent"](next, through)) take(block)
-        next = through + 1
+        const blocks = yield* logs[isFinal ? "history" : "recent"](next, through)
+        for (const block of blocks) take(block)
+        next = blocks.at(-1)!.number + 1
       }
     }).pipe(
       Effect.scoped,

@@ -13,7 +13,6 @@ import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
 import type { Live } from "../endpoint/Failover.ts"
 import type { HttpConnection } from "../endpoint/HttpEndpoint.ts"
 import type { Recorded } from "../store/Journal.ts"
-import { pieces } from "./Canonical.ts"
 import * as Headers from "./Headers.ts"
 import type { Logs } from "./Logs.ts"
 
@@ -141,18 +140,36 @@ export const make = (
 
   const differ = (number: number) => `its logs of block ${number} are not the ones that are believed`
 
+  const endOf = (blocks: ReadonlyArray<Block>) => blocks.at(-1)!.number
+
+  /** Neither more nor less than the blocks up to a height. */
+  const upTo = (
+    through: number,
+    blocks: ReadonlyArray<Block>,
+    more: Logs,
+  ): Effect.Effect<ReadonlyArray<Block>, EndpointError> =>
+    endOf(blocks) >= through
+      ? Effect.succeed(blocks.filter(({ number }) => number <= through))
+      : Effect.flatMap(more.history(endOf(blocks) + 1, through), (next) =>
+          upTo(through, [...blocks, ...next], more),
+        )
+
   const history = Effect.fnUntraced(function* (from: number, to: number) {
     const [first, second] = sources()
     if (second === undefined) {
-      findings.unaudited(to - from + 1)
-      return yield* logs.history(from, to)
+      const blocks = yield* logs.history(from, to)
+      findings.unaudited(endOf(blocks) - from + 1)
+      return blocks
     }
-    const [ours, looked] = yield* Effect.all(
+    const [ours, begun] = yield* Effect.all(
       [logs.history(from, to), Effect.result(logsOf(second).history(from, to))],
       { concurrency: 2 },
     )
+    const through = endOf(ours)
+    const looked =
+      begun._tag === "Failure" ? begun : yield* Effect.result(upTo(through, begun.success, logsOf(second)))
     if (looked._tag === "Failure") {
-      findings.unaudited(to - from + 1)
+      findings.unaudited(through - from + 1)
       return ours
     }
     const blocks = byNumber(ours)
@@ -172,7 +189,7 @@ export const make = (
           if (!isSame(answer && briefOf(answer), briefOf(believed)))
             yield* findings.contradicted(nameOf(source), differ(number))
         }
-        if (believed.logs.length > 0 || number === to) blocks.set(number, believed)
+        if (believed.logs.length > 0 || number === through) blocks.set(number, believed)
         else blocks.delete(number)
       }),
       { concurrency: settledAtOnce },
@@ -182,16 +199,20 @@ export const make = (
 
   const stored = ({ hash, count }: Recorded): Brief => ({ hash, count, sum: memory.sumOf(hash)?.sum })
 
-  /** The lowest block of a piece that has to be written again. */
+  /** How far a piece, or the beginning of it, was looked at, and the lowest block that has to be written again. */
   const lookAt = Effect.fnUntraced(function* (
     window: ReadonlyArray<Recorded>,
     source: Source,
     from: number,
     to: number,
   ) {
-    const theirs = byNumber(yield* logsOf(source).history(from, to))
+    const answer = yield* logsOf(source).history(from, to)
+    const through = endOf(answer)
+    const theirs = byNumber(answer)
     const ours = new Map(
-      window.filter(({ number }) => number >= from && number <= to).map((record) => [record.number, record]),
+      window
+        .filter(({ number }) => number >= from && number <= through)
+        .map((record) => [record.number, record]),
     )
     let lowest: number | undefined
     for (const number of [...new Set([...ours.keys(), ...theirs.keys()])].sort((a, b) => a - b)) {
@@ -216,7 +237,7 @@ export const make = (
       yield* findings.contradicted(by, differ(number))
       lowest ??= number
     }
-    return lowest
+    return { through, lowest }
   })
 
   const look = (window: ReadonlyArray<Recorded>, from: number, to: number) =>
@@ -224,10 +245,12 @@ export const make = (
       const attempt = Effect.gen(function* () {
         const source = other() ?? sourceInUse
         let lowest: number | undefined
-        for (const [first, last] of pieces(from, to, logsOf(source).width)) {
-          lowest = Math.min(lowest ?? Infinity, (yield* lookAt(window, source, first, last)) ?? Infinity)
+        for (let next = from; next <= to;) {
+          const found = yield* lookAt(window, source, next, Math.min(next + logsOf(source).width() - 1, to))
+          lowest ??= found.lowest
+          next = found.through + 1
         }
-        return lowest === Infinity ? undefined : lowest
+        return lowest
       })
       for (let wait = 1000; ; wait = Math.min(wait * 2, 60_000)) {
         const found = yield* Effect.result(attempt)

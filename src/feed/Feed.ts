@@ -235,15 +235,31 @@ export const make = Effect.fnUntraced(function* (
       Stream.suspend(() => recent(target, heard)),
     )
 
-  const history = (to: number, heard: Heard): Stream.Stream<Step, EndpointError> =>
+  const history = (
+    to: number,
+    heard: Heard,
+    from = journal.head.number + 1,
+  ): Stream.Stream<Step, EndpointError> =>
     // The start block comes alone, so that its hash is known.
-    Stream.unfold({ from: journal.head.number + 1, alone: journal.head.hash === "" }, ({ from, alone }) => {
+    Stream.unfold({ from, alone: journal.head.hash === "" }, ({ from, alone }) => {
       if (from > to) return Effect.succeed(undefined)
       const through = alone ? from : Math.min(from + logs.width() - 1, to)
       return Effect.succeed([[from, through] as const, { from: through + 1, alone: false }] as const)
     }).pipe(
-      Stream.mapEffect(([from, through]) => logs.history(from, through), { concurrency: historyAhead }),
-      Stream.flatMap((blocks) => Stream.fromArray(push(blocks, true, heard))),
+      Stream.mapEffect(
+        ([from, through]) => Effect.map(logs.history(from, through), (blocks) => ({ blocks, through })),
+        { concurrency: historyAhead },
+      ),
+      Stream.flatMap(({ blocks, through }) => {
+        const last = blocks.at(-1)!.number
+        const steps = Stream.fromArray(push(blocks, true, heard))
+        return last < through
+          ? Stream.concat(
+              steps,
+              Stream.suspend(() => history(through, heard, last + 1)),
+            )
+          : steps
+      }),
     )
 
   const recent = (target: Header, heard: Heard): Stream.Stream<Step, EndpointError | Forked> =>

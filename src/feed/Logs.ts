@@ -43,7 +43,10 @@ export interface Logs {
   readonly tip: (header: Header) => Effect.Effect<Block, EndpointError>
   /** A range above the final block. All blocks, linked or not. */
   readonly recent: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
-  /** A range of final blocks: those with logs, and the last one. */
+  /**
+   * A range of final blocks: those with logs, and the last one. Where the whole is too much for one answer, only its
+   * beginning, whose last block says how far it goes: what is held is bounded by what one answer may be.
+   */
   readonly history: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
   /** Blocks that the next piece of history should have. */
   readonly width: () => number
@@ -180,9 +183,7 @@ export const make = (
 
   const history = (from: number, to: number): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
     const singly = Effect.suspend(() =>
-      to - from < Headers.mostPerBatch
-        ? Effect.flatMap(existingHeaders(from, to), oneByOne)
-        : inTwo(from, to, from + Headers.mostPerBatch - 1),
+      Effect.flatMap(existingHeaders(from, Math.min(from + learned.recentWidth - 1, to)), oneByOne),
     )
     if (isSingle(from, to)) return singly
     return whole(from, to).pipe(
@@ -197,16 +198,10 @@ export const make = (
         const { reason } = error
         const through = narrower(from, to, reason._tag === "Rejected" ? reason.refusal : undefined)
         learned.narrow(through - from + 1)
-        return reason._tag === "Oversized" ? Effect.fail(error) : inTwo(from, to, through)
+        return reason._tag === "Oversized" ? Effect.fail(error) : history(from, through)
       }),
     )
   }
-
-  const inTwo = (from: number, to: number, through: number) =>
-    Effect.gen(function* () {
-      const lower = yield* history(from, through)
-      return [...lower, ...(yield* history(through + 1, to))]
-    })
 
   return { tip, recent, history, width: () => learned.width }
 }

@@ -2,6 +2,7 @@ import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Block } from "../../src/Domain.ts"
 import { quantity } from "../../src/endpoint/Decode.ts"
+import type { EndpointError } from "../../src/endpoint/EndpointError.ts"
 import { Learned } from "../../src/endpoint/Learned.ts"
 import * as Logs from "../../src/feed/Logs.ts"
 import { strict } from "../../src/feed/Verify.ts"
@@ -49,6 +50,19 @@ const refuse = (code: number, message: string) => () => {
 }
 
 type Wire = Array<{ blockHash: string; logIndex: string; removed: boolean; address: string }>
+
+/** A range of history, answer after answer. */
+const wholeHistory = (
+  { history }: Pick<Logs.Logs, "history">,
+  from: number,
+  to: number,
+): Effect.Effect<ReadonlyArray<Block>, EndpointError> =>
+  Effect.flatMap(history(from, to), (blocks) => {
+    const last = blocks.at(-1)!.number
+    return last === to
+      ? Effect.succeed(blocks)
+      : Effect.map(wholeHistory({ history }, last + 1, to), (more) => [...blocks, ...more])
+  })
 
 describe("the logs of one block", () => {
   connected("are asked for by its hash", (world) =>
@@ -414,7 +428,7 @@ describe("the logs of history", () => {
       world.chain.extend(...Array.from({ length: 64 }, (_, i) => i % 3))
       const ranges = limited(world, { logs: 10 }, "query returned more than 10 results")
       const logs = make(world)
-      const blocks = yield* soon(logs.history(1, 64), "5 seconds")
+      const blocks = yield* soon(wholeHistory(logs, 1, 64), "5 seconds")
       assert.deepStrictEqual(
         shape(blocks.filter((block) => block.logs.length > 0)),
         shape(world.chain.blocks(1).filter((block) => block.logs.length > 0)),
@@ -424,12 +438,22 @@ describe("the logs of history", () => {
     }),
   )
 
+  connected("are answered in part where the whole is refused, so that what is held stays small", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 64 }, () => 3))
+      limited(world, { logs: 10 }, "query returned more than 10 results")
+      const blocks = yield* soon(make(world).history(1, 64), "5 seconds")
+      assert.isAtMost(blocks.flatMap(({ logs }) => logs).length, 10)
+      assert.deepStrictEqual(shape(blocks), shape(world.chain.blocks(1).slice(0, blocks.length)))
+    }),
+  )
+
   connected("are asked for as wide as a refusal says", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 64 }, () => 1))
       const ranges = limited(world, { blocks: 10 }, "eth_getLogs is limited to a 10 range")
       const logs = make(world)
-      assert.strictEqual((yield* soon(logs.history(1, 64), "5 seconds")).length, 64)
+      assert.strictEqual((yield* soon(wholeHistory(logs, 1, 64), "5 seconds")).length, 64)
       assert.deepStrictEqual(ranges.slice(0, 3), [64, 10, 54])
       assert.isAtMost(logs.width(), 15)
     }),
@@ -440,7 +464,7 @@ describe("the logs of history", () => {
       world.chain.extend(...Array.from({ length: 64 }, () => 1))
       const ranges = limited(world, { blocks: 10 }, "ranges over 10000 blocks are not supported on free plan")
       const logs = make(world)
-      assert.strictEqual((yield* soon(logs.history(1, 64), "5 seconds")).length, 64)
+      assert.strictEqual((yield* soon(wholeHistory(logs, 1, 64), "5 seconds")).length, 64)
       assert.deepStrictEqual(ranges.slice(0, 4), [64, 32, 16, 8])
       yield* soon(logs.recent(1, 20), "5 seconds")
       assert.strictEqual(logs.learned.recentWidth, 10)
@@ -455,7 +479,7 @@ describe("the logs of history", () => {
           throw new Refused(-32602, "Archive requests require a personal token")
         return proceed()
       }
-      const error = yield* soon(Effect.flip(make(world).history(1, 64)), "5 seconds")
+      const error = yield* soon(Effect.flip(wholeHistory(make(world), 1, 64)), "5 seconds")
       assert.match(error.message, /Archive requests/)
       assert.isBelow(asked(world, "eth_getLogs"), 10)
     }),
@@ -466,7 +490,7 @@ describe("the logs of history", () => {
       world.chain.extend(5, 6)
       limited(world, { logs: 4 }, "query returned more than 4 results")
       assert.deepStrictEqual(
-        shape(yield* soon(make(world).history(1, 2), "5 seconds")),
+        shape(yield* soon(wholeHistory(make(world), 1, 2), "5 seconds")),
         shape(world.chain.blocks(1)),
       )
     }),
@@ -479,7 +503,7 @@ describe("the logs of history", () => {
         const { fromBlock, toBlock } = filter
         return quantity(toBlock)! - quantity(fromBlock)! >= 4 ? silence : proceed()
       })
-      assert.strictEqual((yield* soon(make(world).history(1, 8), "1 minute")).length, 8)
+      assert.strictEqual((yield* soon(wholeHistory(make(world), 1, 8), "1 minute")).length, 8)
     }),
   )
 
@@ -491,7 +515,7 @@ describe("the logs of history", () => {
       Effect.gen(function* () {
         world.chain.extend(...Array.from({ length: 50 }, (_, i) => i % 2))
         world.node.intercept = on("eth_getLogs", refuse(code, message))
-        const blocks = yield* soon(make(world).history(1, 50), "5 seconds")
+        const blocks = yield* soon(wholeHistory(make(world), 1, 50), "5 seconds")
         assert.strictEqual(blocks.flatMap(({ logs }) => logs).length, 25)
         // The first empty block is asked for too: nothing is known of the chain's blooms yet.
         assert.strictEqual(asked(world, "eth_getBlockReceipts"), 26)
