@@ -20,18 +20,18 @@ export const start = (
   file: URL,
   args: ReadonlyArray<string>,
   env: Readonly<Record<string, string>> = {},
-  options: { readonly ipc?: boolean; readonly nodeArgs?: ReadonlyArray<string> } = {},
+  options: {
+    readonly ipc?: boolean
+    readonly nodeArgs?: ReadonlyArray<string>
+    readonly cwd?: string
+  } = {},
 ): Effect.Effect<Child, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const child = spawn(process.execPath, [...(options.nodeArgs ?? []), fileURLToPath(file), ...args], {
+        ...(options.cwd !== undefined && { cwd: options.cwd }),
         env: { PATH: process.env["PATH"], ...env },
-        stdio: [
-          "ignore",
-          process.env.OUT ? "inherit" : "ignore",
-          "inherit",
-          ...(options.ipc ? ["ipc" as const] : []),
-        ],
+        stdio: ["ignore", "ignore", "inherit", ...(options.ipc ? ["ipc" as const] : [])],
       })
       return { pid: child.pid!, process: child, ended: once(child, "exit") }
     }),

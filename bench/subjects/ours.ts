@@ -1,4 +1,8 @@
+import { Effect } from "effect"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { directory } from "../../test/support/directory.ts"
 import { flagsOf } from "../../test/support/Service.ts"
 import { start } from "../child.ts"
 import { base } from "../chain.ts"
@@ -29,9 +33,13 @@ export const variables = ({
 
 const main = new URL("../../dist/main.js", import.meta.url)
 
-/** The built service as it ships, under these variables. */
-export const startService = (env: Readonly<Record<string, string>>) =>
-  start(main, [], env, { nodeArgs: flagsOf(fileURLToPath(main)) })
+/** The built service as it ships, under these variables: from a file, since 10 000 addresses are too long for one. */
+export const startService = Effect.fnUntraced(function* (variables: Readonly<Record<string, string>>) {
+  const cwd = yield* directory
+  const lines = Object.entries(variables).map(([name, value]) => `${name}=${value}\n`)
+  writeFileSync(join(cwd, ".env"), lines.join(""))
+  return yield* start(main, [], {}, { nodeArgs: flagsOf(fileURLToPath(main)), cwd })
+})
 
 /** The built service, with all checks, metrics and breakers on. */
 export const ours: Subject = {
