@@ -3,15 +3,15 @@
  * a block as large as none has been yet. `npm run bounds` does the same for ten minutes of traffic and prints what was
  * measured.
  */
-import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import { Effect, Exit, Schedule, Scope } from "effect"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Schedule } from "effect"
+import type { Scope } from "effect"
 import type { Redis } from "ioredis"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { loadavg } from "node:os"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
-import { build } from "./support/built.ts"
 import { fetchFrom, jsonFrom } from "./support/http.ts"
 import * as RedisServer from "./support/RedisServer.ts"
 import * as Service from "./support/Service.ts"
@@ -165,19 +165,10 @@ const assertInOrder = (client: Redis, blocks: Iterable<readonly [number: number,
     assert.isTrue(expected.next().done)
   })
 
-const scope = Scope.makeUnsafe()
-let entry: string
-
-beforeAll(async () => {
-  entry = await Effect.runPromise(Scope.provide(build, scope))
-})
-afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
-
 const world = Effect.fnUntraced(function* (redis: ReadonlyArray<string>) {
   const server = yield* RedisServer.start(redis)
   const node = yield* torrent
   const service = yield* Service.start({
-    entry,
     env: {
       ...heap,
       CHAINS: "torrent",

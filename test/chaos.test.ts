@@ -2,9 +2,8 @@
  * Chaos on real processes, the short form: every fault once, as short as it may be and still bite. The long form is
  * `npm run chaos`.
  */
-import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import { Effect, Exit, Logger, Scope } from "effect"
-import { build } from "./support/built.ts"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Logger } from "effect"
 import { run } from "./support/chaos/Campaign.ts"
 import type { Fault, Outcome } from "./support/chaos/Campaign.ts"
 import * as Isolation from "./support/chaos/isolation.ts"
@@ -16,14 +15,7 @@ import type { Kind, Rig } from "./support/chaos/Rig.ts"
 import { isClean, tableOf } from "./support/chaos/table.ts"
 import { three } from "./support/chaos/three.ts"
 import { chainId } from "./support/devnet.ts"
-
-const scope = Scope.makeUnsafe()
-let entry: string
-
-beforeAll(async () => {
-  entry = await Effect.runPromise(Scope.provide(build, scope))
-})
-afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+import { main as entry } from "./support/Service.ts"
 
 const seed = "short"
 

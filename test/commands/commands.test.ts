@@ -200,7 +200,7 @@ for (const kind of ["sqlite", "redis"] as const) {
         const { head } = (yield* store.load(31337))!
         for (const move of pushes(head, [block(13, "b", 20_000)], false))
           yield* store.push(31337, "none", move)
-        const command = `set -o pipefail; "${process.execPath}" src/main.ts tail --json | head -n 1`
+        const command = `set -o pipefail; "${process.execPath}" "${Service.main}" tail --json | head -n 1`
         const { status, stdout } = spawnSync("bash", ["-c", command], {
           env: { PATH: process.env["PATH"], ...env, ...variables },
         })
@@ -552,7 +552,7 @@ describe("colours and completions", () => {
       const { variables } = yield* filled("sqlite")
       // `script` gives a program a terminal.
       const onTerminal = (extra: Record<string, string>) =>
-        spawnSync("script", ["-qec", `"${process.execPath}" src/main.ts status`, "/dev/null"], {
+        spawnSync("script", ["-qec", `"${process.execPath}" "${Service.main}" status`, "/dev/null"], {
           env: { PATH: process.env["PATH"], TERM: "xterm", ...env, ...variables, ...extra },
         }).stdout.toString()
       assert.include(onTerminal({}), "\u001b[1mdevnet (31337)\u001b[0m")
@@ -673,14 +673,12 @@ describe("the build", () => {
   test(
     "runs under plain Node, and an old one is told what to do in one line",
     Effect.gen(function* () {
-      execFileSync(process.execPath, ["scripts/build.mjs"], {
-        env: { ...process.env, PATH: `node_modules/.bin:${process.env["PATH"]}` },
-      })
-      const { code, output } = yield* Service.run({ entry: "dist/main.js", args: ["--help"] })
+      assert.match(Service.main, /\/dist\/main\.js$/)
+      const { code, output } = yield* Service.run({ args: ["--help"] })
       assert.strictEqual(code, 0)
       assert.include(output, "USAGE")
       const path = join(yield* directory, "events.db")
-      const service = yield* Service.start({ entry: "dist/main.js", env: { ...env, DATABASE_PATH: path } })
+      const service = yield* Service.start({ env: { ...env, DATABASE_PATH: path } })
       yield* service.says(/ECONNREFUSED/)
       service.kill("SIGTERM")
       assert.strictEqual(yield* service.exit, 0)

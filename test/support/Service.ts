@@ -7,7 +7,9 @@ import { once } from "node:events"
 import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
-const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
+/** The program: what `buildOnce` built for the tests, and the sources elsewhere. */
+export const main =
+  process.env["SERVICE_ENTRY"] ?? fileURLToPath(new URL("../../src/main.ts", import.meta.url))
 
 /** The flags of Node's that the first line of a program asks for: `#!/usr/bin/env -S node …`. */
 export const flagsOf = (program: string): ReadonlyArray<string> =>
