@@ -95,12 +95,12 @@ const sizes = [20, 200, 2_000]
 
 const full: Readonly<Record<string, Figure>> = {
   large: large(1000, 3),
-  small: small(1000, 5),
+  small: small(1000, 3),
   sqlite: one("sqlite", sqlite(load(1000, 300))),
   latency: one(
     "latencies",
     Effect.forEach(
-      loads.flatMap((load) => sizes.map((logs) => ({ load, logs, seconds: 15 }))),
+      loads.flatMap((load) => sizes.map((logs) => ({ load, logs, seconds: 10 }))),
       (at) => latency(ours, at),
     ),
   ),

@@ -19,8 +19,8 @@ const minutes = Number(values.minutes)
 
 const perSecond = 10_000
 const logs = 100
-/** The share of the time until everything has been used once. */
-const settling = 0.2
+/** The share of the time until old memory is as large as it gets before it is collected: three minutes at this load. */
+const settling = 0.4
 
 const load: Load = {
   chains: [900_001, 900_002, 900_003, 900_004],
