@@ -1,7 +1,8 @@
 /**
  * `npm run chaos -- --seed N --minutes M --only TEXT`: every fault on real processes, again and again for so many minutes,
- * and then one table. Exit code 1 unless nothing was lost, doubled or otherwise wrong. First comes each fault once, then
- * each several times in a row, again and again. When the time is over nothing begins any more.
+ * and then one table. Exit code 1 unless nothing was lost, doubled or otherwise wrong. First comes each fault once, and the
+ * service killed at twenty moments; then each several times in a row, again and again. When the time is over nothing
+ * begins any more.
  *
  * The seed decides the order of the faults and everything about each; real processes decide the rest.
  */
@@ -11,7 +12,7 @@ import { build } from "../built.ts"
 import { run } from "./Campaign.ts"
 import type { Fault, Outcome } from "./Campaign.ts"
 import * as Isolation from "./isolation.ts"
-import { kills } from "./kills.ts"
+import { atRandom, kills } from "./kills.ts"
 import { nodeLeg, redisLeg } from "./network.ts"
 import { redisFaults } from "./redis.ts"
 import { kinds } from "./Rig.ts"
@@ -87,7 +88,7 @@ const campaign = Effect.gen(function* () {
             entry,
             brief: false,
             faults: [fault],
-            times: ({ times }) => (pass === 1 ? 1 : times),
+            times: (fault) => (pass === 1 && fault !== atRandom ? 1 : fault.times),
             until,
             seed: `${seed}/${pass}/${fault.name}/${kind}`,
           })
