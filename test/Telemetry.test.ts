@@ -76,11 +76,12 @@ describe("telemetry", () => {
     "is one trace a block, from announced to pushed, whose context is in the entries",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
-      const { devnet, service, store } = yield* observed(receiver.url, {
+      const { devnet, store } = yield* observed(receiver.url, {
         OTEL_SERVICE_NAME: "mine",
         OTEL_RESOURCE_ATTRIBUTES: "deployment.environment.name=test",
       })
-      yield* service.says(/following/)
+      // Only a head that is announced begins a trace, and before this nothing is subscribed to.
+      yield* Devnet.reached(store, devnet.head)
       for (let i = 0; i < 5; i++) yield* devnet.block(4)
       yield* Devnet.reached(store, devnet.head)
       const { number } = yield* devnet.head
@@ -114,8 +115,9 @@ describe("telemetry", () => {
     "shows what a reorg undid, and a connection that was lost",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
-      const { devnet, proxy, service, store } = yield* observed(receiver.url)
-      yield* service.says(/following/)
+      const { devnet, proxy, store } = yield* observed(receiver.url)
+      // Only a head that is announced begins a trace, and before this nothing is subscribed to.
+      yield* Devnet.reached(store, devnet.head)
       for (let i = 0; i < 5; i++) yield* devnet.block(2)
       yield* Devnet.reached(store, devnet.head)
       yield* devnet.reorg(3)
@@ -169,7 +171,8 @@ describe("telemetry", () => {
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       const { devnet, service, store } = yield* observed(receiver.url, { OTEL_TRACES_SAMPLER: "always_off" })
-      yield* service.says(/following/)
+      // Only a head that is announced begins a trace, and before this nothing is subscribed to.
+      yield* Devnet.reached(store, devnet.head)
       for (let i = 0; i < 5; i++) yield* devnet.block(4)
       yield* Devnet.reached(store, devnet.head)
       yield* receiver.until(() => receiver.metrics.length > 0)
@@ -268,8 +271,10 @@ describe("telemetry", () => {
         },
       })
       yield* devnet.block(4)
-      yield* receiver.until(() => receiver.spans.some(({ name }) => name === "process"))
-      const joined = receiver.spans.filter(({ name, parentSpanId }) => name === "process" && parentSpanId)
+      // Entries of blocks that were mined before the service listened have no trace to join.
+      const joins = ({ name, parentSpanId }: Otlp.Span) => name === "process" && parentSpanId !== undefined
+      yield* receiver.until(() => receiver.spans.some(joins))
+      const joined = receiver.spans.filter(joins)
       yield* receiver.until(() =>
         joined.every((one) => receiver.spans.some(({ spanId }) => spanId === one.parentSpanId)),
       )
