@@ -14,7 +14,7 @@ import { bare } from "./subjects/bare.ts"
 import { ours } from "./subjects/ours.ts"
 
 /** CPU of the bare loop as a share of ours, as it was when this was last changed: `npm run guard` prints it. */
-const recorded = 0.4
+const recorded = 0.42
 const tolerated = 0.15
 
 const rounds = 5

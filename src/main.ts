@@ -2,7 +2,7 @@
 /**
  * The process: an old Node is told so in one line before anything else is loaded, and then the command runs.
  *
- * The first line: 100 MB less under load, and a quarter less CPU at a small one (docs/decisions/0012).
+ * The first line: 100 MB less under load, and less CPU at a small one (docs/decisions/0012).
  */
 import { tooOld } from "./NodeVersion.ts"
 
