@@ -125,7 +125,8 @@ export class Diff {
   }
 }
 
-const digestOf = (number: number, log: Log): string =>
+/** What `digest` makes of a log of the block at this height. */
+export const digestOf = (number: number, log: Log): string =>
   digest({
     block_number: String(number),
     tx_hash: log.txHash,

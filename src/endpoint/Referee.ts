@@ -100,7 +100,7 @@ export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announc
         wait = Math.max(head.at + silence() - now(), 1)
       } else {
         if (others().length > 0) yield* suspect
-        // The longer nobody has anything new, the less often everybody is asked.
+        // Each look costs a call per endpoint, and a chain without blocks is no news: it is asked less and less often.
         wait = Math.max(Math.min(wait * 2, interval), silence())
       }
     }

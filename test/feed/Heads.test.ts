@@ -54,6 +54,7 @@ describe("heads", () => {
         Stream.runForEach(({ header }) =>
           Effect.andThen(
             Effect.sync(() => seen.push(header.number)),
+            // Virtual time: a handler that is busy while heads go on arriving.
             Effect.sleep("10 seconds"),
           ),
         ),

@@ -10,6 +10,7 @@ export const layerHttp = (nodes: Readonly<Record<string, FakeNode>>, latency = "
     HttpClient.HttpClient,
     HttpClient.make((request, url) =>
       Effect.gen(function* () {
+        // The way there: latency is what is simulated, on the clock in use.
         yield* Effect.sleep(latency)
         const node = nodes[url.host]
         const body = request.body._tag === "Uint8Array" ? new TextDecoder().decode(request.body.body) : ""
@@ -21,6 +22,7 @@ export const layerHttp = (nodes: Readonly<Record<string, FakeNode>>, latency = "
         }
         const answer = node.post(body)
         if (answer === undefined) return yield* Effect.never
+        // The way back.
         yield* Effect.sleep(latency)
         const { status, headers } = node.http
         return HttpClientResponse.fromWeb(request, new Response(answer, { status, headers }))

@@ -67,6 +67,7 @@ export class Pipe {
   }
 
   #later(millis: number): void {
+    // Slowness is the fault that this pipe makes: nothing waits for it.
     this.#timer = setTimeout(() => this.#pump(), millis)
   }
 }

@@ -7,12 +7,12 @@
  */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
-import { compare, replay } from "../../src/commands/comparison.ts"
+import { compare, digestOf, replay } from "../../src/commands/comparison.ts"
 import type { Connection } from "../../src/endpoint/Endpoint.ts"
 import { identity } from "../../src/Domain.ts"
 import type { Entry, Hex } from "../../src/Domain.ts"
 import { logsPerCall } from "../../src/store/Journal.ts"
-import { digest, Replay } from "../../src/store/Replay.ts"
+import { Replay } from "../../src/store/Replay.ts"
 import type { Stored } from "../../src/store/Store.ts"
 import type { FakeBlock, FakeChain } from "./FakeChain.ts"
 import type { Client } from "./ingestor.ts"
@@ -151,14 +151,7 @@ export const judge = Effect.fnUntraced(function* (
   const expected = chain.blocks(start).flatMap(({ number, hash, timestamp, logs }) =>
     logs.map((log) => ({
       id: `${number}/${hash}:${log.index}`,
-      digest: digest({
-        block_number: String(number),
-        tx_hash: log.txHash,
-        contract: log.contract,
-        topics: JSON.stringify(log.topics),
-        data: log.data,
-        tx_index: String(log.txIndex),
-      }),
+      digest: digestOf(number, log),
       rest: `${timestamp} `,
     })),
   )

@@ -132,6 +132,7 @@ const once = Effect.fnUntraced(function* (rig: Rig, fault: Fault, outcome: Outco
   const millis = yield* whileItGrows(
     rig,
     Effect.gen(function* () {
+      // The seed decides at which moment of the traffic the fault comes: no event could stand for any moment.
       yield* Effect.sleep(yield* Random.nextIntBetween(100, 800))
       yield* fault.inflict(rig).pipe(
         Effect.timeoutOrElse({

@@ -151,6 +151,7 @@ export const whileItGrows = <A, E, R>(rig: Rig, effect: Effect.Effect<A, E, R>) 
     let over = false
     const grow = Effect.gen(function* () {
       yield* alone(rig)(step(rig))
+      // The block time of this chain.
       yield* Effect.sleep(yield* Random.nextIntBetween(steps.shortest, steps.longest))
     }).pipe(Effect.repeat({ while: () => !over }))
     const stop = Effect.sync(() => void (over = true))
@@ -221,6 +222,7 @@ export const start = Effect.fnUntraced(function* (options: RigOptions) {
     trimmed: false,
     problems,
   }
+  // Traffic for a while, so that memory is compared with that of a warm process.
   yield* whileItGrows(rig, Effect.andThen(caughtUp(rig), Effect.sleep(brief ? "1 second" : "3 seconds")))
   yield* caughtUp(rig)
   rig.from = (yield* store.load(Devnet.chainId))!.start.number

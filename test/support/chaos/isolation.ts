@@ -145,6 +145,7 @@ const told = (values: ReadonlyArray<number>) =>
 /** The latencies of the others for so many blocks, while the first chain makes blocks at the same pace. */
 const phase = Effect.fnUntraced(function* (store: Client, chains: ReadonlyArray<Chain>, blocks: number) {
   const [first, ...others] = chains
+  // The block time of these chains: at random, so that they do not go in step.
   const pause = Effect.flatMap(Random.nextIntBetween(40, 100), (millis) => Effect.sleep(millis))
   let over = false
   const mine = Effect.andThen(first!.node.block(5, 3), pause).pipe(Effect.repeat({ while: () => !over }))
