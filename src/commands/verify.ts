@@ -47,9 +47,7 @@ const readBlocks = Effect.fnUntraced(function* (
   ) => {
     const learned = new Learned()
     return Effect.gen(function* () {
-      const budget = yield* Budget.make(
-        settings.rpcRate ?? (endpoint.keyless ? Budget.keylessRate : Infinity),
-      )
+      const budget = yield* Budget.make(Budget.limitOf(endpoint, settings.rpcRate))
       const logs = Logs.make(yield* connect({ ...settings, budget }), chain, learned, checks)
       while (next <= to) {
         const isFinal = next <= final

@@ -19,7 +19,11 @@ export const unhurried = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effec
   Effect.provideService(effect, Urgency, "later")
 
 /** Calls a second for an endpoint without a key, whose limits nobody tells. */
-export const keylessRate = 10
+const keylessRate = 10
+
+/** Calls a second that an endpoint may be asked: as configured, else 10 without a key and no limit with one. */
+export const limitOf = ({ keyless }: { readonly keyless: boolean }, configured: number | undefined): number =>
+  configured ?? (keyless ? keylessRate : Infinity)
 
 /** Requests without an answer, all of them and the unhurried ones. */
 const mostInFlight: Readonly<Record<Urgency, number>> = { now: 32, later: 8 }

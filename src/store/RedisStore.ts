@@ -248,21 +248,20 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     send: (client: Client) => Promise<A>,
   ): Effect.Effect<A, StoreError> => {
     // Made when it is needed: an error that nobody sees would be 3 % of what a move costs.
-    const late = Effect.suspend(() =>
+    const late = () =>
       Effect.fail(
         new StoreError({
           operation,
           reason: "timeout",
           detail: `no answer within ${Duration.toMillis(timeout)} ms`,
         }),
-      ),
-    )
+      )
     return Effect.flatMap(connected(operation), (client) =>
       Effect.tryPromise({ try: () => send(client), catch: failure(operation) }).pipe(
-        Effect.timeoutOrElse({ duration: timeout, orElse: () => late }),
+        Effect.timeoutOrElse({ duration: timeout, orElse: late }),
         Effect.tapError((error) => (endsConnection(error.reason) ? disconnect(client) : Effect.void)),
       ),
-    ).pipe(Effect.timeoutOrElse({ duration: Duration.times(timeout, 2), orElse: () => late }))
+    ).pipe(Effect.timeoutOrElse({ duration: Duration.times(timeout, 2), orElse: late }))
   }
 
   const keysOf = (chain: ChainId) => [
