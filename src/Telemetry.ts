@@ -23,7 +23,7 @@ import {
   TraceIdRatioBasedSampler,
 } from "@opentelemetry/sdk-trace-base"
 import type { ReadableSpan, Sampler, Span, SpanExporter, SpanProcessor } from "@opentelemetry/sdk-trace-base"
-import { Effect, Layer, Redacted } from "effect"
+import { Effect, Layer, Redacted, Tracer } from "effect"
 import { hostname } from "node:os"
 import type { TelemetrySettings } from "./TelemetryConfig.ts"
 import { Dropped, Tracing } from "./Tracing.ts"
@@ -135,11 +135,20 @@ export const layer = (settings: TelemetrySettings) =>
     Effect.map(Dropped, (dropped) => deliver(settings, (signal, items) => void (dropped[signal] += items))),
   )
 
+/**
+ * The tracer without its `context`, which enters the span into OpenTelemetry's own context around every step of a fiber.
+ * Nothing here reads that: without it, telemetry costs an event 10 % of CPU instead of 19 (blocks of 200 logs).
+ */
+const detached = Layer.effect(
+  Tracer.Tracer,
+  Effect.map(Effect.tracer, ({ span }) => Tracer.make({ span })),
+)
+
 const deliver = (settings: TelemetrySettings, onDropped: (signal: Signal, items: number) => void) => {
   const { attributes, metricInterval, serviceName } = settings
   const headers = Redacted.value(settings.headers)
   const to = (url: string) => ({ url, headers: { ...headers }, timeoutMillis: settings.timeout })
-  return NodeSdk.layer(() => ({
+  const sdk = NodeSdk.layer(() => ({
     // Two ingestors at one collector are two.
     resource: {
       serviceName,
@@ -167,5 +176,9 @@ const deliver = (settings: TelemetrySettings, onDropped: (signal: Signal, items:
       }),
       loggerMergeWithExisting: true,
     }),
-  })).pipe(Layer.merge(Layer.succeed(Tracing, settings.traces !== undefined)))
+  }))
+  return detached.pipe(
+    Layer.provideMerge(sdk),
+    Layer.merge(Layer.succeed(Tracing, settings.traces !== undefined)),
+  )
 }

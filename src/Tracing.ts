@@ -135,6 +135,7 @@ export const traceRequest = (
       "event_ingestor.endpoint": endpoint,
       ...(calls > 1 && { "event_ingestor.calls": calls }),
     },
+    captureStackTrace: false,
   } as const
   return (request) =>
     Effect.contextWith((context) => {
@@ -152,5 +153,5 @@ export const traceMove = (
   attributes: Readonly<Record<string, unknown>>,
 ): (<A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>) =>
   span?.sampled
-    ? (effect) => within(span)(Effect.withSpan(effect, move, { kind: "producer", attributes }))
+    ? (effect) => within(span)(Effect.withSpan(effect, move, { kind: "producer", attributes, captureStackTrace: false }))
     : (effect) => effect
