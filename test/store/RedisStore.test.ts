@@ -1,5 +1,5 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import { Effect, Exit, Random, Scope } from "effect"
+import { Effect, Exit, Fiber, Random, Scope } from "effect"
 import { emptyJournal, ground, pushes } from "../../src/store/Journal.ts"
 import type { Journal, Push } from "../../src/store/Journal.ts"
 import type { Replay } from "../../src/store/Replay.ts"
@@ -189,6 +189,46 @@ describe("RedisStore", () => {
         assert.strictEqual((yield* readAll(store, 7)).length, 3)
       }),
     ["--appendonly", "yes", "--appendfsync", "always"],
+  )
+
+  test(
+    "is loading while the server still reads its file, and holds everything then",
+    (own, store) =>
+      Effect.gen(function* () {
+        const push = first(undefined, block(1, "a", 3))
+        yield* store.push(7, filter, push)
+        // Each of these makes the server look at its sockets once while it loads.
+        const keys = Array.from({ length: 100 }, (_, i) => [`padding:${i}`, "x".repeat(2000)])
+        yield* Effect.promise(() => own.client.mset(keys.flat()))
+        yield* Effect.promise(() => own.client.save())
+        own.kill("SIGKILL")
+        const loaded = yield* Effect.forkScoped(own.restart)
+        const error = yield* Effect.repeat(Effect.flip(store.push(7, filter, push)), {
+          until: ({ reason }) => reason !== "unreachable",
+        })
+        assert.strictEqual(error.reason, "loading")
+        assert.match(error.detail, /^LOADING/)
+        yield* Fiber.join(loaded)
+        assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Duplicate" })
+      }),
+    ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"],
+  )
+
+  test(
+    "is unreachable in a cluster that is down, and works when all slots are served",
+    (own, store) =>
+      Effect.gen(function* () {
+        const push = first(undefined, block(1, "a", 3))
+        const error = yield* Effect.flip(store.push(7, filter, push))
+        assert.strictEqual(error.reason, "unreachable")
+        assert.match(error.detail, /^CLUSTERDOWN/)
+        yield* Effect.promise(() => own.client.call("CLUSTER", "ADDSLOTSRANGE", 0, 16_383))
+        const pushed = yield* Effect.retry(store.push(7, filter, push), {
+          while: ({ detail }) => detail.startsWith("CLUSTERDOWN"),
+        })
+        assert.deepStrictEqual(pushed, { _tag: "Pushed" })
+      }),
+    ["--cluster-enabled", "yes"],
   )
 
   test("says what is wrong with a key that is something else", (own, store) =>
