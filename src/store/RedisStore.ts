@@ -1,21 +1,15 @@
-/**
- * The store on Redis Streams, through ioredis: standalone, behind Sentinel, or a Cluster.
- *
- * Each move is one Lua script on three keys of one slot. A command that gets no answer in time costs the connection: a
- * half-open socket is noticed, and since a script that ran already is a duplicate when it is sent again, nothing is
- * lost. Nothing is queued while there is no connection, and nothing here retries: the gate does, by our own policy.
- */
-import { Duration, Effect, Layer, Redacted, Semaphore } from "effect"
-import { Cluster, Redis } from "ioredis"
-import { readFileSync } from "node:fs"
+/** The store on Redis Streams: each move is one Lua script on three keys of one slot. */
+import { Effect, Layer } from "effect"
+import type { Duration } from "effect"
 import type { RedisConfig } from "../Config.ts"
 import type { ChainId, Entry, Hex } from "../Domain.ts"
-import { Redaction } from "../Redact.ts"
 import { logsPerCall } from "./Journal.ts"
 import type { Journal, Position, Push } from "./Journal.ts"
 import { pack } from "./Pack.ts"
-import { Store, StoreError } from "./Store.ts"
-import type { Conflict, FilterChanged, Group, Stats, StoreReason } from "./Store.ts"
+import * as RedisConnection from "./RedisConnection.ts"
+import type { Script } from "./RedisConnection.ts"
+import { Store } from "./Store.ts"
+import type { Conflict, FilterChanged, Group, Stats, StoreError } from "./Store.ts"
 
 export interface RedisStoreOptions {
   readonly config: RedisConfig
@@ -25,101 +19,6 @@ export interface RedisStoreOptions {
   readonly maxLength: number
   /** For connecting, and for one command (default 5 s). */
   readonly timeout?: Duration.Duration
-}
-
-const defaultTimeout = Duration.seconds(5)
-
-const source = (name: string) => readFileSync(new URL(`lua/${name}.lua`, import.meta.url), "utf8")
-
-const scripts = ["push", "pop", "finalize", "takeover", "load", "trim", "reset"] as const
-
-type Script = (typeof scripts)[number]
-
-/** A client with our scripts as commands: EVALSHA, and EVAL where the server does not know the script (any more). */
-type Client = (Redis | Cluster) &
-  Record<Script, (...args: ReadonlyArray<string | Buffer>) => Promise<unknown>>
-
-/** How the first word of an error, or a socket's code, is to be understood. */
-const reasons: Readonly<Record<string, StoreReason>> = {
-  OOM: "full",
-  READONLY: "read-only",
-  MISCONF: "read-only",
-  NOREPLICAS: "read-only",
-  LOADING: "loading",
-  MASTERDOWN: "loading",
-  BUSY: "timeout",
-  CLUSTERDOWN: "unreachable",
-  TRYAGAIN: "unreachable",
-  UNBLOCKED: "unreachable",
-  NOAUTH: "refused",
-  WRONGPASS: "refused",
-  NOPERM: "refused",
-  ERR: "refused",
-  WRONGTYPE: "corrupt",
-}
-
-const reasonOf = (message: string): StoreReason =>
-  reasons[/^-?([A-Z]+)\b/.exec(message)?.[1] ?? ""] ?? "unreachable"
-
-/** After these the connection is worth nothing: it leads to the wrong server, or nowhere. */
-const endsConnection = (reason: StoreReason) =>
-  reason === "unreachable" || reason === "timeout" || reason === "read-only" || reason === "loading"
-
-/** What a connection to one server needs. */
-const serverOptions = (config: RedisConfig, timeout: Duration.Duration) => {
-  const tls = config.tls && { ...(config.caFile && { ca: readFileSync(config.caFile) }) }
-  return {
-    ...(config.username !== undefined && { username: config.username }),
-    ...(config.password !== undefined && { password: Redacted.value(config.password) }),
-    ...(tls && { tls }),
-    lazyConnect: true,
-    // Resending is the scripts' business, retrying the gate's.
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    enableReadyCheck: false,
-    disableClientInfo: true,
-    connectTimeout: Duration.toMillis(timeout),
-    keepAlive: 10_000,
-    connectionName: "event-ingestor",
-  }
-}
-
-const never = () => null
-
-const open = (config: RedisConfig, timeout: Duration.Duration): Redis | Cluster => {
-  const server = serverOptions(config, timeout)
-  const once = { ...server, db: config.database, retryStrategy: never, enableOfflineQueue: false }
-  switch (config.mode) {
-    case "standalone":
-      return new Redis({ ...once, ...config.nodes[0]! })
-    case "sentinel":
-      return new Redis({
-        ...once,
-        sentinels: [...config.nodes],
-        name: config.sentinelMaster!,
-        sentinelRetryStrategy: never,
-        ...(server.tls && { enableTLSForSentinelMode: true, sentinelTLS: server.tls }),
-      })
-    case "cluster":
-      return new Cluster([...config.nodes], {
-        redisOptions: server,
-        lazyConnect: true,
-        enableOfflineQueue: false,
-        enableReadyCheck: false,
-        clusterRetryStrategy: never,
-        slotsRefreshTimeout: Duration.toMillis(timeout),
-      })
-  }
-}
-
-const makeClient = (config: RedisConfig, timeout: Duration.Duration): Client => {
-  const client = open(config, timeout)
-  const common = source("journal")
-  for (const name of scripts) {
-    const numberOfKeys = 3
-    client.defineCommand(name, { numberOfKeys, lua: `${common}\n${source(name)}` })
-  }
-  return client as Client
 }
 
 type Reply = readonly [string, ...ReadonlyArray<string | number>]
@@ -205,64 +104,8 @@ const millisOf = (id: string) => Number(id.split("-")[0])
 type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
 
 const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
-  const { config, prefix, maxLength, timeout = defaultTimeout } = options
-  const redact = yield* Redaction
-  const connecting = yield* Semaphore.make(1)
-  let client: Client | undefined
-
-  const failure = (operation: string) => (cause: unknown) => {
-    const message = cause instanceof Error ? cause.message : String(cause)
-    return new StoreError({ operation, reason: reasonOf(message), detail: redact(message) })
-  }
-  const disconnect = (which: Client | undefined) =>
-    Effect.sync(() => {
-      which?.disconnect(false)
-      if (client === which) client = undefined
-    })
-
-  /** The connection, made when there is none. */
-  const connected = (operation: string) =>
-    connecting.withPermit(
-      Effect.suspend(() => {
-        if (client !== undefined) return Effect.succeed(client)
-        const next = makeClient(config, timeout)
-        // A connect that fails only says so; the reason comes as an event. Commands have failures of their own.
-        let reason: unknown
-        next.on("error", (error: Error & { readonly lastNodeError?: Error }) => {
-          reason = error.lastNodeError ?? error
-        })
-        // Closed by the other side: the next command makes a new connection instead of failing on this one.
-        next.on("end", () => {
-          if (client === next) client = undefined
-        })
-        const refused = (cause: unknown) => failure(operation)(reason ?? cause)
-        return Effect.tryPromise({ try: () => next.connect(), catch: refused }).pipe(
-          Effect.onError(() => disconnect(next)),
-          Effect.map(() => (client = next)),
-        )
-      }),
-    )
-
-  const command = <A>(
-    operation: string,
-    send: (client: Client) => Promise<A>,
-  ): Effect.Effect<A, StoreError> => {
-    // Made when it is needed: an error that nobody sees would be 3 % of what a move costs.
-    const late = () =>
-      Effect.fail(
-        new StoreError({
-          operation,
-          reason: "timeout",
-          detail: `no answer within ${Duration.toMillis(timeout)} ms`,
-        }),
-      )
-    return Effect.flatMap(connected(operation), (client) =>
-      Effect.tryPromise({ try: () => send(client), catch: failure(operation) }).pipe(
-        Effect.timeoutOrElse({ duration: timeout, orElse: late }),
-        Effect.tapError((error) => (endsConnection(error.reason) ? disconnect(client) : Effect.void)),
-      ),
-    ).pipe(Effect.timeoutOrElse({ duration: Duration.times(timeout, 2), orElse: late }))
-  }
+  const { config, prefix, maxLength } = options
+  const { command } = yield* RedisConnection.make(config, options.timeout)
 
   const keysOf = (chain: ChainId) => [
     `${prefix}:${chain}`,
@@ -275,8 +118,6 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       StoreError
     >
   const streamOf = (chain: ChainId) => `${prefix}:${chain}`
-
-  yield* Effect.addFinalizer(() => Effect.suspend(() => disconnect(client)))
 
   /** The first entry at or after an id. */
   const entryFrom = (chain: ChainId, id: string) =>

@@ -1,0 +1,198 @@
+/**
+ * The connection to Redis, through ioredis: standalone, behind Sentinel, or a Cluster.
+ *
+ * A command that gets no answer in time costs the connection: a half-open socket is noticed, and since a script that ran
+ * already is a duplicate when it is sent again, nothing is lost. Nothing is queued while there is no connection, and
+ * nothing here retries: the gate does, by our own policy.
+ */
+import { Duration, Effect, Redacted, Semaphore } from "effect"
+import type { Scope } from "effect"
+import { Cluster, Redis } from "ioredis"
+import { readFileSync } from "node:fs"
+import type { RedisConfig } from "../Config.ts"
+import { Redaction } from "../Redact.ts"
+import { StoreError } from "./Store.ts"
+import type { StoreReason } from "./Store.ts"
+
+const defaultTimeout = Duration.seconds(5)
+
+const source = (name: string) => readFileSync(new URL(`lua/${name}.lua`, import.meta.url), "utf8")
+
+const scripts = ["push", "pop", "finalize", "takeover", "load", "trim", "reset"] as const
+
+export type Script = (typeof scripts)[number]
+
+/** A client with our scripts as commands: EVALSHA, and EVAL where the server does not know the script (any more). */
+export type Client = (Redis | Cluster) &
+  Record<Script, (...args: ReadonlyArray<string | Buffer>) => Promise<unknown>>
+
+/** How the first word of an error, or a socket's code, is to be understood. */
+const reasons: Readonly<Record<string, StoreReason>> = {
+  OOM: "full",
+  READONLY: "read-only",
+  MISCONF: "read-only",
+  NOREPLICAS: "read-only",
+  LOADING: "loading",
+  MASTERDOWN: "loading",
+  BUSY: "timeout",
+  CLUSTERDOWN: "unreachable",
+  TRYAGAIN: "unreachable",
+  UNBLOCKED: "unreachable",
+  NOAUTH: "refused",
+  WRONGPASS: "refused",
+  NOPERM: "refused",
+  ERR: "refused",
+  WRONGTYPE: "corrupt",
+}
+
+const reasonOf = (message: string): StoreReason =>
+  reasons[/^-?([A-Z]+)\b/.exec(message)?.[1] ?? ""] ?? "unreachable"
+
+/** After these the connection is worth nothing: it leads to the wrong server, or nowhere. */
+const endsConnection = (reason: StoreReason) =>
+  reason === "unreachable" || reason === "timeout" || reason === "read-only" || reason === "loading"
+
+/** What a connection to one server needs. */
+const serverOptions = (config: RedisConfig, timeout: Duration.Duration) => {
+  const tls = config.tls && { ...(config.caFile && { ca: readFileSync(config.caFile) }) }
+  return {
+    ...(config.username !== undefined && { username: config.username }),
+    ...(config.password !== undefined && { password: Redacted.value(config.password) }),
+    ...(tls && { tls }),
+    lazyConnect: true,
+    // Resending is the scripts' business, retrying the gate's.
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    enableReadyCheck: false,
+    disableClientInfo: true,
+    connectTimeout: Duration.toMillis(timeout),
+    keepAlive: 10_000,
+    connectionName: "event-ingestor",
+  }
+}
+
+const never = () => null
+
+const open = (config: RedisConfig, timeout: Duration.Duration): Redis | Cluster => {
+  const server = serverOptions(config, timeout)
+  const once = { ...server, db: config.database, retryStrategy: never, enableOfflineQueue: false }
+  switch (config.mode) {
+    case "standalone":
+      return new Redis({ ...once, ...config.nodes[0]! })
+    case "sentinel":
+      return new Redis({
+        ...once,
+        sentinels: [...config.nodes],
+        name: config.sentinelMaster!,
+        sentinelRetryStrategy: never,
+        ...(server.tls && { enableTLSForSentinelMode: true, sentinelTLS: server.tls }),
+      })
+    case "cluster":
+      return new Cluster([...config.nodes], {
+        redisOptions: server,
+        lazyConnect: true,
+        enableOfflineQueue: false,
+        enableReadyCheck: false,
+        clusterRetryStrategy: never,
+        slotsRefreshTimeout: Duration.toMillis(timeout),
+      })
+  }
+}
+
+const makeClient = (config: RedisConfig, timeout: Duration.Duration): Client => {
+  const client = open(config, timeout)
+  const common = source("journal")
+  for (const name of scripts) {
+    const numberOfKeys = 3
+    client.defineCommand(name, { numberOfKeys, lua: `${common}\n${source(name)}` })
+  }
+  return client as Client
+}
+
+export interface RedisConnection {
+  /**
+   * Sends a command, over a connection that is made where there is none.
+   *
+   * @param operation what the caller does, for the error
+   */
+  readonly command: <A>(
+    operation: string,
+    send: (client: Client) => Promise<A>,
+  ) => Effect.Effect<A, StoreError>
+}
+
+/**
+ * Connects when it is first used, and again when it is used after a failure.
+ *
+ * @param timeout for connecting, and for one command
+ */
+export const make = Effect.fnUntraced(function* (
+  config: RedisConfig,
+  timeout: Duration.Duration = defaultTimeout,
+): Effect.fn.Return<RedisConnection, never, Scope.Scope> {
+  const redact = yield* Redaction
+  const connecting = yield* Semaphore.make(1)
+  let client: Client | undefined
+
+  const failure = (operation: string) => (cause: unknown) => {
+    const message = cause instanceof Error ? cause.message : String(cause)
+    return new StoreError({ operation, reason: reasonOf(message), detail: redact(message) })
+  }
+  const disconnect = (which: Client | undefined) =>
+    Effect.sync(() => {
+      which?.disconnect(false)
+      if (client === which) client = undefined
+    })
+
+  /** Fails when it takes too long. The error is made then: one that nobody sees would be 3 % of what a move costs. */
+  const within = (operation: string) =>
+    Effect.timeoutOrElse({
+      duration: timeout,
+      orElse: () =>
+        Effect.fail(
+          new StoreError({
+            operation,
+            reason: "timeout",
+            detail: `no answer within ${Duration.toMillis(timeout)} ms`,
+          }),
+        ),
+    })
+
+  const connect = Effect.fnUntraced(function* (operation: string) {
+    if (client !== undefined) return client
+    const next = makeClient(config, timeout)
+    // A connect that fails only says so; the reason comes as an event. Commands have failures of their own.
+    let reason: unknown
+    next.on("error", (error: Error & { readonly lastNodeError?: Error }) => {
+      reason = error.lastNodeError ?? error
+    })
+    // Closed by the other side: the next command makes a new connection instead of failing on this one.
+    next.on("end", () => {
+      if (client === next) client = undefined
+    })
+    const refused = (cause: unknown) => failure(operation)(reason ?? cause)
+    yield* Effect.onError(Effect.tryPromise({ try: () => next.connect(), catch: refused }), () =>
+      disconnect(next),
+    )
+    return (client = next)
+  })
+
+  const connected = (operation: string) =>
+    Effect.suspend(() =>
+      client === undefined
+        ? connecting.withPermit(connect(operation)).pipe(within(operation))
+        : Effect.succeed(client),
+    )
+
+  const command = <A>(operation: string, send: (client: Client) => Promise<A>) =>
+    Effect.flatMap(connected(operation), (client) =>
+      Effect.tryPromise({ try: () => send(client), catch: failure(operation) }).pipe(
+        within(operation),
+        Effect.tapError((error) => (endsConnection(error.reason) ? disconnect(client) : Effect.void)),
+      ),
+    )
+
+  yield* Effect.addFinalizer(() => Effect.suspend(() => disconnect(client)))
+
+  return { command }
+})
