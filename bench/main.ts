@@ -100,7 +100,7 @@ const full: Readonly<Record<string, Figure>> = {
   latency: one(
     "latencies",
     Effect.forEach(
-      loads.flatMap((load) => sizes.map((logs) => ({ load, logs, seconds: 10 }))),
+      loads.flatMap((load) => sizes.map((logs) => ({ load, logs, seconds: 20 }))),
       (at) => latency(ours, at),
     ),
   ),

@@ -24,8 +24,8 @@ export interface Latency {
 
 /** More blocks a second are spread over several chains: none has more. */
 const blocksPerChain = 200
-/** Seconds that warm the process up and do not count. */
-const warmUp = 4
+/** Seconds that warm the process up and do not count: at ten blocks a second it takes that long to be compiled. */
+const warmUp = 10
 
 export const latency = (
   subject: Subject,
