@@ -153,5 +153,8 @@ export const traceMove = (
   attributes: Readonly<Record<string, unknown>>,
 ): (<A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>) =>
   span?.sampled
-    ? (effect) => within(span)(Effect.withSpan(effect, move, { kind: "producer", attributes, captureStackTrace: false }))
+    ? (effect) =>
+        within(span)(
+          Effect.withSpan(effect, move, { kind: "producer", attributes, captureStackTrace: false }),
+        )
     : (effect) => effect
