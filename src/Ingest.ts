@@ -11,6 +11,7 @@ import type { ChainConfig } from "./Config.ts"
 import { Defect, errorType } from "./endpoint/EndpointError.ts"
 import * as Failover from "./endpoint/Failover.ts"
 import type { HttpConnection } from "./endpoint/HttpEndpoint.ts"
+import type { Live } from "./endpoint/Live.ts"
 import { backoff, circuitBreaking, makeBreaker } from "./endpoint/RetryPolicy.ts"
 import * as Audit from "./feed/Audit.ts"
 import * as Feed from "./feed/Feed.ts"
@@ -180,7 +181,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     }
   }
 
-  const handled = (live: Failover.Live, heard: Heard | undefined) =>
+  const handled = (live: Live, heard: Heard | undefined) =>
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
       if (heard !== undefined) {
@@ -224,7 +225,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
   })
 
   const settle =
-    (live: Failover.Live) =>
+    (live: Live) =>
     ({ step, result }: { readonly step: Step; readonly result: Result | undefined }) =>
       Effect.suspend(() => {
         if (step._tag === "Seen") return handled(live, undefined)
@@ -239,12 +240,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
         return pushed
       })
 
-  const session = (
-    live: Failover.Live,
-    heads: Heads.Heads,
-    logs: Logs.Logs,
-    audit: Audit.Audit | undefined,
-  ) =>
+  const session = (live: Live, heads: Heads.Heads, logs: Logs.Logs, audit: Audit.Audit | undefined) =>
     Effect.gen(function* () {
       const journal = yield* load
       const { connection } = live
@@ -297,7 +293,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     })
 
   /** Follows one connection until it ends. */
-  const serve = (live: Failover.Live) =>
+  const serve = (live: Live) =>
     Effect.gen(function* () {
       const { connection } = live
       status.endpoint = status.endpoints[live.rank]
@@ -314,8 +310,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
         ),
       })
       const checks = yield* Verification
-      const logsOf = (of: Failover.Live<HttpConnection>) =>
-        Logs.make(of.connection, chain, of.learned, checks)
+      const logsOf = (of: Live<HttpConnection>) => Logs.make(of.connection, chain, of.learned, checks)
       const announced = yield* LogsSubscription.make(connection)
       const socket = Logs.make(connection, chain, live.learned, checks, announced)
       const logs = OverHttp.prefer(socket, live.learned, failover.http, logsOf)

@@ -1,6 +1,6 @@
 /** One live line per chain: redrawn in place on a terminal, a plain line now and then elsewhere. */
 import { Clock, Effect } from "effect"
-import type { ChainStatus } from "../web/Status.ts"
+import type { ChainStatus } from "../web/ChainStatus.ts"
 
 /** What the last drawing knew, to tell rates. */
 type Seen = Map<string, { readonly at: number; readonly logs: number; readonly rate: number }>

@@ -8,27 +8,16 @@ import { Clock, Duration, Effect, Schedule, Stream, SubscriptionRef } from "effe
 import type { ChainConfig, EndpointConfig } from "../Config.ts"
 import * as Budget from "./Budget.ts"
 import * as Endpoint from "./Endpoint.ts"
-import type { Connection, EndpointOptions } from "./Endpoint.ts"
+import type { EndpointOptions } from "./Endpoint.ts"
 import { Defect, EndpointError } from "./EndpointError.ts"
 import * as HttpEndpoint from "./HttpEndpoint.ts"
 import type { HttpConnection } from "./HttpEndpoint.ts"
 import { Learned } from "./Learned.ts"
+import type { Live } from "./Live.ts"
 import * as Referee from "./Referee.ts"
 import type { Announced } from "./Referee.ts"
 import { backoff, circuitBreaking, makeBreaker } from "./RetryPolicy.ts"
 import type { Breaker } from "./RetryPolicy.ts"
-
-/** A connected endpoint. */
-export interface Live<C extends HttpConnection = Connection> {
-  readonly connection: C
-  readonly breaker: Breaker
-  /** What the endpoint was found to bear; the same object for all its connections. */
-  readonly learned: Learned
-  /** The place in the order of preference, 0 first; HTTP endpoints come after all others. */
-  readonly rank: number
-  /** Since when (unix milliseconds). */
-  readonly since: number
-}
 
 /** What is kept of an endpoint beside its connections. */
 export interface Watcher {

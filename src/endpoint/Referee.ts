@@ -7,7 +7,7 @@
 import { Clock, Effect, Schedule, SubscriptionRef } from "effect"
 import { quantity } from "./Decode.ts"
 import { Stalled } from "./EndpointError.ts"
-import type { Live } from "./Failover.ts"
+import type { Live } from "./Live.ts"
 
 /** The last head that the endpoint in use announced, when (unix milliseconds), and the time between two (or 0). */
 export interface Announced {

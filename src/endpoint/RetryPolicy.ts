@@ -45,6 +45,10 @@ export const makeBreaker: Effect.Effect<Breaker> = Effect.gen(function* () {
   }
 })
 
+/** The state now; that of a breaker that is not there yet is Closed. */
+export const stateOf = (breaker: Breaker | undefined): BreakerState =>
+  breaker ? SubscriptionRef.getUnsafe(breaker.state) : healthy
+
 /**
  * Adds a circuit breaker to a schedule: from the third failure in a row the wait is spent Open and the try after it
  * is the probe (HalfOpen). The schedule's own delays stay as they are; it starts over after a success.

@@ -4,7 +4,7 @@
  */
 import { Effect } from "effect"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import type { Live } from "../endpoint/Failover.ts"
+import type { Live } from "../endpoint/Live.ts"
 import type { HttpConnection } from "../endpoint/HttpEndpoint.ts"
 import { unhurried } from "../endpoint/Budget.ts"
 import type { Learned } from "../endpoint/Learned.ts"

@@ -1,6 +1,6 @@
 /** Whether a chain is ready, and if not, why. Pure. */
-import { liveWithin } from "./Status.ts"
-import type { ChainStatus } from "./Status.ts"
+import { liveWithin } from "./ChainStatus.ts"
+import type { ChainStatus } from "./ChainStatus.ts"
 
 /** The least age of a head that is suspicious, in milliseconds; else ten block times. */
 const staleAfter = 60_000

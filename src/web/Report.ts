@@ -2,7 +2,8 @@
 import type { BreakerState } from "../endpoint/RetryPolicy.ts"
 import { version } from "../Version.ts"
 import { unready } from "./Readiness.ts"
-import type { ChainStatus, EndpointStatus, Status } from "./Status.ts"
+import type { ChainStatus, EndpointStatus } from "./ChainStatus.ts"
+import type { Status } from "./Status.ts"
 
 const breaker = (state: BreakerState, now: number) => ({
   state: state._tag === "HalfOpen" ? "half-open" : state._tag.toLowerCase(),

@@ -8,7 +8,8 @@ import type { Registry } from "../Metrics.ts"
 import { signals } from "../Tracing.ts"
 import type { Signal } from "../Tracing.ts"
 import { version } from "../Version.ts"
-import type { ChainStatus, EndpointStatus, StoreStatus } from "./Status.ts"
+import type { ChainStatus, EndpointStatus } from "./ChainStatus.ts"
+import type { StoreStatus } from "./StoreStatus.ts"
 
 const breakerCodes = { Closed: 0, Open: 1, HalfOpen: 2 } as const
 

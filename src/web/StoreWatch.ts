@@ -5,7 +5,7 @@ import * as Metrics from "../Metrics.ts"
 import { Store } from "../store/Store.ts"
 import type { Stats } from "../store/Store.ts"
 import { Status } from "./Status.ts"
-import type { ChainStatus } from "./Status.ts"
+import type { ChainStatus } from "./ChainStatus.ts"
 
 const every = "10 seconds"
 

@@ -1,0 +1,253 @@
+/** What a chain and its endpoints are doing, as plain numbers: written once per head, block or failure. */
+import type { ChainConfig } from "../Config.ts"
+import type { Budget } from "../endpoint/Budget.ts"
+import type { Outcome } from "../endpoint/Calls.ts"
+import { errorTypes } from "../endpoint/EndpointError.ts"
+import type { ErrorType } from "../endpoint/EndpointError.ts"
+import type { Learned } from "../endpoint/Learned.ts"
+import { stateOf } from "../endpoint/RetryPolicy.ts"
+import type { Breaker, BreakerState } from "../endpoint/RetryPolicy.ts"
+import * as Metrics from "../Metrics.ts"
+import type { Registry } from "../Metrics.ts"
+import type { Stats } from "../store/Store.ts"
+import { History } from "./History.ts"
+import { Tail } from "./Tail.ts"
+
+/**
+ * - `connecting`: no endpoint is connected.
+ * - `catching up`: more than a few blocks behind the announced head.
+ * - `live`: at the head.
+ * - `quiet`: at the head, and the endpoint confirms that the chain makes no blocks.
+ * - `waiting for the store`: connected, but the store does not take moves.
+ * - `superseded`: another ingestor continued the journal with another filter.
+ * - `halted`: final blocks contradict each other; somebody must decide.
+ */
+export type Phase =
+  | "connecting"
+  | "catching up"
+  | "live"
+  | "quiet"
+  | "waiting for the store"
+  | "superseded"
+  | "halted"
+
+/** Blocks behind the target up to which a chain counts as live. */
+export const liveWithin = 3
+
+/** Latencies that are kept to tell the median and the 99th percentile. */
+const latenciesKept = 1000
+
+export interface Failure {
+  readonly at: number
+  readonly type: ErrorType
+  readonly text: string
+}
+
+/** The last reorgs and failures that are kept to be shown, and the characters of one. */
+const remembered = 10
+const longestFailure = 1000
+
+export interface Reorg {
+  readonly at: number
+  readonly depth: number
+  /** The height that was undone first. */
+  readonly from: number
+}
+
+/** The requests we make; the `method` label of the metrics has no other values. */
+export const methods = [
+  "eth_chainId",
+  "eth_blockNumber",
+  "eth_subscribe",
+  "eth_getBlockByNumber",
+  "eth_getLogs",
+  "eth_getBlockReceipts",
+  "eth_getBlockByHash",
+  "eth_getTransactionReceipt",
+] as const
+
+export class EndpointStatus {
+  readonly name: string
+  breaker: Breaker | undefined
+  learned: Learned | undefined
+  budget: Budget | undefined
+  connectedSince: number | undefined
+  /** Connections so far. */
+  connects = 0
+  /** Answers that were not the ones that are believed. */
+  contradicted = 0
+  readonly requests = new Map<string, Record<Outcome, number>>(
+    methods.map((method) => [method, { ok: 0, refused: 0, lost: 0 }]),
+  )
+  /** Told how long each answer took, in seconds. */
+  readonly answered: (seconds: number) => void
+
+  constructor(chain: string, name: string, registry: Registry) {
+    this.name = name
+    this.answered = Metrics.rpcRequestDuration.record({ chain, endpoint: name }, registry)
+  }
+
+  requested(method: string, outcome: Outcome, millis: number): void {
+    const counts = this.requests.get(method)
+    if (counts === undefined) return
+    counts[outcome]++
+    if (outcome !== "lost") this.answered(millis / 1000)
+  }
+
+  get breakerState(): BreakerState {
+    return stateOf(this.breaker)
+  }
+}
+
+export class ChainStatus {
+  readonly name: string
+  readonly id: number
+  readonly confirmations: ChainConfig["confirmations"]
+  readonly endpoints: ReadonlyArray<EndpointStatus>
+  phase: Phase = "connecting"
+  phaseSince: number
+  /** The endpoint in use. */
+  endpoint: EndpointStatus | undefined
+  head: number | undefined
+  /** When a head was announced, or confirmed to be the last. */
+  headAt: number
+  /** Milliseconds between blocks, as observed. */
+  blockTime = 0
+  /** What the endpoint says is final. */
+  finalSeen: number | undefined
+  stored: number | undefined
+  final: number | undefined
+  received = 0
+  published = 0
+  deduplicated = 0
+  removed = 0
+  removedIncomplete = 0
+  /** Logs that the second look found missing, and too many; both are put right. */
+  auditedMissing = 0
+  auditedExtra = 0
+  /** Final blocks that were not looked at again. */
+  unaudited = 0
+  reorgs = 0
+  deepestReorg = 0
+  inFlight = 0
+  stats: Stats | undefined
+  readonly errors = Object.fromEntries(errorTypes.map((type) => [type, 0])) as Record<ErrorType, number>
+  readonly failures: Array<Failure> = []
+  readonly lastReorgs: Array<Reorg> = []
+  readonly tail = new Tail()
+  readonly history = new History()
+  readonly eventLatency: (seconds: number) => void
+  readonly batchSize: (logs: number) => void
+  readonly #publishLatency: (seconds: number) => void
+  readonly #reorgDepth: (blocks: number) => void
+  /** When everything that was announced until then was known to be stored. */
+  #completeAt: number
+  readonly #latencies: Array<number> = []
+  #nextLatency = 0
+
+  constructor(
+    {
+      name,
+      id,
+      confirmations,
+      endpoints,
+      rpc,
+    }: Pick<ChainConfig, "name" | "id" | "confirmations" | "endpoints" | "rpc">,
+    now: number,
+    registry: Registry,
+  ) {
+    this.name = name
+    this.id = id
+    this.confirmations = confirmations
+    this.phaseSince = now
+    this.headAt = now
+    this.#completeAt = now
+    this.endpoints = [...endpoints, ...rpc].map(
+      (endpoint) => new EndpointStatus(name, endpoint.name, registry),
+    )
+    this.eventLatency = Metrics.eventLatency.record({ chain: name }, registry)
+    this.batchSize = Metrics.publishBatchSize.record({ chain: name }, registry)
+    this.#publishLatency = Metrics.publishLatency.record({ chain: name }, registry)
+    this.#reorgDepth = Metrics.reorgDepth.record({ chain: name }, registry)
+  }
+
+  enter(phase: Phase, now: number): void {
+    if (phase === this.phase) return
+    this.phase = phase
+    this.phaseSince = now
+  }
+
+  /** The block that the journal is to reach, given the confirmations that are asked for. */
+  get target(): number | undefined {
+    if (this.confirmations === "finalized") return this.finalSeen
+    return this.head === undefined ? undefined : Math.max(this.head - this.confirmations, 0)
+  }
+
+  /** Blocks that are still to be stored. */
+  get behind(): number {
+    return Math.max((this.target ?? 0) - (this.stored ?? -1), 0)
+  }
+
+  /** Live or catching up, by the distance to the target. */
+  progress(now: number): void {
+    if (this.head !== undefined && this.behind === 0) this.#completeAt = this.headAt
+    this.enter(this.behind > liveWithin ? "catching up" : "live", now)
+  }
+
+  /** The endpoint confirms that there is nothing new. */
+  quiet(now: number): void {
+    this.headAt = now
+    if (this.head !== undefined && this.behind === 0) this.#completeAt = now
+    if (this.phase === "live") this.enter("quiet", now)
+  }
+
+  /** Milliseconds since the store was last known to have everything: up to a block time when all is well. */
+  lag(now: number): number {
+    return Math.max(now - this.#completeAt, 0)
+  }
+
+  heard(number: number, at: number, blockTime: number): void {
+    this.head = number
+    this.headAt = at
+    this.blockTime = blockTime
+  }
+
+  handledIn(millis: number): void {
+    this.#publishLatency(millis / 1000)
+    this.#latencies[this.#nextLatency] = millis
+    this.#nextLatency = (this.#nextLatency + 1) % latenciesKept
+  }
+
+  /** The latency in milliseconds, from head received to acknowledged, that this share of the last heads stayed below. */
+  latency(share: number): number | undefined {
+    const sorted = this.#latencies.toSorted((a, b) => a - b)
+    return sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)]
+  }
+
+  contradicted(endpoint: string): void {
+    const found = this.endpoints.find(({ name }) => name === endpoint)
+    if (found) found.contradicted++
+  }
+
+  failed({ at, type, text }: Failure): void {
+    this.errors[type]++
+    this.failures.unshift({ at, type, text: text.slice(0, longestFailure) })
+    this.failures.length = Math.min(this.failures.length, remembered)
+  }
+
+  reorganised(reorg: Reorg): void {
+    this.reorgs++
+    this.deepestReorg = Math.max(this.deepestReorg, reorg.depth)
+    this.#reorgDepth(reorg.depth)
+    this.lastReorgs.unshift(reorg)
+    this.lastReorgs.length = Math.min(this.lastReorgs.length, remembered)
+  }
+
+  get reconnects(): number {
+    return this.endpoints.reduce((sum, { connects }) => sum + Math.max(connects - 1, 0), 0)
+  }
+
+  get breakerState(): BreakerState {
+    return this.endpoint?.breakerState ?? stateOf(undefined)
+  }
+}
