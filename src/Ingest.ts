@@ -5,7 +5,7 @@
  * flight, a defect the connection too: the chain then starts over from what the store has. Only a contradiction of
  * final blocks stops a chain, until the store's journal is changed.
  */
-import { Cause, Clock, Effect, FiberMap, Layer, Schema, Stream } from "effect"
+import { Cause, Clock, Effect, FiberMap, Layer, Stream } from "effect"
 import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
 import { Defect, errorType } from "./endpoint/EndpointError.ts"
@@ -15,29 +15,20 @@ import type { Live } from "./endpoint/Live.ts"
 import { backoff, circuitBreaking, makeBreaker } from "./endpoint/RetryPolicy.ts"
 import * as Audit from "./feed/Audit.ts"
 import * as Feed from "./feed/Feed.ts"
-import type { Contradiction, Step } from "./feed/Feed.ts"
-import { fingerprint } from "./feed/Filter.ts"
+import type { Contradiction } from "./feed/Feed.ts"
 import * as Heads from "./feed/Heads.ts"
 import type { Heard } from "./feed/Heads.ts"
 import * as Logs from "./feed/Logs.ts"
 import * as LogsSubscription from "./feed/LogsSubscription.ts"
 import * as OverHttp from "./feed/OverHttp.ts"
 import { Verification } from "./feed/Verify.ts"
-import * as Gate from "./store/Gate.ts"
-import { afterPush, release } from "./store/Journal.ts"
-import type { Journal, Move, Position, Push } from "./store/Journal.ts"
-import { Store } from "./store/Store.ts"
-import type { FinalizeResult, PopResult, PushResult } from "./store/Store.ts"
-import { blockTraces, traceFailure, traceMove } from "./Tracing.ts"
 import * as Repeats from "./Repeats.ts"
+import * as Gate from "./store/Gate.ts"
+import type { Journal } from "./store/Journal.ts"
+import { Store } from "./store/Store.ts"
+import { blockTraces, traceFailure } from "./Tracing.ts"
 import { Status } from "./web/Status.ts"
-import type { Operation } from "./web/Status.ts"
-
-/** The store's head was not the expected one: the feed starts again from what the store has. */
-class Lost extends Schema.TaggedError<Lost>()("Lost", {}) {}
-
-/** Another ingestor continued the journal with another filter. */
-class Superseded extends Schema.TaggedError<Superseded>()("Superseded", { filter: Schema.String }) {}
+import * as Writer from "./Writer.ts"
 
 /** Moves on their way to the store at the same time; the head each one expects is known beforehand. */
 const movesInFlight = 3
@@ -45,27 +36,12 @@ const movesInFlight = 3
 /** How often the store is looked at by a chain that must not write. */
 const recheck = "5 seconds"
 
-const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
-
-/** The highest block that is stored as a whole. */
-const wholeUpTo = ({ number, part }: Position) => (part === 0 ? number : number - 1)
-
-type Result = PushResult | PopResult | FinalizeResult
-
 const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.Gate) {
   const config = yield* AppConfig
   const store = yield* Store
-  const clock = yield* Clock.Clock
-  const { chain: statusOf, storeOperation } = yield* Status
-  const status = statusOf(chain.name)
-  const filter = fingerprint(chain.filter)
-  /** Whether this process has written with its filter: another filter in the store is then newer than ours. */
-  let established = false
-  let knownStart: number | undefined
-  /** The height from which blocks are being undone just now. */
-  let undoingFrom: number | undefined
-
+  const status = (yield* Status).chain(chain.name)
   const traces = yield* blockTraces(chain)
+  const writer = yield* Writer.make(chain, gate)
 
   const failover = yield* Failover.make(chain, {
     requestTimeout: config.requestTimeout,
@@ -116,71 +92,6 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       }),
   }
 
-  const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
-    Effect.suspend(() => {
-      const since = clock.currentTimeMillisUnsafe()
-      return Effect.tap(effect, () =>
-        Effect.sync(() => storeOperation[operation]((clock.currentTimeMillisUnsafe() - since) / 1000)),
-      )
-    })
-
-  /** The journal as the store has it, under our filter. */
-  const load: Effect.Effect<Journal | undefined, Superseded | StoreFailure> = Effect.gen(function* () {
-    yield* gate.pass
-    let journal = yield* timed("load", store.load(chain.id))
-    if (journal !== undefined && journal.filter !== filter) {
-      if (established) return yield* new Superseded({ filter: journal.filter })
-      yield* Effect.logWarning(`the filter has changed: it applies from block ${journal.head.number + 1} on`)
-      yield* store.takeOver(chain.id, filter)
-      journal = yield* store.load(chain.id)
-    }
-    established ||= journal !== undefined
-    // A lowered limit is kept on a chain that makes no blocks, too.
-    yield* store.trim(chain.id)
-    knownStart = journal?.start.number ?? knownStart
-    status.stored = journal && wholeUpTo(journal.head)
-    status.final = journal?.final?.number
-    status.progress(yield* Clock.currentTimeMillis)
-    return journal
-  })
-
-  /** A move is never left half sent: shutting down waits for it. */
-  const perform = (move: Move): Effect.Effect<Result, StoreFailure> => {
-    switch (move._tag) {
-      case "Push":
-        return Effect.uninterruptible(timed("push", store.push(chain.id, filter, move)))
-      case "Pop":
-        return Effect.uninterruptible(timed("pop", store.pop(chain.id, filter, move)))
-      case "Finalize":
-        return Effect.uninterruptible(timed("finalize", store.finalize(chain.id, filter, move)))
-    }
-  }
-
-  const record = (move: Move, result: Result) => {
-    if (move._tag === "Pop") {
-      undoingFrom ??= move.expected.number
-      status.stored = move.expected.number - 1
-      if (result._tag === "Popped") {
-        status.removed += result.removed
-        status.removedIncomplete += result.missing
-        status.tail.popped(move.expected, result.removed)
-      }
-    } else if (undoingFrom !== undefined) {
-      const depth = undoingFrom - move.expected.number
-      status.reorganised({ at: clock.currentTimeMillisUnsafe(), depth, from: undoingFrom })
-      undoingFrom = undefined
-    }
-    if (move._tag === "Finalize") status.final = move.number
-    if (move._tag === "Push") {
-      if (result._tag === "Pushed") {
-        status.published += logsOf(move)
-        status.tail.pushed(move.blocks)
-      } else status.deduplicated += logsOf(move)
-      status.stored = wholeUpTo(afterPush(move))
-      if (move.final) status.final = status.stored
-    }
-  }
-
   const handled = (live: Live, heard: Heard | undefined) =>
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
@@ -192,57 +103,21 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       yield* live.breaker.succeed
     })
 
-  /** What a span of a move says, in OpenTelemetry's words for databases and messaging. */
-  const attributesOf = (move: Move) => ({
-    "db.system.name": config.store._tag === "Sqlite" ? "sqlite" : "redis",
-    "db.operation.name": move._tag.toLowerCase(),
-    "messaging.system": config.store._tag === "Sqlite" ? "sqlite" : "redis",
-    "messaging.destination.name": `${config.streamPrefix}:${chain.id}`,
-    ...(move._tag === "Push" && { "messaging.batch.message_count": logsOf(move) }),
-    ...(move._tag === "Pop" && { "event_ingestor.block.undone": move.expected.number }),
-  })
-
-  const apply = Effect.fnUntraced(function* (step: Step) {
-    if (step._tag !== "Move") return { step, result: undefined }
-    if (step.move._tag === "Push") {
-      const logs = logsOf(step.move)
-      status.received += logs
-      status.batchSize(logs)
-      // The first push of an empty store: `latest` means this block from now on, even if the store is emptied again.
-      const { hash, number } = step.move.expected
-      if (hash === "") knownStart ??= number + 1
-    }
-    status.inFlight++
-    const result = yield* Effect.ensuring(
-      step.trace === undefined
-        ? perform(step.move)
-        : traceMove(step.trace, step.move._tag.toLowerCase(), attributesOf(step.move))(perform(step.move)),
-      Effect.sync(() => void status.inFlight--),
-    )
-    if (result._tag === "Conflict") return yield* new Lost()
-    if (result._tag === "FilterChanged") return yield* new Superseded({ filter: result.filter })
-    return { step, result }
-  })
-
   const settle =
     (live: Live) =>
-    ({ step, result }: { readonly step: Step; readonly result: Result | undefined }) =>
+    ({ step, result }: Writer.Applied) =>
       Effect.suspend(() => {
         if (step._tag === "Seen") return handled(live, undefined)
         if (step._tag === "Followed") return Effect.sync(() => traces.done(step.trace))
-        record(step.move, result!)
-        if (step.move._tag === "Push") release(step.move)
-        established = true
-        const pushed =
-          step.move._tag === "Push"
-            ? Effect.andThen(gate.breaker.succeed, handled(live, step.heard))
-            : Effect.void
-        return pushed
+        writer.record(step.move, result!)
+        return step.move._tag === "Push"
+          ? Effect.andThen(gate.breaker.succeed, handled(live, step.heard))
+          : Effect.void
       })
 
   const session = (live: Live, heads: Heads.Heads, logs: Logs.Logs, audit: Audit.Audit | undefined) =>
     Effect.gen(function* () {
-      const journal = yield* load
+      const journal = yield* writer.load
       const { connection } = live
       const steps = yield* Feed.make({
         chain,
@@ -253,12 +128,12 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
         learned: live.learned,
         witnesses: failover.connected,
         journal,
-        filter,
-        knownStart,
+        filter: writer.filter,
+        knownStart: writer.start(),
         onFinal: (header) => (status.finalSeen = header.number),
       })
       yield* steps.pipe(
-        Stream.mapEffect(apply, { concurrency: movesInFlight }),
+        Stream.mapEffect(writer.apply, { concurrency: movesInFlight }),
         Stream.runForEach(settle(live)),
       )
     }).pipe(Effect.scoped)
@@ -285,7 +160,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       yield* Effect.logInfo("the journal has been changed: going on")
     })
 
-  const stepAside = ({ filter: other }: Superseded) =>
+  const stepAside = ({ filter: other }: Writer.Superseded) =>
     Effect.gen(function* () {
       status.enter("superseded", yield* Clock.currentTimeMillis)
       yield* Effect.logError(`the journal is continued with another filter (${other}): not writing`)
@@ -351,8 +226,6 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     Stream.runDrain,
   )
 })
-
-type StoreFailure = Effect.Error<ReturnType<Store["Service"]["load"]>>
 
 /** Restarts a chain after whatever went wrong outside of a connection. */
 const supervised = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.Gate) {

@@ -1,0 +1,169 @@
+/**
+ * One chain's way into its journal: loads it under the chain's filter, sends the feed's moves, and counts what became of
+ * them.
+ */
+import { Clock, Effect, Schema } from "effect"
+import { AppConfig } from "./Config.ts"
+import type { ChainConfig } from "./Config.ts"
+import type { Step } from "./feed/Feed.ts"
+import { fingerprint } from "./feed/Filter.ts"
+import type * as Gate from "./store/Gate.ts"
+import { afterPush, release } from "./store/Journal.ts"
+import type { Journal, Move, Position, Push } from "./store/Journal.ts"
+import { Store } from "./store/Store.ts"
+import type { FinalizeResult, PopResult, PushResult, StoreError } from "./store/Store.ts"
+import { traceMove } from "./Tracing.ts"
+import { Status } from "./web/Status.ts"
+import type { Operation } from "./web/Status.ts"
+
+/** The store's head was not the expected one: the feed starts again from what the store has. */
+export class Lost extends Schema.TaggedError<Lost>()("Lost", {}) {}
+
+/** Another ingestor continued the journal with another filter. */
+export class Superseded extends Schema.TaggedError<Superseded>()("Superseded", { filter: Schema.String }) {}
+
+const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
+
+/** The highest block that is stored as a whole. */
+const wholeUpTo = ({ number, part }: Position) => (part === 0 ? number : number - 1)
+
+export type Result = PushResult | PopResult | FinalizeResult
+
+/** A step, and the store's answer if it is a move. */
+export interface Applied {
+  readonly step: Step
+  readonly result: Result | undefined
+}
+
+export interface Writer {
+  /** The fingerprint of the chain's filter. */
+  readonly filter: string
+  /** The block with which the journal began, as far as it was seen: also when the store is emptied later. */
+  readonly start: () => number | undefined
+  /** The journal as the store has it, under our filter. */
+  readonly load: Effect.Effect<Journal | undefined, Superseded | StoreError>
+  /** Sends a move. Never left half done: shutting down waits for it. */
+  readonly apply: (step: Step) => Effect.Effect<Applied, Lost | Superseded | StoreError>
+  /** Counts a move that the store has answered, in the order of the moves. Its logs are gone then. */
+  readonly record: (move: Move, result: Result) => void
+}
+
+/**
+ * @param chain the chain, with its filter
+ * @param gate what `load` waits for: shut while the store does not answer
+ */
+export const make = Effect.fnUntraced(function* (
+  chain: ChainConfig,
+  gate: Gate.Gate,
+): Effect.fn.Return<Writer, never, AppConfig | Store | Status> {
+  const config = yield* AppConfig
+  const store = yield* Store
+  const clock = yield* Clock.Clock
+  const { chain: statusOf, storeOperation } = yield* Status
+  const status = statusOf(chain.name)
+  const filter = fingerprint(chain.filter)
+  /** Whether this process has written with its filter: another filter in the store is then newer than ours. */
+  let established = false
+  let knownStart: number | undefined
+  /** The height from which blocks are being undone just now. */
+  let undoingFrom: number | undefined
+
+  const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
+    Effect.suspend(() => {
+      const since = clock.currentTimeMillisUnsafe()
+      return Effect.tap(effect, () =>
+        Effect.sync(() => storeOperation[operation]((clock.currentTimeMillisUnsafe() - since) / 1000)),
+      )
+    })
+
+  const load: Effect.Effect<Journal | undefined, Superseded | StoreError> = Effect.gen(function* () {
+    yield* gate.pass
+    let journal = yield* timed("load", store.load(chain.id))
+    if (journal !== undefined && journal.filter !== filter) {
+      if (established) return yield* new Superseded({ filter: journal.filter })
+      yield* Effect.logWarning(`the filter has changed: it applies from block ${journal.head.number + 1} on`)
+      yield* store.takeOver(chain.id, filter)
+      journal = yield* store.load(chain.id)
+    }
+    established ||= journal !== undefined
+    // A lowered limit is kept on a chain that makes no blocks, too.
+    yield* store.trim(chain.id)
+    knownStart = journal?.start.number ?? knownStart
+    status.stored = journal && wholeUpTo(journal.head)
+    status.final = journal?.final?.number
+    status.progress(yield* Clock.currentTimeMillis)
+    return journal
+  })
+
+  const perform = (move: Move): Effect.Effect<Result, StoreError> => {
+    switch (move._tag) {
+      case "Push":
+        return Effect.uninterruptible(timed("push", store.push(chain.id, filter, move)))
+      case "Pop":
+        return Effect.uninterruptible(timed("pop", store.pop(chain.id, filter, move)))
+      case "Finalize":
+        return Effect.uninterruptible(timed("finalize", store.finalize(chain.id, filter, move)))
+    }
+  }
+
+  const record = (move: Move, result: Result) => {
+    if (move._tag === "Pop") {
+      undoingFrom ??= move.expected.number
+      status.stored = move.expected.number - 1
+      if (result._tag === "Popped") {
+        status.removed += result.removed
+        status.removedIncomplete += result.missing
+        status.tail.popped(move.expected, result.removed)
+      }
+    } else if (undoingFrom !== undefined) {
+      const depth = undoingFrom - move.expected.number
+      status.reorganised({ at: clock.currentTimeMillisUnsafe(), depth, from: undoingFrom })
+      undoingFrom = undefined
+    }
+    if (move._tag === "Finalize") status.final = move.number
+    if (move._tag === "Push") {
+      if (result._tag === "Pushed") {
+        status.published += logsOf(move)
+        status.tail.pushed(move.blocks)
+      } else status.deduplicated += logsOf(move)
+      status.stored = wholeUpTo(afterPush(move))
+      if (move.final) status.final = status.stored
+      release(move)
+    }
+    established = true
+  }
+
+  /** What a span of a move says, in OpenTelemetry's words for databases and messaging. */
+  const attributesOf = (move: Move) => ({
+    "db.system.name": config.store._tag === "Sqlite" ? "sqlite" : "redis",
+    "db.operation.name": move._tag.toLowerCase(),
+    "messaging.system": config.store._tag === "Sqlite" ? "sqlite" : "redis",
+    "messaging.destination.name": `${config.streamPrefix}:${chain.id}`,
+    ...(move._tag === "Push" && { "messaging.batch.message_count": logsOf(move) }),
+    ...(move._tag === "Pop" && { "event_ingestor.block.undone": move.expected.number }),
+  })
+
+  const apply = Effect.fnUntraced(function* (step: Step) {
+    if (step._tag !== "Move") return { step, result: undefined }
+    if (step.move._tag === "Push") {
+      const logs = logsOf(step.move)
+      status.received += logs
+      status.batchSize(logs)
+      // The first push of an empty store: `latest` means this block from now on, even if the store is emptied again.
+      const { hash, number } = step.move.expected
+      if (hash === "") knownStart ??= number + 1
+    }
+    status.inFlight++
+    const result = yield* Effect.ensuring(
+      step.trace === undefined
+        ? perform(step.move)
+        : traceMove(step.trace, step.move._tag.toLowerCase(), attributesOf(step.move))(perform(step.move)),
+      Effect.sync(() => void status.inFlight--),
+    )
+    if (result._tag === "Conflict") return yield* new Lost()
+    if (result._tag === "FilterChanged") return yield* new Superseded({ filter: result.filter })
+    return { step, result }
+  })
+
+  return { filter, start: () => knownStart, load, apply, record }
+})
