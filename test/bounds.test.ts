@@ -133,7 +133,8 @@ const assertTold = (all: ReadonlyArray<Sample>) => {
     assert.isBelow(passed, mostSilence)
     assert.isAtLeast(head, last.head)
     assert.isAtLeast(stored, last.stored)
-    if (behind > 0 && last.behind > 0) assert.closeTo(lag - last.lag, passed / 1000, 1)
+    // Not even what was known then is stored: there was no moment without anything to store.
+    if (stored < last.head) assert.closeTo(lag - last.lag, passed / 1000, 1)
   }
 }
 

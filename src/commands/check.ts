@@ -108,7 +108,7 @@ const store = Effect.fnUntraced(function* (settings: Settings) {
 const howToFixStore = (settings: Settings): string => {
   if (settings.store._tag === "Sqlite") return "check DATABASE_PATH and the rights of its directory"
   const prefix = settings.streamPrefix
-  return `check REDIS_URL and the server; its user needs ~${prefix}:* ~{${prefix}:* +@all -@dangerous -@admin`
+  return `check REDIS_URL and the server; its user needs ~${prefix}:* ~{${prefix}:* +@all -@dangerous -@admin +info`
 }
 
 const marks = { ok: ["✓", 32], warning: ["!", 33], failure: ["✗", 31] } as const
@@ -129,9 +129,11 @@ export const check = Command.make(
       const settings = yield* AppConfig
       yield* print(configuration(settings), json)
       const endpoints = yield* Effect.forEach(
-        settings.chains.flatMap((chain) => chain.endpoints.map((endpoint) => [chain, endpoint] as const)),
-        ([chain, endpoint]) =>
-          Effect.tap(probe(chain, endpoint, settings), (findings) => print(findings, json)),
+        settings.chains.flatMap((chain) => [
+          ...chain.endpoints.map((endpoint) => probe(chain, endpoint, "WebSocket", settings)),
+          ...chain.rpc.map((endpoint) => probe(chain, endpoint, "HTTP", settings)),
+        ]),
+        Effect.tap((findings) => print(findings, json)),
         { concurrency: 4 },
       )
       const stored = yield* store(settings).pipe(
@@ -146,7 +148,7 @@ export const check = Command.make(
       if (failed) process.exitCode = exitCode.unreachable
     },
     Effect.provide(
-      Layer.mergeAll(storeOnly, Transport.layerWebSocket, Layer.succeed(References.MinimumLogLevel, "None")),
+      Layer.mergeAll(storeOnly, Transport.layerNetwork, Layer.succeed(References.MinimumLogLevel, "None")),
     ),
   ),
 ).pipe(Command.withDescription("Check the configuration, the endpoints and the store"))

@@ -1,6 +1,7 @@
 /** What an endpoint can do: asked directly, a few requests each. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
+import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig, Settings } from "../Config.ts"
 import type { Header } from "../Domain.ts"
 import { Learned } from "../endpoint/Learned.ts"
@@ -8,6 +9,8 @@ import { hex } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
+import * as HttpEndpoint from "../endpoint/HttpEndpoint.ts"
+import type { HttpConnection } from "../endpoint/HttpEndpoint.ts"
 import type { Transport } from "../endpoint/Transport.ts"
 import { isZero } from "../feed/Bloom.ts"
 import { isUnfiltered, logParams } from "../feed/Filter.ts"
@@ -28,7 +31,11 @@ const accepted = <A, R>(effect: Effect.Effect<A, EndpointError, R>) =>
   Effect.match(effect, { onFailure: ({ reason }) => reason.message, onSuccess: () => undefined })
 
 /** The widest range below the head that `eth_getLogs` answers, and what it says to a wider one. */
-const widest = Effect.fnUntraced(function* (connection: Connection, { filter }: ChainConfig, head: Header) {
+const widest = Effect.fnUntraced(function* (
+  connection: HttpConnection,
+  { filter }: ChainConfig,
+  head: Header,
+) {
   let best = 0
   for (const width of widths) {
     if (width > head.number + 1) break
@@ -41,7 +48,7 @@ const widest = Effect.fnUntraced(function* (connection: Connection, { filter }: 
 })
 
 /** The last headers, and how many came in one batch at most. */
-const lastHeaders = Effect.fnUntraced(function* (connection: Connection, head: Header) {
+const lastHeaders = Effect.fnUntraced(function* (connection: HttpConnection, head: Header) {
   const learned = new Learned()
   const count = Math.min(Headers.mostPerBatch, head.number + 1)
   const numbers = Array.from({ length: count }, (_, i) => head.number - i)
@@ -69,7 +76,8 @@ const bloomsOf = (headers: ReadonlyArray<Header | undefined>): string =>
 
 /** What there is where `eth_getLogs` is refused, from the cheapest way on. */
 const otherWays = Effect.fnUntraced(function* (
-  connection: Connection,
+  connection: HttpConnection,
+  subscribe: Connection["subscribe"] | undefined,
   { filter }: ChainConfig,
   refused: string,
   receipts: string | undefined,
@@ -78,9 +86,10 @@ const otherWays = Effect.fnUntraced(function* (
     return { level: "warning", detail: `${refused}: logs are read from receipts, which costs more` } as const
   }
   const single = yield* accepted(connection.request("eth_getTransactionReceipt", [`0x${"0".repeat(64)}`]))
-  const subscription = isUnfiltered(filter)
-    ? yield* accepted(connection.subscribe(["logs", {}], () => {}))
-    : "is of no use with a filter"
+  const subscription =
+    subscribe !== undefined && isUnfiltered(filter)
+      ? yield* accepted(subscribe(["logs", {}], () => {}))
+      : "is of no use over HTTP or with a filter"
   if (single !== undefined) {
     const tip = subscription === undefined ? "; only the logs subscription is left, which fills no gap" : ""
     return {
@@ -107,20 +116,22 @@ const howToFix = ({ reason }: EndpointError): string => {
   }
 }
 
-/** The findings about one WebSocket endpoint. */
+/** The findings about one endpoint. */
 export const probe = (
   chain: ChainConfig,
   endpoint: EndpointConfig,
+  over: "WebSocket" | "HTTP",
   settings: Pick<Settings, "requestTimeout" | "wsMaxPayload">,
 ) => {
-  const subject = `${chain.name} ${endpoint.name}`
+  const subject = `${chain.name} ${endpoint.name}${over === "HTTP" ? " HTTP" : ""}`
   const failure = (detail: string, fix: string): Finding => ({ subject, level: "failure", detail, fix })
   return Effect.gen(function* (): Effect.fn.Return<
     ReadonlyArray<Finding>,
     EndpointError,
-    Transport | Scope.Scope
+    Transport | HttpClient.HttpClient | Scope.Scope
   > {
-    const connection = yield* Endpoint.connect(chain, endpoint, settings)
+    const socket = over === "WebSocket" ? yield* Endpoint.connect(chain, endpoint, settings) : undefined
+    const connection = socket ?? (yield* HttpEndpoint.connect(chain, endpoint, settings))
     const head = yield* Headers.header(connection, "latest")
     if (head === undefined) {
       return [failure("there is no latest block", "use another endpoint")]
@@ -141,7 +152,7 @@ export const probe = (
       ),
       atTip === undefined
         ? rangesOf(subject, ranges)
-        : { subject, ...(yield* otherWays(connection, chain, atTip, receipts)) },
+        : { subject, ...(yield* otherWays(connection, socket?.subscribe, chain, atTip, receipts)) },
       ok(`eth_getBlockReceipts: ${receipts ?? "yes"}`),
       ok(
         `finalized tag: ${finalized._tag === "Failure" ? finalized.failure.reason.message : tag ? "yes" : "no block yet"}`,

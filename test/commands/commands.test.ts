@@ -495,19 +495,27 @@ describe("check", () => {
         return proceed()
       }
       const urls = ["ws://127.0.0.1:1", yield* wrong.serve, yield* picky.serve, yield* poor.serve]
-      const variables = { ...env, DEVNET_WS_URL: urls.join(","), REDIS_URL: "redis://127.0.0.1:1" }
+      const overHttp = urls.slice(1, 3).map((url) => url.replace("ws:", "http:"))
+      const variables = {
+        ...env,
+        DEVNET_WS_URL: urls.join(","),
+        DEVNET_RPC_URL: overHttp.join(","),
+        REDIS_URL: "redis://127.0.0.1:1",
+      }
       const { code, output } = yield* Service.run({ args: ["check", "--json"], env: variables })
       assert.strictEqual(code, 69)
       const failures = findings(output).filter(({ level }) => level === "failure")
-      assert.deepStrictEqual(
-        failures.map(({ detail, fix }) => [detail, fix !== undefined]),
-        [
-          ["connection lost: connect ECONNREFUSED 127.0.0.1:1", true],
-          ["serves chain 5, not 31337", true],
-          ["the store did not describe itself (unreachable): connect ECONNREFUSED 127.0.0.1:1", true],
-        ],
+      assert.deepStrictEqual(failures.map(({ detail, fix }) => [detail, fix !== undefined]).sort(), [
+        ["connection lost: connect ECONNREFUSED 127.0.0.1:1", true],
+        ["serves chain 5, not 31337", true],
+        ["serves chain 5, not 31337", true],
+        ["the store did not describe itself (unreachable): connect ECONNREFUSED 127.0.0.1:1", true],
+      ])
+      assert.strictEqual(
+        output.match(/Please specify an address in your request: logs are read from receipts/g)?.length,
+        2,
+        "over the WebSocket and over HTTP",
       )
-      assert.match(output, /Please specify an address in your request: logs are read from receipts/)
       assert.match(output, /final by depth \(64 blocks\)/)
       assert.match(output, /finalized tag: eth_getBlockByNumber was refused \(-32602\): unknown tag/)
       assert.match(

@@ -83,11 +83,15 @@ describe("Redis as people run it", () => {
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const rules = ["on", ">secret", "~events:*", "~{events:*", "+@all", "-@dangerous", "-@admin"]
-      yield* Effect.promise(() => server.client.call("ACL", "SETUSER", "ingestor", ...rules))
+      const grant = (...rights: ReadonlyArray<string>) =>
+        Effect.promise(() => server.client.call("ACL", "SETUSER", "ingestor", ...rights))
+      yield* grant(...rules)
       const config = standalone(server.port, { username: "ingestor", password: Redacted.make("secret") })
       const store = yield* openRedis(config)
       yield* works(store, 1)
       assert.match((yield* store.info).version, /may not ask/)
+      yield* grant("+info")
+      assert.strictEqual((yield* store.info).evictionPolicy, "noeviction")
       const elsewhere = yield* openRedis(config, "others")
       assert.strictEqual((yield* Effect.flip(elsewhere.load(1))).reason, "refused")
     }),
