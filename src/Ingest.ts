@@ -77,7 +77,8 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
     },
   })
 
-  const audited = config.audit ?? chain.endpoints.length + chain.rpc.length > 1
+  const alone = chain.endpoints.length + chain.rpc.length === 1
+  const audited = config.audit ?? !alone
   const auditMemory = new Audit.Memory()
   const findings: Audit.Findings = {
     missing: (logs) => void (status.auditedMissing += logs),
@@ -190,7 +191,10 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       const socket = Logs.make(connection, chain, live.learned, checks, announced)
       const logs = OverHttp.prefer(socket, live.learned, failover.http, logsOf)
       const audit = audited
-        ? Audit.make({ sourceInUse: live, sources: failover.sources, logsOf, logs, findings }, auditMemory)
+        ? Audit.make(
+            { sourceInUse: live, alone, sources: failover.sources, logsOf, logs, findings },
+            auditMemory,
+          )
         : undefined
       return yield* session(live, heads, logs, audit).pipe(
         Effect.catchTags({

@@ -6,7 +6,7 @@ import { mostRecorded } from "../src/feed/Finality.ts"
 import type { Push } from "../src/store/Journal.ts"
 import { StoreError } from "../src/store/Store.ts"
 import { FakeChain } from "./support/FakeChain.ts"
-import { FakeNode } from "./support/FakeNode.ts"
+import { FakeNode, Refused } from "./support/FakeNode.ts"
 import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "./support/ingestor.ts"
 import { assertComplete, replayOf } from "./support/oracle.ts"
 import type { Client, Ingestor } from "./support/ingestor.ts"
@@ -423,6 +423,26 @@ describe("an endpoint", () => {
         yield* eventually("history too", () => second.status.stored === chain.head.number, 600)
         yield* assertComplete(fresh, chain)
       }),
+  )
+
+  world("that is asked too often for what is final has not said that it does not know", (world) =>
+    Effect.gen(function* () {
+      const { chain, node, store, start } = world
+      chain.extend(...many(5))
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      let refusals = 0
+      node.intercept = (method, params, proceed) => {
+        if (method !== "eth_getBlockByNumber" || params[0] !== "finalized") return proceed()
+        refusals++
+        throw new Refused(-32005, "too many requests")
+      }
+      yield* eventually("it was refused again and again", () => refusals > 5, 600)
+      node.intercept = (_method, _params, proceed) => proceed()
+      assert.isTrue(status.endpoints[0]!.learned!.finalizedTag)
+      chain.extend(...many(3))
+      yield* caughtUp(store, chain, status)
+    }),
   )
 
   world("that has not reached our head is waited for: nothing is undone", ({ chain, node, store, start }) =>

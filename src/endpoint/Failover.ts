@@ -131,7 +131,10 @@ export const make = Effect.fnUntraced(function* (
     Stream.switchMap((one) => {
       if (one === undefined) return Stream.empty
       const others = () => SubscriptionRef.getUnsafe(live).filter((other) => other !== one)
-      return Stream.fromEffectDrain(Referee.watch(one, { others, announced: () => announced, use }))
+      // The connection that is gone back to may have ended while it was asked.
+      const goBack = (to: Live) =>
+        Effect.suspend(() => (SubscriptionRef.getUnsafe(live).includes(to) ? use(to) : Effect.void))
+      return Stream.fromEffectDrain(Referee.watch(one, { others, announced: () => announced, use: goBack }))
     }),
     Stream.runDrain,
     Effect.forkScoped,

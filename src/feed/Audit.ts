@@ -29,6 +29,8 @@ export interface Findings {
 
 export interface AuditOptions {
   readonly sourceInUse: Source
+  /** There is no other endpoint, not even one that is away: the same one is asked a second time. */
+  readonly alone: boolean
   /** Who is asked for history, in order: the first as always, the second to compare. */
   readonly sources: () => ReadonlyArray<Source>
   readonly logsOf: (source: Source) => Logs
@@ -44,6 +46,9 @@ const settledAtOnce = 4
 
 /** Blocks whose sums are kept; of older ones only the number of logs is compared, which the store knows. */
 const mostSums = 50_000
+
+/** Changes of the endpoint that tells the blocks that are kept; who told older ones is then not known. */
+const mostTellers = 1000
 
 /** A block's logs in brief: the same for the same positions of the same block. */
 interface Brief {
@@ -71,57 +76,94 @@ const isSame = (a: Brief | undefined, b: Brief | undefined): boolean => {
 
 /** What outlives the connections of a chain: what this process has written and not yet looked at again. */
 export class Memory {
-  readonly #sums = new Map<Hex, { readonly number: number; readonly sum: number; readonly by: string }>()
+  readonly #sums = new Map<Hex, { readonly number: number; readonly sum: number }>()
+  /** Who told the blocks from a height on, up to the next one's. */
+  readonly #tellers: Array<{ readonly from: number; readonly by: string }> = []
+  #last: Hex | "" = ""
   /** Since when (unix milliseconds) there has been no second look. */
   failingSince: number | undefined
 
+  /** A journal is continued at this head. If it is not where we stood, somebody else has written, told by whomever. */
+  resume(head: Hex | ""): void {
+    if (head !== this.#last) this.#tellers.length = 0
+  }
+
   /** A block was pushed that is not final yet. */
   wrote(block: Block, by: string): void {
+    this.#last = block.hash
+    while ((this.#tellers.at(-1)?.from ?? -1) >= block.number) this.#tellers.pop()
+    if (this.#tellers.at(-1)?.by !== by) this.#tellers.push({ from: block.number, by })
+    if (this.#tellers.length > mostTellers) this.#tellers.shift()
     if (block.logs.length > 0) {
-      this.#sums.set(block.hash, { number: block.number, sum: briefOf(block).sum!, by })
+      this.#sums.set(block.hash, { number: block.number, sum: briefOf(block).sum! })
       if (this.#sums.size > mostSums) this.#sums.delete(this.#sums.keys().next().value!)
     }
   }
 
-  sumOf(hash: Hex) {
-    return this.#sums.get(hash)
+  sumOf(hash: Hex): number | undefined {
+    return this.#sums.get(hash)?.sum
+  }
+
+  /** Who told these blocks; `undefined` among them if that is not known of all. */
+  tellersOf(from: number, to: number): ReadonlySet<string | undefined> {
+    const known = this.#tellers.filter(
+      (teller, i) => teller.from <= to && (this.#tellers[i + 1]?.from ?? Infinity) > from,
+    )
+    const isWhole = known[0] !== undefined && known[0].from <= from
+    return new Set([...known.map(({ by }) => by), ...(isWhole ? [] : [undefined])])
   }
 
   /** Everything up to this height is final. */
   forget(through: number): void {
     for (const [hash, { number }] of this.#sums) if (number <= through) this.#sums.delete(hash)
+    while ((this.#tellers[1]?.from ?? Infinity) <= through + 1) this.#tellers.shift()
   }
 }
 
 export interface Audit {
   readonly memory: Memory
-  /** The name of the endpoint in use. */
-  readonly by: string
   /** A range of final blocks from two endpoints; from one where there is no other. */
   readonly history: Logs["history"]
   /**
    * Looks at `from … to` of what is stored: the lowest block that has to be written again, or `undefined`. Where nobody
-   * answers for ten minutes, the blocks are counted as unaudited.
+   * answers for as long as its patience lasts (milliseconds; ten minutes), the blocks are counted as unaudited.
    */
   readonly look: (
     window: ReadonlyArray<Recorded>,
     from: number,
     to: number,
+    patience?: number,
   ) => Effect.Effect<number | undefined>
 }
 
 export const make = (
-  { sourceInUse, sources, logsOf, logs, findings }: AuditOptions,
+  { sourceInUse, alone, sources, logsOf, logs, findings }: AuditOptions,
   memory: Memory,
 ): Audit => {
   const nameOf = (source: Source) => source.connection.name
-  const other = () => sources().find((source) => source !== sourceInUse)
+
+  /** Who can contradict these blocks: one that did not tell them, or two where several did, or nobody knows who. */
+  const witnessesOf = (from: number, to: number): ReadonlyArray<Source> | undefined => {
+    if (alone) return [sourceInUse]
+    const tellers = memory.tellersOf(from, to)
+    const [teller] = tellers.size === 1 ? tellers : []
+    const witnesses = sources().filter((source) => nameOf(source) !== teller)
+    const enough = teller === undefined ? 2 : 1
+    return witnesses.length < enough ? undefined : witnesses.slice(0, enough)
+  }
+
+  /** Who is asked about a block on which a witness does not agree: also who told it, or else somebody. */
+  const voicesOf = (witness: Source, teller: string | undefined): ReadonlyArray<Source> => {
+    const others = sources().filter((source) => source !== witness)
+    const other = others.find((source) => nameOf(source) === teller) ?? others[0]
+    return other === undefined ? [witness] : [other, witness]
+  }
 
   const byNumber = (blocks: ReadonlyArray<Block>) => new Map(blocks.map((block) => [block.number, block]))
 
-  /** What each of them says of one block, with all checks; the error of the first where none can say anything. */
-  const askBoth = Effect.fnUntraced(function* (number: number, both: readonly [Source, Source]) {
-    const answers = yield* Effect.forEach(both, (source) =>
+  /** What is believed of one block, read with all checks; an error where none of them can say anything. */
+  const settled = Effect.fnUntraced(function* (number: number, voices: ReadonlyArray<Source>) {
+    const answers = yield* Effect.forEach(voices, (source) =>
       Effect.result(
         Effect.flatMap(Headers.header(source.connection, number), (header) =>
           header === undefined
@@ -131,7 +173,7 @@ export const make = (
       ),
     )
     const blocks = answers.flatMap((answer) => (answer._tag === "Success" ? [answer.success] : []))
-    if (blocks.length === 0) return yield* doubt(nameOf(both[0]), `nobody can read block ${number} again`)
+    if (blocks.length === 0) return yield* doubt(nameOf(voices[0]!), `nobody can read block ${number} again`)
     return blocks.reduce((a, b) => (b.logs.length > a.logs.length ? b : a))
   })
 
@@ -181,7 +223,7 @@ export const make = (
     yield* Effect.forEach(
       different,
       Effect.fnUntraced(function* (number) {
-        const believed = yield* askBoth(number, [first!, second])
+        const believed = yield* settled(number, [first!, second])
         for (const [source, answer] of [
           [first!, blocks.get(number)],
           [second, theirs.get(number)],
@@ -197,7 +239,7 @@ export const make = (
     return [...blocks.values()].sort((a, b) => a.number - b.number)
   }, unhurried)
 
-  const stored = ({ hash, count }: Recorded): Brief => ({ hash, count, sum: memory.sumOf(hash)?.sum })
+  const stored = ({ hash, count }: Recorded): Brief => ({ hash, count, sum: memory.sumOf(hash) })
 
   /** How far a piece, or the beginning of it, was looked at, and the lowest block that has to be written again. */
   const lookAt = Effect.fnUntraced(function* (
@@ -220,12 +262,15 @@ export const make = (
       const before = record && stored(record)
       const answer = theirs.get(number)
       if (isSame(before, answer && briefOf(answer))) continue
-      const block = yield* askBoth(number, [sourceInUse, source])
-      const believed = briefOf(block)
+      const [teller] = memory.tellersOf(number, number)
+      const voices = voicesOf(source, teller)
+      const believed = briefOf(yield* settled(number, voices))
       if (record !== undefined && record.hash !== believed.hash) {
         return yield* doubt(nameOf(source), `block ${number} is another one than ours`)
       }
-      if (isSame(before, believed)) {
+      // One voice alone may add a log, but not take one away: leaving out is the known fault.
+      const isOutvoted = voices.length === 1 && believed.count < (before?.count ?? 0)
+      if (isOutvoted || isSame(before, believed)) {
         yield* findings.contradicted(nameOf(source), differ(number))
         continue
       }
@@ -233,22 +278,27 @@ export const make = (
       // As many logs at other places: what is missing is hidden by what is too much.
       findings.missing(change === 0 ? 1 : Math.max(change, 0))
       findings.extra(change === 0 ? 1 : Math.max(-change, 0))
-      const by = (record && memory.sumOf(record.hash)?.by) ?? nameOf(sourceInUse)
-      yield* findings.contradicted(by, differ(number))
+      yield* findings.contradicted(teller ?? nameOf(sourceInUse), differ(number))
       lowest ??= number
     }
     return { through, lowest }
   })
 
-  const look = (window: ReadonlyArray<Recorded>, from: number, to: number) =>
+  const look = (window: ReadonlyArray<Recorded>, from: number, to: number, patience = mostPatience) =>
     Effect.gen(function* () {
       const attempt = Effect.gen(function* () {
-        const source = other() ?? sourceInUse
+        const witnesses = witnessesOf(from, to)
+        if (witnesses === undefined) return yield* doubt(nameOf(sourceInUse), "there is nobody else to ask")
         let lowest: number | undefined
-        for (let next = from; next <= to;) {
-          const found = yield* lookAt(window, source, next, Math.min(next + logsOf(source).width() - 1, to))
-          lowest ??= found.lowest
-          next = found.through + 1
+        for (const witness of witnesses) {
+          // What is written again is looked at again.
+          const through = lowest === undefined ? to : lowest - 1
+          for (let next = from; next <= through;) {
+            const width = logsOf(witness).width()
+            const found = yield* lookAt(window, witness, next, Math.min(next + width - 1, through))
+            lowest ??= found.lowest
+            next = found.through + 1
+          }
         }
         return lowest
       })
@@ -260,7 +310,7 @@ export const make = (
           return found.success
         }
         memory.failingSince ??= now
-        const left = memory.failingSince + mostPatience - now
+        const left = memory.failingSince + patience - now
         if (left <= 0) break
         yield* Effect.sleep(Math.min(wait, left))
       }
@@ -268,5 +318,5 @@ export const make = (
       return undefined
     }).pipe(unhurried)
 
-  return { memory, by: nameOf(sourceInUse), history, look }
+  return { memory, history, look }
 }

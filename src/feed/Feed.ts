@@ -17,6 +17,7 @@ import { traceparent } from "../Tracing.ts"
 import type { Audit } from "./Audit.ts"
 import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
 import type { Place } from "./Canonical.ts"
+import { isUnfiltered } from "./Filter.ts"
 import * as Finality from "./Finality.ts"
 import type { Heads, Heard } from "./Heads.ts"
 import * as Headers from "./Headers.ts"
@@ -43,7 +44,7 @@ export class Contradiction extends Schema.TaggedError<Contradiction>()("Contradi
 }
 
 export interface FeedOptions {
-  readonly chain: Pick<ChainConfig, "startBlock" | "confirmations" | "finalityDepth">
+  readonly chain: Pick<ChainConfig, "startBlock" | "confirmations" | "filter" | "finalityDepth">
   readonly connection: Asker
   readonly heads: Heads
   readonly logs: Logs
@@ -95,6 +96,7 @@ export const make = Effect.fnUntraced(function* (
   if (latest === undefined) return yield* doubt("there is no latest block")
   const start = options.knownStart ?? (chain.startBlock === "latest" ? latest.number : chain.startBlock)
   let journal = options.journal ?? emptyJournal(start, options.filter)
+  audit?.memory.resume(journal.head.hash)
   const finality = yield* Finality.make({
     chain,
     connection,
@@ -145,7 +147,7 @@ export const make = Effect.fnUntraced(function* (
 
   /** Pushes for blocks on top of the journal. The last one handles the head when it brings it in. */
   const push = (blocks: ReadonlyArray<Block>, final: boolean, heard: Heard): ReadonlyArray<Step> => {
-    if (!final && audit) for (const block of blocks) audit.memory.wrote(block, audit.by)
+    if (!final && audit) for (const block of blocks) audit.memory.wrote(block, logs.by())
     const context = traceparent(trace)
     const traced = context ? blocks.map((block) => ({ ...block, traceparent: context })) : blocks
     const moves = [...pushes(journal.head, traced, final)]
@@ -179,7 +181,8 @@ export const make = Effect.fnUntraced(function* (
       Effect.gen(function* () {
         if (journal.head.part !== 0) return Stream.concat(yield* finishPart, again(heard, forks))
         const wrong = finality.takeWrong()
-        if (wrong !== undefined)
+        // What is below the floor was looked at before it became final.
+        if (wrong !== undefined && wrong > floorOf(journal).number)
           return Stream.concat(Stream.fromArray(popDownTo(wrong - 1)), again(heard, forks))
         const target = yield* targetOf(heard.header)
         if (target === undefined) return Stream.empty
@@ -228,12 +231,26 @@ export const make = Effect.fnUntraced(function* (
           if (journal.head.hash !== "" && journal.head.number > floorOf(journal).number) {
             const ours = yield* headerAt(journal.head.number)
             if (ours?.hash !== journal.head.hash) return Stream.fail(new Forked())
+            const wrong = yield* lookNow
+            if (wrong !== undefined) {
+              return Stream.concat(
+                Stream.fromArray(popDownTo(wrong - 1)),
+                Stream.suspend(() => history(to, heard)),
+              )
+            }
           }
           return history(to, heard)
         }),
       ),
       Stream.suspend(() => recent(target, heard)),
     )
+
+  /** History makes final whatever is below it: that is looked at first, by whoever is there just now. */
+  const lookNow = Effect.suspend(() => {
+    const { head, start, window } = journal
+    const from = Math.max(floorOf(journal).number + 1, start.number)
+    return audit === undefined ? Effect.succeed(undefined) : audit.look(window, from, head.number, 0)
+  })
 
   const history = (
     to: number,
@@ -314,17 +331,21 @@ export const make = Effect.fnUntraced(function* (
     return floorOf(journal).number
   })
 
-  /** A block half written or half undone: goes on with it if it is canonical, else undoes it. */
+  /**
+   * A block half written or half undone: goes on with it if it is canonical, else undoes it. Under a filter nothing says
+   * that the first part was of the same answer.
+   */
   const finishPart = Effect.gen(function* () {
     const { number, hash, part } = journal.head
-    const header = part > 0 ? yield* headerAt(number) : undefined
+    const header = part > 0 && isUnfiltered(chain.filter) ? yield* headerAt(number) : undefined
     const block = header?.hash === hash ? yield* logs.tip(header) : undefined
     if (block === undefined || block.logs.length <= part) {
       return Stream.suspend(() => Stream.fromArray(popDownTo(number - 1)))
     }
-    return Stream.suspend(() =>
-      Stream.fromArray([...pushes(journal.head, [block], false)].map((move) => emit(move))),
-    )
+    return Stream.suspend(() => {
+      audit?.memory.wrote(block, logs.by())
+      return Stream.fromArray([...pushes(journal.head, [block], false)].map((move) => emit(move)))
+    })
   })
 
   /** Waits until nobody shows our head any more for a while; then it is followed like a longer chain. */

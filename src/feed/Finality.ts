@@ -64,7 +64,8 @@ export const make = Effect.fnUntraced(function* (
     if (learned.finalizedTag) {
       const tagged = yield* headerAt("finalized").pipe(
         Effect.catchIf(
-          (error) => error.reason._tag === "Rejected",
+          // "Too many requests" says nothing about the tag.
+          ({ reason }) => reason._tag === "Rejected" && reason.refusal.action !== "back off",
           () => {
             learned.finalizedTag = false
             return Effect.succeed(undefined)

@@ -50,6 +50,8 @@ export interface Logs {
   readonly history: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
   /** Blocks that the next piece of history should have. */
   readonly width: () => number
+  /** The name of the endpoint that is asked for blocks now. */
+  readonly by: () => string
 }
 
 export const make = (
@@ -203,5 +205,5 @@ export const make = (
     )
   }
 
-  return { tip, recent, history, width: () => learned.width }
+  return { tip, recent, history, width: () => learned.width, by: () => asker.name }
 }

@@ -50,5 +50,6 @@ export const prefer = (
       const live = http()
       return live === undefined ? socket.width() : logsOf(live).width()
     },
+    by: () => (refusesBlocks() ? http()?.connection.name : undefined) ?? socket.by(),
   }
 }

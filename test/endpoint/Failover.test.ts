@@ -170,6 +170,43 @@ describe("failover", () => {
     }),
   )
 
+  world("does not go back to one that has ended while it was asked", ({ chain, one, two, http, store }) =>
+    Effect.gen(function* () {
+      const three = http
+      one.up = two.up = false
+      const variables = variablesFor({ devnet: [chain, "one,two,three"] })
+      const { status } = yield* startIngestor(store, { one, two, three }, { ...variables, AUDIT: "off" })
+      yield* blocks(chain, 2)
+      one.up = two.up = true
+      yield* eventually("both are connected", () => one.sessions.size + two.sessions.size === 2, 120)
+      assert.strictEqual(status.endpoint, status.endpoints[2])
+      // Whoever asks both waits for the second; and the first is gone once it has answered.
+      let answers = 0
+      two.intercept = (method, _params, proceed) => (method === "eth_blockNumber" ? silence : proceed())
+      one.intercept = (method, _params, proceed) => {
+        if (method === "eth_blockNumber") answers++
+        return proceed()
+      }
+      // Each comparison asks all once; the one that goes back asks the preferred ones again.
+      let last = 0
+      let apart = Infinity
+      for (let i = 0; apart > 10 && i < 4000; i++) {
+        if (i % 16 === 0) chain.extend(1)
+        const before = answers
+        yield* TestClock.adjust("250 millis")
+        if (answers === before) continue
+        apart = last === 0 ? Infinity : i - last
+        last = i
+      }
+      assert.isAtMost(apart, 10)
+      one.up = false
+      one.drop()
+      yield* blocks(chain, 10)
+      yield* caughtUp(store, chain, status)
+      assert.notStrictEqual(status.endpoint, status.endpoints[0])
+    }),
+  )
+
   world(
     "returns to the preferred endpoint once it has been there for a while, without a gap",
     ({ chain, one, store, start }) =>

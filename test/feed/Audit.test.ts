@@ -9,7 +9,7 @@ import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode, Refused } from "../support/FakeNode.ts"
 import type { Intercept } from "../support/FakeNode.ts"
 import { hash } from "../support/blocks.ts"
-import { caughtUp, memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts"
+import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts"
 import type { Client, Ingestor } from "../support/ingestor.ts"
 import { replayOf } from "../support/oracle.ts"
 
@@ -95,6 +95,108 @@ describe("the second look", () => {
       yield* blocks(chain, 30)
       yield* caughtUp(store, chain, status, 0, false)
       assert.strictEqual(status.auditedMissing, 4)
+    }),
+  )
+
+  const away = (node: FakeNode) => {
+    node.up = false
+    node.drop()
+  }
+
+  world(
+    "asks somebody else than who told a block, whoever is in use now",
+    ({ chain, one, two, store, start }) =>
+      Effect.gen(function* () {
+        two.intercept = lying(
+          (number) => number === 14,
+          (logs) => logs.slice(1),
+        )
+        const { status } = yield* start(everything)
+        yield* blocks(chain, 5)
+        one.drop()
+        yield* blocks(chain, 9)
+        assert.strictEqual(status.endpoint, status.endpoints[1])
+        yield* eventually("the first is in use again", () => status.endpoint === status.endpoints[0])
+        assert.isBelow(status.final!, 14)
+        yield* blocks(chain, 15)
+        yield* caughtUp(store, chain, status, 0, false)
+        assert.strictEqual(status.auditedMissing, 1)
+        assert.isAbove(status.endpoints[1]!.contradicted, 0)
+        assert.strictEqual(status.endpoints[0]!.contradicted, 0)
+      }),
+  )
+
+  world("asks two where it is not known who told a block", ({ chain, two, store, start }) =>
+    Effect.gen(function* () {
+      two.intercept = lying(
+        (number) => number === 9,
+        (logs) => logs.slice(1),
+      )
+      const before = yield* start({ ...everything, DEVNET_WS_URL: "ws://two" })
+      yield* blocks(chain, 10)
+      yield* before.stop
+      const { status } = yield* start(everything)
+      yield* blocks(chain, 20)
+      yield* caughtUp(store, chain, status, 0, false)
+      assert.strictEqual(status.auditedMissing, 1)
+    }),
+  )
+
+  world("waits for another one that is away, and asks nobody twice", ({ chain, one, two, store, start }) =>
+    Effect.gen(function* () {
+      one.intercept = lying(
+        (number) => number === 9,
+        () => [],
+      )
+      const { status } = yield* start(everything)
+      yield* blocks(chain, 3)
+      away(two)
+      yield* blocks(chain, 35)
+      assert.strictEqual(status.unaudited, 0)
+      assert.isBelow(status.final!, 9)
+      two.up = true
+      yield* blocks(chain, 15)
+      yield* caughtUp(store, chain, status, 0, false)
+      assert.strictEqual(status.auditedMissing, 4)
+      assert.strictEqual(status.unaudited, 0)
+    }),
+  )
+
+  world(
+    "is taken before history makes blocks final that were not looked at",
+    ({ chain, one, two, store, start }) =>
+      Effect.gen(function* () {
+        one.intercept = lying(
+          (number) => number === 9,
+          () => [],
+        )
+        const { status } = yield* start(everything)
+        yield* blocks(chain, 10)
+        away(one)
+        away(two)
+        chain.extend(...Array.from({ length: 30 }, () => 4))
+        two.up = true
+        yield* blocks(chain, 10)
+        yield* caughtUp(store, chain, status, 0, false)
+        assert.strictEqual(status.auditedMissing, 4)
+      }),
+  )
+
+  world("a block that was half written under a filter begins anew", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(1, 1)
+      const first = yield* start(everything)
+      yield* caughtUp(store, chain, first.status)
+      yield* first.stop
+      const { head: expected, filter } = (yield* store.load(chain.id))!
+      chain.extend(3500)
+      const [big] = chain.blocks(3)
+      // A log was left out of the answer that was being written.
+      const slice = { ...big!, logs: big!.logs.toSpliced(5, 1).slice(0, 1000), whole: false }
+      yield* store.push(chain.id, filter, { _tag: "Push", expected, blocks: [slice], final: false })
+      const { status } = yield* start(everything)
+      const replay = yield* caughtUp(store, chain, status, 0, false)
+      assert.strictEqual(replay.removed, 1000)
     }),
   )
 
