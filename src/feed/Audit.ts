@@ -82,6 +82,8 @@ export class Memory {
   #last: Hex | "" = ""
   /** Since when (unix milliseconds) there has been no second look. */
   failingSince: number | undefined
+  /** The height up to which blocks were counted that nobody looked at. */
+  unauditedThrough = -1
 
   /** A journal is continued at this head. If it is not where we stood, somebody else has written, told by whomever. */
   resume(head: Hex | ""): void {
@@ -142,14 +144,17 @@ export const make = (
 ): Audit => {
   const nameOf = (source: Source) => source.connection.name
 
-  /** Who can contradict these blocks: one that did not tell them, or two where several did, or nobody knows who. */
-  const witnessesOf = (from: number, to: number): ReadonlyArray<Source> | undefined => {
-    if (alone) return [sourceInUse]
+  /**
+   * Who can contradict these blocks: one that did not tell them, or two where several did, or nobody knows who. And
+   * whether these are enough.
+   */
+  const witnessesOf = (from: number, to: number) => {
+    if (alone) return { witnesses: [sourceInUse], areEnough: true }
     const tellers = memory.tellersOf(from, to)
     const [teller] = tellers.size === 1 ? tellers : []
-    const witnesses = sources().filter((source) => nameOf(source) !== teller)
     const enough = teller === undefined ? 2 : 1
-    return witnesses.length < enough ? undefined : witnesses.slice(0, enough)
+    const witnesses = sources().filter((source) => nameOf(source) !== teller)
+    return { witnesses: witnesses.slice(0, enough), areEnough: witnesses.length >= enough }
   }
 
   /** Who is asked about a block on which a witness does not agree: also who told it, or else somebody. */
@@ -161,7 +166,10 @@ export const make = (
 
   const byNumber = (blocks: ReadonlyArray<Block>) => new Map(blocks.map((block) => [block.number, block]))
 
-  /** What is believed of one block, read with all checks; an error where none of them can say anything. */
+  const largest = (blocks: ReadonlyArray<Block>) =>
+    blocks.reduce((a, b) => (b.logs.length > a.logs.length ? b : a))
+
+  /** What is believed of one block, read with all checks, and how many could say anything; an error where nobody can. */
   const settled = Effect.fnUntraced(function* (number: number, voices: ReadonlyArray<Source>) {
     const answers = yield* Effect.forEach(voices, (source) =>
       Effect.result(
@@ -174,7 +182,7 @@ export const make = (
     )
     const blocks = answers.flatMap((answer) => (answer._tag === "Success" ? [answer.success] : []))
     if (blocks.length === 0) return yield* doubt(nameOf(voices[0]!), `nobody can read block ${number} again`)
-    return blocks.reduce((a, b) => (b.logs.length > a.logs.length ? b : a))
+    return { block: largest(blocks), answers: blocks.length }
   })
 
   const doubt = (endpoint: string, detail: string) =>
@@ -223,10 +231,14 @@ export const make = (
     yield* Effect.forEach(
       different,
       Effect.fnUntraced(function* (number) {
-        const believed = yield* settled(number, [first!, second])
+        const { block, answers } = yield* settled(number, [first!, second])
+        const [a, b] = [blocks.get(number), theirs.get(number)]
+        // One voice alone may add a log, but not take one away: leaving out is the known fault.
+        const told = [a, b].filter((one) => one !== undefined)
+        const believed = answers === 1 ? largest([block, ...told]) : block
         for (const [source, answer] of [
-          [first!, blocks.get(number)],
-          [second, theirs.get(number)],
+          [first!, a],
+          [second, b],
         ] as const) {
           if (!isSame(answer && briefOf(answer), briefOf(believed)))
             yield* findings.contradicted(nameOf(source), differ(number))
@@ -241,12 +253,13 @@ export const make = (
 
   const stored = ({ hash, count }: Recorded): Brief => ({ hash, count, sum: memory.sumOf(hash) })
 
-  /** How far a piece, or the beginning of it, was looked at, and the lowest block that has to be written again. */
+  /** Looks at a piece, or the beginning of it: how far. Adds the blocks that have to be written again to those of the look. */
   const lookAt = Effect.fnUntraced(function* (
     window: ReadonlyArray<Recorded>,
     source: Source,
     from: number,
     to: number,
+    wrong: Set<number>,
   ) {
     const answer = yield* logsOf(source).history(from, to)
     const through = endOf(answer)
@@ -256,66 +269,68 @@ export const make = (
         .filter(({ number }) => number >= from && number <= through)
         .map((record) => [record.number, record]),
     )
-    let lowest: number | undefined
     for (const number of [...new Set([...ours.keys(), ...theirs.keys()])].sort((a, b) => a - b)) {
       const record = ours.get(number)
       const before = record && stored(record)
       const answer = theirs.get(number)
       if (isSame(before, answer && briefOf(answer))) continue
       const [teller] = memory.tellersOf(number, number)
-      const voices = voicesOf(source, teller)
-      const believed = briefOf(yield* settled(number, voices))
+      const { block, answers } = yield* settled(number, voicesOf(source, teller))
+      const believed = briefOf(block)
       if (record !== undefined && record.hash !== believed.hash) {
         return yield* doubt(nameOf(source), `block ${number} is another one than ours`)
       }
-      // One voice alone may add a log, but not take one away: leaving out is the known fault.
-      const isOutvoted = voices.length === 1 && believed.count < (before?.count ?? 0)
+      const isOutvoted = answers === 1 && believed.count < (before?.count ?? 0)
       if (isOutvoted || isSame(before, believed)) {
         yield* findings.contradicted(nameOf(source), differ(number))
         continue
       }
+      if (wrong.has(number)) continue
+      wrong.add(number)
       const change = believed.count - (before?.count ?? 0)
       // As many logs at other places: what is missing is hidden by what is too much.
       findings.missing(change === 0 ? 1 : Math.max(change, 0))
       findings.extra(change === 0 ? 1 : Math.max(-change, 0))
       yield* findings.contradicted(teller ?? nameOf(sourceInUse), differ(number))
-      lowest ??= number
     }
-    return { through, lowest }
+    return through
   })
 
   const look = (window: ReadonlyArray<Recorded>, from: number, to: number, patience = mostPatience) =>
     Effect.gen(function* () {
-      const attempt = Effect.gen(function* () {
-        const witnesses = witnessesOf(from, to)
-        if (witnesses === undefined) return yield* doubt(nameOf(sourceInUse), "there is nobody else to ask")
-        let lowest: number | undefined
+      const wrong = new Set<number>()
+      const lowest = () => (wrong.size === 0 ? undefined : Math.min(...wrong))
+      const ask = Effect.fnUntraced(function* (witnesses: ReadonlyArray<Source>) {
         for (const witness of witnesses) {
           // What is written again is looked at again.
-          const through = lowest === undefined ? to : lowest - 1
+          const through = (lowest() ?? to + 1) - 1
           for (let next = from; next <= through;) {
             const width = logsOf(witness).width()
-            const found = yield* lookAt(window, witness, next, Math.min(next + width - 1, through))
-            lowest ??= found.lowest
-            next = found.through + 1
+            next = (yield* lookAt(window, witness, next, Math.min(next + width - 1, through), wrong)) + 1
           }
         }
-        return lowest
+      })
+      const attempt = Effect.suspend(() => {
+        const { witnesses, areEnough } = witnessesOf(from, to)
+        return areEnough ? ask(witnesses) : doubt(nameOf(sourceInUse), "there is nobody else to ask")
       })
       for (let wait = 1000; ; wait = Math.min(wait * 2, 60_000)) {
         const found = yield* Effect.result(attempt)
         const now = yield* Clock.currentTimeMillis
         if (found._tag === "Success") {
           memory.failingSince = undefined
-          return found.success
+          return lowest()
         }
         memory.failingSince ??= now
         const left = memory.failingSince + patience - now
         if (left <= 0) break
         yield* Effect.sleep(Math.min(wait, left))
       }
-      findings.unaudited(to - from + 1)
-      return undefined
+      // Too few are better than nobody, but do not count.
+      yield* Effect.ignore(Effect.suspend(() => ask(witnessesOf(from, to).witnesses)))
+      findings.unaudited(Math.max(to - Math.max(from - 1, memory.unauditedThrough), 0))
+      memory.unauditedThrough = Math.max(memory.unauditedThrough, to)
+      return lowest()
     }).pipe(unhurried)
 
   return { memory, history, look }

@@ -65,6 +65,9 @@ export interface FeedOptions {
 const rivalPatience = 3000
 const rivalInterval = Duration.seconds(1)
 
+/** A chain that goes on after a while waits so long (milliseconds) for endpoints that are still connecting. */
+const lookPatience = 3000
+
 /** Pieces of a gap that are fetched at the same time. */
 const historyAhead = 4
 const recentAhead = 3
@@ -186,7 +189,10 @@ export const make = Effect.fnUntraced(function* (
           return Stream.concat(Stream.fromArray(popDownTo(wrong - 1)), again(heard, forks))
         const target = yield* targetOf(heard.header)
         if (target === undefined) return Stream.empty
-        switch (decide(journal, target)) {
+        const relation = decide(journal, target)
+        // What is final already is compared before it is stored: it would not be looked at a second time.
+        const isFinal = audit !== undefined && target.number <= (finality.block()?.number ?? -1)
+        switch (relation === "next" && isFinal ? "gap" : relation) {
           case "known":
             return Stream.make<[Step]>({ _tag: "Seen", heard })
           case "next":
@@ -245,11 +251,13 @@ export const make = Effect.fnUntraced(function* (
       Stream.suspend(() => recent(target, heard)),
     )
 
-  /** History makes final whatever is below it: that is looked at first, by whoever is there just now. */
+  /** History makes final whatever is below it: that is looked at first, and nobody is waited for for long. */
   const lookNow = Effect.suspend(() => {
     const { head, start, window } = journal
     const from = Math.max(floorOf(journal).number + 1, start.number)
-    return audit === undefined ? Effect.succeed(undefined) : audit.look(window, from, head.number, 0)
+    return audit === undefined
+      ? Effect.succeed(undefined)
+      : audit.look(window, from, head.number, lookPatience)
   })
 
   const history = (

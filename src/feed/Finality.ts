@@ -141,7 +141,8 @@ export const make = Effect.fnUntraced(function* (
   learn(yield* ask)
   yield* Effect.sleep(interval).pipe(
     Effect.andThen(ask),
-    Effect.tap((header) => (learn(header) ? options.onChange : Effect.void)),
+    // Also where the floor was raised too recently before: a chain that stands still announces no head.
+    Effect.tap((header) => (learn(header) || highestFinal() !== undefined ? options.onChange : Effect.void)),
     Effect.ignore,
     Effect.forever,
     Effect.forkScoped,

@@ -182,6 +182,94 @@ describe("the second look", () => {
       }),
   )
 
+  world("finds what each of two has left out", ({ chain, one, two, store, start }) =>
+    Effect.gen(function* () {
+      const leavesOut = (wrong: number) =>
+        lying(
+          (number) => number === wrong,
+          (logs) => logs.slice(1),
+        )
+      one.intercept = leavesOut(10)
+      two.intercept = leavesOut(14)
+      const { status } = yield* start(everything)
+      yield* blocks(chain, 11)
+      one.drop()
+      yield* blocks(chain, 4)
+      assert.strictEqual(status.endpoint, status.endpoints[1])
+      assert.isBelow(status.final!, 10)
+      away(one)
+      away(two)
+      chain.extend(...Array.from({ length: 30 }, () => 4))
+      one.up = two.up = true
+      yield* blocks(chain, 10)
+      yield* caughtUp(store, chain, status, 0, false)
+      // The higher one is put right while the lower one is.
+      assert.include([1, 2], status.auditedMissing)
+      assert.strictEqual(status.unaudited, 0)
+    }),
+  )
+
+  world("asks the only one there is in the end, though that is not enough", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      one.intercept = lying(
+        (number) => number === 9,
+        (logs) => logs.slice(1),
+      )
+      const { status } = yield* start(everything)
+      yield* blocks(chain, 10)
+      away(one)
+      yield* blocks(chain, 80)
+      assert.strictEqual(status.auditedMissing, 1)
+      assert.isAbove(status.unaudited, 0)
+      assert.isAtMost(status.unaudited, chain.head.number)
+      yield* caughtUp(store, chain, status, 0, false)
+    }),
+  )
+
+  world("takes nothing away for one voice alone", ({ chain, one, two, store, start }) =>
+    Effect.gen(function* () {
+      two.intercept = lying(
+        (number) => number === 9,
+        (logs) => logs.slice(1),
+      )
+      // Who told the block cannot say it again.
+      one.intercept = (method, params, proceed) => {
+        const isAsked =
+          /Logs|Receipt/.test(method) && JSON.stringify(params).includes(chain.at(9)?.header.hash ?? "none")
+        if (isAsked && chain.head.number > 9) throw new Refused(-32005, "too many requests")
+        return proceed()
+      }
+      const { status } = yield* start(everything)
+      yield* blocks(chain, 30)
+      const replay = yield* caughtUp(store, chain, status)
+      assert.strictEqual(replay.removed, 0)
+      assert.strictEqual(status.auditedExtra, 0)
+      assert.isAbove(status.endpoints[1]!.contradicted, 0)
+      assert.strictEqual(status.endpoints[0]!.contradicted, 0)
+    }),
+  )
+
+  it.effect("writes a block anew once, also where the head is final and the chain stands still", () =>
+    Effect.gen(function* () {
+      const chain = new FakeChain({ finality: 0, contracts })
+      const [one, two] = [new FakeNode(chain), new FakeNode(chain)]
+      const store = yield* memoryStore()
+      one.intercept = lying(
+        (number) => number === 9,
+        (logs) => logs.slice(1),
+      )
+      const variables = { ...variablesFor({ devnet: [chain, "one,two"] }), ...everything }
+      const { status } = yield* startIngestor(store, { one, two }, variables)
+      yield* blocks(chain, 8)
+      yield* TestClock.adjust("2 minutes")
+      yield* blocks(chain, 1)
+      yield* TestClock.adjust("2 minutes")
+      const replay = yield* caughtUp(store, chain, status, 0, false)
+      assert.isAtMost(replay.removed, 3)
+      assert.strictEqual(status.auditedMissing, 1)
+    }),
+  )
+
   world("a block that was half written under a filter begins anew", ({ chain, store, start }) =>
     Effect.gen(function* () {
       chain.extend(1, 1)
