@@ -50,6 +50,9 @@ const mostSums = 50_000
 /** Changes of the endpoint that tells the blocks that are kept; who told older ones is then not known. */
 const mostTellers = 1000
 
+/** Logs of blocks that are kept until they are written anew. */
+const mostFound = 50_000
+
 /** A block's logs in brief: the same for the same positions of the same block. */
 interface Brief {
   readonly hash: Hex
@@ -80,6 +83,7 @@ export class Memory {
   /** Who told the blocks from a height on, up to the next one's. */
   readonly #tellers: Array<{ readonly from: number; readonly by: string }> = []
   #last: Hex | "" = ""
+  readonly #found = new Map<number, Block>()
   /** Since when (unix milliseconds) there has been no second look. */
   failingSince: number | undefined
   /** The height up to which blocks were counted that nobody looked at. */
@@ -102,6 +106,22 @@ export class Memory {
     }
   }
 
+  /** A block was found to be stored wrong: this is what it is believed to be, whoever can be asked when it is written. */
+  found(block: Block): void {
+    const kept = [...this.#found.values()].reduce((sum, { logs }) => sum + logs.length, 0)
+    if (kept + block.logs.length <= mostFound) this.#found.set(block.number, block)
+  }
+
+  /** These blocks, of a range, with what was found of them before. */
+  completed(from: number, to: number, blocks: Map<number, Block>): ReadonlyArray<Block> {
+    for (const [number, { logs, ...block }] of this.#found) {
+      const isShorter = (blocks.get(number)?.logs.length ?? 0) < logs.length
+      // A copy: the logs of what is pushed are let go.
+      if (number >= from && number <= to && isShorter) blocks.set(number, { ...block, logs: [...logs] })
+    }
+    return [...blocks.values()].sort((a, b) => a.number - b.number)
+  }
+
   sumOf(hash: Hex): number | undefined {
     return this.#sums.get(hash)?.sum
   }
@@ -118,6 +138,7 @@ export class Memory {
   /** Everything up to this height is final. */
   forget(through: number): void {
     for (const [hash, { number }] of this.#sums) if (number <= through) this.#sums.delete(hash)
+    for (const number of this.#found.keys()) if (number <= through) this.#found.delete(number)
     while ((this.#tellers[1]?.from ?? Infinity) <= through + 1) this.#tellers.shift()
   }
 }
@@ -209,7 +230,7 @@ export const make = (
     if (second === undefined) {
       const blocks = yield* logs.history(from, to)
       findings.unaudited(endOf(blocks) - from + 1)
-      return blocks
+      return memory.completed(from, endOf(blocks), byNumber(blocks))
     }
     const [ours, begun] = yield* Effect.all(
       [logs.history(from, to), Effect.result(logsOf(second).history(from, to))],
@@ -220,7 +241,7 @@ export const make = (
       begun._tag === "Failure" ? begun : yield* Effect.result(upTo(through, begun.success, logsOf(second)))
     if (looked._tag === "Failure") {
       findings.unaudited(through - from + 1)
-      return ours
+      return memory.completed(from, through, byNumber(ours))
     }
     const blocks = byNumber(ours)
     const theirs = byNumber(looked.success)
@@ -248,7 +269,7 @@ export const make = (
       }),
       { concurrency: settledAtOnce },
     )
-    return [...blocks.values()].sort((a, b) => a.number - b.number)
+    return memory.completed(from, through, blocks)
   }, unhurried)
 
   const stored = ({ hash, count }: Recorded): Brief => ({ hash, count, sum: memory.sumOf(hash) })
@@ -287,6 +308,7 @@ export const make = (
       }
       if (wrong.has(number)) continue
       wrong.add(number)
+      memory.found(block)
       const change = believed.count - (before?.count ?? 0)
       // As many logs at other places: what is missing is hidden by what is too much.
       findings.missing(change === 0 ? 1 : Math.max(change, 0))

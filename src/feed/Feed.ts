@@ -89,6 +89,8 @@ export const make = Effect.fnUntraced(function* (
   const scope = yield* Effect.scope
   /** The trace of the head that is being followed. */
   let trace: Trace
+  /** The height up to which blocks are being written anew. */
+  let rewriting = -1
   let rival: { readonly head: string; readonly since: number } | undefined
 
   const doubt = (detail: string) =>
@@ -185,14 +187,20 @@ export const make = Effect.fnUntraced(function* (
         if (journal.head.part !== 0) return Stream.concat(yield* finishPart, again(heard, forks))
         const wrong = finality.takeWrong()
         // What is below the floor was looked at before it became final.
-        if (wrong !== undefined && wrong > floorOf(journal).number)
+        if (wrong !== undefined && wrong > floorOf(journal).number) {
+          rewriting = journal.head.number
           return Stream.concat(Stream.fromArray(popDownTo(wrong - 1)), again(heard, forks))
+        }
         const target = yield* targetOf(heard.header)
         if (target === undefined) return Stream.empty
         const relation = decide(journal, target)
-        // What is final already is compared before it is stored: it would not be looked at a second time.
-        const isFinal = audit !== undefined && target.number <= (finality.block()?.number ?? -1)
-        switch (relation === "next" && isFinal ? "gap" : relation) {
+        // What is written anew is compared before: the same endpoint would tell the same again. So is what is to be final
+        // from the first, which is not to be undone.
+        const isCompared =
+          audit !== undefined &&
+          target.number <= (finality.block()?.number ?? -1) &&
+          (target.number <= rewriting || chain.confirmations === "finalized")
+        switch (relation === "next" && isCompared ? "gap" : relation) {
           case "known":
             return Stream.make<[Step]>({ _tag: "Seen", heard })
           case "next":

@@ -270,6 +270,45 @@ describe("the second look", () => {
     }),
   )
 
+  world("waits for the other one also where blocks are final before they are stored", (world) =>
+    Effect.gen(function* () {
+      const { chain, one, two, start } = world
+      one.intercept = lying(
+        (number) => number === 9,
+        (logs) => logs.slice(1),
+      )
+      const { status } = yield* start({ ...everything, CONFIRMATIONS: "8" })
+      yield* blocks(chain, 17)
+      away(two)
+      yield* blocks(chain, 3)
+      two.up = true
+      yield* blocks(chain, 20)
+      assert.strictEqual(status.unaudited, 0)
+      assert.strictEqual(status.auditedMissing, 1)
+      one.intercept = (_method, _params, proceed) => proceed()
+      yield* eventually("it stands where it is to stand", () => status.stored === chain.head.number - 8)
+    }),
+  )
+
+  world("remembers what it found, if nobody says it again when it is written", (world) =>
+    Effect.gen(function* () {
+      const { chain, one, two, store, start } = world
+      one.intercept = lying(
+        (number) => number === 9,
+        (logs) => logs.slice(1),
+      )
+      const { status } = yield* start(everything)
+      two.intercept = (method, _params, proceed) => {
+        if (/Logs|Receipt/.test(method) && status.auditedMissing > 0)
+          throw new Refused(-32005, "too many requests")
+        return proceed()
+      }
+      yield* blocks(chain, 30)
+      yield* caughtUp(store, chain, status, 0, false)
+      assert.strictEqual(status.auditedMissing, 1)
+    }),
+  )
+
   world("a block that was half written under a filter begins anew", ({ chain, store, start }) =>
     Effect.gen(function* () {
       chain.extend(1, 1)
