@@ -136,10 +136,12 @@ if (unknown !== undefined) {
 
 const git = (...args: ReadonlyArray<string>) => execFileSync("git", [...args], { encoding: "utf8" }).trim()
 
+/** Of the last results: what is not measured now. The slope is measured by the soak alone. */
 const kept = (): Partial<Results> => {
-  if (values.only === undefined) return {}
   try {
-    return JSON.parse(readFileSync(resultsFile, "utf8")) as Results
+    const last = JSON.parse(readFileSync(resultsFile, "utf8")) as Results
+    if (values.only !== undefined) return last
+    return last.slope === undefined ? {} : { slope: last.slope }
   } catch {
     return {}
   }
