@@ -204,14 +204,14 @@ describe("RedisStore", () => {
         own.kill("SIGKILL")
         const loaded = yield* Effect.forkScoped(own.restart)
         const error = yield* Effect.repeat(Effect.flip(store.push(7, filter, push)), {
-          until: ({ reason }) => reason !== "unreachable",
+          // On its way there it may also be slow.
+          until: ({ reason }) => reason === "loading",
         })
-        assert.strictEqual(error.reason, "loading")
         assert.match(error.detail, /^LOADING/)
         yield* Fiber.join(loaded)
         assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Duplicate" })
       }),
-    ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"],
+    ["--key-load-delay", "30000", "--loading-process-events-interval-bytes", "1024"],
   )
 
   test(

@@ -47,6 +47,7 @@ export const spawnServer = (
       said += data.toString()
       if (ready.test(said)) resume(Effect.succeed(child))
     })
+    return Effect.sync(() => child.kill("SIGKILL"))
   })
 
 /** Ends a process and waits until it is gone. */
