@@ -14,6 +14,7 @@ import type { HttpConnection } from "./endpoint/HttpEndpoint.ts"
 import type { Live } from "./endpoint/Live.ts"
 import { backoff, circuitBreaking, makeBreaker } from "./endpoint/RetryPolicy.ts"
 import * as Audit from "./feed/Audit.ts"
+import { Memory } from "./feed/AuditMemory.ts"
 import * as Feed from "./feed/Feed.ts"
 import type { Contradiction } from "./feed/Feed.ts"
 import * as Heads from "./feed/Heads.ts"
@@ -79,7 +80,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
 
   const alone = chain.endpoints.length + chain.rpc.length === 1
   const audited = config.audit ?? !alone
-  const auditMemory = new Audit.Memory()
+  const auditMemory = new Memory()
   const findings: Audit.Findings = {
     missing: (logs) => void (status.auditedMissing += logs),
     extra: (logs) => void (status.auditedExtra += logs),

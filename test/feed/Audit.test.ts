@@ -65,6 +65,13 @@ const lying =
     })
   }
 
+/** Leaves the first log of one block out. */
+const leavingOut = (wrong: number) =>
+  lying(
+    (number) => number === wrong,
+    (logs) => logs.slice(1),
+  )
+
 const third = (number: number) => number % 3 === 0
 
 describe("the second look", () => {
@@ -107,10 +114,7 @@ describe("the second look", () => {
     "asks somebody else than who told a block, whoever is in use now",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
-        two.intercept = lying(
-          (number) => number === 14,
-          (logs) => logs.slice(1),
-        )
+        two.intercept = leavingOut(14)
         const { status } = yield* start(everything)
         yield* blocks(chain, 5)
         one.drop()
@@ -128,10 +132,7 @@ describe("the second look", () => {
 
   world("asks two where it is not known who told a block", ({ chain, two, store, start }) =>
     Effect.gen(function* () {
-      two.intercept = lying(
-        (number) => number === 9,
-        (logs) => logs.slice(1),
-      )
+      two.intercept = leavingOut(9)
       const before = yield* start({ ...everything, DEVNET_WS_URL: "ws://two" })
       yield* blocks(chain, 10)
       yield* before.stop
@@ -184,13 +185,8 @@ describe("the second look", () => {
 
   world("finds what each of two has left out", ({ chain, one, two, store, start }) =>
     Effect.gen(function* () {
-      const leavesOut = (wrong: number) =>
-        lying(
-          (number) => number === wrong,
-          (logs) => logs.slice(1),
-        )
-      one.intercept = leavesOut(10)
-      two.intercept = leavesOut(14)
+      one.intercept = leavingOut(10)
+      two.intercept = leavingOut(14)
       const { status } = yield* start(everything)
       yield* blocks(chain, 11)
       one.drop()
@@ -211,10 +207,7 @@ describe("the second look", () => {
 
   world("asks the only one there is in the end, though that is not enough", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
-      one.intercept = lying(
-        (number) => number === 9,
-        (logs) => logs.slice(1),
-      )
+      one.intercept = leavingOut(9)
       const { status } = yield* start(everything)
       yield* blocks(chain, 10)
       away(one)
@@ -228,10 +221,7 @@ describe("the second look", () => {
 
   world("takes nothing away for one voice alone", ({ chain, one, two, store, start }) =>
     Effect.gen(function* () {
-      two.intercept = lying(
-        (number) => number === 9,
-        (logs) => logs.slice(1),
-      )
+      two.intercept = leavingOut(9)
       // Who told the block cannot say it again.
       one.intercept = (method, params, proceed) => {
         const isAsked =
@@ -254,10 +244,7 @@ describe("the second look", () => {
       const chain = new FakeChain({ finality: 0, contracts })
       const [one, two] = [new FakeNode(chain), new FakeNode(chain)]
       const store = yield* memoryStore()
-      one.intercept = lying(
-        (number) => number === 9,
-        (logs) => logs.slice(1),
-      )
+      one.intercept = leavingOut(9)
       const variables = { ...variablesFor({ devnet: [chain, "one,two"] }), ...everything }
       const { status } = yield* startIngestor(store, { one, two }, variables)
       yield* blocks(chain, 8)
@@ -273,10 +260,7 @@ describe("the second look", () => {
   world("waits for the other one also where blocks are final before they are stored", (world) =>
     Effect.gen(function* () {
       const { chain, one, two, start } = world
-      one.intercept = lying(
-        (number) => number === 9,
-        (logs) => logs.slice(1),
-      )
+      one.intercept = leavingOut(9)
       const { status } = yield* start({ ...everything, CONFIRMATIONS: "8" })
       yield* blocks(chain, 17)
       away(two)
@@ -293,10 +277,7 @@ describe("the second look", () => {
   world("remembers what it found, if nobody says it again when it is written", (world) =>
     Effect.gen(function* () {
       const { chain, one, two, store, start } = world
-      one.intercept = lying(
-        (number) => number === 9,
-        (logs) => logs.slice(1),
-      )
+      one.intercept = leavingOut(9)
       const { status } = yield* start(everything)
       two.intercept = (method, _params, proceed) => {
         if (/Logs|Receipt/.test(method) && status.auditedMissing > 0)
