@@ -5,9 +5,10 @@
  * flight, a defect the connection too: the chain then starts over from what the store has. Only a contradiction of
  * final blocks stops a chain, until the store's journal is changed.
  */
-import { Cause, Clock, Effect, FiberMap, Layer, Stream } from "effect"
+import { Cause, Clock, Deferred, Effect, FiberMap, Layer, Stream } from "effect"
 import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
+import * as Defects from "./Defects.ts"
 import { Defect, errorType } from "./endpoint/EndpointError.ts"
 import * as Failover from "./endpoint/Failover.ts"
 import type { HttpConnection } from "./endpoint/HttpEndpoint.ts"
@@ -23,6 +24,7 @@ import * as Logs from "./feed/Logs.ts"
 import * as LogsSubscription from "./feed/LogsSubscription.ts"
 import * as OverHttp from "./feed/OverHttp.ts"
 import { Verification } from "./feed/Verify.ts"
+import { Redaction } from "./Redact.ts"
 import * as Repeats from "./Repeats.ts"
 import * as Gate from "./store/Gate.ts"
 import type { Journal } from "./store/Journal.ts"
@@ -37,9 +39,15 @@ const movesInFlight = 3
 /** How often the store is looked at by a chain that must not write. */
 const recheck = "5 seconds"
 
-const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.Gate) {
+/** Follows a chain. `healthy` is run with each head that was handled. */
+const chainIngest = Effect.fnUntraced(function* (
+  chain: ChainConfig,
+  gate: Gate.Gate,
+  healthy: Effect.Effect<void>,
+) {
   const config = yield* AppConfig
   const store = yield* Store
+  const redact = yield* Redaction
   const status = (yield* Status).chain(chain.name)
   const traces = yield* blockTraces(chain)
   const writer = yield* Writer.make(chain, gate)
@@ -103,6 +111,7 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       }
       status.progress(now)
       yield* live.breaker.succeed
+      yield* healthy
     })
 
   const settle =
@@ -162,12 +171,19 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       yield* Effect.logInfo("the journal has been changed: going on")
     })
 
-  const stepAside = ({ filter: other }: Writer.Superseded) =>
+  const stepAside = (superseded: Writer.Superseded) =>
     Effect.gen(function* () {
       status.enter("superseded", yield* Clock.currentTimeMillis)
-      yield* Effect.logError(`the journal is continued with another filter (${other}): not writing`)
+      yield* Effect.logError(`${superseded.message}: not writing`)
       yield* untilChanged((journal) => journal?.filter)
     })
+
+  /** A defect costs the connection. */
+  const broken = (live: Live) => (defect: unknown) =>
+    Effect.andThen(
+      Effect.logError("a defect while following the chain", defect),
+      live.connection.end(new Defect({ detail: redact(String(defect)) })),
+    )
 
   /** Follows one connection until it ends. */
   const serve = (live: Live) =>
@@ -198,8 +214,9 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
           )
         : undefined
       return yield* session(live, heads, logs, audit).pipe(
+        Effect.tapError((error) => traces.abandon(error.message)),
         Effect.catchTags({
-          Lost: () => Effect.void,
+          Lost: (lost) => Effect.logDebug(lost.message),
           Superseded: stepAside,
           Contradiction: halt,
           StoreError: (error) =>
@@ -216,14 +233,10 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
       Effect.raceFirst(live.connection.ended),
       Effect.tapError((error) => traces.abandon(error.message)),
       Effect.catch((error) => live.connection.end(error.reason)),
-      Effect.catchDefect((defect) =>
-        Effect.andThen(
-          Effect.logError("a defect while following the chain", defect),
-          live.connection.end(new Defect({ detail: String(defect) })),
-        ),
-      ),
+      Effect.catchDefect(broken(live)),
       Effect.ensuring(traces.abandon("another endpoint is in use")),
       Effect.scoped,
+      Effect.provideService(Defects.Owner, broken(live)),
     )
 
   return yield* failover.active.pipe(
@@ -234,14 +247,23 @@ const chainIngest = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.
 
 /** Restarts a chain after whatever went wrong outside of a connection. */
 const supervised = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.Gate) {
+  const redact = yield* Redaction
   const breaker = yield* makeBreaker
   const status = (yield* Status).chain(chain.name)
-  return yield* Effect.scoped(chainIngest(chain, gate)).pipe(
+  const followed = Effect.gen(function* () {
+    const defect = yield* Deferred.make<never>()
+    return yield* chainIngest(chain, gate, breaker.succeed).pipe(
+      Effect.provideService(Defects.Owner, (cause) => Deferred.die(defect, cause)),
+      Effect.raceFirst(Deferred.await(defect)),
+    )
+  })
+  return yield* Effect.scoped(followed).pipe(
     Effect.sandbox,
     Effect.tapError((cause) =>
       Effect.gen(function* () {
         if (Cause.hasInterruptsOnly(cause)) return
-        status.failed({ at: yield* Clock.currentTimeMillis, type: "defect", text: Cause.pretty(cause) })
+        const text = redact(Cause.pretty(cause))
+        status.failed({ at: yield* Clock.currentTimeMillis, type: "defect", text })
         yield* Effect.logError("a chain failed and is restarted", cause)
       }),
     ),

@@ -17,10 +17,22 @@ import { Status } from "./web/Status.ts"
 import type { Operation } from "./web/Status.ts"
 
 /** The store's head was not the expected one: the feed starts again from what the store has. */
-export class Lost extends Schema.TaggedError<Lost>()("Lost", {}) {}
+export class Lost extends Schema.TaggedError<Lost>()("Lost", {
+  expected: Schema.Finite,
+  stored: Schema.optional(Schema.Finite),
+}) {
+  override get message() {
+    const stands = this.stored === undefined ? "is empty" : `is at block ${this.stored}`
+    return `the store ${stands} and not at block ${this.expected}: going on from there`
+  }
+}
 
 /** Another ingestor continued the journal with another filter. */
-export class Superseded extends Schema.TaggedError<Superseded>()("Superseded", { filter: Schema.String }) {}
+export class Superseded extends Schema.TaggedError<Superseded>()("Superseded", { filter: Schema.String }) {
+  override get message() {
+    return `the journal is continued with another filter (${this.filter})`
+  }
+}
 
 const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
 
@@ -160,7 +172,9 @@ export const make = Effect.fnUntraced(function* (
         : traceMove(step.trace, step.move._tag.toLowerCase(), attributesOf(step.move))(perform(step.move)),
       Effect.sync(() => void status.inFlight--),
     )
-    if (result._tag === "Conflict") return yield* new Lost()
+    if (result._tag === "Conflict") {
+      return yield* new Lost({ expected: step.move.expected.number, stored: result.head?.number })
+    }
     if (result._tag === "FilterChanged") return yield* new Superseded({ filter: result.filter })
     return { step, result }
   })

@@ -445,6 +445,68 @@ describe("an endpoint", () => {
     }),
   )
 
+  world(
+    "that announces a head before its replicas know it is asked until they do",
+    ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...many(20))
+        const { status } = yield* start()
+        yield* caughtUp(store, chain, status)
+        let asked = 0
+        node.intercept = (method, _params, proceed) => {
+          if (method === "eth_getLogs" && asked++ === 0) node.lag = 1
+          return proceed()
+        }
+        chain.extend(2)
+        yield* TestClock.adjust("30 seconds")
+        assert.strictEqual(status.stored, chain.head.number - 1)
+        assert.strictEqual(status.endpoints[0]!.connects, 1)
+        node.lag = 0
+        yield* TestClock.adjust("2 seconds")
+        assert.strictEqual(status.stored, chain.head.number)
+        yield* assertComplete(store, chain)
+      }),
+  )
+
+  world("that gives up on a head it never knew is not asked for ever", ({ chain, node, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(20))
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      node.intercept = (method, _params, proceed) => {
+        if (method === "eth_getLogs") node.lag = 1
+        return proceed()
+      }
+      chain.extend(2)
+      yield* TestClock.adjust("5 minutes")
+      const asked = node.requests.get("eth_getLogs")!
+      yield* TestClock.adjust("5 minutes")
+      assert.strictEqual(node.requests.get("eth_getLogs"), asked)
+      node.intercept = (_method, _params, proceed) => proceed()
+      node.lag = 0
+      chain.extend(1)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
+  world("that has thrown its first blocks away is believed all the same", ({ chain, node, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(60))
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      yield* TestClock.adjust("2 minutes")
+      assert.isAbove(status.final!, 10)
+      node.intercept = (method, [block], proceed) => {
+        if (method === "eth_getBlockByNumber" && /^0x[0-9a]$/.test(String(block)))
+          throw new Refused(4444, "pruned history unavailable")
+        return proceed()
+      }
+      node.drop()
+      chain.extend(3)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
   world("that has not reached our head is waited for: nothing is undone", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
       chain.extend(...many(20))
@@ -671,6 +733,71 @@ describe("chains are separate", () => {
         yield* assertComplete(store, a)
         yield* assertComplete(store, b)
       }),
+  )
+
+  world("a defect beside the stream of heads costs the connection", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(40))
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      let defects = 0
+      Object.defineProperty(status, "finalSeen", {
+        set() {
+          if (defects++ === 0) throw new Error("a bug")
+        },
+      })
+      chain.extend(1, 2)
+      yield* eventually("it is told", () => status.failures[0]?.type === "defect")
+      assert.match(status.failures[0]!.text, /a bug/)
+      const { endpoints } = status
+      yield* eventually("it is connected again", () => endpoints[0]!.connects === 2)
+      yield* caughtUp(store, chain, status)
+      // What is final is asked for again.
+      yield* TestClock.adjust("1 minute")
+      assert.isAbove(defects, 1)
+      assert.strictEqual(endpoints[0]!.connects, 2)
+    }),
+  )
+
+  two(
+    "a defect outside of a connection restarts only its own chain, as soon the last time as the first",
+    ({ a, b, nodes, store, variables }) =>
+      Effect.gen(function* () {
+        const { all } = yield* startIngestor(store, nodes, variables)
+        const [broken, other] = [all[0]!, all[1]!]
+        for (let times = 1; times <= 5; times++) {
+          a.extend(1)
+          b.extend(1)
+          yield* caughtUp(store, a, broken)
+          broken.endpoints[0]!.learned!.fade = () => {
+            throw new Error(`bug ${times}`)
+          }
+          yield* eventually("it is told", () => broken.errors.defect === times, 3601)
+          assert.match(broken.failures[0]!.text, new RegExp(`bug ${times}`))
+          const { connects } = broken.endpoints[0]!
+          yield* eventually("it is connected again", () => broken.endpoints[0]!.connects > connects, 3)
+        }
+        yield* caughtUp(store, b, other)
+        assert.strictEqual(other.endpoints[0]!.connects, 1)
+      }),
+  )
+
+  world("a defect of the store's ping does not keep its gate shut", ({ chain, store, node }) =>
+    Effect.gen(function* () {
+      let faults = 0
+      const faulty: Client = {
+        ...store,
+        push: (id, filter, push) =>
+          faults === 0
+            ? new StoreError({ operation: "push", reason: "unreachable", detail: "away" })
+            : store.push(id, filter, push),
+        ping: Effect.suspend(() => (faults++ === 0 ? Effect.die(new Error("a bug")) : store.ping)),
+      }
+      const { status } = yield* startIngestor(faulty, { one: node }, variablesFor({ devnet: [chain, "one"] }))
+      chain.extend(1, 2)
+      yield* caughtUp(store, chain, status)
+      assert.isAbove(faults, 1)
+    }),
   )
 
   two(

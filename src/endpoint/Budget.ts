@@ -6,6 +6,7 @@
  */
 import { Clock, Context, Effect, Latch } from "effect"
 import type { Scope } from "effect"
+import * as Defects from "../Defects.ts"
 
 /** Heads and blocks at the tip are wanted now; history and the second look can wait. */
 export type Urgency = "now" | "later"
@@ -104,7 +105,7 @@ export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =
       // Whoever comes meanwhile and is more urgent goes first.
       if (millis > 0) return yield* Effect.sleep(millis)
       take(waiting[urgency].shift()!)
-    }).pipe(Effect.forever, Effect.forkScoped)
+    }).pipe(Effect.forever, Defects.toOwner, Effect.forkScoped)
 
     const isFree = (urgency: Urgency) =>
       waiting.now.length === 0 &&

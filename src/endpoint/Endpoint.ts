@@ -273,7 +273,11 @@ export const connect = Effect.fnUntraced(
       link.ping()
       yield* Effect.sleep(options.requestTimeout)
       if (pongs === before) endUnsafe(new Timeout({ method: "a ping", millis }))
-    }).pipe(Effect.schedule(Schedule.spaced(heartbeat)), Effect.forkScoped)
+    }).pipe(
+      Effect.schedule(Schedule.spaced(heartbeat)),
+      Effect.catchDefect((defect) => Effect.sync(() => endUnsafe(new Defect({ detail: String(defect) })))),
+      Effect.forkScoped,
+    )
 
     const connection: Connection = {
       name,

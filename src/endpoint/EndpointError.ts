@@ -116,6 +116,10 @@ export class EndpointError extends Schema.TaggedError<EndpointError>()("Endpoint
   }
 }
 
+/** The node does not want to answer this question. "Too many requests" says nothing about the question. */
+export const isRefusal = ({ reason }: EndpointError): boolean =>
+  reason._tag === "Rejected" && reason.refusal.action !== "back off"
+
 /** What the `error_type` label of the metrics may say. */
 export const errorTypes = [
   "connection",

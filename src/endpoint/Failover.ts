@@ -6,6 +6,8 @@
  */
 import { Clock, Duration, Effect, Schedule, Stream, SubscriptionRef } from "effect"
 import type { ChainConfig, EndpointConfig } from "../Config.ts"
+import * as Defects from "../Defects.ts"
+import { Redaction } from "../Redact.ts"
 import * as Budget from "./Budget.ts"
 import * as Endpoint from "./Endpoint.ts"
 import type { EndpointOptions } from "./Endpoint.ts"
@@ -62,6 +64,7 @@ export const make = Effect.fnUntraced(function* (
   chain: Pick<ChainConfig, "id" | "endpoints" | "rpc">,
   options: FailoverOptions,
 ) {
+  const redact = yield* Redaction
   const live = yield* SubscriptionRef.make<ReadonlyArray<Live>>([])
   const http = yield* SubscriptionRef.make<ReadonlyArray<Live<HttpConnection>>>([])
   const inUse = yield* SubscriptionRef.make<Live | undefined>(undefined)
@@ -77,7 +80,12 @@ export const make = Effect.fnUntraced(function* (
     Effect.gen(function* () {
       const breaker = yield* makeBreaker
       const learned = new Learned()
-      yield* Effect.sync(() => learned.fade()).pipe(Effect.delay("1 hour"), Effect.forever, Effect.forkScoped)
+      yield* Effect.sync(() => learned.fade()).pipe(
+        Effect.delay("1 hour"),
+        Effect.forever,
+        Defects.toOwner,
+        Effect.forkScoped,
+      )
       const limit = Budget.limitOf(endpoint, options.rpcRate)
       const budget = yield* Budget.make(limit)
       const { onRequest, onConnected, onFailure } = options.watch(rank, { breaker, learned, budget })
@@ -95,7 +103,10 @@ export const make = Effect.fnUntraced(function* (
         Effect.catchDefect((defect) =>
           Effect.logError("a defect in a connection", defect).pipe(
             Effect.andThen(
-              new EndpointError({ endpoint: endpoint.name, reason: new Defect({ detail: String(defect) }) }),
+              new EndpointError({
+                endpoint: endpoint.name,
+                reason: new Defect({ detail: redact(String(defect)) }),
+              }),
             ),
           ),
         ),
@@ -106,11 +117,11 @@ export const make = Effect.fnUntraced(function* (
 
   for (const [rank, endpoint] of chain.endpoints.entries()) {
     const connect = (to: EndpointOptions) => Endpoint.connect(chain, endpoint, to)
-    yield* Effect.forkScoped(keep(endpoint, rank, live, connect))
+    yield* keep(endpoint, rank, live, connect).pipe(Defects.toOwner, Effect.forkScoped)
   }
   for (const [i, endpoint] of chain.rpc.entries()) {
     const connect = (to: EndpointOptions) => HttpEndpoint.connect(chain, endpoint, to)
-    yield* Effect.forkScoped(keep(endpoint, chain.endpoints.length + i, http, connect))
+    yield* keep(endpoint, chain.endpoints.length + i, http, connect).pipe(Defects.toOwner, Effect.forkScoped)
   }
 
   const use = (one: Live | undefined) => {
@@ -124,6 +135,7 @@ export const make = Effect.fnUntraced(function* (
       const current = SubscriptionRef.getUnsafe(inUse)
       return current !== undefined && all.includes(current) ? Effect.void : use(all[0])
     }),
+    Defects.toOwner,
     Effect.forkScoped,
   )
 
@@ -137,6 +149,7 @@ export const make = Effect.fnUntraced(function* (
       return Stream.fromEffectDrain(Referee.watch(one, { others, announced: () => announced, use: goBack }))
     }),
     Stream.runDrain,
+    Defects.toOwner,
     Effect.forkScoped,
   )
 

@@ -8,8 +8,9 @@
 import { Clock, Duration, Effect, Schema, Stream, Tracer } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
+import * as Defects from "../Defects.ts"
 import type { Block, Header } from "../Domain.ts"
-import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
+import { EndpointError, isRefusal, Unverified } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { emptyJournal, finalized, floorOf, popped, pushed, pushes } from "../store/Journal.ts"
 import type { Journal, Move } from "../store/Journal.ts"
@@ -63,7 +64,12 @@ export interface FeedOptions {
 
 /** How long a chain that is not longer than ours must be the only one to be seen before it is followed. */
 const rivalPatience = 3000
-const rivalInterval = Duration.seconds(1)
+
+/** A head that cannot be followed now is offered again after a while. */
+const laterInterval = Duration.seconds(1)
+
+/** A head that its node does not know yet is offered again so often. */
+const mostWaits = 60
 
 /** A chain that goes on after a while waits so long (milliseconds) for endpoints that are still connecting. */
 const lookPatience = 3000
@@ -92,6 +98,8 @@ export const make = Effect.fnUntraced(function* (
   /** The height up to which blocks are being written anew. */
   let rewriting = -1
   let rival: { readonly head: string; readonly since: number } | undefined
+  /** The head that the node announced and does not know, and how often it was met. */
+  let unknown = { hash: "", times: 0 }
 
   const doubt = (detail: string) =>
     new EndpointError({ endpoint: connection.name, reason: new Unverified({ detail }) })
@@ -114,7 +122,8 @@ export const make = Effect.fnUntraced(function* (
 
   /** Fails if a block that is beyond undoing is another one here and nobody else knows ours. */
   const checkPlace = Effect.fnUntraced(function* ({ number, hash }: Place) {
-    const seen = yield* headerAt(number)
+    // A node may have thrown old blocks away, and says so in its own words.
+    const seen = yield* headerAt(number).pipe(Effect.catchIf(isRefusal, () => Effect.succeed(undefined)))
     if (seen === undefined || seen.hash === hash) return
     const others = yield* askEveryone(number)
     if (others.some((other) => other?.hash === hash)) {
@@ -210,7 +219,7 @@ export const make = Effect.fnUntraced(function* (
           case "fork":
             return fork(heard, forks)
           case "rival":
-            return yield* meetRival(target, heard, forks)
+            return yield* meetRival(heard, forks)
         }
       }),
     )
@@ -221,15 +230,20 @@ export const make = Effect.fnUntraced(function* (
     logs.tip(header).pipe(
       Effect.map((block) => Stream.fromArray(push([block], false, heard))),
       Effect.catchIf(isUnknownBlock, (error) =>
-        // The hint was stale: the node has gone over to another block since. Otherwise it should know its own head.
-        Effect.flatMap(headerAt("latest"), (now) =>
-          now === undefined || now.hash === header.hash
-            ? Effect.fail(error)
-            : Effect.as(heads.offer(now), Stream.empty),
-        ),
+        Effect.flatMap(headerAt("latest"), (now) => {
+          // It should know its own head.
+          if (now === undefined || now.hash === header.hash) return Effect.fail(error)
+          unknown = { hash: header.hash, times: unknown.hash === header.hash ? unknown.times + 1 : 1 }
+          // Another replica answers, which is behind; or the hint was stale, and there is another block since.
+          const isBehind = now.number < header.number && unknown.times <= mostWaits
+          return Effect.as(isBehind ? offerLater(heard.header) : heads.offer(now), Stream.empty)
+        }),
       ),
       Stream.unwrap,
     )
+
+  const offerLater = (header: Header) =>
+    heads.offer(header).pipe(Effect.delay(laterInterval), Defects.toOwner, Effect.forkIn(scope))
 
   /** From our head to the target: final blocks in wide ranges, the rest under their headers. */
   const gap = (target: Header, heard: Heard): Stream.Stream<Step, FeedError | Forked> =>
@@ -365,7 +379,7 @@ export const make = Effect.fnUntraced(function* (
   })
 
   /** Waits until nobody shows our head any more for a while; then it is followed like a longer chain. */
-  const meetRival = Effect.fnUntraced(function* (target: Header, heard: Heard, forks: number) {
+  const meetRival = Effect.fnUntraced(function* (heard: Heard, forks: number) {
     const { head } = journal
     const seen = yield* askEveryone(head.number)
     const now = clock.currentTimeMillisUnsafe()
@@ -378,7 +392,7 @@ export const make = Effect.fnUntraced(function* (
       rival = undefined
       return fork(heard, forks)
     }
-    yield* Effect.forkIn(Effect.delay(heads.offer(target), rivalInterval), scope)
+    yield* offerLater(heard.header)
     return Stream.empty
   })
 

@@ -2,7 +2,9 @@
 import { Clock, Duration, Effect } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
+import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
+import { isRefusal } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { floorOf } from "../store/Journal.ts"
@@ -63,14 +65,10 @@ export const make = Effect.fnUntraced(function* (
   const ask = Effect.gen(function* () {
     if (learned.finalizedTag) {
       const tagged = yield* headerAt("finalized").pipe(
-        Effect.catchIf(
-          // "Too many requests" says nothing about the tag.
-          ({ reason }) => reason._tag === "Rejected" && reason.refusal.action !== "back off",
-          () => {
-            learned.finalizedTag = false
-            return Effect.succeed(undefined)
-          },
-        ),
+        Effect.catchIf(isRefusal, () => {
+          learned.finalizedTag = false
+          return Effect.succeed(undefined)
+        }),
       )
       if (learned.finalizedTag) return tagged
     }
@@ -111,6 +109,7 @@ export const make = Effect.fnUntraced(function* (
         looked = { place, wrong }
         return options.onChange
       }),
+      Defects.toOwner,
       Effect.forkIn(scope),
     )
   }
@@ -145,6 +144,7 @@ export const make = Effect.fnUntraced(function* (
     Effect.tap((header) => (learn(header) || highestFinal() !== undefined ? options.onChange : Effect.void)),
     Effect.ignore,
     Effect.forever,
+    Defects.toOwner,
     Effect.forkScoped,
   )
   return {

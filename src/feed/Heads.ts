@@ -6,6 +6,7 @@
  */
 import { Clock, Duration, Effect, Latch, Stream } from "effect"
 import type { Scope, Tracer } from "effect"
+import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
 import { headerOf, quantity } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
@@ -156,7 +157,7 @@ export const make = Effect.fnUntraced(function* (connection: Connection, options
         since = Math.max(lastHeard, clock.currentTimeMillisUnsafe())
       }
     }
-  }).pipe(Effect.forkScoped)
+  }).pipe(Defects.toOwner, Effect.forkScoped)
 
   const take = Effect.gen(function* () {
     yield* arrived.await

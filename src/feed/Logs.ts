@@ -18,7 +18,7 @@ import type { Learned } from "../endpoint/Learned.ts"
 import type { Refusal } from "../endpoint/Refusal.ts"
 import * as BlockLogs from "./BlockLogs.ts"
 import { again, blockOf, refusalOf } from "./BlockLogs.ts"
-import { isZero, mayMatch } from "./Bloom.ts"
+import { emptyBloom, isZero, mayMatch, toHex } from "./Bloom.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
 import * as Headers from "./Headers.ts"
@@ -38,6 +38,8 @@ const isRefused = (refusal: Refusal["action"] | undefined): boolean =>
   refusal === "use receipts" || refusal === "unsupported"
 
 const unknownParent: Hex = `0x${"0".repeat(64)}`
+
+const noBloom = toHex(emptyBloom())
 
 export interface Logs {
   readonly tip: (header: Header) => Effect.Effect<Block, EndpointError>
@@ -71,16 +73,22 @@ export const make = (
   const doubt = (detail: string) =>
     Effect.fail(new EndpointError({ endpoint: asker.name, reason: new Unverified({ detail }) }))
 
+  /** A bloom that is to be ignored says as little as one of zeros. */
+  const withBloom = (header: Header): Header =>
+    logsBloom === "ignore" ? { ...header, logsBloom: noBloom } : header
+
   const mayHaveLogs = ({ logsBloom: bloom }: Header): boolean => {
     if (!isZero(bloom)) learned.computesBlooms = true
-    if (logsBloom === "ignore" || (isZero(bloom) && !learned.computesBlooms)) return true
+    if (isZero(bloom) && !learned.computesBlooms) return true
     return unfiltered ? !isZero(bloom) : mayMatch(bloom, filter.addresses, filter.topics)
   }
 
-  const tip = (header: Header) =>
-    mayHaveLogs(header)
+  const tip = (seen: Header) => {
+    const header = withBloom(seen)
+    return mayHaveLogs(header)
       ? Effect.tap(ask(header), ({ logs }) => Effect.sync(() => learned.answeredRecent(1, logs.length)))
       : Effect.succeed(blockOf(header, []))
+  }
 
   const oneByOne = (headers: ReadonlyArray<Header>) =>
     Effect.forEach(headers, tip, { concurrency: singleBlocks })
@@ -95,7 +103,7 @@ export const make = (
       (headers) => {
         const missing = headers.indexOf(undefined)
         return missing === -1
-          ? Effect.succeed(headers as ReadonlyArray<Header>)
+          ? Effect.succeed((headers as ReadonlyArray<Header>).map(withBloom))
           : doubt(`the node does not have block ${from + missing}`)
       },
     )
@@ -157,12 +165,24 @@ export const make = (
     return known
   })
 
+  /**
+   * A replica that is behind, or another one than told the header, answers the beginning of a range as if it were the
+   * whole: what it says of the last block shows it.
+   */
+  const cutShort = Effect.fnUntraced(function* (logs: ReadonlyArray<PlacedLog>, last: Header) {
+    const told = logs.filter(({ blockNumber }) => blockNumber === last.number)
+    if (told.length > 0) return unbelievable(told, last)
+    const isWhole = !mayHaveLogs(last) || (yield* ask(last)).logs.length === 0
+    return isWhole ? undefined : `the logs of block ${last.number} are missing`
+  })
+
   /** One answer for the whole range, under the header of its last block. */
   const whole = Effect.fnUntraced(function* (from: number, to: number) {
-    const last = yield* Headers.header(asker, to)
-    if (last === undefined) return yield* doubt(`the node does not have block ${to}`)
+    const seen = yield* Headers.header(asker, to)
+    if (seen === undefined) return yield* doubt(`the node does not have block ${to}`)
+    const last = withBloom(seen)
     const logs = yield* getLogs({ fromBlock: hex(from), toBlock: hex(to) })
-    const wrong = unbelievableRange(logs, from, last)
+    const wrong = unbelievableRange(logs, from, last) ?? (yield* cutShort(logs, last))
     if (wrong !== undefined) return yield* doubt(wrong)
     learned.answered(to - from + 1, logs.length)
     const found = [...Map.groupBy(logs, (log) => log.blockNumber).values()]

@@ -7,7 +7,8 @@ import type { Scope } from "effect"
 import { backoff, circuitBreaking, makeBreaker } from "../endpoint/RetryPolicy.ts"
 import type { Breaker } from "../endpoint/RetryPolicy.ts"
 import * as Repeats from "../Repeats.ts"
-import type { Store, StoreError } from "./Store.ts"
+import { StoreError } from "./Store.ts"
+import type { Store } from "./Store.ts"
 
 export interface Gate {
   readonly breaker: Breaker
@@ -25,11 +26,15 @@ export const make = (store: Store["Service"]): Effect.Effect<Gate, never, Scope.
     const repeats = Repeats.make()
     let recovering = false
 
+    // The gate must not stay shut for a bug.
+    const unanswered = (defect: unknown) =>
+      new StoreError({ operation: "ping", reason: "unreachable", detail: String(defect) })
+
     /** The failure that closed the gate counts as the first try; then each try is a ping. */
     const recover = (failure: StoreError) => {
       let first = true
       const probe = Effect.suspend(() => {
-        if (!first) return store.ping
+        if (!first) return Effect.catchDefect(store.ping, unanswered)
         first = false
         return Effect.fail(failure)
       })

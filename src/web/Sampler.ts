@@ -1,5 +1,6 @@
 /** Takes one sample a second of every chain, for the curves of the page and for the rates. */
 import { Clock, Effect, Layer, Schedule } from "effect"
+import * as Defects from "../Defects.ts"
 import { sampleEvery } from "./History.ts"
 import { Status } from "./Status.ts"
 
@@ -10,6 +11,6 @@ export const layer = Layer.effectDiscard(
       for (const chain of chains) chain.history.sample(now, chain.lag(now), chain.published)
     })
     // Not `fixed`, which samples twice within a millisecond when a timer comes early.
-    yield* Effect.forkScoped(Effect.repeat(sample, Schedule.spaced(sampleEvery)))
+    yield* sample.pipe(Defects.toOwner, Effect.repeat(Schedule.spaced(sampleEvery)), Effect.forkScoped)
   }),
 )

@@ -1,6 +1,7 @@
 /** Looks at the store now and then: its memory, and the length and consumer groups of each stream. */
 import { Effect, Layer, Schedule } from "effect"
 import type { Metric } from "effect"
+import * as Defects from "../Defects.ts"
 import * as Metrics from "../Metrics.ts"
 import { Store } from "../store/Store.ts"
 import type { Stats } from "../store/Store.ts"
@@ -64,6 +65,6 @@ export const layer = Layer.effectDiscard(
       }
     })
     // While the store is away the last figures stay; Ingest says that it is away.
-    yield* Effect.forkScoped(Effect.repeat(Effect.ignore(look), Schedule.spaced(every)))
+    yield* look.pipe(Effect.ignore, Defects.toOwner, Effect.repeat(Schedule.spaced(every)), Effect.forkScoped)
   }),
 )

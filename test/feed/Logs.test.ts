@@ -1,6 +1,6 @@
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
-import type { Block } from "../../src/Domain.ts"
+import type { Block, Hex } from "../../src/Domain.ts"
 import { quantity } from "../../src/endpoint/Decode.ts"
 import type { EndpointError } from "../../src/endpoint/EndpointError.ts"
 import { Learned } from "../../src/endpoint/Learned.ts"
@@ -120,6 +120,26 @@ describe("the logs of one block", () => {
       yield* soon(logs.tip(world.chain.at(1)!.header))
       yield* soon(logs.tip(world.chain.at(2)!.header))
       assert.strictEqual(asked(world, "eth_getLogs"), 2)
+    }),
+  )
+
+  connected("are believed under a wrong bloom where blooms are to be ignored, and only there", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3, 2, 0, 4)
+      const headers = [1, 2, 3, 4].map((number) => world.chain.at(number)!.header)
+      for (const header of headers) Object.assign(header, { logsBloom: `0x01${"0".repeat(510)}` })
+      assert.strictEqual(
+        (yield* soon(Effect.flip(make(world).tip(headers[0]!)), "10 seconds")).reason._tag,
+        "Unverified",
+      )
+      const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
+      for (const read of [
+        Effect.forEach(headers, logs.tip),
+        logs.recent(1, 4),
+        Effect.map(logs.history(1, 4), (blocks) => blocks.toSpliced(2, 0, ...world.chain.blocks(3, 3))),
+      ]) {
+        assert.deepStrictEqual(shape(yield* soon(read)), shape(world.chain.blocks(1)))
+      }
     }),
   )
 
@@ -550,6 +570,39 @@ describe("the logs of history", () => {
       }),
     )
   }
+
+  const clamped = (to: number): Intercept =>
+    on("eth_getLogs", ({ fromBlock }, proceed) =>
+      fromBlock === undefined
+        ? proceed()
+        : (proceed() as Array<Record<string, unknown>>).filter((log) => quantity(log["blockNumber"])! < to),
+    )
+
+  for (const [title, filterOf] of [
+    ["without a filter", () => unfiltered.filter],
+    ["under a filter", (contract: Hex) => ({ addresses: [contract], topics: [] })],
+  ] as const) {
+    connected(`are not believed when the answer ends before the range, ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(3, 3, 3, 1)
+        const filter = filterOf(world.chain.at(4)!.logs[0]!.contract)
+        world.node.intercept = clamped(3)
+        const logs = make(world, { ...unfiltered, filter })
+        const error = yield* soon(Effect.flip(logs.history(1, 4)), "5 seconds")
+        assert.match(error.message, /block 4/)
+      }),
+    )
+  }
+
+  connected("are not believed when the answer ends before the range, on a chain without blooms", (world) =>
+    Effect.gen(function* () {
+      world.chain.blooms = false
+      world.chain.extend(3, 3, 3, 1)
+      world.node.intercept = clamped(3)
+      const error = yield* soon(Effect.flip(make(world).history(1, 4)), "5 seconds")
+      assert.match(error.message, /the logs of block 4 are missing/)
+    }),
+  )
 
   connected("are asked for in wider ranges while answers stay small", (world) =>
     Effect.gen(function* () {
