@@ -74,7 +74,7 @@ const chainIngest = Effect.fnUntraced(function* (
             const now = yield* Clock.currentTimeMillis
             endpoint.connectedSince = undefined
             status.failed({ at: now, type: errorType(error.reason), text: error.message })
-            if (status.endpoint === endpoint) status.enter("connecting", now)
+            if (status.endpoint === endpoint && gate.isOpen()) status.enter("connecting", now)
             yield* traceFailure("connection lost", error, {
               "event_ingestor.chain": chain.name,
               "event_ingestor.endpoint": error.endpoint,
@@ -128,6 +128,7 @@ const chainIngest = Effect.fnUntraced(function* (
 
   const session = (live: Live, heads: Heads.Heads, logs: Logs.Logs, audit: Audit.Audit | undefined) =>
     Effect.gen(function* () {
+      if (!gate.isOpen()) status.enter("waiting for the store", yield* Clock.currentTimeMillis)
       const journal = yield* writer.load
       const { connection } = live
       const steps = yield* Feed.make({
@@ -139,10 +140,12 @@ const chainIngest = Effect.fnUntraced(function* (
         learned: live.learned,
         witnesses: failover.connected,
         journal,
+        stored: store.load(chain.id),
         filter: writer.filter,
         knownStart: writer.start(),
         onFinal: (header) => (status.finalSeen = header.number),
       })
+      status.progress(yield* Clock.currentTimeMillis)
       yield* steps.pipe(
         Stream.mapEffect(writer.apply, { concurrency: movesInFlight }),
         Stream.runForEach(settle(live)),
@@ -161,14 +164,29 @@ const chainIngest = Effect.fnUntraced(function* (
       )
     }).pipe(Effect.ignore)
 
+  const names = Effect.map(failover.connected, (all) => new Set(all.map(({ name }) => name)))
+
+  /** Waits for an endpoint that was not connected before. */
+  const untilJoined = Effect.flatMap(names, (before) =>
+    names.pipe(
+      Effect.delay(recheck),
+      Effect.repeat({ until: (now) => [...now].some((name) => !before.has(name)) }),
+    ),
+  )
+
   const halt = (contradiction: Contradiction) =>
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
       status.enter("halted", now)
       status.failed({ at: now, type: "unverified", text: contradiction.message })
       yield* Effect.logFatal(`halted: ${contradiction.message}`)
-      yield* untilChanged((journal) => [journal?.start, journal?.final])
-      yield* Effect.logInfo("the journal has been changed: going on")
+      // Whoever empties the journal now wants it to begin as it is configured.
+      writer.forgetStart()
+      yield* Effect.raceFirst(
+        untilChanged((journal) => [journal?.start, journal?.final]),
+        untilJoined,
+      )
+      yield* Effect.logInfo("the journal has been changed, or somebody else can be asked: looking again")
     })
 
   const stepAside = (superseded: Writer.Superseded) =>

@@ -52,6 +52,8 @@ export interface Writer {
   readonly filter: string
   /** The block with which the journal began, as far as it was seen: also when the store is emptied later. */
   readonly start: () => number | undefined
+  /** Forgets it, until the journal is loaded again. */
+  readonly forgetStart: () => void
   /** The journal as the store has it, under our filter. */
   readonly load: Effect.Effect<Journal | undefined, Superseded | StoreError>
   /** Sends a move. Never left half done: shutting down waits for it. */
@@ -103,7 +105,6 @@ export const make = Effect.fnUntraced(function* (
     knownStart = journal?.start.number ?? knownStart
     status.stored = journal && wholeUpTo(journal.head)
     status.final = journal?.final?.number
-    status.progress(yield* Clock.currentTimeMillis)
     return journal
   })
 
@@ -179,5 +180,14 @@ export const make = Effect.fnUntraced(function* (
     return { step, result }
   })
 
-  return { filter, start: () => knownStart, load, apply, record }
+  return {
+    filter,
+    start: () => knownStart,
+    forgetStart: () => {
+      knownStart = undefined
+    },
+    load,
+    apply,
+    record,
+  }
 })

@@ -1,9 +1,10 @@
+/** A connected endpoint. */
+import { Clock, Effect, SubscriptionRef } from "effect"
 import type { Connection } from "./Endpoint.ts"
 import type { HttpConnection } from "./HttpEndpoint.ts"
 import type { Learned } from "./Learned.ts"
 import type { Breaker } from "./RetryPolicy.ts"
 
-/** A connected endpoint. */
 export interface Live<C extends HttpConnection = Connection> {
   readonly connection: C
   readonly breaker: Breaker
@@ -14,3 +15,22 @@ export interface Live<C extends HttpConnection = Connection> {
   /** Since when (unix milliseconds). */
   readonly since: number
 }
+
+/** How long it must have been connected (milliseconds); twice as long for each failure since it last worked. */
+const probation = 60_000
+const longestProbation = 32 * probation
+
+/** Whether it has stayed connected for so long, at this time (unix milliseconds), that it may be relied upon. */
+export const isSettled = ({ breaker, since }: Live<HttpConnection>, now: number): boolean => {
+  const { failures } = SubscriptionRef.getUnsafe(breaker.state)
+  return now - since >= Math.min(probation * 2 ** failures, longestProbation)
+}
+
+/**
+ * It has given a good answer. One that is not in use handles no heads: its failures are forgotten when it answers after
+ * it has stayed connected for a while.
+ */
+export const answered = (live: Live<HttpConnection>): Effect.Effect<void> =>
+  Effect.flatMap(Clock.currentTimeMillis, (now) =>
+    isSettled(live, now) ? live.breaker.succeed : Effect.void,
+  )

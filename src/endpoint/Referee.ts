@@ -4,9 +4,10 @@
  * It is left when it stays silent while somebody tells of a new block, and when it is behind the others. If everybody is
  * silent, the chain is. A preferred endpoint is returned to once it has been connected for a while and is not behind.
  */
-import { Clock, Effect, Schedule, SubscriptionRef } from "effect"
+import { Clock, Effect, Schedule } from "effect"
 import { quantity } from "./Decode.ts"
 import { Stalled } from "./EndpointError.ts"
+import { answered, isSettled } from "./Live.ts"
 import type { Live } from "./Live.ts"
 
 /** The last head that the endpoint in use announced, when (unix milliseconds), and the time between two (or 0). */
@@ -35,10 +36,6 @@ const interval = 15_000
 const blocksBehind = 3
 const timeBehind = 6000
 
-/** A preferred endpoint must have been connected for so long; twice as long for each failure since it last worked. */
-const probation = 60_000
-const longestProbation = 32 * probation
-
 /** What everybody gets to catch up before one is blamed: a tenth of a block time, within these limits. */
 const shortestGrace = 100
 const longestGrace = 1000
@@ -55,11 +52,6 @@ const headsOf = (endpoints: ReadonlyArray<Live>) =>
   Effect.forEach(endpoints, (one) => Effect.map(headOf(one), (head) => ({ one, head })), {
     concurrency: "unbounded",
   })
-
-const isSettled = ({ breaker, since }: Live, now: number) => {
-  const { failures } = SubscriptionRef.getUnsafe(breaker.state)
-  return now - since >= Math.min(probation * 2 ** failures, longestProbation)
-}
 
 /** Looks after the endpoint in use for as long as it is. */
 export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announced, use }: Pool) {
@@ -111,6 +103,7 @@ export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announc
   const isBehind = Effect.gen(function* () {
     const own = told()
     const theirs = yield* headsOf(others())
+    for (const { one, head } of theirs) if (head >= own - tolerated()) yield* answered(one)
     return own >= 0 && theirs.some(({ head }) => head > own + tolerated())
   })
 

@@ -10,9 +10,11 @@ import { Clock, Effect } from "effect"
 import type { Block } from "../Domain.ts"
 import { unhurried } from "../endpoint/Budget.ts"
 import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
+import { answered } from "../endpoint/Live.ts"
 import type { Live } from "../endpoint/Live.ts"
 import type { HttpConnection } from "../endpoint/HttpEndpoint.ts"
-import type { Recorded } from "../store/Journal.ts"
+import { firstAboveFloor } from "../store/Journal.ts"
+import type { Journal, Recorded } from "../store/Journal.ts"
 import { briefOf } from "./AuditMemory.ts"
 import type { Brief, Memory } from "./AuditMemory.ts"
 import * as Headers from "./Headers.ts"
@@ -61,15 +63,13 @@ export interface Audit {
   /** A range of final blocks from two endpoints; from one where there is no other. */
   readonly history: Logs["history"]
   /**
-   * Looks at `from … to` of what is stored: the lowest block that has to be written again, or `undefined`. Where nobody
-   * answers for as long as its patience lasts (milliseconds; ten minutes), the blocks are counted as unaudited.
+   * Looks at what is stored above the floor, up to a block: the lowest that has to be written again, or `undefined`.
+   * Where nobody answers for as long as its patience lasts (milliseconds; ten minutes), the blocks are counted as
+   * unaudited; so are those that were read with another filter, of which nobody can tell any more what matched it.
+   *
+   * @param journal as the store has it: another ingestor may have written a block from another answer than ours
    */
-  readonly look: (
-    window: ReadonlyArray<Recorded>,
-    from: number,
-    to: number,
-    patience?: number,
-  ) => Effect.Effect<number | undefined>
+  readonly look: (journal: Journal, to: number, patience?: number) => Effect.Effect<number | undefined>
 }
 
 export const make = (
@@ -134,9 +134,13 @@ export const make = (
   ): Effect.Effect<ReadonlyArray<Block>, EndpointError> =>
     endOf(blocks) >= through
       ? Effect.succeed(blocks.filter(({ number }) => number <= through))
-      : Effect.flatMap(more.history(endOf(blocks) + 1, through), (next) =>
+      : Effect.flatMap(piece(more, endOf(blocks) + 1, through), (next) =>
           upTo(through, [...blocks, ...next], more),
         )
+
+  /** The beginning of a range, as wide as this endpoint bears it: another one may bear less than the first. */
+  const piece = (logs: Logs, from: number, to: number) =>
+    Effect.suspend(() => logs.history(from, Math.min(to, from + logs.width() - 1)))
 
   const history = Effect.fnUntraced(function* (from: number, to: number) {
     const [first, second] = sources()
@@ -146,7 +150,7 @@ export const make = (
       return memory.completed(from, endOf(blocks), byNumber(blocks))
     }
     const [ours, begun] = yield* Effect.all(
-      [logs.history(from, to), Effect.result(logsOf(second).history(from, to))],
+      [logs.history(from, to), Effect.result(piece(logsOf(second), from, to))],
       { concurrency: 2 },
     )
     const through = endOf(ours)
@@ -196,6 +200,7 @@ export const make = (
     wrong: Set<number>,
   ) {
     const answer = yield* logsOf(source).history(from, to)
+    yield* answered(source)
     const through = endOf(answer)
     const theirs = byNumber(answer)
     const ours = new Map(
@@ -231,8 +236,18 @@ export const make = (
     return through
   })
 
-  const look = (window: ReadonlyArray<Recorded>, from: number, to: number, patience = mostPatience) =>
+  const countUnaudited = (from: number, to: number) => {
+    findings.unaudited(Math.max(to - Math.max(from - 1, memory.unauditedThrough), 0))
+    memory.unauditedThrough = Math.max(memory.unauditedThrough, to)
+  }
+
+  const look = (journal: Journal, to: number, patience = mostPatience) =>
     Effect.gen(function* () {
+      const { filterSince, window } = journal
+      const from = Math.max(firstAboveFloor(journal), filterSince)
+      if (filterSince > firstAboveFloor(journal))
+        countUnaudited(firstAboveFloor(journal), Math.min(filterSince - 1, to))
+      if (from > to) return undefined
       const wrong = new Set<number>()
       const lowest = () => (wrong.size === 0 ? undefined : Math.min(...wrong))
       const ask = Effect.fnUntraced(function* (witnesses: ReadonlyArray<Source>) {
@@ -263,8 +278,7 @@ export const make = (
       }
       // Too few are better than nobody, but do not count.
       yield* Effect.ignore(Effect.suspend(() => ask(witnessesOf(from, to).witnesses)))
-      findings.unaudited(Math.max(to - Math.max(from - 1, memory.unauditedThrough), 0))
-      memory.unauditedThrough = Math.max(memory.unauditedThrough, to)
+      countUnaudited(from, to)
       return lowest()
     }).pipe(unhurried)
 

@@ -38,7 +38,12 @@ export class Memory {
 
   /** A journal is continued at this head. If it is not where we stood, somebody else has written, told by whomever. */
   resume(head: Hex | ""): void {
-    if (head !== this.#last) this.#tellers.length = 0
+    if (head !== this.#last) this.othersWrote()
+  }
+
+  /** Somebody else has written some of the blocks. */
+  othersWrote(): void {
+    this.#tellers.length = 0
   }
 
   /** A block was pushed that is not final yet. */

@@ -5,7 +5,7 @@
  * The feed starts from the journal as the store had it and keeps a copy that runs ahead of the store: every move is
  * applied to the copy when it is emitted. When the store disagrees, the feed is simply started again.
  */
-import { Clock, Duration, Effect, Schema, Stream, Tracer } from "effect"
+import { Clock, Duration, Effect, Schedule, Schema, Stream, Tracer } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
@@ -14,6 +14,7 @@ import { EndpointError, isRefusal, Unverified } from "../endpoint/EndpointError.
 import type { Learned } from "../endpoint/Learned.ts"
 import { emptyJournal, finalized, floorOf, popped, pushed, pushes } from "../store/Journal.ts"
 import type { Journal, Move } from "../store/Journal.ts"
+import type { StoreError } from "../store/Store.ts"
 import { traceparent } from "../Tracing.ts"
 import type { Audit } from "./Audit.ts"
 import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
@@ -54,6 +55,8 @@ export interface FeedOptions {
   readonly witnesses: Effect.Effect<ReadonlyArray<Asker>>
   /** The journal as the store has it; `undefined` for an empty store. */
   readonly journal: Journal | undefined
+  /** The same, now. */
+  readonly stored: Effect.Effect<Journal | undefined, StoreError>
   readonly filter: string
   /** Where an empty store was begun before, by this process. */
   readonly knownStart: number | undefined
@@ -74,6 +77,9 @@ const mostWaits = 60
 /** A chain that goes on after a while waits so long (milliseconds) for endpoints that are still connecting. */
 const lookPatience = 3000
 
+/** How often, and how far apart, the store is read until it has what is on its way to it. */
+const settling = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 6 }))
+
 /** Pieces of a gap that are fetched at the same time. */
 const historyAhead = 4
 const recentAhead = 3
@@ -84,7 +90,7 @@ const mostForks = 5
 /** Internal: what was fetched is not on top of our head. */
 class Forked extends Schema.TaggedError<Forked>()("Forked", {}) {}
 
-type FeedError = EndpointError | Contradiction
+type FeedError = EndpointError | Contradiction | StoreError
 
 /** Moves for as long as the connection lives. */
 export const make = Effect.fnUntraced(function* (
@@ -116,6 +122,7 @@ export const make = Effect.fnUntraced(function* (
     learned,
     audit,
     journal: () => journal,
+    stored: (to) => storedUpTo(to),
     onChange: heads.again,
     onFinal: options.onFinal,
   })
@@ -147,6 +154,27 @@ export const make = Effect.fnUntraced(function* (
     yield* checkPlace(journal.final)
     const { number, hash } = journal.start
     if (hash !== "" && number < journal.final.number) yield* checkPlace({ number, hash })
+  }
+
+  /**
+   * The journal as the store has it up to a block, once the moves on their way are done; `undefined` if it does not reach
+   * there. What differs from ours then was written by somebody else, told by whomever.
+   */
+  const storedUpTo = (to: number) => {
+    const isOurs = (stored: Journal | undefined): boolean => {
+      const [ours, theirs] = [journal, stored].map((one) => one?.window.filter(({ number }) => number <= to))
+      return (
+        ours!.length === theirs?.length &&
+        ours!.every(({ hash, count }, i) => hash === theirs[i]!.hash && count === theirs[i]!.count)
+      )
+    }
+    return options.stored.pipe(
+      Effect.repeat({ schedule: settling, until: isOurs }),
+      Effect.map((stored) => {
+        if (!isOurs(stored)) audit?.memory.othersWrote()
+        return stored !== undefined && stored.head.number >= to ? stored : undefined
+      }),
+    )
   }
 
   const emit = (move: Move, heard?: Heard): Step => {
@@ -249,10 +277,7 @@ export const make = Effect.fnUntraced(function* (
   const gap = (target: Header, heard: Heard): Stream.Stream<Step, FeedError | Forked> =>
     Stream.concat(
       Stream.unwrap(
-        Effect.gen(function* (): Effect.fn.Return<
-          Stream.Stream<Step, EndpointError | Forked>,
-          EndpointError
-        > {
+        Effect.gen(function* (): Effect.fn.Return<Stream.Stream<Step, FeedError | Forked>, FeedError> {
           const to = Math.min(target.number, finality.block()?.number ?? -1)
           if (journal.head.number >= to) return Stream.empty
           // History is not linked block by block, so our own head has to be in it.
@@ -274,12 +299,10 @@ export const make = Effect.fnUntraced(function* (
     )
 
   /** History makes final whatever is below it: that is looked at first, and nobody is waited for for long. */
-  const lookNow = Effect.suspend(() => {
-    const { head, start, window } = journal
-    const from = Math.max(floorOf(journal).number + 1, start.number)
-    return audit === undefined
-      ? Effect.succeed(undefined)
-      : audit.look(window, from, head.number, lookPatience)
+  const lookNow = Effect.gen(function* () {
+    const { number } = journal.head
+    const stored = audit && (yield* storedUpTo(number))
+    return audit && stored && (yield* audit.look(stored, number, lookPatience))
   })
 
   const history = (

@@ -7,8 +7,9 @@ import type { Header } from "../Domain.ts"
 import { isRefusal } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
-import { floorOf } from "../store/Journal.ts"
+import { firstAboveFloor } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
+import type { StoreError } from "../store/Store.ts"
 import type { Audit } from "./Audit.ts"
 import type { Place } from "./Canonical.ts"
 import * as Headers from "./Headers.ts"
@@ -31,8 +32,10 @@ export interface FinalityOptions {
   readonly connection: Asker
   readonly learned: Learned
   readonly audit: Audit | undefined
-  /** The journal as it stands. */
+  /** The journal as it will stand once all moves are done. */
   readonly journal: () => Journal
+  /** The journal as the store has it up to a block; `undefined` if it does not reach there. */
+  readonly stored: (to: number) => Effect.Effect<Journal | undefined, StoreError>
   /** Told when more is final, or the second look is over. */
   readonly onChange: Effect.Effect<void>
   readonly onFinal: (header: Header) => void
@@ -86,29 +89,28 @@ export const make = Effect.fnUntraced(function* (
 
   /** The highest block of ours that is final by now, if it is above the floor. */
   const highestFinal = (): Place | undefined => {
-    const { head, start, window, ...rest } = journal()
+    const { head, window } = journal()
     if (head.part !== 0 || head.hash === "") return undefined
     const oldest = window.at(-mostRecorded)
     const highest = oldest !== undefined && oldest.number > (final?.number ?? -1) ? oldest : final
     if (highest === undefined) return undefined
     const place: Place = highest.number < head.number ? highest : { number: head.number, hash: head.hash }
-    return place.number > floorOf({ start, ...rest }).number && place.number >= start.number
-      ? place
-      : undefined
+    return place.number >= firstAboveFloor(journal()) ? place : undefined
   }
 
   /** Looks again at what is to become final, beside everything else. */
   const look = (audit: Audit, place: Place) => {
     if (looking) return Effect.void
     looking = true
-    const { start, window, ...rest } = journal()
-    const from = Math.max(floorOf({ start, ...rest }).number + 1, start.number)
-    return audit.look(window, from, place.number).pipe(
-      Effect.tap((wrong) => {
-        looking = false
-        looked = { place, wrong }
-        return options.onChange
-      }),
+    return Effect.gen(function* () {
+      const stored = yield* options.stored(place.number)
+      if (stored === undefined) return
+      looked = { place, wrong: yield* audit.look(stored, place.number) }
+      yield* options.onChange
+    }).pipe(
+      // With the store away nothing becomes final.
+      Effect.ignore,
+      Effect.ensuring(Effect.sync(() => (looking = false))),
       Defects.toOwner,
       Effect.forkIn(scope),
     )

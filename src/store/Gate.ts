@@ -12,6 +12,7 @@ import type { Store } from "./Store.ts"
 
 export interface Gate {
   readonly breaker: Breaker
+  readonly isOpen: () => boolean
   /** Waits while the gate is closed. */
   readonly pass: Effect.Effect<void>
   /** Closes the gate, unless somebody did already. */
@@ -50,6 +51,7 @@ export const make = (store: Store["Service"]): Effect.Effect<Gate, never, Scope.
 
     return {
       breaker,
+      isOpen: () => !recovering,
       pass: open.await,
       failed: (error) =>
         Effect.suspend(() => {

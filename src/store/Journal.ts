@@ -94,6 +94,10 @@ export const emptyJournal = (start: number, filter: string): Journal => ({
 export const floorOf = (journal: Pick<Journal, "final" | "start">): Position =>
   journal.final ? { ...journal.final, part: 0 } : ground(journal.start.number)
 
+/** The lowest block that can still be undone, recorded or not. */
+export const firstAboveFloor = (journal: Pick<Journal, "final" | "start">): number =>
+  Math.max(floorOf(journal).number + 1, journal.start.number)
+
 /** Where the head stands after a push. */
 export const afterPush = (push: Push): Position => {
   const last = push.blocks.at(-1)!

@@ -31,6 +31,8 @@ export type Phase =
   | "superseded"
   | "halted"
 
+const mustNotWrite: ReadonlySet<Phase> = new Set(["superseded", "halted"])
+
 /** Blocks behind the target up to which a chain counts as live. */
 export const liveWithin = 3
 
@@ -171,8 +173,9 @@ export class ChainStatus {
     this.#reorgDepth = Metrics.reorgDepth.record({ chain: name }, registry)
   }
 
+  /** A chain that must not write stays so until it has been looked at again, whatever becomes of its endpoints. */
   enter(phase: Phase, now: number): void {
-    if (phase === this.phase) return
+    if (phase === this.phase || (phase === "connecting" && mustNotWrite.has(this.phase))) return
     this.phase = phase
     this.phaseSince = now
   }

@@ -6,7 +6,7 @@ import { TestClock } from "effect/testing"
 import type { Hex } from "../../src/Domain.ts"
 import { hex } from "../../src/endpoint/Decode.ts"
 import { FakeChain } from "../support/FakeChain.ts"
-import { FakeNode, Refused } from "../support/FakeNode.ts"
+import { FakeNode, Refused, silence } from "../support/FakeNode.ts"
 import type { Intercept } from "../support/FakeNode.ts"
 import { hash } from "../support/blocks.ts"
 import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts"
@@ -332,6 +332,45 @@ describe("the second look", () => {
       yield* caughtUp(store, chain, status, 0, false)
       assert.strictEqual(status.auditedExtra, 1)
       assert.isAbove((yield* replayOf(store, chain.id)).removed, 0)
+    }),
+  )
+
+  world(
+    "leaves alone what was read with another filter, and counts it as not looked at",
+    ({ chain, store, start }) =>
+      Effect.gen(function* () {
+        const before = yield* start({ ADDRESSES: contracts[0]! })
+        yield* blocks(chain, 12)
+        yield* before.stop
+        const { status } = yield* start(everything)
+        yield* blocks(chain, 20)
+        assert.isAbove(status.final!, 12)
+        assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+        assert.strictEqual(status.auditedMissing + status.auditedExtra, 0)
+        assert.isAbove(status.unaudited, 0)
+        assert.isAtMost(status.unaudited, 12)
+      }),
+  )
+
+  world("finds what another ingestor has left out that wrote a block first", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      const liar = new FakeNode(chain)
+      liar.intercept = leavingOut(9)
+      const variables = { ...variablesFor({ devnet: [chain, "liar"] }), ...everything }
+      const other = yield* startIngestor(store, { liar }, variables)
+      const { status } = yield* start(everything)
+      // It is later than the other one.
+      one.intercept = (method, _params, proceed) => (method === "eth_getLogs" ? silence : proceed())
+      yield* blocks(chain, 8)
+      one.intercept = (_method, _params, proceed) => proceed()
+      yield* blocks(chain, 4)
+      const { published } = other.status
+      yield* other.stop
+      yield* blocks(chain, 20)
+      assert.isAbove(published, 30)
+      assert.isAbove(status.deduplicated, 0)
+      yield* caughtUp(store, chain, status, 0, false)
+      assert.strictEqual(status.auditedMissing, 1)
     }),
   )
 
