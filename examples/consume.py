@@ -26,6 +26,11 @@ while True:
     if start != ">" and not entries:
         start = ">"  # nothing is pending any more: go on with what is new
     for entry_id, log in entries:
+        if not log:
+            # Trimmed after it was delivered, before it was read again: what it said has to be read from a node.
+            print(f"{entry_id} is gone", file=sys.stderr)
+            client.xack(stream, group, entry_id)
+            continue
         identity = f"{log['chain_id']}:{log['block_hash']}:{log['log_index']}"
         if log["removed"] == "true":
             logs.pop(identity, None)

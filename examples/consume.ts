@@ -31,9 +31,17 @@ for (let from = "0"; ;) {
     stream,
     from,
   )
-  const [[, entries]] = (reply ?? [[stream, []]]) as [[string, Array<[id: string, fields: Array<string>]>]]
+  const [[, entries]] = (reply ?? [[stream, []]]) as [
+    [string, Array<[id: string, fields: Array<string> | null]>],
+  ]
   if (from !== ">" && entries.length === 0) from = ">" // nothing is pending any more: go on with what is new
   for (const [id, fields] of entries) {
+    if (fields === null) {
+      // Trimmed after it was delivered, before it was read again: what it said has to be read from a node.
+      process.stderr.write(`${id} is gone\n`)
+      await redis.xack(stream, group, id)
+      continue
+    }
     const log: Record<string, string> = {}
     for (let i = 0; i < fields.length; i += 2) log[fields[i]!] = fields[i + 1]!
     const identity = `${log["chain_id"]}:${log["block_hash"]}:${log["log_index"]}`

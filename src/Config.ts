@@ -5,6 +5,7 @@
  * text from outside passes before it is logged or shown.
  */
 import { Context, Duration, Effect, Layer, Redacted, Schema } from "effect"
+import { constants } from "node:buffer"
 import type { LogLevel } from "effect"
 import { defaultChains, defaultFinalityDepth, knownChains, variablePrefix } from "./Chains.ts"
 import type { ChainId, Filter, Hex } from "./Domain.ts"
@@ -94,11 +95,20 @@ export class ConfigProblems extends Schema.TaggedError<ConfigProblems>()("Config
   }
 }
 
+/** The variables of this process, and of `.env` in the working directory. */
+export const processVariables = Effect.try({
+  try: () => Env.withDotEnv(process.env, process.cwd()),
+  catch: (error) =>
+    new ConfigProblems({
+      problems: [`.env: expected a readable file, got ${(error as NodeJS.ErrnoException).code}`],
+    }),
+})
+
 export class AppConfig extends Context.Service<AppConfig, Settings>()("event-ingestor/Config") {
   /** The configuration of this process: its variables and `.env` in the working directory. */
   static readonly layer = Layer.effect(
     this,
-    Effect.suspend(() => fromVariables(Env.withDotEnv(process.env, process.cwd()))),
+    Effect.flatMap(processVariables, (variables) => fromVariables(variables)),
   )
 }
 
@@ -134,10 +144,10 @@ const orWord = <const Word extends string>(word: Word, kind: Env.Kind<number>): 
 
 const urlOf = (...protocols: ReadonlyArray<string>): Env.Kind<URL> =>
   Env.kind(
-    `a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")} and has no #`,
+    `a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")} and has no # and no space`,
     (text) => {
       const url = URL.canParse(text) ? new URL(text) : undefined
-      const fits = url && protocols.includes(url.protocol) && url.hostname !== "" && !text.includes("#")
+      const fits = url && protocols.includes(url.protocol) && url.hostname !== "" && !/[#\s]/.test(text)
       return fits ? url : undefined
     },
   )
@@ -179,12 +189,11 @@ const readChain = Effect.fnUntraced(function* (reader: Env.Reader, given: string
   const name = knownChain?.name ?? (id === undefined ? given : `chain-${id}`)
   const prefix = variablePrefix(name)
   const own = <A>(suffix: string, kind: Env.Kind<A>) =>
-    Effect.gen(function* () {
-      const everywhere = yield* reader.read(suffix, kind)
-      return reader.isSet(`${prefix}_${suffix}`)
-        ? yield* reader.read(`${prefix}_${suffix}`, kind)
-        : everywhere
-    })
+    Effect.zipWith(
+      reader.read(`${prefix}_${suffix}`, kind),
+      reader.read(suffix, kind),
+      (mine, everywhere) => mine ?? everywhere,
+    )
 
   const configuredId = yield* reader.read(`${prefix}_CHAIN_ID`, Env.count(1))
   const chainId = knownChain?.id ?? id ?? configuredId
@@ -265,6 +274,9 @@ const readStore = Effect.fnUntraced(function* (reader: Env.Reader) {
     return { _tag: "Sqlite", path } satisfies SqliteConfig
   }
   const database = first ? Number(first.pathname.slice(1) || "0") : 0
+  if (urls !== undefined && urls.length > 1 && sentinelMaster === undefined && !cluster) {
+    reader.problem("REDIS_URL", "several need REDIS_SENTINEL_MASTER or REDIS_CLUSTER beside them")
+  }
   if (!Number.isInteger(database)) reader.problem("REDIS_URL", "expected a database number after the host")
   if (cluster && database !== 0) reader.problem("REDIS_URL", "a cluster has only database 0")
   const secret = first?.password ? percentDecoded(first.password) : password
@@ -272,7 +284,11 @@ const readStore = Effect.fnUntraced(function* (reader: Env.Reader) {
     _tag: "Redis",
     mode: sentinelMaster !== undefined ? "sentinel" : cluster ? "cluster" : "standalone",
     nodes: urls
-      ? urls.map((url) => ({ host: url.hostname, port: Number(url.port || (sentinelMaster ? 26379 : 6379)) }))
+      ? urls.map((url) => ({
+          // An IPv6 address is in brackets in a URL, and nowhere else.
+          host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
+          port: Number(url.port || (sentinelMaster ? 26379 : 6379)),
+        }))
       : [{ host: host!, port: port ?? 6379 }],
     tls: first?.protocol === "rediss:",
     caFile,
@@ -282,6 +298,9 @@ const readStore = Effect.fnUntraced(function* (reader: Env.Reader) {
     sentinelMaster,
   } satisfies RedisConfig
 })
+
+/** A frame becomes a string, and no string is longer. */
+const longestText = constants.MAX_STRING_LENGTH
 
 const prefix = Env.kind("letters, digits and any of : . _ -", (text) =>
   /^[\w:.-]+$/.test(text) ? text : undefined,
@@ -328,7 +347,7 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variabl
     stallTimeout: (yield* reader.read("STALL_TIMEOUT", Env.duration)) ?? Duration.seconds(15),
     requestTimeout: (yield* reader.read("REQUEST_TIMEOUT", Env.duration)) ?? Duration.seconds(10),
     shutdownTimeout: (yield* reader.read("SHUTDOWN_TIMEOUT", Env.duration)) ?? Duration.seconds(10),
-    wsMaxPayload: (yield* reader.read("WS_MAX_PAYLOAD", Env.bytes)) ?? 32 * 1024 * 1024,
+    wsMaxPayload: (yield* reader.read("WS_MAX_PAYLOAD", Env.bytes(longestText))) ?? 32 * 1024 * 1024,
     rpcRate: yield* reader.read("RPC_RATE", Env.positive),
     audit: audit === undefined ? undefined : audit === "on",
     telemetry,

@@ -10,13 +10,14 @@ import { parseEnv } from "node:util"
 
 export type Variables = Readonly<Record<string, string | undefined>>
 
-/** The variables of `.env` in `directory`, overridden by those of the process. */
+/** The variables of `.env` in `directory`, overridden by those of the process. Throws if there is one nobody may read. */
 export const withDotEnv = (process: Variables, directory: string): Variables => {
   let file: string
   try {
     file = readFileSync(`${directory}/.env`, "utf8")
-  } catch {
-    return process
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return process
+    throw error
   }
   const merged: Record<string, string | undefined> = { ...parseEnv(file) }
   for (const [name, value] of Object.entries(process)) if (value) merged[name] = value
@@ -78,11 +79,12 @@ export const duration: Kind<Duration.Duration> = kind(
 )
 
 /** `33554432` or `32MiB`. */
-export const bytes: Kind<number> = kind("a size in bytes such as 33554432 or 32MiB", (text) => {
-  const size = ByteSize.fromInput((/^\d+$/.test(text) ? `${text} B` : text) as ByteSize.Input)
-  const value = Option.isSome(size) ? Number(ByteSize.toBigInt(size.value)) : 0
-  return value > 0 && Number.isSafeInteger(value) ? value : undefined
-})
+export const bytes = (most: number): Kind<number> =>
+  kind(`a size in bytes such as 33554432 or 32MiB, ${most} at most`, (text) => {
+    const size = ByteSize.fromInput((/^\d+$/.test(text) ? `${text} B` : text) as ByteSize.Input)
+    const value = Option.isSome(size) ? Number(ByteSize.toBigInt(size.value)) : 0
+    return value > 0 && value <= most ? value : undefined
+  })
 
 export const oneOf = <const Choices extends ReadonlyArray<string>>(
   ...choices: Choices

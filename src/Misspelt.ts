@@ -1,6 +1,6 @@
 /** Finds variables that were probably meant for this program but are read by no part of it. */
 import { distance } from "fastest-levenshtein"
-import { chainVariables, knownChains } from "./Chains.ts"
+import { chainVariables, knownChains, variablePrefix } from "./Chains.ts"
 import type { Variables } from "./Environment.ts"
 
 const nearest = (name: string, candidates: Iterable<string>, within: number): string | undefined => {
@@ -26,10 +26,14 @@ export const unusedNames = (
     .filter((name) => variables[name] && !known.has(name) && !name.startsWith("npm_"))
     .sort()
     .flatMap((name) => {
+      if (name.endsWith("_FILE") && known.has(name.slice(0, -"_FILE".length)))
+        return [`${name} is not used: only a secret or a URL can be in a file`]
       const end = chainVariables.find((end) => name.endsWith(`_${end}`) || name.endsWith(`_${end}_FILE`))
       const chain = chains.find((chain) => name.startsWith(`${chain}_`))
-      const builtIn = end && knownChains.find(({ name: chain }) => name.startsWith(`${chain.toUpperCase()}_`))
-      if (builtIn) return [`${name} is not used: ${builtIn.name} is not in CHAINS`]
+      const builtIn =
+        end && knownChains.find(({ name: chain }) => name.startsWith(`${variablePrefix(chain)}_`))
+      if (builtIn && !chains.includes(variablePrefix(builtIn.name)))
+        return [`${name} is not used: ${builtIn.name} is not in CHAINS`]
       const guess = nearest(name, known, end || chain ? 3 : 2)
       if (end)
         return [`${name} is not used${guess ? `; did you mean ${guess}?` : `: no such chain in CHAINS`}`]

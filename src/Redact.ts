@@ -21,14 +21,19 @@ export const percentDecoded = (text: string): string => {
   }
 }
 
-/** The parts of a URL that can be a secret: the whole, the user's name and password, path segments, query values. */
+/** A customer's own host, `key.network.provider.com`, and not an address or a name that anybody may know. */
+const isOwnHost = ({ hostname }: URL) =>
+  hostname.split(".").length > 2 && !hostname.startsWith("[") && !/^[\d.]+$/.test(hostname)
+
+/** The parts of a URL that can be a secret: the whole, the host, the user's name and password, path segments, query values. */
 const secretsOf = (address: string): ReadonlyArray<string> => {
   const url = new URL(address)
   const parts = [...url.pathname.split("/"), ...url.searchParams.values()].filter(
     (part) => part.length >= shortestKey,
   )
   const whole = url.pathname === "/" && url.search === "" && url.username === "" ? [] : [address]
-  const written = [...whole, url.username, url.password, ...parts].filter((part) => part !== "")
+  const host = isOwnHost(url) ? [url.hostname] : []
+  const written = [...whole, ...host, url.username, url.password, ...parts].filter((part) => part !== "")
   return [...written, ...written.map(percentDecoded)]
 }
 

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Redacted } from "effect"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fromVariables } from "../src/Config.ts"
@@ -52,6 +52,18 @@ const good: ReadonlyArray<
     { START_BLOCK: "5", DEVNET_START_BLOCK: "latest" },
     (s) => s.chains[0]!.startBlock,
     "latest",
+  ],
+  [
+    "a file that nobody reads changes no filter",
+    { ADDRESSES: address, DEVNET_ADDRESSES_FILE: "/x" },
+    (s) => s.chains[0]!.filter.addresses,
+    [address],
+  ],
+  [
+    "an IPv6 address of Redis",
+    { REDIS_URL: "redis://[::1]:6380" },
+    (s) => s.store._tag === "Redis" && s.store.nodes,
+    [{ host: "::1", port: 6380 }],
   ],
   ["CONFIRMATIONS", { DEVNET_CONFIRMATIONS: "3" }, (s) => s.chains[0]!.confirmations, 3],
   [
@@ -202,6 +214,11 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
   ],
   ["no time at all", { ...devnet, STALL_TIMEOUT: "0s" }, [/^STALL_TIMEOUT: expected a duration/]],
   ["bytes", { ...devnet, WS_MAX_PAYLOAD: "big" }, [/^WS_MAX_PAYLOAD: expected a size in bytes/]],
+  [
+    "more bytes than a string has",
+    { ...devnet, WS_MAX_PAYLOAD: "512MiB" },
+    [/^WS_MAX_PAYLOAD: .*, 536870888 at most, got "512MiB"$/],
+  ],
   ["a rate of nothing", { ...devnet, RPC_RATE: "0" }, [/^RPC_RATE: expected a number above 0/]],
   ["a length", { ...devnet, STREAM_MAXLEN: "-1" }, [/^STREAM_MAXLEN: expected a whole number from 0/]],
   ["a prefix with braces", { ...devnet, STREAM_PREFIX: "{a}" }, [/^STREAM_PREFIX: expected letters/]],
@@ -234,13 +251,18 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     "an HTTP URL for WebSocket",
     { ...devnet, DEVNET_WS_URL: "https://u:secret@a" },
     [
-      /^DEVNET_WS_URL: expected a URL that starts with ws:\/\/ or wss:\/\/ and has no #; several with commas between them$/,
+      /^DEVNET_WS_URL: expected a URL that starts with ws:\/\/ or wss:\/\/ and has no # and no space; several with commas between them$/,
     ],
   ],
   [
     "a fragment, which no WebSocket URL may have",
     { ...devnet, DEVNET_WS_URL: "ws://a/#secretpart" },
     [/^DEVNET_WS_URL: expected a URL that starts with .* and has no #/],
+  ],
+  [
+    "a list of lines",
+    { ...devnet, DEVNET_WS_URL: "ws://a\nws://b" },
+    [/^DEVNET_WS_URL: expected .* no space; several with commas/],
   ],
   ["an empty place in a list", { ...devnet, DEVNET_WS_URL: "ws://a,,ws://b" }, [/^DEVNET_WS_URL: expected/]],
   [
@@ -289,8 +311,13 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     "a Redis URL",
     { ...devnet, REDIS_URL: "http://:pw@a" },
     [
-      /^REDIS_URL: expected a URL that starts with redis:\/\/ or rediss:\/\/ and has no #; several with commas between them$/,
+      /^REDIS_URL: expected a URL that starts with redis:\/\/ or rediss:\/\/ and has no # and no space; several with commas between them$/,
     ],
+  ],
+  [
+    "several nodes of one Redis",
+    { ...devnet, REDIS_URL: "redis://a,redis://b" },
+    [/^REDIS_URL: several need REDIS_SENTINEL_MASTER or REDIS_CLUSTER beside them$/],
   ],
   ["a Redis database", { ...devnet, REDIS_URL: "redis://a/x" }, [/^REDIS_URL: expected a database number/]],
   [
@@ -438,6 +465,7 @@ describe("the configuration", () => {
         DEVNT_WS_URL: "ws://x",
         DEVNET_WS_ULR: "ws://x",
         BASE_WS_URL: "ws://x",
+        DEVNET_ADDRESSES_FILE: "/x",
         MOONBEAM_RPC_URL: "x",
         HTTP_PROT: "1",
         PATH: "/bin",
@@ -447,6 +475,7 @@ describe("the configuration", () => {
       })
       assert.deepStrictEqual(warnings, [
         "BASE_WS_URL is not used: base is not in CHAINS",
+        "DEVNET_ADDRESSES_FILE is not used: only a secret or a URL can be in a file",
         "DEVNET_WS_ULR is not used; did you mean DEVNET_WS_URL?",
         "DEVNT_WS_URL is not used; did you mean DEVNET_WS_URL?",
         "HTTP_PROT is not used; did you mean HTTP_PORT?",
@@ -465,6 +494,9 @@ describe("the configuration", () => {
       D: "file",
       E: "process",
     })
+    rmSync(join(directory, ".env"))
+    mkdirSync(join(directory, ".env"))
+    assert.throws(() => withDotEnv({ A: "x" }, directory), /EISDIR/)
     rmSync(directory, { recursive: true })
     assert.deepStrictEqual(withDotEnv({ A: "x" }, directory), { A: "x" })
   })
@@ -483,6 +515,7 @@ describe("the configuration", () => {
         "wss://user:hunter2@mainnet.example.com/v2/AbCdEfGh1234?apikey=QUERYKEY99 AbCdEfGh1234 QUERYKEY99 hunter2 HTTPKEY12345 r@dispw tok3n",
       )
       assert.notMatch(said, /hunter2|AbCdEfGh1234|QUERYKEY99|HTTPKEY12345|r@dispw|tok3n/)
+      assert.strictEqual(redact("ENOTFOUND mainnet.example.com, example.com"), "ENOTFOUND ***, example.com")
       assert.strictEqual(redact("line\n\u001b[31mred\u0007\u2028end"), "line [31mred end")
       assert.strictEqual(redact("x".repeat(500)), `${"x".repeat(200)}…`)
       assert.strictEqual(redact("mainnet says v2"), "mainnet says v2")

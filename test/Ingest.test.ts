@@ -649,6 +649,34 @@ describe("the store", () => {
     }),
   )
 
+  world("is what a chain waits for, also when its endpoint comes and goes", ({ chain, node, store }) =>
+    Effect.gen(function* () {
+      let away = false
+      const unreachable = (operation: string) =>
+        new StoreError({ operation, reason: "unreachable", detail: "away" })
+      const faulty: Client = {
+        ...store,
+        load: (id) => (away ? unreachable("load") : store.load(id)),
+        push: (id, filter, push) => (away ? unreachable("push") : store.push(id, filter, push)),
+        ping: Effect.suspend(() => (away ? unreachable("answer") : store.ping)),
+      }
+      const { status } = yield* startIngestor(faulty, { one: node }, variablesFor({ devnet: [chain, "one"] }))
+      chain.extend(1, 2)
+      yield* caughtUp(store, chain, status)
+      away = true
+      chain.extend(3)
+      yield* eventually("it waits", () => status.phase === "waiting for the store")
+      const since = status.phaseSince
+      node.drop()
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(status.endpoints[0]!.connects, 2)
+      assert.deepStrictEqual([status.phase, status.phaseSince], ["waiting for the store", since])
+      away = false
+      yield* eventually("it is live", () => status.phase === "live", 120)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
   world("is never left with half a move: stopping waits for it", ({ chain, node, store }) =>
     Effect.gen(function* () {
       const entered = yield* Deferred.make<void>()
@@ -825,6 +853,58 @@ describe("chains are separate", () => {
         yield* TestClock.adjust("10 minutes")
         assert.strictEqual(second.all[0]!.phase, "halted")
         assert.strictEqual((yield* replayOf(store, 1001)).removed, 0)
+        // Emptied, it begins as it is configured, and not where the other chain's journal began.
+        yield* store.reset(1001, { from: undefined, filter: "none", delete: true })
+        yield* caughtUp(store, changed, second.all[0]!)
       }),
+  )
+
+  /** A store in which a chain has final blocks, and nodes of another chain with the same id. */
+  const changedChain = Effect.fnUntraced(function* () {
+    const chain = new FakeChain({ id: 1001, finality: 16 })
+    chain.extend(...many(60))
+    const store = yield* memoryStore()
+    const right = new FakeNode(chain)
+    const variables = variablesFor({ a: [chain, "wrong,right"] })
+    const first = yield* startIngestor(store, { wrong: right, right }, variables)
+    yield* caughtUp(store, chain, first.status)
+    yield* TestClock.adjust("1 minute")
+    yield* first.stop
+    const changed = new FakeChain({ id: 1001, finality: 16, blockTime: 1 })
+    changed.fork(0, ...many(3))
+    changed.fork(3, ...many(90))
+    return { chain, store, right, wrong: new FakeNode(changed), variables }
+  })
+
+  it.effect("a chain that is halted on the word of one asks another that comes", () =>
+    Effect.gen(function* () {
+      const { chain, store, right, wrong, variables } = yield* changedChain()
+      right.up = false
+      const { status } = yield* startIngestor(store, { wrong, right }, variables)
+      yield* eventually("it is halted", () => status.phase === "halted")
+      right.up = true
+      yield* eventually("it goes on", () => status.phase === "live", 120)
+      chain.extend(1)
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual(status.endpoint, status.endpoints[1])
+    }),
+  )
+
+  it.effect("a chain that is halted stays so while its endpoint comes and goes", () =>
+    Effect.gen(function* () {
+      const { store, right, wrong, variables } = yield* changedChain()
+      right.up = false
+      const { status } = yield* startIngestor(store, { wrong, right }, variables)
+      yield* eventually("it is halted", () => status.phase === "halted")
+      const since = status.phaseSince
+      for (let i = 0; i < 3; i++) {
+        wrong.drop()
+        for (let millis = 0; millis < 20_000; millis += 250) {
+          yield* TestClock.adjust("250 millis")
+          assert.deepStrictEqual([status.phase, status.phaseSince], ["halted", since])
+        }
+      }
+      assert.isAbove(status.endpoints[0]!.connects, 3)
+    }),
   )
 })

@@ -2,8 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
-import { execFileSync, spawn, spawnSync } from "node:child_process"
-import { once } from "node:events"
+import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Devnet from "./support/devnet.ts"
@@ -11,6 +10,7 @@ import { directory } from "./support/directory.ts"
 import { replayOf } from "./support/oracle.ts"
 import * as RedisServer from "./support/RedisServer.ts"
 import { openRedis, standalone } from "./support/redisStore.ts"
+import { python, shell } from "./support/shell.ts"
 
 const readme = readFileSync("README.md", "utf8")
 
@@ -20,43 +20,6 @@ const commands = [...readme.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].flatMap(([, b
 
 /** Run elsewhere: by `.ci/run`, or by the tests of the demo and the build. */
 const elsewhere = new Set(["npm ci && npm run demo", "npm ci && npm test"])
-
-const path = `${process.cwd()}/node_modules/.bin:${process.env["PATH"]}`
-
-/** A command in a shell, in its own process group; ended with the scope. */
-const shell = (command: string, env: Record<string, string>) =>
-  Effect.acquireRelease(
-    Effect.sync(() => {
-      const child = spawn("bash", ["-c", command], {
-        env: { PATH: path, HOME: "/tmp", ...env },
-        detached: true,
-      })
-      let output = ""
-      const waiting = new Set<() => void>()
-      for (const stream of [child.stdout, child.stderr]) {
-        stream.on("data", (data: Buffer) => {
-          output += data.toString()
-          for (const check of waiting) check()
-        })
-      }
-      const says = (pattern: RegExp) =>
-        Effect.callback<void>((resume) => {
-          const check = () => {
-            if (pattern.test(output)) resume(Effect.void)
-          }
-          waiting.add(check)
-          check()
-        })
-      return { child, says, output: () => output }
-    }),
-    ({ child }) =>
-      Effect.promise(async () => {
-        if (child.exitCode !== null || child.signalCode !== null) return
-        const gone = once(child, "close")
-        process.kill(-child.pid!, "SIGKILL")
-        await gone
-      }),
-  )
 
 const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body), 60_000)
@@ -112,12 +75,8 @@ describe("the README", () => {
 
       const examples = yield* Effect.forEach(
         commands.filter((line) => line.includes("examples/consume")),
-        (line, i) => {
-          // Debian's Python has Debian's redis module; each example gets a group of its own.
-          const python =
-            spawnSync("python3", ["-c", "import redis"]).status === 0 ? "python3" : "/usr/bin/python3"
-          return run(`${line.replace("python3", python)} group-${i}`)
-        },
+        // Each example gets a group of its own.
+        (line, i) => run(`${line.replace("python3", python)} group-${i}`),
       )
       assert.strictEqual(examples.length, 2)
       for (const { says } of examples) yield* says(/^15 logs$/m)

@@ -28,25 +28,30 @@ const width = 200
 
 const pageSize = 1000
 
-/**
- * Replays a journal.
- *
- * @param after the id after which to begin; `undefined`: at the oldest entry
- * @param fromTheBeginning whether that is the first entry that was ever written
- * @param isEnough asked after each page: whether what follows does not matter
- */
+export interface ReplayOptions {
+  /** The id after which to begin; `undefined`: at the oldest entry. */
+  readonly after?: string | undefined
+  /** Entries to pass over, which are not of this journal. */
+  readonly skip?: number
+  /** Whether what follows is the first entry of the journal. */
+  readonly fromTheBeginning?: boolean
+  /** Asked after each page: whether what follows does not matter. */
+  readonly isEnough?: (replay: Replay) => boolean
+}
+
+/** Replays a journal. */
 export const replay = Effect.fnUntraced(function* (
   store: Pick<Store["Service"], "read">,
   chain: ChainId,
-  after?: string,
-  fromTheBeginning = after === undefined,
-  isEnough: (replay: Replay) => boolean = () => false,
+  { after, skip = 0, fromTheBeginning = after === undefined, isEnough = () => false }: ReplayOptions = {},
 ) {
   const replay = new Replay(fromTheBeginning)
   let last = after
+  let left = skip
   for (;;) {
     const page = yield* store.read(chain, last, pageSize)
-    for (const stored of page) replay.apply(stored)
+    for (const stored of page.slice(left)) replay.apply(stored)
+    left = Math.max(left - page.length, 0)
     if (page.length === 0 || isEnough(replay)) return replay
     last = page.at(-1)!.id
   }

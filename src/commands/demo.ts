@@ -7,7 +7,7 @@ import { Command, Flag } from "effect/cli"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { AppConfig, fromVariables } from "../Config.ts"
+import { AppConfig, fromVariables, processVariables } from "../Config.ts"
 import type { ChainConfig, Settings } from "../Config.ts"
 import * as Anvil from "../demo/Anvil.ts"
 import * as Screen from "../demo/Screen.ts"
@@ -16,7 +16,6 @@ import { quantity } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { Transport } from "../endpoint/Transport.ts"
-import { withDotEnv } from "../Environment.ts"
 import { exitCode } from "../Process.ts"
 import { Store } from "../store/Store.ts"
 import type { ChainStatus } from "../web/ChainStatus.ts"
@@ -52,7 +51,7 @@ const connect = (id: number | undefined, name: string, url: string) =>
 
 /** The configuration of the demo: the user's, with the chains and the store replaced. */
 const demoConfig = Effect.fnUntraced(function* (urls: ReadonlyArray<string>) {
-  const given = withDotEnv(process.env, process.cwd())
+  const given = yield* processVariables
   const kept = Object.entries(given).filter(([name]) =>
     /^(REDIS_|OTEL_|HTTP_|METRICS_|LOG_|SHUTDOWN_)/.test(name),
   )

@@ -138,21 +138,21 @@ export const probe = (
     }
     const finalized = yield* Effect.result(Headers.header(connection, "finalized"))
     const byHash = { ...logParams(chain.filter), blockHash: head.hash }
-    const [atTip, ranges, receipts] = yield* Effect.all([
-      accepted(connection.request("eth_getLogs", [byHash])),
-      widest(connection, chain, head),
-      accepted(connection.request("eth_getBlockReceipts", [head.hash])),
-    ])
+    const atTip = yield* accepted(connection.request("eth_getLogs", [byHash]))
+    const receipts = yield* accepted(connection.request("eth_getBlockReceipts", [head.hash]))
     const { headers, batch } = yield* lastHeaders(connection, head)
+    // Last: an answer that is too large costs the connection.
+    const logs =
+      atTip === undefined
+        ? rangesOf(subject, yield* widest(connection, chain, head))
+        : { subject, ...(yield* otherWays(connection, socket?.subscribe, chain, atTip, receipts)) }
     const tag = finalized._tag === "Success" ? finalized.success : undefined
     const ok = (detail: string): Finding => ({ subject, level: "ok", detail })
     return [
       ok(
         `chain ${chain.id}, head ${head.number}, final ${tag?.number ?? `by depth (${chain.finalityDepth} blocks)`}`,
       ),
-      atTip === undefined
-        ? rangesOf(subject, ranges)
-        : { subject, ...(yield* otherWays(connection, socket?.subscribe, chain, atTip, receipts)) },
+      logs,
       ok(`eth_getBlockReceipts: ${receipts ?? "yes"}`),
       ok(
         `finalized tag: ${finalized._tag === "Failure" ? finalized.failure.reason.message : tag ? "yes" : "no block yet"}`,

@@ -50,7 +50,9 @@ export const reset = Command.make(
       filter: fingerprint(chain.filter),
       delete: all,
     })
-    const begins = Option.isSome(from) ? `begins again at block ${from.value}` : "begins again as configured"
+    const begins = Option.isSome(from)
+      ? `begins again at block ${from.value}`
+      : "begins again as configured; an ingestor that is writing it goes on from where it began, unless it is restarted"
     yield* writeLines([
       json
         ? JSON.stringify({

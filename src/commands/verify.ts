@@ -93,23 +93,29 @@ const verifyChain = Effect.fnUntraced(function* (
   const journal = yield* store.load(chain.id)
   if (journal === undefined) return { chain: chain.name, range: null, complete: true as boolean }
   const attempt = Effect.gen(function* () {
-    const { final, head, start } = (yield* store.load(chain.id)) ?? journal
+    const { final, head, start, filterSince } = (yield* store.load(chain.id)) ?? journal
     const whole = head.part === 0 ? head.number : head.number - 1
+    // What is below was read with another filter, or is of a journal that was reset.
+    const begins = Math.max(start.number, filterSince)
     const from = Math.max(
-      Option.getOrElse(range.from, () => start.number),
-      start.number,
+      Option.getOrElse(range.from, () => begins),
+      begins,
     )
     const to = Math.min(
       Option.getOrElse(range.to, () => whole),
       whole,
     )
-    const { gone } = yield* store.stats(chain.id)
-    const after = from === start.number ? undefined : yield* store.seek(chain.id, from)
+    const { gone, older } = yield* store.stats(chain.id)
+    // Heights are looked up in one journal alone.
+    const after = from === start.number || older > 0 ? undefined : yield* store.seek(chain.id, from)
     // What is at `after` is below the range and still there: nothing of the range was trimmed.
     const startsAtOldest = after === undefined
-    const replayed = yield* replay(store, chain.id, after, startsAtOldest && gone === 0, (replay) =>
-      isBeyondUndoing(replay, to),
-    )
+    const replayed = yield* replay(store, chain.id, {
+      after,
+      skip: older,
+      fromTheBeginning: startsAtOldest && gone === 0,
+      isEnough: (replay) => isBeyondUndoing(replay, to),
+    })
     const diff = new Diff(replayed, from, to, startsAtOldest && gone > 0)
     yield* readBlocks(chain, settings, { from, to, final: final?.number ?? -1 }, (block) => diff.take(block))
     const { logs, missing, trimmed, extra, different } = diff.result

@@ -26,11 +26,11 @@ const keylessRate = 10
 export const limitOf = ({ keyless }: { readonly keyless: boolean }, configured: number | undefined): number =>
   configured ?? (keyless ? keylessRate : Infinity)
 
-/** Requests without an answer, all of them and the unhurried ones. */
+/** Requests without an answer up to which the next one is sent, by its urgency. */
 const mostInFlight: Readonly<Record<Urgency, number>> = { now: 32, later: 8 }
 
-/** How long nothing is asked after a refusal that does not say it. */
-const defaultPause = 1000
+/** How long (milliseconds) nothing is asked after a refusal that does not say it, or says less. */
+const shortestPause = 1000
 
 const quietMinute = 60_000
 
@@ -61,8 +61,8 @@ export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =
     let refilledAt = clock.currentTimeMillisUnsafe()
     let changedAt = refilledAt
     let pausedUntil = 0
-    /** Calls of this second, to know what "half" is where there was no limit. */
-    let second = { from: 0, calls: 0 }
+    /** Calls of this second and of the one before, to know what "half" is where there was no limit. */
+    let second = { from: 0, calls: 0, before: 0 }
 
     const refill = (now: number) => {
       for (; rate < limit && now - changedAt >= quietMinute; changedAt += quietMinute)
@@ -87,7 +87,8 @@ export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =
       tokens -= turn.calls
       inFlight++
       const now = clock.currentTimeMillisUnsafe()
-      if (now - second.from >= 1000) second = { from: now, calls: 0 }
+      const past = now - second.from
+      if (past >= 1000) second = { from: now, calls: 0, before: past < 2000 ? second.calls : 0 }
       second.calls += turn.calls
       turn.go()
     }
@@ -138,10 +139,12 @@ export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =
         // Answers to what was sent at the same time say the same thing again.
         if (now < pausedUntil) return
         refill(now)
-        rate = Math.max((rate === Infinity ? second.calls : rate) / 2, 1)
+        const asked = rate === Infinity ? Math.max(second.calls, second.before) : rate
+        rate = Math.min(Math.max(asked / 2, 1), limit)
         tokens = Math.min(tokens, rate)
         changedAt = now
-        pausedUntil = now + (retryAfter ?? defaultPause)
+        // Not at once, whatever it says: the answers that are on their way would each halve the rate.
+        pausedUntil = now + Math.max(retryAfter ?? 0, shortestPause)
       },
       rate: () => rate,
     } satisfies Budget as Budget

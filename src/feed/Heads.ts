@@ -45,8 +45,9 @@ export interface HeadsOptions {
 /** More heads a second than any chain has. */
 const mostPerSecond = 500
 
-/** Silence is suspicious after this many observed block times. */
+/** Silence is suspicious after this many observed block times, and in any case after a minute (milliseconds). */
 const blockTimes = 3
+const longestSilence = 60_000
 
 /** The pace of a chain as it is seen: a moving average of the time between two heights. */
 class Pace {
@@ -148,7 +149,8 @@ export const make = Effect.fnUntraced(function* (connection: Connection, options
   yield* Effect.gen(function* () {
     let since = lastHeard
     for (;;) {
-      const limit = Math.max(blockTimes * pace.blockTime, Duration.toMillis(options.stallTimeout))
+      const silence = Math.min(blockTimes * pace.blockTime, longestSilence)
+      const limit = Math.max(silence, Duration.toMillis(options.stallTimeout))
       yield* Effect.sleep(Math.max(since + limit - clock.currentTimeMillisUnsafe(), 1))
       if (lastHeard > since) {
         since = lastHeard

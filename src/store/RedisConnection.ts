@@ -89,6 +89,8 @@ const open = (config: RedisConfig, timeout: Duration.Duration): Redis | Cluster 
       })
     case "cluster":
       return new Cluster([...config.nodes], {
+        // A certificate is of a name: resolved before, it would be compared with an address.
+        ...(server.tls && { dnsLookup: (host, done) => done(null, host) }),
         redisOptions: server,
         lazyConnect: true,
         enableOfflineQueue: false,

@@ -98,7 +98,7 @@ const infoOf = (text: string): Record<string, string> =>
 const persistenceOf = (info: Record<string, string>): string =>
   info["aof_enabled"] === "1" ? "append-only file" : "snapshots only, if any (no append-only file)"
 
-/** The half of the way between two stream ids, by time. */
+/** When an entry was added (unix milliseconds), which is the first half of its id. */
 const millisOf = (id: string) => Number(id.split("-")[0])
 
 type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
@@ -117,7 +117,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       Reply,
       StoreError
     >
-  const streamOf = (chain: ChainId) => `${prefix}:${chain}`
+  const streamOf = (chain: ChainId) => keysOf(chain)[0]!
 
   /** The first entry at or after an id. */
   const entryFrom = (chain: ChainId, id: string) =>
@@ -213,7 +213,16 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
         ]),
       )
       const gone = Math.max(Number(added ?? 0) - entries, 0)
-      const none = { entries, gone, firstId: undefined, lastId: undefined, bytes: undefined, groups: [] }
+      const older = Math.max(entries - Number(added ?? 0), 0)
+      const none = {
+        entries,
+        gone,
+        older,
+        firstId: undefined,
+        lastId: undefined,
+        bytes: undefined,
+        groups: [],
+      }
       if (entries === 0 && first.length === 0) {
         const exists = yield* command("count", (client) => client.exists(key))
         if (exists === 0) return none
@@ -232,6 +241,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       return {
         entries,
         gone,
+        older,
         firstId: first[0]?.[0],
         lastId: last[0]?.[0],
         bytes: bytes ?? undefined,

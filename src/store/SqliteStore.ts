@@ -124,7 +124,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
   }
 
   const head = row<HeadRow>("SELECT * FROM heads WHERE chain_id = ?")
-  const createHead = run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, 0, 0)")
+  const createHead = run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, ?, 0)")
   const moveHead = run(
     `UPDATE heads SET number = ?1, hash = ?2, part = ?3, start_hash = ?4, entries = entries + ?5, added = added + ?5
      WHERE chain_id = ?6`,
@@ -168,7 +168,9 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
     "SELECT sqlite_version() AS version, page_count * page_size AS bytes FROM pragma_page_count, pragma_page_size",
   )
   const bounds = row<{ readonly first: number | null; readonly last: number | null }>(
-    "SELECT min(id) AS first, max(id) AS last FROM events WHERE chain_id = ?",
+    // One query for both would read all of them.
+    `SELECT (SELECT min(id) FROM events WHERE chain_id = ?1) AS first,
+            (SELECT max(id) FROM events WHERE chain_id = ?1) AS last`,
   )
 
   const atomically = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
@@ -219,11 +221,12 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
     return Number(changes)
   }
 
+  /** Begins a journal. Entries of an earlier one count, so that they are trimmed. */
+  const begin = (chain: ChainId, start: number, filter: string) =>
+    createHead(chain, start - 1, start, filter, start, entryCount(chain)!.entries)
+
   const push = (chain: ChainId, filter: string, push: Push): PushResult => {
-    if (push.expected.hash === "" && head(chain) === undefined) {
-      const start = push.expected.number + 1
-      createHead(chain, push.expected.number, start, filter, start)
-    }
+    if (push.expected.hash === "" && head(chain) === undefined) begin(chain, push.expected.number + 1, filter)
     const current = compare(chain, filter, push.expected)
     if ("_tag" in current) {
       if (current._tag === "Conflict" && current.head && isDuplicate(chain, current.head, push)) {
@@ -327,17 +330,14 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
   }
 
   const reset = (chain: ChainId, { from, filter, delete: all }: ResetOptions) => {
-    const entries = all ? 0 : (head(chain)?.entries ?? 0)
     deleteHead(chain)
     forgetUpTo(chain, Number.MAX_SAFE_INTEGER)
     if (all) deleteEvents(chain)
-    if (from === undefined) return
-    createHead(chain, from - 1, from, filter, from)
-    countTrimmed(-entries, chain)
+    if (from !== undefined) begin(chain, from, filter)
   }
 
   const seek = (chain: ChainId, block: number): string | undefined => {
-    let { first: low, last: high } = bounds(chain) ?? { first: null, last: null }
+    let { first: low, last: high } = bounds(chain)!
     if (low === null || high === null) return undefined
     let after: number | undefined
     while (low <= high) {
@@ -373,13 +373,22 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
         })),
       ),
     seek: (chain, block) => attempt("seek", () => seek(chain, block)),
-    stats: (chain) =>
+    stats: (chain, exactly = true) =>
       attempt("count", () => {
-        const { first, last } = bounds(chain) ?? { first: null, last: null }
+        const { first, last } = bounds(chain)!
         const text = (id: number | null) => (id === null ? undefined : String(id))
-        const { entries } = entryCount(chain)!
-        const gone = Math.max((head(chain)?.added ?? 0) - entries, 0)
-        return { entries, gone, firstId: text(first), lastId: text(last), bytes: undefined, groups: [] }
+        const current = head(chain)
+        const entries = exactly || current === undefined ? entryCount(chain)!.entries : current.entries
+        const added = current?.added ?? 0
+        return {
+          entries,
+          gone: Math.max(added - entries, 0),
+          older: Math.max(entries - added, 0),
+          firstId: text(first),
+          lastId: text(last),
+          bytes: undefined,
+          groups: [],
+        }
       }),
     trim: (chain) => atomically("trim", () => trimmed(chain, head(chain)?.entries ?? 0)),
     reset: (chain, options) => atomically("reset", () => reset(chain, options)),

@@ -78,6 +78,8 @@ export interface Stats {
   readonly entries: number
   /** Entries of this journal that are gone: trimmed, or deleted by somebody. */
   readonly gone: number
+  /** Entries before this journal's: of one that was reset. */
+  readonly older: number
   readonly firstId: string | undefined
   readonly lastId: string | undefined
   /** What they take, where the store can tell for one chain. */
@@ -89,6 +91,7 @@ export interface Stats {
 export interface Info {
   /** `redis 7.0.15`, `sqlite 3.53.4`. */
   readonly version: string
+  /** All that it holds takes, in bytes. */
   readonly bytes: number | undefined
   /** 0: no limit. */
   readonly limit: number | undefined
@@ -118,7 +121,9 @@ export class Store extends Context.Service<
     readonly load: (chain: ChainId) => Effect.Effect<Journal | undefined, StoreError>
     /** What is pushed belongs to the caller again once there is an answer: a store must not keep it. */
     readonly push: (chain: ChainId, filter: string, push: Push) => Effect.Effect<PushResult, StoreError>
+    /** Undoes the block on top, or as much of it as one call undoes. */
     readonly pop: (chain: ChainId, filter: string, pop: Pop) => Effect.Effect<PopResult, StoreError>
+    /** Raises the floor of the window. */
     readonly finalize: (
       chain: ChainId,
       filter: string,
@@ -134,11 +139,16 @@ export class Store extends Context.Service<
     ) => Effect.Effect<ReadonlyArray<Stored>, StoreError>
     /** The id after which reading replays the chain from this block on; `undefined` for the very beginning. */
     readonly seek: (chain: ChainId, block: number) => Effect.Effect<string | undefined, StoreError>
-    readonly stats: (chain: ChainId) => Effect.Effect<Stats, StoreError>
+    /**
+     * @param exactly `false`: what others deleted need not be noticed. SQLite then has nothing to count, which with a
+     *   hundred million entries takes seconds
+     */
+    readonly stats: (chain: ChainId, exactly?: boolean) => Effect.Effect<Stats, StoreError>
     /** Removes entries beyond the configured length, as far as the window does not need them. Answers how many. */
     readonly trim: (chain: ChainId) => Effect.Effect<number, StoreError>
     /** Forgets a chain's head and window. */
     readonly reset: (chain: ChainId, options: ResetOptions) => Effect.Effect<void, StoreError>
+    /** What the store itself is, and how it is set up. */
     readonly info: Effect.Effect<Info, StoreError>
   }
 >()("event-ingestor/store/Store") {}

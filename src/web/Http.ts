@@ -1,8 +1,9 @@
 /**
  * The HTTP routes: `/health`, `/ready`, `/metrics`, `/status`, the page at `/` and its `/events`.
  *
- * At most 100 connections, 30 s for an answer (events go on), 10 s for its headers. Where a token is set, everything but `/health` and
- * `/ready` wants it, as Bearer or as the password of Basic, so that a browser can ask for it.
+ * At most 100 connections; 30 s for a request, of which 10 s for its headers, 30 s for the answer, and 30 s in which
+ * nothing of it is read (events go on). Where a token is set, everything but `/health` and `/ready` wants it, as Bearer or
+ * as the password of Basic, so that a browser can ask for it.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { Clock, Duration, Effect, Layer, Redacted, Schema } from "effect"
@@ -43,6 +44,7 @@ const listen = () => {
   })
   // One more is closed at once, before a byte of it is read.
   server.maxConnections = mostConnections
+  server.timeout = Duration.toMillis(requestTimeout)
   return server
 }
 

@@ -8,7 +8,7 @@ const blockTimes = 10
 
 type Facts = Pick<
   ChainStatus,
-  "phase" | "head" | "headAt" | "blockTime" | "behind" | "breakerState" | "stored" | "failures"
+  "phase" | "head" | "headAt" | "blockTime" | "behind" | "breakerState" | "stored" | "final" | "failures"
 >
 
 /** Why a chain is not ready, as sentences; empty when it is. */
@@ -31,6 +31,9 @@ export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
   if (chain.head === undefined) {
     reasons.push(chain.phase === "connecting" ? `no endpoint is connected${because}` : "no head yet")
     return reasons
+  }
+  if (chain.head < (chain.final ?? 0)) {
+    reasons.push(`the endpoint is at ${chain.head}, and ${chain.final} was final already`)
   }
   const age = now - chain.headAt
   if (age > Math.max(blockTimes * chain.blockTime, staleAfter)) {

@@ -59,7 +59,7 @@ export const layer = Layer.effectDiscard(
         )
       }
       for (const { chain, series } of watched) {
-        const stats = yield* store.stats(chain.id)
+        const stats = yield* store.stats(chain.id, false)
         chain.stats = { ...stats, groups: stats.groups.slice(0, mostGroups) }
         series.follow(chain.stats)
       }

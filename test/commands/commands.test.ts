@@ -13,7 +13,7 @@ import { block, blocks, hash } from "../support/blocks.ts"
 import * as Devnet from "../support/devnet.ts"
 import { directory } from "../support/directory.ts"
 import { FakeChain } from "../support/FakeChain.ts"
-import { FakeNode, Refused } from "../support/FakeNode.ts"
+import { FakeNode, Refused, silence } from "../support/FakeNode.ts"
 import type { Intercept } from "../support/FakeNode.ts"
 import { both, drpc, publicnode, without } from "../support/providers.ts"
 import * as RedisServer from "../support/RedisServer.ts"
@@ -352,6 +352,28 @@ describe("verify", () => {
     )
 
     test(
+      `knows where the journal of ${kind} begins, after a reset and with another filter`,
+      Effect.gen(function* () {
+        const { chain, store, run, push } = yield* verifying(kind)
+        chain.extend(...Array.from({ length: 20 }, () => 3))
+        yield* push(chain.blocks().map((block) => ({ ...block, logs: block.logs.slice(1) })))
+        assert.strictEqual((yield* run()).code, 1)
+        yield* store.reset(31337, { from: 5, filter: "none", delete: false })
+        const head = (yield* store.load(31337))!.head
+        for (const move of pushes(head, chain.blocks(5, 12), false)) yield* store.push(31337, "none", move)
+        const after = yield* run()
+        assert.deepInclude(after.found, { range: [5, 12], logs: 24, trimmed: 0, faults: [], complete: true })
+        assert.deepInclude((yield* run(["--from", "9"])).found, { range: [9, 12], complete: true })
+        yield* store.takeOver(31337, "other")
+        const { head: top, filterSince } = (yield* store.load(31337))!
+        assert.strictEqual(filterSince, 13)
+        for (const move of pushes(top, chain.blocks(13, 20), false)) yield* store.push(31337, "other", move)
+        assert.deepInclude((yield* run()).found, { range: [13, 20], logs: 24, complete: true })
+      }),
+      60_000,
+    )
+
+    test(
       `takes nothing for trimmed that is above the oldest entry of ${kind}`,
       Effect.gen(function* () {
         const { chain, store, run, push, remove } = yield* verifying(kind)
@@ -524,6 +546,36 @@ describe("check", () => {
       )
       assert.match(output, /batches: up to 2 headers/)
       assert.match(output, /logsBloom: zero in the last 7 blocks/)
+    }),
+  )
+
+  test(
+    "blames no endpoint for a range that is too large for a frame, or takes too long",
+    Effect.gen(function* () {
+      const node = new FakeNode(new FakeChain())
+      node.chain.extend(...Array.from({ length: 120 }, () => 10))
+      const slow = new FakeNode(node.chain)
+      slow.intercept = (method, params, proceed) => {
+        const { fromBlock } = (params[0] ?? {}) as Record<string, string>
+        return method === "eth_getLogs" && fromBlock === "0x15" ? silence : proceed()
+      }
+      const urls = [yield* node.serve, yield* slow.serve]
+      const variables = {
+        ...env,
+        DEVNET_WS_URL: urls.join(","),
+        DEVNET_RPC_URL: urls.map((url) => url.replace("ws:", "http:")).join(","),
+        WS_MAX_PAYLOAD: "100000",
+        REQUEST_TIMEOUT: "1s",
+      }
+      const { code, output } = yield* Service.run({ args: ["check", "--json"], env: variables })
+      assert.strictEqual(code, 0, output)
+      const ranges = findings(output).filter(({ detail }) => detail.startsWith("eth_getLogs"))
+      assert.strictEqual(ranges.length, 4)
+      for (const { level, detail } of ranges) {
+        assert.strictEqual(level, "ok")
+        assert.match(detail, /ranges up to 10 wide; wider: (a frame|.*of more than|.*1000 ms|.*no answer)/)
+      }
+      assert.strictEqual(output.match(/logsBloom: yes/g)?.length, 4)
     }),
   )
 

@@ -32,7 +32,7 @@ describe("replaying up to a block", () => {
       }
       const upTo = (to: number) =>
         Effect.map(
-          replay(counting, 1, undefined, true, (replay) => isBeyondUndoing(replay, to, 5)),
+          replay(counting, 1, { isEnough: (replay) => isBeyondUndoing(replay, to, 5) }),
           ({ blocks }) => blocks.filter(({ number }) => number <= to).map(({ hash }) => hash),
         )
       const whole = (yield* replay(store, 1)).blocks.map(({ hash }) => hash)

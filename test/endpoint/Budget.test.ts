@@ -134,6 +134,29 @@ describe("a budget", () => {
     }),
   )
 
+  it.effect("also where that second has just begun", () =>
+    Effect.gen(function* () {
+      const budget = yield* Budget.make(Infinity)
+      yield* pace(budget, 80)
+      yield* TestClock.adjust("1010 millis")
+      yield* pace(budget, 1)
+      yield* TestClock.adjust(0)
+      budget.throttled(undefined)
+      assert.strictEqual(budget.rate(), 40)
+    }),
+  )
+
+  it.effect("never asks more than its limit, however low, and halves once however little it is to wait", () =>
+    Effect.gen(function* () {
+      const low = yield* Budget.make(0.5)
+      low.throttled(undefined)
+      assert.strictEqual(low.rate(), 0.5)
+      const budget = yield* Budget.make(32)
+      for (let i = 0; i < 5; i++) budget.throttled(0)
+      assert.strictEqual(budget.rate(), 16)
+    }),
+  )
+
   it.effect("pauses for as long as it is told to", () =>
     Effect.gen(function* () {
       const budget = yield* Budget.make(10)

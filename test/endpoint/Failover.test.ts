@@ -208,6 +208,25 @@ describe("failover", () => {
   )
 
   world(
+    "forgets the failures of one that stands by, once it has been there for a while",
+    ({ chain, two, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start()
+        yield* blocks(chain, 5)
+        for (let i = 0; i < 3; i++) {
+          two.drop()
+          yield* blocks(chain, 20)
+        }
+        assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "HalfOpen", failures: 3 })
+        // A minute, and twice as long for each failure.
+        yield* blocks(chain, (6 * 60) / blockTime)
+        assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "HalfOpen" })
+        yield* blocks(chain, (3 * 60) / blockTime)
+        assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "Closed", failures: 0 })
+      }),
+  )
+
+  world(
     "returns to the preferred endpoint once it has been there for a while, without a gap",
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
@@ -390,6 +409,21 @@ describe("an HTTP endpoint", () => {
         yield* caughtUp(store, chain, status)
         assert.isAbove(asked(http, "eth_getLogs"), 5)
       }),
+  )
+
+  world("is found to work again when it answers the second look", ({ chain, http, store, start }) =>
+    Effect.gen(function* () {
+      http.up = false
+      const { status } = yield* start({ DEVNET_RPC_URL: "http://http" })
+      const failures = () => status.endpoints[2]!.breakerState.failures
+      yield* blocks(chain, 5)
+      assert.isAbove(failures(), 2)
+      http.up = true
+      yield* eventually("it is connected", () => status.endpoints[2]!.connects > 0, 120)
+      yield* blocks(chain, (40 * 60) / blockTime)
+      assert.strictEqual(failures(), 0)
+      yield* caughtUp(store, chain, status)
+    }),
   )
 
   world("is slowed down by 429, and obeys Retry-After", ({ chain, http, store, start }) =>

@@ -183,22 +183,27 @@ describe("the watchdog", () => {
     }),
   )
 
-  connected("waits for three block times on a slow chain", (world) =>
-    Effect.gen(function* () {
-      yield* listen(world)
-      for (let i = 0; i < 20; i++) {
-        yield* TestClock.adjust("60 seconds")
-        world.chain.extend(0)
-      }
-      yield* TestClock.adjust("1 second")
-      world.node.announces = false
-      world.chain.extend(1)
-      yield* TestClock.adjust("2 minutes")
-      assert.isUndefined(yield* endOf(world.connection))
-      yield* TestClock.adjust("2 minutes")
-      assert.strictEqual((yield* endOf(world.connection))?.reason._tag, "Stalled")
-    }),
-  )
+  for (const [what, blockTime, patience] of [
+    ["three block times on a slow chain", 12, 36],
+    ["a minute on a very slow one", 300, 60],
+  ] as const) {
+    connected(`waits for ${what}`, (world) =>
+      Effect.gen(function* () {
+        yield* listen(world)
+        for (let i = 0; i < 20; i++) {
+          yield* TestClock.adjust(`${blockTime} seconds`)
+          world.chain.extend(0)
+        }
+        yield* TestClock.adjust("1 second")
+        world.node.announces = false
+        world.chain.extend(1)
+        yield* TestClock.adjust(`${patience - 2} seconds`)
+        assert.isUndefined(yield* endOf(world.connection))
+        yield* TestClock.adjust("3 seconds")
+        assert.strictEqual((yield* endOf(world.connection))?.reason._tag, "Stalled")
+      }),
+    )
+  }
 
   connected("takes a lower height for a node that went back, not for a stall", (world) =>
     Effect.gen(function* () {

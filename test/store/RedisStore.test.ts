@@ -213,8 +213,12 @@ describe("RedisStore", () => {
         assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Duplicate" })
       }),
     [
-      ...["--rdbcompression", "no"],
-      ...["--key-load-delay", "30000", "--loading-process-events-interval-bytes", "1024"],
+      "--rdbcompression",
+      "no",
+      "--key-load-delay",
+      "30000",
+      "--loading-process-events-interval-bytes",
+      "1024",
     ],
   )
 
@@ -272,6 +276,7 @@ describe("RedisStore", () => {
       assert.deepStrictEqual(yield* store.stats(7), {
         entries: 0,
         gone: 0,
+        older: 0,
         firstId: undefined,
         lastId: undefined,
         bytes: undefined,

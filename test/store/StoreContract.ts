@@ -451,6 +451,27 @@ export const contract = (
         assert.strictEqual(replay.removed, 700)
       }))
 
+    test("entries of a journal that was reset are told apart, and trimmed", (_, harness) =>
+      Effect.gen(function* () {
+        const store = yield* harness.open(500)
+        yield* push(store, start, blocks(100, "a", [400, 400]))
+        yield* store.reset(chain, { from: undefined, filter, delete: false })
+        assert.deepInclude(yield* store.stats(chain), { entries: 800, gone: 0, older: 800 })
+        let head = yield* push(store, start, blocks(100, "b", [400, 400, 400]))
+        for (const exactly of [true, false]) {
+          const { entries, gone, older } = yield* store.stats(chain, exactly)
+          assert.deepStrictEqual([entries - older, gone], [1200, 0])
+          assert.isBelow(older, 800)
+        }
+        const final = { _tag: "Finalize", expected: head, number: 102, hash: hash("b", 102) } as const
+        yield* store.finalize(chain, filter, final)
+        for (const next of blocks(103, "b", [100, 100, 100], hash("b", 102)))
+          head = yield* push(store, head, [next])
+        const { entries, gone, older } = yield* store.stats(chain)
+        assert.strictEqual(older, 0)
+        assert.strictEqual(entries + gone, 1500)
+      }))
+
     test("pop goes on where somebody deleted entries, and counts them", (store, harness) =>
       Effect.gen(function* () {
         const head = yield* push(store, start, blocks(100, "a", [1, 4]))

@@ -1,6 +1,6 @@
 /** The routes of the running service, asked by real clients: polite, impatient and hostile ones. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import type { Scope } from "effect"
 import { join } from "node:path"
 import { definitions } from "../../src/Metrics.ts"
@@ -174,8 +174,12 @@ describe("the HTTP routes", () => {
       yield* Effect.retry(fetchFrom(port, "/health"), { times: 50 })
     }))
 
-  test("cut clients whose headers do not come to an end, in time", ({ port }) =>
+  test("cut clients that do not read, and whose headers do not come to an end, in time", ({ port }) =>
     Effect.gen(function* () {
+      const deaf = yield* openSocket(port)
+      deaf.pause()
+      const since = performance.now()
+      deaf.write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(2000))
       const slow = yield* openSocket(port)
       const before = performance.now()
       slow.write("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
@@ -185,6 +189,14 @@ describe("the HTTP routes", () => {
       assert.match(said, /^HTTP\/1.1 408 /)
       assert.isBelow(performance.now() - before, 13_000)
       assert.strictEqual((yield* fetchFrom(port, "/health")).status, 200)
+      // Whoever is cut off learns it when it writes.
+      const drop = Effect.callback<void>((resume) => {
+        deaf.on("error", () => resume(Effect.void))
+        deaf.on("close", () => resume(Effect.void))
+      })
+      const write = Effect.sync(() => deaf.write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+      yield* Effect.raceFirst(drop, Effect.repeat(write, Schedule.spaced("1 second")))
+      assert.isBelow(performance.now() - since, 40_000)
     }))
 
   test("answer nonsense with an error, and stay", ({ port }) =>

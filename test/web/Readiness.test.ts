@@ -10,6 +10,7 @@ const ready: Parameters<typeof unready>[0] = {
   blockTime: 2000,
   behind: 0,
   stored: 100,
+  final: 90,
   breakerState: { _tag: "Closed", failures: 0 },
   failures: [],
 }
@@ -29,6 +30,11 @@ describe("a chain", () => {
     ["nothing stored", { stored: undefined }, "nothing is stored yet"],
     ["no head for a minute", { headAt: now - 61_000 }, "no head for 61 s"],
     ["no head for ten block times", { headAt: now - 121_000, blockTime: 12_000 }, "no head for 121 s"],
+    [
+      "a head below what is final",
+      { head: 40, final: 41 },
+      "the endpoint is at 40, and 41 was final already",
+    ],
     ["no head at all", { head: undefined }, "no head yet"],
     [
       "no endpoint",

@@ -77,7 +77,7 @@ export const judge = Effect.fnUntraced(function* (
   { from, trimmed = false, deleted }: { from: number; trimmed?: boolean; deleted?: ReadonlySet<string> },
 ) {
   const { number } = yield* head
-  const journal = yield* replay(store, chain, undefined, !trimmed)
+  const journal = yield* replay(store, chain, { fromTheBeginning: !trimmed })
   const all = { id: chain, filter: { addresses: [], topics: [] } }
   const { missing, extra, different } = yield* compare(journal, node, all, from, number, trimmed)
   const ids = journal.blocks.flatMap(({ hash, logs }) => logs.map(({ index }) => `${hash}:${index}`))

@@ -1,0 +1,45 @@
+/** Commands as a user types them. */
+import { Effect } from "effect"
+import { spawn, spawnSync } from "node:child_process"
+import { once } from "node:events"
+
+/** Debian's Python has Debian's redis module; another one may have none. */
+export const python =
+  spawnSync("python3", ["-c", "import redis"]).status === 0 ? "python3" : "/usr/bin/python3"
+
+const path = `${process.cwd()}/node_modules/.bin:${process.env["PATH"]}`
+
+/** A command in a shell, in its own process group; ended with the scope. */
+export const shell = (command: string, env: Record<string, string>) =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      const child = spawn("bash", ["-c", command], {
+        env: { PATH: path, HOME: "/tmp", ...env },
+        detached: true,
+      })
+      let output = ""
+      const waiting = new Set<() => void>()
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.on("data", (data: Buffer) => {
+          output += data.toString()
+          for (const check of waiting) check()
+        })
+      }
+      const says = (pattern: RegExp) =>
+        Effect.callback<void>((resume) => {
+          const check = () => {
+            if (pattern.test(output)) resume(Effect.void)
+          }
+          waiting.add(check)
+          check()
+        })
+      return { child, says, output: () => output }
+    }),
+    ({ child }) =>
+      Effect.promise(async () => {
+        if (child.exitCode !== null || child.signalCode !== null) return
+        const gone = once(child, "close")
+        process.kill(-child.pid!, "SIGKILL")
+        await gone
+      }),
+  )
