@@ -8,9 +8,11 @@ import { openRedis, standalone } from "./support/redisStore.ts"
 import { python, shell } from "./support/shell.ts"
 
 describe("an example consumer", () => {
-  it.live.each(["node examples/consume.ts", `${python} examples/consume.py`])(
-    "goes on where an entry was trimmed that it had not acknowledged: %s",
-    (command) =>
+  for (const [language, command] of [
+    ["TypeScript", "node examples/consume.ts"],
+    ["Python", `${python} examples/consume.py`],
+  ] as const) {
+    it.live(`in ${language} goes on where an entry was trimmed that it had not acknowledged`, () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.start()
         const store = yield* openRedis(standalone(server.port))
@@ -28,5 +30,6 @@ describe("an example consumer", () => {
         const [pending] = yield* Effect.promise(() => client.xpending("events:1", "my-app"))
         assert.strictEqual(pending, 0)
       }),
-  )
+    )
+  }
 })
