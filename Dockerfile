@@ -12,10 +12,11 @@ COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts
 COPY scripts/build.mjs scripts/
 COPY src src
+# The build has Effect in it already.
 RUN npm run build \
   && npm prune --omit=dev --ignore-scripts \
   && find node_modules -type f \( -name '*.ts' -o -name '*.mts' -o -name '*.cts' -o -name '*.map' -o -name '*.md' \) -delete \
-  && rm -rf node_modules/.bin
+  && rm -rf node_modules/.bin node_modules/effect node_modules/@effect
 
 # The file system of the image. `ldd` names the libraries of whatever processor this is.
 FROM ${NODE} AS root

@@ -118,9 +118,10 @@ const chainIngest = Effect.fnUntraced(function* (
     (live: Live) =>
     ({ step, result }: Writer.Applied) =>
       Effect.suspend(() => {
-        if (step._tag === "Seen") return handled(live, undefined)
-        if (step._tag === "Followed") return Effect.sync(() => traces.done(step.trace))
-        writer.record(step.move, result!)
+        if (result === undefined) {
+          return step._tag === "Seen" ? handled(live, undefined) : Effect.sync(() => traces.done(step.trace))
+        }
+        writer.record(step.move, result)
         return step.move._tag === "Push"
           ? Effect.andThen(gate.breaker.succeed, handled(live, step.heard))
           : Effect.void

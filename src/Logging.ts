@@ -8,5 +8,6 @@ const loggers = {
   pretty: Logger.consolePretty(),
 }
 
+/** Writes lines to standard output as the configuration says. */
 export const layer = ({ format, level }: Settings["log"]): Layer.Layer<never> =>
   Layer.mergeAll(Logger.layer([loggers[format]]), Layer.succeed(References.MinimumLogLevel, level))

@@ -1,5 +1,5 @@
 /** The oldest Node this runs on: `node:sqlite` without a flag, and what Effect needs. */
-export const oldestNode = "22.19.0"
+const oldestNode = "22.19.0"
 
 /** What to do about this version of Node, in one line; `undefined` when it is new enough. */
 export const tooOld = (version: string): string | undefined => {

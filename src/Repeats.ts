@@ -8,6 +8,7 @@ export interface Repeats {
   readonly over: Effect.Effect<void>
 }
 
+/** Nothing has been said yet. */
 export const make = (): Repeats => {
   let last: string | undefined
   let times = 0

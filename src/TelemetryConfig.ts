@@ -22,7 +22,7 @@ export interface TelemetrySettings {
   readonly timeout: number
 }
 
-export const samplers = [
+const samplers = [
   "always_on",
   "always_off",
   "traceidratio",

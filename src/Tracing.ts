@@ -56,6 +56,7 @@ const none: BlockTraces = {
   abandon: () => Effect.void,
 }
 
+/** The traces of a chain's heads; where nobody wants traces, nothing of it does anything. */
 export const blockTraces = (chain: {
   readonly name: string
   readonly id: number

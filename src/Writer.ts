@@ -41,11 +41,12 @@ const wholeUpTo = ({ number, part }: Position) => (part === 0 ? number : number 
 
 export type Result = PushResult | PopResult | FinalizeResult
 
+type MoveStep = Extract<Step, { readonly _tag: "Move" }>
+
 /** A step, and the store's answer if it is a move. */
-export interface Applied {
-  readonly step: Step
-  readonly result: Result | undefined
-}
+export type Applied =
+  | { readonly step: MoveStep; readonly result: Result }
+  | { readonly step: Exclude<Step, MoveStep>; readonly result: undefined }
 
 export interface Writer {
   /** The fingerprint of the chain's filter. */
@@ -156,7 +157,9 @@ export const make = Effect.fnUntraced(function* (
     ...(move._tag === "Pop" && { "event_ingestor.block.undone": move.expected.number }),
   })
 
-  const apply = Effect.fnUntraced(function* (step: Step) {
+  const apply = Effect.fnUntraced(function* (
+    step: Step,
+  ): Effect.fn.Return<Applied, Lost | Superseded | StoreError> {
     if (step._tag !== "Move") return { step, result: undefined }
     if (step.move._tag === "Push") {
       const logs = logsOf(step.move)

@@ -7,6 +7,7 @@ import { Command, Flag } from "effect/cli"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { variablePrefix } from "../Chains.ts"
 import { AppConfig, fromVariables, processVariables } from "../Config.ts"
 import type { ChainConfig, Settings } from "../Config.ts"
 import * as Anvil from "../demo/Anvil.ts"
@@ -55,10 +56,9 @@ const demoConfig = Effect.fnUntraced(function* (urls: ReadonlyArray<string>) {
   const kept = Object.entries(given).filter(([name]) =>
     /^(REDIS_|OTEL_|HTTP_|METRICS_|LOG_|SHUTDOWN_)/.test(name),
   )
-  const directory = yield* Effect.acquireRelease(
-    Effect.sync(() => mkdtempSync(join(tmpdir(), "event-ingestor-demo-"))),
-    (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true })),
-  )
+  const directory = mkdtempSync(join(tmpdir(), "event-ingestor-demo-"))
+  // However it ends: no finalizer is run after a second Ctrl-C.
+  process.on("exit", () => rmSync(directory, { recursive: true, force: true }))
   const variables: Record<string, string | undefined> = {
     LOG_LEVEL: "none",
     ...Object.fromEntries(kept),
@@ -69,7 +69,7 @@ const demoConfig = Effect.fnUntraced(function* (urls: ReadonlyArray<string>) {
     DATABASE_PATH: join(directory, "events.db"),
   }
   for (const [i, { name, id }] of devnets.entries()) {
-    const prefix = name.toUpperCase().replaceAll("-", "_")
+    const prefix = variablePrefix(name)
     variables[`${prefix}_CHAIN_ID`] = String(id)
     variables[`${prefix}_WS_URL`] = urls[i]
   }

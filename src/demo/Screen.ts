@@ -1,9 +1,7 @@
 /** One live line per chain: redrawn in place on a terminal, a plain line now and then elsewhere. */
-import { Clock, Effect } from "effect"
+import { Effect } from "effect"
+import { breakerLabel } from "../endpoint/RetryPolicy.ts"
 import type { ChainStatus } from "../web/ChainStatus.ts"
-
-/** What the last drawing knew, to tell rates. */
-type Seen = Map<string, { readonly at: number; readonly logs: number; readonly rate: number }>
 
 const columns: ReadonlyArray<readonly [title: string, width: number]> = [
   ["chain", -10],
@@ -25,21 +23,7 @@ const row = (cells: ReadonlyArray<string>) =>
     .join("  ")
     .trimEnd()
 
-/** The moving average of the rate reacts within a few seconds. */
-const rateOf = (seen: Seen, chain: ChainStatus, now: number): number => {
-  const before = seen.get(chain.name)
-  const seconds = before ? (now - before.at) / 1000 : 0
-  if (before === undefined || seconds <= 0) {
-    seen.set(chain.name, { at: now, logs: chain.published, rate: 0 })
-    return 0
-  }
-  const weight = Math.min(seconds / 3, 1)
-  const rate = before.rate * (1 - weight) + ((chain.published - before.logs) / seconds) * weight
-  seen.set(chain.name, { at: now, logs: chain.published, rate })
-  return rate
-}
-
-const cells = (chain: ChainStatus, rate: number): ReadonlyArray<string> => {
+const cells = (chain: ChainStatus): ReadonlyArray<string> => {
   const latency = chain.latency(0.5)
   return [
     chain.name,
@@ -47,15 +31,15 @@ const cells = (chain: ChainStatus, rate: number): ReadonlyArray<string> => {
     String(chain.head ?? "-"),
     String(chain.stored ?? "-"),
     String(chain.published),
-    rate.toFixed(0),
+    chain.history.perSecond.toFixed(0),
     latency === undefined ? "-" : `${latency.toFixed(0)} ms`,
     chain.reorgs === 0 ? "0" : `${chain.reorgs} (≤${chain.deepestReorg})`,
-    chain.breakerState._tag.toLowerCase(),
+    breakerLabel(chain.breakerState),
   ]
 }
 
-const plain = (chain: ChainStatus, rate: number): string =>
-  cells(chain, rate)
+const plain = (chain: ChainStatus): string =>
+  cells(chain)
     .map((cell, i) => (i === 0 ? cell : `${columns[i]![0]} ${cell}`))
     .join("  ")
 
@@ -67,35 +51,25 @@ export const show = (
   chains: ReadonlyArray<ChainStatus>,
   stream: NodeJS.WriteStream,
 ): Effect.Effect<never> => {
-  const seen: Seen = new Map()
   if (!stream.isTTY) {
-    return Clock.currentTimeMillis.pipe(
-      Effect.tap((now) =>
-        Effect.sync(() => {
-          for (const chain of chains) stream.write(`${plain(chain, rateOf(seen, chain, now))}\n`)
-        }),
-      ),
-      Effect.delay("5 seconds"),
-      Effect.forever,
-    )
+    const write = Effect.sync(() => {
+      for (const chain of chains) stream.write(`${plain(chain)}\n`)
+    })
+    return Effect.forever(Effect.delay(write, "5 seconds"))
   }
   const colours = !process.env["NO_COLOR"]
   let drawn = 0
-  const draw = (now: number) => {
+  const draw = Effect.sync(() => {
     const lines = [
       style(2, row(columns.map(([title]) => title)), colours),
       ...chains.map((chain) => {
-        const line = row(cells(chain, rateOf(seen, chain, now)))
+        const line = row(cells(chain))
         return chain.phase === "live" ? line : style(33, line, colours)
       }),
     ]
     const up = drawn === 0 ? "" : `\u001b[${drawn}A`
     stream.write(up + lines.map((line) => `\u001b[2K${line}\n`).join(""))
     drawn = lines.length
-  }
-  return Clock.currentTimeMillis.pipe(
-    Effect.tap((now) => Effect.sync(() => draw(now))),
-    Effect.andThen(Effect.sleep("250 millis")),
-    Effect.forever,
-  )
+  })
+  return Effect.forever(Effect.andThen(draw, Effect.sleep("250 millis")))
 }

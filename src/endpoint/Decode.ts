@@ -2,7 +2,7 @@
  * What a node's JSON means: quantities, headers, logs. Every field is checked before it goes anywhere; what does not fit
  * is `undefined` or a `Malformed` with the reason.
  *
- * `logsOf` runs once per log and is a plain loop for that reason.
+ * What is done for each log is done in plain loops, without an Effect.
  */
 import { Predicate } from "effect"
 import type { Header, Hex, Log } from "../Domain.ts"

@@ -136,6 +136,7 @@ export const errorTypes = [
 
 export type ErrorType = (typeof errorTypes)[number]
 
+/** The label for a reason. */
 export const errorType = (reason: Reason): ErrorType => {
   switch (reason._tag) {
     case "Disconnected":

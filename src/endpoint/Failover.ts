@@ -60,6 +60,7 @@ const redial = Schedule.setInputType<EndpointError>()(backoff).pipe(
   ),
 )
 
+/** Keeps every endpoint of a chain connected for as long as the scope lives. */
 export const make = Effect.fnUntraced(function* (
   chain: Pick<ChainConfig, "id" | "endpoints" | "rpc">,
   options: FailoverOptions,

@@ -123,7 +123,7 @@ export const classify = (failure: RpcFailure): Refusal => {
   if (
     says(
       text,
-      /beyond current head|unknown block|BlockOutOfRange|header not found|block not found|after last accepted/i,
+      /beyond current head|unknown block|BlockOutOfRange|header not found|block not found|after last accepted|doesn.t exist yet/i,
     )
   ) {
     return { action: "wait for head" }

@@ -35,6 +35,7 @@ export const backoff = Schedule.min([Schedule.exponential("2 seconds"), Schedule
 
 const healthy: BreakerState = { _tag: "Closed", failures: 0 }
 
+/** A breaker without a failure. */
 export const makeBreaker: Effect.Effect<Breaker> = Effect.gen(function* () {
   const state = yield* SubscriptionRef.make<BreakerState>(healthy)
   return {
@@ -44,6 +45,10 @@ export const makeBreaker: Effect.Effect<Breaker> = Effect.gen(function* () {
     ),
   }
 })
+
+/** What a state is called wherever people or programs read it. */
+export const breakerLabel = ({ _tag }: BreakerState): "closed" | "open" | "half-open" =>
+  ({ Closed: "closed", Open: "open", HalfOpen: "half-open" } as const)[_tag]
 
 /** The state now; that of a breaker that is not there yet is Closed. */
 export const stateOf = (breaker: Breaker | undefined): BreakerState =>

@@ -72,6 +72,7 @@ export interface Audit {
   readonly look: (journal: Journal, to: number, patience?: number) => Effect.Effect<number | undefined>
 }
 
+/** @param memory what was written and not looked at yet; outlives the connections of a chain */
 export const make = (
   { sourceInUse, alone, sources, logsOf, logs, findings }: AuditOptions,
   memory: Memory,

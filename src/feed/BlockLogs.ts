@@ -45,6 +45,7 @@ export const again = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect
     while: (error) => error.reason._tag === "Unverified" || refusalOf(error) === "wait for head",
   })
 
+/** A block with these as its logs. */
 export const blockOf = (header: Header, logs: ReadonlyArray<PlacedLog>): Block => ({
   number: header.number,
   hash: header.hash,
@@ -53,8 +54,14 @@ export const blockOf = (header: Header, logs: ReadonlyArray<PlacedLog>): Block =
   logs,
 })
 
+/** Reads a block's logs. `Unverified` where no answer can be believed; else why the last way was refused. */
 export type BlockLogs = (header: Header) => Effect.Effect<Block, EndpointError>
 
+/**
+ * @param asker who is asked
+ * @param learned what is known, and is then learned, of what it refuses
+ * @param announced its `logs` subscription, where it can be used: under no filter
+ */
 export const make = (
   asker: Asker,
   filter: Filter,

@@ -20,6 +20,7 @@ export type Decision =
   /** It is another block at or below the height of our head. Perhaps the chain became shorter, perhaps the node lags. */
   | "rival"
 
+/** @param announced the header as the provider tells it */
 export const decide = (
   journal: Journal,
   announced: Pick<Header, "number" | "hash" | "parentHash">,

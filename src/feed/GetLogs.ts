@@ -18,6 +18,7 @@ const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber ||
 const refusesAddresses = ({ reason }: EndpointError) =>
   reason._tag === "Rejected" && reason.refusal.action === "fewer addresses"
 
+/** @param learned how many addresses the endpoint takes at once; reduced where it refuses them */
 export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs => {
   const ask = (addresses: ReadonlyArray<Hex>, blocks: Blocks) =>
     Effect.flatMap(

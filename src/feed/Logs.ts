@@ -56,6 +56,7 @@ export interface Logs {
   readonly by: () => string
 }
 
+/** The logs of one endpoint. @param learned what it was found to bear, and is found to bear here */
 export const make = (
   asker: Asker,
   { filter, logsBloom }: Pick<ChainConfig, "filter" | "logsBloom">,

@@ -10,6 +10,11 @@ import { unhurried } from "../endpoint/Budget.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import type { Logs } from "./Logs.ts"
 
+/**
+ * @param socket the endpoint in use, which is asked where HTTP fails
+ * @param learned what the endpoint in use was found to bear
+ * @param http the HTTP endpoint to ask now, if there is one
+ */
 export const prefer = (
   socket: Logs,
   learned: Learned,

@@ -19,6 +19,7 @@ export interface Gate {
   readonly failed: (error: StoreError) => Effect.Effect<void>
 }
 
+/** A gate that is open, until a move fails. Its probes end with the scope. */
 export const make = (store: Store["Service"]): Effect.Effect<Gate, never, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope

@@ -1,5 +1,5 @@
 /**
- * The journal of one chain, as pure data: a stack of blocks, and how the three moves change it.
+ * The journal of one chain, as pure data: a stack of blocks, and how the two moves and raising the floor change it.
  *
  * Every store does in its own medium what these functions do to the data, and the feed uses them to know where the
  * journal will stand once the moves it has already sent are done.
@@ -77,6 +77,7 @@ export const logsPerCall = 1000
 /** Below the start block. */
 export const ground = (start: number): Position => ({ number: start - 1, hash: "", part: 0 })
 
+/** Whether a move that expects `a` may be made at `b`. */
 export const samePosition = (a: Position, b: Position): boolean =>
   a.number === b.number && a.hash === b.hash && a.part === b.part
 

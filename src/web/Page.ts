@@ -25,6 +25,7 @@ export interface Page {
   readonly headers: Readonly<Record<string, string>>
 }
 
+/** Reads the page's files from beside this one. */
 export const load = (): Page => {
   const style = read("page.css")
   const script = read("page.js")

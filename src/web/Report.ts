@@ -1,4 +1,5 @@
 /** What is known of the process, as the JSON that `/status` and `/ready` answer. Pure. */
+import { breakerLabel } from "../endpoint/RetryPolicy.ts"
 import type { BreakerState } from "../endpoint/RetryPolicy.ts"
 import { version } from "../Version.ts"
 import { unready } from "./Readiness.ts"
@@ -6,7 +7,7 @@ import type { ChainStatus, EndpointStatus } from "./ChainStatus.ts"
 import type { Status } from "./Status.ts"
 
 const breaker = (state: BreakerState, now: number) => ({
-  state: state._tag === "HalfOpen" ? "half-open" : state._tag.toLowerCase(),
+  state: breakerLabel(state),
   failures: state.failures,
   ...(state._tag === "Open" && { next_try_in_ms: Math.max(state.until - now, 0) }),
 })
@@ -29,6 +30,7 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
 
 const time = (millis: number) => new Date(millis).toISOString()
 
+/** One chain. @param now unix milliseconds */
 export const chainReport = (chain: ChainStatus, now: number) => {
   const reasons = unready(chain, now)
   return {
@@ -83,6 +85,7 @@ export const chainReport = (chain: ChainStatus, now: number) => {
   }
 }
 
+/** What `/status` answers. @param now unix milliseconds */
 export const statusReport = (status: Status["Service"], now: number) => {
   const chains = status.chains.map((chain) => chainReport(chain, now))
   const { store } = status

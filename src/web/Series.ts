@@ -56,6 +56,7 @@ export const ofChain = (chain: ChainStatus, clock: Clock.Clock, registry: Regist
   }
 }
 
+/** The series of the store. */
 export const ofStore = (store: StoreStatus, registry: Registry) => {
   Metrics.storeBreakerState.read({}, () => breakerCodes[store.breakerState._tag], registry)
   Metrics.storeMemory.read({}, () => store.info?.bytes ?? 0, registry)
@@ -63,12 +64,12 @@ export const ofStore = (store: StoreStatus, registry: Registry) => {
   Metrics.storeEvictionUnsafe.read({}, () => (store.evictionUnsafe ? 1 : 0), registry)
 }
 
-/** CPU, memory and event loop of this process. @param startedAt unix milliseconds */
 /** What could not be delivered. */
 export const ofTelemetry = (dropped: Readonly<Record<Signal, number>>, registry: Registry): void => {
   for (const signal of signals) Metrics.telemetryDropped.read({ signal }, () => dropped[signal], registry)
 }
 
+/** CPU, memory and event loop of this process. @param startedAt unix milliseconds */
 export const ofProcess = (startedAt: number, registry: Registry): void => {
   // The monitor measures its own timer: what is above its resolution is delay.
   const resolution = 50

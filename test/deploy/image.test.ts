@@ -2,10 +2,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { execFile } from "node:child_process"
-import { existsSync, readFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
+import { dirname, join } from "node:path"
 import { freePort } from "../support/RedisServer.ts"
+import { main } from "../support/Service.ts"
 
 const dockerfile = readFileSync("Dockerfile", "utf8").replaceAll(/\\\n\s*/g, "")
 const stages = dockerfile
@@ -15,7 +17,8 @@ const stages = dockerfile
 const last = stages.at(-1)!
 const instruction = (name: string) => last.find((line) => line.startsWith(`${name} `))?.slice(name.length + 1)
 
-const { devDependencies } = JSON.parse(readFileSync("package.json", "utf8")) as {
+const { dependencies, devDependencies } = JSON.parse(readFileSync("package.json", "utf8")) as {
+  readonly dependencies: Readonly<Record<string, string>>
   readonly devDependencies: Readonly<Record<string, string>>
 }
 
@@ -73,6 +76,21 @@ describe("the image", () => {
       assert.strictEqual(yield* probe({ HTTP_PORT: String(yield* freePort) }), 1)
     }).pipe(Effect.scoped),
   )
+
+  it("holds every package that the build asks for, and not Effect twice", () => {
+    const dist = dirname(main)
+    const sources = readdirSync(dist).filter((file) => file.endsWith(".js"))
+    const packages = sources.flatMap((file) =>
+      [...readFileSync(join(dist, file), "utf8").matchAll(/^import (?:.* from )?"([^".][^"]*)";$/gm)].map(
+        ([, name]) => name!,
+      ),
+    )
+    const foreign = [...new Set(packages.filter((name) => !name.startsWith("node:")))]
+    assert.includeMembers(foreign, ["ioredis", "ws", "hash-wasm", "@opentelemetry/api"])
+    for (const name of foreign) assert.property(dependencies, name)
+    assert.match(dockerfile, /rm -rf .* node_modules\/effect node_modules\/@effect/)
+    assert.isFalse(foreign.some((name) => /^(@effect|effect)(\/|$)/.test(name)))
+  })
 
   it("is made of what its Dockerfile copies, and nothing else is sent to the builder", () => {
     const [first, ...rest] = readFileSync(".dockerignore", "utf8").split("\n").filter(Boolean).slice(1)

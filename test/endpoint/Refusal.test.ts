@@ -83,6 +83,12 @@ describe("classify", () => {
     assert.deepStrictEqual(classify({ code: 0, message: "", status: 413 }), { action: "split" })
   })
 
+  // The words of zksync-era's Web3 API for a block that it does not have.
+  it("waits for a block that does not exist yet", () =>
+    assert.deepStrictEqual(classify({ code: -32602, message: "Block with such an ID doesn't exist yet" }), {
+      action: "wait for head",
+    }))
+
   const known = new Set([
     "fewer addresses",
     "wait for head",
