@@ -11,19 +11,19 @@ import type { ChainConfig } from "./Config.ts"
 import * as Defects from "./Defects.ts"
 import { Defect, errorType } from "./endpoint/EndpointError.ts"
 import * as Failover from "./endpoint/Failover.ts"
-import type { HttpConnection } from "./endpoint/HttpEndpoint.ts"
+import type { Connection } from "./endpoint/Endpoint.ts"
 import type { Live } from "./endpoint/Live.ts"
 import { backoff, circuitBreaking, makeBreaker } from "./endpoint/RetryPolicy.ts"
 import * as Audit from "./feed/Audit.ts"
 import { Memory } from "./feed/AuditMemory.ts"
 import * as Feed from "./feed/Feed.ts"
-import type { Contradiction } from "./feed/Feed.ts"
 import * as Heads from "./feed/Heads.ts"
 import type { Heard } from "./feed/Heads.ts"
 import * as Logs from "./feed/Logs.ts"
 import * as LogsSubscription from "./feed/LogsSubscription.ts"
 import * as OverHttp from "./feed/OverHttp.ts"
 import { Verification } from "./feed/Verify.ts"
+import type { Contradiction } from "./feed/Witnesses.ts"
 import { Redaction } from "./Redact.ts"
 import * as Repeats from "./Repeats.ts"
 import * as Gate from "./store/Gate.ts"
@@ -222,7 +222,7 @@ const chainIngest = Effect.fnUntraced(function* (
         ),
       })
       const checks = yield* Verification
-      const logsOf = (of: Live<HttpConnection>) => Logs.make(of.connection, chain, of.learned, checks)
+      const logsOf = (of: Live<Connection>) => Logs.make(of.connection, chain, of.learned, checks)
       const announced = yield* LogsSubscription.make(connection)
       const socket = Logs.make(connection, chain, live.learned, checks, announced)
       const logs = OverHttp.prefer(socket, live.learned, failover.http, logsOf)

@@ -7,10 +7,9 @@ import type { Header } from "../Domain.ts"
 import { Learned } from "../endpoint/Learned.ts"
 import { hex } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
+import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import * as HttpEndpoint from "../endpoint/HttpEndpoint.ts"
-import type { HttpConnection } from "../endpoint/HttpEndpoint.ts"
 import type { Transport } from "../endpoint/Transport.ts"
 import { isZero } from "../feed/Bloom.ts"
 import { isUnfiltered, logParams } from "../feed/Filter.ts"
@@ -31,11 +30,7 @@ const accepted = <A, R>(effect: Effect.Effect<A, EndpointError, R>) =>
   Effect.match(effect, { onFailure: ({ reason }) => reason.message, onSuccess: () => undefined })
 
 /** The widest range below the head that `eth_getLogs` answers, and what it says to a wider one. */
-const widest = Effect.fnUntraced(function* (
-  connection: HttpConnection,
-  { filter }: ChainConfig,
-  head: Header,
-) {
+const widest = Effect.fnUntraced(function* (connection: Connection, { filter }: ChainConfig, head: Header) {
   let best = 0
   for (const width of widths) {
     if (width > head.number + 1) break
@@ -48,7 +43,7 @@ const widest = Effect.fnUntraced(function* (
 })
 
 /** The last headers, and how many came in one batch at most. */
-const lastHeaders = Effect.fnUntraced(function* (connection: HttpConnection, head: Header) {
+const lastHeaders = Effect.fnUntraced(function* (connection: Connection, head: Header) {
   const learned = new Learned()
   const count = Math.min(Headers.mostPerBatch, head.number + 1)
   const numbers = Array.from({ length: count }, (_, i) => head.number - i)
@@ -76,8 +71,8 @@ const bloomsOf = (headers: ReadonlyArray<Header | undefined>): string =>
 
 /** What there is where `eth_getLogs` is refused, from the cheapest way on. */
 const otherWays = Effect.fnUntraced(function* (
-  connection: HttpConnection,
-  subscribe: Connection["subscribe"] | undefined,
+  connection: Connection,
+  subscribe: SocketConnection["subscribe"] | undefined,
   { filter }: ChainConfig,
   refused: string,
   receipts: string | undefined,

@@ -6,10 +6,9 @@ import type { ChainConfig, EndpointConfig, Settings } from "../Config.ts"
 import type { Block } from "../Domain.ts"
 import * as Budget from "../endpoint/Budget.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
-import type { EndpointOptions } from "../endpoint/Endpoint.ts"
+import type { Connection, EndpointOptions } from "../endpoint/Endpoint.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import * as HttpEndpoint from "../endpoint/HttpEndpoint.ts"
-import type { HttpConnection } from "../endpoint/HttpEndpoint.ts"
 import { Learned } from "../endpoint/Learned.ts"
 import { Transport } from "../endpoint/Transport.ts"
 import * as Logs from "../feed/Logs.ts"
@@ -43,7 +42,7 @@ const readBlocks = Effect.fnUntraced(function* (
   let next = from
   const readOn = <R>(
     endpoint: EndpointConfig,
-    connect: (options: EndpointOptions) => Effect.Effect<HttpConnection, EndpointError, R>,
+    connect: (options: EndpointOptions) => Effect.Effect<Connection, EndpointError, R>,
   ) => {
     const learned = new Learned()
     return Effect.gen(function* () {

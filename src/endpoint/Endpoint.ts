@@ -21,20 +21,25 @@ import * as JsonRpc from "./JsonRpc.ts"
 import type { RpcFailure } from "./Refusal.ts"
 import { Transport } from "./Transport.ts"
 
+/** An endpoint that can be asked, over a WebSocket or over HTTP. */
 export interface Connection extends Calls.Calls {
   /** The endpoint's public name. */
   readonly name: string
-  /** Calls back for each notification until the scope closes; also for those that overtook the reply. */
-  readonly subscribe: (
-    params: ReadonlyArray<unknown>,
-    onNotification: (result: unknown) => void,
-  ) => Effect.Effect<void, EndpointError, Scope.Scope>
   /** Ends the connection for this reason, unless it has ended already. */
   readonly end: (reason: Reason) => Effect.Effect<void>
   /** `end` for callbacks. */
   readonly endUnsafe: (reason: Reason) => void
   /** Fails when the connection ends. */
   readonly ended: Effect.Effect<never, EndpointError>
+}
+
+/** One that also announces things. */
+export interface SocketConnection extends Connection {
+  /** Calls back for each notification until the scope closes; also for those that overtook the reply. */
+  readonly subscribe: (
+    params: ReadonlyArray<unknown>,
+    onNotification: (result: unknown) => void,
+  ) => Effect.Effect<void, EndpointError, Scope.Scope>
 }
 
 export interface EndpointOptions {
@@ -279,7 +284,7 @@ export const connect = Effect.fnUntraced(
       Effect.forkScoped,
     )
 
-    const connection: Connection = {
+    const connection: SocketConnection = {
       name,
       request,
       batch,

@@ -10,10 +10,9 @@ import * as Defects from "../Defects.ts"
 import { Redaction } from "../Redact.ts"
 import * as Budget from "./Budget.ts"
 import * as Endpoint from "./Endpoint.ts"
-import type { EndpointOptions } from "./Endpoint.ts"
+import type { Connection, EndpointOptions } from "./Endpoint.ts"
 import { Defect, EndpointError } from "./EndpointError.ts"
 import * as HttpEndpoint from "./HttpEndpoint.ts"
-import type { HttpConnection } from "./HttpEndpoint.ts"
 import { Learned } from "./Learned.ts"
 import type { Live } from "./Live.ts"
 import * as Referee from "./Referee.ts"
@@ -34,11 +33,11 @@ export interface Failover {
   /** Tells what the endpoint in use announces. */
   readonly heard: (announced: Announced) => void
   /** All that can be asked now. */
-  readonly connected: Effect.Effect<ReadonlyArray<HttpConnection>>
+  readonly connected: Effect.Effect<ReadonlyArray<Connection>>
   /** The HTTP endpoint to ask for what must not block heads, if there is one now. */
-  readonly http: () => Live<HttpConnection> | undefined
+  readonly http: () => Live<Connection> | undefined
   /** Who can be asked for history now: HTTP endpoints, the one in use, those that stand by. */
-  readonly sources: () => ReadonlyArray<Live<HttpConnection>>
+  readonly sources: () => ReadonlyArray<Live<Connection>>
 }
 
 export interface FailoverOptions extends Omit<EndpointOptions, "onRequest" | "budget"> {
@@ -67,12 +66,12 @@ export const make = Effect.fnUntraced(function* (
 ) {
   const redact = yield* Redaction
   const live = yield* SubscriptionRef.make<ReadonlyArray<Live>>([])
-  const http = yield* SubscriptionRef.make<ReadonlyArray<Live<HttpConnection>>>([])
+  const http = yield* SubscriptionRef.make<ReadonlyArray<Live<Connection>>>([])
   const inUse = yield* SubscriptionRef.make<Live | undefined>(undefined)
   let announced: Announced | undefined
 
   /** Keeps an endpoint connected, and on the list as long as it is. */
-  const keep = <C extends HttpConnection, R>(
+  const keep = <C extends Connection, R>(
     endpoint: EndpointConfig,
     rank: number,
     list: SubscriptionRef.SubscriptionRef<ReadonlyArray<Live<C>>>,

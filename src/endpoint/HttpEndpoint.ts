@@ -20,8 +20,6 @@ import type { Reason } from "./EndpointError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
 import type { RpcFailure } from "./Refusal.ts"
 
-export type HttpConnection = Omit<Connection, "subscribe">
-
 /** Longest wait that a `Retry-After` header is believed to ask for. */
 const longestRetryAfter = 60_000
 
@@ -158,7 +156,7 @@ export const connect = Effect.fnUntraced(function* (
     end: (reason) => Effect.sync(() => endUnsafe(reason)),
     endUnsafe,
     ended: Deferred.await(ended),
-  } satisfies HttpConnection as HttpConnection
+  } satisfies Connection as Connection
 })
 
 /** Why there is no answer, without the request, which holds the URL. */

@@ -1,11 +1,10 @@
 /** A connected endpoint. */
 import { Clock, Effect, SubscriptionRef } from "effect"
-import type { Connection } from "./Endpoint.ts"
-import type { HttpConnection } from "./HttpEndpoint.ts"
+import type { Connection, SocketConnection } from "./Endpoint.ts"
 import type { Learned } from "./Learned.ts"
 import type { Breaker } from "./RetryPolicy.ts"
 
-export interface Live<C extends HttpConnection = Connection> {
+export interface Live<C extends Connection = SocketConnection> {
   readonly connection: C
   readonly breaker: Breaker
   /** What the endpoint was found to bear; the same object for all its connections. */
@@ -21,7 +20,7 @@ const probation = 60_000
 const longestProbation = 32 * probation
 
 /** Whether it has stayed connected for so long, at this time (unix milliseconds), that it may be relied upon. */
-export const isSettled = ({ breaker, since }: Live<HttpConnection>, now: number): boolean => {
+export const isSettled = ({ breaker, since }: Live<Connection>, now: number): boolean => {
   const { failures } = SubscriptionRef.getUnsafe(breaker.state)
   return now - since >= Math.min(probation * 2 ** failures, longestProbation)
 }
@@ -30,7 +29,7 @@ export const isSettled = ({ breaker, since }: Live<HttpConnection>, now: number)
  * It has given a good answer. One that is not in use handles no heads: its failures are forgotten when it answers after
  * it has stayed connected for a while.
  */
-export const answered = (live: Live<HttpConnection>): Effect.Effect<void> =>
+export const answered = (live: Live<Connection>): Effect.Effect<void> =>
   Effect.flatMap(Clock.currentTimeMillis, (now) =>
     isSettled(live, now) ? live.breaker.succeed : Effect.void,
   )

@@ -12,7 +12,7 @@ import { unhurried } from "../endpoint/Budget.ts"
 import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
 import { answered } from "../endpoint/Live.ts"
 import type { Live } from "../endpoint/Live.ts"
-import type { HttpConnection } from "../endpoint/HttpEndpoint.ts"
+import type { Connection } from "../endpoint/Endpoint.ts"
 import { firstAboveFloor } from "../store/Journal.ts"
 import type { Journal, Recorded } from "../store/Journal.ts"
 import { briefOf } from "./AuditMemory.ts"
@@ -20,7 +20,7 @@ import type { Brief, Memory } from "./AuditMemory.ts"
 import * as Headers from "./Headers.ts"
 import type { Logs } from "./Logs.ts"
 
-type Source = Live<HttpConnection>
+type Source = Live<Connection>
 
 /** What the second look found; each is told once, with numbers of logs or blocks. */
 export interface Findings {

@@ -2,48 +2,30 @@
  * One chain as a stream of moves: announced heads go in, pushes, pops and finality come out, in the order in which the
  * store must make them.
  *
- * The feed starts from the journal as the store had it and keeps a copy that runs ahead of the store: every move is
- * applied to the copy when it is emitted. When the store disagrees, the feed is simply started again.
+ * It starts from the journal as the store has it, and is started again when the store disagrees.
  */
-import { Clock, Duration, Effect, Schedule, Schema, Stream, Tracer } from "effect"
+import { Duration, Effect, Schedule, Schema, Stream, Tracer } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
-import type { Block, Header } from "../Domain.ts"
-import { EndpointError, isRefusal, Unverified } from "../endpoint/EndpointError.ts"
+import type { Header } from "../Domain.ts"
+import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
-import { emptyJournal, finalized, floorOf, popped, pushed, pushes } from "../store/Journal.ts"
-import type { Journal, Move } from "../store/Journal.ts"
+import { emptyJournal, floorOf } from "../store/Journal.ts"
+import type { Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
-import { traceparent } from "../Tracing.ts"
 import type { Audit } from "./Audit.ts"
 import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
-import type { Place } from "./Canonical.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as Finality from "./Finality.ts"
 import type { Heads, Heard } from "./Heads.ts"
 import * as Headers from "./Headers.ts"
 import type { Asker } from "./Headers.ts"
 import type { Logs } from "./Logs.ts"
-
-/** A move to make, the news that a head needs none, or that all of its moves have been told. */
-export type Step =
-  | { readonly _tag: "Move"; readonly move: Move; readonly heard: Heard | undefined; readonly trace: Trace }
-  | { readonly _tag: "Seen"; readonly heard: Heard }
-  | { readonly _tag: "Followed"; readonly trace: Trace }
-
-type Trace = Heard["trace"]
-
-/** A block that was final is not in the chain. Nothing but an operator can say which one is right. */
-export class Contradiction extends Schema.TaggedError<Contradiction>()("Contradiction", {
-  number: Schema.Int,
-  stored: Schema.String,
-  seen: Schema.String,
-}) {
-  override get message() {
-    return `block ${this.number} was final as ${this.stored} and is ${this.seen} now: another chain, or a reorg below finality`
-  }
-}
+import { Moves } from "./Moves.ts"
+import type { Step } from "./Moves.ts"
+import * as Witnesses from "./Witnesses.ts"
+import type { Contradiction } from "./Witnesses.ts"
 
 export interface FeedOptions {
   readonly chain: Pick<ChainConfig, "startBlock" | "confirmations" | "filter" | "finalityDepth">
@@ -64,9 +46,6 @@ export interface FeedOptions {
   /** The second look, where it is taken. */
   readonly audit?: Audit | undefined
 }
-
-/** How long a chain that is not longer than ours must be the only one to be seen before it is followed. */
-const rivalPatience = 3000
 
 /** A head that cannot be followed now is offered again after a while. */
 const laterInterval = Duration.seconds(1)
@@ -97,13 +76,9 @@ export const make = Effect.fnUntraced(function* (
   options: FeedOptions,
 ): Effect.fn.Return<Stream.Stream<Step, FeedError>, FeedError, Scope.Scope> {
   const { audit, chain, connection, heads, learned, logs } = options
-  const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
-  /** The trace of the head that is being followed. */
-  let trace: Trace
   /** The height up to which blocks are being written anew. */
   let rewriting = -1
-  let rival: { readonly head: string; readonly since: number } | undefined
   /** The head that the node announced and does not know, and how often it was met. */
   let unknown = { hash: "", times: 0 }
 
@@ -114,46 +89,27 @@ export const make = Effect.fnUntraced(function* (
   const latest = yield* headerAt("latest")
   if (latest === undefined) return yield* doubt("there is no latest block")
   const start = options.knownStart ?? (chain.startBlock === "latest" ? latest.number : chain.startBlock)
-  let journal = options.journal ?? emptyJournal(start, options.filter)
-  audit?.memory.resume(journal.head.hash)
+  const moves = new Moves(options.journal ?? emptyJournal(start, options.filter), (block) =>
+    audit?.memory.wrote(block, logs.by()),
+  )
+  audit?.memory.resume(moves.journal.head.hash)
+  const witnesses = Witnesses.make(connection, options.witnesses)
   const finality = yield* Finality.make({
     chain,
     connection,
     learned,
     audit,
-    journal: () => journal,
+    journal: () => moves.journal,
     stored: (to) => storedUpTo(to),
     onChange: heads.again,
     onFinal: options.onFinal,
   })
 
-  /** Fails if a block that is beyond undoing is another one here and nobody else knows ours. */
-  const checkPlace = Effect.fnUntraced(function* ({ number, hash }: Place) {
-    // A node may have thrown old blocks away, and says so in its own words.
-    const seen = yield* headerAt(number).pipe(Effect.catchIf(isRefusal, () => Effect.succeed(undefined)))
-    if (seen === undefined || seen.hash === hash) return
-    const others = yield* askEveryone(number)
-    if (others.some((other) => other?.hash === hash)) {
-      return yield* doubt(`block ${number} is another one elsewhere`)
-    }
-    return yield* new Contradiction({ number, stored: hash, seen: seen.hash })
-  })
-
-  const askEveryone = (number: number) =>
-    Effect.flatMap(options.witnesses, (witnesses) =>
-      Effect.forEach(
-        witnesses,
-        (witness) => Effect.orElseSucceed(Headers.header(witness, number), () => undefined),
-        {
-          concurrency: "unbounded",
-        },
-      ),
-    )
-
-  if (journal.final !== undefined) {
-    yield* checkPlace(journal.final)
-    const { number, hash } = journal.start
-    if (hash !== "" && number < journal.final.number) yield* checkPlace({ number, hash })
+  const { final, start: first } = moves.journal
+  if (final !== undefined) {
+    yield* witnesses.confirm(final)
+    if (first.hash !== "" && first.number < final.number)
+      yield* witnesses.confirm({ number: first.number, hash: first.hash })
   }
 
   /**
@@ -162,7 +118,9 @@ export const make = Effect.fnUntraced(function* (
    */
   const storedUpTo = (to: number) => {
     const isOurs = (stored: Journal | undefined): boolean => {
-      const [ours, theirs] = [journal, stored].map((one) => one?.window.filter(({ number }) => number <= to))
+      const [ours, theirs] = [moves.journal, stored].map((one) =>
+        one?.window.filter(({ number }) => number <= to),
+      )
       return (
         ours!.length === theirs?.length &&
         ours!.every(({ hash, count }, i) => hash === theirs[i]!.hash && count === theirs[i]!.count)
@@ -177,39 +135,6 @@ export const make = Effect.fnUntraced(function* (
     )
   }
 
-  const emit = (move: Move, heard?: Heard): Step => {
-    journal =
-      move._tag === "Push"
-        ? pushed(journal, move)
-        : move._tag === "Pop"
-          ? popped(journal)
-          : finalized(journal, move.number, move.hash)
-    return { _tag: "Move", move, heard, trace }
-  }
-
-  /** Pushes for blocks on top of the journal. The last one handles the head when it brings it in. */
-  const push = (blocks: ReadonlyArray<Block>, final: boolean, heard: Heard): ReadonlyArray<Step> => {
-    if (!final && audit) for (const block of blocks) audit.memory.wrote(block, logs.by())
-    const context = traceparent(trace)
-    const traced = context ? blocks.map((block) => ({ ...block, traceparent: context })) : blocks
-    const moves = [...pushes(journal.head, traced, final)]
-    return moves.map((move, i) =>
-      emit(move, i === moves.length - 1 && journalWillHold(move, heard) ? heard : undefined),
-    )
-  }
-  const journalWillHold = (move: Move, { header }: Heard) =>
-    move._tag === "Push" && move.blocks.at(-1)!.hash === header.hash
-
-  const pop = (): Step => emit({ _tag: "Pop", expected: journal.head })
-
-  const popDownTo = (number: number): ReadonlyArray<Step> => {
-    const steps: Array<Step> = []
-    while (journal.head.number > number) steps.push(pop())
-    return steps
-  }
-
-  // -- what an announced head leads to ------------------------------------------------------------------------------
-
   /** The block that the announced head lets us follow, given the confirmations that are asked for. */
   const targetOf = (header: Header): Effect.Effect<Header | undefined, EndpointError> => {
     if (chain.confirmations === "finalized") return Effect.succeed(finality.block())
@@ -221,12 +146,13 @@ export const make = Effect.fnUntraced(function* (
   const follow = (heard: Heard, forks = 0): Stream.Stream<Step, FeedError> =>
     Stream.unwrap(
       Effect.gen(function* () {
+        const { journal } = moves
         if (journal.head.part !== 0) return Stream.concat(yield* finishPart, again(heard, forks))
         const wrong = finality.takeWrong()
         // What is below the floor was looked at before it became final.
         if (wrong !== undefined && wrong > floorOf(journal).number) {
           rewriting = journal.head.number
-          return Stream.concat(Stream.fromArray(popDownTo(wrong - 1)), again(heard, forks))
+          return Stream.concat(Stream.fromArray(moves.popDownTo(wrong - 1)), again(heard, forks))
         }
         const target = yield* targetOf(heard.header)
         if (target === undefined) return Stream.empty
@@ -256,7 +182,7 @@ export const make = Effect.fnUntraced(function* (
 
   const next = (header: Header, heard: Heard): Stream.Stream<Step, FeedError> =>
     logs.tip(header).pipe(
-      Effect.map((block) => Stream.fromArray(push([block], false, heard))),
+      Effect.map((block) => Stream.fromArray(moves.push([block], false, heard))),
       Effect.catchIf(isUnknownBlock, (error) =>
         Effect.flatMap(headerAt("latest"), (now) => {
           // It should know its own head.
@@ -278,6 +204,7 @@ export const make = Effect.fnUntraced(function* (
     Stream.concat(
       Stream.unwrap(
         Effect.gen(function* (): Effect.fn.Return<Stream.Stream<Step, FeedError | Forked>, FeedError> {
+          const { journal } = moves
           const to = Math.min(target.number, finality.block()?.number ?? -1)
           if (journal.head.number >= to) return Stream.empty
           // History is not linked block by block, so our own head has to be in it.
@@ -287,7 +214,7 @@ export const make = Effect.fnUntraced(function* (
             const wrong = yield* lookNow
             if (wrong !== undefined) {
               return Stream.concat(
-                Stream.fromArray(popDownTo(wrong - 1)),
+                Stream.fromArray(moves.popDownTo(wrong - 1)),
                 Stream.suspend(() => history(to, heard)),
               )
             }
@@ -300,7 +227,7 @@ export const make = Effect.fnUntraced(function* (
 
   /** History makes final whatever is below it: that is looked at first, and nobody is waited for for long. */
   const lookNow = Effect.gen(function* () {
-    const { number } = journal.head
+    const { number } = moves.journal.head
     const stored = audit && (yield* storedUpTo(number))
     return audit && stored && (yield* audit.look(stored, number, lookPatience))
   })
@@ -308,10 +235,10 @@ export const make = Effect.fnUntraced(function* (
   const history = (
     to: number,
     heard: Heard,
-    from = journal.head.number + 1,
+    from = moves.journal.head.number + 1,
   ): Stream.Stream<Step, EndpointError> =>
     // The start block comes alone, so that its hash is known.
-    Stream.unfold({ from, alone: journal.head.hash === "" }, ({ from, alone }) => {
+    Stream.unfold({ from, alone: moves.journal.head.hash === "" }, ({ from, alone }) => {
       if (from > to) return Effect.succeed(undefined)
       const through = alone ? from : Math.min(from + logs.width() - 1, to)
       return Effect.succeed([[from, through] as const, { from: through + 1, alone: false }] as const)
@@ -322,7 +249,7 @@ export const make = Effect.fnUntraced(function* (
       ),
       Stream.flatMap(({ blocks, through }) => {
         const last = blocks.at(-1)!.number
-        const steps = Stream.fromArray(push(blocks, true, heard))
+        const steps = Stream.fromArray(moves.push(blocks, true, heard))
         return last < through
           ? Stream.concat(
               steps,
@@ -335,17 +262,17 @@ export const make = Effect.fnUntraced(function* (
   const recent = (target: Header, heard: Heard): Stream.Stream<Step, EndpointError | Forked> =>
     // One after the other: a head may be announced at any height.
     Stream.fromIterable(
-      pieces(journal.head.number + 1, target.number, () => learned.recentWidth),
+      pieces(moves.journal.head.number + 1, target.number, () => learned.recentWidth),
       {
         chunkSize: 1,
       },
     ).pipe(
       Stream.mapEffect(([from, to]) => logs.recent(from, to), { concurrency: recentAhead }),
       Stream.flatMap((blocks) => {
-        const unlinked = firstUnlinked(journal.head.hash, blocks)
-        if (unlinked === -1) return Stream.fromArray(push(blocks, false, heard))
+        const unlinked = firstUnlinked(moves.journal.head.hash, blocks)
+        if (unlinked === -1) return Stream.fromArray(moves.push(blocks, false, heard))
         return Stream.concat(
-          Stream.fromArray(push(blocks.slice(0, unlinked), false, heard)),
+          Stream.fromArray(moves.push(blocks.slice(0, unlinked), false, heard)),
           Stream.fail(new Forked()),
         )
       }),
@@ -358,7 +285,7 @@ export const make = Effect.fnUntraced(function* (
       : Stream.unwrap(
           Effect.map(commonAncestor, (number) =>
             Stream.concat(
-              Stream.suspend(() => Stream.fromArray(popDownTo(number))),
+              Stream.suspend(() => Stream.fromArray(moves.popDownTo(number))),
               again(heard, forks + 1),
             ),
           ),
@@ -366,6 +293,7 @@ export const make = Effect.fnUntraced(function* (
 
   /** The height of the highest recorded block that is still canonical here. */
   const commonAncestor = Effect.gen(function* () {
+    const { journal } = moves
     const places = placesFromTop(journal)
     for (let i = 0; i < places.length; i += Headers.mostPerBatch) {
       const some = places.slice(i, i + Headers.mostPerBatch)
@@ -378,7 +306,7 @@ export const make = Effect.fnUntraced(function* (
       if (shared !== undefined) return shared.number
     }
     if (journal.final !== undefined) {
-      yield* checkPlace(journal.final)
+      yield* witnesses.confirm(journal.final)
       return yield* doubt(`the node does not have block ${journal.final.number}, which is final`)
     }
     return floorOf(journal).number
@@ -389,40 +317,25 @@ export const make = Effect.fnUntraced(function* (
    * that the first part was of the same answer.
    */
   const finishPart = Effect.gen(function* () {
-    const { number, hash, part } = journal.head
+    const { number, hash, part } = moves.journal.head
     const header = part > 0 && isUnfiltered(chain.filter) ? yield* headerAt(number) : undefined
     const block = header?.hash === hash ? yield* logs.tip(header) : undefined
     if (block === undefined || block.logs.length <= part) {
-      return Stream.suspend(() => Stream.fromArray(popDownTo(number - 1)))
+      return Stream.suspend(() => Stream.fromArray(moves.popDownTo(number - 1)))
     }
-    return Stream.suspend(() => {
-      audit?.memory.wrote(block, logs.by())
-      return Stream.fromArray([...pushes(journal.head, [block], false)].map((move) => emit(move)))
-    })
+    return Stream.suspend(() => Stream.fromArray(moves.finish(block)))
   })
 
   /** Waits until nobody shows our head any more for a while; then it is followed like a longer chain. */
   const meetRival = Effect.fnUntraced(function* (heard: Heard, forks: number) {
-    const { head } = journal
-    const seen = yield* askEveryone(head.number)
-    const now = clock.currentTimeMillisUnsafe()
-    if (seen.length === 0 || seen.some((header) => header === undefined || header.hash === head.hash)) {
-      rival = undefined
-      return Stream.empty
-    }
-    if (rival?.head !== head.hash) rival = { head: head.hash, since: now }
-    if (now - rival.since >= rivalPatience) {
-      rival = undefined
-      return fork(heard, forks)
-    }
-    yield* offerLater(heard.header)
+    const verdict = yield* witnesses.judge(moves.journal.head)
+    if (verdict === "gone") return fork(heard, forks)
+    if (verdict === "in doubt") yield* offerLater(heard.header)
     return Stream.empty
   })
 
   const raiseFloor = Effect.map(finality.raise, (place): ReadonlyArray<Step> =>
-    place === undefined
-      ? []
-      : [emit({ _tag: "Finalize", expected: journal.head, number: place.number, hash: place.hash })],
+    place === undefined ? [] : [moves.finalize(place)],
   )
 
   yield* heads.offer(latest)
@@ -431,11 +344,11 @@ export const make = Effect.fnUntraced(function* (
     if (heard.trace === undefined) return follow(heard)
     const followed: Step = { _tag: "Followed", trace: heard.trace }
     return Stream.suspend(() => {
-      trace = heard.trace
+      moves.trace = heard.trace
       return Stream.concat(follow(heard), Stream.make(followed))
     }).pipe(
       Stream.provideService(Tracer.ParentSpan, heard.trace),
-      Stream.ensuring(Effect.sync(() => (trace = undefined))),
+      Stream.ensuring(Effect.sync(() => (moves.trace = undefined))),
     )
   }
 

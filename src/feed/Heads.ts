@@ -9,7 +9,7 @@ import type { Scope, Tracer } from "effect"
 import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
 import { headerOf, quantity } from "../endpoint/Decode.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
+import type { SocketConnection } from "../endpoint/Endpoint.ts"
 import { EndpointError, Malformed, Stalled } from "../endpoint/EndpointError.ts"
 import { mostLinks } from "../Tracing.ts"
 import type { BlockTraces } from "../Tracing.ts"
@@ -74,7 +74,7 @@ class Pace {
 }
 
 /** Subscribes to `newHeads` and asks for the head of now. Ends with the scope; stalls end the connection. */
-export const make = Effect.fnUntraced(function* (connection: Connection, options: HeadsOptions) {
+export const make = Effect.fnUntraced(function* (connection: SocketConnection, options: HeadsOptions) {
   const clock = yield* Clock.Clock
   const arrived = yield* Latch.make(false)
   const pace = new Pace()
@@ -184,6 +184,6 @@ export const make = Effect.fnUntraced(function* (connection: Connection, options
       }),
   } satisfies Heads as Heads
 }) satisfies (
-  connection: Connection,
+  connection: SocketConnection,
   options: HeadsOptions,
 ) => Effect.Effect<Heads, EndpointError, Scope.Scope>

@@ -10,7 +10,7 @@ import { Duration, Effect, Latch, Scope, Semaphore } from "effect"
 import type { Header, Hex } from "../Domain.ts"
 import { logsOf, quantity, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
+import type { SocketConnection } from "../endpoint/Endpoint.ts"
 import { EndpointError, Malformed, Unverified } from "../endpoint/EndpointError.ts"
 import { addTo, emptyBloom, isZero, toHex } from "./Bloom.ts"
 
@@ -39,7 +39,7 @@ const isWhole = ({ logs, bloom, highest }: Group, header: Header): boolean =>
   highest === logs.size - 1 && toHex(bloom) === header.logsBloom
 
 /** A subscription that ends with the scope. */
-export const make = Effect.fnUntraced(function* (connection: Connection) {
+export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
   const scope = yield* Effect.scope
   const arrived = yield* Latch.make(false)
   const oneAtATime = yield* Semaphore.make(1)

@@ -5,7 +5,7 @@
 import { Effect } from "effect"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Live } from "../endpoint/Live.ts"
-import type { HttpConnection } from "../endpoint/HttpEndpoint.ts"
+import type { Connection } from "../endpoint/Endpoint.ts"
 import { unhurried } from "../endpoint/Budget.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import type { Logs } from "./Logs.ts"
@@ -18,8 +18,8 @@ import type { Logs } from "./Logs.ts"
 export const prefer = (
   socket: Logs,
   learned: Learned,
-  http: () => Live<HttpConnection> | undefined,
-  logsOf: (live: Live<HttpConnection>) => Logs,
+  http: () => Live<Connection> | undefined,
+  logsOf: (live: Live<Connection>) => Logs,
 ): Logs => {
   /** What works clears the endpoint's breaker; what does not costs it its place for a while. */
   const first = <A>(

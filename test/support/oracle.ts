@@ -8,7 +8,7 @@
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
 import { compare, digestOf, replay } from "../../src/commands/comparison.ts"
-import type { Connection } from "../../src/endpoint/Endpoint.ts"
+import type { SocketConnection } from "../../src/endpoint/Endpoint.ts"
 import { identity } from "../../src/Domain.ts"
 import type { Entry, Hex } from "../../src/Domain.ts"
 import { logsPerCall } from "../../src/store/Journal.ts"
@@ -189,7 +189,7 @@ export const assertComplete = Effect.fnUntraced(function* (
 export const judgeByNode = Effect.fnUntraced(function* (
   store: Client,
   chain: number,
-  node: Pick<Connection, "name" | "request">,
+  node: Pick<SocketConnection, "name" | "request">,
   to: number,
 ) {
   const replay = yield* replayOf(store, chain)

@@ -1,0 +1,80 @@
+/**
+ * The moves of one chain, and its journal as it will stand once they are done: the feed runs ahead of the store, and each
+ * move is applied to a copy of the journal when it is made. When the store disagrees, the feed is simply started again.
+ */
+import type { Block } from "../Domain.ts"
+import { finalized, popped, pushed, pushes } from "../store/Journal.ts"
+import type { Journal, Move, Push } from "../store/Journal.ts"
+import { traceparent } from "../Tracing.ts"
+import type { Place } from "./Canonical.ts"
+import type { Heard } from "./Heads.ts"
+
+type Trace = Heard["trace"]
+
+/** A move to make, the news that a head needs none, or that all of its moves have been told. */
+export type Step =
+  | { readonly _tag: "Move"; readonly move: Move; readonly heard: Heard | undefined; readonly trace: Trace }
+  | { readonly _tag: "Seen"; readonly heard: Heard }
+  | { readonly _tag: "Followed"; readonly trace: Trace }
+
+export class Moves {
+  /** The trace of the head that is being followed. */
+  trace: Trace
+  #journal: Journal
+  readonly #wrote: (block: Block) => void
+
+  /**
+   * @param journal as the store has it
+   * @param wrote told of each block that is pushed and not final yet
+   */
+  constructor(journal: Journal, wrote: (block: Block) => void) {
+    this.#journal = journal
+    this.#wrote = wrote
+  }
+
+  /** As it will stand. */
+  get journal(): Journal {
+    return this.#journal
+  }
+
+  /** Pushes for blocks on top of the journal. The last one handles the head when it brings it in. */
+  push(blocks: ReadonlyArray<Block>, final: boolean, heard: Heard): ReadonlyArray<Step> {
+    if (!final) for (const block of blocks) this.#wrote(block)
+    const context = traceparent(this.trace)
+    const traced = context ? blocks.map((block) => ({ ...block, traceparent: context })) : blocks
+    const moves = [...pushes(this.#journal.head, traced, final)]
+    const handles = (push: Push) =>
+      push === moves.at(-1) && push.blocks.at(-1)!.hash === heard.header.hash ? heard : undefined
+    return moves.map((push) => this.#make(push, handles(push)))
+  }
+
+  /** Pushes for what is missing of the block on top. */
+  finish(block: Block): ReadonlyArray<Step> {
+    this.#wrote(block)
+    return [...pushes(this.#journal.head, [block], false)].map((push) => this.#make(push))
+  }
+
+  /** Undoes every block above a height. */
+  popDownTo(number: number): ReadonlyArray<Step> {
+    const steps: Array<Step> = []
+    while (this.#journal.head.number > number) {
+      steps.push(this.#make({ _tag: "Pop", expected: this.#journal.head }))
+    }
+    return steps
+  }
+
+  /** Raises the floor. */
+  finalize({ number, hash }: Place): Step {
+    return this.#make({ _tag: "Finalize", expected: this.#journal.head, number, hash })
+  }
+
+  #make(move: Move, heard?: Heard): Step {
+    this.#journal =
+      move._tag === "Push"
+        ? pushed(this.#journal, move)
+        : move._tag === "Pop"
+          ? popped(this.#journal)
+          : finalized(this.#journal, move.number, move.hash)
+    return { _tag: "Move", move, heard, trace: this.trace }
+  }
+}
