@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import type { Block, ChainId, Filter, Hex, Log } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
-import { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
+import { orMalformed } from "../endpoint/EndpointError.ts"
 import { pieces } from "../feed/Canonical.ts"
 import { logParams } from "../feed/Filter.ts"
 import { mostRecorded } from "../feed/Finality.ts"
@@ -158,8 +158,7 @@ export const compare = Effect.fnUntraced(function* (
   const diff = new Diff(replay, from, to, someTrimmed)
   for (const [start, end] of pieces(from, to, () => width)) {
     const params = [{ ...logParams(chain.filter), fromBlock: hex(start), toBlock: hex(end) }]
-    const answer = logsOf(yield* node.request("eth_getLogs", params))
-    if (answer instanceof Malformed) return yield* new EndpointError({ endpoint: node.name, reason: answer })
+    const answer = yield* orMalformed(node.name, logsOf(yield* node.request("eth_getLogs", params)))
     for (const log of answer) diff.take({ number: log.blockNumber, hash: log.blockHash, logs: [log] })
   }
   return diff.result

@@ -2,7 +2,7 @@
  * Every way in which an endpoint can fail us. A connection ends with exactly one of these; a request may fail with one
  * while the connection goes on.
  */
-import { Schema } from "effect"
+import { Effect, Schema } from "effect"
 import type { Refusal } from "./Refusal.ts"
 
 const declared = <A>() => Schema.declare((value: unknown): value is A => value !== undefined)
@@ -114,6 +114,23 @@ export class EndpointError extends Schema.TaggedError<EndpointError>()("Endpoint
   override get message() {
     return `${this.endpoint}: ${this.reason.message}`
   }
+}
+
+/** An answer of this endpoint cannot be believed. */
+export const unverified = (endpoint: string, detail: string): EndpointError =>
+  new EndpointError({ endpoint, reason: new Unverified({ detail }) })
+
+/** What was made of an endpoint's answer, or a failure where nothing could be made of it. */
+export const orMalformed = <A>(endpoint: string, decoded: A | Malformed): Effect.Effect<A, EndpointError> =>
+  decoded instanceof Malformed
+    ? Effect.fail(new EndpointError({ endpoint, reason: decoded }))
+    : Effect.succeed(decoded)
+
+/** What an error says about the question that was asked, if anything. */
+export const refusalOf = ({ reason }: EndpointError): Refusal["action"] | undefined => {
+  if (reason._tag === "Rejected") return reason.refusal.action
+  // Too much to answer in time, or in one frame.
+  return reason._tag === "Timeout" || reason._tag === "Oversized" ? "split" : undefined
 }
 
 /** The node does not want to answer this question. "Too many requests" says nothing about the question. */

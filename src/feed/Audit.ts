@@ -9,7 +9,8 @@
 import { Clock, Effect } from "effect"
 import type { Block } from "../Domain.ts"
 import { unhurried } from "../endpoint/Budget.ts"
-import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
+import { unverified } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { answered } from "../endpoint/Live.ts"
 import type { Live } from "../endpoint/Live.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
@@ -110,18 +111,16 @@ export const make = (
       Effect.result(
         Effect.flatMap(Headers.header(source.connection, number), (header) =>
           header === undefined
-            ? Effect.fail(doubt(nameOf(source), `the node does not have block ${number}`))
+            ? Effect.fail(unverified(nameOf(source), `the node does not have block ${number}`))
             : logsOf(source).tip(header),
         ),
       ),
     )
     const blocks = answers.flatMap((answer) => (answer._tag === "Success" ? [answer.success] : []))
-    if (blocks.length === 0) return yield* doubt(nameOf(voices[0]!), `nobody can read block ${number} again`)
+    if (blocks.length === 0)
+      return yield* unverified(nameOf(voices[0]!), `nobody can read block ${number} again`)
     return { block: largest(blocks), answers: blocks.length }
   })
-
-  const doubt = (endpoint: string, detail: string) =>
-    new EndpointError({ endpoint, reason: new Unverified({ detail }) })
 
   const differ = (number: number) => `its logs of block ${number} are not the ones that are believed`
 
@@ -218,7 +217,7 @@ export const make = (
       const { block, answers } = yield* settled(number, voicesOf(source, teller))
       const believed = briefOf(block)
       if (record !== undefined && record.hash !== believed.hash) {
-        return yield* doubt(nameOf(source), `block ${number} is another one than ours`)
+        return yield* unverified(nameOf(source), `block ${number} is another one than ours`)
       }
       const isOutvoted = answers === 1 && believed.count < (before?.count ?? 0)
       if (isOutvoted || isSame(before, believed)) {
@@ -263,7 +262,7 @@ export const make = (
       })
       const attempt = Effect.suspend(() => {
         const { witnesses, areEnough } = witnessesOf(from, to)
-        return areEnough ? ask(witnesses) : doubt(nameOf(sourceInUse), "there is nobody else to ask")
+        return areEnough ? ask(witnesses) : unverified(nameOf(sourceInUse), "there is nobody else to ask")
       })
       for (let wait = 1000; ; wait = Math.min(wait * 2, 60_000)) {
         const found = yield* Effect.result(attempt)

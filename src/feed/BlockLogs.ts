@@ -12,10 +12,9 @@ import { Effect, Predicate, Schedule } from "effect"
 import type { Block, Filter, Header, Hex } from "../Domain.ts"
 import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { EndpointError, Malformed, Unverified } from "../endpoint/EndpointError.ts"
-import type { Reason } from "../endpoint/EndpointError.ts"
+import { orMalformed, refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned, Rung } from "../endpoint/Learned.ts"
-import type { Refusal } from "../endpoint/Refusal.ts"
 import { makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
 import type { Asker } from "./Headers.ts"
@@ -30,13 +29,6 @@ const largestBlock = 256 * 1024 * 1024
 
 /** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
 const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
-
-/** What an error says about the question that was asked, if anything. */
-export const refusalOf = ({ reason }: EndpointError): Refusal["action"] | undefined => {
-  if (reason._tag === "Rejected") return reason.refusal.action
-  // Too much to answer in time, or in one frame.
-  return reason._tag === "Timeout" || reason._tag === "Oversized" ? "split" : undefined
-}
 
 /** A node that does not have a block yet, or answers nonsense about it, may know better in a moment. */
 export const again = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
@@ -73,8 +65,7 @@ export const make = (
   const matches = makeMatches(filter)
   const unbelievable = checks.block(filter)
 
-  const fail = (reason: Reason) => Effect.fail(new EndpointError({ endpoint: asker.name, reason }))
-  const doubt = (detail: string) => fail(new Unverified({ detail }))
+  const doubt = (detail: string) => unverified(asker.name, detail)
 
   const believed = (header: Header) => (logs: ReadonlyArray<PlacedLog>) => {
     const wrong = unbelievable(logs, header)
@@ -85,9 +76,12 @@ export const make = (
 
   /** The logs of receipts, in order. */
   const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
-    logsOf(
-      receipts.flatMap((receipt: unknown) =>
-        Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
+    orMalformed(
+      asker.name,
+      logsOf(
+        receipts.flatMap((receipt: unknown) =>
+          Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
+        ),
       ),
     )
 
@@ -100,8 +94,7 @@ export const make = (
   const byBlockReceipts = (header: Header) =>
     Effect.flatMap(asker.request("eth_getBlockReceipts", [header.hash]), (receipts) => {
       if (!Array.isArray(receipts)) return doubt(`no receipts for block ${header.number}`)
-      const logs = logsOfReceipts(receipts)
-      return logs instanceof Malformed ? fail(logs) : whole(header, logs)
+      return Effect.flatMap(logsOfReceipts(receipts), (logs) => whole(header, logs))
     })
 
   const bySubscription = (header: Header) =>
@@ -140,8 +133,7 @@ export const make = (
     let size = 0
     for (let i = 0; i < transactions.length;) {
       const some = transactions.slice(i, i + learned.receipts)
-      const logs = logsOfReceipts(yield* someReceipts(some))
-      if (logs instanceof Malformed) return yield* fail(logs)
+      const logs = yield* logsOfReceipts(yield* someReceipts(some))
       for (const log of logs) {
         all.push(log)
         size += sizeOf(log)

@@ -9,7 +9,8 @@ import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
-import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
+import { refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { emptyJournal, floorOf } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
@@ -82,8 +83,7 @@ export const make = Effect.fnUntraced(function* (
   /** The head that the node announced and does not know, and how often it was met. */
   let unknown = { hash: "", times: 0 }
 
-  const doubt = (detail: string) =>
-    new EndpointError({ endpoint: connection.name, reason: new Unverified({ detail }) })
+  const doubt = (detail: string) => unverified(connection.name, detail)
   const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
 
   const latest = yield* headerAt("latest")
@@ -363,5 +363,4 @@ export const make = Effect.fnUntraced(function* (
 })
 
 /** The node says that it has no such block. */
-const isUnknownBlock = ({ reason }: EndpointError) =>
-  reason._tag === "Rejected" && reason.refusal.action === "wait for head"
+const isUnknownBlock = (error: EndpointError) => refusalOf(error) === "wait for head"

@@ -3,7 +3,8 @@ import { Effect } from "effect"
 import type { Filter, Hex } from "../Domain.ts"
 import { logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
+import { orMalformed, refusalOf } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { logParams } from "./Filter.ts"
 import type { Asker } from "./Headers.ts"
@@ -15,20 +16,14 @@ export type GetLogs = (blocks: Blocks) => Effect.Effect<ReadonlyArray<PlacedLog>
 
 const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
 
-const refusesAddresses = ({ reason }: EndpointError) =>
-  reason._tag === "Rejected" && reason.refusal.action === "fewer addresses"
+const refusesAddresses = (error: EndpointError) => refusalOf(error) === "fewer addresses"
 
 /** @param learned how many addresses the endpoint takes at once; reduced where it refuses them */
 export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs => {
   const ask = (addresses: ReadonlyArray<Hex>, blocks: Blocks) =>
     Effect.flatMap(
       asker.request("eth_getLogs", [{ ...logParams({ ...filter, addresses }), ...blocks }]),
-      (answer) => {
-        const logs = logsOf(answer)
-        return logs instanceof Malformed
-          ? Effect.fail(new EndpointError({ endpoint: asker.name, reason: logs }))
-          : Effect.succeed(logs)
-      },
+      (answer) => orMalformed(asker.name, logsOf(answer)),
     )
 
   return (blocks) => {

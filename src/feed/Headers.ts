@@ -4,7 +4,8 @@ import type { Header } from "../Domain.ts"
 import type { Answer } from "../endpoint/Calls.ts"
 import { headerOf, hex } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
-import { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
+import { Malformed, orMalformed } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Call } from "../endpoint/JsonRpc.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 
@@ -26,11 +27,11 @@ const decoded = (
   result: unknown,
 ): Effect.Effect<Header | undefined, EndpointError> => {
   const header = result === null ? undefined : headerOf(result)
-  if (header instanceof Malformed) return Effect.fail(new EndpointError({ endpoint, reason: header }))
-  if (header === undefined || typeof block !== "number" || header.number === block)
-    return Effect.succeed(header)
-  const reason = new Malformed({ detail: `block ${header.number} instead of ${block}` })
-  return Effect.fail(new EndpointError({ endpoint, reason }))
+  if (header === undefined || header instanceof Malformed || typeof block !== "number") {
+    return orMalformed(endpoint, header)
+  }
+  const another = new Malformed({ detail: `block ${header.number} instead of ${block}` })
+  return orMalformed(endpoint, header.number === block ? header : another)
 }
 
 /** The header at a height, or `undefined` where the node has none. */

@@ -13,11 +13,12 @@ import type { ChainConfig } from "../Config.ts"
 import type { Block, Header, Hex } from "../Domain.ts"
 import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { EndpointError, Unverified } from "../endpoint/EndpointError.ts"
+import { refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import type { Refusal } from "../endpoint/Refusal.ts"
 import * as BlockLogs from "./BlockLogs.ts"
-import { again, blockOf, refusalOf } from "./BlockLogs.ts"
+import { again, blockOf } from "./BlockLogs.ts"
 import { emptyBloom, isZero, mayMatch, toHex } from "./Bloom.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
@@ -71,8 +72,7 @@ export const make = (
   const getLogs = GetLogs.make(asker, filter, learned)
   const ask = BlockLogs.make(asker, filter, learned, getLogs, checks, unfiltered ? announced : undefined)
 
-  const doubt = (detail: string) =>
-    Effect.fail(new EndpointError({ endpoint: asker.name, reason: new Unverified({ detail }) }))
+  const doubt = (detail: string) => unverified(asker.name, detail)
 
   /** A bloom that is to be ignored says as little as one of zeros. */
   const withBloom = (header: Header): Header =>

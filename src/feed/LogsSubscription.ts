@@ -11,7 +11,8 @@ import type { Header, Hex } from "../Domain.ts"
 import { logsOf, quantity, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import type { SocketConnection } from "../endpoint/Endpoint.ts"
-import { EndpointError, Malformed, Unverified } from "../endpoint/EndpointError.ts"
+import { Malformed, unverified } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { addTo, emptyBloom, isZero, toHex } from "./Bloom.ts"
 
 export interface LogsSubscription {
@@ -88,8 +89,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
     }),
   )
 
-  const doubt = (detail: string) =>
-    new EndpointError({ endpoint: connection.name, reason: new Unverified({ detail }) })
+  const doubt = (detail: string) => unverified(connection.name, detail)
 
   /** Logs are told in the order of their blocks. */
   const isOnItsWay = ({ number }: Header) => number > began! && number >= last

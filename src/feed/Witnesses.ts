@@ -1,6 +1,7 @@
 /** What everybody who can be asked says of a block of ours that the endpoint in use does not show. */
 import { Clock, Effect, Schema } from "effect"
-import { EndpointError, isRefusal, Unverified } from "../endpoint/EndpointError.ts"
+import { isRefusal, unverified } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Place } from "./Canonical.ts"
 import * as Headers from "./Headers.ts"
 import type { Asker } from "./Headers.ts"
@@ -52,8 +53,7 @@ export const make = (connection: Asker, everybody: Effect.Effect<ReadonlyArray<A
       if (seen === undefined || seen.hash === hash) return
       const others = yield* ask(number)
       if (others.some((other) => other?.hash === hash)) {
-        const reason = new Unverified({ detail: `block ${number} is another one elsewhere` })
-        return yield* new EndpointError({ endpoint: connection.name, reason })
+        return yield* unverified(connection.name, `block ${number} is another one elsewhere`)
       }
       return yield* new Contradiction({ number, stored: hash, seen: seen.hash })
     }),

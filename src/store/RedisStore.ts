@@ -29,8 +29,8 @@ const conflictOf = ([, number, hash, part]: Reply): Conflict => ({
     hash === undefined ? undefined : { number: Number(number), hash: hash as Hex | "", part: Number(part) },
 })
 
-/** What every move may be answered. */
-const refusalOf = (reply: Reply): Conflict | FilterChanged =>
+/** How the store answers a move that is not made. */
+const declined = (reply: Reply): Conflict | FilterChanged =>
   reply[0] === "filter" ? { _tag: "FilterChanged", filter: String(reply[1]) } : conflictOf(reply)
 
 const positionArgs = ({ number, hash, part }: Position) => [String(number), hash, String(part)]
@@ -139,7 +139,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     push: (chain, filter, push) =>
       Effect.map(script("push", "push", chain, pushArgs(chain, filter, push, maxLength)), (reply) => {
         if (reply[0] === "pushed") return { _tag: "Pushed" }
-        return reply[0] === "duplicate" ? { _tag: "Duplicate" } : refusalOf(reply)
+        return reply[0] === "duplicate" ? { _tag: "Duplicate" } : declined(reply)
       }),
     pop: (chain, filter, { expected }) =>
       Effect.map(
@@ -147,7 +147,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
         (reply) =>
           reply[0] === "popped"
             ? { _tag: "Popped", removed: Number(reply[1]), missing: Number(reply[2]) }
-            : refusalOf(reply),
+            : declined(reply),
       ),
     finalize: (chain, filter, { expected, number, hash }) =>
       Effect.map(
@@ -158,7 +158,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           hash,
           String(maxLength),
         ]),
-        (reply) => (reply[0] === "finalized" ? { _tag: "Finalized" } : refusalOf(reply)),
+        (reply) => (reply[0] === "finalized" ? { _tag: "Finalized" } : declined(reply)),
       ),
     takeOver: (chain, filter) => Effect.asVoid(script("takeover", "take over", chain, [filter])),
     read: (chain, after, limit) =>
