@@ -3,7 +3,7 @@
  * what to type. One line for each that had to be installed, nothing when all are there.
  */
 import { execFileSync, spawnSync } from "node:child_process"
-import { accessSync, constants } from "node:fs"
+import { accessSync, constants, existsSync } from "node:fs"
 import { delimiter, join } from "node:path"
 
 /** Program → the Debian package that has it. */
@@ -15,6 +15,9 @@ const needed = {
   promtool: "prometheus",
   "docker-compose": "docker-compose",
 }
+
+/** The services that these packages start, now and at every boot, on ports that are ours by default. */
+const services = { "redis-server": "redis-server", prometheus: "prometheus" }
 
 /** The Python module of an example: any python3 that has it will do. */
 const pythonModules = { redis: "python3-redis" }
@@ -64,6 +67,11 @@ if (missing.length > 0) {
     console.error(`installing ${packages.join(", ")}`)
     run("apt-get update -qq")
     run(`${command} -qq`)
+    const started = packages.flatMap((name) => services[name] ?? [])
+    // As systemd's own sd_booted(3) finds out whether it runs.
+    if (started.length > 0 && existsSync("/run/systemd/system")) {
+      run(`systemctl disable --now --quiet ${started.join(" ")}`)
+    }
   } catch {
     giveUp("apt-get failed")
   }

@@ -133,7 +133,9 @@ const topics: Env.Kind<Filter["topics"]> = Env.kind(
         : alternatives.flatMap((alternative) => topic.parse(alternative.trim()) ?? []),
     )
     const complete = parsed.every((found, i) => found === null || found.length === positions[i]!.length)
-    return complete && parsed.length <= 4 ? parsed : undefined
+    if (!complete || parsed.length > 4) return undefined
+    // Whether an empty place at the end asks for a topic to be there is understood in both ways: geth's and reth's.
+    return parsed.slice(0, parsed.findLastIndex((found) => found !== null) + 1)
   },
 )
 

@@ -14,6 +14,7 @@ import * as Failover from "./endpoint/Failover.ts"
 import type { Connection } from "./endpoint/Endpoint.ts"
 import type { Live } from "./endpoint/Live.ts"
 import { backoff, circuitBreaking, makeBreaker } from "./endpoint/RetryPolicy.ts"
+import type { Breaker } from "./endpoint/RetryPolicy.ts"
 import * as Audit from "./feed/Audit.ts"
 import { Memory } from "./feed/AuditMemory.ts"
 import * as Feed from "./feed/Feed.ts"
@@ -23,6 +24,7 @@ import * as Logs from "./feed/Logs.ts"
 import * as LogsSubscription from "./feed/LogsSubscription.ts"
 import * as OverHttp from "./feed/OverHttp.ts"
 import { Verification } from "./feed/Verify.ts"
+import { isShown } from "./feed/Witnesses.ts"
 import type { Contradiction } from "./feed/Witnesses.ts"
 import { Redaction } from "./Redact.ts"
 import * as Repeats from "./Repeats.ts"
@@ -36,21 +38,28 @@ import * as Writer from "./Writer.ts"
 /** Moves on their way to the store at the same time; the head each one expects is known beforehand. */
 const movesInFlight = 3
 
-/** How often the store is looked at by a chain that must not write. */
+/** How often the store is looked at by a chain that must not write, and the endpoints by one that is halted. */
 const recheck = "5 seconds"
+const askAgain = "30 seconds"
 
-/** Follows a chain. `healthy` is run with each head that was handled. */
+/** What a chain knows that outlives a defect. */
+interface Lasting {
+  readonly writer: Writer.Writer
+  readonly auditMemory: Memory
+  /** The breaker of the chain as a whole. */
+  readonly breaker: Breaker
+}
+
 const chainIngest = Effect.fnUntraced(function* (
   chain: ChainConfig,
   gate: Gate.Gate,
-  healthy: Effect.Effect<void>,
+  { writer, auditMemory, breaker }: Lasting,
 ) {
   const config = yield* AppConfig
   const store = yield* Store
   const redact = yield* Redaction
   const status = (yield* Status).chain(chain.name)
   const traces = yield* blockTraces(chain)
-  const writer = yield* Writer.make(chain, gate)
 
   const failover = yield* Failover.make(chain, {
     requestTimeout: config.requestTimeout,
@@ -88,7 +97,6 @@ const chainIngest = Effect.fnUntraced(function* (
 
   const alone = chain.endpoints.length + chain.rpc.length === 1
   const audited = config.audit ?? !alone
-  const auditMemory = new Memory()
   const findings: Audit.Findings = {
     missing: (logs) => void (status.auditedMissing += logs),
     extra: (logs) => void (status.auditedExtra += logs),
@@ -111,7 +119,7 @@ const chainIngest = Effect.fnUntraced(function* (
       }
       status.progress(now)
       yield* live.breaker.succeed
-      yield* healthy
+      yield* breaker.succeed
     })
 
   const settle =
@@ -165,15 +173,13 @@ const chainIngest = Effect.fnUntraced(function* (
       )
     }).pipe(Effect.ignore)
 
-  const names = Effect.map(failover.connected, (all) => new Set(all.map(({ name }) => name)))
-
-  /** Waits for an endpoint that was not connected before. */
-  const untilJoined = Effect.flatMap(names, (before) =>
-    names.pipe(
-      Effect.delay(recheck),
-      Effect.repeat({ until: (now) => [...now].some((name) => !before.has(name)) }),
-    ),
-  )
+  /** Waits until somebody shows the block that was final. */
+  const untilShown = ({ number, stored }: Contradiction) =>
+    failover.connected.pipe(
+      Effect.flatMap((everybody) => isShown(everybody, { number, hash: stored })),
+      Effect.delay(askAgain),
+      Effect.repeat({ until: (shown) => shown }),
+    )
 
   const halt = (contradiction: Contradiction) =>
     Effect.gen(function* () {
@@ -185,9 +191,11 @@ const chainIngest = Effect.fnUntraced(function* (
       writer.forgetStart()
       yield* Effect.raceFirst(
         untilChanged((journal) => [journal?.start, journal?.final]),
-        untilJoined,
+        untilShown(contradiction),
       )
-      yield* Effect.logInfo("the journal has been changed, or somebody else can be asked: looking again")
+      yield* Effect.logInfo(
+        "the journal has been changed, or somebody shows the block that was final: looking again",
+      )
     })
 
   const stepAside = (superseded: Writer.Superseded) =>
@@ -268,10 +276,12 @@ const chainIngest = Effect.fnUntraced(function* (
 const supervised = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.Gate) {
   const redact = yield* Redaction
   const breaker = yield* makeBreaker
+  const writer = yield* Writer.make(chain, gate)
+  const lasting = { writer, auditMemory: new Memory(), breaker }
   const status = (yield* Status).chain(chain.name)
   const followed = Effect.gen(function* () {
     const defect = yield* Deferred.make<never>()
-    return yield* chainIngest(chain, gate, breaker.succeed).pipe(
+    return yield* chainIngest(chain, gate, lasting).pipe(
       Effect.provideService(Defects.Owner, (cause) => Deferred.die(defect, cause)),
       Effect.raceFirst(Deferred.await(defect)),
     )
@@ -282,7 +292,10 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.G
       Effect.gen(function* () {
         if (Cause.hasInterruptsOnly(cause)) return
         const text = redact(Cause.pretty(cause))
-        status.failed({ at: yield* Clock.currentTimeMillis, type: "defect", text })
+        const now = yield* Clock.currentTimeMillis
+        status.failed({ at: now, type: "defect", text })
+        status.enter("connecting", now)
+        for (const endpoint of status.endpoints) endpoint.connectedSince = undefined
         yield* Effect.logError("a chain failed and is restarted", cause)
       }),
     ),

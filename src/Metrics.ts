@@ -318,7 +318,7 @@ export const eventLoopDelay = gauge(
   "event_loop_delay_seconds",
   ["quantile"],
   "s",
-  "Delay of the event loop since the start",
+  "Delay of the event loop in the last minute",
 )
 
 /** All of them, in the order of this file. */

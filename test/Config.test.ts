@@ -65,6 +65,12 @@ const good: ReadonlyArray<
     (s) => s.store._tag === "Redis" && s.store.nodes,
     [{ host: "::1", port: 6380 }],
   ],
+  [
+    "empty places at the end of topics mean nothing",
+    { TOPICS: `,${topicA},,` },
+    (s) => s.chains[0]!.filter.topics,
+    [null, [topicA]],
+  ],
   ["CONFIRMATIONS", { DEVNET_CONFIRMATIONS: "3" }, (s) => s.chains[0]!.confirmations, 3],
   [
     "CONFIRMATIONS until final",

@@ -468,6 +468,51 @@ describe("an endpoint", () => {
       }),
   )
 
+  for (const [what, extend] of [
+    ["one head", [2]],
+    ["several", [2, 0, 3]],
+  ] as const) {
+    world(`that knows ${what} before its logs is asked until it has them`, ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...many(20))
+        const { status } = yield* start()
+        yield* caughtUp(store, chain, status)
+        let knows = false
+        node.intercept = (method, _params, proceed) => {
+          if (!knows && method === "eth_getLogs") throw new Refused(-32000, "unknown block")
+          return proceed()
+        }
+        chain.jump(...extend)
+        yield* TestClock.adjust("5 seconds")
+        assert.strictEqual(status.endpoints[0]!.connects, 1)
+        knows = true
+        yield* TestClock.adjust("3 seconds")
+        assert.strictEqual(status.stored, chain.head.number)
+        yield* assertComplete(store, chain)
+      }),
+    )
+  }
+
+  world("that announced a head which is gone again is not blamed", ({ chain, node, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(20))
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      let asked = 0
+      node.intercept = (method, _params, proceed) => {
+        // It goes over to a shorter chain just when its new head is asked for.
+        if (method === "eth_getLogs" && asked++ === 0) chain.fork(2, 1)
+        return proceed()
+      }
+      chain.extend(2)
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual(status.endpoints[0]!.connects, 1)
+      yield* caughtUp(store, chain, status)
+      chain.extend(1, 1)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
   world("that gives up on a head it never knew is not asked for ever", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
       chain.extend(...many(20))
@@ -887,6 +932,41 @@ describe("chains are separate", () => {
       chain.extend(1)
       yield* caughtUp(store, chain, status)
       assert.strictEqual(status.endpoint, status.endpoints[1])
+    }),
+  )
+
+  it.effect("a chain that is halted since another one could not answer asks it again", () =>
+    Effect.gen(function* () {
+      const { chain, store, right, wrong, variables } = yield* changedChain()
+      let fails = true
+      right.intercept = (method, _params, proceed) => {
+        if (fails && method === "eth_getBlockByNumber") throw new Refused(-32603, "internal error")
+        return proceed()
+      }
+      const { status } = yield* startIngestor(store, { wrong, right }, variables)
+      yield* eventually("it is halted", () => status.phase === "halted")
+      fails = false
+      yield* eventually("it goes on", () => status.phase === "live", 120)
+      chain.extend(1)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
+  world("a defect gives no journal back to a filter that was superseded", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...many(20))
+      const { status } = yield* start()
+      yield* caughtUp(store, chain, status)
+      yield* store.takeOver(chain.id, "another")
+      chain.extend(1)
+      yield* eventually("it steps aside", () => status.phase === "superseded")
+      status.endpoints[0]!.learned!.fade = () => {
+        throw new Error("a bug")
+      }
+      yield* eventually("it is restarted", () => status.errors.defect === 1, 3601)
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* store.load(chain.id))!.filter, "another")
+      assert.strictEqual(status.phase, "superseded")
     }),
   )
 

@@ -1,11 +1,5 @@
-/** Standard output that waits when the reader is slow and stops quietly when it goes away (`tail | head`). */
+/** Standard output that waits when the reader is slow and is quiet when it goes away (`tail | head`). */
 import { Effect } from "effect"
-import { exitCode } from "../Process.ts"
-
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  if (error.code === "EPIPE") process.exit(exitCode.ok)
-  throw error
-})
 
 /** Whether people read it: colours and live lines, unless `NO_COLOR` is set. */
 export const colours = Boolean(process.stdout.isTTY) && !process.env["NO_COLOR"]
@@ -13,12 +7,30 @@ export const colours = Boolean(process.stdout.isTTY) && !process.env["NO_COLOR"]
 export const style = (code: number, text: string): string =>
   colours ? `\u001b[${code}m${text}\u001b[0m` : text
 
+let gone = false
+
+/** Whether there is nobody any more who reads: no failure, and no reason to hide one. */
+export const isUnread = (): boolean => gone
+
+const onError = (error: NodeJS.ErrnoException) => {
+  if (error.code !== "EPIPE") throw error
+  gone = true
+}
+
 /** Writes lines and waits until there is room for more. */
 export const writeLines = (lines: ReadonlyArray<string>): Effect.Effect<void> =>
-  lines.length === 0
+  lines.length === 0 || gone
     ? Effect.void
     : Effect.callback<void>((resume) => {
-        const done = () => resume(Effect.void)
-        if (process.stdout.write(`${lines.join("\n")}\n`)) done()
-        else process.stdout.once("drain", done)
+        const { stdout } = process
+        // Not before: the service's own log is not to be silent.
+        if (stdout.listenerCount("error", onError) === 0) stdout.on("error", onError)
+        const done = () => {
+          stdout.off("drain", done).off("error", done)
+          resume(Effect.void)
+        }
+        if (stdout.write(`${lines.join("\n")}\n`)) return done()
+        stdout.once("drain", done)
+        stdout.once("error", done)
+        return Effect.sync(() => void stdout.off("drain", done).off("error", done))
       })

@@ -185,7 +185,7 @@ const traffic = Effect.fnUntraced(
     const node = yield* connect(undefined, "the node", url)
     const emitter = yield* Traffic.deploy(node)
     yield* say("calling the contract; Ctrl-C stops")
-    return yield* Traffic.keepCalling(emitter, devnets[0].logs, callEvery)
+    return yield* Effect.raceFirst(Traffic.keepCalling(emitter, devnets[0].logs, callEvery), node.ended)
   },
   Effect.scoped,
   Effect.provide(Transport.layerNetwork),

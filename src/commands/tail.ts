@@ -8,7 +8,7 @@ import { makeRedactor } from "../Redact.ts"
 import { Store } from "../store/Store.ts"
 import type { Stored } from "../store/Store.ts"
 import { chainFlag, chosenOrAll, jsonFlag } from "./chains.ts"
-import { style, writeLines } from "./Output.ts"
+import { isUnread, style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
 import { UsageError } from "./UsageError.ts"
 
@@ -77,17 +77,25 @@ export const tail = Command.make(
       return place === "now" ? (yield* store.stats(chain.id)).lastId : yield* store.seek(chain.id, place)
     })
 
+    // What is written meanwhile is another matter.
+    const end = (chain: ChainConfig) =>
+      follow ? Effect.succeed(undefined) : Effect.map(store.stats(chain.id, false), ({ lastId }) => lastId)
     const cursors = yield* Effect.forEach(chains, (chain) =>
-      Effect.map(begin(chain), (after) => ({ chain, after })),
+      Effect.zipWith(begin(chain), end(chain), (after, last) => ({ chain, after, last, isOver: false })),
     )
     for (;;) {
       let printed = 0
       for (const cursor of cursors) {
+        if (cursor.isOver) continue
         const page = yield* store.read(cursor.chain.id, cursor.after, pageSize)
-        yield* print(cursor.chain, page)
+        const last = page.findIndex(({ id }) => id === cursor.last)
+        const wanted = last === -1 ? page : page.slice(0, last + 1)
+        yield* print(cursor.chain, wanted)
+        cursor.isOver = last !== -1
         cursor.after = page.at(-1)?.id ?? cursor.after
-        printed += page.length
+        printed += wanted.length
       }
+      if (isUnread()) return
       if (printed > 0) continue
       if (!follow) return
       yield* Effect.sleep(pollEvery)

@@ -19,6 +19,7 @@ import { blockFlag, chainFlag, chosenOrAll, jsonFlag } from "./chains.ts"
 import { Diff, isBeyondUndoing, replay } from "./comparison.ts"
 import { style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
+import { UsageError } from "./UsageError.ts"
 
 /** Differences that are shown one by one. */
 const mostShown = 20
@@ -104,6 +105,10 @@ const verifyChain = Effect.fnUntraced(function* (
       Option.getOrElse(range.to, () => whole),
       whole,
     )
+    if (from > to && (Option.isSome(range.from) || Option.isSome(range.to))) {
+      const detail = `--from, --to: nothing is stored there, but blocks ${begins} … ${whole}`
+      return yield* new UsageError({ detail })
+    }
     const { gone, older } = yield* store.stats(chain.id)
     // Heights are looked up in one journal alone.
     const after = from === start.number || older > 0 ? undefined : yield* store.seek(chain.id, from)

@@ -103,7 +103,7 @@ export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announc
   const isBehind = Effect.gen(function* () {
     const own = told()
     const theirs = yield* headsOf(others())
-    for (const { one, head } of theirs) if (head >= own - tolerated()) yield* answered(one)
+    for (const { one, head } of theirs) if (head >= 0 && head >= own - tolerated()) yield* answered(one)
     return own >= 0 && theirs.some(({ head }) => head > own + tolerated())
   })
 

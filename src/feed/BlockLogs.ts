@@ -28,7 +28,7 @@ import type { Checks } from "./Verify.ts"
 const largestBlock = 256 * 1024 * 1024
 
 /** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
-const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
+export const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
 
 /** A node that does not have a block yet, or answers nonsense about it, may know better in a moment. */
 export const again = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>

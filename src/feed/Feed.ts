@@ -51,8 +51,9 @@ export interface FeedOptions {
 /** A head that cannot be followed now is offered again after a while. */
 const laterInterval = Duration.seconds(1)
 
-/** A head that its node does not know yet is offered again so often. */
+/** A head that its node does not know yet is offered again so often; less often if it knows it, but not its logs. */
 const mostWaits = 60
+const mostWaitsForLogs = 5
 
 /** A chain that goes on after a while waits so long (milliseconds) for endpoints that are still connecting. */
 const lookPatience = 3000
@@ -118,12 +119,15 @@ export const make = Effect.fnUntraced(function* (
    */
   const storedUpTo = (to: number) => {
     const isOurs = (stored: Journal | undefined): boolean => {
-      const [ours, theirs] = [moves.journal, stored].map((one) =>
-        one?.window.filter(({ number }) => number <= to),
+      if (stored === undefined) return false
+      // Another ingestor may have raised the floor already.
+      const floor = Math.max(floorOf(moves.journal).number, floorOf(stored).number)
+      const [ours, theirs] = [moves.journal, stored].map(({ window }) =>
+        window.filter(({ number }) => number > floor && number <= to),
       )
       return (
-        ours!.length === theirs?.length &&
-        ours!.every(({ hash, count }, i) => hash === theirs[i]!.hash && count === theirs[i]!.count)
+        ours!.length === theirs!.length &&
+        ours!.every(({ hash, count }, i) => hash === theirs![i]!.hash && count === theirs![i]!.count)
       )
     }
     return options.stored.pipe(
@@ -169,9 +173,14 @@ export const make = Effect.fnUntraced(function* (
           case "next":
             return next(target, heard)
           case "gap":
-            return gap(target, heard).pipe(Stream.catchTag("Forked", () => fork(heard, forks)))
+            return gap(target, heard).pipe(
+              Stream.catchTag("Forked", () => fork(heard, forks)),
+              Stream.catchTag("EndpointError", (error) =>
+                isUnknownBlock(error) ? Stream.unwrap(meetUnknown(target, heard, error)) : Stream.fail(error),
+              ),
+            )
           case "fork":
-            return fork(heard, forks)
+            return fork(heard, forks, true)
           case "rival":
             return yield* meetRival(heard, forks)
         }
@@ -183,18 +192,23 @@ export const make = Effect.fnUntraced(function* (
   const next = (header: Header, heard: Heard): Stream.Stream<Step, FeedError> =>
     logs.tip(header).pipe(
       Effect.map((block) => Stream.fromArray(moves.push([block], false, heard))),
-      Effect.catchIf(isUnknownBlock, (error) =>
-        Effect.flatMap(headerAt("latest"), (now) => {
-          // It should know its own head.
-          if (now === undefined || now.hash === header.hash) return Effect.fail(error)
-          unknown = { hash: header.hash, times: unknown.hash === header.hash ? unknown.times + 1 : 1 }
-          // Another replica answers, which is behind; or the hint was stale, and there is another block since.
-          const isBehind = now.number < header.number && unknown.times <= mostWaits
-          return Effect.as(isBehind ? offerLater(heard.header) : heads.offer(now), Stream.empty)
-        }),
-      ),
+      Effect.catchIf(isUnknownBlock, (error) => meetUnknown(header, heard, error)),
       Stream.unwrap,
     )
+
+  /**
+   * A block that was announced is not known: another replica answers, which is behind, or there is another block since.
+   * One that knows its head is to know its logs as well, soon.
+   */
+  const meetUnknown = Effect.fnUntraced(function* (header: Header, heard: Heard, error: EndpointError) {
+    const now = yield* headerAt("latest")
+    unknown = { hash: header.hash, times: unknown.hash === header.hash ? unknown.times + 1 : 1 }
+    const isKnown = now === undefined || now.hash === header.hash
+    if (isKnown && unknown.times > mostWaitsForLogs) return yield* error
+    const isBehind = isKnown || (now.number < header.number && unknown.times <= mostWaits)
+    yield* isBehind ? offerLater(heard.header) : heads.offer(now)
+    return Stream.empty
+  })
 
   const offerLater = (header: Header) =>
     heads.offer(header).pipe(Effect.delay(laterInterval), Defects.toOwner, Effect.forkIn(scope))
@@ -229,7 +243,7 @@ export const make = Effect.fnUntraced(function* (
   const lookNow = Effect.gen(function* () {
     const { number } = moves.journal.head
     const stored = audit && (yield* storedUpTo(number))
-    return audit && stored && (yield* audit.look(stored, number, lookPatience))
+    return audit && (yield* audit.look(stored ?? moves.journal, number, lookPatience))
   })
 
   const history = (
@@ -278,16 +292,23 @@ export const make = Effect.fnUntraced(function* (
       }),
     )
 
-  /** Undoes what is not canonical any more, and follows the head from there. */
-  const fork = (heard: Heard, forks: number): Stream.Stream<Step, FeedError> =>
+  /**
+   * Undoes what is not canonical any more, and follows the head from there.
+   *
+   * @param onAnother whether the head says itself that it is on top of another block than ours: if ours stands all the
+   *   same, the head is gone again
+   */
+  const fork = (heard: Heard, forks: number, onAnother = false): Stream.Stream<Step, FeedError> =>
     forks >= mostForks
       ? Stream.fail(doubt(`block ${heard.header.number} leads to one fork after another`))
       : Stream.unwrap(
           Effect.map(commonAncestor, (number) =>
-            Stream.concat(
-              Stream.suspend(() => Stream.fromArray(moves.popDownTo(number))),
-              again(heard, forks + 1),
-            ),
+            onAnother && number === moves.journal.head.number
+              ? Stream.empty
+              : Stream.concat(
+                  Stream.suspend(() => Stream.fromArray(moves.popDownTo(number))),
+                  again(heard, forks + 1),
+                ),
           ),
         )
 

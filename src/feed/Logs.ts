@@ -13,12 +13,12 @@ import type { ChainConfig } from "../Config.ts"
 import type { Block, Header, Hex } from "../Domain.ts"
 import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import { isRefusal, refusalOf, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import type { Refusal } from "../endpoint/Refusal.ts"
 import * as BlockLogs from "./BlockLogs.ts"
-import { again, blockOf } from "./BlockLogs.ts"
+import { again, askAgain, blockOf } from "./BlockLogs.ts"
 import { emptyBloom, isZero, mayMatch, toHex } from "./Bloom.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
@@ -86,9 +86,13 @@ export const make = (
 
   const tip = (seen: Header) => {
     const header = withBloom(seen)
-    return mayHaveLogs(header)
-      ? Effect.tap(ask(header), ({ logs }) => Effect.sync(() => learned.answeredRecent(1, logs.length)))
-      : Effect.succeed(blockOf(header, []))
+    if (!mayHaveLogs(header)) return Effect.succeed(blockOf(header, []))
+    // A bloom that is ignored may still be right that there are some.
+    const doubted = unfiltered && header !== seen && !isZero(seen.logsBloom)
+    const block = doubted
+      ? Effect.repeat(ask(header), { while: ({ logs }) => logs.length === 0, schedule: askAgain })
+      : ask(header)
+    return Effect.tap(block, ({ logs }) => Effect.sync(() => learned.answeredRecent(1, logs.length)))
   }
 
   const oneByOne = (headers: ReadonlyArray<Header>) =>
@@ -168,13 +172,22 @@ export const make = (
 
   /**
    * A replica that is behind, or another one than told the header, answers the beginning of a range as if it were the
-   * whole: what it says of the last block shows it.
+   * whole: that it says nothing of the last block shows it.
    */
   const cutShort = Effect.fnUntraced(function* (logs: ReadonlyArray<PlacedLog>, last: Header) {
-    const told = logs.filter(({ blockNumber }) => blockNumber === last.number)
-    if (told.length > 0) return unbelievable(told, last)
-    const isWhole = !mayHaveLogs(last) || (yield* ask(last)).logs.length === 0
-    return isWhole ? undefined : `the logs of block ${last.number} are missing`
+    if (logs.at(-1)?.blockNumber === last.number || !mayHaveLogs(last)) return undefined
+    const isEmpty =
+      unfiltered && !isZero(last.logsBloom)
+        ? false
+        : yield* getLogs({ blockHash: last.hash }).pipe(
+            Effect.map((logs) => logs.length === 0),
+            // Where only ranges are granted, nobody can tell.
+            Effect.catchIf(
+              (error) => isRefusal(error) && refusalOf(error) !== "wait for head",
+              () => Effect.succeed(true),
+            ),
+          )
+    return isEmpty ? undefined : `the logs of block ${last.number} are missing`
   })
 
   /** One answer for the whole range, under the header of its last block. */
@@ -212,6 +225,8 @@ export const make = (
     return whole(from, to).pipe(
       Effect.catch((error) => {
         const refusal = refusalOf(error)
+        // Perhaps a shorter one is answered as a whole: when it is asked again, after the end of this connection.
+        if (error.reason._tag === "Unverified") learned.narrow(Math.ceil((to - from + 1) / 2))
         if (isRefused(refusal)) {
           learned.refused.add("eth_getLogs")
           learned.narrow(Headers.mostPerBatch)

@@ -29,6 +29,20 @@ export interface Witnesses {
   ) => Effect.Effect<"stands" | "in doubt" | "gone">
 }
 
+const headersOf = (everybody: ReadonlyArray<Asker>, number: number) =>
+  Effect.forEach(
+    everybody,
+    (witness) => Effect.orElseSucceed(Headers.header(witness, number), () => undefined),
+    { concurrency: "unbounded" },
+  )
+
+/** Whether anybody shows this block. */
+export const isShown = (
+  everybody: ReadonlyArray<Asker>,
+  { number, hash }: { readonly number: number; readonly hash: string },
+): Effect.Effect<boolean> =>
+  Effect.map(headersOf(everybody, number), (seen) => seen.some((header) => header?.hash === hash))
+
 /**
  * @param connection the endpoint in use
  * @param everybody who can be asked now, the endpoint in use included
@@ -36,13 +50,7 @@ export interface Witnesses {
 export const make = (connection: Asker, everybody: Effect.Effect<ReadonlyArray<Asker>>): Witnesses => {
   let doubted: { readonly head: string; readonly since: number } | undefined
 
-  const ask = (number: number) =>
-    Effect.flatMap(
-      everybody,
-      Effect.forEach((witness) => Effect.orElseSucceed(Headers.header(witness, number), () => undefined), {
-        concurrency: "unbounded",
-      }),
-    )
+  const ask = (number: number) => Effect.flatMap(everybody, (all) => headersOf(all, number))
 
   return {
     confirm: Effect.fnUntraced(function* ({ number, hash }) {
@@ -51,8 +59,7 @@ export const make = (connection: Asker, everybody: Effect.Effect<ReadonlyArray<A
         Effect.catchIf(isRefusal, () => Effect.succeed(undefined)),
       )
       if (seen === undefined || seen.hash === hash) return
-      const others = yield* ask(number)
-      if (others.some((other) => other?.hash === hash)) {
+      if (yield* Effect.flatMap(everybody, (all) => isShown(all, { number, hash }))) {
         return yield* unverified(connection.name, `block ${number} is another one elsewhere`)
       }
       return yield* new Contradiction({ number, stored: hash, seen: seen.hash })

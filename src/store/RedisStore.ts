@@ -204,16 +204,27 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     }),
     stats: Effect.fnUntraced(function* (chain) {
       const key = streamOf(chain)
-      const [added, entries, first, last] = yield* command("count", (client) =>
+      const [[added, entries], first, last] = yield* command("count", (client) =>
         Promise.all([
-          client.hget(keysOf(chain)[1]!, "added"),
-          client.xlen(key),
+          // Both at one moment: what was added in between would seem to be of an earlier journal.
+          client
+            .multi()
+            .hget(keysOf(chain)[1]!, "added")
+            .xlen(key)
+            .exec()
+            .then(
+              (answers) =>
+                answers!.map(([error, count]) => {
+                  if (error) throw error
+                  return Number(count ?? 0)
+                }) as [added: number, entries: number],
+            ),
           client.xrange(key, "-", "+", "COUNT", 1) as Promise<Entries>,
           client.xrevrange(key, "+", "-", "COUNT", 1) as Promise<Entries>,
         ]),
       )
-      const gone = Math.max(Number(added ?? 0) - entries, 0)
-      const older = Math.max(entries - Number(added ?? 0), 0)
+      const gone = Math.max(added - entries, 0)
+      const older = Math.max(entries - added, 0)
       const none = {
         entries,
         gone,

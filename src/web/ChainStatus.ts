@@ -251,6 +251,6 @@ export class ChainStatus {
   }
 
   get breakerState(): BreakerState {
-    return this.endpoint?.breakerState ?? stateOf(undefined)
+    return (this.endpoint ?? this.endpoints[0])?.breakerState ?? stateOf(undefined)
   }
 }

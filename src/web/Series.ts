@@ -69,19 +69,32 @@ export const ofTelemetry = (dropped: Readonly<Record<Signal, number>>, registry:
   for (const signal of signals) Metrics.telemetryDropped.read({ signal }, () => dropped[signal], registry)
 }
 
+const quantiles = [50, 99]
+
 /** CPU, memory and event loop of this process. @param startedAt unix milliseconds */
 export const ofProcess = (startedAt: number, registry: Registry): void => {
   // The monitor measures its own timer: what is above its resolution is delay.
   const resolution = 50
   const delay = monitorEventLoopDelay({ resolution })
   delay.enable()
+  // Of a minute, and not of all time, in which a stall of now is lost.
+  let since = performance.now()
+  let lastMinute: ReadonlyMap<number, number> | undefined
+  const delayAt = (quantile: number): number => {
+    if (performance.now() - since >= 60_000) {
+      lastMinute = new Map(quantiles.map((one) => [one, delay.percentile(one)]))
+      delay.reset()
+      since = performance.now()
+    }
+    return lastMinute?.get(quantile) ?? delay.percentile(quantile)
+  }
   Metrics.buildInfo.read({ version }, () => 1, registry)
   Metrics.processStart.read({}, () => startedAt / 1000, registry)
   Metrics.processCpu.read({}, () => (process.cpuUsage().user + process.cpuUsage().system) / 1e6, registry)
   Metrics.processMemory.read({}, () => process.memoryUsage.rss(), registry)
   Metrics.processHeap.read({}, () => process.memoryUsage().heapUsed, registry)
-  for (const quantile of [50, 99]) {
-    const seconds = () => Math.max(delay.percentile(quantile) / 1e6 - resolution, 0) / 1000
+  for (const quantile of quantiles) {
+    const seconds = () => Math.max(delayAt(quantile) / 1e6 - resolution, 0) / 1000
     Metrics.eventLoopDelay.read({ quantile: String(quantile / 100) }, seconds, registry)
   }
 }

@@ -4,7 +4,7 @@ import type { Metric } from "effect"
 import * as Defects from "../Defects.ts"
 import * as Metrics from "../Metrics.ts"
 import { Store } from "../store/Store.ts"
-import type { Stats } from "../store/Store.ts"
+import type { Group, Stats } from "../store/Store.ts"
 import { Status } from "./Status.ts"
 import type { ChainStatus } from "./ChainStatus.ts"
 
@@ -13,9 +13,10 @@ const every = "10 seconds"
 /** Groups of a stream that are shown, and get series of their own. */
 const mostGroups = 20
 
-/** Series of consumer groups come and go with the groups. */
+/** Series of consumer groups come and go with the groups; that of a lag which the server cannot tell is not there. */
 class GroupSeries {
-  readonly #registered = new Map<string, ReadonlyArray<Metric.Registration>>()
+  readonly #lags = new Map<string, Metric.Registration>()
+  readonly #pending = new Map<string, Metric.Registration>()
   readonly #chain: ChainStatus
   readonly #registry: Metrics.Registry
 
@@ -25,20 +26,30 @@ class GroupSeries {
   }
 
   follow({ groups }: Stats): void {
+    const told = groups.filter(({ lag }) => lag !== undefined)
+    this.#keep(this.#lags, Metrics.streamGroupLag, told, ({ lag }) => lag!)
+    this.#keep(this.#pending, Metrics.streamGroupPending, groups, ({ pending }) => pending)
+  }
+
+  #keep(
+    registered: Map<string, Metric.Registration>,
+    series: typeof Metrics.streamGroupLag,
+    groups: ReadonlyArray<Group>,
+    read: (group: Group) => number,
+  ): void {
     const names = new Set(groups.map(({ name }) => name))
-    for (const [name, series] of this.#registered) {
+    for (const [name, one] of registered) {
       if (names.has(name)) continue
-      for (const one of series) one.remove()
-      this.#registered.delete(name)
+      one.remove()
+      registered.delete(name)
     }
     for (const name of names) {
-      if (this.#registered.has(name)) continue
-      const labels = { chain: this.#chain.name, group: name }
-      const group = () => this.#chain.stats?.groups.find((one) => one.name === name)
-      this.#registered.set(name, [
-        Metrics.streamGroupLag.read(labels, () => group()?.lag ?? 0, this.#registry),
-        Metrics.streamGroupPending.read(labels, () => group()?.pending ?? 0, this.#registry),
-      ])
+      if (registered.has(name)) continue
+      const value = () => {
+        const group = this.#chain.stats?.groups.find((one) => one.name === name)
+        return group === undefined ? 0 : (read(group) ?? 0)
+      }
+      registered.set(name, series.read({ chain: this.#chain.name, group: name }, value, this.#registry))
     }
   }
 }

@@ -344,6 +344,10 @@ describe("verify", () => {
         const holed = yield* run(["--to", "30"])
         assert.deepStrictEqual([holed.code, ...counts(holed.found)], [1, 2, 0, 0, 0])
 
+        const outside = yield* run(["--from", "999999"])
+        assert.strictEqual(outside.code, 64)
+        assert.match(outside.errors, /nothing is stored there, but blocks 0 … \d+/)
+
         node.up = false
         node.drop()
         assert.strictEqual((yield* run()).code, 69)
@@ -546,6 +550,17 @@ describe("check", () => {
       )
       assert.match(output, /batches: up to 2 headers/)
       assert.match(output, /logsBloom: zero in the last 7 blocks/)
+    }),
+  )
+
+  test(
+    "fails also where nobody reads what it says",
+    Effect.sync(() => {
+      const command = `set -o pipefail; "${process.execPath}" "${Service.main}" check --json | true`
+      const { status } = spawnSync("bash", ["-c", command], {
+        env: { PATH: process.env["PATH"], ...env, DEVNET_WS_URL: "ws://127.0.0.1:1" },
+      })
+      assert.strictEqual(status, 69)
     }),
   )
 

@@ -143,6 +143,18 @@ describe("the logs of one block", () => {
     }),
   )
 
+  connected("are asked for again where an ignored bloom says that there are some", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3)
+      let tries = 0
+      world.node.intercept = on("eth_getLogs", (_, proceed) => (tries++ < 2 ? [] : proceed()))
+      const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
+      assert.strictEqual((yield* soon(logs.tip(world.chain.head))).logs.length, 3)
+      world.node.intercept = on("eth_getLogs", () => [])
+      assert.deepStrictEqual((yield* soon(logs.tip(world.chain.head))).logs, [])
+    }),
+  )
+
   connected("are asked for again when a fresh block is not known yet", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2)
@@ -601,6 +613,32 @@ describe("the logs of history", () => {
       world.node.intercept = clamped(3)
       const error = yield* soon(Effect.flip(make(world).history(1, 4)), "5 seconds")
       assert.match(error.message, /the logs of block 4 are missing/)
+    }),
+  )
+
+  connected("are believed where only ranges are granted: nobody can tell", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3, 3, 3, 0)
+      world.chain.blooms = false
+      world.chain.extend(0)
+      world.node.intercept = on("eth_getLogs", ({ blockHash }, proceed) =>
+        blockHash === undefined ? proceed() : refuse(-32601, "the method does not exist")(),
+      )
+      const logs = make(world)
+      assert.strictEqual((yield* soon(logs.history(1, 5))).length, 4)
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+      yield* soon(logs.history(1, 4))
+    }),
+  )
+
+  connected("are asked for in a shorter range the next time where the answer was cut short", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 100 }, () => 3))
+      world.node.intercept = on("eth_getLogs", (_, proceed) => (proceed() as Array<unknown>).slice(0, 30))
+      const logs = make(world)
+      const before = logs.width()
+      yield* soon(Effect.flip(logs.history(1, before)), "5 seconds")
+      assert.isBelow(logs.width(), before)
     }),
   )
 

@@ -416,6 +416,12 @@ const drawStatus = (report) => {
   const now = Date.parse(report.at)
   const roomy = report.chains.length <= fewChains && innerWidth > 700
   for (const chain of report.chains) drawChain(chain, now, roomy || !chain.ready)
+  // After a restart another configuration may hold.
+  for (const [name, { node }] of chains) {
+    if (report.chains.some((chain) => chain.name === name)) continue
+    node.remove()
+    chains.delete(name)
+  }
   drawVerdict(report, drawStore(report))
 }
 
@@ -507,12 +513,14 @@ const addEntries = (news) => {
 }
 
 const pause = find(document, "#pause")
-pause.addEventListener("click", () => {
-  paused = paused === undefined ? 0 : undefined
-  pause.setAttribute("aria-pressed", String(paused !== undefined))
-  if (paused === undefined) drawTail()
-  else countTail()
-})
+/** Makes the list stand still, or move again. @param {boolean} still */
+const hold = (still) => {
+  paused = still ? 0 : undefined
+  pause.setAttribute("aria-pressed", String(still))
+  if (still) countTail()
+  else drawTail()
+}
+pause.addEventListener("click", () => hold(paused === undefined))
 filter.addEventListener("input", drawTail)
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target === filter) return
@@ -563,6 +571,7 @@ const connect = () => {
       entries = []
       written.clear()
       missed = 0
+      if (paused !== undefined) hold(false)
       rows.replaceChildren()
       find(document, ".tail").hidden = false
       past = curves

@@ -1,5 +1,5 @@
 /** `kill -9` of the service: at any moment, and at the points where a move is half done. */
-import { Deferred, Effect, Random, Schedule } from "effect"
+import { Deferred, Effect, Fiber, Random, Schedule } from "effect"
 import type { Position } from "../../../src/store/Journal.ts"
 import { Worker } from "node:worker_threads"
 import { chainId } from "../devnet.ts"
@@ -148,21 +148,31 @@ const betweenParts: Fault = {
     ),
 }
 
-/** Ends the service when a block is there in part, and answers whether it still was when the service was gone. */
-const strike = (rig: Rig) =>
-  Effect.callback<void>((resume) => {
+/**
+ * Ends the service when a block is there in part, as `happens` makes one, and answers whether it still was when the
+ * service was gone. A block may pass unseen.
+ */
+const strike = (rig: Rig, happens: Effect.Effect<unknown, unknown>) =>
+  Effect.gen(function* () {
     const [ingestor] = rig.ingestors
     ingestor!.doom()
     const workerData: Strike = { path: rig.file!, chain: chainId, pid: ingestor!.process().pid }
-    const worker = new Worker(new URL("striker.ts", import.meta.url), { workerData })
-    worker.once("error", (error) => resume(Effect.die(error)))
-    worker.once("exit", () => resume(Effect.void))
-    return Effect.promise(() => worker.terminate())
-  }).pipe(
-    Effect.andThen(rig.ingestors[0]!.kill),
-    Effect.andThen(head(rig)),
-    Effect.map(({ part }) => part !== 0),
-  )
+    const worker = yield* Effect.acquireRelease(
+      Effect.sync(() => new Worker(new URL("striker.ts", import.meta.url), { workerData })),
+      (worker) => Effect.promise(() => worker.terminate()),
+    )
+    const said = (event: "message" | "exit") =>
+      Effect.callback<void>((resume) => {
+        worker.once("error", (error) => resume(Effect.die(error)))
+        worker.once(event, () => resume(Effect.void))
+      })
+    yield* said("message")
+    const struck = yield* Effect.forkChild(said("exit"), { startImmediately: true })
+    yield* happens
+    yield* Effect.raceFirst(Fiber.join(struck), caughtUp(rig))
+    yield* ingestor!.kill
+    return (yield* head(rig)).part !== 0
+  }).pipe(Effect.scoped)
 
 /** On one file there is no wire to hold a move on: the block is so big that a look now and then meets it in part. */
 const insideBigBlock: Fault = {
@@ -178,9 +188,7 @@ const insideBigBlock: Fault = {
           yield* mineBig(rig, 20)
           yield* caughtUp(rig)
         }
-        const [met] = yield* Effect.all([strike(rig), undoing ? undo(rig) : mineBig(rig, 20)], {
-          concurrency: 2,
-        })
+        const met = yield* strike(rig, undoing ? undo(rig) : mineBig(rig, 20))
         if (met) yield* perhapsReorg(rig)
         yield* rig.ingestors[0]!.start
         return met
