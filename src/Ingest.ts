@@ -50,6 +50,7 @@ interface Lasting {
   readonly breaker: Breaker
 }
 
+/** Follows a chain, whatever its endpoints do. */
 const chainIngest = Effect.fnUntraced(function* (
   chain: ChainConfig,
   gate: Gate.Gate,
