@@ -9,7 +9,7 @@ import { Cause, Clock, Deferred, Effect, FiberMap, Layer, Stream } from "effect"
 import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
 import * as Defects from "./Defects.ts"
-import { Defect, errorType } from "./endpoint/EndpointError.ts"
+import { Defect } from "./endpoint/EndpointError.ts"
 import * as Failover from "./endpoint/Failover.ts"
 import type { Connection } from "./endpoint/Endpoint.ts"
 import type { Live } from "./endpoint/Live.ts"
@@ -24,23 +24,17 @@ import * as Logs from "./feed/Logs.ts"
 import * as LogsSubscription from "./feed/LogsSubscription.ts"
 import * as OverHttp from "./feed/OverHttp.ts"
 import { Verification } from "./feed/Verify.ts"
-import { isShown } from "./feed/Witnesses.ts"
-import type { Contradiction } from "./feed/Witnesses.ts"
+import * as Observe from "./Observe.ts"
 import { Redaction } from "./Redact.ts"
-import * as Repeats from "./Repeats.ts"
+import * as Standstill from "./Standstill.ts"
 import * as Gate from "./store/Gate.ts"
-import type { Journal } from "./store/Journal.ts"
 import { Store } from "./store/Store.ts"
-import { blockTraces, traceFailure } from "./Tracing.ts"
+import { blockTraces } from "./Tracing.ts"
 import { Status } from "./web/Status.ts"
 import * as Writer from "./Writer.ts"
 
 /** Moves on their way to the store at the same time; the head each one expects is known beforehand. */
 const movesInFlight = 3
-
-/** How often the store is looked at by a chain that must not write, and the endpoints by one that is halted. */
-const recheck = "5 seconds"
-const askAgain = "30 seconds"
 
 /** What a chain knows that outlives a defect. */
 interface Lasting {
@@ -61,56 +55,18 @@ const chainIngest = Effect.fnUntraced(function* (
   const redact = yield* Redaction
   const status = (yield* Status).chain(chain.name)
   const traces = yield* blockTraces(chain)
+  const observe = Observe.make(chain, status, gate.isOpen)
 
   const failover = yield* Failover.make(chain, {
     requestTimeout: config.requestTimeout,
     wsMaxPayload: config.wsMaxPayload,
     rpcRate: config.rpcRate,
-    watch: (rank, known) => {
-      const endpoint = status.endpoints[rank]!
-      endpoint.breaker = known.breaker
-      endpoint.learned = known.learned
-      endpoint.budget = known.budget
-      const repeats = Repeats.make()
-      return {
-        onRequest: (method, outcome, millis) => endpoint.requested(method, outcome, millis),
-        onConnected: Effect.gen(function* () {
-          endpoint.connectedSince = yield* Clock.currentTimeMillis
-          endpoint.connects++
-          yield* repeats.over.pipe(Effect.annotateLogs({ endpoint: endpoint.name }))
-        }),
-        onFailure: (error) =>
-          Effect.gen(function* () {
-            const now = yield* Clock.currentTimeMillis
-            endpoint.connectedSince = undefined
-            status.failed({ at: now, type: errorType(error.reason), text: error.message })
-            if (status.endpoint === endpoint && gate.isOpen()) status.enter("connecting", now)
-            yield* traceFailure("connection lost", error, {
-              "event_ingestor.chain": chain.name,
-              "event_ingestor.endpoint": error.endpoint,
-              "error.type": errorType(error.reason),
-            })
-            yield* repeats.warn(error.reason.message).pipe(Effect.annotateLogs({ endpoint: error.endpoint }))
-          }),
-      }
-    },
+    watch: observe.endpoint,
   })
 
+  const standstill = Standstill.make({ chain, store, status, writer, connected: failover.connected })
   const alone = chain.endpoints.length + chain.rpc.length === 1
   const audited = config.audit ?? !alone
-  const findings: Audit.Findings = {
-    missing: (logs) => void (status.auditedMissing += logs),
-    extra: (logs) => void (status.auditedExtra += logs),
-    unaudited: (blocks) => void (status.unaudited += blocks),
-    contradicted: (endpoint, text) =>
-      Effect.gen(function* () {
-        const at = yield* Clock.currentTimeMillis
-        status.contradicted(endpoint)
-        status.failed({ at, type: "unverified", text: `${endpoint}: contradicted: ${text}` })
-        yield* Effect.logWarning(`contradicted: ${text}`).pipe(Effect.annotateLogs({ endpoint }))
-      }),
-  }
-
   const handled = (live: Live, heard: Heard | undefined) =>
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
@@ -162,50 +118,6 @@ const chainIngest = Effect.fnUntraced(function* (
       )
     }).pipe(Effect.scoped)
 
-  /** Waits until the journal is another one than the one that made us stop. */
-  const untilChanged = (what: (journal: Journal | undefined) => unknown) =>
-    Effect.gen(function* () {
-      const before = JSON.stringify(what(yield* store.load(chain.id)))
-      const now = store.load(chain.id).pipe(Effect.map((journal) => JSON.stringify(what(journal))))
-      yield* now.pipe(
-        Effect.delay(recheck),
-        Effect.orElseSucceed(() => before),
-        Effect.repeat({ while: (seen) => seen === before }),
-      )
-    }).pipe(Effect.ignore)
-
-  /** Waits until somebody shows the block that was final. */
-  const untilShown = ({ number, stored }: Contradiction) =>
-    failover.connected.pipe(
-      Effect.flatMap((everybody) => isShown(everybody, { number, hash: stored })),
-      Effect.delay(askAgain),
-      Effect.repeat({ until: (shown) => shown }),
-    )
-
-  const halt = (contradiction: Contradiction) =>
-    Effect.gen(function* () {
-      const now = yield* Clock.currentTimeMillis
-      status.enter("halted", now)
-      status.failed({ at: now, type: "unverified", text: contradiction.message })
-      yield* Effect.logFatal(`halted: ${contradiction.message}`)
-      // Whoever empties the journal now wants it to begin as it is configured.
-      writer.forgetStart()
-      yield* Effect.raceFirst(
-        untilChanged((journal) => [journal?.start, journal?.final]),
-        untilShown(contradiction),
-      )
-      yield* Effect.logInfo(
-        "the journal has been changed, or somebody shows the block that was final: looking again",
-      )
-    })
-
-  const stepAside = (superseded: Writer.Superseded) =>
-    Effect.gen(function* () {
-      status.enter("superseded", yield* Clock.currentTimeMillis)
-      yield* Effect.logError(`${superseded.message}: not writing`)
-      yield* untilChanged((journal) => journal?.filter)
-    })
-
   /** A defect costs the connection. */
   const broken = (live: Live) => (defect: unknown) =>
     Effect.andThen(
@@ -237,7 +149,7 @@ const chainIngest = Effect.fnUntraced(function* (
       const logs = OverHttp.prefer(socket, live.learned, failover.http, logsOf)
       const audit = audited
         ? Audit.make(
-            { sourceInUse: live, alone, sources: failover.sources, logsOf, logs, findings },
+            { sourceInUse: live, alone, sources: failover.sources, logsOf, logs, findings: observe.findings },
             auditMemory,
           )
         : undefined
@@ -245,8 +157,8 @@ const chainIngest = Effect.fnUntraced(function* (
         Effect.tapError((error) => traces.abandon(error.message)),
         Effect.catchTags({
           Lost: (lost) => Effect.logDebug(lost.message),
-          Superseded: stepAside,
-          Contradiction: halt,
+          Superseded: standstill.stepAside,
+          Contradiction: standstill.halt,
           StoreError: (error) =>
             Effect.gen(function* () {
               const now = yield* Clock.currentTimeMillis

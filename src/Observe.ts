@@ -1,0 +1,62 @@
+/** What happens to a chain's endpoints, and what the second look finds: told to its status, its log and its traces. */
+import { Clock, Effect } from "effect"
+import type { ChainConfig } from "./Config.ts"
+import { errorType } from "./endpoint/EndpointError.ts"
+import type { FailoverOptions } from "./endpoint/Failover.ts"
+import type { Findings } from "./feed/Audit.ts"
+import * as Repeats from "./Repeats.ts"
+import { traceFailure } from "./Tracing.ts"
+import type { ChainStatus } from "./web/ChainStatus.ts"
+
+export interface Observe {
+  readonly endpoint: FailoverOptions["watch"]
+  readonly findings: Findings
+}
+
+/** @param takesMoves whether the store does: else that is what the chain waits for, whatever its endpoints do */
+export const make = (
+  chain: Pick<ChainConfig, "name">,
+  status: ChainStatus,
+  takesMoves: () => boolean,
+): Observe => ({
+  endpoint: (rank, known) => {
+    const endpoint = status.endpoints[rank]!
+    endpoint.breaker = known.breaker
+    endpoint.learned = known.learned
+    endpoint.budget = known.budget
+    const repeats = Repeats.make()
+    return {
+      onRequest: (method, outcome, millis) => endpoint.requested(method, outcome, millis),
+      onConnected: Effect.gen(function* () {
+        endpoint.connectedSince = yield* Clock.currentTimeMillis
+        endpoint.connects++
+        yield* repeats.over.pipe(Effect.annotateLogs({ endpoint: endpoint.name }))
+      }),
+      onFailure: (error) =>
+        Effect.gen(function* () {
+          const now = yield* Clock.currentTimeMillis
+          endpoint.connectedSince = undefined
+          status.failed({ at: now, type: errorType(error.reason), text: error.message })
+          if (status.endpoint === endpoint && takesMoves()) status.enter("connecting", now)
+          yield* traceFailure("connection lost", error, {
+            "event_ingestor.chain": chain.name,
+            "event_ingestor.endpoint": error.endpoint,
+            "error.type": errorType(error.reason),
+          })
+          yield* repeats.warn(error.reason.message).pipe(Effect.annotateLogs({ endpoint: error.endpoint }))
+        }),
+    }
+  },
+  findings: {
+    missing: (logs) => void (status.auditedMissing += logs),
+    extra: (logs) => void (status.auditedExtra += logs),
+    unaudited: (blocks) => void (status.unaudited += blocks),
+    contradicted: (endpoint, text) =>
+      Effect.gen(function* () {
+        const at = yield* Clock.currentTimeMillis
+        status.contradicted(endpoint)
+        status.failed({ at, type: "unverified", text: `${endpoint}: contradicted: ${text}` })
+        yield* Effect.logWarning(`contradicted: ${text}`).pipe(Effect.annotateLogs({ endpoint }))
+      }),
+  },
+})

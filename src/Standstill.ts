@@ -1,0 +1,78 @@
+/** A chain that must not write waits until that may be otherwise. */
+import { Clock, Effect } from "effect"
+import type { ChainConfig } from "./Config.ts"
+import type { Asker } from "./feed/Headers.ts"
+import { isShown } from "./feed/Witnesses.ts"
+import type { Contradiction } from "./feed/Witnesses.ts"
+import type { Journal } from "./store/Journal.ts"
+import type { Store } from "./store/Store.ts"
+import type { ChainStatus } from "./web/ChainStatus.ts"
+import type { Superseded, Writer } from "./Writer.ts"
+
+/** How often the store is looked at by a chain that must not write, and the endpoints by one that is halted. */
+const recheck = "5 seconds"
+const askAgain = "30 seconds"
+
+export interface Standstill {
+  /** Until the journal has been changed, or somebody shows the block that was final. */
+  readonly halt: (contradiction: Contradiction) => Effect.Effect<void>
+  /** Until the journal is continued with another filter once more. */
+  readonly stepAside: (superseded: Superseded) => Effect.Effect<void>
+}
+
+export interface StandstillOptions {
+  readonly chain: Pick<ChainConfig, "id">
+  readonly store: Pick<Store["Service"], "load">
+  readonly status: ChainStatus
+  readonly writer: Pick<Writer, "forgetStart">
+  /** All that can be asked now. */
+  readonly connected: Effect.Effect<ReadonlyArray<Asker>>
+}
+
+export const make = ({ chain, store, status, writer, connected }: StandstillOptions): Standstill => {
+  /** Waits until the journal is another one than the one that made us stop. */
+  const untilChanged = (what: (journal: Journal | undefined) => unknown) =>
+    Effect.gen(function* () {
+      const before = JSON.stringify(what(yield* store.load(chain.id)))
+      const now = store.load(chain.id).pipe(Effect.map((journal) => JSON.stringify(what(journal))))
+      yield* now.pipe(
+        Effect.delay(recheck),
+        Effect.orElseSucceed(() => before),
+        Effect.repeat({ while: (seen) => seen === before }),
+      )
+    }).pipe(Effect.ignore)
+
+  /** Waits until somebody shows the block that was final. */
+  const untilShown = ({ number, stored }: Contradiction) =>
+    connected.pipe(
+      Effect.flatMap((everybody) => isShown(everybody, { number, hash: stored })),
+      Effect.delay(askAgain),
+      Effect.repeat({ until: (shown) => shown }),
+    )
+
+  const halt = (contradiction: Contradiction) =>
+    Effect.gen(function* () {
+      const now = yield* Clock.currentTimeMillis
+      status.enter("halted", now)
+      status.failed({ at: now, type: "unverified", text: contradiction.message })
+      yield* Effect.logFatal(`halted: ${contradiction.message}`)
+      // Whoever empties the journal now wants it to begin as it is configured.
+      writer.forgetStart()
+      yield* Effect.raceFirst(
+        untilChanged((journal) => [journal?.start, journal?.final]),
+        untilShown(contradiction),
+      )
+      yield* Effect.logInfo(
+        "the journal has been changed, or somebody shows the block that was final: looking again",
+      )
+    })
+
+  const stepAside = (superseded: Superseded) =>
+    Effect.gen(function* () {
+      status.enter("superseded", yield* Clock.currentTimeMillis)
+      yield* Effect.logError(`${superseded.message}: not writing`)
+      yield* untilChanged((journal) => journal?.filter)
+    })
+
+  return { halt, stepAside }
+}
