@@ -55,8 +55,11 @@ const laterInterval = Duration.seconds(1)
 const mostWaits = 60
 const mostWaitsForLogs = 5
 
-/** A chain that goes on after a while waits so long (milliseconds) for endpoints that are still connecting. */
-const lookPatience = 3000
+/**
+ * A chain that goes on after a while waits so long (milliseconds) for endpoints that are still connecting, once: four
+ * tries of each.
+ */
+const lookPatience = 30_000
 
 /** How often, and how far apart, the store is read until it has what is on its way to it. */
 const settling = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 6 }))
