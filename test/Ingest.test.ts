@@ -37,12 +37,21 @@ const world = (
 
 const many = (count: number) => Array.from({ length: count }, (_, i) => (i * 7) % 5)
 
+/** An ingestor that has stored a chain of so many blocks. */
+const followed = Effect.fnUntraced(function* (
+  { chain, store, start }: Pick<World, "chain" | "store" | "start">,
+  blocks: number,
+) {
+  chain.extend(...many(blocks))
+  const ingestor = yield* start()
+  yield* caughtUp(store, chain, ingestor.status)
+  return ingestor
+})
+
 describe("a chain", () => {
   world("is stored from its start block on, and then live", ({ chain, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(200))
-      const { status } = yield* start()
-      yield* caughtUp(store, chain, status)
+      const { status } = yield* followed({ chain, store, start }, 200)
       for (let i = 0; i < 20; i++) {
         chain.extend(i % 4)
         yield* TestClock.adjust("12 seconds")
@@ -150,9 +159,7 @@ describe("a chain", () => {
     "is followed through forks, jumps and heads that repeat or come late",
     ({ chain, node, store, start }) =>
       Effect.gen(function* () {
-        chain.extend(...many(30))
-        const { status } = yield* start()
-        yield* caughtUp(store, chain, status)
+        const { status } = yield* followed({ chain, store, start }, 30)
         for (let i = 1; i <= 12; i++) {
           const before = chain.head
           chain.fork(i % 8, ...many((i % 8) + 1 + (i % 3)))
@@ -183,9 +190,7 @@ describe("a chain", () => {
 
   world("that is not longer is followed after 3 s without any other view", ({ chain, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(20))
-      const { status } = yield* start()
-      yield* caughtUp(store, chain, status)
+      yield* followed({ chain, store, start }, 20)
       chain.fork(3, 2, 2, 2)
       yield* TestClock.adjust("2500 millis")
       assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
@@ -198,9 +203,7 @@ describe("a chain", () => {
     "that went back without a word is followed as soon as it is longer again",
     ({ chain, store, start }) =>
       Effect.gen(function* () {
-        chain.extend(...many(20))
-        const { status } = yield* start()
-        yield* caughtUp(store, chain, status)
+        const { status } = yield* followed({ chain, store, start }, 20)
         chain.rollback(5)
         for (let i = 0; i < 6; i++) {
           chain.extend(2)
@@ -428,9 +431,7 @@ describe("an endpoint", () => {
   world("that is asked too often for what is final has not said that it does not know", (world) =>
     Effect.gen(function* () {
       const { chain, node, store, start } = world
-      chain.extend(...many(5))
-      const { status } = yield* start()
-      yield* caughtUp(store, chain, status)
+      const { status } = yield* followed({ chain, store, start }, 5)
       let refusals = 0
       node.intercept = (method, params, proceed) => {
         if (method !== "eth_getBlockByNumber" || params[0] !== "finalized") return proceed()
@@ -449,9 +450,7 @@ describe("an endpoint", () => {
     "that announces a head before its replicas know it is asked until they do",
     ({ chain, node, store, start }) =>
       Effect.gen(function* () {
-        chain.extend(...many(20))
-        const { status } = yield* start()
-        yield* caughtUp(store, chain, status)
+        const { status } = yield* followed({ chain, store, start }, 20)
         let asked = 0
         node.intercept = (method, _params, proceed) => {
           if (method === "eth_getLogs" && asked++ === 0) node.lag = 1
@@ -474,9 +473,7 @@ describe("an endpoint", () => {
   ] as const) {
     world(`that knows ${what} before its logs is asked until it has them`, ({ chain, node, store, start }) =>
       Effect.gen(function* () {
-        chain.extend(...many(20))
-        const { status } = yield* start()
-        yield* caughtUp(store, chain, status)
+        const { status } = yield* followed({ chain, store, start }, 20)
         let knows = false
         node.intercept = (method, _params, proceed) => {
           if (!knows && method === "eth_getLogs") throw new Refused(-32000, "unknown block")
@@ -495,9 +492,7 @@ describe("an endpoint", () => {
 
   world("that announced a head which is gone again is not blamed", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(20))
-      const { status } = yield* start()
-      yield* caughtUp(store, chain, status)
+      const { status } = yield* followed({ chain, store, start }, 20)
       let asked = 0
       node.intercept = (method, _params, proceed) => {
         // It goes over to a shorter chain just when its new head is asked for.
@@ -515,9 +510,7 @@ describe("an endpoint", () => {
 
   world("that gives up on a head it never knew is not asked for ever", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(20))
-      const { status } = yield* start()
-      yield* caughtUp(store, chain, status)
+      const { status } = yield* followed({ chain, store, start }, 20)
       node.intercept = (method, _params, proceed) => {
         if (method === "eth_getLogs") node.lag = 1
         return proceed()
@@ -536,9 +529,7 @@ describe("an endpoint", () => {
 
   world("that has thrown its first blocks away is believed all the same", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(60))
-      const { status } = yield* start()
-      yield* caughtUp(store, chain, status)
+      const { status } = yield* followed({ chain, store, start }, 60)
       yield* TestClock.adjust("2 minutes")
       assert.isAbove(status.final!, 10)
       node.intercept = (method, [block], proceed) => {
@@ -554,9 +545,7 @@ describe("an endpoint", () => {
 
   world("that has not reached our head is waited for: nothing is undone", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(20))
-      const { status } = yield* start()
-      yield* caughtUp(store, chain, status)
+      const { status } = yield* followed({ chain, store, start }, 20)
       node.lag = 5
       node.drop()
       yield* TestClock.adjust("30 seconds")
@@ -672,9 +661,7 @@ describe("the store", () => {
 
   world("may lose its last entries or all of them: they are pushed again", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(30))
-      const { status } = yield* start()
-      yield* caughtUp(store, chain, status)
+      yield* followed({ chain, store, start }, 30)
       const other = yield* memoryStore()
       const swap = { current: store }
       const swapping: Client = {
@@ -810,9 +797,7 @@ describe("chains are separate", () => {
 
   world("a defect beside the stream of heads costs the connection", ({ chain, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(40))
-      const { status } = yield* start()
-      yield* caughtUp(store, chain, status)
+      const { status } = yield* followed({ chain, store, start }, 40)
       let defects = 0
       Object.defineProperty(status, "finalSeen", {
         set() {
@@ -954,9 +939,7 @@ describe("chains are separate", () => {
 
   world("a defect gives no journal back to a filter that was superseded", ({ chain, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(20))
-      const { status } = yield* start()
-      yield* caughtUp(store, chain, status)
+      const { status } = yield* followed({ chain, store, start }, 20)
       yield* store.takeOver(chain.id, "another")
       chain.extend(1)
       yield* eventually("it steps aside", () => status.phase === "superseded")

@@ -4,7 +4,7 @@ import type { ChainId } from "../Domain.ts"
 import type { Redactor } from "../Redact.ts"
 import type { Budget } from "./Budget.ts"
 import { quantity } from "./Decode.ts"
-import { EndpointError, Malformed, Rejected, WrongChain } from "./EndpointError.ts"
+import { EndpointError, Malformed, refusalOf, Rejected, WrongChain } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
 import type { Call } from "./JsonRpc.ts"
 import { traceRequest } from "../Tracing.ts"
@@ -31,8 +31,7 @@ export interface Calls {
 /** How often what was refused as "too many" is asked for again, each time as the budget allows it. */
 const timesAgain = 4
 
-const isBackOff = ({ reason }: EndpointError) =>
-  reason._tag === "Rejected" && reason.refusal.action === "back off"
+const isBackOff = (error: EndpointError) => refusalOf(error) === "back off"
 
 /** What calls are named by in an error. */
 export const nameOf = (calls: ReadonlyArray<Call>): string =>
