@@ -15,8 +15,16 @@ export interface Header {
   readonly hash: Hex
   readonly parentHash: Hex
   readonly timestamp: number
-  readonly logsBloom: Hex
+  /** `undefined` where the node sends none that can be one. */
+  readonly logsBloom: Hex | undefined
+  /** Whether the header says that the block executed something: used gas, or a root of transactions or receipts. */
+  readonly executed?: boolean
+  /** Announced headers and fetched ones may have blooms of different quality (default: fetched). */
+  readonly origin?: HeaderOrigin
 }
+
+/** Where a header comes from: a `newHeads` notification, or an answer to `eth_getBlockBy…`. */
+export type HeaderOrigin = "announced" | "fetched"
 
 /** One log without what it shares with its block. */
 export interface Log {

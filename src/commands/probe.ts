@@ -65,7 +65,7 @@ const rangesOf = (
 }
 
 const bloomsOf = (headers: ReadonlyArray<Header | undefined>): string =>
-  headers.some((header) => header !== undefined && !isZero(header.logsBloom))
+  headers.some((header) => header?.logsBloom !== undefined && !isZero(header.logsBloom))
     ? "yes"
     : `zero in the last ${headers.length} blocks: as long as no other is seen, every block is asked for its logs`
 

@@ -5,7 +5,7 @@
  * What is done for each log is done in plain loops, without an Effect.
  */
 import { Predicate } from "effect"
-import type { Header, Hex, Log } from "../Domain.ts"
+import type { Header, HeaderOrigin, Hex, Log } from "../Domain.ts"
 import { Malformed } from "./EndpointError.ts"
 
 /** Indexes above this are no indexes of anything real. */
@@ -14,12 +14,18 @@ const largestIndex = 0x7fffffff
 const isHex = (text: unknown, digits: number): text is Hex =>
   typeof text === "string" && text.length === digits + 2 && /^0x[0-9a-fA-F]*$/.test(text)
 
-/** A quantity (EIP-1474) that fits a safe integer. Leading zeros are let through: some nodes send them. */
+/**
+ * A quantity (EIP-1474) that fits a safe integer. Leading zeros, JSON numbers and decimal digits are accepted: some nodes
+ * send them, and none of them can be mistaken for another number.
+ */
 export const quantity = (text: unknown): number | undefined => {
+  if (typeof text === "number") return Number.isSafeInteger(text) && text >= 0 ? text : undefined
+  if (typeof text === "string" && /^[0-9]{1,16}$/.test(text)) return safe(Number(text))
   if (typeof text !== "string" || !/^0x0{0,64}[0-9a-fA-F]{1,14}$/.test(text)) return undefined
-  const value = Number.parseInt(text, 16)
-  return Number.isSafeInteger(value) ? value : undefined
+  return safe(Number.parseInt(text, 16))
 }
+
+const safe = (value: number): number | undefined => (Number.isSafeInteger(value) ? value : undefined)
 
 export const hex = (value: number): Hex => `0x${value.toString(16)}`
 
@@ -30,29 +36,31 @@ const index = (text: unknown): number | undefined => {
 
 const lower = (text: Hex): Hex => text.toLowerCase() as Hex
 
-/** A header as `newHeads` announces it or `eth_getBlockByNumber` answers it. */
-export const headerOf = (value: unknown): Header | Malformed => {
+/** The root of an empty trie (yellow paper, appendix D): no transactions, no receipts. */
+const emptyRoot = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421"
+
+/** A root that is neither absent, zero, nor that of an empty trie. */
+const isFilled = (root: unknown): boolean =>
+  isHex(root, 64) && lower(root) !== emptyRoot && !/^0x0*$/.test(root)
+
+/** A header as `newHeads` announces it or `eth_getBlockByNumber` answers it. A bloom that cannot be one says nothing. */
+export const headerOf = (value: unknown, origin: HeaderOrigin = "fetched"): Header | Malformed => {
   if (!Predicate.isObject(value)) return new Malformed({ detail: "a block header that is no object" })
-  const { number, hash, parentHash, timestamp, logsBloom } = value as Record<string, unknown>
+  const { number, hash, parentHash, timestamp, logsBloom, gasUsed, transactionsRoot, receiptsRoot } =
+    value as Record<string, unknown>
   const height = quantity(number)
   const time = quantity(timestamp)
-  if (
-    height === undefined ||
-    time === undefined ||
-    !isHex(hash, 64) ||
-    !isHex(parentHash, 64) ||
-    !isHex(logsBloom, 512)
-  ) {
-    return new Malformed({
-      detail: "a block header without number, hash, parentHash, timestamp or logsBloom",
-    })
+  if (height === undefined || time === undefined || !isHex(hash, 64) || !isHex(parentHash, 64)) {
+    return new Malformed({ detail: "a block header without number, hash, parentHash or timestamp" })
   }
   return {
     number: height,
     hash: lower(hash),
     parentHash: lower(parentHash),
     timestamp: time,
-    logsBloom: lower(logsBloom),
+    logsBloom: isHex(logsBloom, 512) ? lower(logsBloom) : undefined,
+    executed: (quantity(gasUsed) ?? 0) > 0 || isFilled(transactionsRoot) || isFilled(receiptsRoot),
+    origin,
   }
 }
 
@@ -81,15 +89,16 @@ const logOf = (raw: Record<string, unknown>): PlacedLog | string => {
   if (!isHex(blockHash, 64) || !isHex(transactionHash, 64)) return "a wrong hash"
   if (!isHex(address, 40)) return "a wrong address"
   if (typeof data !== "string" || data.length % 2 !== 0 || !isHex(data, data.length - 2)) return "wrong data"
-  if (!Array.isArray(topics) || topics.length > 4) return "wrong topics"
-  for (const topic of topics) if (!isHex(topic, 64)) return "a wrong topic"
-  if (removed !== undefined && typeof removed !== "boolean") return "a wrong removed flag"
+  const words: unknown = topics ?? []
+  if (!Array.isArray(words) || words.length > 4) return "wrong topics"
+  for (const topic of words) if (!isHex(topic, 64)) return "a wrong topic"
+  if (removed !== undefined && removed !== null && typeof removed !== "boolean") return "a wrong removed flag"
   return {
     index: logAt,
     txIndex: txAt,
     txHash: lower(transactionHash),
     contract: lower(address),
-    topics: (topics as ReadonlyArray<Hex>).map(lower),
+    topics: (words as ReadonlyArray<Hex>).map(lower),
     data: lower(data),
     blockNumber: number,
     blockHash: lower(blockHash),
@@ -164,8 +173,32 @@ const nextLogOf = (
   }
 }
 
-/** The logs of an `eth_getLogs` answer. */
+const isBefore = (a: PlacedLog, b: PlacedLog): boolean =>
+  a.blockNumber < b.blockNumber || (a.blockNumber === b.blockNumber && a.index < b.index)
+
+const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
+
+const isEqual = (a: PlacedLog, b: PlacedLog): boolean =>
+  a.index === b.index &&
+  a.blockNumber === b.blockNumber &&
+  a.blockHash === b.blockHash &&
+  a.txHash === b.txHash &&
+  a.txIndex === b.txIndex &&
+  a.contract === b.contract &&
+  a.data === b.data &&
+  a.removed === b.removed &&
+  a.blockTimestamp === b.blockTimestamp &&
+  a.topics.join() === b.topics.join()
+
+/** Sorted by block and index, each log once. Nearly every answer is so already, and is returned as it is. */
+const normalized = (logs: Array<PlacedLog>): ReadonlyArray<PlacedLog> =>
+  logs.every((log, i) => i === 0 || isBefore(logs[i - 1]!, log))
+    ? logs
+    : logs.sort(inOrder).filter((log, i) => i === 0 || !isEqual(logs[i - 1]!, log))
+
+/** The logs of an `eth_getLogs` answer, sorted by block and index, each once. `null` is an empty answer. */
 export const logsOf = (value: unknown): ReadonlyArray<PlacedLog> | Malformed => {
+  if (value === null) return []
   if (!Array.isArray(value)) return new Malformed({ detail: "logs that are no array" })
   const logs: Array<PlacedLog> = []
   let rawBefore: Record<string, unknown> | undefined
@@ -177,5 +210,5 @@ export const logsOf = (value: unknown): ReadonlyArray<PlacedLog> | Malformed => 
     logs.push(log)
     rawBefore = raw
   }
-  return logs
+  return normalized(logs)
 }

@@ -120,6 +120,18 @@ export class EndpointError extends Schema.TaggedError<EndpointError>()("Endpoint
 export const unverified = (endpoint: string, detail: string): EndpointError =>
   new EndpointError({ endpoint, reason: new Unverified({ detail }) })
 
+/** A block that is below an announced head is not there yet: a replica that is behind answered. */
+export const notYet = (endpoint: string, number: number): EndpointError =>
+  new EndpointError({
+    endpoint,
+    reason: new Rejected({
+      method: "eth_getBlockByNumber",
+      code: 0,
+      detail: `block ${number} is not available yet`,
+      refusal: { action: "wait for head" },
+    }),
+  })
+
 /** What was made of an endpoint's answer, or a failure where nothing could be made of it. */
 export const orMalformed = <A>(endpoint: string, decoded: A | Malformed): Effect.Effect<A, EndpointError> =>
   decoded instanceof Malformed

@@ -45,8 +45,14 @@ export class Learned {
   receipts = mostCalls
   /** Rungs that the endpoint refuses, whatever the block. */
   readonly refused = new Set<Rung>()
-  /** A bloom of zeros proves something only where blooms have been seen to be computed. */
-  computesBlooms = false
+  /** Where headers were seen with a computed bloom: only there zeros prove that a block has no logs. */
+  readonly blooms = { announced: false, fetched: false }
+  /** Its log indexes have holes, as its receipts confirm. */
+  indexHoles = false
+  /** From this height on a range was found to be served whole: below it, the endpoint may have pruned its logs. */
+  servedFrom = Infinity
+  /** Blocks whose logs and receipts agree against the header's bloom. */
+  contradictedBlooms = 0
   /** Whether the `finalized` tag is known. */
   finalizedTag = true
   readonly #oversized = new Map<Hex, Set<Rung>>()
@@ -59,6 +65,7 @@ export class Learned {
   /** An hour has passed. Widths grow with every answer and need no help. */
   fade(): void {
     this.refused.clear()
+    this.servedFrom = Infinity
     this.finalizedTag = true
     this.addresses = Math.min(this.addresses * 2, mostAddresses)
     this.headers = Math.min(this.headers * 2, mostCalls)
@@ -75,7 +82,8 @@ export class Learned {
       headers_per_batch: this.headers,
       receipts_per_batch: this.receipts,
       finalized_tag: this.finalizedTag,
-      computes_blooms: this.computesBlooms,
+      computes_blooms: this.blooms.announced || this.blooms.fetched,
+      contradicted_blooms: this.contradictedBlooms,
       oversized_blocks: this.#oversized.size,
     }
   }
@@ -89,6 +97,8 @@ export class Learned {
     if (this.headers < mostCalls) said.push(`${this.headers} headers in a batch`)
     if (this.receipts < mostCalls) said.push(`${this.receipts} receipts in a batch`)
     if (!this.finalizedTag) said.push("no finalized tag")
+    if (this.contradictedBlooms > 0)
+      said.push(`wrong bloom in ${this.contradictedBlooms} blocks: set LOGS_BLOOM=ignore`)
     return said
   }
 

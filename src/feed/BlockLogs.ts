@@ -15,10 +15,12 @@ import type { PlacedLog } from "../endpoint/Decode.ts"
 import { orMalformed, refusalOf, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned, Rung } from "../endpoint/Learned.ts"
-import { makeMatches } from "./Filter.ts"
+import { isUnfiltered, makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
 import type { Asker } from "./Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
+import { chanceOfMatch, isZero } from "./Bloom.ts"
+import { hasHoles, incompleteWithHoles, inconsistent } from "./Verify.ts"
 import type { Checks } from "./Verify.ts"
 
 /**
@@ -46,6 +48,16 @@ export const blockOf = (header: Header, logs: ReadonlyArray<PlacedLog>): Block =
   logs,
 })
 
+/** A bloom that matches a filter by chance more often than this says nothing about an empty answer. */
+const likelyChance = 0.1
+
+/** What a block's ways of asking answered so far, right or wrong. */
+interface Answers {
+  logs: ReadonlyArray<PlacedLog> | undefined
+  receipts: ReadonlyArray<PlacedLog> | undefined
+  receiptCount: number
+}
+
 /** Reads a block's logs. `Unverified` where no answer can be believed; else why the last way was refused. */
 export type BlockLogs = (header: Header) => Effect.Effect<Block, EndpointError>
 
@@ -67,12 +79,30 @@ export const make = (
 
   const doubt = (detail: string) => unverified(asker.name, detail)
 
+  const unfiltered = isUnfiltered(filter)
+
+  /** Under a filter: no logs, though the bloom matches and would hardly do so by chance. */
+  const isSuspiciouslyEmpty = ({ logsBloom: bloom }: Header, logs: ReadonlyArray<PlacedLog>): boolean =>
+    !unfiltered &&
+    logs.length === 0 &&
+    bloom !== undefined &&
+    !isZero(bloom) &&
+    chanceOfMatch(bloom, filter.addresses, filter.topics) < likelyChance
+
   const believed = (header: Header) => (logs: ReadonlyArray<PlacedLog>) => {
-    const wrong = unbelievable(logs, header)
+    const wrong =
+      (unfiltered && learned.indexHoles ? incompleteWithHoles : unbelievable)(logs, header) ??
+      (isSuspiciouslyEmpty(header, logs)
+        ? `no logs in block ${header.number}, whose bloom matches the filter`
+        : undefined)
     return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubt(wrong)
   }
 
-  const byHash = (header: Header) => Effect.flatMap(getLogs({ blockHash: header.hash }), believed(header))
+  const byHash = (header: Header, answers: Answers) =>
+    Effect.flatMap(getLogs({ blockHash: header.hash }), (logs) => {
+      answers.logs = logs
+      return believed(header)(logs)
+    })
 
   /** The logs of receipts, in order. */
   const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
@@ -87,15 +117,56 @@ export const make = (
 
   /** All logs of a block: checked as a whole, then filtered. */
   const whole = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
-    const wrong = checks.whole(logs, header)
+    const wrong = (learned.indexHoles ? incompleteWithHoles : checks.whole)(logs, header)
     return wrong === undefined ? Effect.succeed(blockOf(header, logs.filter(matches))) : doubt(wrong)
   }
 
-  const byBlockReceipts = (header: Header) =>
-    Effect.flatMap(asker.request("eth_getBlockReceipts", [header.hash]), (receipts) => {
-      if (!Array.isArray(receipts)) return doubt(`no receipts for block ${header.number}`)
-      return Effect.flatMap(logsOfReceipts(receipts), (logs) => whole(header, logs))
-    })
+  const byBlockReceipts = Effect.fnUntraced(function* (header: Header, answers: Answers) {
+    const receipts = yield* asker.request("eth_getBlockReceipts", [header.hash])
+    if (!Array.isArray(receipts)) return yield* doubt(`no receipts for block ${header.number}`)
+    const logs = yield* logsOfReceipts(receipts)
+    answers.receipts = logs
+    answers.receiptCount = receipts.length
+    // Without a bloom only the number of transactions says that no receipt is missing.
+    if (header.logsBloom === undefined && header.executed !== false) yield* haveAllReceipts(header, receipts)
+    return yield* whole(header, logs)
+  })
+
+  /** The block's transactions by its hash. */
+  const transactionsOf = (header: Header) =>
+    Effect.flatMap(asker.request("eth_getBlockByHash", [header.hash, false]), (block) =>
+      Predicate.isObject(block) && "transactions" in block && Array.isArray(block.transactions)
+        ? Effect.succeed(block.transactions as ReadonlyArray<Hex>)
+        : Effect.fail(doubt(`the node does not have block ${header.number}`)),
+    )
+
+  const haveAllReceipts = (header: Header, { length }: { readonly length: number }) =>
+    Effect.flatMap(transactionsOf(header), (transactions) =>
+      transactions.length === length
+        ? Effect.void
+        : doubt(`${length} receipts for the ${transactions.length} transactions of block ${header.number}`),
+    )
+
+  /**
+   * What two ways of asking agree on although it fails a check: the header's bloom is wrong then, or this chain's log
+   * indexes have holes. A log that only `eth_getLogs` has is one of a system transaction without a receipt.
+   */
+  const agreed = Effect.fnUntraced(function* (header: Header, { logs, receipts, receiptCount }: Answers) {
+    if (logs === undefined || inconsistent(receipts ?? [], header) !== undefined) return undefined
+    if (receipts === undefined) {
+      // No receipts to read: an empty answer stands if the node has the block at all.
+      if (unfiltered || logs.length > 0) return undefined
+      yield* transactionsOf(header)
+      return blockOf(header, logs)
+    }
+    const have = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
+    const isMissing = receipts.some((log) => matches(log) && !have.has(`${log.index} ${log.txHash}`))
+    if (isMissing || (unfiltered && inconsistent(logs, header) !== undefined)) return undefined
+    yield* haveAllReceipts(header, { length: receiptCount })
+    if (hasHoles(unfiltered ? logs : receipts)) learned.indexHoles = true
+    else learned.contradictedBlooms++
+    return blockOf(header, logs)
+  })
 
   const bySubscription = (header: Header) =>
     announced === undefined
@@ -124,11 +195,7 @@ export const make = (
     )
 
   const byReceipt = Effect.fnUntraced(function* (header: Header) {
-    const block = yield* asker.request("eth_getBlockByHash", [header.hash, false])
-    if (!Predicate.isObject(block) || !("transactions" in block) || !Array.isArray(block.transactions)) {
-      return yield* doubt(`the node does not have block ${header.number}`)
-    }
-    const transactions = block.transactions as ReadonlyArray<Hex>
+    const transactions = yield* transactionsOf(header)
     const all: Array<PlacedLog> = []
     let size = 0
     for (let i = 0; i < transactions.length;) {
@@ -145,9 +212,11 @@ export const make = (
     return yield* whole(header, all)
   })
 
-  const rungs: ReadonlyArray<readonly [Rung, BlockLogs]> = [
-    ["eth_getLogs", (header) => again(byHash(header))],
-    ["eth_getBlockReceipts", (header) => again(byBlockReceipts(header))],
+  const rungs: ReadonlyArray<
+    readonly [Rung, (header: Header, answers: Answers) => Effect.Effect<Block, EndpointError>]
+  > = [
+    ["eth_getLogs", (header, answers) => again(byHash(header, answers))],
+    ["eth_getBlockReceipts", (header, answers) => again(byBlockReceipts(header, answers))],
     ["eth_subscribe", bySubscription],
     ["eth_getTransactionReceipt", (header) => again(byReceipt(header))],
   ]
@@ -180,15 +249,30 @@ export const make = (
   }
 
   return (header) => {
+    const answers: Answers = { logs: undefined, receipts: undefined, receiptCount: 0 }
     const climb = (from: number, first: EndpointError | undefined): Effect.Effect<Block, EndpointError> => {
       const index = rungs.findIndex(([rung], i) => i >= from && isOpen(rung, header))
       // Where every way is refused, the first refusal says most.
-      if (index === -1) return first ? Effect.fail(first) : doubt(`no way to read block ${header.number}`)
+      const failed = () => first ?? doubt(`no way to read block ${header.number}`)
+      if (index === -1) return otherwise(answers.receipts === undefined, failed)
       const [rung, ask] = rungs[index]!
-      return Effect.catch(ask(header), (error) =>
-        learn(rung, header, error) ? climb(index + 1, first ?? error) : Effect.fail(error),
-      )
+      // An empty answer under a filter is not worth a receipt for each transaction.
+      if (rung === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0)
+        return otherwise(answers.receipts === undefined, failed)
+      return Effect.catch(ask(header, answers), (error) => {
+        if (!learn(rung, header, error)) return Effect.fail(error)
+        const next = climb(index + 1, first ?? error)
+        return rung === "eth_getBlockReceipts" && answers.receipts !== undefined
+          ? Effect.flatMap(agreed(header, answers), (block) => (block ? Effect.succeed(block) : next))
+          : next
+      })
     }
-    return climb(0, undefined)
+    const otherwise = (isOpen: boolean, failed: () => EndpointError) =>
+      isOpen
+        ? Effect.flatMap(agreed(header, answers), (block) =>
+            block ? Effect.succeed(block) : Effect.fail(failed()),
+          )
+        : Effect.fail(failed())
+    return Effect.suspend(() => climb(0, undefined))
   }
 }

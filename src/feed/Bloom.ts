@@ -3,7 +3,7 @@
  * section 4.3.1). It can prove that a block has no matching log, and that an answer is not all of a block's logs.
  */
 import { createKeccak } from "hash-wasm"
-import type { Hex, Log } from "../Domain.ts"
+import type { Header, HeaderOrigin, Hex, Log } from "../Domain.ts"
 
 const keccak = await createKeccak(256)
 
@@ -61,6 +61,50 @@ export const addTo = (bloom: Buffer, { contract, topics }: Pick<Log, "contract" 
 
 /** All zero: no logs, or on chains that do not compute blooms nothing at all. */
 export const isZero = (bloom: Hex): boolean => bloom === empty
+
+const full: Hex = `0x${"f".repeat(512)}`
+
+/** Which headers of an endpoint were seen with a bloom that is neither zero nor full, by where they come from. */
+export type BloomOrigins = Record<HeaderOrigin, boolean>
+
+/**
+ * What a header's bloom proves; `undefined` for nothing. A missing bloom and one of all ones prove nothing. Zeros prove
+ * that there are no logs only where headers of the same origin have computed blooms and the block executed nothing: some
+ * chains announce zeros and answer the right bloom when asked.
+ *
+ * @param origins what was seen before; a computed bloom is recorded there
+ */
+export const provenBloom = (
+  { logsBloom, origin = "fetched", executed }: Header,
+  origins: BloomOrigins,
+): Hex | undefined => {
+  if (logsBloom === undefined || logsBloom === full) return undefined
+  if (!isZero(logsBloom)) {
+    origins[origin] = true
+    return logsBloom
+  }
+  return origins[origin] && executed !== true ? logsBloom : undefined
+}
+
+const bitsOfDigit = [0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4] as const
+
+/** How many of the 2048 bits are set. */
+export const bitsSet = (bloom: Hex): number => {
+  let bits = 0
+  for (let i = 2; i < bloom.length; i++) bits += bitsOfDigit[Number.parseInt(bloom[i]!, 16)]!
+  return bits
+}
+
+/** How likely a bloom with this many bits matches a filter by chance: each word has three bits. */
+export const chanceOfMatch = (
+  bloom: Hex,
+  addresses: ReadonlyArray<Hex>,
+  topics: ReadonlyArray<ReadonlyArray<Hex> | null>,
+): number => {
+  const word = (bitsSet(bloom) / 2048) ** 3
+  const oneOf = (words: number) => (words === 0 ? 1 : 1 - (1 - word) ** words)
+  return topics.reduce((chance, words) => chance * oneOf(words?.length ?? 0), oneOf(addresses.length))
+}
 
 /** The bloom of exactly these logs. */
 export const bloomOf = (logs: ReadonlyArray<Pick<Log, "contract" | "topics">>): Hex => {

@@ -6,7 +6,7 @@ import type { PlacedLog } from "../endpoint/Decode.ts"
 import { orMalformed, refusalOf } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
-import { logParams } from "./Filter.ts"
+import { isUnfiltered, logParams, makeMatches } from "./Filter.ts"
 import type { Asker } from "./Headers.ts"
 
 /** Which blocks: one by its hash, or a range. */
@@ -16,14 +16,22 @@ export type GetLogs = (blocks: Blocks) => Effect.Effect<ReadonlyArray<PlacedLog>
 
 const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
 
+/** Matching logs only: some nodes ignore a filter, or a part of it. */
+const only = (filter: Filter): ((logs: ReadonlyArray<PlacedLog>) => ReadonlyArray<PlacedLog>) => {
+  if (isUnfiltered(filter)) return (logs) => logs
+  const matches = makeMatches(filter)
+  return (logs) => (logs.every(matches) ? logs : logs.filter(matches))
+}
+
 const refusesAddresses = (error: EndpointError) => refusalOf(error) === "fewer addresses"
 
 /** @param learned how many addresses the endpoint takes at once; reduced where it refuses them */
 export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs => {
+  const wanted = only(filter)
   const ask = (addresses: ReadonlyArray<Hex>, blocks: Blocks) =>
     Effect.flatMap(
       asker.request("eth_getLogs", [{ ...logParams({ ...filter, addresses }), ...blocks }]),
-      (answer) => orMalformed(asker.name, logsOf(answer)),
+      (answer) => Effect.map(orMalformed(asker.name, logsOf(answer)), wanted),
     )
 
   return (blocks) => {

@@ -99,7 +99,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   }
 
   const hear = (raw: unknown) => {
-    const header = headerOf(raw)
+    const header = headerOf(raw, "announced")
     if (header instanceof Malformed) return connection.endUnsafe(header)
     const at = clock.currentTimeMillisUnsafe()
     if (at - second.from >= 1000) second = { from: at, heads: 0 }

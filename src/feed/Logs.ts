@@ -13,18 +13,19 @@ import type { ChainConfig } from "../Config.ts"
 import type { Block, Header, Hex } from "../Domain.ts"
 import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { isRefusal, refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import { isRefusal, notYet, refusalOf, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import type { Refusal } from "../endpoint/Refusal.ts"
 import * as BlockLogs from "./BlockLogs.ts"
 import { again, askAgain, blockOf } from "./BlockLogs.ts"
-import { emptyBloom, isZero, mayMatch, toHex } from "./Bloom.ts"
+import { isZero, mayMatch, provenBloom } from "./Bloom.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
 import * as Headers from "./Headers.ts"
 import type { Asker } from "./Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
+import { hasHoles } from "./Verify.ts"
 import type { Checks } from "./Verify.ts"
 
 /** Blocks of one range whose logs are read one by one at the same time. */
@@ -38,9 +39,10 @@ const isTooWide = (refusal: Refusal["action"] | undefined): boolean =>
 const isRefused = (refusal: Refusal["action"] | undefined): boolean =>
   refusal === "use receipts" || refusal === "unsupported"
 
-const unknownParent: Hex = `0x${"0".repeat(64)}`
+/** Heights without a block that may follow one another. */
+const longestNullRun = 5
 
-const noBloom = toHex(emptyBloom())
+const unknownParent: Hex = `0x${"0".repeat(64)}`
 
 export interface Logs {
   readonly tip: (header: Header) => Effect.Effect<Block, EndpointError>
@@ -74,25 +76,47 @@ export const make = (
 
   const doubt = (detail: string) => unverified(asker.name, detail)
 
-  /** A bloom that is to be ignored says as little as one of zeros. */
-  const withBloom = (header: Header): Header =>
-    logsBloom === "ignore" ? { ...header, logsBloom: noBloom } : header
+  /** The header with its bloom as far as it proves something. */
+  const withBloom = (header: Header): Header => {
+    const proven = provenBloom(header, learned.blooms)
+    const bloom = logsBloom === "ignore" ? undefined : proven
+    return bloom === header.logsBloom ? header : { ...header, logsBloom: bloom }
+  }
 
+  /** @param header as `withBloom` returns it */
   const mayHaveLogs = ({ logsBloom: bloom }: Header): boolean => {
-    if (!isZero(bloom)) learned.computesBlooms = true
-    if (isZero(bloom) && !learned.computesBlooms) return true
+    if (bloom === undefined) return true
     return unfiltered ? !isZero(bloom) : mayMatch(bloom, filter.addresses, filter.topics)
   }
+
+  /** An empty answer under an announced bloom that proves nothing: the fetched header may have one that does. */
+  const recheckEmpty = Effect.fnUntraced(function* (empty: Block, { number }: Header) {
+    const fetched = yield* Headers.header(asker, number)
+    if (fetched?.hash !== empty.hash) return yield* notYet(asker.name, number)
+    const header = withBloom(fetched)
+    return header.logsBloom !== undefined && mayHaveLogs(header) ? yield* ask(header) : empty
+  })
 
   const tip = (seen: Header) => {
     const header = withBloom(seen)
     if (!mayHaveLogs(header)) return Effect.succeed(blockOf(header, []))
     // A bloom that is ignored may still be right that there are some.
-    const doubted = unfiltered && header !== seen && !isZero(seen.logsBloom)
-    const block = doubted
-      ? Effect.repeat(ask(header), { while: ({ logs }) => logs.length === 0, schedule: askAgain })
-      : ask(header)
-    return Effect.tap(block, ({ logs }) => Effect.sync(() => learned.answeredRecent(1, logs.length)))
+    const isIgnored = logsBloom === "ignore" && seen.logsBloom !== undefined && !isZero(seen.logsBloom)
+    const mayRecheck =
+      logsBloom === "trust" &&
+      header.logsBloom === undefined &&
+      seen.origin === "announced" &&
+      learned.blooms.fetched
+    const block =
+      isIgnored && unfiltered
+        ? Effect.repeat(ask(header), { while: ({ logs }) => logs.length === 0, schedule: askAgain })
+        : ask(header)
+    return block.pipe(
+      Effect.flatMap((block) =>
+        mayRecheck && block.logs.length === 0 ? recheckEmpty(block, seen) : Effect.succeed(block),
+      ),
+      Effect.tap(({ logs }) => Effect.sync(() => learned.answeredRecent(1, logs.length))),
+    )
   }
 
   const oneByOne = (headers: ReadonlyArray<Header>) =>
@@ -109,8 +133,49 @@ export const make = (
         const missing = headers.indexOf(undefined)
         return missing === -1
           ? Effect.succeed((headers as ReadonlyArray<Header>).map(withBloom))
-          : doubt(`the node does not have block ${from + missing}`)
+          : withoutNullRounds(headers, from)
       },
+    )
+
+  /**
+   * Heights without a block exist on some chains (Filecoin's null rounds): there the block above is on top of the block
+   * below. Any other height that is missing is not there yet.
+   */
+  const withoutNullRounds = Effect.fnUntraced(function* (
+    found: ReadonlyArray<Header | undefined>,
+    from: number,
+  ) {
+    const headers = [...found]
+    for (let i = 0; i < longestNullRun && headers.at(-1) === undefined; i++) {
+      headers.push(yield* Headers.header(asker, from + headers.length))
+    }
+    const to = headers.length - 1
+    let below = from === 0 ? undefined : yield* Headers.header(asker, from - 1)
+    let missing: number | undefined
+    const existing: Array<Header> = []
+    for (const [i, header] of headers.entries()) {
+      if (header === undefined) {
+        missing ??= from + i
+        continue
+      }
+      if (missing !== undefined && below !== undefined && header.parentHash !== below.hash)
+        return yield* notYet(asker.name, missing)
+      missing = undefined
+      below = header
+      if (i < found.length) existing.push(withBloom(header))
+    }
+    if (missing !== undefined) return yield* notYet(asker.name, Math.min(missing, from + to))
+    return existing
+  })
+
+  /** Whether a block has matching logs, by all checks. Where only ranges are granted it cannot be known: `false`. */
+  const hasLogs = (header: Header) =>
+    ask(header).pipe(
+      Effect.map(({ logs }) => logs.length > 0),
+      Effect.catchIf(
+        (error) => isRefusal(error) && refusalOf(error) !== "wait for head",
+        () => Effect.succeed(false),
+      ),
     )
 
   /** Logs of a range under their headers; blocks that are not as they must be are asked for one by one. */
@@ -121,7 +186,6 @@ export const make = (
       (header) => {
         const found = byNumber.get(header.number) ?? []
         if (found.length === 0) return tip(header)
-        if (!isZero(header.logsBloom)) learned.computesBlooms = true
         return unbelievable(found, header) === undefined
           ? Effect.succeed(blockOf(header, found))
           : ask(header)
@@ -151,56 +215,104 @@ export const make = (
     return yield* oneByOne(headers)
   }, again)
 
-  /** Timestamps, from the logs where the node puts them there, else from the headers. */
-  const timestamps = Effect.fnUntraced(function* (blocks: ReadonlyArray<ReadonlyArray<PlacedLog>>) {
-    const known = new Map<number, number>()
-    for (const [log] of blocks)
-      if (log!.blockTimestamp !== undefined) known.set(log!.blockNumber, log!.blockTimestamp)
-    const unknown = blocks.filter(([log]) => !known.has(log!.blockNumber))
-    const headers = yield* Headers.headers(
-      asker,
-      unknown.map(([log]) => log!.blockNumber),
-      learned,
+  /**
+   * The time of each block. That of its logs is used where the node's `blockTimestamp` agrees with a header that is
+   * known; else headers are fetched, and their hashes are compared too.
+   *
+   * @param known headers of the range that were fetched anyway
+   */
+  const timestamps = Effect.fnUntraced(function* (
+    blocks: ReadonlyArray<ReadonlyArray<PlacedLog>>,
+    known: ReadonlyArray<Header>,
+  ) {
+    const times = new Map<number, number>(known.map(({ number, timestamp }) => [number, timestamp]))
+    const headersOf = Effect.fnUntraced(function* (logs: ReadonlyArray<PlacedLog>) {
+      const headers = yield* Headers.headers(
+        asker,
+        logs.map((log) => log.blockNumber),
+        learned,
+      )
+      for (const [i, header] of headers.entries()) {
+        const { blockHash, blockNumber } = logs[i]!
+        if (header?.hash !== blockHash) return yield* doubt(`block ${blockNumber} has another hash`)
+        times.set(header.number, header.timestamp)
+      }
+    })
+    const firsts = blocks.map(([log]) => log!)
+    if (firsts.length === 0) return times
+    if (!firsts.some(({ blockNumber }) => times.has(blockNumber))) yield* headersOf([firsts.at(-1)!])
+    const latest = known.reduce((time, { timestamp }) => Math.max(time, timestamp), 0)
+    const isPlausible = (time: number | undefined): time is number =>
+      time !== undefined && time > 0 && time <= latest
+    const agrees = firsts.every(
+      ({ blockNumber, blockTimestamp }) =>
+        !times.has(blockNumber) || (blockTimestamp ?? 0) === times.get(blockNumber),
     )
-    for (const [i, header] of headers.entries()) {
-      const log = unknown[i]![0]!
-      if (header?.hash !== log.blockHash) return yield* doubt(`block ${log.blockNumber} has another hash`)
-      known.set(header.number, header.timestamp)
-    }
-    return known
+    const unknown = firsts.filter(({ blockNumber, blockTimestamp }) => {
+      if (times.has(blockNumber)) return false
+      if (!agrees || !isPlausible(blockTimestamp)) return true
+      times.set(blockNumber, blockTimestamp)
+      return false
+    })
+    if (unknown.length > 0) yield* headersOf(unknown)
+    return times
   })
 
   /**
-   * A replica that is behind, or another one than told the header, answers the beginning of a range as if it were the
-   * whole: that it says nothing of the last block shows it.
+   * A replica that is behind answers the beginning of a range as if it were the whole; one that was pruned answers its
+   * end. The last block, and the one before the first that has logs, show it where their blooms match.
    */
-  const cutShort = Effect.fnUntraced(function* (logs: ReadonlyArray<PlacedLog>, last: Header) {
-    if (logs.at(-1)?.blockNumber === last.number || !mayHaveLogs(last)) return undefined
-    const isEmpty =
-      unfiltered && !isZero(last.logsBloom)
-        ? false
-        : yield* getLogs({ blockHash: last.hash }).pipe(
-            Effect.map((logs) => logs.length === 0),
-            // Where only ranges are granted, nobody can tell.
-            Effect.catchIf(
-              (error) => isRefusal(error) && refusalOf(error) !== "wait for head",
-              () => Effect.succeed(true),
-            ),
-          )
-    return isEmpty ? undefined : `the logs of block ${last.number} are missing`
+  const truncated = Effect.fnUntraced(function* (
+    logs: ReadonlyArray<PlacedLog>,
+    from: number,
+    last: Header,
+    below: ReadonlyArray<Header>,
+  ) {
+    const ends = [...(logs.at(-1)?.blockNumber === last.number ? [] : [last]), ...below]
+    for (const header of ends) {
+      if (header.number >= from && mayHaveLogs(header) && (yield* hasLogs(header)))
+        return `the logs of block ${header.number} are missing`
+    }
+    return undefined
+  })
+
+  /** The first block of a range, and the one before the first that has logs: where a pruned answer would begin. */
+  const headersBelow = (logs: ReadonlyArray<PlacedLog>, from: number, to: number) => {
+    const first = logs[0]?.blockNumber ?? to
+    const numbers = [...new Set([from, first - 1])].filter((number) => number >= from && number < first)
+    return Effect.map(Headers.headers(asker, numbers, learned), (headers) =>
+      headers.flatMap((header) => (header === undefined ? [] : [withBloom(header)])),
+    )
+  }
+
+  /** Where nothing but holes in the indexes is wrong, the first such block is read in every way to know whether they are. */
+  const wrongRange = Effect.fnUntraced(function* (
+    logs: ReadonlyArray<PlacedLog>,
+    from: number,
+    last: Header,
+  ) {
+    const wrong = unbelievableRange(logs, from, last, learned.indexHoles)
+    if (wrong === undefined || unbelievableRange(logs, from, last, true) !== undefined) return wrong
+    const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
+    const holed = [...byNumber].find(([, ofBlock]) => hasHoles(ofBlock))
+    const header = holed && (yield* Headers.header(asker, holed[0]))
+    if (header) yield* ask(withBloom(header))
+    return learned.indexHoles ? undefined : wrong
   })
 
   /** One answer for the whole range, under the header of its last block. */
   const whole = Effect.fnUntraced(function* (from: number, to: number) {
     const seen = yield* Headers.header(asker, to)
-    if (seen === undefined) return yield* doubt(`the node does not have block ${to}`)
+    if (seen === undefined) return yield* notYet(asker.name, to)
     const last = withBloom(seen)
     const logs = yield* getLogs({ fromBlock: hex(from), toBlock: hex(to) })
-    const wrong = unbelievableRange(logs, from, last) ?? (yield* cutShort(logs, last))
+    const below = from < learned.servedFrom ? yield* headersBelow(logs, from, to) : []
+    const wrong = (yield* wrongRange(logs, from, last)) ?? (yield* truncated(logs, from, last, below))
     if (wrong !== undefined) return yield* doubt(wrong)
+    learned.servedFrom = Math.min(learned.servedFrom, from)
     learned.answered(to - from + 1, logs.length)
     const found = [...Map.groupBy(logs, (log) => log.blockNumber).values()]
-    const times = yield* timestamps(found)
+    const times = yield* timestamps(found, [last, ...below])
     const blocks = found.map((logs): Block => {
       const { blockNumber: number, blockHash: hash } = logs[0]!
       const parentHash = number === last.number ? last.parentHash : unknownParent

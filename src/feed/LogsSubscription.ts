@@ -113,7 +113,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
 
   return {
     logs: (header) =>
-      isZero(header.logsBloom)
+      header.logsBloom === undefined || isZero(header.logsBloom)
         ? Effect.fail(doubt(`block ${header.number} has no bloom to compare its logs with`))
         : Effect.andThen(
             begin,

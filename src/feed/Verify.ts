@@ -5,13 +5,13 @@
  * forks in one answer. An error is harmless; a short answer that is believed is a loss.
  */
 import { Context } from "effect"
-import type { Filter, Header, Log } from "../Domain.ts"
+import type { Filter, Header, Hex, Log } from "../Domain.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { bloomOf, isZero } from "./Bloom.ts"
+import { bitsSet, bloomOf, isZero } from "./Bloom.ts"
 import { isUnfiltered, makeMatches } from "./Filter.ts"
 
-/** Above this many logs most of the 2048 bits are set: equality would prove little and cost much. */
-const mostForBloom = 256
+/** With fewer zero bits than this, the bloom of almost any logs would be the same. */
+const leastZeroBits = 2
 
 /** What is wrong with logs as those of one block, wherever they come from. */
 const misplaced = (
@@ -36,17 +36,30 @@ const holed = (logs: ReadonlyArray<Pick<Log, "index">>, number: number): string 
   return hole === -1 ? undefined : `log ${hole} is missing in block ${number}`
 }
 
+/** Whether a bloom can show that logs are missing, or that there are none. */
+const tells = (bloom: Header["logsBloom"], logs: number): bloom is Hex =>
+  bloom !== undefined && (isZero(bloom) ? logs === 0 : bitsSet(bloom) <= 2048 - leastZeroBits)
+
+/** @param header its bloom is `undefined` where it proves nothing */
+const wrongBloom = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
+  tells(header.logsBloom, logs.length) && bloomOf(logs) !== header.logsBloom
+    ? `the ${logs.length} logs of block ${header.number} do not make its bloom`
+    : undefined
+
 /** What is wrong with `logs` as the complete logs of a block under no filter. */
-const incomplete = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined => {
-  const found = misplaced(logs, header) ?? holed(logs, header.number)
-  if (found !== undefined) return found
-  // Logs under a zero bloom: a chain that does not compute blooms.
-  if (isZero(header.logsBloom) && logs.length > 0) return undefined
-  if (logs.length <= mostForBloom && bloomOf(logs) !== header.logsBloom) {
-    return `the ${logs.length} logs of block ${header.number} do not make its bloom`
-  }
-  return undefined
-}
+const incomplete = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
+  misplaced(logs, header) ?? holed(logs, header.number) ?? wrongBloom(logs, header)
+
+/** The same for an endpoint whose log indexes have holes: there only the header's bloom shows that a log is missing. */
+export const incompleteWithHoles = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
+  misplaced(logs, header) ??
+  (tells(header.logsBloom, logs.length) ? wrongBloom(logs, header) : holed(logs, header.number))
+
+/** What is wrong with `logs` as those of one block, complete or not. */
+export const inconsistent = misplaced
+
+/** Whether indexes are missing. */
+export const hasHoles = (logs: ReadonlyArray<Pick<Log, "index">>): boolean => holed(logs, 0) !== undefined
 
 /** What is wrong with `logs` as the logs of a block that match a filter. */
 const makeUnbelievable = (
@@ -62,10 +75,15 @@ const makeUnbelievable = (
 /** What is wrong with the logs of a range of final blocks, of which only the last block's header is known. */
 const makeUnbelievableRange = (
   filter: Filter,
-): ((logs: ReadonlyArray<PlacedLog>, from: number, last: Header) => string | undefined) => {
+): ((
+  logs: ReadonlyArray<PlacedLog>,
+  from: number,
+  last: Header,
+  mayHaveHoles?: boolean,
+) => string | undefined) => {
   const unfiltered = isUnfiltered(filter)
   const matches = makeMatches(filter)
-  return (logs, from, last) => {
+  return (logs, from, last, mayHaveHoles = false) => {
     let block: PlacedLog | undefined
     let next = 0
     for (const log of logs) {
@@ -79,7 +97,7 @@ const makeUnbelievableRange = (
       } else if (log.blockHash !== block.blockHash) {
         return "logs of two forks"
       }
-      if (unfiltered ? log.index !== next : log.index < next) {
+      if (unfiltered && !mayHaveHoles ? log.index !== next : log.index < next) {
         return `log ${log.index} where ${next} was expected in block ${log.blockNumber}`
       }
       next = log.index + 1

@@ -35,6 +35,8 @@ describe("quantity", () => {
   it.each([
     ["0x0", 0],
     ["0xff", 255],
+    [255, 255],
+    ["255", 255],
     ["0xFF", 255],
     ["0x00000010", 16],
     ["0x1fffffffffffff", Number.MAX_SAFE_INTEGER],
@@ -43,7 +45,8 @@ describe("quantity", () => {
   it.each([
     "",
     "0x",
-    "10",
+    "1e3",
+    "12345678901234567",
     "0xg",
     " 0x1",
     "0x1 ",
@@ -51,7 +54,8 @@ describe("quantity", () => {
     "0x20000000000000",
     `0x${"f".repeat(1000)}`,
     `0x${"0".repeat(1000)}1`,
-    1,
+    -1,
+    1.5,
     null,
     undefined,
     {},
@@ -72,9 +76,31 @@ describe("headers", () => {
       parentHash: `0x${"cd".repeat(32)}`,
       timestamp: 1_700_000_000,
       logsBloom: header.logsBloom,
+      executed: false,
+      origin: "fetched",
     }))
 
-  it.each(Object.keys(header))("without %s are malformed", (field) => {
+  it("have no bloom where it cannot be one", () => {
+    for (const logsBloom of [null, undefined, "0x", "0x00", `0x${"0".repeat(510)}`, 7, {}]) {
+      const read = headerOf({ ...header, logsBloom })
+      assert.isTrue(!(read instanceof Malformed) && read.logsBloom === undefined)
+    }
+  })
+
+  it("say whether the block executed something", () => {
+    const empty = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421"
+    const executed = (fields: object) => {
+      const read = headerOf({ ...header, ...fields })
+      return !(read instanceof Malformed) && read.executed
+    }
+    assert.isFalse(executed({ gasUsed: "0x0", transactionsRoot: empty, receiptsRoot: empty }))
+    assert.isFalse(executed({ transactionsRoot: `0x${"0".repeat(64)}` }))
+    assert.isTrue(executed({ gasUsed: "0x5208" }))
+    assert.isTrue(executed({ transactionsRoot: hash }))
+    assert.isTrue(executed({ receiptsRoot: hash }))
+  })
+
+  it.each(Object.keys(without(header, "logsBloom")))("without %s are malformed", (field) => {
     assert.instanceOf(headerOf(without(header, field)), Malformed)
     assert.instanceOf(headerOf({ ...header, [field]: null }), Malformed)
     assert.instanceOf(headerOf({ ...header, [field]: "0xzz" }), Malformed)
@@ -119,7 +145,6 @@ describe("logs", () => {
     ["data", "00"],
     ["data", "0x0g"],
     ["data", null],
-    ["topics", null],
     ["topics", [hash, hash, hash, hash, hash]],
     ["topics", ["0x12"]],
     ["topics", [null]],
@@ -135,9 +160,20 @@ describe("logs", () => {
     assert.instanceOf(logsOf([{ ...log, [field]: value }]), Malformed)
   })
 
-  it.each([null, undefined, {}, "[]", [null], [[]], [7]])("that are %j are malformed", (value) =>
+  it.each([undefined, {}, "[]", [null], [[]], [7]])("that are %j are malformed", (value) =>
     assert.instanceOf(logsOf(value), Malformed),
   )
+
+  it("that are null are none", () => assert.deepStrictEqual(logsOf(null), []))
+
+  it("are sorted by block and index, each once", () => {
+    const at = (blockNumber: string, logIndex: string) => ({ ...log, blockNumber, logIndex })
+    const mixed = [at("0x2", "0x0"), at("0x1", "0x1"), at("0x1", "0x0"), at("0x1", "0x1")]
+    assert.deepStrictEqual(logsOf(mixed), logsOf([at("0x1", "0x0"), at("0x1", "0x1"), at("0x2", "0x0")]))
+    const other = { ...at("0x1", "0x1"), data: "0x" }
+    const both = logsOf([at("0x1", "0x1"), other])
+    assert.isTrue(Array.isArray(both) && both.length === 2)
+  })
 
   it.each(nodes)("of %s are read as recorded", (node) => {
     const recorded = [...logsIn(read(node, "notifications")), ...logsIn(read(node, "getLogs"))]
@@ -181,10 +217,10 @@ describe("logs", () => {
     for (const before of [log, lower]) {
       for (const change of [{}, { transactionHash: `0x${"ef".repeat(32)}` }]) {
         for (const [field, value] of odd) {
-          const raw = { ...before, ...change, [field]: value }
+          const raw = { ...before, ...change, logIndex: "0x8", [field]: value }
           const alone = logsOf([raw])
           const after = logsOf([before, raw])
-          if (Array.isArray(alone)) assert.deepStrictEqual(after, [logsOf([before]), alone].flat(), field)
+          if (Array.isArray(alone)) assert.deepStrictEqual(after, logsOf([raw, before]), field)
           else assert.instanceOf(after, Malformed, `${field}: ${String(value)}`)
         }
       }

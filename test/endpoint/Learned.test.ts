@@ -23,11 +23,11 @@ describe("what was learned of an endpoint", () => {
   it("does not fade where it is about one block, nor where it is proof", () => {
     const learned = new Learned()
     learned.tooLarge("eth_getLogs", hash("a"))
-    learned.computesBlooms = true
+    learned.blooms.announced = true
     learned.fade()
     assert.isFalse(learned.allows("eth_getLogs", hash("a")))
     assert.isTrue(learned.allows("eth_getLogs", hash("b")))
-    assert.isTrue(learned.computesBlooms)
+    assert.isTrue(learned.blooms.announced)
   })
 
   it("is told as plain JSON", () => {
@@ -44,6 +44,7 @@ describe("what was learned of an endpoint", () => {
       headers_per_batch: 20,
       receipts_per_batch: 20,
       finalized_tag: true,
+      contradicted_blooms: 0,
       computes_blooms: false,
       oversized_blocks: 1,
     })

@@ -66,7 +66,7 @@ const wireHeader = (header: Header) => ({
   parentHash: header.parentHash,
   timestamp: hex(header.timestamp),
   logsBloom: header.logsBloom,
-  gasUsed: "0x5208",
+  gasUsed: header.executed === true ? "0x5208" : "0x0",
 })
 
 const wireLog = ({ header }: Pick<FakeBlock, "header">, log: Log, removed = false) => ({
