@@ -69,8 +69,8 @@ export interface Settings {
   readonly wsMaxPayload: number
   /** Requests a second and endpoint; `undefined`: 10 for endpoints without a key, no limit for the others. */
   readonly rpcRate: number | undefined
-  /** `undefined`: on where there is somebody else to ask. */
-  readonly audit: boolean | undefined
+  /** Whether blocks are fetched again and compared when they become final. */
+  readonly audit: boolean
   readonly http: {
     readonly host: string
     readonly port: number
@@ -351,7 +351,7 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variabl
     shutdownTimeout: (yield* reader.read("SHUTDOWN_TIMEOUT", Env.duration)) ?? Duration.seconds(10),
     wsMaxPayload: (yield* reader.read("WS_MAX_PAYLOAD", Env.bytes(longestText))) ?? 32 * 1024 * 1024,
     rpcRate: yield* reader.read("RPC_RATE", Env.positive),
-    audit: audit === undefined ? undefined : audit === "on",
+    audit: audit !== "off",
     telemetry,
     log: {
       level: (yield* reader.read("LOG_LEVEL", logLevel)) ?? "Info",

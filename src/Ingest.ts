@@ -66,7 +66,6 @@ const chainIngest = Effect.fnUntraced(function* (
 
   const standstill = Standstill.make({ chain, store, status, writer, connected: failover.connected })
   const alone = chain.endpoints.length + chain.rpc.length === 1
-  const audited = config.audit ?? !alone
   const handled = (live: Live, heard: Heard | undefined) =>
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
@@ -110,6 +109,8 @@ const chainIngest = Effect.fnUntraced(function* (
         filter: writer.filter,
         knownStart: writer.start(),
         onFinal: (header) => (status.finalSeen = header.number),
+        onDisagreement: observe.disagreement,
+        leave: connection.end,
       })
       status.progress(yield* Clock.currentTimeMillis)
       yield* steps.pipe(
@@ -147,7 +148,7 @@ const chainIngest = Effect.fnUntraced(function* (
       const announced = yield* LogsSubscription.make(connection)
       const socket = Logs.make(connection, chain, live.learned, checks, announced)
       const logs = OverHttp.prefer(socket, live.learned, failover.http, logsOf)
-      const audit = audited
+      const audit = config.audit
         ? Audit.make(
             { sourceInUse: live, alone, sources: failover.sources, logsOf, logs, findings: observe.findings },
             auditMemory,

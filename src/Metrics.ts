@@ -200,6 +200,12 @@ export const chainHalted = gauge(
   "1",
   "1 when final blocks contradict each other and somebody must decide",
 )
+export const finalityDisagreement = gauge(
+  "finality_disagreement",
+  ["chain"],
+  "1",
+  "1 while endpoints show different blocks at a final height",
+)
 export const eventLatency = histogram(
   "event_latency_seconds",
   ["chain"],

@@ -4,6 +4,7 @@ import type { ChainConfig } from "./Config.ts"
 import { errorType } from "./endpoint/EndpointError.ts"
 import type { FailoverOptions } from "./endpoint/Failover.ts"
 import type { Findings } from "./feed/Audit.ts"
+import type { FinalityOptions } from "./feed/Finality.ts"
 import * as Repeats from "./Repeats.ts"
 import { traceFailure } from "./Tracing.ts"
 import type { ChainStatus } from "./web/ChainStatus.ts"
@@ -11,6 +12,7 @@ import type { ChainStatus } from "./web/ChainStatus.ts"
 export interface Observe {
   readonly endpoint: FailoverOptions["watch"]
   readonly findings: Findings
+  readonly disagreement: FinalityOptions["onDisagreement"]
 }
 
 /** @param takesMoves whether the store does: else that is what the chain waits for, whatever its endpoints do */
@@ -47,6 +49,17 @@ export const make = (
         }),
     }
   },
+  disagreement: (disagreement) =>
+    Effect.gen(function* () {
+      const isNew = disagreement !== undefined && status.finalDisagreement === undefined
+      status.finalDisagreement = disagreement
+      if (!isNew) return
+      const at = yield* Clock.currentTimeMillis
+      const text = `final block ${disagreement.number} is another one at ${disagreement.endpoints.join(", ")}`
+      for (const endpoint of disagreement.endpoints) status.contradicted(endpoint)
+      status.failed({ at, type: "unverified", text })
+      yield* Effect.logError(disagreement.holds ? `${text}: nothing is made final until they agree` : text)
+    }),
   findings: {
     missing: (logs) => void (status.auditedMissing += logs),
     extra: (logs) => void (status.auditedExtra += logs),

@@ -72,7 +72,6 @@ const attacks: ReadonlyArray<readonly [title: string, attack: (node: FakeNode) =
   ["a log with a lone surrogate for data", firstLog({ data: "0x\ud800" }), "malformed"],
   ["a log with control characters", firstLog({ transactionHash: "0x\u0000\u001b[31m" }), "malformed"],
   ["topics in topics", firstLog({ topics: [[hash("topic")]] }), "malformed"],
-  ["null for logs", answering("eth_getLogs", () => null), "malformed"],
   ["a frame of 100 MB", saying(`{"junk":"${"x".repeat(megabytes(100))}"}`), "malformed"],
   ["deep JSON", saying(`${"[".repeat(megabytes(10))}${"]".repeat(megabytes(10))}`), "malformed"],
   [
@@ -268,7 +267,6 @@ const answers: ReadonlyArray<readonly [title: string, text: string, type: ErrorT
   ["control characters", "\u0000\ud800\u001b[31m", "malformed"],
   ["deep JSON", `${"[".repeat(megabytes(10))}${"]".repeat(megabytes(10))}`, "malformed"],
   ["a deep result", `{"id":%id,"result":${"[".repeat(500_000)}${"]".repeat(500_000)}}`, "malformed"],
-  ["null for logs", '{"id":%id,"result":null}', "malformed"],
   ["logs of nulls", '{"id":%id,"result":[null,{"address":null}]}', "malformed"],
   ["a number", "1e400", "malformed"],
 ]

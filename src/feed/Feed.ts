@@ -10,7 +10,7 @@ import type { ChainConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
 import { refusalOf, unverified } from "../endpoint/EndpointError.ts"
-import type { EndpointError } from "../endpoint/EndpointError.ts"
+import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { emptyJournal, floorOf } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
@@ -44,6 +44,9 @@ export interface FeedOptions {
   /** Where an empty store was begun before, by this process. */
   readonly knownStart: number | undefined
   readonly onFinal: (header: Header) => void
+  readonly onDisagreement: Finality.FinalityOptions["onDisagreement"]
+  /** Ends the connection for this reason. */
+  readonly leave: (reason: Reason) => Effect.Effect<void>
   /** The second look, where it is taken. */
   readonly audit?: Audit | undefined
 }
@@ -63,6 +66,9 @@ const lookPatience = 30_000
 
 /** How often, and how far apart, the store is read until it has what is on its way to it. */
 const settling = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 6 }))
+
+/** A head that is higher above the node's own latest block than this is no head that a replica is late for. */
+const mostBlocksAhead = 1000
 
 /** Pieces of a gap that are fetched at the same time. */
 const historyAhead = 4
@@ -92,12 +98,24 @@ export const make = Effect.fnUntraced(function* (
 
   const latest = yield* headerAt("latest")
   if (latest === undefined) return yield* doubt("there is no latest block")
-  const start = options.knownStart ?? (chain.startBlock === "latest" ? latest.number : chain.startBlock)
+  const witnesses = Witnesses.make(connection, options.witnesses)
+  const begins = options.journal === undefined && options.knownStart === undefined
+  if (begins && chain.startBlock === "latest" && (yield* witnesses.isSyncing)) {
+    return yield* doubt(
+      `the node is syncing and at block ${latest.number}: its latest block is not the chain's`,
+    )
+  }
+  const start =
+    options.knownStart ??
+    (chain.startBlock !== "latest"
+      ? chain.startBlock
+      : begins
+        ? yield* witnesses.highestLatest(latest.number)
+        : latest.number)
   const moves = new Moves(options.journal ?? emptyJournal(start, options.filter), (block) =>
     audit?.memory.wrote(block, logs.by()),
   )
   audit?.memory.resume(moves.journal.head.hash)
-  const witnesses = Witnesses.make(connection, options.witnesses)
   const finality = yield* Finality.make({
     chain,
     connection,
@@ -107,6 +125,9 @@ export const make = Effect.fnUntraced(function* (
     stored: (to) => storedUpTo(to),
     onChange: heads.again,
     onFinal: options.onFinal,
+    agreeOn: witnesses.agreeOn,
+    onDisagreement: options.onDisagreement,
+    onOutvoted: options.leave,
   })
 
   const { final, start: first } = moves.journal
@@ -206,6 +227,8 @@ export const make = Effect.fnUntraced(function* (
   const meetUnknown = Effect.fnUntraced(function* (header: Header, heard: Heard, error: EndpointError) {
     const now = yield* headerAt("latest")
     unknown = { hash: header.hash, times: unknown.hash === header.hash ? unknown.times + 1 : 1 }
+    if (now !== undefined && header.number > now.number + mostBlocksAhead)
+      return yield* doubt(`block ${header.number} was announced, and block ${now.number} is the latest`)
     const isKnown = now === undefined || now.hash === header.hash
     if (isKnown && unknown.times > mostWaitsForLogs) return yield* error
     const isBehind = isKnown || (now.number < header.number && unknown.times <= mostWaits)
@@ -225,9 +248,10 @@ export const make = Effect.fnUntraced(function* (
           const to = Math.min(target.number, finality.block()?.number ?? -1)
           if (journal.head.number >= to) return Stream.empty
           // History is not linked block by block, so our own head has to be in it.
-          if (journal.head.hash !== "" && journal.head.number > floorOf(journal).number) {
-            const ours = yield* headerAt(journal.head.number)
-            if (ours?.hash !== journal.head.hash) return Stream.fail(new Forked())
+          const { hash, number } = journal.head
+          if (hash !== "" && number > floorOf(journal).number) {
+            const ours = yield* headerAt(number)
+            if (ours?.hash !== hash) return Stream.fail(new Forked())
             const wrong = yield* lookNow
             if (wrong !== undefined) {
               return Stream.concat(
@@ -235,6 +259,8 @@ export const make = Effect.fnUntraced(function* (
                 Stream.suspend(() => history(to, heard)),
               )
             }
+          } else if (hash !== "") {
+            yield* witnesses.confirm({ number, hash })
           }
           return history(to, heard)
         }),

@@ -4,8 +4,8 @@ import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
-import { isRefusal } from "../endpoint/EndpointError.ts"
-import type { EndpointError } from "../endpoint/EndpointError.ts"
+import { isRefusal, unverified } from "../endpoint/EndpointError.ts"
+import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { firstAboveFloor } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
@@ -14,6 +14,7 @@ import type { Audit } from "./Audit.ts"
 import type { Place } from "./Canonical.ts"
 import * as Headers from "./Headers.ts"
 import type { Asker } from "./Headers.ts"
+import type { Witnesses } from "./Witnesses.ts"
 
 /** How often the final block is asked for. */
 const interval = Duration.seconds(15)
@@ -39,6 +40,20 @@ export interface FinalityOptions {
   /** Told when more is final, or the second look is over. */
   readonly onChange: Effect.Effect<void>
   readonly onFinal: (header: Header) => void
+  /** Leaves the endpoint: most of the others show another final block. */
+  readonly onOutvoted: (reason: Reason) => Effect.Effect<void>
+  /** Compares a final block across the endpoints. */
+  readonly agreeOn: Witnesses["agreeOn"]
+  /** Reports endpoints that disagree about a final block; `undefined` once they agree. */
+  readonly onDisagreement: (disagreement: Disagreement | undefined) => Effect.Effect<void>
+}
+
+/** Endpoints that show different blocks at a final height. */
+export interface Disagreement {
+  readonly number: number
+  readonly endpoints: ReadonlyArray<string>
+  /** Whether nothing is made final meanwhile; else the majority decides. */
+  readonly holds: boolean
 }
 
 export interface Finality {
@@ -80,12 +95,26 @@ export const make = Effect.fnUntraced(function* (
     return height >= 0 ? yield* headerAt(height) : undefined
   })
 
-  const learn = (header: Header | undefined) => {
+  /** A final block counts once the other endpoints do not contradict it. Returns whether it is a new one. */
+  const learn = Effect.fnUntraced(function* (header: Header | undefined) {
     if (header === undefined || header.number === final?.number) return false
+    const verdict = yield* options.agreeOn(header)
+    if (verdict._tag === "Outvoted") {
+      return yield* unverified(
+        connection.name,
+        `block ${header.number} is final here and another one at most endpoints`,
+      )
+    }
+    const holds = verdict._tag === "Split"
+    const isDisagreement = verdict.others.length > 0
+    yield* options.onDisagreement(
+      isDisagreement ? { number: header.number, endpoints: verdict.others, holds } : undefined,
+    )
+    if (holds) return false
     final = header
     options.onFinal(header)
     return true
-  }
+  })
 
   /** The highest block of ours that is final by now, if it is above the floor. */
   const highestFinal = (): Place | undefined => {
@@ -139,11 +168,16 @@ export const make = Effect.fnUntraced(function* (
     return place
   })
 
-  learn(yield* ask)
+  yield* learn(yield* ask)
   yield* Effect.sleep(interval).pipe(
     Effect.andThen(ask),
+    Effect.flatMap(learn),
     // Also where the floor was raised too recently before: a chain that stands still announces no head.
-    Effect.tap((header) => (learn(header) || highestFinal() !== undefined ? options.onChange : Effect.void)),
+    Effect.tap((isNew) => (isNew || highestFinal() !== undefined ? options.onChange : Effect.void)),
+    Effect.catchIf(
+      ({ reason }) => reason._tag === "Unverified",
+      ({ reason }) => options.onOutvoted(reason),
+    ),
     Effect.ignore,
     Effect.forever,
     Defects.toOwner,

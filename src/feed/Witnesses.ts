@@ -1,5 +1,5 @@
 /** What everybody who can be asked says of a block of ours that the endpoint in use does not show. */
-import { Clock, Effect, Schema } from "effect"
+import { Clock, Effect, Predicate, Schema } from "effect"
 import { isRefusal, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Place } from "./Canonical.ts"
@@ -17,10 +17,28 @@ export class Contradiction extends Schema.TaggedError<Contradiction>()("Contradi
   }
 }
 
+/** How long an endpoint may take to say which block it has at a final height. */
+const voteTimeout = "2 seconds"
+
 /** How long (milliseconds) a chain that is not longer than ours must be the only one to be seen before it is followed. */
 const rivalPatience = 3000
 
+/** What the endpoints that can be asked show at the height of a block that is final at the endpoint in use. */
+export type FinalVerdict =
+  /** All agree, or the majority of three or more: `others` are outvoted. */
+  | { readonly _tag: "Agreed"; readonly others: ReadonlyArray<string> }
+  /** A majority of three or more shows another block. */
+  | { readonly _tag: "Outvoted" }
+  /** Neither side has a majority. */
+  | { readonly _tag: "Split"; readonly others: ReadonlyArray<string> }
+
 export interface Witnesses {
+  /** Whether the only endpoint says that it is still syncing: its latest block is then an old one. */
+  readonly isSyncing: Effect.Effect<boolean>
+  /** The highest latest block that any endpoint shows, this one's included. */
+  readonly highestLatest: (own: number) => Effect.Effect<number>
+  /** Compares a final block across the endpoints. One that does not show the height has no vote. */
+  readonly agreeOn: (final: Place) => Effect.Effect<FinalVerdict>
   /** Fails if a block that is beyond undoing is another one here and nobody else knows ours. */
   readonly confirm: (place: Place) => Effect.Effect<void, EndpointError | Contradiction>
   /** Whether our head is still the chain's: `gone` if nobody has shown it for a while. */
@@ -50,9 +68,45 @@ export const isShown = (
 export const make = (connection: Asker, everybody: Effect.Effect<ReadonlyArray<Asker>>): Witnesses => {
   let doubted: { readonly head: string; readonly since: number } | undefined
 
+  /** One that does not answer in time has no vote: finality must not wait for it. */
+  const headerOf = (block: number | "latest") => (asker: Asker) =>
+    Headers.header(asker, block).pipe(
+      Effect.timeoutOrElse({ duration: voteTimeout, orElse: () => Effect.succeed(undefined) }),
+      Effect.orElseSucceed(() => undefined),
+    )
+
   const ask = (number: number) => Effect.flatMap(everybody, (all) => headersOf(all, number))
 
+  const others = Effect.map(everybody, (all) => all.filter((asker) => asker !== connection))
+
   return {
+    isSyncing: Effect.gen(function* () {
+      if ((yield* others).length > 0) return false
+      const answer = yield* Effect.orElseSucceed(connection.request("eth_syncing", []), () => false)
+      return answer === true || Predicate.isObject(answer)
+    }),
+    highestLatest: Effect.fnUntraced(function* (own) {
+      const seen = yield* Effect.forEach(yield* others, headerOf("latest"), { concurrency: "unbounded" })
+      return Math.max(own, ...seen.map((header) => header?.number ?? own))
+    }),
+    agreeOn: Effect.fnUntraced(function* ({ number, hash }) {
+      const standbys = yield* others
+      const seen = yield* Effect.forEach(standbys, headerOf(number), { concurrency: "unbounded" })
+      const votes = Map.groupBy(
+        standbys.flatMap((asker, i) => {
+          const voted = seen[i]?.hash
+          return voted === undefined ? [] : [{ name: asker.name, hash: voted }]
+        }),
+        (vote) => vote.hash,
+      )
+      const ours = (votes.get(hash)?.length ?? 0) + 1
+      const names = [...votes.values()].flat().flatMap((vote) => (vote.hash === hash ? [] : [vote.name]))
+      const voters = ours + names.length
+      const largestOther = Math.max(0, ...[...votes].map(([of, all]) => (of === hash ? 0 : all.length)))
+      if (names.length === 0 || ours > voters / 2) return { _tag: "Agreed", others: names } as const
+      if (largestOther > voters / 2) return { _tag: "Outvoted" } as const
+      return { _tag: "Split", others: names } as const
+    }),
     confirm: Effect.fnUntraced(function* ({ number, hash }) {
       // A node may have thrown old blocks away, and says so in its own words.
       const seen = yield* Headers.header(connection, number).pipe(

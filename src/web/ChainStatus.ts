@@ -9,6 +9,7 @@ import { stateOf } from "../endpoint/RetryPolicy.ts"
 import type { Breaker, BreakerState } from "../endpoint/RetryPolicy.ts"
 import * as Metrics from "../Metrics.ts"
 import type { Registry } from "../Metrics.ts"
+import type { Disagreement } from "../feed/Finality.ts"
 import type { Stats } from "../store/Store.ts"
 import { History } from "./History.ts"
 import { Tail } from "./Tail.ts"
@@ -60,6 +61,7 @@ export interface Reorg {
 export const methods = [
   "eth_chainId",
   "eth_blockNumber",
+  "eth_syncing",
   "eth_subscribe",
   "eth_getBlockByNumber",
   "eth_getLogs",
@@ -117,6 +119,8 @@ export class ChainStatus {
   blockTime = 0
   /** What the endpoint says is final. */
   finalSeen: number | undefined
+  /** Endpoints that show another block at a final height than the endpoint in use. */
+  finalDisagreement: Disagreement | undefined
   stored: number | undefined
   final: number | undefined
   received = 0

@@ -8,7 +8,16 @@ const blockTimes = 10
 
 type Facts = Pick<
   ChainStatus,
-  "phase" | "head" | "headAt" | "blockTime" | "behind" | "breakerState" | "stored" | "final" | "failures"
+  | "phase"
+  | "head"
+  | "headAt"
+  | "blockTime"
+  | "behind"
+  | "breakerState"
+  | "stored"
+  | "final"
+  | "finalDisagreement"
+  | "failures"
 >
 
 /** Why a chain is not ready, as sentences; empty when it is. */
@@ -31,6 +40,11 @@ export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
   if (chain.head === undefined) {
     reasons.push(chain.phase === "connecting" ? `no endpoint is connected${because}` : "no head yet")
     return reasons
+  }
+  if (chain.finalDisagreement !== undefined) {
+    const { number, endpoints, holds } = chain.finalDisagreement
+    const effect = holds ? "nothing is made final until they agree" : "the majority decides"
+    reasons.push(`endpoints disagree about final block ${number} (${endpoints.join(", ")}): ${effect}`)
   }
   if (chain.head < (chain.final ?? 0)) {
     reasons.push(`the endpoint is at ${chain.head}, and ${chain.final} was final already`)

@@ -45,6 +45,7 @@ export const ofChain = (chain: ChainStatus, clock: Clock.Clock, registry: Regist
     [Metrics.chainStored, () => chain.stored ?? 0],
     [Metrics.chainFinal, () => chain.final ?? 0],
     [Metrics.chainHeadAge, () => (clock.currentTimeMillisUnsafe() - chain.headAt) / 1000],
+    [Metrics.finalityDisagreement, () => (chain.finalDisagreement === undefined ? 0 : 1)],
     [Metrics.chainHalted, () => (chain.phase === "halted" ? 1 : 0)],
     [Metrics.feedQueueSize, () => chain.inFlight],
     [Metrics.streamLength, () => chain.stats?.entries ?? 0],

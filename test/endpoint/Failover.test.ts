@@ -387,7 +387,7 @@ describe("an HTTP endpoint", () => {
       const { status } = yield* start(withHttp)
       yield* caughtUp(store, chain, status)
       assert.isAbove(status.errors.unverified, 0)
-      assert.isBelow(asked(http, "eth_getLogs"), 20)
+      assert.isBelow(asked(http, "eth_getLogs"), 30)
     }),
   )
 

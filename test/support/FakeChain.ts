@@ -132,6 +132,7 @@ export class FakeChain {
         parentHash: parent?.hash ?? zeroHash,
         timestamp: 1_700_000_000 + Math.floor((number + 1) * this.blockTime),
         logsBloom: this.blooms ? bloomOf(logs) : bloomOf([]),
+        executed: count > 0,
       },
       logs,
     }

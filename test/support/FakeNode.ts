@@ -69,6 +69,8 @@ const wireHeader = (header: Header) => ({
   gasUsed: header.executed === true ? "0x5208" : "0x0",
 })
 
+export type WireHeader = ReturnType<typeof wireHeader>
+
 const wireLog = ({ header }: Pick<FakeBlock, "header">, log: Log, removed = false) => ({
   address: log.contract,
   topics: log.topics,
@@ -126,6 +128,8 @@ export class FakeNode {
   /** Whether logs carry `blockTimestamp`, as most current nodes send it. */
   timestamps = true
   intercept: Intercept = (_method, _params, proceed) => proceed()
+  /** Changes a header as it is announced. */
+  announced: (header: WireHeader) => unknown = (header) => header
   /** How many requests of each method it was sent. */
   readonly requests = new Map<string, number>()
   readonly sessions = new Set<Session>()
@@ -174,7 +178,7 @@ export class FakeNode {
 
   /** Announces this header to every subscriber, whatever the chain says. */
   announce(header: Header): void {
-    for (const session of this.sessions) this.#notify(session, "newHeads", wireHeader(header))
+    for (const session of this.sessions) this.#notify(session, "newHeads", this.announced(wireHeader(header)))
   }
 
   /** Sends these logs of a block to every subscriber, whatever the chain says. */
@@ -204,7 +208,7 @@ export class FakeNode {
     const { told } = session
     session.told = block
     if (!this.announces || block === undefined) return
-    const head = () => this.#notify(session, "newHeads", wireHeader(block.header))
+    const head = () => this.#notify(session, "newHeads", this.announced(wireHeader(block.header)))
     if (!this.logsFirst) head()
     let common = told
     while (common !== undefined && !this.chain.isCanonical(common)) {

@@ -75,6 +75,7 @@ describe("the HTTP routes", () => {
           receipts_per_batch: 20,
           finalized_tag: true,
           computes_blooms: true,
+          contradicted_blooms: 0,
           oversized_blocks: 0,
         },
       })

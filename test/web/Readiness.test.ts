@@ -10,6 +10,7 @@ const ready: Parameters<typeof unready>[0] = {
   blockTime: 2000,
   behind: 0,
   stored: 100,
+  finalDisagreement: undefined,
   final: 90,
   breakerState: { _tag: "Closed", failures: 0 },
   failures: [],
