@@ -10,6 +10,7 @@
  */
 import { Effect, Predicate, Schedule } from "effect"
 import type { Block, Filter, Header, Hex } from "../Domain.ts"
+import { isLeftOut } from "../endpoint/Calls.ts"
 import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { orMalformed, refusalOf, unverified } from "../endpoint/EndpointError.ts"
@@ -111,7 +112,8 @@ export const make = (
       Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
     ).pipe(
       Effect.catch((error) => {
-        if (refusalOf(error) !== "split" || transactions.length === 1) return Effect.fail(error)
+        const isTooMuch = refusalOf(error) === "split" || isLeftOut(error)
+        if (!isTooMuch || transactions.length === 1) return Effect.fail(error)
         const half = Math.ceil(transactions.length / 2)
         learned.receipts = Math.min(learned.receipts, half)
         if (error.reason._tag === "Oversized") return Effect.fail(error)

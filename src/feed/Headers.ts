@@ -1,6 +1,7 @@
 /** Block headers by height or tag, from one connection. */
 import { Effect } from "effect"
 import type { Header } from "../Domain.ts"
+import { isLeftOut } from "../endpoint/Calls.ts"
 import type { Answer } from "../endpoint/Calls.ts"
 import { headerOf, hex } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
@@ -30,7 +31,8 @@ const decoded = (
   if (header === undefined || header instanceof Malformed || typeof block !== "number") {
     return orMalformed(endpoint, header)
   }
-  const another = new Malformed({ detail: `block ${header.number} instead of ${block}` })
+  const hint = block === 0 ? ": there is no block 0 here; START_BLOCK=1 begins above it" : ""
+  const another = new Malformed({ detail: `block ${header.number} instead of ${block}${hint}` })
   return orMalformed(endpoint, header.number === block ? header : another)
 }
 
@@ -70,6 +72,8 @@ export const headers = (
           halves.flat(),
         )
       }
+      if (answers.some((answer) => answer._tag === "Rejected" && isLeftOut(answer.error)))
+        learned.headers = Math.min(learned.headers, Math.ceil(part.length / 2))
       return Effect.forEach(answers, (answer, i) =>
         answer._tag === "Result" ? decoded(asker.name, part[i]!, answer.result) : header(asker, part[i]!),
       )

@@ -1,11 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Exit, Fiber, Logger, Redacted, References } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Logger, Redacted, References, identity } from "effect"
 import type { Scope } from "effect"
 import { createServer } from "node:net"
 import type { AddressInfo } from "node:net"
 import { TestClock } from "effect/testing"
 import { connect } from "../../src/endpoint/Endpoint.ts"
 import type { EndpointOptions } from "../../src/endpoint/Endpoint.ts"
+import { refusalOf } from "../../src/endpoint/EndpointError.ts"
 import type { EndpointError } from "../../src/endpoint/EndpointError.ts"
 import { Transport } from "../../src/endpoint/Transport.ts"
 import { Redaction, makeRedactor } from "../../src/Redact.ts"
@@ -106,6 +107,68 @@ describe("a connection", () => {
       const answers = yield* connection.batch([call, call])
       assert.isTrue(answers.every((answer) => answer._tag === "Rejected"))
       node.intercept = (_method, _params, proceed) => proceed()
+      assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+    }),
+  )
+
+  socketTest(
+    "fails all calls of a batch whose first is refused, as geth refuses a large batch",
+    (node, url) =>
+      Effect.gen(function* () {
+        node.mostCalls = 2
+        const connection = yield* dial(url)
+        const call = { method: "eth_blockNumber", params: [] }
+        const answers = yield* connection.batch([call, call, call])
+        assert.deepStrictEqual(
+          answers.map((answer) => answer._tag === "Rejected" && refusalOf(answer.error)),
+          ["split", "split", "split"],
+        )
+        assert.strictEqual((yield* connection.batch([call, call])).length, 2)
+      }),
+  )
+
+  socketTest("refuses the calls that the answer to a batch leaves out", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      node.intercept = (_method, params, proceed) => (params.length > 0 ? silence : proceed())
+      const answers = yield* connection.batch([
+        { method: "eth_blockNumber", params: [1] },
+        { method: "eth_blockNumber", params: [] },
+      ])
+      assert.deepStrictEqual(
+        answers.map(({ _tag }) => _tag),
+        ["Rejected", "Result"],
+      )
+      assert.match(answers[0]?._tag === "Rejected" ? answers[0].error.message : "", /not answered/)
+    }),
+  )
+
+  const withoutId = (message: string, code = -32005) =>
+    new Raw(JSON.stringify({ jsonrpc: "2.0", id: null, error: { code, message } }))
+
+  socketTest("slows down, and refuses its oldest request, at 'too many' without an id", (node, url) =>
+    Effect.gen(function* () {
+      let throttled = 0
+      const budget = { spend: () => identity, rate: () => 1, throttled: () => void throttled++ }
+      const connection = yield* dial(url, 31337, { budget })
+      let left = 1
+      node.intercept = (_method, _params, proceed) =>
+        left-- > 0 ? withoutId("project ID request rate exceeded") : proceed()
+      assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+      assert.strictEqual(throttled, 1)
+      node.say(withoutId("slow down").text)
+      assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+      assert.strictEqual(throttled, 2)
+    }),
+  )
+
+  socketTest("refuses its oldest request at any other error without an id", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      let left = 1
+      node.intercept = (_method, _params, proceed) => (left-- > 0 ? withoutId("invalid", -32600) : proceed())
+      const error = yield* Effect.flip(connection.request("eth_blockNumber", []))
+      assert.strictEqual(reason(error)._tag, "Rejected")
       assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
     }),
   )

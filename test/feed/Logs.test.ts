@@ -397,6 +397,44 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
+  connected("come with smaller batches of headers where a node refuses a large one without an id", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 20 }, () => 1))
+      world.node.mostCalls = 10
+      world.node.tooLarge = "no id"
+      const logs = make(world)
+      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
+      assert.strictEqual(logs.learned.headers, 10)
+    }),
+  )
+
+  connected("come with smaller batches of headers where answers to a large one are left out", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 20 }, () => 1))
+      let asked = 0
+      world.node.intercept = on("eth_getBlockByNumber", (_, proceed) =>
+        ++asked > 10 && asked <= 20 ? silence : proceed(),
+      )
+      const logs = make(world)
+      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
+      assert.strictEqual(logs.learned.headers, 10)
+    }),
+  )
+
+  connected("name the variable to set where block 0 is another block", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(1)
+      world.node.intercept = (method, params, proceed) => {
+        const block = proceed()
+        return method === "eth_getBlockByNumber" && params[0] === "0x0"
+          ? { ...(block as object), number: "0x1" }
+          : block
+      }
+      const error = yield* soon(Effect.flip(make(world).recent(0, 1)), "5 seconds")
+      assert.match(error.message, /block 1 instead of 0.*START_BLOCK=1/)
+    }),
+  )
+
   connected("come in batches of headers as large as the node takes them, which is remembered", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 40 }, () => 1))

@@ -121,6 +121,8 @@ export class FakeNode {
   likeGanache = false
   /** Calls in one batch; a larger one is refused as a whole. */
   mostCalls = Infinity
+  /** How it says that a batch is too large: as geth does, to the first call alone; or to none. */
+  tooLarge: "first id" | "no id" = "first id"
   /** Whether it answers at all. */
   answers = true
   /** Whether logs carry `blockTimestamp`, as most current nodes send it. */
@@ -354,10 +356,13 @@ export class FakeNode {
   receive(session: Session, text: string): void {
     if (!this.answers) return
     const frame = JSON.parse(text) as never
-    const requests = Array.isArray(frame) ? frame : [frame]
+    const requests: ReadonlyArray<{ id: number; method: string; params: Params }> = Array.isArray(frame)
+      ? frame
+      : [frame]
     if (requests.length > this.mostCalls) {
       const error = { code: -32600, message: "batch too large" }
-      return session.send(this.#write({ jsonrpc: "2.0", id: null, error }))
+      const refusal = { jsonrpc: "2.0", id: this.tooLarge === "no id" ? null : requests[0]!.id, error }
+      return session.send(this.#write(this.tooLarge === "no id" ? refusal : [refusal]))
     }
     const replies = requests.flatMap((request) => this.#reply(session, request) ?? [])
     for (const reply of replies) if (reply instanceof Raw) session.send(reply.text)
