@@ -7,6 +7,7 @@ import type { Push } from "../src/store/Journal.ts"
 import { StoreError } from "../src/store/Store.ts"
 import { FakeChain } from "./support/FakeChain.ts"
 import { FakeNode, Refused } from "./support/FakeNode.ts"
+import type { Intercept } from "./support/FakeNode.ts"
 import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "./support/ingestor.ts"
 import { assertComplete, replayOf } from "./support/oracle.ts"
 import type { Client, Ingestor } from "./support/ingestor.ts"
@@ -245,6 +246,50 @@ describe("a chain", () => {
       yield* eventually("and the next final block", () => status.stored === chain.final.number)
       assert.strictEqual((yield* store.load(chain.id))!.head.number, chain.head.number - 16)
     }),
+  )
+
+  const finalAnswer =
+    (answer: () => unknown): Intercept =>
+    (method, params, proceed) =>
+      method === "eth_getBlockByNumber" && params[0] === "finalized" ? answer() : proceed()
+
+  world(
+    "is stored up to FINALITY_DEPTH where the finalized tag is null, which is told, and up to the tag once there is one",
+    ({ chain, node, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...many(40))
+        node.intercept = finalAnswer(() => null)
+        const { status } = yield* start({ CONFIRMATIONS: "finalized", FINALITY_DEPTH: "20" })
+        yield* eventually("stored up to the depth", () => status.stored === 20)
+        const { learned } = status.endpoints[0]!
+        yield* eventually("it is told", () => learned!.notes.includes("no finalized tag"), 60)
+        node.intercept = (_method, _params, proceed) => proceed()
+        yield* eventually("asked again", () => learned!.finalizedTag, 60)
+        chain.extend(...many(5))
+        yield* eventually("stored up to the final block", () => status.stored === chain.final.number, 60)
+      }),
+  )
+
+  world(
+    "has nothing final where the node says so, until it says otherwise",
+    ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        node.intercept = finalAnswer(() => {
+          throw new Refused(-39001, "finalized block not found")
+        })
+        const { status } = yield* start({ FINALITY_DEPTH: "5" })
+        chain.extend(...many(40))
+        yield* caughtUp(store, chain, status)
+        const { learned } = status.endpoints[0]!
+        yield* eventually("it is told", () => learned!.notes.includes("nothing is final yet"), 60)
+        yield* TestClock.adjust("3 minutes")
+        assert.isUndefined((yield* store.load(chain.id))!.final)
+        assert.isTrue(learned!.finalizedTag)
+        node.intercept = (_method, _params, proceed) => proceed()
+        yield* TestClock.adjust("3 minutes")
+        assert.isDefined((yield* store.load(chain.id))!.final)
+        assert.isFalse(learned!.nothingFinal)
+      }),
   )
 
   world("with a filter stores what matches and nothing else", ({ chain, node, store, start }) =>

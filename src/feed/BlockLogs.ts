@@ -8,13 +8,12 @@
  *
  * Each answer is checked; what an endpoint refuses is remembered for it.
  */
-import { Effect, Predicate, Schedule } from "effect"
+import { Clock, Effect, Predicate, Schedule } from "effect"
 import type { Block, Filter, Header, Hex } from "../Domain.ts"
 import { isLeftOut } from "../endpoint/Calls.ts"
 import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { orMalformed, refusalOf, unverified } from "../endpoint/EndpointError.ts"
-import type { EndpointError } from "../endpoint/EndpointError.ts"
+import { EndpointError, orMalformed, refusalOf, Rejected, unverified } from "../endpoint/EndpointError.ts"
 import type { Learned, Rung } from "../endpoint/Learned.ts"
 import { makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
@@ -30,6 +29,43 @@ const largestBlock = 256 * 1024 * 1024
 
 /** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
 export const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
+
+/**
+ * For so long (milliseconds) after a block was first asked for here, a refusal that does not say what it is about means
+ * that the node does not have the block yet.
+ */
+const arriving = 5_000
+
+/** A block of this age (milliseconds) is there: what is said of it holds for others. */
+const old = 60_000
+
+/** Blocks whose first request is remembered. */
+const mostArriving = 64
+
+/** Words that are about the way of asking, not about the block. */
+const isClear = ({ reason }: EndpointError): boolean =>
+  reason._tag !== "Rejected" ||
+  reason.refusal.action === "use receipts" ||
+  [-32601, 401, 403, 429].includes(reason.code) ||
+  /\bmethods?\b|HTTP status 4/i.test(reason.detail)
+
+const isUnclear = (error: EndpointError): boolean => {
+  const refusal = refusalOf(error)
+  return (
+    !isClear(error) &&
+    (refusal === "other endpoint" || refusal === "unsupported" || refusal === "operator") &&
+    !isLeftOut(error)
+  )
+}
+
+/** The same refusal, as one of a block that is not there yet. */
+const asNotYet = (error: EndpointError): EndpointError =>
+  error.reason._tag === "Rejected"
+    ? new EndpointError({
+        endpoint: error.endpoint,
+        reason: new Rejected({ ...error.reason, refusal: { action: "wait for head" } }),
+      })
+    : error
 
 /** A node that does not have a block yet, or answers nonsense about it, may know better in a moment. */
 export const again = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
@@ -73,7 +109,8 @@ export const make = (
     return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubt(wrong)
   }
 
-  const byHash = (header: Header) => Effect.flatMap(getLogs({ blockHash: header.hash }), believed(header))
+  const byHash = (header: Header) =>
+    Effect.flatMap(getLogs({ blockHash: header.hash, number: header.number }), believed(header))
 
   /** The logs of receipts, in order. */
   const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
@@ -157,12 +194,26 @@ export const make = (
   const isOpen = (rung: Rung, { hash }: Header): boolean =>
     learned.allows(rung, hash) &&
     (rung !== "eth_subscribe" ||
-      (announced !== undefined &&
-        learned.refused.has("eth_getLogs") &&
-        learned.refused.has("eth_getBlockReceipts")))
+      (announced !== undefined && learned.doubts("eth_getLogs") && learned.doubts("eth_getBlockReceipts")))
+
+  /** When blocks were first asked for. */
+  const asked = new Map<Hex, number>()
+
+  const ageOf = ({ hash, timestamp }: Header, now: number) => {
+    const since = asked.get(hash) ?? now
+    asked.set(hash, since)
+    if (asked.size > mostArriving) asked.delete(asked.keys().next().value!)
+    const isOld = now - timestamp * 1000 >= old
+    return { isOld, isArriving: !isOld && now - since < arriving }
+  }
 
   /** Whether another way of asking may do better, after what an error says is remembered. */
-  const learn = (rung: Rung, { hash }: Header, error: EndpointError): boolean => {
+  const learn = (
+    rung: Rung,
+    { hash }: Header,
+    error: EndpointError,
+    { isOld, isArriving }: ReturnType<typeof ageOf>,
+  ): boolean => {
     if (error.reason._tag === "Unverified") return true
     switch (refusalOf(error)) {
       case "split":
@@ -171,7 +222,7 @@ export const make = (
         return error.reason._tag !== "Oversized"
       case "use receipts":
       case "unsupported":
-        learned.refused.add(rung)
+        if (!isArriving || isClear(error)) learned.refuse(rung, hash, isOld)
         return true
       case "other endpoint":
       case "fewer addresses":
@@ -181,16 +232,28 @@ export const make = (
     }
   }
 
-  return (header) => {
-    const climb = (from: number, first: EndpointError | undefined): Effect.Effect<Block, EndpointError> => {
+  return Effect.fnUntraced(function* (header) {
+    let first: EndpointError | undefined
+    let unclear: EndpointError | undefined
+    ageOf(header, yield* Clock.currentTimeMillis)
+    const climb = (from: number): Effect.Effect<Block, EndpointError> => {
       const index = rungs.findIndex(([rung], i) => i >= from && isOpen(rung, header))
-      // Where every way is refused, the first refusal says most.
-      if (index === -1) return first ? Effect.fail(first) : doubt(`no way to read block ${header.number}`)
+      if (index === -1) {
+        if (unclear !== undefined) return Effect.fail(asNotYet(unclear))
+        // Where every way is refused, the first refusal says most.
+        return first ? Effect.fail(first) : doubt(`no way to read block ${header.number}`)
+      }
       const [rung, ask] = rungs[index]!
       return Effect.catch(ask(header), (error) =>
-        learn(rung, header, error) ? climb(index + 1, first ?? error) : Effect.fail(error),
+        Effect.flatMap(Clock.currentTimeMillis, (now) => {
+          const age = ageOf(header, now)
+          if (age.isArriving && isUnclear(error)) unclear ??= error
+          first ??= error
+          if (learn(rung, header, error, age)) return climb(index + 1)
+          return Effect.fail(error === unclear ? asNotYet(error) : error)
+        }),
       )
     }
-    return climb(0, undefined)
-  }
+    return yield* climb(0)
+  })
 }

@@ -296,19 +296,20 @@ describe("failover", () => {
       yield* blocks(chain, 3)
       const known = () => status.endpoints[0]!.learned!
       assert.isTrue(known().refused.has("eth_getLogs"))
+      yield* TestClock.adjust("30 seconds")
       assert.isFalse(known().finalizedTag)
       const before = asked(one, "eth_getLogs")
       yield* blocks(chain, 30)
       assert.strictEqual(asked(one, "eth_getLogs"), before)
       yield* TestClock.adjust("1 hour")
       yield* blocks(chain, 3)
-      assert.strictEqual(asked(one, "eth_getLogs"), before + 1, "asked once more, and refused once more")
+      assert.strictEqual(asked(one, "eth_getLogs"), before + 2, "asked again, and refused for two blocks")
       refuses = false
       yield* TestClock.adjust("1 hour")
       yield* blocks(chain, 5)
       assert.strictEqual(known().refused.size, 0)
       assert.isTrue(known().finalizedTag)
-      assert.isAtLeast(asked(one, "eth_getLogs"), before + 6)
+      assert.isAtLeast(asked(one, "eth_getLogs"), before + 7)
       yield* caughtUp(store, chain, status)
     }),
   )
