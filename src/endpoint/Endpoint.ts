@@ -237,7 +237,10 @@ export const connect = Effect.fnUntraced(
           onText,
           onPong: () => void pongs++,
           onOversized: () => endUnsafe(new Oversized({ limit: options.wsMaxPayload })),
-          onClosed: (why) => endUnsafe(new Disconnected({ detail: redact(why) })),
+          onClosed: (why, code) =>
+            endUnsafe(
+              new Disconnected({ detail: redact(why), ...(code === undefined ? undefined : { code }) }),
+            ),
         },
       )
       .pipe(Effect.mapError((error) => failure(new Disconnected({ detail: redact(error.detail) }))))

@@ -13,7 +13,14 @@ import type { Block, Filter, Header, Hex } from "../Domain.ts"
 import { isLeftOut } from "../endpoint/Calls.ts"
 import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { EndpointError, orMalformed, refusalOf, Rejected, unverified } from "../endpoint/EndpointError.ts"
+import {
+  EndpointError,
+  isOver,
+  orMalformed,
+  refusalOf,
+  Rejected,
+  unverified,
+} from "../endpoint/EndpointError.ts"
 import type { Learned, Rung } from "../endpoint/Learned.ts"
 import { makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
@@ -149,11 +156,11 @@ export const make = (
       Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
     ).pipe(
       Effect.catch((error) => {
-        const isTooMuch = refusalOf(error) === "split" || isLeftOut(error)
+        const isTooMuch = refusalOf(error) === "split" || isLeftOut(error) || isOver(error)
         if (!isTooMuch || transactions.length === 1) return Effect.fail(error)
         const half = Math.ceil(transactions.length / 2)
         learned.receipts = Math.min(learned.receipts, half)
-        if (error.reason._tag === "Oversized") return Effect.fail(error)
+        if (isOver(error)) return Effect.fail(error)
         return Effect.zipWith(
           someReceipts(transactions.slice(0, half)),
           someReceipts(transactions.slice(half)),
@@ -226,7 +233,7 @@ export const make = (
         return true
       case "other endpoint":
       case "fewer addresses":
-        return true
+        return !isOver(error)
       default:
         return false
     }

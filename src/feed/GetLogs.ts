@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import type { Filter, Hex } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { isRefusal, orMalformed, refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import { isOver, isRefusal, orMalformed, refusalOf, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { logParams } from "./Filter.ts"
@@ -84,7 +84,7 @@ export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs =>
         const size = Math.min(learned.addresses, addresses.length)
         if (size === 1) return Effect.fail(error)
         learned.addresses = Math.ceil(size / 2)
-        return some
+        return isOver(error) ? Effect.fail(error) : some
       }),
     )
     return some

@@ -8,7 +8,11 @@ import { connect } from "../../src/endpoint/Endpoint.ts"
 import type { EndpointOptions } from "../../src/endpoint/Endpoint.ts"
 import { refusalOf } from "../../src/endpoint/EndpointError.ts"
 import type { EndpointError } from "../../src/endpoint/EndpointError.ts"
+import { Learned } from "../../src/endpoint/Learned.ts"
 import { Transport } from "../../src/endpoint/Transport.ts"
+import type { Hex } from "../../src/Domain.ts"
+import * as GetLogs from "../../src/feed/GetLogs.ts"
+import * as Headers from "../../src/feed/Headers.ts"
 import { Redaction, makeRedactor } from "../../src/Redact.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode, Raw, Refused, layerTransport, silence } from "../support/FakeNode.ts"
@@ -245,6 +249,35 @@ describe("a connection", () => {
       assert.strictEqual(error.message, "fake: serves chain 31337, not 1")
       yield* dial(url, undefined)
     }),
+  )
+
+  socketTest(
+    "is asked with fewer addresses, or in smaller batches, when it closes at a large request",
+    (node, url) =>
+      Effect.gen(function* () {
+        node.chain.extend(...Array.from({ length: 20 }, () => 1))
+        node.mostCharacters = 1000
+        const learned = new Learned()
+        const addresses = Array.from({ length: 64 }, (_, i): Hex => `0x${String(i).padStart(40, "0")}`)
+        const { hash: blockHash } = node.chain.head
+        const logs = Effect.flatMap(dial(url), (connection) =>
+          GetLogs.make(connection, { addresses, topics: [] }, learned)({ blockHash }),
+        )
+        const error = yield* Effect.flip(logs)
+        assert.deepInclude(reason(error), { _tag: "Disconnected", code: 1009 })
+        assert.strictEqual(refusalOf(error), "fewer addresses")
+        assert.strictEqual(learned.addresses, 32)
+        yield* Effect.flip(logs)
+        assert.deepStrictEqual(yield* logs, [])
+        assert.strictEqual(learned.addresses, 16)
+        const numbers = Array.from({ length: 20 }, (_, i) => i + 1)
+        const headers = Effect.flatMap(dial(url), (connection) =>
+          Headers.headers(connection, numbers, learned),
+        )
+        yield* Effect.flip(headers)
+        assert.strictEqual(learned.headers, 10)
+        assert.strictEqual((yield* headers).length, 20)
+      }),
   )
 
   socketTest("ends when the socket is cut, and so does what waits for an answer", (node, url) =>

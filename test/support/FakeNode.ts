@@ -123,6 +123,8 @@ export class FakeNode {
   mostCalls = Infinity
   /** How it says that a batch is too large: as geth does, to the first call alone; or to none. */
   tooLarge: "first id" | "no id" = "first id"
+  /** Characters of one request; it leaves at a larger one. */
+  mostCharacters = Infinity
   /** Whether it answers at all. */
   answers = true
   /** Whether logs carry `blockTimestamp`, as most current nodes send it. */
@@ -355,6 +357,7 @@ export class FakeNode {
   /** A frame has arrived. */
   receive(session: Session, text: string): void {
     if (!this.answers) return
+    if (text.length > this.mostCharacters) return session.close(1009)
     const frame = JSON.parse(text) as never
     const requests: ReadonlyArray<{ id: number; method: string; params: Params }> = Array.isArray(frame)
       ? frame
@@ -444,7 +447,7 @@ export const layerTransport = (nodes: Readonly<Record<string, FakeNode>>, latenc
                   if (code === 1006) cut = true
                   later(() => {
                     cut = true
-                    if (open) listener.onClosed(`closed with code ${code}`)
+                    if (open) listener.onClosed(`closed with code ${code}`, code)
                   })
                 },
               )
