@@ -137,8 +137,8 @@ export class FakeNode {
   dials = 0
   /** Refuses connections while false. */
   up = true
-  /** What HTTP answers begin with. */
-  http = { status: 200, headers: {} as Record<string, string> }
+  /** What HTTP answers begin with; `text` instead of what the node says. */
+  http: { status: number; headers: Record<string, string>; text?: string } = { status: 200, headers: {} }
   #subscription = 0
 
   constructor(chain: FakeChain) {
