@@ -6,7 +6,8 @@ import { mostRecorded } from "../src/feed/Finality.ts"
 import type { Push } from "../src/store/Journal.ts"
 import { StoreError } from "../src/store/Store.ts"
 import { FakeChain } from "./support/FakeChain.ts"
-import { FakeNode, Refused } from "./support/FakeNode.ts"
+import { FakeNode, Raw, Refused } from "./support/FakeNode.ts"
+import type { Intercept } from "./support/FakeNode.ts"
 import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "./support/ingestor.ts"
 import { assertComplete, replayOf } from "./support/oracle.ts"
 import type { Client, Ingestor } from "./support/ingestor.ts"
@@ -247,6 +248,50 @@ describe("a chain", () => {
     }),
   )
 
+  const finalAnswer =
+    (answer: () => unknown): Intercept =>
+    (method, params, proceed) =>
+      method === "eth_getBlockByNumber" && params[0] === "finalized" ? answer() : proceed()
+
+  world(
+    "is stored up to FINALITY_DEPTH where the finalized tag is null, which is told, and up to the tag once there is one",
+    ({ chain, node, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...many(40))
+        node.intercept = finalAnswer(() => null)
+        const { status } = yield* start({ CONFIRMATIONS: "finalized", FINALITY_DEPTH: "20" })
+        yield* eventually("stored up to the depth", () => status.stored === 20)
+        const { learned } = status.endpoints[0]!
+        yield* eventually("it is told", () => learned!.notes.includes("no finalized tag"), 60)
+        node.intercept = (_method, _params, proceed) => proceed()
+        yield* eventually("asked again", () => learned!.finalizedTag, 60)
+        chain.extend(...many(5))
+        yield* eventually("stored up to the final block", () => status.stored === chain.final.number, 60)
+      }),
+  )
+
+  world(
+    "has nothing final where the node says so, until it says otherwise",
+    ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        node.intercept = finalAnswer(() => {
+          throw new Refused(-39001, "finalized block not found")
+        })
+        const { status } = yield* start({ FINALITY_DEPTH: "5" })
+        chain.extend(...many(40))
+        yield* caughtUp(store, chain, status)
+        const { learned } = status.endpoints[0]!
+        yield* eventually("it is told", () => learned!.notes.includes("nothing is final yet"), 60)
+        yield* TestClock.adjust("3 minutes")
+        assert.isUndefined((yield* store.load(chain.id))!.final)
+        assert.isTrue(learned!.finalizedTag)
+        node.intercept = (_method, _params, proceed) => proceed()
+        yield* TestClock.adjust("3 minutes")
+        assert.isDefined((yield* store.load(chain.id))!.final)
+        assert.isFalse(learned!.nothingFinal)
+      }),
+  )
+
   world("with a filter stores what matches and nothing else", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
       chain.extend(...many(40))
@@ -425,6 +470,45 @@ describe("an endpoint", () => {
         )
         yield* eventually("history too", () => second.status.stored === chain.head.number, 600)
         yield* assertComplete(fresh, chain)
+      }),
+  )
+
+  world(
+    "that throttles in odd words, now and then without an id, is asked less often over the same connection",
+    ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start({ RPC_RATE: "40" })
+        yield* caughtUp(store, chain, status)
+        const words = [
+          "project ID request rate exceeded",
+          "limit exceeded",
+          "call rate limit exhausted, retry in 10s",
+          "please slow down",
+          "capacity exceeded",
+        ]
+        const perSecond = 5
+        let second = { from: 0, calls: 0 }
+        let refusals = 0
+        const lowest = { rate: Infinity }
+        const clock = yield* Clock.Clock
+        node.intercept = (_method, _params, proceed) => {
+          const now = clock.currentTimeMillisUnsafe()
+          if (now - second.from >= 1000) second = { from: now, calls: 0 }
+          if (++second.calls <= perSecond) return proceed()
+          const error = { code: -32005, message: words[refusals % words.length]! }
+          if (refusals++ % 2 === 0) throw new Refused(error.code, error.message)
+          return new Raw(JSON.stringify({ jsonrpc: "2.0", id: null, error }))
+        }
+        for (let i = 0; i < 60; i++) {
+          chain.extend(...many(7))
+          yield* TestClock.adjust("3 seconds")
+          lowest.rate = Math.min(lowest.rate, status.endpoints[0]!.budget!.rate())
+        }
+        yield* caughtUp(store, chain, status)
+        assert.isAbove(refusals, 2)
+        assert.isBelow(refusals, 100)
+        assert.isAtMost(lowest.rate, 20)
+        assert.strictEqual(node.dials, 1)
       }),
   )
 

@@ -101,7 +101,7 @@ const attacks: ReadonlyArray<readonly [title: string, attack: (node: FakeNode) =
   ["a batch of nulls", saying(`[${"null,".repeat(100_000)}null]`), "malformed"],
   ["control characters", saying('{"id":\u0000 1}'), "malformed"],
   ["an answer to no request", saying('{"jsonrpc":"2.0","id":99999,"result":[]}'), "malformed"],
-  ["an answer whose id is a text", saying('{"jsonrpc":"2.0","id":"1","result":[]}'), "malformed"],
+  ["an answer whose id is a word", saying('{"jsonrpc":"2.0","id":"one","result":[]}'), "malformed"],
   [
     "a subscription without a name",
     saying('{"method":"eth_subscription","params":{"__proto__":{"subscription":"1"}}}'),
@@ -181,7 +181,7 @@ describe("a hostile provider", () => {
         const { hostile, status, nobodyMinds } = yield* world
         const before = hostile.dials
         attack(hostile)
-        yield* eventually("it is counted", () => status.errors[type] > 0, 5)
+        yield* eventually("it is counted", () => status.errors[type] > 0, 15)
         assert.strictEqual(status.failures[0]!.type, type)
         assert.strictEqual(
           Object.values(status.errors).reduce((sum, count) => sum + count),

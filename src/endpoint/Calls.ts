@@ -73,6 +73,13 @@ export const rejected = (
   return { _tag: "Rejected", error: new EndpointError({ endpoint, reason }) }
 }
 
+/** What a call of a batch is refused with that the answer to the batch leaves out. */
+export const notAnswered: RpcFailure = { code: 0, message: "not answered" }
+
+/** A call was left out of the answer to its batch: fewer may be answered. */
+export const isLeftOut = ({ reason }: EndpointError): boolean =>
+  reason._tag === "Rejected" && reason.detail === notAnswered.message
+
 /** Fails unless the endpoint serves this chain (`undefined`: any). */
 export const confirmChain = Effect.fnUntraced(function* (
   endpoint: string,

@@ -13,11 +13,12 @@ import { Redaction } from "../Redact.ts"
 import { Tracing } from "../Tracing.ts"
 import type { Budget } from "./Budget.ts"
 import * as Calls from "./Calls.ts"
-import { rejected } from "./Calls.ts"
+import { notAnswered, rejected } from "./Calls.ts"
 import type { Answer, Outcome } from "./Calls.ts"
 import { Defect, Disconnected, EndpointError, Malformed, Oversized, Timeout } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
+import { classify } from "./Refusal.ts"
 import type { RpcFailure } from "./Refusal.ts"
 import { Transport } from "./Transport.ts"
 
@@ -149,13 +150,40 @@ export const connect = Effect.fnUntraced(
     const refused = (rpc: RpcFailure) => (method: string) =>
       rejected(name, method, rpc, { redact, budget: options.budget })
 
-    /** A refusal without an id can only be about a batch, or about a frame of ours that was not understood. */
-    const refuseOldestBatch = (rpc: RpcFailure) => {
-      const oldest = waiting.values().find(({ exchange }) => exchange.answers.length > 1)?.exchange
-      if (oldest === undefined) {
+    /** Refuses what is still waiting of a frame of ours. */
+    const refuseRest = (of: Exchange, rpc: RpcFailure) => {
+      for (const [id, { exchange }] of waiting) if (exchange === of) settle(id, refused(rpc))
+    }
+
+    /**
+     * A refusal without an id: "too many" is about the oldest request; anything else is about a batch first, then about a
+     * frame of ours that was not understood.
+     */
+    const refuseOldest = (rpc: RpcFailure) => {
+      const refusal = classify(rpc)
+      const isThrottled = refusal.action === "back off"
+      const asked = waiting.values()
+      const batch = isThrottled
+        ? undefined
+        : waiting.values().find(({ exchange }) => exchange.answers.length > 1)?.exchange
+      const oldest = batch ?? asked.next().value?.exchange
+      if (oldest !== undefined) return refuseRest(oldest, rpc)
+      if (!isThrottled)
         return endUnsafe(new Malformed({ detail: redact(`an error without an id: ${rpc.message}`) }))
+      options.budget?.throttled(refusal.retryAfter)
+      return unaskedFor()
+    }
+
+    /**
+     * A batch is answered in one frame. What is left out is refused as the rest is: geth says "batch too large" to the
+     * first call alone.
+     */
+    const refuseLeftOut = (answered: ReadonlySet<Exchange>, messages: ReadonlyArray<JsonRpc.Message>) => {
+      const failure = messages.find(({ _tag }) => _tag === "Failure")
+      for (const exchange of answered) {
+        if (exchange.unanswered > 0)
+          refuseRest(exchange, failure?._tag === "Failure" ? failure.failure : notAnswered)
       }
-      for (const [id, { exchange }] of waiting) if (exchange === oldest) settle(id, refused(rpc))
     }
 
     const onMessage = (message: JsonRpc.Message, length: number): void => {
@@ -164,7 +192,7 @@ export const connect = Effect.fnUntraced(
           return settle(message.id, () => message)
         case "Failure":
           return message.id === undefined
-            ? refuseOldestBatch(message.failure)
+            ? refuseOldest(message.failure)
             : settle(message.id, refused(message.failure))
         case "Notification": {
           notifications++
@@ -185,10 +213,18 @@ export const connect = Effect.fnUntraced(
     const onText = (text: string) => {
       if (end !== undefined) return
       try {
-        for (const message of JsonRpc.decode(text)) {
+        const messages = JsonRpc.decode(text)
+        const answered = new Set<Exchange>()
+        const isBatch = JsonRpc.isBatch(text)
+        for (const message of messages) {
+          if (isBatch && "id" in message && message.id !== undefined) {
+            const asked = waiting.get(message.id)
+            if (asked !== undefined) answered.add(asked.exchange)
+          }
           onMessage(message, text.length)
           if (end !== undefined) return
         }
+        refuseLeftOut(answered, messages)
       } catch (defect) {
         endUnsafe(new Defect({ detail: redact(String(defect)) }))
       }
@@ -201,7 +237,10 @@ export const connect = Effect.fnUntraced(
           onText,
           onPong: () => void pongs++,
           onOversized: () => endUnsafe(new Oversized({ limit: options.wsMaxPayload })),
-          onClosed: (why) => endUnsafe(new Disconnected({ detail: redact(why) })),
+          onClosed: (why, code) =>
+            endUnsafe(
+              new Disconnected({ detail: redact(why), ...(code === undefined ? undefined : { code }) }),
+            ),
         },
       )
       .pipe(Effect.mapError((error) => failure(new Disconnected({ detail: redact(error.detail) }))))

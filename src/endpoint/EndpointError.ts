@@ -7,9 +7,14 @@ import type { Refusal } from "./Refusal.ts"
 
 const declared = <A>() => Schema.declare((value: unknown): value is A => value !== undefined)
 
+/** The close code by which the other side says that a frame of ours is too large (RFC 6455 §7.4.1). */
+const messageTooBig = 1009
+
 /** The socket could not be opened, or it closed. */
 export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnected", {
   detail: Schema.String,
+  /** The close code that the other side gave. */
+  code: Schema.optionalKey(Schema.Finite),
 }) {
   override get message() {
     return `connection lost: ${this.detail}`
@@ -138,9 +143,18 @@ export const orMalformed = <A>(endpoint: string, decoded: A | Malformed): Effect
     ? Effect.fail(new EndpointError({ endpoint, reason: decoded }))
     : Effect.succeed(decoded)
 
+/** The other side left because a request was too large for it: lost is what was asked, and the connection. */
+const isTooLargeToSend = (reason: Reason): boolean =>
+  reason._tag === "Disconnected" && reason.code === messageTooBig
+
+/** The connection is gone with the answer: what is learned of it is for the next one. */
+export const isOver = ({ reason }: EndpointError): boolean =>
+  reason._tag === "Oversized" || isTooLargeToSend(reason)
+
 /** What an error says about the question that was asked, if anything. */
 export const refusalOf = ({ reason }: EndpointError): Refusal["action"] | undefined => {
   if (reason._tag === "Rejected") return reason.refusal.action
+  if (isTooLargeToSend(reason)) return "fewer addresses"
   // Too much to answer in time, or in one frame.
   return reason._tag === "Timeout" || reason._tag === "Oversized" ? "split" : undefined
 }

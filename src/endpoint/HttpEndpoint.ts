@@ -12,7 +12,7 @@ import type { ChainId } from "../Domain.ts"
 import { percentDecoded, Redaction } from "../Redact.ts"
 import { Tracing } from "../Tracing.ts"
 import * as Calls from "./Calls.ts"
-import { rejected } from "./Calls.ts"
+import { notAnswered, rejected } from "./Calls.ts"
 import type { Answer, Outcome } from "./Calls.ts"
 import type { Connection, EndpointOptions } from "./Endpoint.ts"
 import { Disconnected, EndpointError, Malformed, Oversized, Timeout } from "./EndpointError.ts"
@@ -23,11 +23,20 @@ import type { RpcFailure } from "./Refusal.ts"
 /** Longest wait that a `Retry-After` header is believed to ask for. */
 const longestRetryAfter = 60_000
 
+/** Longest text (characters) of an answer without JSON-RPC that is read. */
+const longestSaid = 500
+
 /** `Retry-After` in seconds (RFC 9110 §10.2.3), as milliseconds. A date is not used by any provider we know of. */
 const retryAfter = (value: string | undefined): { retryAfter?: number } =>
   value !== undefined && /^\d{1,6}$/.test(value)
     ? { retryAfter: Math.min(Number(value) * 1000, longestRetryAfter) }
     : {}
+
+/** What a gateway says beside an HTTP status: a short text, and no page. */
+const saidIn = (text: string): string => {
+  const said = text.trim()
+  return said === "" || said.length > longestSaid || said.startsWith("<") ? "" : `: ${said}`
+}
 
 /** The URL without its user and password, which `fetch` refuses to see there. */
 const requestTo = (address: string) => {
@@ -98,14 +107,19 @@ export const connect = Effect.fnUntraced(function* (
     const messages = JsonRpc.decode(text)
     const http = { status: response.status, ...retryAfter(response.headers["retry-after"]) }
     const answers = Array<Answer | undefined>(calls.length)
+    const said = saidIn(text)
     let whole: RpcFailure | undefined =
-      response.status === 200 ? undefined : { code: 0, message: `HTTP status ${response.status}`, ...http }
+      response.status === 200
+        ? undefined
+        : { code: 0, message: `HTTP status ${response.status}${said}`, ...http }
+    let first: RpcFailure | undefined
     let malformed: string | undefined
     for (const message of messages) {
       if (message._tag === "Malformed") malformed = message.detail
       if (message._tag === "Failure") {
         const rpc = { ...message.failure, ...http }
         const call = message.id === undefined ? undefined : calls[message.id - firstId]
+        first ??= rpc
         if (call === undefined || message.id === undefined) whole = rpc
         else answers[message.id - firstId] = rejected(name, call.method, rpc, slow)
       } else if (message._tag === "Result" && calls[message.id - firstId] !== undefined) {
@@ -113,7 +127,7 @@ export const connect = Effect.fnUntraced(function* (
       }
     }
     if (whole === undefined && malformed !== undefined) return new Malformed({ detail: redact(malformed) })
-    const missing = whole ?? { code: 0, message: "not answered", ...http }
+    const missing = whole ?? first ?? { ...notAnswered, ...http }
     return calls.map(({ method }, i) => answers[i] ?? rejected(name, method, missing, slow))
   }
 

@@ -46,13 +46,20 @@ const failureOf = (error: unknown): RpcFailure => {
   }
 }
 
+/** An id of ours, as a number or as a text of digits. */
+const idOf = (value: unknown): number | undefined => {
+  if (typeof value === "number") return value
+  return typeof value === "string" && /^\d{1,15}$/.test(value) ? Number(value) : undefined
+}
+
 const messageOf = (value: unknown): Message => {
   if (!Predicate.isObject(value)) return { _tag: "Malformed", detail: "a message that is no object" }
-  const { id, method, params, result, error } = value as Record<string, unknown>
+  const { id: given, method, params, result, error } = value as Record<string, unknown>
+  const id = idOf(given)
   if (error !== undefined && error !== null) {
-    return { _tag: "Failure", id: typeof id === "number" ? id : undefined, failure: failureOf(error) }
+    return { _tag: "Failure", id, failure: failureOf(error) }
   }
-  if (typeof id === "number") {
+  if (id !== undefined) {
     return "result" in value
       ? { _tag: "Result", id, result }
       : { _tag: "Malformed", detail: "an answer without result and error" }
@@ -83,6 +90,9 @@ const isCrowded = (frame: string): boolean => {
   }
   return false
 }
+
+/** Whether a frame is an array: the answer to a batch. */
+export const isBatch = (frame: string): boolean => /^\s*\[/.test(frame)
 
 /** The messages of one text frame: one, or those of a batch. */
 export const decode = (frame: string): ReadonlyArray<Message> => {

@@ -53,8 +53,14 @@ export class Learned {
   servedFrom = Infinity
   /** Blocks whose logs and receipts agree against the header's bloom. */
   contradictedBlooms = 0
-  /** Whether the `finalized` tag is known. */
+  /** Whether the `finalized` tag is known. Where it is not, it is asked for all the same. */
   finalizedTag = true
+  /** Whether it says, for some time now, that nothing is final yet. */
+  nothingFinal = false
+  /** Whether it takes `blockHash` in `eth_getLogs`. */
+  byHash = true
+  /** Ways of asking that were refused once, and for which block. */
+  readonly #once = new Map<Rung | "blockHash", Hex>()
   readonly #oversized = new Map<Hex, Set<Rung>>()
 
   /** Whether a block may be asked for in this way. */
@@ -62,10 +68,33 @@ export class Learned {
     return !this.refused.has(rung) && this.#oversized.get(hash)?.has(rung) !== true
   }
 
+  /** Whether a way of asking was refused, for one block at least. */
+  doubts(rung: Rung): boolean {
+    return this.refused.has(rung) || this.#once.has(rung)
+  }
+
+  /** A way of asking is refused for this block; for a second one, or for one that is old, whatever the block. */
+  refuse(rung: Rung, hash: Hex, isOld: boolean): void {
+    if (this.#isRefusedTwice(rung, hash) || isOld) this.refused.add(rung)
+  }
+
+  /** A block was refused by its hash, and answered by its height. */
+  refuseHash(hash: Hex): void {
+    if (this.#isRefusedTwice("blockHash", hash)) this.byHash = false
+  }
+
+  #isRefusedTwice(way: Rung | "blockHash", hash: Hex): boolean {
+    const first = this.#once.get(way) ?? hash
+    this.#once.set(way, first)
+    return first !== hash
+  }
+
   /** An hour has passed. Widths grow with every answer and need no help. */
   fade(): void {
     this.refused.clear()
     this.servedFrom = Infinity
+    this.#once.clear()
+    this.byHash = true
     this.finalizedTag = true
     this.addresses = Math.min(this.addresses * 2, mostAddresses)
     this.headers = Math.min(this.headers * 2, mostCalls)
@@ -84,6 +113,8 @@ export class Learned {
       finalized_tag: this.finalizedTag,
       computes_blooms: this.blooms.announced || this.blooms.fetched,
       contradicted_blooms: this.contradictedBlooms,
+      nothing_final: this.nothingFinal,
+      logs_by_hash: this.byHash,
       oversized_blocks: this.#oversized.size,
     }
   }
@@ -96,9 +127,11 @@ export class Learned {
     if (this.addresses < mostAddresses) said.push(`at most ${this.addresses} addresses a request`)
     if (this.headers < mostCalls) said.push(`${this.headers} headers in a batch`)
     if (this.receipts < mostCalls) said.push(`${this.receipts} receipts in a batch`)
+    if (!this.byHash) said.push("refuses eth_getLogs by blockHash")
     if (!this.finalizedTag) said.push("no finalized tag")
     if (this.contradictedBlooms > 0)
       said.push(`wrong bloom in ${this.contradictedBlooms} blocks: set LOGS_BLOOM=ignore`)
+    if (this.nothingFinal) said.push("nothing is final yet")
     return said
   }
 

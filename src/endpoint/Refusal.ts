@@ -90,18 +90,67 @@ const hints = (text: string): { blocks?: number; through?: number } => {
   return {}
 }
 
-/** `data.try_again_in` as Chainstack sends it: `"107.5ms"`, `"1.2s"`. */
+/** Longest wait (milliseconds) that a text is believed to ask for. */
+const longestWait = 60_000
+
+/** `data.try_again_in` as Chainstack sends it (`"107.5ms"`), Infura's `data.rate.backoff_seconds`, "retry in 10s". */
+const waits: ReadonlyArray<RegExp> = [
+  /try_again_in[^\d]{1,8}(\d{1,7}(?:\.\d{1,6})?) ?(ms)?/i,
+  /backoff_seconds[^\d]{1,8}(\d{1,7}(?:\.\d{1,6})?)/i,
+  /(?:retry|try again) (?:in|after) (\d{1,7}(?:\.\d{1,6})?) ?(?:(ms)|s\b|sec)/i,
+]
+
 const retryAfter = (text: string, header: number | undefined): { retryAfter?: number } => {
   if (header !== undefined) return { retryAfter: header }
-  const found = /try_again_in[^\d]{1,8}(\d{1,7}(?:\.\d{1,6})?) ?(ms|s)/i.exec(text)
-  return found ? { retryAfter: Math.min(Number(found[1]) * (found[2] === "s" ? 1000 : 1), 60_000) } : {}
+  for (const rule of waits) {
+    const found = rule.exec(text)
+    if (!found) continue
+    return { retryAfter: Math.min(Number(found[1]) * (found[2] === undefined ? 1000 : 1), longestWait) }
+  }
+  return {}
 }
 
 const says = (text: string, ...rules: ReadonlyArray<RegExp>) => rules.some((rule) => rule.test(text))
 
+/** The block is not there, or not yet: as geth, Erigon, Nethermind, Besu, Kaia, Avalanche, Sei, zksync-era and others say it. */
+const notYet: ReadonlyArray<RegExp> = [
+  /beyond (the )?current head|(unknown|missing|pending) (block|header)|(block|header) (is )?(unknown|missing)/i,
+  /BlockOutOfRange|block (is )?out of range|block_?not_?found|unfinali[sz]ed|after last accepted/i,
+  /\b(blocks?|headers?|heights?|receipts?|resource)\b(?! range)[^.;]{0,120}\b(not( be|( was)? yet)? (found|available|exist|produced|mined|indexed|ready|imported|processed)|unavailable)\b/i,
+  /\b(blocks?|headers?|heights?)\b(?! range)[^.;]{0,120}\b(does ?n[o’']t exist|do not exist|is not (known|yet)|hasn.t been)\b/i,
+  /(cannot|can ?not|could not|couldn.t|can.t|unable to|failed to|no) (find |get |load |fetch |retrieve |query )?(the |such |a )?(block|header|height)\b(?! range)/i,
+  /(greater|higher|larger|newer) than (the )?(latest|current|head|best|last)|(is|in) (in )?the future|future block/i,
+  /ahead of (the )?(latest|current|chain|head|best)|not (yet )?(synced|caught up) to (block|height)|unknown ancestor/i,
+]
+
+/** State that was thrown away does not come back. */
+const neverAgain =
+  /missing trie node|historical state|pruned|archive|state is not available|state [^.;]{0,80}not available/i
+
+/** Too many requests, as some forty providers say it. */
+const tooMany: ReadonlyArray<RegExp> = [
+  /compute units|rate[- ]?limit|request limit|too many (concurrent )?(requests|connections|calls|subscriptions)/i,
+  /RPS limit|try_again_in|backoff_seconds|request rate|requests? (count|quota|rate|per second)[\w ]* exceeded/i,
+  /(call|calls|requests|credits|capacity|quota|usage|throughput|bandwidth)[\w ]* (limit )?(is |was |has been )?(exceeded|exhausted|reached)/i,
+  /exceed(ed|s|ing)? (the |your |its |maximum |allowed )*(quota|capacity|rate|throughput|usage|requests?\b|RPS|QPS|call (rate|limit)|concurren)/i,
+  /throttl|slow down|backing off|(over|out of) (quota|capacity)|server (is )?(too )?busy|overloaded/i,
+]
+
+/** EIP-1474 and providers of their own mind: "too many", where the text is not about a range. */
+const tooManyCodes: ReadonlySet<number> = new Set([429, -32029, -32097, -33000, -33100, -33200, -33300])
+
+/** Text that is about how much was asked for, not how often. */
+const asksForLess: ReadonlyArray<RegExp> = [
+  /more than [\d,]+ results|too many (logs|results|blocks)|max results|exceeds? (max|limit)|exceed maximum/i,
+  /(range|response|result)[\w ]* (is |are )?too (large|wide|big)|response (size|too large)|range limit/i,
+  /query duration|timed? ?out|no backend is currently healthy|batch (is )?too large|narrow your filter/i,
+  /at most [\d,]+ logs|blocks per logs request|block range|logs matched by query/i,
+]
+
 /** Never throws, whatever the text. */
 export const classify = (failure: RpcFailure): Refusal => {
   const text = `${failure.message} ${textOf(failure.data)}`.slice(0, longestText)
+  const backOff = (): Refusal => ({ action: "back off", ...retryAfter(text, failure.retryAfter) })
 
   if (
     says(
@@ -120,35 +169,23 @@ export const classify = (failure: RpcFailure): Refusal => {
   if (says(text, /request blocked|contains \d+ filters|max addresses or topics|too many addresses/i)) {
     return { action: "fewer addresses" }
   }
+  const isMethod = failure.code === -32601 || says(text, /\bmethods?\b/i)
+  const isNotYet = !isMethod && !says(text, neverAgain) && says(text, ...notYet)
+  if (isNotYet) return { action: "wait for head" }
+  const isLess = says(text, ...asksForLess)
   if (
+    tooManyCodes.has(failure.code) ||
+    (failure.code === -32005 && /^limit exceeded\b/i.test(failure.message)) ||
+    (!isLess && says(text, ...tooMany)) ||
     says(
       text,
-      /beyond current head|unknown block|BlockOutOfRange|header not found|block not found|after last accepted|doesn.t exist yet/i,
+      /compute units per second|rate limit|too many requests|RPS limit|try_again_in|backoff_seconds/i,
     )
   ) {
-    return { action: "wait for head" }
-  }
-  if (
-    failure.code === 429 ||
-    says(
-      text,
-      /compute units per second|rate limit|request limit reached|too many requests|RPS limit|try_again_in/i,
-    )
-  ) {
-    return { action: "back off", ...retryAfter(text, failure.retryAfter) }
+    return backOff()
   }
   const hint = hints(text)
-  if (
-    hint.blocks !== undefined ||
-    hint.through !== undefined ||
-    says(
-      text,
-      /more than [\d,]+ results|too many (logs|results|blocks)|max results|exceeds? (max|limit)|exceed maximum/i,
-      /(range|response|result)[\w ]* (is |are )?too (large|wide|big)|response (size|too large)|range limit/i,
-      /query duration|timed? ?out|no backend is currently healthy|batch (is )?too large|narrow your filter/i,
-      /at most [\d,]+ logs|blocks per logs request|block range/i,
-    )
-  ) {
+  if (hint.blocks !== undefined || hint.through !== undefined || isLess) {
     return { action: "split", ...hint }
   }
   if (
@@ -156,12 +193,16 @@ export const classify = (failure: RpcFailure): Refusal => {
     failure.code === -32004 ||
     says(
       text,
-      /method not found|not supported|does not exist|unsupported|unknown variant|did not match any variant/i,
+      /method not found|not supported|unsupported|unknown variant|did not match any variant/i,
+      /\bmethods?\b[^.;]{0,120}(does not exist|doesn.t exist|not (available|found|enabled|allowed|whitelisted))/i,
     )
   ) {
     return { action: "unsupported" }
   }
-  if (failure.status === 429) return { action: "back off", ...retryAfter("", failure.retryAfter) }
+  if (failure.code === -32001 && !isMethod) return { action: "wait for head" }
+  if (failure.status === 429 || (failure.status === 503 && failure.retryAfter !== undefined)) {
+    return { action: "back off", ...retryAfter("", failure.retryAfter) }
+  }
   if (failure.status === 401) return { action: "operator" }
   if (failure.status === 413) return { action: "split" }
   return { action: "other endpoint" }

@@ -14,7 +14,7 @@ export interface Listener {
   /** A frame was larger than `maxPayload`; the link is gone. */
   readonly onOversized: () => void
   /** The link is gone; said once, and not when we closed it. */
-  readonly onClosed: (why: string) => void
+  readonly onClosed: (why: string, code?: number) => void
 }
 
 export interface Link {
@@ -86,7 +86,8 @@ const dial = (options: DialOptions, listener: Listener) =>
         socket.on("pong", listener.onPong)
         socket.on("close", (code, reason) => {
           const text = reason.toString()
-          listener.onClosed(`${failed === "" ? "closed" : failed} with code ${code}${text ? ` ${text}` : ""}`)
+          const how = failed === "" ? "closed" : failed
+          listener.onClosed(`${how} with code ${code}${text ? ` ${text}` : ""}`, code)
         })
         failed = ""
         resume(Effect.succeed(socket))

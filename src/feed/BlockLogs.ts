@@ -8,12 +8,19 @@
  *
  * Each answer is checked; what an endpoint refuses is remembered for it.
  */
-import { Effect, Predicate, Schedule } from "effect"
+import { Clock, Effect, Predicate, Schedule } from "effect"
 import type { Block, Filter, Header, Hex } from "../Domain.ts"
+import { isLeftOut } from "../endpoint/Calls.ts"
 import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { orMalformed, refusalOf, unverified } from "../endpoint/EndpointError.ts"
-import type { EndpointError } from "../endpoint/EndpointError.ts"
+import {
+  EndpointError,
+  isOver,
+  orMalformed,
+  refusalOf,
+  Rejected,
+  unverified,
+} from "../endpoint/EndpointError.ts"
 import type { Learned, Rung } from "../endpoint/Learned.ts"
 import { isUnfiltered, makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
@@ -31,6 +38,43 @@ const largestBlock = 256 * 1024 * 1024
 
 /** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
 export const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
+
+/**
+ * For so long (milliseconds) after a block was first asked for here, a refusal that does not say what it is about means
+ * that the node does not have the block yet.
+ */
+const arriving = 5_000
+
+/** A block of this age (milliseconds) is there: what is said of it holds for others. */
+const old = 60_000
+
+/** Blocks whose first request is remembered. */
+const mostArriving = 64
+
+/** Words that are about the way of asking, not about the block. */
+const isClear = ({ reason }: EndpointError): boolean =>
+  reason._tag !== "Rejected" ||
+  reason.refusal.action === "use receipts" ||
+  [-32601, 401, 403, 429].includes(reason.code) ||
+  /\bmethods?\b|HTTP status 4/i.test(reason.detail)
+
+const isUnclear = (error: EndpointError): boolean => {
+  const refusal = refusalOf(error)
+  return (
+    !isClear(error) &&
+    (refusal === "other endpoint" || refusal === "unsupported" || refusal === "operator") &&
+    !isLeftOut(error)
+  )
+}
+
+/** The same refusal, as one of a block that is not there yet. */
+const asNotYet = (error: EndpointError): EndpointError =>
+  error.reason._tag === "Rejected"
+    ? new EndpointError({
+        endpoint: error.endpoint,
+        reason: new Rejected({ ...error.reason, refusal: { action: "wait for head" } }),
+      })
+    : error
 
 /** A node that does not have a block yet, or answers nonsense about it, may know better in a moment. */
 export const again = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
@@ -99,7 +143,7 @@ export const make = (
   }
 
   const byHash = (header: Header, answers: Answers) =>
-    Effect.flatMap(getLogs({ blockHash: header.hash }), (logs) => {
+    Effect.flatMap(getLogs({ blockHash: header.hash, number: header.number }), (logs) => {
       answers.logs = logs
       return believed(header)(logs)
     })
@@ -182,10 +226,11 @@ export const make = (
       Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
     ).pipe(
       Effect.catch((error) => {
-        if (refusalOf(error) !== "split" || transactions.length === 1) return Effect.fail(error)
+        const isTooMuch = refusalOf(error) === "split" || isLeftOut(error) || isOver(error)
+        if (!isTooMuch || transactions.length === 1) return Effect.fail(error)
         const half = Math.ceil(transactions.length / 2)
         learned.receipts = Math.min(learned.receipts, half)
-        if (error.reason._tag === "Oversized") return Effect.fail(error)
+        if (isOver(error)) return Effect.fail(error)
         return Effect.zipWith(
           someReceipts(transactions.slice(0, half)),
           someReceipts(transactions.slice(half)),
@@ -224,12 +269,26 @@ export const make = (
   const isOpen = (rung: Rung, { hash }: Header): boolean =>
     learned.allows(rung, hash) &&
     (rung !== "eth_subscribe" ||
-      (announced !== undefined &&
-        learned.refused.has("eth_getLogs") &&
-        learned.refused.has("eth_getBlockReceipts")))
+      (announced !== undefined && learned.doubts("eth_getLogs") && learned.doubts("eth_getBlockReceipts")))
+
+  /** When blocks were first asked for. */
+  const asked = new Map<Hex, number>()
+
+  const ageOf = ({ hash, timestamp }: Header, now: number) => {
+    const since = asked.get(hash) ?? now
+    asked.set(hash, since)
+    if (asked.size > mostArriving) asked.delete(asked.keys().next().value!)
+    const isOld = now - timestamp * 1000 >= old
+    return { isOld, isArriving: !isOld && now - since < arriving }
+  }
 
   /** Whether another way of asking may do better, after what an error says is remembered. */
-  const learn = (rung: Rung, { hash }: Header, error: EndpointError): boolean => {
+  const learn = (
+    rung: Rung,
+    { hash }: Header,
+    error: EndpointError,
+    { isOld, isArriving }: ReturnType<typeof ageOf>,
+  ): boolean => {
     if (error.reason._tag === "Unverified") return true
     switch (refusalOf(error)) {
       case "split":
@@ -238,41 +297,50 @@ export const make = (
         return error.reason._tag !== "Oversized"
       case "use receipts":
       case "unsupported":
-        learned.refused.add(rung)
+        if (!isArriving || isClear(error)) learned.refuse(rung, hash, isOld)
         return true
       case "other endpoint":
       case "fewer addresses":
-        return true
+        return !isOver(error)
       default:
         return false
     }
   }
 
-  return (header) => {
+  return Effect.fnUntraced(function* (header) {
     const answers: Answers = { logs: undefined, receipts: undefined, receiptCount: 0 }
-    const climb = (from: number, first: EndpointError | undefined): Effect.Effect<Block, EndpointError> => {
+    let first: EndpointError | undefined
+    let unclear: EndpointError | undefined
+    ageOf(header, yield* Clock.currentTimeMillis)
+
+    /** No way is left: what two of them agree on, else why not. Where every way is refused, the first refusal says most. */
+    const exhausted = Effect.suspend(() => {
+      const failed = unclear ? asNotYet(unclear) : (first ?? doubt(`no way to read block ${header.number}`))
+      if (answers.receipts !== undefined) return Effect.fail(failed)
+      return Effect.flatMap(agreed(header, answers), (block) =>
+        block ? Effect.succeed(block) : Effect.fail(failed),
+      )
+    })
+
+    const climb = (from: number): Effect.Effect<Block, EndpointError> => {
       const index = rungs.findIndex(([rung], i) => i >= from && isOpen(rung, header))
-      // Where every way is refused, the first refusal says most.
-      const failed = () => first ?? doubt(`no way to read block ${header.number}`)
-      if (index === -1) return otherwise(answers.receipts === undefined, failed)
-      const [rung, ask] = rungs[index]!
+      const [rung, ask] = rungs[index] ?? []
       // An empty answer under a filter is not worth a receipt for each transaction.
-      if (rung === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0)
-        return otherwise(answers.receipts === undefined, failed)
-      return Effect.catch(ask(header, answers), (error) => {
-        if (!learn(rung, header, error)) return Effect.fail(error)
-        const next = climb(index + 1, first ?? error)
-        return rung === "eth_getBlockReceipts" && answers.receipts !== undefined
-          ? Effect.flatMap(agreed(header, answers), (block) => (block ? Effect.succeed(block) : next))
-          : next
-      })
+      const isWorthless = rung === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0
+      if (rung === undefined || ask === undefined || isWorthless) return exhausted
+      return Effect.catch(
+        ask(header, answers),
+        Effect.fnUntraced(function* (error) {
+          const age = ageOf(header, yield* Clock.currentTimeMillis)
+          if (age.isArriving && isUnclear(error)) unclear ??= error
+          first ??= error
+          if (!learn(rung, header, error, age)) return yield* error === unclear ? asNotYet(error) : error
+          const hasReceipts = rung === "eth_getBlockReceipts" && answers.receipts !== undefined
+          const block = hasReceipts ? yield* agreed(header, answers) : undefined
+          return block ?? (yield* climb(index + 1))
+        }),
+      )
     }
-    const otherwise = (isOpen: boolean, failed: () => EndpointError) =>
-      isOpen
-        ? Effect.flatMap(agreed(header, answers), (block) =>
-            block ? Effect.succeed(block) : Effect.fail(failed()),
-          )
-        : Effect.fail(failed())
-    return Effect.suspend(() => climb(0, undefined))
-  }
+    return yield* climb(0)
+  })
 }

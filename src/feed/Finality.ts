@@ -1,5 +1,5 @@
 /** What is final by now, and how far the floor of the journal may be raised: after the second look, where one is taken. */
-import { Clock, Duration, Effect } from "effect"
+import { Clock, Duration, Effect, Predicate } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
@@ -27,6 +27,16 @@ const raiseInterval = 60_000
  * four blocks a second), the oldest count as final.
  */
 export const mostRecorded = 50_000
+
+/** How often in a row the tag is to be without a block before it is said. */
+const timesMissing = 2
+
+/** "finalized block not found": the tag is known, and no block has it yet. */
+const saysNothingFinal = ({ reason }: EndpointError): boolean =>
+  reason._tag === "Rejected" &&
+  /\b(finali[sz]ed|safe)\b.{0,40}\b(not (yet )?(found|available|set)|unavailable|unknown)\b/i.test(
+    reason.detail,
+  )
 
 export interface FinalityOptions {
   readonly chain: Pick<ChainConfig, "finalityDepth">
@@ -79,17 +89,28 @@ export const make = Effect.fnUntraced(function* (
   let looking = false
   let raisedAt = -Infinity
 
-  /** Without the tag that a node does not have, the block at `FINALITY_DEPTH`. */
+  /** How often in a row there was no block under the tag, and whether there ever was one. */
+  let missing = 0
+  let tagged = false
+
+  /** Where a node has no final block under the tag now, the block at `FINALITY_DEPTH`; none where it says that none is. */
   const ask = Effect.gen(function* () {
-    if (learned.finalizedTag) {
-      const tagged = yield* headerAt("finalized").pipe(
-        Effect.catchIf(isRefusal, () => {
-          learned.finalizedTag = false
-          return Effect.succeed(undefined)
-        }),
-      )
-      if (learned.finalizedTag) return tagged
+    const answer = yield* headerAt("finalized").pipe(
+      Effect.catchIf(isRefusal, (error) =>
+        Effect.succeed(saysNothingFinal(error) ? ("nothing" as const) : undefined),
+      ),
+    )
+    missing = Predicate.isObject(answer) ? 0 : missing + 1
+    const lasts = missing >= timesMissing
+    learned.finalizedTag = answer !== undefined || !lasts
+    learned.nothingFinal = answer === "nothing" && lasts
+    if (answer === "nothing") return undefined
+    if (answer !== undefined) {
+      tagged = true
+      return answer
     }
+    // One that was there a moment ago is not replaced by a guess.
+    if (tagged && !lasts) return undefined
     const latest = yield* headerAt("latest")
     const height = (latest?.number ?? 0) - chain.finalityDepth
     return height >= 0 ? yield* headerAt(height) : undefined

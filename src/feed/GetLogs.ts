@@ -1,16 +1,19 @@
 /** `eth_getLogs` for one filter: one question, in as many requests as the endpoint wants. */
 import { Effect } from "effect"
 import type { Filter, Hex } from "../Domain.ts"
-import { logsOf } from "../endpoint/Decode.ts"
+import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { orMalformed, refusalOf } from "../endpoint/EndpointError.ts"
+import { isOver, isRefusal, orMalformed, refusalOf, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { isUnfiltered, logParams, makeMatches } from "./Filter.ts"
+import * as Headers from "./Headers.ts"
 import type { Asker } from "./Headers.ts"
 
-/** Which blocks: one by its hash, or a range. */
-export type Blocks = { readonly blockHash: Hex } | { readonly fromBlock: Hex; readonly toBlock: Hex }
+/** Which blocks: one by its hash (and its height, for nodes that do not take a hash), or a range. */
+export type Blocks =
+  | { readonly blockHash: Hex; readonly number?: number }
+  | { readonly fromBlock: Hex; readonly toBlock: Hex }
 
 export type GetLogs = (blocks: Blocks) => Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError>
 
@@ -25,14 +28,52 @@ const only = (filter: Filter): ((logs: ReadonlyArray<PlacedLog>) => ReadonlyArra
 
 const refusesAddresses = (error: EndpointError) => refusalOf(error) === "fewer addresses"
 
+/** The node does not take `blockHash`: that the parameters are wrong, or that others are missing. */
+const refusesHash = ({ reason }: EndpointError): boolean =>
+  reason._tag === "Rejected" &&
+  (reason.refusal.action === "other endpoint" || reason.refusal.action === "unsupported") &&
+  (reason.code === -32602 || /blockHash|fromBlock|toBlock|invalid (argument|param)/i.test(reason.detail))
+
 /** @param learned how many addresses the endpoint takes at once; reduced where it refuses them */
 export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs => {
   const wanted = only(filter)
-  const ask = (addresses: ReadonlyArray<Hex>, blocks: Blocks) =>
+  const askFor = (
+    addresses: ReadonlyArray<Hex>,
+    blocks: { readonly blockHash: Hex } | { readonly fromBlock: Hex; readonly toBlock: Hex },
+  ) =>
     Effect.flatMap(
       asker.request("eth_getLogs", [{ ...logParams({ ...filter, addresses }), ...blocks }]),
       (answer) => Effect.map(orMalformed(asker.name, logsOf(answer)), wanted),
     )
+
+  /** The logs of a block by its height. None are believed only of a node that has this very block. */
+  const askAtHeight = Effect.fnUntraced(function* (
+    addresses: ReadonlyArray<Hex>,
+    blockHash: Hex,
+    number: number,
+  ) {
+    const at = hex(number)
+    const logs = yield* askFor(addresses, { fromBlock: at, toBlock: at })
+    if (logs.some((log) => log.blockHash !== blockHash))
+      return yield* unverified(asker.name, `logs of another block ${number}`)
+    if (logs.length === 0 && (yield* Headers.header(asker, number))?.hash !== blockHash)
+      return yield* unverified(asker.name, `no logs of block ${number}, which the node does not have`)
+    return logs
+  })
+
+  const ask = (addresses: ReadonlyArray<Hex>, blocks: Blocks) => {
+    if (!("blockHash" in blocks)) return askFor(addresses, blocks)
+    const { blockHash, number } = blocks
+    if (number === undefined) return askFor(addresses, { blockHash })
+    if (!learned.byHash) return askAtHeight(addresses, blockHash, number)
+    return Effect.catchIf(askFor(addresses, { blockHash }), refusesHash, (refused) =>
+      askAtHeight(addresses, blockHash, number).pipe(
+        Effect.tap(() => Effect.sync(() => learned.refuseHash(blockHash))),
+        // The range says no more than the hash did.
+        Effect.catchIf(isRefusal, () => Effect.fail(refused)),
+      ),
+    )
+  }
 
   return (blocks) => {
     const { addresses } = filter
@@ -51,7 +92,7 @@ export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs =>
         const size = Math.min(learned.addresses, addresses.length)
         if (size === 1) return Effect.fail(error)
         learned.addresses = Math.ceil(size / 2)
-        return some
+        return isOver(error) ? Effect.fail(error) : some
       }),
     )
     return some

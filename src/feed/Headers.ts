@@ -1,10 +1,11 @@
 /** Block headers by height or tag, from one connection. */
 import { Effect } from "effect"
 import type { Header } from "../Domain.ts"
+import { isLeftOut } from "../endpoint/Calls.ts"
 import type { Answer } from "../endpoint/Calls.ts"
 import { headerOf, hex } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
-import { Malformed, orMalformed } from "../endpoint/EndpointError.ts"
+import { isOver, Malformed, orMalformed } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Call } from "../endpoint/JsonRpc.ts"
 import type { Learned } from "../endpoint/Learned.ts"
@@ -30,7 +31,8 @@ const decoded = (
   if (header === undefined || header instanceof Malformed || typeof block !== "number") {
     return orMalformed(endpoint, header)
   }
-  const another = new Malformed({ detail: `block ${header.number} instead of ${block}` })
+  const hint = block === 0 ? ": there is no block 0 here; START_BLOCK=1 begins above it" : ""
+  const another = new Malformed({ detail: `block ${header.number} instead of ${block}${hint}` })
   return orMalformed(endpoint, header.number === block ? header : another)
 }
 
@@ -62,18 +64,29 @@ export const headers = (
   const some = (
     part: ReadonlyArray<number>,
   ): Effect.Effect<ReadonlyArray<Header | undefined>, EndpointError> =>
-    Effect.flatMap(asker.batch(part.map(call)), (answers) => {
-      if (part.length > 1 && answers.every(isRefused)) {
-        const half = Math.ceil(part.length / 2)
-        learned.headers = Math.min(learned.headers, half)
-        return Effect.map(Effect.forEach([part.slice(0, half), part.slice(half)], some), (halves) =>
-          halves.flat(),
+    Effect.flatMap(
+      Effect.tapError(asker.batch(part.map(call)), (error) =>
+        Effect.sync(() => remember(error, part.length)),
+      ),
+      (answers) => {
+        if (part.length > 1 && answers.every(isRefused)) {
+          const half = Math.ceil(part.length / 2)
+          learned.headers = Math.min(learned.headers, half)
+          return Effect.map(Effect.forEach([part.slice(0, half), part.slice(half)], some), (halves) =>
+            halves.flat(),
+          )
+        }
+        if (answers.some((answer) => answer._tag === "Rejected" && isLeftOut(answer.error)))
+          learned.headers = Math.min(learned.headers, Math.ceil(part.length / 2))
+        return Effect.forEach(answers, (answer, i) =>
+          answer._tag === "Result" ? decoded(asker.name, part[i]!, answer.result) : header(asker, part[i]!),
         )
-      }
-      return Effect.forEach(answers, (answer, i) =>
-        answer._tag === "Result" ? decoded(asker.name, part[i]!, answer.result) : header(asker, part[i]!),
-      )
-    })
+      },
+    )
+  /** A batch that was too large to send took the connection with it. */
+  const remember = (error: EndpointError, size: number) => {
+    if (isOver(error)) learned.headers = Math.max(Math.min(learned.headers, Math.ceil(size / 2)), 1)
+  }
   return Effect.gen(function* () {
     const all: Array<Header | undefined> = []
     while (all.length < numbers.length) {

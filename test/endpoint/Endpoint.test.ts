@@ -1,13 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Exit, Fiber, Logger, Redacted, References } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Logger, Redacted, References, identity } from "effect"
 import type { Scope } from "effect"
 import { createServer } from "node:net"
 import type { AddressInfo } from "node:net"
 import { TestClock } from "effect/testing"
 import { connect } from "../../src/endpoint/Endpoint.ts"
 import type { EndpointOptions } from "../../src/endpoint/Endpoint.ts"
+import { refusalOf } from "../../src/endpoint/EndpointError.ts"
 import type { EndpointError } from "../../src/endpoint/EndpointError.ts"
+import { Learned } from "../../src/endpoint/Learned.ts"
 import { Transport } from "../../src/endpoint/Transport.ts"
+import type { Hex } from "../../src/Domain.ts"
+import * as GetLogs from "../../src/feed/GetLogs.ts"
+import * as Headers from "../../src/feed/Headers.ts"
 import { Redaction, makeRedactor } from "../../src/Redact.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode, Raw, Refused, layerTransport, silence } from "../support/FakeNode.ts"
@@ -110,6 +115,68 @@ describe("a connection", () => {
     }),
   )
 
+  socketTest(
+    "fails all calls of a batch whose first is refused, as geth refuses a large batch",
+    (node, url) =>
+      Effect.gen(function* () {
+        node.mostCalls = 2
+        const connection = yield* dial(url)
+        const call = { method: "eth_blockNumber", params: [] }
+        const answers = yield* connection.batch([call, call, call])
+        assert.deepStrictEqual(
+          answers.map((answer) => answer._tag === "Rejected" && refusalOf(answer.error)),
+          ["split", "split", "split"],
+        )
+        assert.strictEqual((yield* connection.batch([call, call])).length, 2)
+      }),
+  )
+
+  socketTest("refuses the calls that the answer to a batch leaves out", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      node.intercept = (_method, params, proceed) => (params.length > 0 ? silence : proceed())
+      const answers = yield* connection.batch([
+        { method: "eth_blockNumber", params: [1] },
+        { method: "eth_blockNumber", params: [] },
+      ])
+      assert.deepStrictEqual(
+        answers.map(({ _tag }) => _tag),
+        ["Rejected", "Result"],
+      )
+      assert.match(answers[0]?._tag === "Rejected" ? answers[0].error.message : "", /not answered/)
+    }),
+  )
+
+  const withoutId = (message: string, code = -32005) =>
+    new Raw(JSON.stringify({ jsonrpc: "2.0", id: null, error: { code, message } }))
+
+  socketTest("slows down, and refuses its oldest request, at 'too many' without an id", (node, url) =>
+    Effect.gen(function* () {
+      let throttled = 0
+      const budget = { spend: () => identity, rate: () => 1, throttled: () => void throttled++ }
+      const connection = yield* dial(url, 31337, { budget })
+      let left = 1
+      node.intercept = (_method, _params, proceed) =>
+        left-- > 0 ? withoutId("project ID request rate exceeded") : proceed()
+      assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+      assert.strictEqual(throttled, 1)
+      node.say(withoutId("slow down").text)
+      assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+      assert.strictEqual(throttled, 2)
+    }),
+  )
+
+  socketTest("refuses its oldest request at any other error without an id", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      let left = 1
+      node.intercept = (_method, _params, proceed) => (left-- > 0 ? withoutId("invalid", -32600) : proceed())
+      const error = yield* Effect.flip(connection.request("eth_blockNumber", []))
+      assert.strictEqual(reason(error)._tag, "Rejected")
+      assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+    }),
+  )
+
   socketTest("says why a request was refused, without secrets", (node, url) =>
     Effect.gen(function* () {
       node.intercept = (method, _params, proceed) => {
@@ -182,6 +249,35 @@ describe("a connection", () => {
       assert.strictEqual(error.message, "fake: serves chain 31337, not 1")
       yield* dial(url, undefined)
     }),
+  )
+
+  socketTest(
+    "is asked with fewer addresses, or in smaller batches, when it closes at a large request",
+    (node, url) =>
+      Effect.gen(function* () {
+        node.chain.extend(...Array.from({ length: 20 }, () => 1))
+        node.mostCharacters = 1000
+        const learned = new Learned()
+        const addresses = Array.from({ length: 64 }, (_, i): Hex => `0x${String(i).padStart(40, "0")}`)
+        const { hash: blockHash } = node.chain.head
+        const logs = Effect.flatMap(dial(url), (connection) =>
+          GetLogs.make(connection, { addresses, topics: [] }, learned)({ blockHash }),
+        )
+        const error = yield* Effect.flip(logs)
+        assert.deepInclude(reason(error), { _tag: "Disconnected", code: 1009 })
+        assert.strictEqual(refusalOf(error), "fewer addresses")
+        assert.strictEqual(learned.addresses, 32)
+        yield* Effect.flip(logs)
+        assert.deepStrictEqual(yield* logs, [])
+        assert.strictEqual(learned.addresses, 16)
+        const numbers = Array.from({ length: 20 }, (_, i) => i + 1)
+        const headers = Effect.flatMap(dial(url), (connection) =>
+          Headers.headers(connection, numbers, learned),
+        )
+        yield* Effect.flip(headers)
+        assert.strictEqual(learned.headers, 10)
+        assert.strictEqual((yield* headers).length, 20)
+      }),
   )
 
   socketTest("ends when the socket is cut, and so does what waits for an answer", (node, url) =>

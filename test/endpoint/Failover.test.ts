@@ -296,19 +296,20 @@ describe("failover", () => {
       yield* blocks(chain, 3)
       const known = () => status.endpoints[0]!.learned!
       assert.isTrue(known().refused.has("eth_getLogs"))
+      yield* TestClock.adjust("30 seconds")
       assert.isFalse(known().finalizedTag)
       const before = asked(one, "eth_getLogs")
       yield* blocks(chain, 30)
       assert.strictEqual(asked(one, "eth_getLogs"), before)
       yield* TestClock.adjust("1 hour")
       yield* blocks(chain, 3)
-      assert.strictEqual(asked(one, "eth_getLogs"), before + 1, "asked once more, and refused once more")
+      assert.strictEqual(asked(one, "eth_getLogs"), before + 2, "asked again, and refused for two blocks")
       refuses = false
       yield* TestClock.adjust("1 hour")
       yield* blocks(chain, 5)
       assert.strictEqual(known().refused.size, 0)
       assert.isTrue(known().finalizedTag)
-      assert.isAtLeast(asked(one, "eth_getLogs"), before + 6)
+      assert.isAtLeast(asked(one, "eth_getLogs"), before + 7)
       yield* caughtUp(store, chain, status)
     }),
   )
@@ -425,6 +426,29 @@ describe("an HTTP endpoint", () => {
       yield* caughtUp(store, chain, status)
     }),
   )
+
+  for (const [title, answer] of [
+    ["503 with Retry-After", { status: 503, headers: { "retry-after": "5" }, text: "" }],
+    ["503 in words", { status: 503, headers: {}, text: "slow down, please" }],
+    ["429 with a page", { status: 429, headers: {}, text: "<html><body>timed out</body></html>" }],
+    ["403 in a gateway's words", { status: 403, headers: {}, text: '{"message":"API rate limit exceeded"}' }],
+  ] as const) {
+    world(`is slowed down by ${title}, over the same connection`, ({ chain, http, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start({ ...withHttp, RPC_RATE: "40" })
+        yield* blocks(chain, 1)
+        const endpoint = status.endpoints[2]!
+        assert.strictEqual(endpoint.connects, 1)
+        http.http = answer
+        chain.extend(...long)
+        yield* eventually("it is asked half as often", () => endpoint.budget!.rate() <= 20, 120)
+        http.http = { status: 200, headers: {} }
+        yield* TestClock.adjust("20 seconds")
+        yield* caughtUp(store, chain, status)
+        assert.strictEqual(endpoint.connects, 1)
+      }),
+    )
+  }
 
   world("is slowed down by 429, and obeys Retry-After", ({ chain, http, store, start }) =>
     Effect.gen(function* () {

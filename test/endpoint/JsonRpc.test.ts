@@ -42,6 +42,17 @@ describe("JSON-RPC frames", () => {
       { id: null, error: { code: 1, message: "no" } },
       { _tag: "Failure", id: undefined, failure: { code: 1, message: "no" } },
     ],
+    ["an id in digits", { id: "7", result: "0x1" }, { _tag: "Result", id: 7, result: "0x1" }],
+    [
+      "an error with an id in digits",
+      { id: "7", error: { code: 1, message: "no" } },
+      { _tag: "Failure", id: 7, failure: { code: 1, message: "no" } },
+    ],
+    [
+      "an error with an id that is not ours",
+      { id: "0x7", error: { code: 1, message: "no" } },
+      { _tag: "Failure", id: undefined, failure: { code: 1, message: "no" } },
+    ],
     [
       "an error that is a text",
       { id: 2, error: "no" },

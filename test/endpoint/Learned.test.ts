@@ -20,6 +20,25 @@ describe("what was learned of an endpoint", () => {
     assert.deepStrictEqual(learned.description, fresh)
   })
 
+  it("closes a way of asking that is refused for two blocks, or for an old one", () => {
+    const learned = new Learned()
+    learned.refuse("eth_getLogs", hash("a"), false)
+    learned.refuse("eth_getLogs", hash("a"), false)
+    assert.isTrue(learned.allows("eth_getLogs", hash("a")))
+    assert.isTrue(learned.doubts("eth_getLogs"))
+    learned.refuse("eth_getLogs", hash("b"), false)
+    assert.isFalse(learned.allows("eth_getLogs", hash("c")))
+    learned.refuse("eth_getBlockReceipts", hash("a"), true)
+    assert.isFalse(learned.allows("eth_getBlockReceipts", hash("a")))
+    learned.refuseHash(hash("a"))
+    assert.isTrue(learned.byHash)
+    learned.refuseHash(hash("b"))
+    assert.isFalse(learned.byHash)
+    learned.fade()
+    assert.isTrue(learned.byHash && learned.allows("eth_getLogs", hash("a")))
+    assert.isFalse(learned.doubts("eth_getLogs"))
+  })
+
   it("does not fade where it is about one block, nor where it is proof", () => {
     const learned = new Learned()
     learned.tooLarge("eth_getLogs", hash("a"))
@@ -45,6 +64,8 @@ describe("what was learned of an endpoint", () => {
       receipts_per_batch: 20,
       finalized_tag: true,
       contradicted_blooms: 0,
+      nothing_final: false,
+      logs_by_hash: true,
       computes_blooms: false,
       oversized_blocks: 1,
     })
@@ -59,13 +80,17 @@ describe("what was learned of an endpoint", () => {
     learned.addresses = 100
     learned.receipts = 5
     learned.finalizedTag = false
+    learned.nothingFinal = true
+    learned.byHash = false
     assert.deepStrictEqual(learned.notes, [
       "refuses eth_getLogs",
       "history in pieces of 50 blocks",
       "recent blocks 5 at a time",
       "at most 100 addresses a request",
       "5 receipts in a batch",
+      "refuses eth_getLogs by blockHash",
       "no finalized tag",
+      "nothing is final yet",
     ])
   })
 })

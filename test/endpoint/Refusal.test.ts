@@ -89,6 +89,120 @@ describe("classify", () => {
       action: "wait for head",
     }))
 
+  const means = (action: string, words: ReadonlyArray<readonly [string, number, string, unknown?]>) => {
+    for (const [provider, code, message, data] of words) {
+      it(`${provider}: "${message}" (${code}) means ${action}`, () =>
+        assert.strictEqual(classify({ code, message, data }).action, action))
+    }
+  }
+
+  means("wait for head", [
+    ["Kaia", -32000, "the header does not exist (hash 0x5c1f…)"],
+    ["Kaia", -32000, "the block does not exist (block number: 17)"],
+    ["Avalanche", -32000, "cannot query unfinalized data"],
+    ["Avalanche", -32000, "requested block 120 after last accepted block 119"],
+    ["Sei", -32000, "could not find block for height 826401374464"],
+    ["Sei", -32000, "block not found for hash 0x5c1f"],
+    ["Sei", -32000, "requested height 120 is not yet available; safe latest is 119"],
+    ["Erigon", -32000, "block 05cc1de71b1ca86a587c368755deb2258c0dbf914db0e30a0c6ffd2055aeb12f not found"],
+    ["Erigon", -32000, "block 12317165 not found"],
+    ["Erigon", -32000, 'block "0x10" not available (head block: 21459236)'],
+    ["geth", -32000, "header for hash not found"],
+    ["geth", -32000, "header not found"],
+    ["geth", -32000, "unknown block"],
+    ["geth", -32602, "block range extends beyond current head block"],
+    ["reth", -32001, "block not found: hash 0x5c1f"],
+    ["reth", -32000, "unknown block or tx index"],
+    ["Nethermind", -32001, "Block 120 could not be found"],
+    ["Nethermind", -32001, "Cannot find header 0x5c1f"],
+    ["Nethermind", -32001, "resource not found"],
+    ["Nethermind", -32000, "Receipt not available for block 120"],
+    ["Besu", -32000, "Block not found"],
+    ["Besu", -39001, "Unknown block"],
+    ["EIP-1474", -32001, "Resource not found"],
+    ["Hedera", -32001, "Requested resource not found. Block with hash 0x5c1f"],
+    ["Filecoin", -32000, "requested a future epoch (beyond 'latest'): block is in the future"],
+    ["viem", -32001, "block with number 120 was not found"],
+    ["viem", -32001, "block with hash 0x5c1f could not be found"],
+    ["Hardhat", -32000, "Received invalid block tag 120. Latest block number is 119, block not found"],
+    ["Moonbeam", -32603, "block number 120 is greater than latest block"],
+    ["zksync-era", -32602, "Block with such an ID doesn't exist yet"],
+    ["another", -32000, "requested block 0x10 is not available"],
+  ])
+
+  means("back off", [
+    [
+      "Infura",
+      -32005,
+      "project ID request rate exceeded",
+      { rate: { allowed_rps: 1, backoff_seconds: 30, current_rps: 1.4 }, see: "https://infura.io/dashboard" },
+    ],
+    ["Infura", -32005, "daily request count exceeded, request rate limited"],
+    ["Infura", -32005, "daily request count exceeded"],
+    ["EIP-1474", -32005, "Limit exceeded"],
+    ["EIP-1474", -32005, "limit exceeded"],
+    ["EIP-1474", -32005, "limit exceeded", "too many"],
+    ["any", -32000, "request rate exceeded"],
+    ["Alchemy", 429, "Your app has exceeded its compute units per second capacity"],
+    ["Alchemy", -32000, "Your app has exceeded its throughput limit"],
+    ["any", -32000, "capacity exceeded"],
+    ["Tatum", -32000, "You have exceeded the quota usage"],
+    ["Blast", -32097, "Reached the quota limit"],
+    ["Ankr", -32029, "too many"],
+    ["Ankr", -32000, "call rate limit exhausted, retry in 10s"],
+    ["OnFinality", -32029, "Too Many Requests"],
+    ["BlockPI", -33000, "limit reached"],
+    ["any", -32000, "too many connections"],
+    ["any", -32000, "too many concurrent requests"],
+    ["any", -32000, "please slow down"],
+    ["any", -32000, "request throttled"],
+    ["any", -32603, "server is busy"],
+    ["QuickNode", -32007, "50/second request limit reached - reduce calls per second or upgrade"],
+    ["Cloudflare", -32000, "Rate-limited"],
+  ])
+
+  means("split", [
+    ["Infura", -32005, "query returned more than 10000 results"],
+    ["Infura", -32005, "query returned more than 10000 results. Try with this block range [0x1, 0x2]."],
+    ["Arbitrum", -32000, "logs matched by query exceeds limit of 10000"],
+    ["geth", -32000, "batch too large"],
+    ["another", -32005, "Block range limit exceeded."],
+    ["another", -32000, "query timeout exceeded"],
+    ["another", -32000, "max block range exceeded"],
+    ["another", -32000, "cannot query a block range that is not available here"],
+  ])
+
+  means("unsupported", [
+    ["geth", -32601, "the method eth_getBlockReceipts does not exist/is not available"],
+    ["another", -32000, "method does not exist"],
+    ["another", -32000, "the method eth_getBlockReceipts is not available"],
+    ["another", -32601, "block not found"],
+  ])
+
+  means("other endpoint", [
+    ["geth", -32000, "missing trie node 5c1f (path ) state 0x5c1f is not available, not found"],
+    ["another", -32000, "it does not exist"],
+    ["another", -32000, "block 17 is not available without an archive node"],
+    ["another", -32000, "internal error"],
+  ])
+
+  it("knows how long Infura and Ankr want us to wait", () => {
+    const message = "project ID request rate exceeded"
+    const data = { rate: { allowed_rps: 1, backoff_seconds: 30 } }
+    assert.deepStrictEqual(classify({ code: -32005, message, data }), {
+      action: "back off",
+      retryAfter: 30_000,
+    })
+    assert.deepStrictEqual(classify({ code: 0, message: "call rate limit exhausted, retry in 10s" }), {
+      action: "back off",
+      retryAfter: 10_000,
+    })
+    assert.deepStrictEqual(classify({ code: 0, message: "", status: 503, retryAfter: 2000 }), {
+      action: "back off",
+      retryAfter: 2000,
+    })
+  })
+
   const known = new Set([
     "fewer addresses",
     "wait for head",

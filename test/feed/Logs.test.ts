@@ -1,7 +1,9 @@
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
+import { TestClock } from "effect/testing"
 import type { Block, Hex } from "../../src/Domain.ts"
 import { quantity } from "../../src/endpoint/Decode.ts"
+import { refusalOf } from "../../src/endpoint/EndpointError.ts"
 import type { EndpointError } from "../../src/endpoint/EndpointError.ts"
 import { Learned } from "../../src/endpoint/Learned.ts"
 import * as Logs from "../../src/feed/Logs.ts"
@@ -194,15 +196,16 @@ describe("the logs of one block", () => {
   )
 
   connected(
-    "come from the receipts where getLogs without an address is refused, from then on at once",
+    "come from the receipts where getLogs without an address is refused, after two refusals at once",
     (world) =>
       Effect.gen(function* () {
-        world.chain.extend(3, 4)
+        world.chain.extend(3, 4, 5)
         world.node.intercept = on("eth_getLogs", refuse(-32701, "Please specify an address in your request"))
         const logs = make(world)
         assert.strictEqual((yield* soon(logs.tip(world.chain.at(1)!.header))).logs.length, 3)
         assert.strictEqual((yield* soon(logs.tip(world.chain.at(2)!.header))).logs.length, 4)
-        assert.strictEqual(asked(world, "eth_getLogs"), 1)
+        assert.strictEqual((yield* soon(logs.tip(world.chain.at(3)!.header))).logs.length, 5)
+        assert.strictEqual(asked(world, "eth_getLogs"), 2)
       }),
   )
 
@@ -222,7 +225,7 @@ describe("the logs of one block", () => {
 
   connected("come receipt by receipt where receipts are refused as well", (world) =>
     Effect.gen(function* () {
-      world.chain.extend(90, 4)
+      world.chain.extend(90, 4, 5)
       world.node.intercept = (method, _params, proceed) => {
         if (method === "eth_getLogs") throw new Refused(-32701, "Please specify an address in your request")
         if (method === "eth_getBlockReceipts") throw new Refused(-32601, "method not found")
@@ -233,8 +236,89 @@ describe("the logs of one block", () => {
       assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1, 1)))
       assert.strictEqual(asked(world, "eth_getTransactionReceipt"), 30)
       yield* soon(logs.tip(world.chain.at(2)!.header))
-      assert.strictEqual(asked(world, "eth_getLogs"), 1, "refusals are remembered")
-      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 1)
+      yield* soon(logs.tip(world.chain.at(3)!.header))
+      assert.strictEqual(asked(world, "eth_getLogs"), 2, "refusals are remembered")
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 2)
+    }),
+  )
+
+  connected("are not there yet, whatever the node says of a block that has just been announced", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3, 4, 5)
+      world.node.intercept = (method, _params, proceed) => {
+        if (/Logs|Receipt/.test(method)) throw new Refused(-32000, "le bloc fait défaut")
+        return proceed()
+      }
+      const logs = make(world)
+      const { header } = world.chain.at(1)!
+      const ask = soon(Effect.flip(logs.tip(header)))
+      assert.strictEqual(refusalOf(yield* ask), "wait for head")
+      yield* soon(Effect.flip(logs.tip(world.chain.at(2)!.header)))
+      yield* soon(Effect.flip(logs.tip(world.chain.at(3)!.header)))
+      assert.strictEqual(logs.learned.refused.size, 0, "nothing is learned of it")
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(refusalOf(yield* ask), "other endpoint", "five seconds later it is a refusal")
+      world.node.intercept = (_method, _params, proceed) => proceed()
+      assert.strictEqual((yield* soon(logs.tip(header))).logs.length, 3)
+    }),
+  )
+
+  connected("close no way of asking in odd words, and close one at once for an old block", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(1, 2, 3)
+      world.node.intercept = on("eth_getLogs", refuse(-32004, "unsupported"))
+      const logs = make(world)
+      for (const { header } of world.chain.blocks(1).map(({ number }) => world.chain.at(number)!))
+        assert.isAbove((yield* soon(logs.tip(header))).logs.length, 0)
+      assert.strictEqual(logs.learned.refused.size, 0)
+      yield* soon(logs.tip({ ...world.chain.head, timestamp: -61 }))
+      assert.deepStrictEqual([...logs.learned.refused], ["eth_getLogs"])
+    }),
+  )
+
+  const withoutHash = (words: string) =>
+    on("eth_getLogs", (filter, proceed) => {
+      if (filter["blockHash"] !== undefined) throw new Refused(-32602, words)
+      return proceed()
+    })
+
+  for (const words of ["missing fromBlock", "invalid argument 0: json: unknown field blockHash"]) {
+    connected(
+      `are asked for by their height where the hash is refused (${words}), which is remembered`,
+      (world) =>
+        Effect.gen(function* () {
+          world.chain.extend(1, 2, 3)
+          world.node.intercept = withoutHash(words)
+          const logs = make(world)
+          for (const number of [1, 2, 3])
+            assert.strictEqual((yield* soon(logs.tip(world.chain.at(number)!.header))).logs.length, number)
+          assert.isFalse(logs.learned.byHash)
+          assert.strictEqual(asked(world, "eth_getLogs"), 5)
+          assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+        }),
+    )
+  }
+
+  connected("are believed by their height only of a node that has this block", (world) =>
+    Effect.gen(function* () {
+      world.chain.blooms = false
+      world.chain.extend(2, 0)
+      const ours = world.chain.blocks(1).map(({ number }) => world.chain.at(number)!.header)
+      const refusing = withoutHash("missing fromBlock")
+      world.node.intercept = (method, params, proceed) =>
+        method === "eth_getBlockReceipts" || method === "eth_getBlockByHash"
+          ? refuse(-32601, "method not found")()
+          : refusing(method, params, proceed)
+      const logs = make(world)
+      assert.deepStrictEqual((yield* soon(logs.tip(ours[1]!))).logs, [], "the node has it")
+      world.node.lag = 1
+      assert.match((yield* soon(Effect.flip(logs.tip(ours[1]!)), "5 seconds")).message, /does not have/)
+      world.node.lag = 0
+      const another = { ...ours[0]!, hash: ours[1]!.hash }
+      assert.match(
+        (yield* soon(Effect.flip(logs.tip(another)), "5 seconds")).message,
+        /logs of another block/,
+      )
     }),
   )
 
@@ -540,6 +624,44 @@ describe("the logs of recent blocks", () => {
       batched = false
       yield* soon(Effect.void)
       assert.strictEqual(blocks.pollUnsafe()?._tag, "Success")
+    }),
+  )
+
+  connected("come with smaller batches of headers where a node refuses a large one without an id", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 20 }, () => 1))
+      world.node.mostCalls = 10
+      world.node.tooLarge = "no id"
+      const logs = make(world)
+      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
+      assert.strictEqual(logs.learned.headers, 10)
+    }),
+  )
+
+  connected("come with smaller batches of headers where answers to a large one are left out", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 20 }, () => 1))
+      let asked = 0
+      world.node.intercept = on("eth_getBlockByNumber", (_, proceed) =>
+        ++asked > 10 && asked <= 20 ? silence : proceed(),
+      )
+      const logs = make(world)
+      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
+      assert.strictEqual(logs.learned.headers, 10)
+    }),
+  )
+
+  connected("name the variable to set where block 0 is another block", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(1)
+      world.node.intercept = (method, params, proceed) => {
+        const block = proceed()
+        return method === "eth_getBlockByNumber" && params[0] === "0x0"
+          ? { ...(block as object), number: "0x1" }
+          : block
+      }
+      const error = yield* soon(Effect.flip(make(world).recent(0, 1)), "5 seconds")
+      assert.match(error.message, /block 1 instead of 0.*START_BLOCK=1/)
     }),
   )
 

@@ -24,8 +24,8 @@ export const layerHttp = (nodes: Readonly<Record<string, FakeNode>>, latency = "
         if (answer === undefined) return yield* Effect.never
         // The way back.
         yield* Effect.sleep(latency)
-        const { status, headers } = node.http
-        return HttpClientResponse.fromWeb(request, new Response(answer, { status, headers }))
+        const { status, headers, text = answer } = node.http
+        return HttpClientResponse.fromWeb(request, new Response(text, { status, headers }))
       }),
     ),
   )
@@ -37,6 +37,7 @@ export const answerHttp = (node: FakeNode, request: IncomingMessage, response: S
   request.on("end", () => {
     if (!node.up) request.socket.destroy()
     const answer = node.up ? node.post(Buffer.concat(chunks).toString()) : undefined
-    if (answer !== undefined) response.writeHead(node.http.status, node.http.headers).end(answer)
+    if (answer !== undefined)
+      response.writeHead(node.http.status, node.http.headers).end(node.http.text ?? answer)
   })
 }

@@ -123,6 +123,10 @@ export class FakeNode {
   likeGanache = false
   /** Calls in one batch; a larger one is refused as a whole. */
   mostCalls = Infinity
+  /** How it says that a batch is too large: as geth does, to the first call alone; or to none. */
+  tooLarge: "first id" | "no id" = "first id"
+  /** Characters of one request; it leaves at a larger one. */
+  mostCharacters = Infinity
   /** Whether it answers at all. */
   answers = true
   /** Whether logs carry `blockTimestamp`, as most current nodes send it. */
@@ -137,8 +141,8 @@ export class FakeNode {
   dials = 0
   /** Refuses connections while false. */
   up = true
-  /** What HTTP answers begin with. */
-  http = { status: 200, headers: {} as Record<string, string> }
+  /** What HTTP answers begin with; `text` instead of what the node says. */
+  http: { status: number; headers: Record<string, string>; text?: string } = { status: 200, headers: {} }
   #subscription = 0
 
   constructor(chain: FakeChain) {
@@ -357,11 +361,15 @@ export class FakeNode {
   /** A frame has arrived. */
   receive(session: Session, text: string): void {
     if (!this.answers) return
+    if (text.length > this.mostCharacters) return session.close(1009)
     const frame = JSON.parse(text) as never
-    const requests = Array.isArray(frame) ? frame : [frame]
+    const requests: ReadonlyArray<{ id: number; method: string; params: Params }> = Array.isArray(frame)
+      ? frame
+      : [frame]
     if (requests.length > this.mostCalls) {
       const error = { code: -32600, message: "batch too large" }
-      return session.send(this.#write({ jsonrpc: "2.0", id: null, error }))
+      const refusal = { jsonrpc: "2.0", id: this.tooLarge === "no id" ? null : requests[0]!.id, error }
+      return session.send(this.#write(this.tooLarge === "no id" ? refusal : [refusal]))
     }
     const replies = requests.flatMap((request) => this.#reply(session, request) ?? [])
     for (const reply of replies) if (reply instanceof Raw) session.send(reply.text)
@@ -443,7 +451,7 @@ export const layerTransport = (nodes: Readonly<Record<string, FakeNode>>, latenc
                   if (code === 1006) cut = true
                   later(() => {
                     cut = true
-                    if (open) listener.onClosed(`closed with code ${code}`)
+                    if (open) listener.onClosed(`closed with code ${code}`, code)
                   })
                 },
               )

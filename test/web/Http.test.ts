@@ -74,6 +74,8 @@ describe("the HTTP routes", () => {
           headers_per_batch: 20,
           receipts_per_batch: 20,
           finalized_tag: true,
+          nothing_final: false,
+          logs_by_hash: true,
           computes_blooms: true,
           contradicted_blooms: 0,
           oversized_blocks: 0,

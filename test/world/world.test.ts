@@ -98,7 +98,7 @@ const dialects: ReadonlyArray<Dialect> = [
   {
     kind: "A1",
     name: "has no blooms",
-    node: (node) => headers(node, ({ logsBloom: _, ...header }) => header),
+    node: (node) => headers(node, (header) => ({ ...header, logsBloom: undefined })),
   },
   {
     kind: "A1",
