@@ -28,7 +28,7 @@ const raiseInterval = 60_000
 export const mostRecorded = 50_000
 
 export interface FinalityOptions {
-  readonly chain: Pick<ChainConfig, "finalityDepth">
+  readonly chain: Pick<ChainConfig, "finality" | "finalityDepth">
   readonly connection: Asker
   readonly learned: Learned
   readonly audit: Audit | undefined
@@ -66,7 +66,7 @@ export const make = Effect.fnUntraced(function* (
 
   /** Without the tag that a node does not have, the block at `FINALITY_DEPTH`. */
   const ask = Effect.gen(function* () {
-    if (learned.finalizedTag) {
+    if (learned.finalizedTag && chain.finality === "tag") {
       const tagged = yield* headerAt("finalized").pipe(
         Effect.catchIf(isRefusal, () => {
           learned.finalizedTag = false
