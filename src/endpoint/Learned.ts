@@ -49,6 +49,8 @@ export class Learned {
   computesBlooms = false
   /** Whether the `finalized` tag is known. */
   finalizedTag = true
+  /** Whether heads can be subscribed to; otherwise they are polled. */
+  announcesHeads = true
   readonly #oversized = new Map<Hex, Set<Rung>>()
 
   /** Whether a block may be asked for in this way. */
@@ -60,6 +62,7 @@ export class Learned {
   fade(): void {
     this.refused.clear()
     this.finalizedTag = true
+    this.announcesHeads = true
     this.addresses = Math.min(this.addresses * 2, mostAddresses)
     this.headers = Math.min(this.headers * 2, mostCalls)
     this.receipts = Math.min(this.receipts * 2, mostCalls)
@@ -75,6 +78,7 @@ export class Learned {
       headers_per_batch: this.headers,
       receipts_per_batch: this.receipts,
       finalized_tag: this.finalizedTag,
+      announces_heads: this.announcesHeads,
       computes_blooms: this.computesBlooms,
       oversized_blocks: this.#oversized.size,
     }
@@ -89,6 +93,7 @@ export class Learned {
     if (this.headers < mostCalls) said.push(`${this.headers} headers in a batch`)
     if (this.receipts < mostCalls) said.push(`${this.receipts} receipts in a batch`)
     if (!this.finalizedTag) said.push("no finalized tag")
+    if (!this.announcesHeads) said.push("heads are polled")
     return said
   }
 

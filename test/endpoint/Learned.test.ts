@@ -8,6 +8,7 @@ describe("what was learned of an endpoint", () => {
     const learned = new Learned()
     learned.refused.add("eth_getLogs")
     learned.finalizedTag = false
+    learned.announcesHeads = false
     learned.addresses = 9
     learned.headers = 3
     learned.receipts = 5
@@ -44,6 +45,7 @@ describe("what was learned of an endpoint", () => {
       headers_per_batch: 20,
       receipts_per_batch: 20,
       finalized_tag: true,
+      announces_heads: true,
       computes_blooms: false,
       oversized_blocks: 1,
     })
@@ -58,6 +60,7 @@ describe("what was learned of an endpoint", () => {
     learned.addresses = 100
     learned.receipts = 5
     learned.finalizedTag = false
+    learned.announcesHeads = false
     assert.deepStrictEqual(learned.notes, [
       "refuses eth_getLogs",
       "history in pieces of 50 blocks",
@@ -65,6 +68,7 @@ describe("what was learned of an endpoint", () => {
       "at most 100 addresses a request",
       "5 receipts in a batch",
       "no finalized tag",
+      "heads are polled",
     ])
   })
 })
