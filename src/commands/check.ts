@@ -131,7 +131,9 @@ export const check = Command.make(
       yield* print(configuration(settings), json)
       const endpoints = yield* Effect.forEach(
         settings.chains.flatMap((chain) => [
-          ...chain.endpoints.map((endpoint) => probe(chain, endpoint, isHttp(endpoint) ? "HTTP" : "WebSocket", settings)),
+          ...chain.endpoints.map((endpoint) =>
+            probe(chain, endpoint, isHttp(endpoint) ? "HTTP" : "WebSocket", settings),
+          ),
           ...chain.rpc.map((endpoint) => probe(chain, endpoint, "HTTP", settings)),
         ]),
         Effect.tap((findings) => print(findings, json)),
