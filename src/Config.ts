@@ -7,7 +7,13 @@
 import { Context, Duration, Effect, Layer, Redacted, Schema } from "effect"
 import { constants } from "node:buffer"
 import type { LogLevel } from "effect"
-import { defaultChains, defaultFinalityDepth, knownChains, variablePrefix } from "./Chains.ts"
+import {
+  defaultChains,
+  defaultFinalityDepth,
+  defaultPollInterval,
+  knownChains,
+  variablePrefix,
+} from "./Chains.ts"
 import type { ChainId, Filter, Hex } from "./Domain.ts"
 import * as Env from "./Environment.ts"
 import { makeRedactor, percentDecoded } from "./Redact.ts"
@@ -27,7 +33,7 @@ export interface EndpointConfig {
 export interface ChainConfig {
   readonly name: string
   readonly id: ChainId
-  /** WebSocket endpoints in order of preference. */
+  /** Endpoints that heads come from, in order of preference: WebSocket ones, or HTTP ones that are polled. */
   readonly endpoints: ReadonlyArray<EndpointConfig>
   /** HTTP endpoints for ranges. */
   readonly rpc: ReadonlyArray<EndpointConfig>
@@ -36,7 +42,13 @@ export interface ChainConfig {
   readonly confirmations: "finalized" | number
   /** Whether a header's `logsBloom` may prove that a block has no matching log. */
   readonly logsBloom: "trust" | "ignore"
+  /** Whether the `finalized` tag is asked for; `depth` is for nodes whose tag means nothing. */
+  readonly finality: "tag" | "depth"
   readonly finalityDepth: number
+  /** Whether sockets are asked for heads by a subscription, or by polling. */
+  readonly heads: "subscribe" | "poll"
+  /** How often heads are polled where they are. */
+  readonly pollInterval: Duration.Duration
 }
 
 export interface RedisConfig {
@@ -206,10 +218,13 @@ const readChain = Effect.fnUntraced(function* (reader: Env.Reader, given: string
     reader.problem(`${prefix}_CHAIN_ID`, `expected ${chainId}, the id of ${name}, got ${configuredId}`)
   }
 
-  const wsUrls = yield* reader.secret(`${prefix}_WS_URL`, Env.list(urlOf("ws:", "wss:")))
+  const wsUrls = yield* reader.secret(`${prefix}_WS_URL`, Env.list(urlOf("ws:", "wss:", "http:", "https:")))
   const publicUrls = knownChain?.publicEndpoints ?? []
   if (!reader.isSet(`${prefix}_WS_URL`) && publicUrls.length === 0) {
-    reader.problem(`${prefix}_WS_URL`, `expected a WebSocket URL of ${name}, which has no public default`)
+    reader.problem(
+      `${prefix}_WS_URL`,
+      `expected a WebSocket or HTTP URL of ${name}, which has no public default`,
+    )
   }
   const rpcUrls = yield* reader.secret(`${prefix}_RPC_URL`, Env.list(urlOf("http:", "https:")))
 
@@ -232,8 +247,13 @@ const readChain = Effect.fnUntraced(function* (reader: Env.Reader, given: string
     startBlock: (yield* own("START_BLOCK", orWord("latest", Env.count()))) ?? "latest",
     confirmations: (yield* own("CONFIRMATIONS", orWord("finalized", Env.count()))) ?? 0,
     logsBloom: (yield* own("LOGS_BLOOM", Env.oneOf("trust", "ignore"))) ?? "trust",
+    finality: (yield* own("FINALITY", Env.oneOf("tag", "depth"))) ?? "tag",
     finalityDepth:
       (yield* own("FINALITY_DEPTH", Env.count(1))) ?? knownChain?.finalityDepth ?? defaultFinalityDepth,
+    heads: (yield* own("HEADS", Env.oneOf("subscribe", "poll"))) ?? "subscribe",
+    pollInterval:
+      (yield* own("POLL_INTERVAL", Env.duration)) ??
+      Duration.millis(defaultPollInterval(knownChain?.blockTime)),
   } satisfies ChainConfig
 })
 

@@ -5,7 +5,7 @@
  * flight, a defect the connection too: the chain then starts over from what the store has. Only a contradiction of
  * final blocks stops a chain, until the store's journal is changed.
  */
-import { Cause, Clock, Deferred, Effect, FiberMap, Layer, Stream } from "effect"
+import { Cause, Clock, Deferred, Duration, Effect, FiberMap, Layer, Stream } from "effect"
 import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
 import * as Defects from "./Defects.ts"
@@ -133,10 +133,12 @@ const chainIngest = Effect.fnUntraced(function* (
       status.endpoint = status.endpoints[live.rank]
       const heads = yield* Heads.make(connection, {
         stallTimeout: config.stallTimeout,
+        pollInterval: chain.pollInterval,
         traces,
         onHead: ({ header, at }, blockTime) => {
           status.heard(header.number, at, blockTime)
-          failover.heard({ number: header.number, at, blockTime })
+          const late = connection.polled ? Duration.toMillis(chain.pollInterval) : 0
+          failover.heard({ number: header.number, at, blockTime, late })
         },
         onQuiet: Effect.andThen(
           live.breaker.succeed,

@@ -79,6 +79,34 @@ const good: ReadonlyArray<
     "finalized",
   ],
   ["LOGS_BLOOM", { DEVNET_LOGS_BLOOM: "ignore" }, (s) => s.chains[0]!.logsBloom, "ignore"],
+  ["FINALITY", { FINALITY: "depth", DEVNET_FINALITY: "" }, (s) => s.chains[0]!.finality, "depth"],
+  ["FINALITY unset", { DEVNET_FINALITY: "" }, (s) => s.chains[0]!.finality, "tag"],
+  ["HEADS", { DEVNET_HEADS: "poll" }, (s) => s.chains[0]!.heads, "poll"],
+  ["HEADS unset", { HEADS: "" }, (s) => s.chains[0]!.heads, "subscribe"],
+  [
+    "POLL_INTERVAL",
+    { POLL_INTERVAL: "10s", DEVNET_POLL_INTERVAL: "500ms" },
+    (s) => Duration.toMillis(s.chains[0]!.pollInterval),
+    500,
+  ],
+  [
+    "POLL_INTERVAL of a chain that is not built in",
+    { POLL_INTERVAL: "" },
+    (s) => Duration.toMillis(s.chains[0]!.pollInterval),
+    1000,
+  ],
+  [
+    "POLL_INTERVAL is the block time, at least a second",
+    { CHAINS: "ethereum,arbitrum" },
+    (s) => s.chains.map(({ pollInterval }) => Duration.toMillis(pollInterval)),
+    [12_000, 1000],
+  ],
+  [
+    "an HTTP endpoint that is polled for heads",
+    { DEVNET_WS_URL: "wss://a.example.com,https://b.example.org/key" },
+    (s) => s.chains[0]!.endpoints.map(({ name }) => name),
+    ["example.com", "example.org"],
+  ],
   ["FINALITY_DEPTH", { DEVNET_FINALITY_DEPTH: "9" }, (s) => s.chains[0]!.finalityDepth, 9],
   [
     "addresses are lower-cased, sorted and without repeats",
@@ -235,9 +263,9 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
   [
     "an unknown chain",
     { CHAINS: "foo" },
-    [/^FOO_CHAIN_ID: expected the chain id of foo/, /^FOO_WS_URL: expected a WebSocket URL of foo/],
+    [/^FOO_CHAIN_ID: expected the chain id of foo/, /^FOO_WS_URL: expected a WebSocket or HTTP URL of foo/],
   ],
-  ["an unknown id", { CHAINS: "12345" }, [/^CHAIN_12345_WS_URL: expected a WebSocket URL/]],
+  ["an unknown id", { CHAINS: "12345" }, [/^CHAIN_12345_WS_URL: expected a WebSocket or HTTP URL/]],
   [
     "a wrong id",
     { ...devnet, DEVNET_CHAIN_ID: "x" },
@@ -254,10 +282,10 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     [/^CHAINS: devnet and chain-31337 are both chain 31337$/],
   ],
   [
-    "an HTTP URL for WebSocket",
-    { ...devnet, DEVNET_WS_URL: "https://u:secret@a" },
+    "a protocol that no endpoint speaks",
+    { ...devnet, DEVNET_WS_URL: "ftp://u:secret@a" },
     [
-      /^DEVNET_WS_URL: expected a URL that starts with ws:\/\/ or wss:\/\/ and has no # and no space; several with commas between them$/,
+      /^DEVNET_WS_URL: expected a URL that starts with ws:\/\/ or wss:\/\/ or http:\/\/ or https:\/\/ and has no # and no space; several with commas between them$/,
     ],
   ],
   [
@@ -285,6 +313,9 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     [/^START_BLOCK: expected `latest` or a whole number from 0, got "soon"$/],
   ],
   ["confirmations", { ...devnet, CONFIRMATIONS: "1.5" }, [/^CONFIRMATIONS: expected `finalized` or/]],
+  ["how finality is known", { ...devnet, FINALITY: "none" }, [/^FINALITY: expected one of tag, depth/]],
+  ["how heads come", { ...devnet, DEVNET_HEADS: "push" }, [/^DEVNET_HEADS: expected one of subscribe, poll/]],
+  ["a poll interval", { ...devnet, POLL_INTERVAL: "5" }, [/^POLL_INTERVAL: expected a duration/]],
   [
     "a finality depth",
     { ...devnet, FINALITY_DEPTH: "0" },

@@ -504,6 +504,7 @@ describe("an endpoint", () => {
           yield* TestClock.adjust("3 seconds")
           lowest.rate = Math.min(lowest.rate, status.endpoints[0]!.budget!.rate())
         }
+        yield* eventually("all of it is stored", () => status.stored === chain.head.number, 600)
         yield* caughtUp(store, chain, status)
         assert.isAbove(refusals, 2)
         assert.isBelow(refusals, 100)

@@ -3,6 +3,7 @@ import { Duration, Effect, Layer, References } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../Config.ts"
 import type { ChainConfig, Settings } from "../Config.ts"
+import { isHttp } from "../endpoint/Failover.ts"
 import { Transport } from "../endpoint/Transport.ts"
 import { exitCode } from "../Process.ts"
 import { Store } from "../store/Store.ts"
@@ -130,7 +131,9 @@ export const check = Command.make(
       yield* print(configuration(settings), json)
       const endpoints = yield* Effect.forEach(
         settings.chains.flatMap((chain) => [
-          ...chain.endpoints.map((endpoint) => probe(chain, endpoint, "WebSocket", settings)),
+          ...chain.endpoints.map((endpoint) =>
+            probe(chain, endpoint, isHttp(endpoint) ? "HTTP" : "WebSocket", settings),
+          ),
           ...chain.rpc.map((endpoint) => probe(chain, endpoint, "HTTP", settings)),
         ]),
         Effect.tap((findings) => print(findings, json)),

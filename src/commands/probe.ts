@@ -1,5 +1,5 @@
 /** What an endpoint can do: asked directly, a few requests each. */
-import { Effect } from "effect"
+import { Duration, Effect } from "effect"
 import type { Scope } from "effect"
 import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig, Settings } from "../Config.ts"
@@ -125,7 +125,8 @@ export const probe = (
     EndpointError,
     Transport | HttpClient.HttpClient | Scope.Scope
   > {
-    const socket = over === "WebSocket" ? yield* Endpoint.connect(chain, endpoint, settings) : undefined
+    const options = { ...settings, heads: chain.heads, pollInterval: chain.pollInterval }
+    const socket = over === "WebSocket" ? yield* Endpoint.connect(chain, endpoint, options) : undefined
     const connection = socket ?? (yield* HttpEndpoint.connect(chain, endpoint, settings))
     const head = yield* Headers.header(connection, "latest")
     if (head === undefined) {
@@ -133,6 +134,7 @@ export const probe = (
     }
     const finalized = yield* Effect.result(Headers.header(connection, "finalized"))
     const byHash = { ...logParams(chain.filter), blockHash: head.hash }
+    const subscribed = socket ? yield* accepted(socket.subscribe(["newHeads"], () => {})) : undefined
     const atTip = yield* accepted(connection.request("eth_getLogs", [byHash]))
     const receipts = yield* accepted(connection.request("eth_getBlockReceipts", [head.hash]))
     const { headers, batch } = yield* lastHeaders(connection, head)
@@ -147,6 +149,11 @@ export const probe = (
       ok(
         `chain ${chain.id}, head ${head.number}, final ${tag?.number ?? `by depth (${chain.finalityDepth} blocks)`}`,
       ),
+      subscribed === undefined
+        ? ok(
+            `heads: ${connection.polled ? `polled every ${Duration.toSeconds(chain.pollInterval)} s` : "subscribed"}`,
+          )
+        : failure(`heads: ${subscribed}`, "use another endpoint"),
       logs,
       ok(`eth_getBlockReceipts: ${receipts ?? "yes"}`),
       ok(

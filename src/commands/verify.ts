@@ -8,6 +8,7 @@ import * as Budget from "../endpoint/Budget.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection, EndpointOptions } from "../endpoint/Endpoint.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
+import { isHttp } from "../endpoint/Failover.ts"
 import * as HttpEndpoint from "../endpoint/HttpEndpoint.ts"
 import { Learned } from "../endpoint/Learned.ts"
 import { Transport } from "../endpoint/Transport.ts"
@@ -66,13 +67,12 @@ const readBlocks = Effect.fnUntraced(function* (
     )
   }
   let before = from
+  const sockets = chain.endpoints.filter((endpoint) => !isHttp(endpoint))
   yield* Effect.firstSuccessOf([
-    ...chain.rpc.map((endpoint) =>
+    ...[...chain.rpc, ...chain.endpoints.filter(isHttp)].map((endpoint) =>
       readOn(endpoint, (options) => HttpEndpoint.connect(chain, endpoint, options)),
     ),
-    ...chain.endpoints.map((endpoint) =>
-      readOn(endpoint, (options) => Endpoint.connect(chain, endpoint, options)),
-    ),
+    ...sockets.map((endpoint) => readOn(endpoint, (options) => Endpoint.connect(chain, endpoint, options))),
   ]).pipe(
     Effect.retry({
       while: () => {

@@ -15,9 +15,20 @@ import type { Budget } from "./Budget.ts"
 import * as Calls from "./Calls.ts"
 import { notAnswered, rejected } from "./Calls.ts"
 import type { Answer, Outcome } from "./Calls.ts"
-import { Defect, Disconnected, EndpointError, Malformed, Oversized, Timeout } from "./EndpointError.ts"
+import {
+  Defect,
+  Disconnected,
+  EndpointError,
+  isRefusal,
+  Malformed,
+  Oversized,
+  refusalOf,
+  Timeout,
+} from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
+import type { Learned } from "./Learned.ts"
+import * as PolledHeads from "./PolledHeads.ts"
 import { classify } from "./Refusal.ts"
 import type { RpcFailure } from "./Refusal.ts"
 import { Transport } from "./Transport.ts"
@@ -26,6 +37,8 @@ import { Transport } from "./Transport.ts"
 export interface Connection extends Calls.Calls {
   /** The endpoint's public name. */
   readonly name: string
+  /** Whether its heads are polled: what it says of the tip may then come from different nodes. */
+  readonly polled: boolean
   /** Ends the connection for this reason, unless it has ended already. */
   readonly end: (reason: Reason) => Effect.Effect<void>
   /** `end` for callbacks. */
@@ -34,7 +47,7 @@ export interface Connection extends Calls.Calls {
   readonly ended: Effect.Effect<never, EndpointError>
 }
 
-/** One that also announces things. */
+/** One that also announces things; an HTTP endpoint does so by polling, heads only. */
 export interface SocketConnection extends Connection {
   /** Calls back for each notification until the scope closes; also for those that overtook the reply. */
   readonly subscribe: (
@@ -50,7 +63,19 @@ export interface EndpointOptions {
   readonly onRequest?: (method: string, outcome: Outcome, millis: number) => void
   /** What the endpoint may be asked; without one, anything at any time. */
   readonly budget?: Budget
+  /** Where it is remembered that the endpoint refuses a subscription to heads. */
+  readonly learned?: Learned
+  /** `poll`: no subscription to heads is asked for. */
+  readonly heads?: "subscribe" | "poll"
+  /** How often heads are polled where they are; a second without. */
+  readonly pollInterval?: Duration.Duration
 }
+
+/** A subscription is refused for what it is; a key or a quota is another matter. */
+const neverAnnounces = (error: EndpointError) => isRefusal(error) && refusalOf(error) !== "operator"
+
+/** How often heads are polled where nothing else is said. */
+export const defaultPollInterval = Duration.seconds(1)
 
 /** Providers cut sockets that are idle for 30 s and more. */
 const heartbeat = Duration.seconds(20)
@@ -100,7 +125,9 @@ export const connect = Effect.fnUntraced(
     const subscriptions = new Map<string, (result: unknown) => void>()
     const unclaimed: Array<{ readonly subscription: string; readonly result: unknown }> = []
     let end: EndpointError | undefined
-    let pongs = 0
+    /** Messages and pongs: any of them shows that the other side is alive. */
+    let signs = 0
+    let polled = options.heads === "poll" || options.learned?.announcesHeads === false
     let nextId = 1
     let notifications = 0
     let unasked = { since: 0, messages: 0 }
@@ -211,7 +238,9 @@ export const connect = Effect.fnUntraced(
 
     /** Nothing catches what is thrown out of here, and it would end the process. */
     const onText = (text: string) => {
+      signs++
       if (end !== undefined) return
+      if (text.trim() === "") return unaskedFor()
       try {
         const messages = JsonRpc.decode(text)
         const answered = new Set<Exchange>()
@@ -235,7 +264,7 @@ export const connect = Effect.fnUntraced(
         { url, timeout: options.requestTimeout, maxPayload: options.wsMaxPayload },
         {
           onText,
-          onPong: () => void pongs++,
+          onPong: () => void signs++,
           onOversized: () => endUnsafe(new Oversized({ limit: options.wsMaxPayload })),
           onClosed: (why, code) =>
             endUnsafe(
@@ -289,19 +318,20 @@ export const connect = Effect.fnUntraced(
       tracedAs: tracing ? name : undefined,
     })
 
-    const subscribe = Effect.fnUntraced(function* (
+    const subscribeTo = Effect.fnUntraced(function* (
       params: ReadonlyArray<unknown>,
       onNotification: (result: unknown) => void,
     ) {
-      const id = yield* request("eth_subscribe", params)
-      if (typeof id !== "string" || id.length > longestSubscription) {
+      const given = yield* request("eth_subscribe", params)
+      const id = JsonRpc.subscriptionOf(given)
+      if (id === undefined || id.length > longestSubscription) {
         return yield* failure(new Malformed({ detail: "eth_subscribe was not answered with an id" }))
       }
       subscriptions.set(id, onNotification)
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
           subscriptions.delete(id)
-          const unsubscribe = { method: "eth_unsubscribe", params: [id] }
+          const unsubscribe = { method: "eth_unsubscribe", params: [given] }
           if (end === undefined) link.send(JsonRpc.encode(nextId++, [unsubscribe]))
         }),
       )
@@ -312,11 +342,27 @@ export const connect = Effect.fnUntraced(
       }
     })
 
+    const own = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
+
+    /** Heads are polled where a subscription to them is refused; that is remembered. */
+    const subscribe: SocketConnection["subscribe"] = (params, onNotification) => {
+      if (params[0] !== "newHeads") return subscribeTo(params, onNotification)
+      const poll = PolledHeads.subscribe(own, options.pollInterval ?? defaultPollInterval, onNotification)
+      if (polled) return poll
+      return subscribeTo(params, onNotification).pipe(
+        Effect.catchIf(neverAnnounces, (error) => {
+          polled = true
+          if (options.learned) options.learned.announcesHeads = false
+          return Effect.andThen(Effect.logInfo(`heads are polled: ${error.reason.message}`), poll)
+        }),
+      )
+    }
+
     yield* Effect.gen(function* () {
-      const before = pongs
+      const before = signs
       link.ping()
       yield* Effect.sleep(options.requestTimeout)
-      if (pongs === before) endUnsafe(new Timeout({ method: "a ping", millis }))
+      if (signs === before) endUnsafe(new Timeout({ method: "a ping", millis }))
     }).pipe(
       Effect.schedule(Schedule.spaced(heartbeat)),
       Effect.catchDefect((defect) => Effect.sync(() => endUnsafe(new Defect({ detail: String(defect) })))),
@@ -324,11 +370,12 @@ export const connect = Effect.fnUntraced(
     )
 
     const connection: SocketConnection = {
-      name,
-      request,
+      ...own,
+      get polled() {
+        return polled
+      },
       batch,
       subscribe,
-      end: (reason) => Effect.sync(() => endUnsafe(reason)),
       endUnsafe,
       ended: Deferred.await(ended),
     }

@@ -4,13 +4,15 @@
  * Each endpoint is kept connected by a loop of its own, with its own breaker and budget. One is in use until its
  * connection ends or the referee prefers another; the others stand by and are witnesses.
  */
-import { Clock, Duration, Effect, Schedule, Stream, SubscriptionRef } from "effect"
+import { Clock, Duration, Effect, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
+import type { Scope } from "effect"
+import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
 import { Redaction } from "../Redact.ts"
 import * as Budget from "./Budget.ts"
 import * as Endpoint from "./Endpoint.ts"
-import type { Connection, EndpointOptions } from "./Endpoint.ts"
+import type { Connection, EndpointOptions, SocketConnection } from "./Endpoint.ts"
 import { Defect, EndpointError } from "./EndpointError.ts"
 import * as HttpEndpoint from "./HttpEndpoint.ts"
 import { Learned } from "./Learned.ts"
@@ -19,6 +21,7 @@ import * as Referee from "./Referee.ts"
 import type { Announced } from "./Referee.ts"
 import { backoff, circuitBreaking, makeBreaker } from "./RetryPolicy.ts"
 import type { Breaker } from "./RetryPolicy.ts"
+import type { Transport } from "./Transport.ts"
 
 /** What is kept of an endpoint beside its connections. */
 export interface Watcher {
@@ -59,23 +62,29 @@ const redial = Schedule.setInputType<EndpointError>()(backoff).pipe(
   ),
 )
 
+/** An endpoint is spoken to over HTTP where its URL says so. */
+export const isHttp = ({ url }: EndpointConfig): boolean => /^https?:/.test(Redacted.value(url))
+
+/** How long a chain is without a socket before it is followed over HTTP: sockets that were cut are back sooner. */
+const socketGrace = Duration.seconds(3)
+
 /** Keeps every endpoint of a chain connected for as long as the scope lives. */
 export const make = Effect.fnUntraced(function* (
-  chain: Pick<ChainConfig, "id" | "endpoints" | "rpc">,
+  chain: Pick<ChainConfig, "id" | "endpoints" | "rpc" | "heads" | "pollInterval">,
   options: FailoverOptions,
 ) {
   const redact = yield* Redaction
   const live = yield* SubscriptionRef.make<ReadonlyArray<Live>>([])
-  const http = yield* SubscriptionRef.make<ReadonlyArray<Live<Connection>>>([])
+  const http = yield* SubscriptionRef.make<ReadonlyArray<Live>>([])
   const inUse = yield* SubscriptionRef.make<Live | undefined>(undefined)
   let announced: Announced | undefined
 
   /** Keeps an endpoint connected, and on the list as long as it is. */
-  const keep = <C extends Connection, R>(
+  const keep = <R>(
     endpoint: EndpointConfig,
     rank: number,
-    list: SubscriptionRef.SubscriptionRef<ReadonlyArray<Live<C>>>,
-    connect: (options: EndpointOptions) => Effect.Effect<C, EndpointError, R>,
+    list: SubscriptionRef.SubscriptionRef<ReadonlyArray<Live>>,
+    connect: (options: EndpointOptions) => Effect.Effect<SocketConnection, EndpointError, R>,
   ) =>
     Effect.gen(function* () {
       const breaker = yield* makeBreaker
@@ -90,7 +99,14 @@ export const make = Effect.fnUntraced(function* (
       const budget = yield* Budget.make(limit)
       const { onRequest, onConnected, onFailure } = options.watch(rank, { breaker, learned, budget })
       const connected = Effect.gen(function* () {
-        const connection = yield* connect({ ...options, onRequest, budget })
+        const connection = yield* connect({
+          ...options,
+          heads: chain.heads,
+          pollInterval: chain.pollInterval,
+          onRequest,
+          budget,
+          learned,
+        })
         yield* onConnected
         const one = { connection, breaker, learned, rank, since: yield* Clock.currentTimeMillis }
         yield* Effect.acquireRelease(
@@ -116,7 +132,10 @@ export const make = Effect.fnUntraced(function* (
     })
 
   for (const [rank, endpoint] of chain.endpoints.entries()) {
-    const connect = (to: EndpointOptions) => Endpoint.connect(chain, endpoint, to)
+    const connect = (
+      to: EndpointOptions,
+    ): Effect.Effect<SocketConnection, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> =>
+      isHttp(endpoint) ? HttpEndpoint.connect(chain, endpoint, to) : Endpoint.connect(chain, endpoint, to)
     yield* keep(endpoint, rank, live, connect).pipe(Defects.toOwner, Effect.forkScoped)
   }
   for (const [i, endpoint] of chain.rpc.entries()) {
@@ -129,12 +148,24 @@ export const make = Effect.fnUntraced(function* (
     return SubscriptionRef.set(inUse, one)
   }
 
-  // The one in use stays in use as long as it is connected; then the first in order of preference follows.
-  yield* SubscriptionRef.changes(live).pipe(
-    Stream.runForEach((all) => {
-      const current = SubscriptionRef.getUnsafe(inUse)
-      return current !== undefined && all.includes(current) ? Effect.void : use(all[0])
-    }),
+  /**
+   * The one in use stays in use as long as it is connected; then the first in order of preference follows. Without any,
+   * heads are polled over an HTTP endpoint for history, until one is back.
+   */
+  const choose = Effect.gen(function* () {
+    const current = SubscriptionRef.getUnsafe(inUse)
+    const all = SubscriptionRef.getUnsafe(live)
+    if (current !== undefined && all.includes(current)) return
+    if (all.length > 0) return yield* use(all[0])
+    if (current !== undefined && SubscriptionRef.getUnsafe(http).includes(current)) return
+    if (current !== undefined) yield* use(undefined)
+    yield* Effect.sleep(socketGrace)
+    const [first] = SubscriptionRef.getUnsafe(http)
+    if (first !== undefined) yield* use(first)
+  })
+  yield* Stream.merge(SubscriptionRef.changes(live), SubscriptionRef.changes(http)).pipe(
+    Stream.switchMap(() => Stream.fromEffectDrain(choose)),
+    Stream.runDrain,
     Defects.toOwner,
     Effect.forkScoped,
   )

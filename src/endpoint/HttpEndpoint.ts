@@ -2,7 +2,8 @@
  * One provider over HTTP: requests and batches, for what must not block heads: ranges, receipts, the second look.
  *
  * It behaves as a connection does, so that the same loop keeps it: it begins with the right chain id, and ends once, with
- * one `EndpointError`, when a request gets no answer. There is nothing to subscribe to.
+ * one `EndpointError`, when a request gets no answer. Its heads are polled; there is nothing else to
+ * subscribe to.
  */
 import { Clock, Deferred, Duration, Effect, Redacted, Stream } from "effect"
 import { HttpBody, HttpClient, HttpClientRequest } from "effect/http"
@@ -14,10 +15,12 @@ import { Tracing } from "../Tracing.ts"
 import * as Calls from "./Calls.ts"
 import { notAnswered, rejected } from "./Calls.ts"
 import type { Answer, Outcome } from "./Calls.ts"
-import type { Connection, EndpointOptions } from "./Endpoint.ts"
+import { defaultPollInterval } from "./Endpoint.ts"
+import type { EndpointOptions, SocketConnection } from "./Endpoint.ts"
 import { Disconnected, EndpointError, Malformed, Oversized, Timeout } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
+import * as PolledHeads from "./PolledHeads.ts"
 import type { RpcFailure } from "./Refusal.ts"
 
 /** Longest wait that a `Retry-After` header is believed to ask for. */
@@ -163,14 +166,24 @@ export const connect = Effect.fnUntraced(function* (
     tracedAs: tracing ? name : undefined,
   })
   yield* Calls.confirmChain(name, chain.id, request)
-  return {
+  const own = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
+  const noSubscriptions = rejected(
     name,
-    request,
+    "eth_subscribe",
+    { code: -32601, message: "there are no subscriptions over HTTP" },
+    slow,
+  )
+  return {
+    ...own,
+    polled: true,
     batch,
-    end: (reason) => Effect.sync(() => endUnsafe(reason)),
+    subscribe: (params, onNotification) =>
+      params[0] === "newHeads" || noSubscriptions._tag !== "Rejected"
+        ? PolledHeads.subscribe(own, options.pollInterval ?? defaultPollInterval, onNotification)
+        : Effect.fail(noSubscriptions.error),
     endUnsafe,
     ended: Deferred.await(ended),
-  } satisfies Connection as Connection
+  } satisfies SocketConnection as SocketConnection
 })
 
 /** Why there is no answer, without the request, which holds the URL. */

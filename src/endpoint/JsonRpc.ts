@@ -52,6 +52,10 @@ const idOf = (value: unknown): number | undefined => {
   return typeof value === "string" && /^\d{1,15}$/.test(value) ? Number(value) : undefined
 }
 
+/** A subscription's id as text; some nodes number them. */
+export const subscriptionOf = (value: unknown): string | undefined =>
+  typeof value === "string" ? value : Number.isSafeInteger(value) ? String(value) : undefined
+
 const messageOf = (value: unknown): Message => {
   if (!Predicate.isObject(value)) return { _tag: "Malformed", detail: "a message that is no object" }
   const { id: given, method, params, result, error } = value as Record<string, unknown>
@@ -65,8 +69,9 @@ const messageOf = (value: unknown): Message => {
       : { _tag: "Malformed", detail: "an answer without result and error" }
   }
   if (method === "eth_subscription" && Predicate.isObject(params)) {
-    const { subscription, result } = params as Record<string, unknown>
-    if (typeof subscription === "string") return { _tag: "Notification", subscription, result }
+    const { result, ...rest } = params as Record<string, unknown>
+    const subscription = subscriptionOf(rest["subscription"])
+    if (subscription !== undefined) return { _tag: "Notification", subscription, result }
   }
   return typeof method === "string" && method !== "eth_subscription"
     ? { _tag: "Other" }

@@ -61,6 +61,8 @@ export class Learned {
   byHash = true
   /** Ways of asking that were refused once, and for which block. */
   readonly #once = new Map<Rung | "blockHash", Hex>()
+  /** Whether heads can be subscribed to; otherwise they are polled. */
+  announcesHeads = true
   readonly #oversized = new Map<Hex, Set<Rung>>()
 
   /** Whether a block may be asked for in this way. */
@@ -96,6 +98,7 @@ export class Learned {
     this.#once.clear()
     this.byHash = true
     this.finalizedTag = true
+    this.announcesHeads = true
     this.addresses = Math.min(this.addresses * 2, mostAddresses)
     this.headers = Math.min(this.headers * 2, mostCalls)
     this.receipts = Math.min(this.receipts * 2, mostCalls)
@@ -115,6 +118,7 @@ export class Learned {
       contradicted_blooms: this.contradictedBlooms,
       nothing_final: this.nothingFinal,
       logs_by_hash: this.byHash,
+      announces_heads: this.announcesHeads,
       oversized_blocks: this.#oversized.size,
     }
   }
@@ -132,6 +136,7 @@ export class Learned {
     if (this.contradictedBlooms > 0)
       said.push(`wrong bloom in ${this.contradictedBlooms} blocks: set LOGS_BLOOM=ignore`)
     if (this.nothingFinal) said.push("nothing is final yet")
+    if (!this.announcesHeads) said.push("heads are polled")
     return said
   }
 

@@ -15,6 +15,8 @@ export interface Announced {
   readonly number: number
   readonly at: number
   readonly blockTime: number
+  /** How late heads may be told (milliseconds), where they are polled. */
+  readonly late?: number
 }
 
 export interface Pool {
@@ -58,6 +60,7 @@ export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announc
   const clock = yield* Clock.Clock
   const now = () => clock.currentTimeMillisUnsafe()
   const blockTime = () => announced()?.blockTime ?? 0
+  const late = () => announced()?.late ?? 0
   const told = () => announced()?.number ?? -1
 
   const grace = Effect.suspend(() =>
@@ -81,7 +84,7 @@ export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announc
   })
 
   const watchSilence = Effect.gen(function* () {
-    const silence = () => Math.max(silentBlockTimes * blockTime(), leastSilence)
+    const silence = () => Math.max(silentBlockTimes * blockTime(), leastSilence) + late()
     let last = announced()
     let wait = silence()
     for (;;) {
@@ -98,7 +101,8 @@ export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announc
     }
   })
 
-  const tolerated = () => Math.max(blocksBehind, blockTime() > 0 ? Math.ceil(timeBehind / blockTime()) : 0)
+  const tolerated = () =>
+    Math.max(blocksBehind, blockTime() > 0 ? Math.ceil((timeBehind + late()) / blockTime()) : 0)
 
   const isBehind = Effect.gen(function* () {
     const own = told()

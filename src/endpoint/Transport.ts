@@ -82,7 +82,8 @@ const dial = (options: DialOptions, listener: Listener) =>
       // Listeners are in place before the first frame can arrive.
       socket.on("open", () => {
         socket.removeAllListeners("close")
-        socket.on("message", (data, isBinary) => listener.onText(isBinary ? "" : (data as Buffer).toString()))
+        // Some providers send their text in binary frames.
+        socket.on("message", (data) => listener.onText((data as Buffer).toString()))
         socket.on("pong", listener.onPong)
         socket.on("close", (code, reason) => {
           const text = reason.toString()

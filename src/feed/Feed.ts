@@ -29,7 +29,7 @@ import * as Witnesses from "./Witnesses.ts"
 import type { Contradiction } from "./Witnesses.ts"
 
 export interface FeedOptions {
-  readonly chain: Pick<ChainConfig, "startBlock" | "confirmations" | "filter" | "finalityDepth">
+  readonly chain: Pick<ChainConfig, "startBlock" | "confirmations" | "filter" | "finality" | "finalityDepth">
   readonly connection: Asker
   readonly heads: Heads
   readonly logs: Logs

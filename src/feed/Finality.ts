@@ -39,7 +39,7 @@ const saysNothingFinal = ({ reason }: EndpointError): boolean =>
   )
 
 export interface FinalityOptions {
-  readonly chain: Pick<ChainConfig, "finalityDepth">
+  readonly chain: Pick<ChainConfig, "finality" | "finalityDepth">
   readonly connection: Asker
   readonly learned: Learned
   readonly audit: Audit | undefined
@@ -95,22 +95,24 @@ export const make = Effect.fnUntraced(function* (
 
   /** Where a node has no final block under the tag now, the block at `FINALITY_DEPTH`; none where it says that none is. */
   const ask = Effect.gen(function* () {
-    const answer = yield* headerAt("finalized").pipe(
-      Effect.catchIf(isRefusal, (error) =>
-        Effect.succeed(saysNothingFinal(error) ? ("nothing" as const) : undefined),
-      ),
-    )
-    missing = Predicate.isObject(answer) ? 0 : missing + 1
-    const lasts = missing >= timesMissing
-    learned.finalizedTag = answer !== undefined || !lasts
-    learned.nothingFinal = answer === "nothing" && lasts
-    if (answer === "nothing") return undefined
-    if (answer !== undefined) {
-      tagged = true
-      return answer
+    if (chain.finality === "tag") {
+      const answer = yield* headerAt("finalized").pipe(
+        Effect.catchIf(isRefusal, (error) =>
+          Effect.succeed(saysNothingFinal(error) ? ("nothing" as const) : undefined),
+        ),
+      )
+      missing = Predicate.isObject(answer) ? 0 : missing + 1
+      const lasts = missing >= timesMissing
+      learned.finalizedTag = answer !== undefined || !lasts
+      learned.nothingFinal = answer === "nothing" && lasts
+      if (answer === "nothing") return undefined
+      if (answer !== undefined) {
+        tagged = true
+        return answer
+      }
+      // One that was there a moment ago is not replaced by a guess.
+      if (tagged && !lasts) return undefined
     }
-    // One that was there a moment ago is not replaced by a guess.
-    if (tagged && !lasts) return undefined
     const latest = yield* headerAt("latest")
     const height = (latest?.number ?? 0) - chain.finalityDepth
     return height >= 0 ? yield* headerAt(height) : undefined

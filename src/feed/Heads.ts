@@ -35,6 +35,8 @@ export interface Heads {
 export interface HeadsOptions {
   /** The least silence that is suspicious. */
   readonly stallTimeout: Duration.Duration
+  /** How often heads are polled, where they are. */
+  readonly pollInterval?: Duration.Duration
   /** Told about each head, with the time between blocks as observed (milliseconds; 0 as long as nothing is known). */
   readonly onHead: (heard: Heard, blockTime: number) => void
   readonly traces?: BlockTraces
@@ -42,7 +44,7 @@ export interface HeadsOptions {
   readonly onQuiet: Effect.Effect<void>
 }
 
-/** More heads a second than any chain has. */
+/** More heads a second than any chain has that repeat or fall. */
 const mostPerSecond = 500
 
 /** Silence is suspicious after this many observed block times, and in any case after a minute (milliseconds). */
@@ -103,8 +105,11 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
     if (header instanceof Malformed) return connection.endUnsafe(header)
     const at = clock.currentTimeMillisUnsafe()
     if (at - second.from >= 1000) second = { from: at, heads: 0 }
-    if (++second.heads > mostPerSecond) {
-      return connection.endUnsafe(new Malformed({ detail: `more than ${mostPerSecond} heads a second` }))
+    // A node that catches up announces as many as it likes, each above the last: they coalesce.
+    if (header.number <= top && ++second.heads > mostPerSecond) {
+      return connection.endUnsafe(
+        new Malformed({ detail: `more than ${mostPerSecond} heads a second that are not new` }),
+      )
     }
     const heard = { header, at, trace: options.traces?.announced(header, at) }
     lastHeard = at
@@ -141,7 +146,14 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
         const number = quantity(answer)
         if (number === undefined)
           return connection.end(new Malformed({ detail: "eth_blockNumber is no number" }))
-        return number > top ? stalled(`the chain is at ${number}, we were told ${top}`) : options.onQuiet
+        const lagging = Effect.suspend(() =>
+          number > top ? stalled(`the chain is at ${number}, we were told ${top}`) : Effect.void,
+        )
+        if (number <= top) return options.onQuiet
+        // What is polled is told with the next poll.
+        return connection.polled && options.pollInterval
+          ? Effect.delay(lagging, Duration.times(options.pollInterval, 2))
+          : lagging
       },
     }),
   )

@@ -479,6 +479,7 @@ describe("check", () => {
       const endpoint = all.find(({ detail }) => detail.startsWith("chain 31337, head"))
       assert.strictEqual(endpoint!.detail, "chain 31337, head 30, final 0")
       assert.deepStrictEqual(detail(endpoint!.subject).slice(1), [
+        "heads: subscribed",
         "eth_getLogs: single blocks and ranges up to 10 wide",
         "eth_getBlockReceipts: yes",
         "finalized tag: yes",

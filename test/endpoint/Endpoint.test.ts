@@ -496,6 +496,39 @@ describe("a connection in virtual time", () => {
     }),
   )
 
+  virtual("does not end for a missing pong while anything else arrives", (node) =>
+    Effect.gen(function* () {
+      const connection = yield* open
+      node.answers = false
+      const ended = yield* Effect.forkChild(Effect.flip(connection.ended), { startImmediately: true })
+      for (let i = 0; i < 60; i++) {
+        node.say('{"method":"net_hello","params":[]}')
+        yield* TestClock.adjust("5 seconds")
+      }
+      assert.isUndefined(ended.pollUnsafe())
+    }),
+  )
+
+  virtual("ignores blank frames, and takes numbers for subscription ids", (node) =>
+    Effect.gen(function* () {
+      node.intercept = (method, _params, proceed) => (method === "eth_subscribe" ? 7 : proceed())
+      const connection = yield* open
+      const seen: Array<unknown> = []
+      const subscribed = yield* Effect.forkScoped(
+        connection.subscribe(["newHeads"], (head) => seen.push(head)),
+        { startImmediately: true },
+      )
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(subscribed)
+      node.say("")
+      node.say(" \n")
+      node.say('{"method":"eth_subscription","params":{"subscription":7,"result":"a"}}')
+      node.say('{"method":"eth_subscription","params":{"subscription":"7","result":"b"}}')
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(seen, ["a", "b"])
+    }),
+  )
+
   virtual("logs its end with name, duration and counts", () =>
     Effect.gen(function* () {
       const lines: Array<Record<string, unknown>> = []

@@ -8,6 +8,7 @@ describe("what was learned of an endpoint", () => {
     const learned = new Learned()
     learned.refused.add("eth_getLogs")
     learned.finalizedTag = false
+    learned.announcesHeads = false
     learned.addresses = 9
     learned.headers = 3
     learned.receipts = 5
@@ -66,6 +67,7 @@ describe("what was learned of an endpoint", () => {
       contradicted_blooms: 0,
       nothing_final: false,
       logs_by_hash: true,
+      announces_heads: true,
       computes_blooms: false,
       oversized_blocks: 1,
     })
@@ -82,6 +84,7 @@ describe("what was learned of an endpoint", () => {
     learned.finalizedTag = false
     learned.nothingFinal = true
     learned.byHash = false
+    learned.announcesHeads = false
     assert.deepStrictEqual(learned.notes, [
       "refuses eth_getLogs",
       "history in pieces of 50 blocks",
@@ -91,6 +94,7 @@ describe("what was learned of an endpoint", () => {
       "refuses eth_getLogs by blockHash",
       "no finalized tag",
       "nothing is final yet",
+      "heads are polled",
     ])
   })
 })

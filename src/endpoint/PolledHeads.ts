@@ -1,0 +1,46 @@
+/** Heads by asking: what a subscription to `newHeads` would announce, for connections that cannot have one. */
+import { Effect, Predicate } from "effect"
+import type { Duration, Scope } from "effect"
+import * as Defects from "../Defects.ts"
+import type { Connection } from "./Endpoint.ts"
+import { EndpointError, Malformed } from "./EndpointError.ts"
+
+/** Polls in a row that may fail before the connection ends. */
+const mostFailures = 3
+
+const hashOf = (block: unknown): unknown =>
+  Predicate.isObject(block) ? (block as { hash?: unknown }).hash : undefined
+
+/** Asks for the latest block, now and from time to time until the scope closes; calls back when it is another one. */
+export const subscribe = Effect.fnUntraced(function* (
+  { name, request, end }: Pick<Connection, "name" | "request" | "end">,
+  interval: Duration.Duration,
+  onHead: (header: unknown) => void,
+): Effect.fn.Return<void, EndpointError, Scope.Scope> {
+  let last: unknown
+  let failures = 0
+
+  const poll = Effect.gen(function* () {
+    const block = yield* request("eth_getBlockByNumber", ["latest", false])
+    if (block === null) {
+      return yield* new EndpointError({
+        endpoint: name,
+        reason: new Malformed({ detail: "there is no latest block" }),
+      })
+    }
+    failures = 0
+    const hash = hashOf(block)
+    if (hash !== undefined && hash === last) return
+    last = hash
+    onHead(block)
+  })
+
+  yield* poll
+  yield* Effect.sleep(interval).pipe(
+    Effect.andThen(poll),
+    Effect.catch((error) => (++failures < mostFailures ? Effect.void : end(error.reason))),
+    Effect.forever,
+    Defects.toOwner,
+    Effect.forkScoped,
+  )
+})
