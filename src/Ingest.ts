@@ -85,6 +85,9 @@ const chainIngest = Effect.fnUntraced(function* (
         if (result === undefined) {
           return step._tag === "Seen" ? handled(live, undefined) : Effect.sync(() => traces.done(step.trace))
         }
+        // What is stored there may not be what this process would have written.
+        if (step.move._tag === "Push" && result._tag === "Duplicate")
+          auditMemory.othersWrote(step.move.blocks)
         writer.record(step.move, result)
         return step.move._tag === "Push"
           ? Effect.andThen(gate.breaker.succeed, handled(live, step.heard))

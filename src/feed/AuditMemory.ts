@@ -41,9 +41,10 @@ export class Memory {
     if (head !== this.#last) this.othersWrote()
   }
 
-  /** Somebody else has written some of the blocks. */
-  othersWrote(): void {
+  /** Another ingestor has written some of the blocks: these, where it is known which. */
+  othersWrote(blocks: ReadonlyArray<Pick<Block, "hash">> = []): void {
     this.#tellers.length = 0
+    for (const { hash } of blocks) this.#sums.delete(hash)
   }
 
   /** A block was pushed that is not final yet. */

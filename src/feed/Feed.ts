@@ -12,12 +12,11 @@ import type { Header } from "../Domain.ts"
 import { refusalOf, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
-import { emptyJournal, floorOf } from "../store/Journal.ts"
+import { digestOfPart, emptyJournal, floorOf } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
 import type { Audit } from "./Audit.ts"
 import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
-import { isUnfiltered } from "./Filter.ts"
 import * as Finality from "./Finality.ts"
 import type { Heads, Heard } from "./Heads.ts"
 import * as Headers from "./Headers.ts"
@@ -63,6 +62,9 @@ const mostWaitsForLogs = 5
  * tries of each.
  */
 const lookPatience = 30_000
+
+/** How long a part must stand still before it is removed: another ingestor may be writing it. */
+const partPatience = Duration.seconds(3)
 
 /** How often, and how far apart, the store is read until it has what is on its way to it. */
 const settling = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 6 }))
@@ -175,7 +177,12 @@ export const make = Effect.fnUntraced(function* (
     Stream.unwrap(
       Effect.gen(function* () {
         const { journal } = moves
-        if (journal.head.part !== 0) return Stream.concat(yield* finishPart, again(heard, forks))
+        if (journal.head.part !== 0) {
+          const resumed = yield* resumePart
+          if (resumed !== undefined) return Stream.concat(resumed, again(heard, forks))
+          yield* offerLater(heard.header)
+          return Stream.empty
+        }
         const wrong = finality.takeWrong()
         // What is below the floor was looked at before it became final.
         if (wrong !== undefined && wrong > floorOf(journal).number) {
@@ -363,17 +370,23 @@ export const make = Effect.fnUntraced(function* (
   })
 
   /**
-   * A block half written or half undone: goes on with it if it is canonical, else undoes it. Under a filter nothing says
-   * that the first part was of the same answer.
+   * A block half written or half removed. It is completed if the node has it and its first logs are those that are
+   * stored. A height that the node does not have yet waits. Another block, or other logs, are removed after the part has
+   * stood still for a while: another ingestor may be writing it, and the store refuses the pop if it has.
+   *
+   * @returns `undefined` to wait
    */
-  const finishPart = Effect.gen(function* () {
-    const { number, hash, part } = moves.journal.head
-    const header = part > 0 && isUnfiltered(chain.filter) ? yield* headerAt(number) : undefined
-    const block = header?.hash === hash ? yield* logs.tip(header) : undefined
-    if (block === undefined || block.logs.length <= part) {
-      return Stream.suspend(() => Stream.fromArray(moves.popDownTo(number - 1)))
+  const resumePart = Effect.gen(function* () {
+    const { number, hash, part, digest } = moves.journal.head
+    if (part > 0) {
+      const header = yield* headerAt(number)
+      if (header === undefined) return undefined
+      const block = header.hash === hash && digest !== undefined ? yield* logs.tip(header) : undefined
+      if (block !== undefined && block.logs.length > part && digestOfPart(block, part) === digest)
+        return Stream.suspend(() => Stream.fromArray(moves.finish(block)))
+      yield* Effect.sleep(partPatience)
     }
-    return Stream.suspend(() => Stream.fromArray(moves.finish(block)))
+    return Stream.suspend(() => Stream.fromArray(moves.popDownTo(number - 1)))
   })
 
   /** Waits until nobody shows our head any more for a while; then it is followed like a longer chain. */

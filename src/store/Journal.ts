@@ -4,6 +4,7 @@
  * Every store does in its own medium what these functions do to the data, and the feed uses them to know where the
  * journal will stand once the moves it has already sent are done.
  */
+import { createHash } from "node:crypto"
 import type { Block, Hex, Log } from "../Domain.ts"
 
 /**
@@ -17,6 +18,8 @@ export interface Position {
   /** Empty when the start block is not in: nothing is known about the block below it. */
   readonly hash: Hex | ""
   readonly part: number
+  /** Which logs the first `n` are: only the same may be continued. Absent for a whole block, or where it is not known. */
+  readonly digest?: string
 }
 
 /** A block that can still be undone. `count`: how many of its logs are in the stream. */
@@ -44,6 +47,8 @@ export interface Journal {
 export interface Slice extends Block {
   /** `false`: more logs of this block follow in the next call. */
   readonly whole: boolean
+  /** The digest of the block's logs up to the end of this slice, if it is not whole. */
+  readonly digest?: string
 }
 
 /** Append every log of these blocks, record the blocks, move the head: if the head is still the expected one. */
@@ -79,7 +84,7 @@ export const ground = (start: number): Position => ({ number: start - 1, hash: "
 
 /** Whether a move that expects `a` may be made at `b`. */
 export const samePosition = (a: Position, b: Position): boolean =>
-  a.number === b.number && a.hash === b.hash && a.part === b.part
+  a.number === b.number && a.hash === b.hash && a.part === b.part && (a.digest ?? "") === (b.digest ?? "")
 
 /** An empty journal that will begin at `start`. */
 export const emptyJournal = (start: number, filter: string): Journal => ({
@@ -103,7 +108,28 @@ export const firstAboveFloor = (journal: Pick<Journal, "final" | "start">): numb
 export const afterPush = (push: Push): Position => {
   const last = push.blocks.at(-1)!
   const before = push.expected.part > 0 && push.expected.hash === last.hash ? push.expected.part : 0
-  return { number: last.number, hash: last.hash, part: last.whole ? 0 : before + last.logs.length }
+  const at = { number: last.number, hash: last.hash }
+  if (last.whole) return { ...at, part: 0 }
+  return { ...at, part: before + last.logs.length, ...(last.digest !== undefined && { digest: last.digest }) }
+}
+
+/** Digests of the logs of a block from its first one on, whatever the calls in which they are written. */
+const makeDigest = () => {
+  const hash = createHash("sha256")
+  return {
+    add: (logs: ReadonlyArray<Log>): void => {
+      for (const { index, txHash, contract, topics, data } of logs)
+        hash.update(`${index} ${txHash} ${contract} ${topics.join()} ${data}\n`)
+    },
+    value: (): string => hash.copy().digest("hex").slice(0, 32),
+  }
+}
+
+/** The digest of the first `count` logs of a block: what `Position.digest` says of its first part. */
+export const digestOfPart = ({ logs }: Pick<Block, "logs">, count: number): string => {
+  const digest = makeDigest()
+  digest.add(logs.slice(0, count))
+  return digest.value()
 }
 
 /** Whether a record must stay once another block is on top of it. */
@@ -137,7 +163,8 @@ export const popped = (journal: Journal): Journal => {
   const below = journal.window.slice(0, -1)
   if (top.count > logsPerCall) {
     const count = top.count - logsPerCall
-    return { ...journal, head: { ...journal.head, part: -count }, window: [...below, { ...top, count }] }
+    const { number, hash } = journal.head
+    return { ...journal, head: { number, hash, part: -count }, window: [...below, { ...top, count }] }
   }
   const next = below.at(-1)
   const head = next ? { number: next.number, hash: next.hash, part: 0 } : floorOf(journal)
@@ -182,9 +209,13 @@ export const pushes = function* (
       size += left
       continue
     }
+    const digest = makeDigest()
+    digest.add(block.logs.slice(0, done))
     for (let from = done; from < block.logs.length; from += logsPerCall) {
-      const to = from + logsPerCall
-      yield call([{ ...block, logs: block.logs.slice(from, to), whole: to >= block.logs.length }])
+      const logs = block.logs.slice(from, from + logsPerCall)
+      digest.add(logs)
+      const whole = from + logsPerCall >= block.logs.length
+      yield call([{ ...block, logs, whole, ...(!whole && { digest: digest.value() }) }])
     }
   }
   if (batch.length > 0) yield call(batch)

@@ -23,21 +23,33 @@ export interface RedisStoreOptions {
 
 type Reply = readonly [string, ...ReadonlyArray<string | number>]
 
-const conflictOf = ([, number, hash, part]: Reply): Conflict => ({
+const conflictOf = ([, number, hash, part, digest]: Reply): Conflict => ({
   _tag: "Conflict",
   head:
-    hash === undefined ? undefined : { number: Number(number), hash: hash as Hex | "", part: Number(part) },
+    hash === undefined
+      ? undefined
+      : {
+          number: Number(number),
+          hash: hash as Hex | "",
+          part: Number(part),
+          ...(digest && { digest: String(digest) }),
+        },
 })
 
 /** How the store answers a move that is not made. */
 const declined = (reply: Reply): Conflict | FilterChanged =>
   reply[0] === "filter" ? { _tag: "FilterChanged", filter: String(reply[1]) } : conflictOf(reply)
 
-const positionArgs = ({ number, hash, part }: Position) => [String(number), hash, String(part)]
+const positionArgs = ({ number, hash, part, digest }: Position) => [
+  String(number),
+  hash,
+  String(part),
+  digest ?? "",
+]
 
 const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, maxLength: number) => {
   const args: Array<string | Buffer> = [filter, ...positionArgs(expected), String(chain), String(maxLength)]
-  args.push(final ? "1" : "0", String(blocks.length), pack(blocks))
+  args.push(final ? "1" : "0", String(blocks.length), blocks.at(-1)!.digest ?? "", pack(blocks))
   for (const { number, hash, parentHash, timestamp, whole, traceparent, logs } of blocks) {
     args.push(String(number), hash, parentHash, String(timestamp), whole ? "1" : "0", traceparent ?? "")
     args.push(String(logs.length))
@@ -52,12 +64,21 @@ const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> => {
   return fields
 }
 
+/** The digest of a part, if it was written with this part: see journal.lua. */
+const digestOf = (stored: string | undefined, mark: string): { digest?: string } =>
+  stored?.startsWith(mark) ? { digest: stored.slice(mark.length) } : {}
+
 const journalOf = (flat: ReadonlyArray<string>, members: ReadonlyArray<string>): Journal | undefined => {
   const head = fieldsOf(flat)
   if (head["number"] === undefined) return undefined
   const { final_number: finalNumber, final_hash: finalHash } = head
   return {
-    head: { number: Number(head["number"]), hash: head["hash"] as Hex | "", part: Number(head["part"]) },
+    head: {
+      number: Number(head["number"]),
+      hash: head["hash"] as Hex | "",
+      part: Number(head["part"]),
+      ...digestOf(head["part_digest"], `${head["hash"]}:${head["part"]}:`),
+    },
     final: finalNumber === undefined ? undefined : { number: Number(finalNumber), hash: finalHash as Hex },
     start: { number: Number(head["start_number"]), hash: head["start_hash"] as Hex | "" },
     filter: head["filter"] ?? "",

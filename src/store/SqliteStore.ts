@@ -45,6 +45,7 @@ interface HeadRow {
   readonly filter_since: number
   readonly entries: number
   readonly added: number
+  readonly part_digest: string
 }
 
 interface RecordRow {
@@ -82,7 +83,12 @@ const storeError = (operation: string, cause: unknown): StoreError => {
   return new StoreError({ operation, reason, detail: message ?? String(cause) })
 }
 
-const positionOf = (row: HeadRow): Position => ({ number: row.number, hash: row.hash, part: row.part })
+const markOf = ({ hash, part }: Pick<Position, "hash" | "part">) => `${hash}:${part}:`
+
+const positionOf = ({ number, hash, part, part_digest: stored }: HeadRow): Position => {
+  const mark = markOf({ hash, part })
+  return { number, hash, part, ...(stored.startsWith(mark) && { digest: stored.slice(mark.length) }) }
+}
 
 const conflict = (head: Position | undefined): Conflict => ({ _tag: "Conflict", head })
 
@@ -100,6 +106,10 @@ const open = (path: string): DatabaseSync => {
   const database = new DatabaseSync(path, { timeout: busyTimeout })
   database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY")
   database.exec(readFileSync(new URL("sqlite.sql", import.meta.url), "utf8"))
+  // A file of version 1 has no digests.
+  const columns = database.prepare("SELECT name FROM pragma_table_info('heads')").all()
+  if (!columns.some(({ name }) => name === "part_digest"))
+    database.exec("ALTER TABLE heads ADD COLUMN part_digest TEXT NOT NULL DEFAULT ''")
   return database
 }
 
@@ -124,13 +134,16 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
   }
 
   const head = row<HeadRow>("SELECT * FROM heads WHERE chain_id = ?")
-  const createHead = run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, ?, 0)")
+  const createHead = run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, ?, 0, '')")
   const moveHead = run(
-    `UPDATE heads SET number = ?1, hash = ?2, part = ?3, start_hash = ?4, entries = entries + ?5, added = added + ?5
+    `UPDATE heads SET number = ?1, hash = ?2, part = ?3, start_hash = ?4, entries = entries + ?5, added = added + ?5,
+       part_digest = ?7
      WHERE chain_id = ?6`,
   )
   const raiseFloor = run("UPDATE heads SET final_number = ?, final_hash = ? WHERE chain_id = ?")
-  const changeFilter = run("UPDATE heads SET filter = ?, filter_since = ?, part = ? WHERE chain_id = ?")
+  const changeFilter = run(
+    "UPDATE heads SET filter = ?, filter_since = ?, part = ?, part_digest = '' WHERE chain_id = ?",
+  )
 
   const records = rows<RecordRow>("SELECT * FROM window WHERE chain_id = ? ORDER BY number")
   const top = row<RecordRow>("SELECT * FROM window WHERE chain_id = ? ORDER BY number DESC LIMIT 1")
@@ -210,7 +223,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
     const known = recordAt(chain, next.number)
     if (known === undefined || known.hash !== next.hash) return false
     if (head.hash !== next.hash || head.part === 0) return true
-    return next.part > 0 && head.part >= next.part
+    return next.digest !== undefined && head.part === next.part && head.digest === next.digest
   }
 
   const trimmed = (chain: ChainId, entries: number): number => {
@@ -273,7 +286,8 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
         record(chain, block.number, block.hash, block.parentHash, firstId, lastId, count)
       }
     }
-    moveHead(next.number, next.hash, next.part, startHash, appended, chain)
+    const digest = next.digest === undefined ? "" : markOf(next) + next.digest
+    moveHead(next.number, next.hash, next.part, startHash, appended, chain, digest)
     if (push.final && next.part === 0) {
       raiseFloor(next.number, next.hash, chain)
       forgetUpTo(chain, next.number)
@@ -304,7 +318,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
       const below = top(chain)
       position = below ? { number: below.number, hash: below.hash, part: 0 } : floorOf(journalOf(current, []))
     }
-    moveHead(position.number, position.hash, position.part, startHash, removed, chain)
+    moveHead(position.number, position.hash, position.part, startHash, removed, chain, "")
     return { _tag: "Popped", removed, missing: most - removed }
   }
 

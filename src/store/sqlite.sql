@@ -29,7 +29,8 @@ CREATE TABLE IF NOT EXISTS heads (
   filter       TEXT    NOT NULL,
   filter_since INTEGER NOT NULL,
   entries      INTEGER NOT NULL, -- in `events` now
-  added        INTEGER NOT NULL  -- appended ever
+  added        INTEGER NOT NULL, -- appended ever
+  part_digest  TEXT    NOT NULL DEFAULT '' -- which logs the first `part` are, with hash and part in front
 ) STRICT;
 
 -- Blocks that can still be undone, and which entries are theirs.

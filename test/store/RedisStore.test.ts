@@ -81,6 +81,7 @@ describe("RedisStore", () => {
         final_number: "1",
         final_hash: run[0]!.hash,
         added: "3",
+        part_digest: "",
       })
       const entries = yield* Effect.promise(() => own.client.xrange("events:7", "-", "+"))
       const [, fields] = entries[0]!

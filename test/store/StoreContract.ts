@@ -6,6 +6,7 @@ import { Effect, Schema } from "effect"
 import type { Scope } from "effect"
 import type { Block, Hex } from "../../src/Domain.ts"
 import {
+  digestOfPart,
   afterPush,
   emptyJournal,
   finalized,
@@ -273,10 +274,30 @@ export const contract = (
         for (const move of moves.slice(0, 3)) yield* first.push(chain, filter, move)
         const second = yield* harness.open()
         const journal = (yield* second.load(chain))!
-        assert.deepStrictEqual(journal.head, { number: 101, hash: hash("a", 101), part: 2000 })
+        const digest = digestOfPart(all[1]!, 2000)
+        assert.deepStrictEqual(journal.head, { number: 101, hash: hash("a", 101), part: 2000, digest })
         assert.deepStrictEqual(yield* second.push(chain, filter, moves[2]!), { _tag: "Duplicate" })
         yield* push(second, journal.head, [all[1]!])
         yield* holds(second, all)
+      }))
+
+    test("a part is continued, or known as written, only by who wrote the same logs", (store) =>
+      Effect.gen(function* () {
+        const whole = block(100, "a", 2500)
+        const short = { ...whole, logs: whole.logs.toSpliced(500, 1) }
+        const [ours, theirs] = [[...pushes(start, [whole], false)], [...pushes(start, [short], false)]]
+        yield* store.push(chain, filter, ours[0]!)
+        const { head } = (yield* store.load(chain))!
+        assert.strictEqual(head.digest, digestOfPart(whole, 1000))
+        const conflict = { _tag: "Conflict", head } as const
+        for (const late of theirs.slice(0, 2))
+          assert.deepStrictEqual(yield* store.push(chain, filter, late), conflict)
+        const { digest: _, ...unknown } = head
+        for (const expected of [theirs[1]!.expected, unknown])
+          assert.deepStrictEqual(yield* store.pop(chain, filter, { _tag: "Pop", expected }), conflict)
+        assert.deepStrictEqual(yield* store.push(chain, filter, ours[0]!), { _tag: "Duplicate" })
+        for (const next of ours.slice(1)) yield* store.push(chain, filter, next)
+        yield* holds(store, [whole])
       }))
 
     test("a block half written and then reorged away is popped as far as it was written", (store) =>
@@ -284,10 +305,11 @@ export const contract = (
         const kept = block(100, "a", 5)
         const moves = [...pushes(start, [kept, block(101, "a", 3500)], false)]
         for (const move of moves.slice(0, 3)) yield* store.push(chain, filter, move)
-        const half = { number: 101, hash: hash("a", 101), part: 2000 }
+        const at = { number: 101, hash: hash("a", 101) }
+        const half = (yield* store.load(chain))!.head
         const pop = yield* store.pop(chain, filter, { _tag: "Pop", expected: half })
         assert.deepStrictEqual(pop, { _tag: "Popped", removed: logsPerCall, missing: 0 })
-        const undoing = { ...half, part: -1000 }
+        const undoing = { ...at, part: -1000 }
         assert.deepStrictEqual((yield* store.load(chain))!.head, undoing)
         const late = yield* store.push(chain, filter, moves[3]!)
         assert.deepStrictEqual(

@@ -1,12 +1,12 @@
 -- Raises the floor to a block at or below the head. It is never lowered: what left the window could not be undone from
 -- a lower one, and would be written twice. Two ingestors may have nodes that differ in what is final.
 --
--- ARGV  filter, expected number, hash, part, final number, final hash, maximum length
--- Returns finalized | conflict [number, hash, part] | filter, its fingerprint
+-- ARGV  filter, expected number, hash, part, digest, final number, final hash, maximum length
+-- Returns finalized | conflict [number, hash, part, digest] | filter, its fingerprint
 
-local number, hash = tonumber(ARGV[5]), ARGV[6]
+local number, hash = tonumber(ARGV[6]), ARGV[7]
 local head = readHead()
-local wrong = compare(head, ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+local wrong = compare(head, ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 if wrong then return wrong end
 if head.final_number and number <= tonumber(head.final_number) then return { 'finalized' } end
 local known = recordAt(number)
@@ -14,6 +14,6 @@ local reachable = number < head.number or (number == head.number and head.part =
 if not reachable or (known and known.hash ~= hash) then return conflict(head) end
 
 redis.call('ZREMRANGEBYSCORE', windowKey, '-inf', text(number))
-trim(head, tonumber(ARGV[7]))
+trim(head, tonumber(ARGV[8]))
 redis.call('HSET', headKey, 'final_number', text(number), 'final_hash', hash)
 return { 'finalized' }

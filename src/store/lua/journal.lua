@@ -11,7 +11,7 @@ local function text(number)
 end
 
 local headFields = {
-  'number', 'hash', 'part', 'final_number', 'final_hash', 'start_number', 'start_hash', 'filter', 'filter_since', 'added',
+  'number', 'hash', 'part', 'final_number', 'final_hash', 'start_number', 'start_hash', 'filter', 'filter_since', 'added', 'part_digest',
 }
 
 -- The head, or nil. `added` counts every entry that was ever appended.
@@ -21,7 +21,17 @@ local function readHead()
   local head = {}
   for i, field in ipairs(headFields) do head[field] = values[i] end
   for _, field in ipairs({ 'number', 'part', 'start_number', 'added' }) do head[field] = tonumber(head[field]) end
+  -- Version 1 moves the head and leaves the digest behind: it counts only for the part it was written with.
+  local mark = head.hash .. ':' .. text(head.part) .. ':'
+  local digest = head.part_digest or ''
+  head.digest = head.part > 0 and string.sub(digest, 1, #mark) == mark and string.sub(digest, #mark + 1) or ''
   return head
+end
+
+-- What the head says of a part: its digest, bound to it.
+local function partDigest(hash, part, digest)
+  if part <= 0 or digest == '' then return '' end
+  return hash .. ':' .. text(part) .. ':' .. digest
 end
 
 -- A record of the window: number, hash, parent, first and last entry id, count, entries added before it.
@@ -54,14 +64,16 @@ end
 
 local function conflict(head)
   if not head then return { 'conflict' } end
-  return { 'conflict', text(head.number), head.hash, text(head.part) }
+  return { 'conflict', text(head.number), head.hash, text(head.part), head.digest }
 end
 
 -- What is wrong with a head, given the filter and the position that a move expects; nil when nothing is.
-local function compare(head, filter, number, hash, part)
+local function compare(head, filter, number, hash, part, digest)
   if not head then return conflict(nil) end
   if head.filter ~= filter then return { 'filter', head.filter } end
-  if head.number == tonumber(number) and head.hash == hash and head.part == tonumber(part) then return nil end
+  if head.number == tonumber(number) and head.hash == hash and head.part == tonumber(part) and head.digest == digest then
+    return nil
+  end
   return conflict(head)
 end
 

@@ -1,11 +1,11 @@
 -- Undoes the block on top, or as many of its last logs as go into one call.
 --
--- ARGV  filter, expected number, hash, part, the most logs of one call
--- Returns popped, removed, missing | conflict [number, hash, part] | filter, its fingerprint
+-- ARGV  filter, expected number, hash, part, digest, the most logs of one call
+-- Returns popped, removed, missing | conflict [number, hash, part, digest] | filter, its fingerprint
 
-local most = tonumber(ARGV[5])
+local most = tonumber(ARGV[6])
 local head = readHead()
-local wrong = compare(head, ARGV[1], ARGV[2], ARGV[3], ARGV[4])
+local wrong = compare(head, ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5])
 if wrong then return wrong end
 local top = topRecord()
 if not top then return conflict(head) end
@@ -45,5 +45,5 @@ else
   end
 end
 redis.call('HSET', headKey, 'number', text(position.number), 'hash', position.hash, 'part', text(position.part),
-  'start_hash', head.start_hash, 'added', text(head.added))
+  'start_hash', head.start_hash, 'added', text(head.added), 'part_digest', '')
 return { 'popped', removed, most - removed }

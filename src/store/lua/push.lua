@@ -1,18 +1,18 @@
 -- Appends blocks on top of the expected head.
 --
--- ARGV  filter, expected number, hash, part, chain id, maximum length, final (0 or 1), blocks, the logs of all blocks,
---       then for each block number, hash, parent, timestamp, whole (0 or 1), traceparent or '', logs
+-- ARGV  filter, expected number, hash, part, digest, chain id, maximum length, final (0 or 1), blocks, the digest of the
+--       part that is then written or '', the logs of all blocks, then for each block number, hash, parent, timestamp, whole (0 or 1), traceparent or '', logs
 --       Logs are packed: index, tx hash, contract, topics, data, tx index of each. As arguments of their own they cost
 --       a tenth more here, and three times as much to whoever sends them.
--- Returns pushed | duplicate | conflict [number, hash, part] | filter, its fingerprint
+-- Returns pushed | duplicate | conflict [number, hash, part, digest] | filter, its fingerprint
 
-local filter, number, hash, part, chain = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local maxLength, final, blocks = tonumber(ARGV[6]), ARGV[7] == '1', tonumber(ARGV[8])
+local filter, number, hash, part, digest, chain = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local maxLength, final, blocks, nextDigest = tonumber(ARGV[7]), ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10]
 
-local packed, offset = ARGV[9], 0
+local packed, offset = ARGV[11], 0
 
 -- Where the last block is in ARGV, and where the head will stand.
-local lastAt = 10 + 7 * (blocks - 1)
+local lastAt = 12 + 7 * (blocks - 1)
 local nextHead = { number = tonumber(ARGV[lastAt]), hash = ARGV[lastAt + 1], part = 0 }
 if ARGV[lastAt + 4] == '0' then
   nextHead.part = tonumber(ARGV[lastAt + 6])
@@ -24,17 +24,18 @@ if not head and hash == '' then
   local start = tonumber(number) + 1
   head = {
     number = start - 1, hash = '', part = 0, start_number = start, start_hash = '', filter = filter,
-    filter_since = text(start), added = 0,
+    filter_since = text(start), added = 0, digest = '',
   }
 end
-local wrong = compare(head, filter, number, hash, part)
+local wrong = compare(head, filter, number, hash, part, digest)
 if wrong then
   if wrong[1] == 'conflict' and head then
     -- Written before, by its own first try or by another ingestor?
     local known = recordAt(nextHead.number)
     if known and known.hash == nextHead.hash then
       local whole = head.hash ~= nextHead.hash or head.part == 0
-      if whole or (nextHead.part > 0 and head.part >= nextHead.part) then return { 'duplicate' } end
+      local samePart = nextHead.part > 0 and head.part == nextHead.part and head.digest == nextDigest and nextDigest ~= ''
+      if whole or samePart then return { 'duplicate' } end
     end
   end
   return wrong
@@ -46,7 +47,7 @@ local unfinished = head.part > 0 and below or nil
 
 local records = {}
 for b = 1, blocks do
-  local at = 10 + 7 * (b - 1)
+  local at = 12 + 7 * (b - 1)
   local block = { number = tonumber(ARGV[at]), hash = ARGV[at + 1], parent = ARGV[at + 2] }
   local blockNumber, blockHash, timestamp, traceparent = ARGV[at], ARGV[at + 1], ARGV[at + 3], ARGV[at + 5]
   local logs = tonumber(ARGV[at + 6])
@@ -89,6 +90,7 @@ local fields = {
   'number', text(nextHead.number), 'hash', nextHead.hash, 'part', text(nextHead.part),
   'start_number', text(head.start_number), 'start_hash', head.start_hash,
   'filter', head.filter, 'filter_since', head.filter_since, 'added', text(head.added),
+  'part_digest', partDigest(nextHead.hash, nextHead.part, nextDigest),
 }
 if head.final_number then
   for _, value in ipairs({ 'final_number', head.final_number, 'final_hash', head.final_hash }) do

@@ -29,7 +29,7 @@ export interface Request {
 }
 
 /** Where a push says how much of its first block it holds. */
-const wholeAt = 13
+const wholeAt = 15
 
 /** What a request asks for, when it is a move. */
 export const moveOf = (request: Buffer): Request | undefined => {
@@ -38,10 +38,15 @@ export const moveOf = (request: Buffer): Request | undefined => {
   const script = command?.toUpperCase().startsWith("EVAL") ? names.get(name) : undefined
   if (script === undefined) return undefined
   const args = rest.slice(3)
-  const [, number, hash, part] = args
+  const [, number, hash, part, digest] = args
   return {
     script,
-    expected: { number: Number(number), hash: hash as Position["hash"], part: Number(part) },
+    expected: {
+      number: Number(number),
+      hash: hash as Position["hash"],
+      part: Number(part),
+      ...(digest && { digest }),
+    },
     part: script === "push" && args[wholeAt] === "0",
   }
 }
