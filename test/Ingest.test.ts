@@ -3,6 +3,7 @@ import { Clock, Deferred, Effect, Fiber } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { mostRecorded } from "../src/feed/Finality.ts"
+import { digestOfPart } from "../src/store/Journal.ts"
 import type { Push } from "../src/store/Journal.ts"
 import { StoreError } from "../src/store/Store.ts"
 import { FakeChain } from "./support/FakeChain.ts"
@@ -323,7 +324,7 @@ describe("a chain", () => {
   )
 
   /** A journal at the head of the chain, with the first thousand logs of the next block on top. */
-  const halfWritten = ({ chain, store, start }: World) =>
+  const halfWritten = ({ chain, store, start }: World, digestOf = digestOfPart) =>
     Effect.gen(function* () {
       chain.extend(1, 1)
       const first = yield* start()
@@ -332,7 +333,12 @@ describe("a chain", () => {
       const expected = (yield* store.load(chain.id))!.head
       chain.extend(3500)
       const [big] = chain.blocks(3)
-      const slice = { ...big!, logs: big!.logs.slice(0, 1000), whole: false }
+      const slice = {
+        ...big!,
+        logs: big!.logs.slice(0, 1000),
+        whole: false,
+        digest: digestOf(big!, 1000),
+      }
       yield* store.push(chain.id, "none", { _tag: "Push", expected, blocks: [slice], final: false })
     })
 
@@ -342,6 +348,15 @@ describe("a chain", () => {
       const { status } = yield* world.start()
       const replay = yield* caughtUp(world.store, world.chain, status)
       assert.strictEqual(replay.removed, 0)
+    }),
+  )
+
+  world("rewrites a half-written block whose logs are not known to be the same", (world) =>
+    Effect.gen(function* () {
+      yield* halfWritten(world, () => "another")
+      const { status } = yield* world.start()
+      const replay = yield* caughtUp(world.store, world.chain, status)
+      assert.strictEqual(replay.removed, 1000)
     }),
   )
 
