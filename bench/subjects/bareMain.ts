@@ -56,11 +56,11 @@ const follow = (chain: string) => {
     for (let from = 0; from < logs.length; from += logsPerCall) {
       const some = logs.slice(from, from + logsPerCall)
       const whole = from + some.length === logs.length
-      place ??= [String(Number(number) - 1), "", "0"]
+      place ??= [String(Number(number) - 1), "", "0", ""]
       const packed = pack([{ logs: some.map(logOf) }])
-      const args = ["none", ...place, chain, "0", "0", "1", packed, height, hash, parentHash]
+      const args = ["none", ...place, chain, "0", "0", "1", "", packed, height, hash, parentHash]
       args.push(String(Number(timestamp)), whole ? "1" : "0", "", String(some.length))
-      place = [height, hash, whole ? "0" : String(from + some.length)]
+      place = [height, hash, whole ? "0" : String(from + some.length), ""]
       const key = `{events:${chain}}`
       void redis.push(`events:${chain}`, `${key}:head`, `${key}:window`, ...args)
     }

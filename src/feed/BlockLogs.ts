@@ -173,8 +173,25 @@ export const make = (
     answers.receiptCount = receipts.length
     // Without a bloom only the number of transactions says that no receipt is missing.
     if (header.logsBloom === undefined && header.executed !== false) yield* haveAllReceipts(header, receipts)
-    return yield* whole(header, logs)
+    const block = yield* whole(header, logs)
+    return hasMore(header, answers.logs, block.logs) ? blockOf(header, answers.logs) : block
   })
+
+  /**
+   * Whether `eth_getLogs` has all that the receipts have, and more: logs of a system transaction without a receipt, such
+   * as Polygon's state sync, which the bloom does not know either.
+   */
+  const hasMore = (
+    header: Header,
+    logs: ReadonlyArray<PlacedLog> | undefined,
+    receipts: ReadonlyArray<Pick<PlacedLog, "index" | "txHash">>,
+  ): logs is ReadonlyArray<PlacedLog> => {
+    if (logs === undefined || logs.length <= receipts.length || inconsistent(logs, header) !== undefined)
+      return false
+    if (unfiltered && hasHoles(logs)) return false
+    const have = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
+    return receipts.every(({ index, txHash }) => have.has(`${index} ${txHash}`))
+  }
 
   /** The block's transactions by its hash. */
   const transactionsOf = (header: Header) =>

@@ -482,6 +482,21 @@ describe("the logs of one block", () => {
     )
   }
 
+  connected("keep what eth_getLogs has beyond the receipts (Polygon's state sync)", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      const extra = { logIndex: "0x5", transactionIndex: "0x2", transactionHash: `0x${"77".repeat(32)}` }
+      world.node.intercept = on("eth_getLogs", (_, proceed) => {
+        const logs = proceed() as Wire
+        return [...logs, { ...logs[0]!, ...extra, address: `0x${"88".repeat(20)}` }]
+      })
+      for (const settings of [unfiltered, { ...unfiltered, logsBloom: "ignore" as const }]) {
+        const { logs } = yield* soon(make(world, settings).tip(world.chain.head), "5 seconds")
+        assert.lengthOf(logs, 6)
+      }
+    }),
+  )
+
   connected("are not read from receipts that lack a transaction, where no bloom shows it", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5)
