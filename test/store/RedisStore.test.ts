@@ -1,5 +1,5 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Random, Result, Scope } from "effect"
+import { Effect, Exit, Fiber, Random, Result, Scope, Schedule } from "effect"
 import { emptyJournal, ground, pushes } from "../../src/store/Journal.ts"
 import type { Journal, Push } from "../../src/store/Journal.ts"
 import type { Replay } from "../../src/store/Replay.ts"
@@ -232,10 +232,13 @@ describe("RedisStore", () => {
         assert.strictEqual(error.reason, "unreachable")
         assert.match(error.detail, /^CLUSTERDOWN/)
         yield* Effect.promise(() => own.client.call("CLUSTER", "ADDSLOTSRANGE", 0, 16_383))
+        // A push without an answer within half a second, on a busy machine, may have arrived.
         const pushed = yield* Effect.retry(store.push(7, filter, push), {
-          while: ({ detail }) => detail.startsWith("CLUSTERDOWN"),
+          schedule: Schedule.spaced("50 millis"),
+          while: ({ detail, reason }) => detail.startsWith("CLUSTERDOWN") || reason === "timeout",
         })
-        assert.deepStrictEqual(pushed, { _tag: "Pushed" })
+        assert.include(["Pushed", "Duplicate"], pushed._tag)
+        assert.lengthOf(yield* readAll(store, 7), 3)
       }),
     ["--cluster-enabled", "yes"],
   )
