@@ -77,7 +77,7 @@ const journalOf = (flat: ReadonlyArray<string>, members: ReadonlyArray<string>):
       number: Number(head["number"]),
       hash: head["hash"] as Hex | "",
       part: Number(head["part"]),
-      ...digestOf(head["part_digest"], `${head["hash"]}:${head["part"]}:`),
+      ...digestOf(head["part_digest"], `${head["hash"]}:${head["part"]}:${head["added"]}:`),
     },
     final: finalNumber === undefined ? undefined : { number: Number(finalNumber), hash: finalHash as Hex },
     start: { number: Number(head["start_number"]), hash: head["start_hash"] as Hex | "" },

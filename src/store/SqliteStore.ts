@@ -83,10 +83,10 @@ const storeError = (operation: string, cause: unknown): StoreError => {
   return new StoreError({ operation, reason, detail: message ?? String(cause) })
 }
 
-const markOf = ({ hash, part }: Pick<Position, "hash" | "part">) => `${hash}:${part}:`
+const markOf = ({ hash, part }: Pick<Position, "hash" | "part">, added: number) => `${hash}:${part}:${added}:`
 
-const positionOf = ({ number, hash, part, part_digest: stored }: HeadRow): Position => {
-  const mark = markOf({ hash, part })
+const positionOf = ({ number, hash, part, added, part_digest: stored }: HeadRow): Position => {
+  const mark = markOf({ hash, part }, added)
   return { number, hash, part, ...(stored.startsWith(mark) && { digest: stored.slice(mark.length) }) }
 }
 
@@ -286,7 +286,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
         record(chain, block.number, block.hash, block.parentHash, firstId, lastId, count)
       }
     }
-    const digest = next.digest === undefined ? "" : markOf(next) + next.digest
+    const digest = next.digest === undefined ? "" : markOf(next, current.added + appended) + next.digest
     moveHead(next.number, next.hash, next.part, startHash, appended, chain, digest)
     if (push.final && next.part === 0) {
       raiseFloor(next.number, next.hash, chain)

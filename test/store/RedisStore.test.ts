@@ -93,6 +93,18 @@ describe("RedisStore", () => {
       )
     }))
 
+  test("does not take the digest of an earlier part for that of one which version 1 wrote since", (own, store) =>
+    Effect.gen(function* () {
+      const [first, second] = [...pushes({ number: 0, hash: "", part: 0 }, [block(1, "a", 1500)], false)]
+      yield* store.push(7, filter, first!)
+      assert.isDefined((yield* store.load(7))!.head.digest)
+      // Version 1 removes the part and writes one of the same length: all that it changes in the end is `added`.
+      yield* Effect.promise(() => own.client.hset("{events:7}:head", "added", "3000"))
+      const { head } = (yield* store.load(7))!
+      assert.isUndefined(head.digest)
+      assert.deepStrictEqual(yield* store.push(7, filter, second!), { _tag: "Conflict", head })
+    }))
+
   test("writes the trace context of a sampled block, also when it is undone", (_, store) =>
     Effect.gen(function* () {
       const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -14,6 +14,10 @@ local headFields = {
   'number', 'hash', 'part', 'final_number', 'final_hash', 'start_number', 'start_hash', 'filter', 'filter_since', 'added', 'part_digest',
 }
 
+local function digestMark(hash, part, added)
+  return table.concat({ hash, text(part), text(added), '' }, ':')
+end
+
 -- The head, or nil. `added` counts every entry that was ever appended.
 local function readHead()
   local values = redis.call('HMGET', headKey, unpack(headFields))
@@ -21,17 +25,18 @@ local function readHead()
   local head = {}
   for i, field in ipairs(headFields) do head[field] = values[i] end
   for _, field in ipairs({ 'number', 'part', 'start_number', 'added' }) do head[field] = tonumber(head[field]) end
-  -- Version 1 moves the head and leaves the digest behind: it counts only for the part it was written with.
-  local mark = head.hash .. ':' .. text(head.part) .. ':'
+  -- Version 1 moves the head and leaves the digest behind, and may write a part of the same length anew: the digest
+  -- counts only for the part and the number of entries it was written with, which every move raises.
+  local mark = digestMark(head.hash, head.part, head.added)
   local digest = head.part_digest or ''
   head.digest = head.part > 0 and string.sub(digest, 1, #mark) == mark and string.sub(digest, #mark + 1) or ''
   return head
 end
 
 -- What the head says of a part: its digest, bound to it.
-local function partDigest(hash, part, digest)
+local function partDigest(hash, part, added, digest)
   if part <= 0 or digest == '' then return '' end
-  return hash .. ':' .. text(part) .. ':' .. digest
+  return digestMark(hash, part, added) .. digest
 end
 
 -- A record of the window: number, hash, parent, first and last entry id, count, entries added before it.

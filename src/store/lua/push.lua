@@ -90,7 +90,7 @@ local fields = {
   'number', text(nextHead.number), 'hash', nextHead.hash, 'part', text(nextHead.part),
   'start_number', text(head.start_number), 'start_hash', head.start_hash,
   'filter', head.filter, 'filter_since', head.filter_since, 'added', text(head.added),
-  'part_digest', partDigest(nextHead.hash, nextHead.part, nextDigest),
+  'part_digest', partDigest(nextHead.hash, nextHead.part, head.added, nextDigest),
 }
 if head.final_number then
   for _, value in ipairs({ 'final_number', head.final_number, 'final_hash', head.final_hash }) do
