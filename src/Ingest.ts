@@ -110,6 +110,7 @@ const chainIngest = Effect.fnUntraced(function* (
         journal,
         stored: store.load(chain.id),
         filter: writer.filter,
+        limits: store.limits,
         knownStart: writer.start(),
         onFinal: (header) => (status.finalSeen = header.number),
         onDisagreement: observe.disagreement,

@@ -13,7 +13,7 @@ import { refusalOf, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import { digestOfPart, emptyJournal, floorOf } from "../store/Journal.ts"
-import type { Journal } from "../store/Journal.ts"
+import type { CallLimits, Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
 import type { Audit } from "./Audit.ts"
 import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
@@ -40,6 +40,8 @@ export interface FeedOptions {
   /** The same, now. */
   readonly stored: Effect.Effect<Journal | undefined, StoreError>
   readonly filter: string
+  /** How much a move carries. */
+  readonly limits: CallLimits
   /** Where an empty store was begun before, by this process. */
   readonly knownStart: number | undefined
   readonly onFinal: (header: Header) => void
@@ -114,7 +116,7 @@ export const make = Effect.fnUntraced(function* (
       : begins
         ? yield* witnesses.highestLatest(latest.number)
         : latest.number)
-  const moves = new Moves(options.journal ?? emptyJournal(start, options.filter), (block) =>
+  const moves = new Moves(options.journal ?? emptyJournal(start, options.filter), options.limits, (block) =>
     audit?.memory.wrote(block, logs.by()),
   )
   audit?.memory.resume(moves.journal.head.hash)

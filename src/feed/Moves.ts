@@ -4,7 +4,7 @@
  */
 import type { Block } from "../Domain.ts"
 import { finalized, popped, pushed, pushes } from "../store/Journal.ts"
-import type { Journal, Move, Push } from "../store/Journal.ts"
+import type { CallLimits, Journal, Move, Push } from "../store/Journal.ts"
 import { traceparent } from "../Tracing.ts"
 import type { Place } from "./Canonical.ts"
 import type { Heard } from "./Heads.ts"
@@ -21,14 +21,17 @@ export class Moves {
   /** The trace of the head that is being followed. */
   trace: Trace
   #journal: Journal
+  readonly #limits: CallLimits
   readonly #wrote: (block: Block) => void
 
   /**
    * @param journal as the store has it
+   * @param limits how much a move carries
    * @param wrote told of each block that is pushed and not final yet
    */
-  constructor(journal: Journal, wrote: (block: Block) => void) {
+  constructor(journal: Journal, limits: CallLimits, wrote: (block: Block) => void) {
     this.#journal = journal
+    this.#limits = limits
     this.#wrote = wrote
   }
 
@@ -42,7 +45,7 @@ export class Moves {
     if (!final) for (const block of blocks) this.#wrote(block)
     const context = traceparent(this.trace)
     const traced = context ? blocks.map((block) => ({ ...block, traceparent: context })) : blocks
-    const moves = [...pushes(this.#journal.head, traced, final)]
+    const moves = [...pushes(this.#journal.head, traced, final, this.#limits)]
     const handles = (push: Push) =>
       push === moves.at(-1) && push.blocks.at(-1)!.hash === heard.header.hash ? heard : undefined
     return moves.map((push) => this.#make(push, handles(push)))
@@ -51,7 +54,7 @@ export class Moves {
   /** Pushes for what is missing of the block on top. */
   finish(block: Block): ReadonlyArray<Step> {
     this.#wrote(block)
-    return [...pushes(this.#journal.head, [block], false)].map((push) => this.#make(push))
+    return [...pushes(this.#journal.head, [block], false, this.#limits)].map((push) => this.#make(push))
   }
 
   /** Undoes every block above a height. */
@@ -73,7 +76,7 @@ export class Moves {
       move._tag === "Push"
         ? pushed(this.#journal, move)
         : move._tag === "Pop"
-          ? popped(this.#journal)
+          ? popped(this.#journal, this.#limits.logs)
           : finalized(this.#journal, move.number, move.hash)
     return { _tag: "Move", move, heard, trace: this.trace }
   }

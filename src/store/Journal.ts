@@ -6,6 +6,7 @@
  */
 import { createHash } from "node:crypto"
 import type { Block, Hex, Log } from "../Domain.ts"
+import { sizeOf } from "./Pack.ts"
 
 /**
  * Where a journal stands: the block on top.
@@ -60,7 +61,7 @@ export interface Push {
   readonly final: boolean
 }
 
-/** Undo the block on top, or the last `logsPerCall` logs of it: if the head is still the expected one. */
+/** Undo the block on top, or as many of its last logs as one call undoes: if the head is still the expected one. */
 export interface Pop {
   readonly _tag: "Pop"
   readonly expected: Position
@@ -76,8 +77,20 @@ export interface Finalize {
 
 export type Move = Push | Pop | Finalize
 
-/** The most logs that one call appends or undoes: a store must not stand still for a large block. */
-export const logsPerCall = 1000
+/**
+ * How much one call carries: a store must not stand still for a large block, and managed servers limit the arguments and
+ * the size of a command (ElastiCache Serverless: 3 999 arguments).
+ */
+export interface CallLimits {
+  /** The most logs that one call appends or undoes. */
+  readonly logs: number
+  /** The most blocks of one push. */
+  readonly blocks: number
+  /** The most bytes of logs in one push. A single log may be larger. */
+  readonly bytes: number
+}
+
+export const callLimits: CallLimits = { logs: 1000, blocks: 500, bytes: 1024 * 1024 }
 
 /** Below the start block. */
 export const ground = (start: number): Position => ({ number: start - 1, hash: "", part: 0 })
@@ -157,12 +170,16 @@ export const pushed = (journal: Journal, push: Push): Journal => {
   return { ...journal, start, head, window }
 }
 
-/** The journal after a pop that was accepted. There must be a block on top to undo. */
-export const popped = (journal: Journal): Journal => {
+/**
+ * The journal after a pop that was accepted. There must be a block on top to undo.
+ *
+ * @param most how many logs one call undoes
+ */
+export const popped = (journal: Journal, most: number = callLimits.logs): Journal => {
   const top = journal.window.at(-1)!
   const below = journal.window.slice(0, -1)
-  if (top.count > logsPerCall) {
-    const count = top.count - logsPerCall
+  if (top.count > most) {
+    const count = top.count - most
     const { number, hash } = journal.head
     return { ...journal, head: { number, hash, part: -count }, window: [...below, { ...top, count }] }
   }
@@ -182,15 +199,29 @@ export const finalized = (journal: Journal, number: number, hash: Hex): Journal 
         window: journal.window.filter((record) => record.number > number),
       }
 
-/** Cuts blocks into calls of at most `logsPerCall` logs, in order. A larger block gets calls of its own. */
+/** Where the part of a block that begins at `from` ends: after one log at least. */
+const endOfPart = (logs: ReadonlyArray<Log>, from: number, limits: CallLimits): number => {
+  let end = from + 1
+  let bytes = sizeOf(logs[from]!)
+  while (end < logs.length && end - from < limits.logs) {
+    bytes += sizeOf(logs[end]!)
+    if (bytes > limits.bytes) break
+    end++
+  }
+  return end
+}
+
+/** Cuts blocks into calls within the limits, in order. A larger block gets calls of its own. */
 export const pushes = function* (
   expected: Position,
   blocks: Iterable<Block>,
   final: boolean,
+  limits: CallLimits = callLimits,
 ): Generator<Push, void, undefined> {
   let position = expected
   let batch: Array<Slice> = []
-  let size = 0
+  let logs = 0
+  let bytes = 0
   const call = (blocks: ReadonlyArray<Slice>): Push => {
     const push: Push = { _tag: "Push", expected: position, blocks: blocks as Push["blocks"], final }
     position = afterPush(push)
@@ -198,24 +229,30 @@ export const pushes = function* (
   }
   for (const block of blocks) {
     const done = position.part > 0 && position.hash === block.hash ? position.part : 0
-    const left = block.logs.length - done
-    if (batch.length > 0 && size + left > logsPerCall) {
+    const count = block.logs.length
+    let size = 0
+    for (const log of block.logs) size += sizeOf(log)
+    const isFull = batch.length === limits.blocks || logs + count > limits.logs || bytes + size > limits.bytes
+    if (batch.length > 0 && isFull) {
       yield call(batch)
       batch = []
-      size = 0
+      logs = bytes = 0
     }
-    if (done === 0 && left <= logsPerCall) {
+    if (done === 0 && (count <= 1 || (count <= limits.logs && size <= limits.bytes))) {
       batch.push({ ...block, whole: true })
-      size += left
+      logs += count
+      bytes += size
       continue
     }
     const digest = makeDigest()
     digest.add(block.logs.slice(0, done))
-    for (let from = done; from < block.logs.length; from += logsPerCall) {
-      const logs = block.logs.slice(from, from + logsPerCall)
-      digest.add(logs)
-      const whole = from + logsPerCall >= block.logs.length
-      yield call([{ ...block, logs, whole, ...(!whole && { digest: digest.value() }) }])
+    for (let from = done; from < count;) {
+      const end = endOfPart(block.logs, from, limits)
+      const part = block.logs.slice(from, end)
+      digest.add(part)
+      const whole = end === count
+      yield call([{ ...block, logs: part, whole, ...(!whole && { digest: digest.value() }) }])
+      from = end
     }
   }
   if (batch.length > 0) yield call(batch)

@@ -4,7 +4,7 @@
  *
  * A log is hexadecimal when it gets here, so a character is a byte.
  */
-import type { Block } from "../Domain.ts"
+import type { Block, Log } from "../Domain.ts"
 
 /** The most that the two numbers, the brackets and the lengths of all texts of a log take. */
 const besideTexts = 64
@@ -12,14 +12,10 @@ const besideTexts = 64
 /** What a topic takes in a JSON array: quotes and a comma beside itself. */
 const besideTopic = 3
 
-const sizeOf = (blocks: ReadonlyArray<Pick<Block, "logs">>): number => {
-  let size = 0
-  for (const { logs } of blocks) {
-    for (const { txHash, contract, topics, data } of logs) {
-      size += besideTexts + txHash.length + contract.length + data.length
-      for (const topic of topics) size += topic.length + besideTopic
-    }
-  }
+/** The most bytes that a log takes in a push. */
+export const sizeOf = ({ txHash, contract, topics, data }: Log): number => {
+  let size = besideTexts + txHash.length + contract.length + data.length
+  for (const topic of topics) size += topic.length + besideTopic
   return size
 }
 
@@ -71,7 +67,9 @@ const writeTopics = (to: Buffer, at: number, topics: ReadonlyArray<string>): num
 
 /** The logs of these blocks, one after the other. */
 export const pack = (blocks: ReadonlyArray<Pick<Block, "logs">>): Buffer => {
-  const to = Buffer.allocUnsafeSlow(sizeOf(blocks))
+  let size = 0
+  for (const { logs } of blocks) for (const log of logs) size += sizeOf(log)
+  const to = Buffer.allocUnsafeSlow(size)
   let at = 0
   for (const { logs } of blocks) {
     for (const { index, txHash, contract, topics, data, txIndex } of logs) {

@@ -3,8 +3,8 @@ import { Effect, Layer } from "effect"
 import type { Duration } from "effect"
 import type { RedisConfig } from "../Config.ts"
 import type { ChainId, Entry, Hex } from "../Domain.ts"
-import { logsPerCall } from "./Journal.ts"
-import type { Journal, Position, Push } from "./Journal.ts"
+import { callLimits } from "./Journal.ts"
+import type { CallLimits, Journal, Position, Push } from "./Journal.ts"
 import { pack } from "./Pack.ts"
 import * as RedisConnection from "./RedisConnection.ts"
 import type { Script } from "./RedisConnection.ts"
@@ -19,7 +19,12 @@ export interface RedisStoreOptions {
   readonly maxLength: number
   /** For connecting, and for one command (default 5 s). */
   readonly timeout?: Duration.Duration
+  /** How much a move carries. */
+  readonly limits?: CallLimits
 }
+
+/** Entries that one call reads. */
+const pageSize = 1000
 
 type Reply = readonly [string, ...ReadonlyArray<string | number>]
 
@@ -125,7 +130,7 @@ const millisOf = (id: string) => Number(id.split("-")[0])
 type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
 
 const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
-  const { config, prefix, maxLength } = options
+  const { config, prefix, maxLength, limits = callLimits } = options
   const { command } = yield* RedisConnection.make(config, options.timeout)
 
   const keysOf = (chain: ChainId) => [
@@ -151,6 +156,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
 
   return Store.of({
     description: `redis ${config.nodes.map(({ host, port }) => `${host}:${port}`).join(",")} ${prefix}:*`,
+    limits,
     ping: Effect.asVoid(command("answer", (client) => client.set(`${prefix}:ping`, "1", "PX", 1000))),
     load: (chain) =>
       Effect.map(script("load", "load", chain, []), (reply) => {
@@ -164,7 +170,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       }),
     pop: (chain, filter, { expected }) =>
       Effect.map(
-        script("pop", "pop", chain, [filter, ...positionArgs(expected), String(logsPerCall)]),
+        script("pop", "pop", chain, [filter, ...positionArgs(expected), String(limits.logs)]),
         (reply) =>
           reply[0] === "popped"
             ? { _tag: "Popped", removed: Number(reply[1]), missing: Number(reply[2]) }
@@ -214,12 +220,12 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       while (from !== undefined) {
         const page = yield* command(
           "seek",
-          (client) => client.xrange(streamOf(chain), from!, "+", "COUNT", logsPerCall) as Promise<Entries>,
+          (client) => client.xrange(streamOf(chain), from!, "+", "COUNT", pageSize) as Promise<Entries>,
         )
         const reached = page.findIndex((entry) => blockOf(entry) >= block)
         const below = reached === -1 ? page.at(-1) : page[reached - 1]
         after = below?.[0] ?? after
-        from = reached === -1 && page.length === logsPerCall ? `(${page.at(-1)![0]}` : undefined
+        from = reached === -1 && page.length === pageSize ? `(${page.at(-1)![0]}` : undefined
       }
       return after
     }),

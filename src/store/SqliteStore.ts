@@ -11,8 +11,8 @@ import { DatabaseSync } from "node:sqlite"
 import type { SQLInputValue } from "node:sqlite"
 import { entryFields } from "../Domain.ts"
 import type { ChainId, Entry, Hex } from "../Domain.ts"
-import { afterPush, floorOf, logsPerCall, samePosition } from "./Journal.ts"
-import type { Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
+import { afterPush, callLimits, floorOf, samePosition } from "./Journal.ts"
+import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
 import { Store, StoreError } from "./Store.ts"
 import type {
   Conflict,
@@ -113,8 +113,7 @@ const open = (path: string): DatabaseSync => {
   return database
 }
 
-/** @param maxLength entries kept per chain, approximately; 0 keeps all. */
-const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
+const make = Effect.fnUntraced(function* (path: string, maxLength: number, limits: CallLimits) {
   const database = yield* Effect.acquireRelease(
     Effect.try({ try: () => open(path), catch: (cause) => storeError("open", cause) }),
     (database) => Effect.sync(() => database.close()),
@@ -301,7 +300,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
     if ("_tag" in current) return current
     const undone = top(chain)
     if (undone === undefined) return conflict(positionOf(current))
-    const most = Math.min(undone.count, logsPerCall)
+    const most = Math.min(undone.count, limits.logs)
     const left = undone.count - most
     const from =
       left === 0
@@ -369,6 +368,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number) {
 
   return Store.of({
     description: `sqlite ${path}`,
+    limits,
     ping: atomically("answer", () => undefined),
     load: (chain) =>
       atomically("load", () => {
@@ -426,10 +426,19 @@ const journalOf = (row: HeadRow, records: ReadonlyArray<RecordRow>): Journal => 
   window: records.map(({ number, hash, parent, count }) => ({ number, hash, parentHash: parent, count })),
 })
 
-/** A store in the file at `path` (`:memory:` for none), keeping about `maxLength` entries a chain, 0 for all. */
-export const layer = (path: string, maxLength: number): Layer.Layer<Store, StoreError> =>
+/**
+ * A store in the file at `path` (`:memory:` for none).
+ *
+ * @param maxLength entries kept per chain, approximately; 0 keeps all
+ * @param limits how much a move carries
+ */
+export const layer = (
+  path: string,
+  maxLength: number,
+  limits: CallLimits = callLimits,
+): Layer.Layer<Store, StoreError> =>
   Layer.effect(
     Store,
     // A file with other tables in it: its statements cannot be prepared.
-    Effect.catchDefect(make(path, maxLength), (cause) => Effect.fail(storeError("open", cause))),
+    Effect.catchDefect(make(path, maxLength, limits), (cause) => Effect.fail(storeError("open", cause))),
   )

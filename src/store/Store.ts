@@ -8,7 +8,7 @@
 import { Context, Schema } from "effect"
 import type { Effect } from "effect"
 import type { ChainId, Entry } from "../Domain.ts"
-import type { Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
+import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
 
 /** Why a store could not answer. Every reason is worth another try, and none of them loses anything. */
 export const StoreReason = Schema.Literals([
@@ -115,6 +115,8 @@ export class Store extends Context.Service<
   {
     /** What is written where, for people: `sqlite ./data/events.db`. No secrets. */
     readonly description: string
+    /** How much a move carries. */
+    readonly limits: CallLimits
     /** Fails while the store cannot take a write. */
     readonly ping: Effect.Effect<void, StoreError>
     /** The journal of a chain, or `undefined` when nothing was ever pushed. */

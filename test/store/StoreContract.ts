@@ -8,10 +8,10 @@ import type { Block, Hex } from "../../src/Domain.ts"
 import {
   digestOfPart,
   afterPush,
+  callLimits,
   emptyJournal,
   finalized,
   ground,
-  logsPerCall,
   popped,
   pushed,
   pushes,
@@ -308,7 +308,7 @@ export const contract = (
         const at = { number: 101, hash: hash("a", 101) }
         const half = (yield* store.load(chain))!.head
         const pop = yield* store.pop(chain, filter, { _tag: "Pop", expected: half })
-        assert.deepStrictEqual(pop, { _tag: "Popped", removed: logsPerCall, missing: 0 })
+        assert.deepStrictEqual(pop, { _tag: "Popped", removed: callLimits.logs, missing: 0 })
         const undoing = { ...at, part: -1000 }
         assert.deepStrictEqual((yield* store.load(chain))!.head, undoing)
         const late = yield* store.push(chain, filter, moves[3]!)

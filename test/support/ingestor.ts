@@ -4,6 +4,8 @@ import { Context, Effect, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { AppConfig, fromVariables } from "../../src/Config.ts"
 import * as Ingest from "../../src/Ingest.ts"
+import { callLimits } from "../../src/store/Journal.ts"
+import type { CallLimits } from "../../src/store/Journal.ts"
 import * as SqliteStore from "../../src/store/SqliteStore.ts"
 import { Store } from "../../src/store/Store.ts"
 import { Status } from "../../src/web/Status.ts"
@@ -16,8 +18,13 @@ import { assertComplete } from "./oracle.ts"
 export type Client = Store["Service"]
 
 /** An empty store in memory that outlives the ingestors that use it. */
-export const memoryStore = (maxLength = 0): Effect.Effect<Client, unknown, Scope.Scope> =>
-  Effect.map(Layer.build(SqliteStore.layer(":memory:", maxLength)), (context) => Context.get(context, Store))
+export const memoryStore = (
+  maxLength = 0,
+  limits: CallLimits = callLimits,
+): Effect.Effect<Client, unknown, Scope.Scope> =>
+  Effect.map(Layer.build(SqliteStore.layer(":memory:", maxLength, limits)), (context) =>
+    Context.get(context, Store),
+  )
 
 export interface Ingestor {
   readonly status: ChainStatus

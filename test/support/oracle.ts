@@ -11,7 +11,7 @@ import { compare, digestOf, replay } from "../../src/commands/comparison.ts"
 import type { SocketConnection } from "../../src/endpoint/Endpoint.ts"
 import { identity } from "../../src/Domain.ts"
 import type { Entry, Hex } from "../../src/Domain.ts"
-import { logsPerCall } from "../../src/store/Journal.ts"
+import { callLimits } from "../../src/store/Journal.ts"
 import { Replay } from "../../src/store/Replay.ts"
 import type { Stored } from "../../src/store/Store.ts"
 import type { FakeBlock, FakeChain } from "./FakeChain.ts"
@@ -40,7 +40,7 @@ interface Open {
 const isWhole = ({ block, count }: Open) => count === block.logs.length
 
 /** Only a block that takes several calls may be seen in part, and never in part of a call. */
-const isHalfWritten = ({ block, count }: Open) =>
+const isHalfWritten = ({ block, count }: Open, logsPerCall: number) =>
   block.logs.length > logsPerCall && count < block.logs.length && count % logsPerCall === 0
 
 const isTrue = (entry: Entry, chain: number, { header, logs }: FakeBlock, position: number) => {
@@ -67,11 +67,13 @@ const isTrue = (entry: Entry, chain: number, { header, logs }: FakeBlock, positi
  * @param chain knows every block that it ever made
  * @param entries the whole journal of a chain without a filter, nothing trimmed
  * @param start the block at which the journal begins
+ * @param logsPerCall how many logs a part of a block has
  */
 export const faultsOf = (
   chain: Pick<FakeChain, "id" | "byHash">,
   entries: Iterable<Stored>,
   start = 0,
+  logsPerCall = callLimits.logs,
 ): ReadonlyArray<string> => {
   const faults: Array<string> = []
   const stack: Array<Open> = []
@@ -82,7 +84,7 @@ export const faultsOf = (
     const top = stack.at(-1)
     if (entry.removed === "true") {
       if (top?.block !== block) return "is not of the block on top"
-      const undoneTooEarly = !top.undoing && !isWhole(top) && !isHalfWritten(top)
+      const undoneTooEarly = !top.undoing && !isWhole(top) && !isHalfWritten(top, logsPerCall)
       top.undoing = true
       top.count--
       if (top.count === 0) stack.pop()
@@ -117,7 +119,7 @@ export const faultsOf = (
     if (fault !== undefined) faults.push(`${stored.id}: the ${kind} of ${identity(stored.entry)} ${fault}`)
   }
   const top = stack.at(-1)
-  if (top !== undefined && !top.undoing && !isWhole(top) && !isHalfWritten(top))
+  if (top !== undefined && !top.undoing && !isWhole(top) && !isHalfWritten(top, logsPerCall))
     faults.push(
       `at the end block ${top.block.header.number} has ${top.count} of ${top.block.logs.length} logs`,
     )
@@ -160,7 +162,7 @@ export const judge = Effect.fnUntraced(function* (
   )
   const ids = (logs: ReadonlyArray<{ readonly id: string }>) => new Set(logs.map(({ id }) => id))
   const [have, want] = [ids(found), ids(expected)]
-  const faults = [...replay.faults, ...(throughout ? faultsOf(chain, entries, start) : [])]
+  const faults = [...replay.faults, ...(throughout ? faultsOf(chain, entries, start, store.limits.logs) : [])]
   if (faults.length === 0 && JSON.stringify(found) !== JSON.stringify(expected)) {
     const first = expected.findIndex((log, i) => JSON.stringify(log) !== JSON.stringify(found[i]))
     faults.push(`expected ${JSON.stringify(expected[first])}, found ${JSON.stringify(found[first])}`)
