@@ -168,6 +168,7 @@ const chainIngest = Effect.fnUntraced(function* (
           Contradiction: standstill.halt,
           StoreError: (error) =>
             Effect.gen(function* () {
+              if (error.reason === "newer") return yield* standstill.refused(error)
               const now = yield* Clock.currentTimeMillis
               status.enter("waiting for the store", now)
               status.failed({ at: now, type: "store", text: error.message })

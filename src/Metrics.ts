@@ -198,7 +198,7 @@ export const chainHalted = gauge(
   "chain_halted",
   ["chain"],
   "1",
-  "1 when final blocks contradict each other and somebody must decide",
+  "1 when final blocks contradict each other or a later release wrote the journal: somebody must decide",
 )
 export const finalityDisagreement = gauge(
   "finality_disagreement",

@@ -1,11 +1,12 @@
 /** A chain that must not write waits until that may be otherwise. */
 import { Clock, Effect } from "effect"
 import type { ChainConfig } from "./Config.ts"
+import type { ErrorType } from "./endpoint/EndpointError.ts"
 import type { Asker } from "./feed/Headers.ts"
 import { isShown } from "./feed/Witnesses.ts"
 import type { Contradiction } from "./feed/Witnesses.ts"
 import type { Journal } from "./store/Journal.ts"
-import type { Store } from "./store/Store.ts"
+import type { Store, StoreError } from "./store/Store.ts"
 import type { ChainStatus } from "./web/ChainStatus.ts"
 import type { Superseded, Writer } from "./Writer.ts"
 
@@ -16,6 +17,8 @@ const askAgain = "30 seconds"
 export interface Standstill {
   /** Until the journal has been changed, or somebody shows the block that was final. */
   readonly halt: (contradiction: Contradiction) => Effect.Effect<void>
+  /** Until the journal can be used: a later release wrote it. */
+  readonly refused: (error: StoreError) => Effect.Effect<void>
   /** Until the journal is continued with another filter once more. */
   readonly stepAside: (superseded: Superseded) => Effect.Effect<void>
 }
@@ -50,12 +53,16 @@ export const make = ({ chain, store, status, writer, connected }: StandstillOpti
       Effect.repeat({ until: (shown) => shown }),
     )
 
+  const stop = Effect.fnUntraced(function* (type: ErrorType, reason: string) {
+    const now = yield* Clock.currentTimeMillis
+    status.enter("halted", now)
+    status.failed({ at: now, type, text: reason })
+    yield* Effect.logFatal(`halted: ${reason}`)
+  })
+
   const halt = (contradiction: Contradiction) =>
     Effect.gen(function* () {
-      const now = yield* Clock.currentTimeMillis
-      status.enter("halted", now)
-      status.failed({ at: now, type: "unverified", text: contradiction.message })
-      yield* Effect.logFatal(`halted: ${contradiction.message}`)
+      yield* stop("unverified", contradiction.message)
       // Whoever empties the journal now wants it to begin as it is configured.
       writer.forgetStart()
       yield* Effect.raceFirst(
@@ -67,6 +74,18 @@ export const make = ({ chain, store, status, writer, connected }: StandstillOpti
       )
     })
 
+  const refused = (error: StoreError) =>
+    Effect.gen(function* () {
+      yield* stop("store", error.message)
+      yield* store.load(chain.id).pipe(
+        Effect.delay(recheck),
+        Effect.as(false),
+        Effect.orElseSucceed(() => true),
+        Effect.repeat({ while: (isRefused) => isRefused }),
+      )
+      yield* Effect.logInfo("the journal can be used again")
+    })
+
   const stepAside = (superseded: Superseded) =>
     Effect.gen(function* () {
       status.enter("superseded", yield* Clock.currentTimeMillis)
@@ -74,5 +93,5 @@ export const make = ({ chain, store, status, writer, connected }: StandstillOpti
       yield* untilChanged((journal) => journal?.filter)
     })
 
-  return { halt, stepAside }
+  return { halt, refused, stepAside }
 }

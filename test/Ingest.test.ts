@@ -5,7 +5,7 @@ import { TestClock } from "effect/testing"
 import { mostRecorded } from "../src/feed/Finality.ts"
 import { digestOfPart } from "../src/store/Journal.ts"
 import type { Push } from "../src/store/Journal.ts"
-import { StoreError } from "../src/store/Store.ts"
+import { newerJournal, StoreError } from "../src/store/Store.ts"
 import { FakeChain } from "./support/FakeChain.ts"
 import { FakeNode, Raw, Refused } from "./support/FakeNode.ts"
 import type { Intercept } from "./support/FakeNode.ts"
@@ -986,6 +986,30 @@ describe("chains are separate", () => {
         // Emptied, it begins as it is configured, and not where the other chain's journal began.
         yield* store.reset(1001, { from: undefined, filter: "none", delete: true })
         yield* caughtUp(store, changed, second.all[0]!)
+      }),
+  )
+
+  two(
+    "a chain whose journal is of a newer version halts until it can be used, and the others go on",
+    ({ a, b, nodes, store, variables }) =>
+      Effect.gen(function* () {
+        let isNewer = true
+        const refused = Effect.fail(newerJournal("load", 3))
+        const half: Client = {
+          ...store,
+          load: (chain) => Effect.suspend(() => (isNewer && chain === a.id ? refused : store.load(chain))),
+        }
+        const { all } = yield* startIngestor(half, nodes, variables)
+        yield* eventually("it is halted", () => all[0]!.phase === "halted")
+        assert.match(
+          all[0]!.failures[0]!.text,
+          /version 3 and this release writes version 2: run the release/,
+        )
+        b.extend(2, 2)
+        yield* eventually("the other goes on", () => all[1]!.stored === b.head.number)
+        isNewer = false
+        a.extend(3)
+        yield* caughtUp(store, a, all[0]!)
       }),
   )
 

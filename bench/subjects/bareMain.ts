@@ -40,7 +40,7 @@ const lua = (name: string) =>
 const redis = new Redis({ port: Number(redisPort) }) as Redis & {
   push: (...args: ReadonlyArray<string | Buffer>) => Promise<ReadonlyArray<string>>
 }
-redis.defineCommand("push", { numberOfKeys: 3, lua: `${lua("journal")}\n${lua("push")}` })
+redis.defineCommand("push", { numberOfKeys: 6, lua: `${lua("journal")}\n${lua("push")}` })
 
 /** The script takes 1 000 logs at a time, as it does from the service. */
 const logsPerCall = 1000
@@ -58,11 +58,12 @@ const follow = (chain: string) => {
       const whole = from + some.length === logs.length
       place ??= [String(Number(number) - 1), "", "0", ""]
       const packed = pack([{ logs: some.map(logOf) }])
-      const args = ["none", ...place, chain, "0", "0", "1", "", packed, height, hash, parentHash]
+      const args = ["none", ...place, chain, "0", "0", "1", "", "epoch", packed, height, hash, parentHash]
       args.push(String(Number(timestamp)), whole ? "1" : "0", "", String(some.length))
       place = [height, hash, whole ? "0" : String(from + some.length), ""]
       const key = `{events:${chain}}`
-      void redis.push(`events:${chain}`, `${key}:head`, `${key}:window`, ...args)
+      const keys = ["head", "window", "missed", "readers", "filters"].map((name) => `${key}:${name}`)
+      void redis.push(`events:${chain}`, ...keys, ...args)
     }
   }
 

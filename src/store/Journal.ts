@@ -9,6 +9,12 @@ import type { Block, Hex, Log } from "../Domain.ts"
 import { sizeOf } from "./Pack.ts"
 
 /**
+ * The version of what is stored of a journal beside its entries. Version 1 has neither digests of parts nor epochs; its
+ * ingestors and these may write one journal at the same time.
+ */
+export const journalVersion = 2
+
+/**
  * Where a journal stands: the block on top.
  *
  * `part` is 0 when that block is whole. `n`: its first `n` logs are in and more must follow. `-n`: it is being undone

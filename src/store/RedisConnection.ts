@@ -105,7 +105,7 @@ const makeClient = (config: RedisConfig, timeout: Duration.Duration): Client => 
   const client = open(config, timeout)
   const common = source("journal")
   for (const name of scripts) {
-    const numberOfKeys = 3
+    const numberOfKeys = 6
     client.defineCommand(name, { numberOfKeys, lua: `${common}\n${source(name)}` })
   }
   return client as Client

@@ -1,15 +1,16 @@
 /** The store on Redis Streams: each move is one Lua script on three keys of one slot. */
 import { Effect, Layer } from "effect"
 import type { Duration } from "effect"
+import { randomUUID } from "node:crypto"
 import type { RedisConfig } from "../Config.ts"
 import type { ChainId, Entry, Hex } from "../Domain.ts"
-import { callLimits } from "./Journal.ts"
+import { callLimits, journalVersion } from "./Journal.ts"
 import type { CallLimits, Journal, Position, Push } from "./Journal.ts"
 import { pack } from "./Pack.ts"
 import * as RedisConnection from "./RedisConnection.ts"
 import type { Script } from "./RedisConnection.ts"
-import { Store } from "./Store.ts"
-import type { Conflict, FilterChanged, Group, Stats, StoreError } from "./Store.ts"
+import { newerJournal, Store } from "./Store.ts"
+import type { Conflict, Epoch, FilterChanged, Group, Stats, StoreError } from "./Store.ts"
 
 export interface RedisStoreOptions {
   readonly config: RedisConfig
@@ -54,7 +55,7 @@ const positionArgs = ({ number, hash, part, digest }: Position) => [
 
 const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, maxLength: number) => {
   const args: Array<string | Buffer> = [filter, ...positionArgs(expected), String(chain), String(maxLength)]
-  args.push(final ? "1" : "0", String(blocks.length), blocks.at(-1)!.digest ?? "", pack(blocks))
+  args.push(final ? "1" : "0", String(blocks.length), blocks.at(-1)!.digest ?? "", randomUUID(), pack(blocks))
   for (const { number, hash, parentHash, timestamp, whole, traceparent, logs } of blocks) {
     args.push(String(number), hash, parentHash, String(timestamp), whole ? "1" : "0", traceparent ?? "")
     args.push(String(logs.length))
@@ -73,8 +74,7 @@ const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> => {
 const digestOf = (stored: string | undefined, mark: string): { digest?: string } =>
   stored?.startsWith(mark) ? { digest: stored.slice(mark.length) } : {}
 
-const journalOf = (flat: ReadonlyArray<string>, members: ReadonlyArray<string>): Journal | undefined => {
-  const head = fieldsOf(flat)
+const journalOf = (head: Record<string, string>, members: ReadonlyArray<string>): Journal | undefined => {
   if (head["number"] === undefined) return undefined
   const { final_number: finalNumber, final_hash: finalHash } = head
   return {
@@ -137,12 +137,19 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     `${prefix}:${chain}`,
     `{${prefix}:${chain}}:head`,
     `{${prefix}:${chain}}:window`,
+    `{${prefix}:${chain}}:missed`,
+    `{${prefix}:${chain}}:readers`,
+    `{${prefix}:${chain}}:filters`,
   ]
   const script = (name: Script, operation: string, chain: ChainId, args: ReadonlyArray<string | Buffer>) =>
-    command(operation, (client) => client[name](...keysOf(chain), ...args)) as Effect.Effect<
-      Reply,
-      StoreError
-    >
+    Effect.filterOrFail(
+      command(operation, (client) => client[name](...keysOf(chain), ...args)) as Effect.Effect<
+        Reply,
+        StoreError
+      >,
+      ([answer]) => answer !== "newer",
+      ([, version]) => newerJournal(operation, Number(version)),
+    )
   const streamOf = (chain: ChainId) => keysOf(chain)[0]!
 
   /** The first entry at or after an id. */
@@ -159,9 +166,13 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     limits,
     ping: Effect.asVoid(command("answer", (client) => client.set(`${prefix}:ping`, "1", "PX", 1000))),
     load: (chain) =>
-      Effect.map(script("load", "load", chain, []), (reply) => {
-        const [head, window] = reply as unknown as readonly [ReadonlyArray<string>, ReadonlyArray<string>]
-        return journalOf(head, window)
+      Effect.flatMap(script("load", "load", chain, []), (reply) => {
+        const [flat, window] = reply as unknown as readonly [ReadonlyArray<string>, ReadonlyArray<string>]
+        const head = fieldsOf(flat)
+        const version = Number(head["version"] ?? 1)
+        return version > journalVersion
+          ? Effect.fail(newerJournal("load", version))
+          : Effect.succeed(journalOf(head, window))
       }),
     push: (chain, filter, push) =>
       Effect.map(script("push", "push", chain, pushArgs(chain, filter, push, maxLength)), (reply) => {
@@ -231,31 +242,35 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     }),
     stats: Effect.fnUntraced(function* (chain) {
       const key = streamOf(chain)
-      const [[added, entries], first, last] = yield* command("count", (client) =>
+      const [[facts, entries], first, last] = yield* command("count", (client) =>
         Promise.all([
           // Both at one moment: what was added in between would seem to be of an earlier journal.
           client
             .multi()
-            .hget(keysOf(chain)[1]!, "added")
+            .hmget(keysOf(chain)[1]!, "added", "first_number", "epoch", "epoch_reason")
             .xlen(key)
             .exec()
             .then(
               (answers) =>
-                answers!.map(([error, count]) => {
+                answers!.map(([error, answer]) => {
                   if (error) throw error
-                  return Number(count ?? 0)
-                }) as [added: number, entries: number],
+                  return answer
+                }) as [facts: ReadonlyArray<string | null>, entries: number],
             ),
           client.xrange(key, "-", "+", "COUNT", 1) as Promise<Entries>,
           client.xrevrange(key, "+", "-", "COUNT", 1) as Promise<Entries>,
         ]),
       )
-      const gone = Math.max(added - entries, 0)
-      const older = Math.max(entries - added, 0)
-      const none = {
+      const [added, firstNumber, token, reason] = facts
+      const about = {
         entries,
-        gone,
-        older,
+        gone: Math.max(Number(added ?? 0) - entries, 0),
+        older: Math.max(entries - Number(added ?? 0), 0),
+        firstNumber: firstNumber ? Number(firstNumber) : undefined,
+        epoch: token ? { token, reason: reason as Epoch["reason"] } : undefined,
+      }
+      const none = {
+        ...about,
         firstId: undefined,
         lastId: undefined,
         bytes: undefined,
@@ -277,19 +292,25 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
         ),
       )
       return {
-        entries,
-        gone,
-        older,
+        ...about,
         firstId: first[0]?.[0],
         lastId: last[0]?.[0],
         bytes: bytes ?? undefined,
         groups: groups.map(groupOf),
       } satisfies Stats
     }),
-    trim: (chain) => Effect.map(script("trim", "trim", chain, [String(maxLength)]), Number),
+    trim: (chain) =>
+      Effect.map(script("trim", "trim", chain, [String(maxLength), randomUUID()]), ([, dropped]) =>
+        Number(dropped),
+      ),
     reset: (chain, { from, filter, delete: all }) =>
       Effect.asVoid(
-        script("reset", "reset", chain, [from === undefined ? "" : String(from), all ? "1" : "0", filter]),
+        script("reset", "reset", chain, [
+          from === undefined ? "" : String(from),
+          all ? "1" : "0",
+          filter,
+          randomUUID(),
+        ]),
       ),
     info: command("describe itself", (client) => client.info()).pipe(
       Effect.map((text) => {

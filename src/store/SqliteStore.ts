@@ -5,17 +5,19 @@
  * the missing tail is then pushed again. Several processes may share the file.
  */
 import { Effect, Layer } from "effect"
+import { randomUUID } from "node:crypto"
 import { mkdirSync, readFileSync } from "node:fs"
 import { dirname } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import type { SQLInputValue } from "node:sqlite"
 import { entryFields } from "../Domain.ts"
 import type { ChainId, Entry, Hex } from "../Domain.ts"
-import { afterPush, callLimits, floorOf, samePosition } from "./Journal.ts"
+import { afterPush, callLimits, floorOf, journalVersion, samePosition } from "./Journal.ts"
 import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
-import { Store, StoreError } from "./Store.ts"
+import { newerJournal, Store, StoreError } from "./Store.ts"
 import type {
   Conflict,
+  Epoch,
   FilterChanged,
   FinalizeResult,
   PopResult,
@@ -45,7 +47,10 @@ interface HeadRow {
   readonly filter_since: number
   readonly entries: number
   readonly added: number
-  readonly part_digest: string
+  /** Of version 2. */
+  readonly version: number | null
+  readonly first_number: number | null
+  readonly part_digest: string | null
 }
 
 interface RecordRow {
@@ -77,7 +82,16 @@ const reasons: Readonly<Record<number, StoreReason>> = {
   26: "corrupt",
 }
 
+/** Thrown inside a transaction: the journal is of a version that is not known here. */
+class NewerVersion {
+  readonly version: number
+  constructor(version: number) {
+    this.version = version
+  }
+}
+
 const storeError = (operation: string, cause: unknown): StoreError => {
+  if (cause instanceof NewerVersion) return newerJournal(operation, cause.version)
   const { errcode, message } = cause as { readonly errcode?: number; readonly message?: string }
   const reason = reasons[(errcode ?? 0) & 0xff] ?? "refused"
   return new StoreError({ operation, reason, detail: message ?? String(cause) })
@@ -87,7 +101,7 @@ const markOf = ({ hash, part }: Pick<Position, "hash" | "part">, added: number) 
 
 const positionOf = ({ number, hash, part, added, part_digest: stored }: HeadRow): Position => {
   const mark = markOf({ hash, part }, added)
-  return { number, hash, part, ...(stored.startsWith(mark) && { digest: stored.slice(mark.length) }) }
+  return { number, hash, part, ...(stored?.startsWith(mark) && { digest: stored.slice(mark.length) }) }
 }
 
 const conflict = (head: Position | undefined): Conflict => ({ _tag: "Conflict", head })
@@ -106,10 +120,6 @@ const open = (path: string): DatabaseSync => {
   const database = new DatabaseSync(path, { timeout: busyTimeout })
   database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY")
   database.exec(readFileSync(new URL("sqlite.sql", import.meta.url), "utf8"))
-  // A file of version 1 has no digests.
-  const columns = database.prepare("SELECT name FROM pragma_table_info('heads')").all()
-  if (!columns.some(({ name }) => name === "part_digest"))
-    database.exec("ALTER TABLE heads ADD COLUMN part_digest TEXT NOT NULL DEFAULT ''")
   return database
 }
 
@@ -132,17 +142,33 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
       statement.all(...values) as unknown as ReadonlyArray<Row>
   }
 
-  const head = row<HeadRow>("SELECT * FROM heads WHERE chain_id = ?")
-  const createHead = run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, ?, 0, '')")
+  const headOf = row<HeadRow>(
+    `SELECT heads.*, version, first_number, part_digest
+     FROM heads LEFT JOIN journals USING (chain_id) WHERE chain_id = ?`,
+  )
+  const createHead = run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, ?, 0)")
   const moveHead = run(
-    `UPDATE heads SET number = ?1, hash = ?2, part = ?3, start_hash = ?4, entries = entries + ?5, added = added + ?5,
-       part_digest = ?7
+    `UPDATE heads SET number = ?1, hash = ?2, part = ?3, start_hash = ?4, entries = entries + ?5, added = added + ?5
      WHERE chain_id = ?6`,
   )
-  const raiseFloor = run("UPDATE heads SET final_number = ?, final_hash = ? WHERE chain_id = ?")
-  const changeFilter = run(
-    "UPDATE heads SET filter = ?, filter_since = ?, part = ?, part_digest = '' WHERE chain_id = ?",
+  const journal = row<{
+    readonly version: number
+    readonly epoch: string
+    readonly epoch_reason: Epoch["reason"]
+  }>("SELECT version, epoch, epoch_reason FROM journals WHERE chain_id = ?")
+  const createJournal = run(
+    `INSERT OR REPLACE INTO journals VALUES (?, ${journalVersion}, ?, ?, ?, '', '', 0)`,
   )
+  const setDigest = run("UPDATE journals SET part_digest = ? WHERE chain_id = ?")
+  const setFirst = run("UPDATE journals SET first_number = ? WHERE chain_id = ?")
+  const forgetFilter = run("DELETE FROM filters WHERE chain_id = ? AND filter = ?")
+  const keepFilter = run("INSERT INTO filters (chain_id, filter) VALUES (?, ?)")
+  const keepLastFilters = run(
+    `DELETE FROM filters WHERE chain_id = ?1
+     AND id NOT IN (SELECT id FROM filters WHERE chain_id = ?1 ORDER BY id DESC LIMIT 20)`,
+  )
+  const raiseFloor = run("UPDATE heads SET final_number = ?, final_hash = ? WHERE chain_id = ?")
+  const changeFilter = run("UPDATE heads SET filter = ?, filter_since = ?, part = ? WHERE chain_id = ?")
 
   const records = rows<RecordRow>("SELECT * FROM window WHERE chain_id = ? ORDER BY number")
   const top = row<RecordRow>("SELECT * FROM window WHERE chain_id = ? ORDER BY number DESC LIMIT 1")
@@ -164,12 +190,22 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
        timestamp, tx_index, 1, traceparent
      FROM events WHERE chain_id = ? AND id BETWEEN ? AND ? ORDER BY id DESC`,
   )
-  const trim = run(
-    "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE chain_id = ? AND id < ? ORDER BY id LIMIT ?)",
+  const lastToTrim = row<{ readonly id: number | null }>(
+    "SELECT max(id) AS id FROM (SELECT id FROM events WHERE chain_id = ? AND id < ? ORDER BY id LIMIT ?)",
   )
+  const countMissed = run(
+    `INSERT INTO missed
+       SELECT chain_id, name,
+         (SELECT count(*) FROM events WHERE events.chain_id = ?1 AND events.id > readers.id AND events.id <= ?2)
+       FROM readers WHERE chain_id = ?1 AND id < ?2
+     ON CONFLICT DO UPDATE SET entries = entries + excluded.entries`,
+  )
+  const trim = run("DELETE FROM events WHERE chain_id = ? AND id <= ?")
   const countTrimmed = run("UPDATE heads SET entries = entries - ? WHERE chain_id = ?")
 
   const deleteHead = run("DELETE FROM heads WHERE chain_id = ?")
+  const deleteMissed = run("DELETE FROM missed WHERE chain_id = ?")
+  const deleteFilters = run("DELETE FROM filters WHERE chain_id = ?")
   const deleteEvents = run("DELETE FROM events WHERE chain_id = ?")
 
   const readAfter = rows<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id > ? ORDER BY id LIMIT ?")
@@ -203,6 +239,34 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   const attempt = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
     Effect.try({ try: body, catch: (cause) => storeError(operation, cause) })
 
+  const head = (chain: ChainId): HeadRow | undefined => {
+    const current = headOf(chain)
+    const version = current === undefined ? journal(chain)?.version : current.version
+    if ((version ?? 1) > journalVersion) throw new NewerVersion(version!)
+    return current
+  }
+
+  /** The block from which on every entry is kept: see firstNumber in journal.lua. */
+  const firstNumberOf = (chain: ChainId, { added, entries, number, start_number }: HeadRow): number => {
+    if (added === 0 || entries > added) return start_number
+    const first = readAfter(chain, 0, 1)[0]
+    if (first === undefined) return number + 1
+    const isFirst =
+      entries === added ||
+      recordAt(chain, first.block_number)?.first_id === first.id ||
+      (first["log_index"] === 0 && first.removed === 0)
+    return isFirst ? first.block_number : first.block_number + 1
+  }
+
+  /** Keeps true what version 2 says of a journal; one of version 1 begins an epoch. */
+  const complete = (chain: ChainId) => {
+    const current = head(chain)
+    if (current === undefined) return
+    const first = firstNumberOf(chain, current)
+    if (current.version === null) createJournal(chain, randomUUID(), "begun", first)
+    else if (current.first_number !== first) setFirst(first, chain)
+  }
+
   /** The head, if it is the expected one and belongs to this filter. */
   const compare = (
     chain: ChainId,
@@ -228,14 +292,20 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   const trimmed = (chain: ChainId, entries: number): number => {
     if (maxLength === 0 || entries <= maxLength + trimSlack) return 0
     const below = oldestNeeded(chain)?.id ?? Number.MAX_SAFE_INTEGER
-    const { changes } = trim(chain, below, Math.min(entries - maxLength, trimMost))
+    const last = lastToTrim(chain, below, Math.min(entries - maxLength, trimMost))?.id ?? null
+    if (last === null) return 0
+    countMissed(chain, last)
+    const { changes } = trim(chain, last)
     countTrimmed(changes, chain)
+    complete(chain)
     return Number(changes)
   }
 
   /** Begins a journal. Entries of an earlier one count, so that they are trimmed. */
-  const begin = (chain: ChainId, start: number, filter: string) =>
+  const begin = (chain: ChainId, start: number, filter: string) => {
     createHead(chain, start - 1, start, filter, start, entryCount(chain)!.entries)
+    complete(chain)
+  }
 
   const push = (chain: ChainId, filter: string, push: Push): PushResult => {
     if (push.expected.hash === "" && head(chain) === undefined) begin(chain, push.expected.number + 1, filter)
@@ -285,8 +355,10 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
         record(chain, block.number, block.hash, block.parentHash, firstId, lastId, count)
       }
     }
+    moveHead(next.number, next.hash, next.part, startHash, appended, chain)
+    if (current.version === null || current.added === 0) complete(chain)
     const digest = next.digest === undefined ? "" : markOf(next, current.added + appended) + next.digest
-    moveHead(next.number, next.hash, next.part, startHash, appended, chain, digest)
+    if (digest !== (current.part_digest ?? "")) setDigest(digest, chain)
     if (push.final && next.part === 0) {
       raiseFloor(next.number, next.hash, chain)
       forgetUpTo(chain, next.number)
@@ -317,7 +389,8 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
       const below = top(chain)
       position = below ? { number: below.number, hash: below.hash, part: 0 } : floorOf(journalOf(current, []))
     }
-    moveHead(position.number, position.hash, position.part, startHash, removed, chain, "")
+    moveHead(position.number, position.hash, position.part, startHash, removed, chain)
+    if (current.part_digest) setDigest("", chain)
     return { _tag: "Popped", removed, missing: most - removed }
   }
 
@@ -340,12 +413,21 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
     if (current === undefined) return
     const since = current.part === 0 ? current.number + 1 : current.number
     changeFilter(filter, since, current.part > 0 ? -current.part : current.part, chain)
+    setDigest("", chain)
+    if (current.filter === filter) return
+    for (const known of [current.filter, filter]) forgetFilter(chain, known)
+    keepFilter(chain, current.filter)
+    keepLastFilters(chain)
   }
 
   const reset = (chain: ChainId, { from, filter, delete: all }: ResetOptions) => {
+    head(chain)
     deleteHead(chain)
     forgetUpTo(chain, Number.MAX_SAFE_INTEGER)
+    deleteMissed(chain)
+    deleteFilters(chain)
     if (all) deleteEvents(chain)
+    createJournal(chain, randomUUID(), "reset", from ?? 0)
     if (from !== undefined) begin(chain, from, filter)
   }
 
@@ -392,6 +474,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
         const { first, last } = bounds(chain)!
         const text = (id: number | null) => (id === null ? undefined : String(id))
         const current = head(chain)
+        const { epoch, epoch_reason: reason } = journal(chain) ?? {}
         const entries = exactly || current === undefined ? entryCount(chain)!.entries : current.entries
         const added = current?.added ?? 0
         return {
@@ -400,11 +483,18 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
           older: Math.max(entries - added, 0),
           firstId: text(first),
           lastId: text(last),
+          firstNumber: current?.first_number ?? undefined,
+          epoch: epoch === undefined ? undefined : { token: epoch, reason: reason! },
           bytes: undefined,
           groups: [],
         }
       }),
-    trim: (chain) => atomically("trim", () => trimmed(chain, head(chain)?.entries ?? 0)),
+    trim: (chain) =>
+      atomically("trim", () => {
+        const count = trimmed(chain, head(chain)?.entries ?? 0)
+        complete(chain)
+        return count
+      }),
     reset: (chain, options) => atomically("reset", () => reset(chain, options)),
     info: attempt("describe itself", () => {
       const { version, bytes } = about()!

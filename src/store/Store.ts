@@ -8,9 +8,13 @@
 import { Context, Schema } from "effect"
 import type { Effect } from "effect"
 import type { ChainId, Entry } from "../Domain.ts"
+import { journalVersion } from "./Journal.ts"
 import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
 
-/** Why a store could not answer. Every reason is worth another try, and none of them loses anything. */
+/**
+ * Why a store could not answer. Every reason is worth another try, and none of them loses anything. `newer`: a later
+ * release wrote this chain's journal.
+ */
 export const StoreReason = Schema.Literals([
   "unreachable",
   "timeout",
@@ -19,6 +23,7 @@ export const StoreReason = Schema.Literals([
   "loading",
   "refused",
   "corrupt",
+  "newer",
 ])
 export type StoreReason = typeof StoreReason.Type
 
@@ -31,6 +36,14 @@ export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
     return `the store did not ${this.operation} (${this.reason}): ${this.detail}`
   }
 }
+
+/** The journal is of a version that this release does not know, so it neither writes nor reads its head. */
+export const newerJournal = (operation: string, version: number): StoreError =>
+  new StoreError({
+    operation,
+    reason: "newer",
+    detail: `the journal is of version ${version} and this release writes version ${journalVersion}: run the release that wrote it, or a later one`,
+  })
 
 /** The head is another one (`undefined`: the store knows nothing of this chain). */
 export interface Conflict {
@@ -74,6 +87,16 @@ export interface Group {
   readonly lastDelivered: string
 }
 
+/**
+ * Within an epoch nothing is taken back but by `removed` entries. `begun`: the first. `lost`: the store lost entries.
+ * `reset`: an operator began anew.
+ */
+export interface Epoch {
+  /** Opaque: compared for equality only. */
+  readonly token: string
+  readonly reason: "begun" | "lost" | "reset"
+}
+
 export interface Stats {
   readonly entries: number
   /** Entries of this journal that are gone: trimmed, or deleted by somebody. */
@@ -82,6 +105,9 @@ export interface Stats {
   readonly older: number
   readonly firstId: string | undefined
   readonly lastId: string | undefined
+  /** From this block on every entry is kept. */
+  readonly firstNumber: number | undefined
+  readonly epoch: Epoch | undefined
   /** What they take, where the store can tell for one chain. */
   readonly bytes: number | undefined
   readonly groups: ReadonlyArray<Group>

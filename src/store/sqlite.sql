@@ -29,8 +29,45 @@ CREATE TABLE IF NOT EXISTS heads (
   filter       TEXT    NOT NULL,
   filter_since INTEGER NOT NULL,
   entries      INTEGER NOT NULL, -- in `events` now
-  added        INTEGER NOT NULL, -- appended ever
-  part_digest  TEXT    NOT NULL DEFAULT '' -- which logs the first `part` are, with hash and part in front
+  added        INTEGER NOT NULL -- appended in this epoch
+) STRICT;
+
+-- What version 2 adds to a head. A table of its own, so that version 1 can write the file too; a reset leaves its row.
+CREATE TABLE IF NOT EXISTS journals (
+  chain_id     INTEGER PRIMARY KEY,
+  version      INTEGER NOT NULL,
+  epoch        TEXT    NOT NULL, -- opaque: another one means that entries were lost, or a reset
+  epoch_reason TEXT    NOT NULL, -- begun, lost or reset
+  first_number INTEGER NOT NULL, -- from this block on every entry is kept
+  part_digest  TEXT    NOT NULL, -- which logs the first `part` are, with hash, part and added in front
+  abi          TEXT    NOT NULL,
+  paused       INTEGER NOT NULL
+) STRICT;
+
+-- Filters that were replaced, the last 20 of each chain.
+CREATE TABLE IF NOT EXISTS filters (
+  id       INTEGER PRIMARY KEY AUTOINCREMENT,
+  chain_id INTEGER NOT NULL,
+  filter   TEXT    NOT NULL,
+  UNIQUE (chain_id, filter)
+) STRICT;
+
+-- Where readers are, and how many entries were trimmed that they had not read.
+CREATE TABLE IF NOT EXISTS readers (
+  chain_id INTEGER NOT NULL,
+  name     TEXT    NOT NULL,
+  id       INTEGER NOT NULL, -- of the last entry it has read
+  "offset" INTEGER NOT NULL,
+  block    INTEGER NOT NULL,
+  finality TEXT    NOT NULL,
+  seen     INTEGER NOT NULL, -- unix seconds
+  PRIMARY KEY (chain_id, name)
+) STRICT;
+CREATE TABLE IF NOT EXISTS missed (
+  chain_id INTEGER NOT NULL,
+  reader   TEXT    NOT NULL,
+  entries  INTEGER NOT NULL,
+  PRIMARY KEY (chain_id, reader)
 ) STRICT;
 
 -- Blocks that can still be undone, and which entries are theirs.

@@ -21,7 +21,7 @@ import { Tail } from "./Tail.ts"
  * - `quiet`: at the head, and the endpoint confirms that the chain makes no blocks.
  * - `waiting for the store`: connected, but the store does not take moves.
  * - `superseded`: another ingestor continued the journal with another filter.
- * - `halted`: final blocks contradict each other; somebody must decide.
+ * - `halted`: final blocks contradict each other, or a later release wrote the journal; somebody must decide.
  */
 export type Phase =
   | "connecting"

@@ -1,5 +1,6 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Random, Result, Scope, Schedule } from "effect"
+import type { Hex } from "../../src/Domain.ts"
 import { emptyJournal, ground, pushes } from "../../src/store/Journal.ts"
 import type { Journal, Push } from "../../src/store/Journal.ts"
 import type { Replay } from "../../src/store/Replay.ts"
@@ -39,6 +40,15 @@ const fresh = Effect.sync((): Harness => {
       for (const key of await keys()) await server.client.del(key)
     }),
     deleteEntries: (chain, ids) => Effect.promise(() => server.client.xdel(`${prefix}:${chain}`, ...ids)),
+    setVersion: (chain, version) =>
+      Effect.promise(() => server.client.hset(`{${prefix}:${chain}}:head`, "version", version)),
+    putReader: (chain, name, id) =>
+      Effect.promise(() => server.client.hset(`{${prefix}:${chain}}:readers`, name, JSON.stringify({ id }))),
+    missed: (chain, reader) =>
+      Effect.promise(async () =>
+        Number((await server.client.hget(`{${prefix}:${chain}}:missed`, `reader:${reader}`)) ?? 0),
+      ),
+    filters: (chain) => Effect.promise(() => server.client.lrange(`{${prefix}:${chain}}:filters`, 0, -1)),
   }
 })
 
@@ -70,7 +80,9 @@ describe("RedisStore", () => {
       yield* store.finalize(7, filter, { _tag: "Finalize", expected: head, number: 1, hash: run[0]!.hash })
       const keys = (yield* Effect.promise(() => own.client.keys("*"))).sort()
       assert.deepStrictEqual(keys, ["events:7", "{events:7}:head", "{events:7}:window"])
-      assert.deepStrictEqual(yield* Effect.promise(() => own.client.hgetall("{events:7}:head")), {
+      const { epoch, ...fields } = yield* Effect.promise(() => own.client.hgetall("{events:7}:head"))
+      assert.match(epoch!, /^[0-9a-f-]{36}$/)
+      assert.deepStrictEqual(fields, {
         number: "3",
         hash: run[2]!.hash,
         part: "0",
@@ -82,11 +94,16 @@ describe("RedisStore", () => {
         final_hash: run[0]!.hash,
         added: "3",
         part_digest: "",
+        version: "2",
+        epoch_reason: "begun",
+        first_number: "1",
+        abi: "",
+        paused: "0",
       })
       const entries = yield* Effect.promise(() => own.client.xrange("events:7", "-", "+"))
-      const [, fields] = entries[0]!
+      const [, entry] = entries[0]!
       assert.deepStrictEqual(
-        fields.filter((_, i) => i % 2 === 0),
+        entry.filter((_, i) => i % 2 === 0),
         "chain_id block_number block_hash tx_hash log_index contract topics data timestamp tx_index removed".split(
           " ",
         ),
@@ -295,6 +312,8 @@ describe("RedisStore", () => {
         older: 0,
         firstId: undefined,
         lastId: undefined,
+        firstNumber: undefined,
+        epoch: undefined,
         bytes: undefined,
         groups: [],
       })
@@ -315,6 +334,35 @@ describe("RedisStore", () => {
       assert.strictEqual(info.evictionPolicy, "noeviction")
       assert.strictEqual(info.limit, 0)
       assert.match(info.persistence!, /no append-only file/)
+    }))
+
+  test("counts what a consumer group misses, and trims without counting where it may not ask for groups", (own, store) =>
+    Effect.gen(function* () {
+      const admin = (...words: ReadonlyArray<string>) =>
+        Effect.promise(() => own.client.call(words[0]!, ...words.slice(1)))
+      yield* store.push(7, filter, first(undefined, block(1, "a", 1000)))
+      yield* admin("XGROUP", "CREATE", "events:7", "slow", "0")
+      yield* admin("XGROUP", "CREATE", "events:7", "current", "$")
+      yield* admin("XREADGROUP", "GROUP", "slow", "me", "COUNT", "123", "STREAMS", "events:7", ">")
+      const config = standalone(own.port)
+      const trimming = yield* openRedis(config, "events", 300)
+      const { head } = (yield* store.load(7))!
+      const final = { expected: head, number: 1, hash: head.hash as Hex }
+      yield* trimming.finalize(7, filter, { _tag: "Finalize", ...final })
+      while ((yield* trimming.trim(7)) > 0);
+      const gone = 1000 - (yield* store.stats(7)).entries
+      assert.isAbove(gone, 500)
+      const missed = () => Effect.promise(() => own.client.hgetall("{events:7}:missed"))
+      assert.deepStrictEqual(yield* missed(), { "group:slow": String(gone - 123) })
+
+      yield* admin("ACL", "SETUSER", "default", "-xinfo")
+      yield* store.push(7, filter, first(yield* store.load(7), block(2, "a", 1000)))
+      const top = (yield* store.load(7))!.head
+      const next = { expected: top, number: 2, hash: top.hash as Hex }
+      yield* trimming.finalize(7, filter, { _tag: "Finalize", ...next })
+      yield* trimming.trim(7)
+      assert.isBelow(yield* Effect.promise(() => own.client.xlen("events:7")), 500)
+      assert.deepStrictEqual(yield* missed(), { "group:slow": String(gone - 123) })
     }))
 
   test("finds a height by bisecting, in a stream of many milliseconds and in one", (own, store) =>

@@ -18,6 +18,7 @@ import {
 } from "../../src/store/Journal.ts"
 import type { Journal, Position, Push } from "../../src/store/Journal.ts"
 import { Replay } from "../../src/store/Replay.ts"
+import { StoreError } from "../../src/store/Store.ts"
 import type { Store, Stored } from "../../src/store/Store.ts"
 import { block, blocks, hash } from "../support/blocks.ts"
 
@@ -32,6 +33,14 @@ export interface Harness {
   readonly wipe: Effect.Effect<void, unknown>
   /** Deletes entries behind the store's back. */
   readonly deleteEntries: (chain: number, ids: ReadonlyArray<string>) => Effect.Effect<void, unknown>
+  /** Makes a journal one of another version. */
+  readonly setVersion: (chain: number, version: number) => Effect.Effect<void, unknown>
+  /** Says that a reader has read up to this entry, as readers do. */
+  readonly putReader: (chain: number, name: string, id: string) => Effect.Effect<void, unknown>
+  /** How many entries were trimmed that a reader had not read. */
+  readonly missed: (chain: number, reader: string) => Effect.Effect<number, unknown>
+  /** The filters that were replaced, oldest first. */
+  readonly filters: (chain: number) => Effect.Effect<ReadonlyArray<string>, unknown>
 }
 
 const chain = 31337
@@ -492,6 +501,155 @@ export const contract = (
         const { entries, gone, older } = yield* store.stats(chain)
         assert.strictEqual(older, 0)
         assert.strictEqual(entries + gone, 1500)
+      }))
+
+    test("an epoch begins with the journal, and only a reset begins another", (store) =>
+      Effect.gen(function* () {
+        assert.isUndefined((yield* store.stats(chain)).epoch)
+        let head = yield* push(store, start, blocks(100, "a", [2, 0, 3]))
+        const { epoch } = yield* store.stats(chain)
+        assert.strictEqual(epoch!.reason, "begun")
+        assert.match(epoch!.token, /^\S{16,}$/)
+        head = yield* popTo(store, 100)
+        head = yield* push(store, head, blocks(101, "b", [1500], hash("a", 100)))
+        yield* store.finalize(chain, filter, {
+          _tag: "Finalize",
+          expected: head,
+          number: 100,
+          hash: hash("a", 100),
+        })
+        yield* store.takeOver(chain, "other")
+        yield* store.trim(chain)
+        assert.deepStrictEqual((yield* store.stats(chain)).epoch, epoch)
+        for (const from of [undefined, 7]) {
+          const before = (yield* store.stats(chain)).epoch
+          yield* store.reset(chain, { from, filter, delete: from === undefined })
+          const after = (yield* store.stats(chain)).epoch
+          assert.strictEqual(after!.reason, "reset")
+          assert.notStrictEqual(after!.token, before!.token)
+          assert.strictEqual((yield* store.load(chain))?.head.number, from && from - 1)
+          yield* push(store, from === undefined ? start : ground(from), [block(from ?? 100, "c", 1)])
+          assert.deepStrictEqual((yield* store.stats(chain)).epoch, after)
+        }
+      }))
+
+    test("two journals never have the same epoch", (store, harness) =>
+      Effect.gen(function* () {
+        const tokens = new Set<string>()
+        for (let i = 0; i < 5; i++) {
+          yield* push(store, start, [block(100, "a", 1)])
+          tokens.add((yield* store.stats(chain)).epoch!.token)
+          yield* harness.wipe
+        }
+        assert.strictEqual(tokens.size, 5)
+      }))
+
+    test("the first number is the block from which on every entry is kept", (_, harness) =>
+      Effect.gen(function* () {
+        const store = yield* harness.open(500)
+        const first = Effect.map(store.stats(chain), ({ firstNumber }) => firstNumber)
+        const sizes = Array.from({ length: 40 }, (_, i) => [0, 70, 130, 1][i % 4]!)
+        let head = yield* push(store, start, [block(100, "a", 0)])
+        assert.strictEqual(yield* first, 100)
+        head = yield* push(store, head, blocks(101, "a", sizes, hash("a", 100)))
+        assert.strictEqual(yield* first, 102, "the first block with an entry")
+        const final = { _tag: "Finalize", expected: head, number: 138, hash: hash("a", 138) } as const
+        yield* store.finalize(chain, filter, final)
+        while ((yield* store.trim(chain)) > 0);
+        const entries = yield* readAll(store, chain)
+        const lowest = yield* first
+        const kept = (number: number) =>
+          entries.filter(({ entry }) => entry.block_number === String(number)).length
+        assert.isAbove(lowest!, 102)
+        assert.isBelow(lowest!, 138)
+        for (let number = lowest!; number <= 140; number++)
+          assert.strictEqual(kept(number), sizes[number - 101], `block ${number}`)
+        assert.isAtMost(lowest! - Number(entries[0]!.entry.block_number), 1)
+      }))
+
+    test("what a reader had not read when it was trimmed is counted exactly", (_, harness) =>
+      Effect.gen(function* () {
+        const store = yield* harness.open(1000)
+        let head = yield* push(
+          store,
+          start,
+          blocks(
+            100,
+            "a",
+            Array.from({ length: 8 }, () => 500),
+          ),
+        )
+        const ids = (yield* readAll(store, chain)).map(({ id }) => id)
+        // Has read nothing, up to here, up to the same entry, and all of it.
+        const positions = {
+          none: "0-0",
+          some: ids[719]!,
+          same: ids[719]!,
+          half: ids[2000]!,
+          all: ids.at(-1)!,
+        }
+        for (const [name, id] of Object.entries(positions)) yield* harness.putReader(chain, name, id)
+        const final = { _tag: "Finalize", expected: head, number: 107, hash: hash("a", 107) } as const
+        yield* store.finalize(chain, filter, final)
+        while ((yield* store.trim(chain)) > 0);
+        const gone = 4000 - (yield* readAll(store, chain)).length
+        assert.isAbove(gone, 2100)
+        for (const [name, unseen] of Object.entries({
+          none: gone,
+          some: gone - 720,
+          same: gone - 720,
+          half: gone - 2001,
+          all: 0,
+        }))
+          assert.strictEqual(yield* harness.missed(chain, name), unseen, name)
+        // Nobody moves on, and more is trimmed.
+        for (const next of blocks(108, "a", [400, 400, 400], hash("a", 107)))
+          head = yield* push(store, head, [next], true)
+        while ((yield* store.trim(chain)) > 0);
+        const since = 5200 - (yield* readAll(store, chain)).length
+        assert.isAbove(since, gone)
+        assert.strictEqual(yield* harness.missed(chain, "none"), since)
+        assert.strictEqual(yield* harness.missed(chain, "some"), since - 720)
+        assert.strictEqual(yield* harness.missed(chain, "all"), Math.max(since - 4000, 0))
+      }))
+
+    test("filters that were replaced are remembered, the last twenty, and one that came back is not among them", (store, harness) =>
+      Effect.gen(function* () {
+        yield* push(store, start, [block(100, "a", 1)])
+        yield* store.takeOver(chain, filter)
+        assert.deepStrictEqual(yield* harness.filters(chain), [])
+        for (const next of ["one", "two", filter]) yield* store.takeOver(chain, next)
+        assert.deepStrictEqual(yield* harness.filters(chain), ["one", "two"])
+        for (let i = 0; i < 30; i++) yield* store.takeOver(chain, `filter ${i}`)
+        const kept = yield* harness.filters(chain)
+        assert.deepStrictEqual([kept.length, kept[0], kept.at(-1)], [20, "filter 9", "filter 28"])
+      }))
+
+    test("a journal of a newer version is refused and left as it is", (store, harness) =>
+      Effect.gen(function* () {
+        const head = yield* push(store, start, blocks(100, "a", [1, 1]))
+        const before = yield* store.stats(chain)
+        yield* harness.setVersion(chain, 3)
+        const [move] = [...pushes(head, [block(102, "a", 1)], false)] as [Push]
+        const place = { expected: head, number: 100, hash: hash("a", 100) }
+        const refused: Record<string, Effect.Effect<unknown, unknown>> = {
+          load: store.load(chain),
+          push: store.push(chain, filter, move),
+          pop: store.pop(chain, filter, { _tag: "Pop", expected: head }),
+          finalize: store.finalize(chain, filter, { _tag: "Finalize", ...place }),
+          "take over": store.takeOver(chain, "other"),
+          trim: store.trim(chain),
+          reset: store.reset(chain, { from: undefined, filter, delete: true }),
+        }
+        for (const [name, operation] of Object.entries(refused)) {
+          const error = yield* Effect.flip(operation)
+          assert.instanceOf(error, StoreError, name)
+          assert.strictEqual((error as StoreError).reason, "newer", name)
+          assert.match((error as StoreError).message, /of version 3 and this release writes version 2/)
+        }
+        yield* harness.setVersion(chain, 2)
+        assert.deepStrictEqual(yield* store.stats(chain), before)
+        assert.deepStrictEqual((yield* store.load(chain))!.head, head)
       }))
 
     test("pop goes on where somebody deleted entries, and counts them", (store, harness) =>

@@ -2,6 +2,8 @@
 import { Context, Duration, Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import type { RedisConfig } from "../../src/Config.ts"
+import { callLimits } from "../../src/store/Journal.ts"
+import type { CallLimits } from "../../src/store/Journal.ts"
 import * as RedisStore from "../../src/store/RedisStore.ts"
 import { Store } from "../../src/store/Store.ts"
 import type { Client } from "./ingestor.ts"
@@ -24,8 +26,8 @@ export const openRedis = (
   prefix = "events",
   maxLength = 0,
   timeout: Duration.Input = "2 seconds",
-): Effect.Effect<Client, never, Scope.Scope> =>
-  Effect.map(
-    Layer.build(RedisStore.layer({ config, prefix, maxLength, timeout: Duration.fromInputUnsafe(timeout) })),
-    (context) => Context.get(context, Store),
-  )
+  limits: CallLimits = callLimits,
+): Effect.Effect<Client, never, Scope.Scope> => {
+  const options = { config, prefix, maxLength, timeout: Duration.fromInputUnsafe(timeout), limits }
+  return Effect.map(Layer.build(RedisStore.layer(options)), (context) => Context.get(context, Store))
+}

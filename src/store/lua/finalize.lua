@@ -2,7 +2,7 @@
 -- a lower one, and would be written twice. Two ingestors may have nodes that differ in what is final.
 --
 -- ARGV  filter, expected number, hash, part, digest, final number, final hash, maximum length
--- Returns finalized | conflict [number, hash, part, digest] | filter, its fingerprint
+-- Returns finalized | conflict [number, hash, part, digest] | filter, its fingerprint | newer, its version
 
 local number, hash = tonumber(ARGV[6]), ARGV[7]
 local head = readHead()
@@ -15,5 +15,10 @@ if not reachable or (known and known.hash ~= hash) then return conflict(head) en
 
 redis.call('ZREMRANGEBYSCORE', windowKey, '-inf', text(number))
 trim(head, tonumber(ARGV[8]))
-redis.call('HSET', headKey, 'final_number', text(number), 'final_hash', hash)
+local fields = { 'final_number', text(number), 'final_hash', hash }
+if not head.first_number then
+  fields[#fields + 1] = 'first_number'
+  fields[#fields + 1] = text(firstNumber(head))
+end
+redis.call('HSET', headKey, unpack(fields))
 return { 'finalized' }

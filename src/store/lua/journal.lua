@@ -1,9 +1,14 @@
 -- What the scripts share. It is put in front of each of them.
 --
--- KEYS  the stream, the head (hash), the window (sorted set by block number); all in one slot
+-- KEYS  the stream, the head (hash), the window (sorted set by block number), what readers missed (hash), where readers
+--       are (hash), the filters that were replaced (list); all in one slot
 -- Every script reads and compares first, and writes the head last; nothing after the first write can fail.
 
-local stream, headKey, windowKey = KEYS[1], KEYS[2], KEYS[3]
+local stream, headKey, windowKey, missedKey, readersKey, filtersKey =
+  KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+
+-- Of the journal that these scripts write. Version 1 has no such field, nor any of those after `part_digest`.
+local version = 2
 
 -- Numbers up to 2^53 without an exponent.
 local function text(number)
@@ -11,19 +16,21 @@ local function text(number)
 end
 
 local headFields = {
-  'number', 'hash', 'part', 'final_number', 'final_hash', 'start_number', 'start_hash', 'filter', 'filter_since', 'added', 'part_digest',
+  'number', 'hash', 'part', 'final_number', 'final_hash', 'start_number', 'start_hash', 'filter', 'filter_since',
+  'added', 'part_digest', 'version', 'epoch', 'epoch_reason', 'first_number',
 }
 
 local function digestMark(hash, part, added)
   return table.concat({ hash, text(part), text(added), '' }, ':')
 end
 
--- The head, or nil. `added` counts every entry that was ever appended.
+-- The head. It has no number before the first block, and after a reset. `added` counts every entry that was appended.
 local function readHead()
   local values = redis.call('HMGET', headKey, unpack(headFields))
-  if not values[1] then return nil end
   local head = {}
-  for i, field in ipairs(headFields) do head[field] = values[i] end
+  for i, field in ipairs(headFields) do head[field] = values[i] or nil end
+  head.version = tonumber(head.version or 1)
+  if not head.number then return head end
   for _, field in ipairs({ 'number', 'part', 'start_number', 'added' }) do head[field] = tonumber(head[field]) end
   -- Version 1 moves the head and leaves the digest behind, and may write a part of the same length anew: the digest
   -- counts only for the part and the number of entries it was written with, which every move raises.
@@ -68,13 +75,19 @@ local function forget(r)
 end
 
 local function conflict(head)
-  if not head then return { 'conflict' } end
+  if not head.number then return { 'conflict' } end
   return { 'conflict', text(head.number), head.hash, text(head.part), head.digest }
+end
+
+-- A later release wrote this journal: what else is in it cannot be kept true here.
+local function newer(head)
+  return head.version > version and { 'newer', text(head.version) } or nil
 end
 
 -- What is wrong with a head, given the filter and the position that a move expects; nil when nothing is.
 local function compare(head, filter, number, hash, part, digest)
-  if not head then return conflict(nil) end
+  if newer(head) then return newer(head) end
+  if not head.number then return conflict(head) end
   if head.filter ~= filter then return { 'filter', head.filter } end
   if head.number == tonumber(number) and head.hash == hash and head.part == tonumber(part) and head.digest == digest then
     return nil
@@ -82,8 +95,87 @@ local function compare(head, filter, number, hash, part, digest)
   return conflict(head)
 end
 
--- Trims to about `maxLength` entries (0: keeps all), but never what the window needs. The work of one call is bounded:
--- an approximate trim takes at most 100 nodes of 100 entries.
+-- An id of an entry as two numbers, and their order.
+local function place(id)
+  local millis, sequence = string.match(id, '^(%d+)%-(%d+)$')
+  return { tonumber(millis), tonumber(sequence) }
+end
+
+local function isBefore(a, b)
+  if a[1] ~= b[1] then return a[1] < b[1] end
+  return a[2] < b[2]
+end
+
+-- Where consumer groups and readers are, lowest first: the id of the last entry that was delivered to each. Nothing where
+-- this user may not ask.
+local function positions()
+  local found = {}
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  for _, flat in ipairs(groups.err and {} or groups) do
+    local group = {}
+    for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
+    found[#found + 1] = { name = 'group:' .. group.name, id = group['last-delivered-id'] }
+  end
+  local readers = redis.pcall('HGETALL', readersKey)
+  for i = 1, readers.err and 0 or #readers, 2 do
+    local isJson, reader = pcall(cjson.decode, readers[i + 1])
+    if isJson and type(reader) == 'table' and string.match(tostring(reader.id), '^%d+%-%d+$') then
+      found[#found + 1] = { name = 'reader:' .. readers[i], id = reader.id }
+    end
+  end
+  for _, one in ipairs(found) do one.place = place(one.id) end
+  table.sort(found, function(a, b) return isBefore(a.place, b.place) end)
+  return found
+end
+
+-- How many entries beyond the limit are not worth a trim: whole nodes go, of 100 entries at most.
+local slack = 100
+
+-- Removes the oldest entries until about `keep` are left, and counts for each group and reader what it has not seen of
+-- them. First goes what everybody has seen, then what only the one furthest behind has not, and so on.
+local function dropOldest(keep)
+  local all, dropped, behind = positions(), 0, 0
+  repeat
+    local over = redis.call('XLEN', stream) - keep
+    if over < slack then return dropped end
+    local first = place(redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1])
+    while all[behind + 1] and isBefore(all[behind + 1].place, first) do behind = behind + 1 end
+    local seen = {}
+    -- No more than `over` go: those of them that are at or below the position are no loss.
+    for i = 1, behind do seen[i] = #redis.call('XRANGE', stream, '-', all[i].id, 'COUNT', over) end
+    local nearest = all[behind + 1]
+    local gone
+    if nearest then
+      gone = redis.call('XTRIM', stream, 'MINID', '~', nearest.id, 'LIMIT', text(over))
+    else
+      gone = redis.call('XTRIM', stream, 'MAXLEN', '~', text(keep))
+    end
+    for i = 1, behind do
+      if gone > seen[i] then redis.call('HINCRBY', missedKey, all[i].name, gone - seen[i]) end
+    end
+    dropped, behind = dropped + gone, behind + 1
+  until not nearest
+  return dropped
+end
+
+-- The block from which on everything is kept: that of the first entry, or the next one unless it is known that this entry
+-- is the first of its block. Entries of an earlier epoch go before any of this one.
+local function firstNumber(head)
+  local length = redis.call('XLEN', stream)
+  if head.added == 0 or length > head.added then return head.start_number end
+  local entry = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  if not entry then return head.number + 1 end
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  local number = tonumber(fields.block_number)
+  local known = recordAt(number)
+  local isFirst = length == head.added
+    or (known and known.first == entry[1])
+    or (fields.log_index == '0' and fields.removed == 'false')
+  return isFirst and number or number + 1
+end
+
+-- Trims to about `maxLength` entries (0: keeps all), but never what the window needs.
 local function trim(head, maxLength)
   if maxLength == 0 then return 0 end
   local keep = maxLength
@@ -95,6 +187,26 @@ local function trim(head, maxLength)
       break
     end
   end
-  if redis.call('XLEN', stream) <= keep then return 0 end
-  return redis.call('XTRIM', stream, 'MAXLEN', '~', text(keep))
+  if redis.call('XLEN', stream) < keep + slack then return 0 end
+  local dropped = dropOldest(keep)
+  if dropped > 0 then head.first_number = nil end
+  return dropped
+end
+
+-- What is to be written of a head so that it says what version 2 says: nothing where it does already.
+--
+-- token  of a new epoch, for a journal that has none
+local function facts(head, token)
+  local fields = {}
+  if head.version < version or not head.epoch then
+    head.epoch, head.epoch_reason = head.epoch or token, head.epoch_reason or 'begun'
+    fields = {
+      'version', text(version), 'epoch', head.epoch, 'epoch_reason', head.epoch_reason, 'abi', '', 'paused', '0',
+    }
+  end
+  if not head.first_number then
+    fields[#fields + 1] = 'first_number'
+    fields[#fields + 1] = text(firstNumber(head))
+  end
+  return fields
 end

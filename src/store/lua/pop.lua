@@ -1,7 +1,7 @@
 -- Undoes the block on top, or as many of its last logs as go into one call.
 --
 -- ARGV  filter, expected number, hash, part, digest, the most logs of one call
--- Returns popped, removed, missing | conflict [number, hash, part, digest] | filter, its fingerprint
+-- Returns popped, removed, missing | conflict [number, hash, part, digest] | filter, its fingerprint | newer, its version
 
 local most = tonumber(ARGV[6])
 local head = readHead()

@@ -1,18 +1,20 @@
 -- Appends blocks on top of the expected head.
 --
 -- ARGV  filter, expected number, hash, part, digest, chain id, maximum length, final (0 or 1), blocks, the digest of the
---       part that is then written or '', the logs of all blocks, then for each block number, hash, parent, timestamp, whole (0 or 1), traceparent or '', logs
+--       part that is then written or '', a token in case an epoch begins, the logs of all blocks, then for each block
+--       number, hash, parent, timestamp, whole (0 or 1), traceparent or '', logs
 --       Logs are packed: index, tx hash, contract, topics, data, tx index of each. As arguments of their own they cost
 --       a tenth more here, and three times as much to whoever sends them.
--- Returns pushed | duplicate | conflict [number, hash, part, digest] | filter, its fingerprint
+-- Returns pushed | duplicate | conflict [number, hash, part, digest] | filter, its fingerprint | newer, its version
 
 local filter, number, hash, part, digest, chain = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local maxLength, final, blocks, nextDigest = tonumber(ARGV[7]), ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10]
 
-local packed, offset = ARGV[11], 0
+local packed, offset = ARGV[12], 0
 
 -- Where the last block is in ARGV, and where the head will stand.
-local lastAt = 12 + 7 * (blocks - 1)
+local firstAt = 13
+local lastAt = firstAt + 7 * (blocks - 1)
 local nextHead = { number = tonumber(ARGV[lastAt]), hash = ARGV[lastAt + 1], part = 0 }
 if ARGV[lastAt + 4] == '0' then
   nextHead.part = tonumber(ARGV[lastAt + 6])
@@ -20,16 +22,17 @@ if ARGV[lastAt + 4] == '0' then
 end
 
 local head = readHead()
-if not head and hash == '' then
+if not head.number and hash == '' and not newer(head) then
   local start = tonumber(number) + 1
   head = {
     number = start - 1, hash = '', part = 0, start_number = start, start_hash = '', filter = filter,
-    filter_since = text(start), added = 0, digest = '',
+    filter_since = text(start), added = 0, digest = '', version = head.version, epoch = head.epoch,
+    epoch_reason = head.epoch_reason,
   }
 end
 local wrong = compare(head, filter, number, hash, part, digest)
 if wrong then
-  if wrong[1] == 'conflict' and head then
+  if wrong[1] == 'conflict' and head.number then
     -- Written before, by its own first try or by another ingestor?
     local known = recordAt(nextHead.number)
     if known and known.hash == nextHead.hash then
@@ -45,9 +48,10 @@ end
 local below = topRecord()
 local unfinished = head.part > 0 and below or nil
 
+if head.added == 0 then head.first_number = nil end
 local records = {}
 for b = 1, blocks do
-  local at = 12 + 7 * (b - 1)
+  local at = firstAt + 7 * (b - 1)
   local block = { number = tonumber(ARGV[at]), hash = ARGV[at + 1], parent = ARGV[at + 2] }
   local blockNumber, blockHash, timestamp, traceparent = ARGV[at], ARGV[at + 1], ARGV[at + 3], ARGV[at + 5]
   local logs = tonumber(ARGV[at + 6])
@@ -97,5 +101,6 @@ if head.final_number then
     fields[#fields + 1] = value
   end
 end
+for _, value in ipairs(facts(head, ARGV[11])) do fields[#fields + 1] = value end
 redis.call('HSET', headKey, unpack(fields))
 return { 'pushed' }

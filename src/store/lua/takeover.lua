@@ -1,11 +1,19 @@
--- Continues the journal with another filter. A block half written under the old one is to be undone.
+-- Continues the journal with another filter. A block half written under the old one is to be undone. The filter that was
+-- replaced is kept among the last 20: an ingestor that still has it is out of date.
 --
 -- ARGV  filter
+-- Returns taken over | nothing | newer, its version
 
 local head = readHead()
-if not head then return { 'nothing' } end
+if newer(head) then return newer(head) end
+if not head.number then return { 'nothing' } end
 local part, since = head.part, head.number + 1
 if part ~= 0 then since = head.number end
 if part > 0 then part = -part end
+if head.filter ~= ARGV[1] then
+  for _, filter in ipairs({ head.filter, ARGV[1] }) do redis.call('LREM', filtersKey, 0, filter) end
+  redis.call('RPUSH', filtersKey, head.filter)
+  redis.call('LTRIM', filtersKey, -20, -1)
+end
 redis.call('HSET', headKey, 'filter', ARGV[1], 'filter_since', text(since), 'part', text(part), 'part_digest', '')
 return { 'taken over' }

@@ -1,8 +1,13 @@
--- Trims the stream to its length.
+-- Trims the stream to its length, and completes the head of a journal that version 1 wrote.
 --
--- ARGV  maximum length
--- Returns how many entries went
+-- ARGV  maximum length, a token in case an epoch begins
+-- Returns trimmed, how many entries went | newer, its version
 
 local head = readHead()
-if not head then return 0 end
-return trim(head, tonumber(ARGV[1]))
+if newer(head) then return newer(head) end
+if not head.number then return { 'trimmed', 0 } end
+local dropped = trim(head, tonumber(ARGV[1]))
+-- Version 1 trims too, and anybody may delete the first entries.
+head.first_number = nil
+redis.call('HSET', headKey, unpack(facts(head, ARGV[2])))
+return { 'trimmed', dropped }

@@ -28,8 +28,11 @@ export interface Request {
   readonly part: boolean
 }
 
+/** A script's keys come before its arguments. */
+const numberOfKeys = 6
+
 /** Where a push says how much of its first block it holds. */
-const wholeAt = 15
+const wholeAt = 16
 
 /** What a request asks for, when it is a move. */
 export const moveOf = (request: Buffer): Request | undefined => {
@@ -37,7 +40,7 @@ export const moveOf = (request: Buffer): Request | undefined => {
   const [command, name = "", , ...rest] = wordsOf(request)
   const script = command?.toUpperCase().startsWith("EVAL") ? names.get(name) : undefined
   if (script === undefined) return undefined
-  const args = rest.slice(3)
+  const args = rest.slice(numberOfKeys)
   const [, number, hash, part, digest] = args
   return {
     script,
