@@ -118,7 +118,17 @@ const chainIngest = Effect.fnUntraced(function* (
       })
       status.progress(yield* Clock.currentTimeMillis)
       yield* steps.pipe(
-        Stream.mapEffect(writer.apply, { concurrency: movesInFlight }),
+        Stream.mapEffect(
+          (step) =>
+            Effect.tapErrorTag(writer.apply(step), "Lost", () =>
+              Effect.sync(() => {
+                // Whoever wrote them may have been told of other logs.
+                if (step._tag === "Move" && step.move._tag === "Push")
+                  auditMemory.othersWrote(step.move.blocks)
+              }),
+            ),
+          { concurrency: movesInFlight },
+        ),
         Stream.runForEach(settle(live)),
       )
     }).pipe(Effect.scoped)

@@ -3,15 +3,19 @@
  * parts of two different answers are never mixed, and the audit puts right what is left.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Layer, Logger } from "effect"
+import type { Duration } from "effect"
 import { TestClock } from "effect/testing"
 import type { Hex } from "../../src/Domain.ts"
 import { hash } from "../support/blocks.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
-import { eventually, memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts"
+import { hurried } from "../support/hurried.ts"
+import { memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts"
 import type { Client } from "../support/ingestor.ts"
 import { judge } from "../support/oracle.ts"
+import * as RedisServer from "../support/RedisServer.ts"
+import { openRedis, standalone } from "../support/redisStore.ts"
 
 const contracts = [1, 2, 3].map((i) => hash("contract", i).slice(0, 42) as Hex)
 
@@ -29,11 +33,21 @@ const leaveOut = (node: FakeNode, seed: number) => {
   }
 }
 
-const scenario = Effect.fnUntraced(function* (seed: number) {
+/** How fast time goes beside a real Redis. */
+const hurry = 40
+
+/**
+ * @param store an empty one
+ * @param pass lets time pass
+ */
+const scenario = Effect.fnUntraced(function* (
+  seed: number,
+  store: Client,
+  pass: (duration: Duration.Input) => Effect.Effect<void>,
+) {
   const chain = new FakeChain({ finality: 4, blockTime: 12, contracts })
   const [right, wrong] = [new FakeNode(chain), new FakeNode(chain)]
   leaveOut(wrong, seed)
-  const store = yield* memoryStore()
   const variables = (hosts: string) => ({
     ...variablesFor({ devnet: [chain, hosts] }),
     ADDRESSES: contracts.join(","),
@@ -52,18 +66,43 @@ const scenario = Effect.fnUntraced(function* (seed: number) {
   const { status } = yield* startIngestor(slow(1), nodes, variables("wrong,right"))
   for (let i = 0; i < 3; i++) {
     chain.extend(1500 + ((seed * 997 + i * 1409) % 2000))
-    yield* TestClock.adjust("12 seconds")
+    yield* pass("12 seconds")
   }
-  for (let i = 0; i < 25; i++) {
+  for (let i = 0; i < 14; i++) {
     chain.extend(1)
-    yield* TestClock.adjust("12 seconds")
+    yield* pass("12 seconds")
   }
-  yield* eventually("it is stored", () => status.stored === chain.head.number, 120)
+  for (let i = 0; i < 120 && status.stored !== chain.head.number; i++) yield* pass("1 second")
+  assert.strictEqual(status.stored, chain.head.number)
   const { lost, doubled, replay } = yield* judge(store, chain, 0, false)
   assert.deepStrictEqual({ lost, doubled, faults: replay.faults }, { lost: 0, doubled: 0, faults: [] })
 }, Effect.scoped)
 
+const seeds = Number(process.env["PARTS_SEEDS"] ?? 4)
+const redisSeeds = Number(process.env["PARTS_REDIS_SEEDS"] ?? 1)
+const first = 3
+
 describe("two ingestors, and blocks in parts", () => {
-  for (const seed of [3, 4, 5, 7])
-    it.effect(`lose and double nothing (${seed})`, () => scenario(seed), 30_000)
+  for (let seed = first; seed < first + seeds; seed++)
+    it.effect(
+      `lose and double nothing in SQLite (${seed})`,
+      () =>
+        Effect.gen(function* () {
+          yield* scenario(seed, yield* memoryStore(), TestClock.adjust)
+        }),
+      30_000,
+    )
+
+  it.live(
+    "lose and double nothing in Redis",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.start()
+        for (let seed = first; seed < first + redisSeeds; seed++) {
+          const store = yield* openRedis(standalone(server.port), `run-${seed}`, 0, `${5 * hurry} seconds`)
+          yield* scenario(seed, store, Effect.sleep).pipe(hurried(hurry))
+        }
+      }).pipe(Effect.provide(Layer.fresh(Logger.layer([])))),
+    20_000 * redisSeeds,
+  )
 })
