@@ -59,8 +59,10 @@ export class Learned {
   nothingFinal = false
   /** Whether it takes `blockHash` in `eth_getLogs`. */
   byHash = true
-  /** Ways of asking that were refused once, and for which block. */
-  readonly #once = new Map<Rung | "blockHash", Hex>()
+  /** Whether it answers `eth_getLogs` for more than one block at a time. */
+  ranges = true
+  /** Ways of asking that were refused once, and for which block or range, since they last worked. */
+  readonly #once = new Map<Rung | "blockHash" | "range", string>()
   /** Whether heads can be subscribed to; otherwise they are polled. */
   announcesHeads = true
   readonly #oversized = new Map<Hex, Set<Rung>>()
@@ -85,10 +87,20 @@ export class Learned {
     if (this.#isRefusedTwice("blockHash", hash)) this.byHash = false
   }
 
-  #isRefusedTwice(way: Rung | "blockHash", hash: Hex): boolean {
-    const first = this.#once.get(way) ?? hash
+  /** A range of blocks was refused; `isOld`: of blocks that are final. Single blocks may be answered all the same. */
+  refuseRange(from: number, isOld: boolean): void {
+    if (this.#isRefusedTwice("range", String(from)) || isOld) this.ranges = false
+  }
+
+  /** What was refused once works. */
+  works(way: Rung | "blockHash" | "range"): void {
+    this.#once.delete(way)
+  }
+
+  #isRefusedTwice(way: Rung | "blockHash" | "range", what: string): boolean {
+    const first = this.#once.get(way) ?? what
     this.#once.set(way, first)
-    return first !== hash
+    return first !== what
   }
 
   /** An hour has passed. Widths grow with every answer and need no help. */
@@ -97,6 +109,7 @@ export class Learned {
     this.servedFrom = Infinity
     this.#once.clear()
     this.byHash = true
+    this.ranges = true
     this.finalizedTag = true
     this.announcesHeads = true
     this.addresses = Math.min(this.addresses * 2, mostAddresses)
@@ -118,6 +131,7 @@ export class Learned {
       contradicted_blooms: this.contradictedBlooms,
       nothing_final: this.nothingFinal,
       logs_by_hash: this.byHash,
+      logs_of_ranges: this.ranges,
       announces_heads: this.announcesHeads,
       oversized_blocks: this.#oversized.size,
     }
@@ -132,6 +146,7 @@ export class Learned {
     if (this.headers < mostCalls) said.push(`${this.headers} headers in a batch`)
     if (this.receipts < mostCalls) said.push(`${this.receipts} receipts in a batch`)
     if (!this.byHash) said.push("refuses eth_getLogs by blockHash")
+    if (!this.ranges) said.push("refuses eth_getLogs of ranges")
     if (!this.finalizedTag) said.push("no finalized tag")
     if (this.contradictedBlooms > 0)
       said.push(`wrong bloom in ${this.contradictedBlooms} blocks: set LOGS_BLOOM=ignore`)

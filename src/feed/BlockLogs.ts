@@ -346,7 +346,7 @@ export const make = (
       const isWorthless = rung === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0
       if (rung === undefined || ask === undefined || isWorthless) return exhausted
       return Effect.catch(
-        ask(header, answers),
+        Effect.tap(ask(header, answers), () => Effect.sync(() => learned.works(rung))),
         Effect.fnUntraced(function* (error) {
           const age = ageOf(header, yield* Clock.currentTimeMillis)
           if (age.isArriving && isUnclear(error)) unclear ??= error

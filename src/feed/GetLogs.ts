@@ -66,7 +66,10 @@ export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs =>
     const { blockHash, number } = blocks
     if (number === undefined) return askFor(addresses, { blockHash })
     if (!learned.byHash) return askAtHeight(addresses, blockHash, number)
-    return Effect.catchIf(askFor(addresses, { blockHash }), refusesHash, (refused) =>
+    const byHash = Effect.tap(askFor(addresses, { blockHash }), () =>
+      Effect.sync(() => learned.works("blockHash")),
+    )
+    return Effect.catchIf(byHash, refusesHash, (refused) =>
       askAtHeight(addresses, blockHash, number).pipe(
         Effect.tap(() => Effect.sync(() => learned.refuseHash(blockHash))),
         // The range says no more than the hash did.

@@ -194,8 +194,9 @@ export const make = (
     )
   }
 
-  /** Without an address, ranges are refused where single blocks are; and a range of one is a block. */
-  const isSingle = (from: number, to: number) => from === to || learned.refused.has("eth_getLogs")
+  /** Ranges are refused where single blocks are; and a range of one is a block. */
+  const isSingle = (from: number, to: number) =>
+    from === to || !learned.ranges || learned.refused.has("eth_getLogs")
 
   const recent = Effect.fnUntraced(function* (from: number, to: number) {
     if (isSingle(from, to)) return yield* oneByOne(yield* existingHeaders(from, to))
@@ -204,6 +205,7 @@ export const make = (
       concurrency: 2,
     })
     if (logs._tag === "Success") {
+      learned.works("range")
       learned.answeredRecent(to - from + 1, logs.success.length)
       return yield* settle(headers, logs.success)
     }
@@ -211,7 +213,7 @@ export const make = (
     if (isTooWide(refusal)) learned.narrowRecent(to - from + 1)
     // After a frame that was too large there is no connection any more.
     if (refusal === undefined || logs.failure.reason._tag === "Oversized") return yield* logs.failure
-    if (isRefused(refusal)) learned.refused.add("eth_getLogs")
+    if (isRefused(refusal)) learned.refuseRange(from, false)
     return yield* oneByOne(headers)
   }, again)
 
@@ -310,6 +312,7 @@ export const make = (
     const wrong = (yield* wrongRange(logs, from, last)) ?? (yield* truncated(logs, from, last, below))
     if (wrong !== undefined) return yield* doubt(wrong)
     learned.servedFrom = Math.min(learned.servedFrom, from)
+    learned.works("range")
     learned.answered(to - from + 1, logs.length)
     const found = [...Map.groupBy(logs, (log) => log.blockNumber).values()]
     const times = yield* timestamps(found, [last, ...below])
@@ -340,7 +343,7 @@ export const make = (
         // Perhaps a shorter one is answered as a whole: when it is asked again, after the end of this connection.
         if (error.reason._tag === "Unverified") learned.narrow(Math.ceil((to - from + 1) / 2))
         if (isRefused(refusal)) {
-          learned.refused.add("eth_getLogs")
+          learned.refuseRange(from, true)
           learned.narrow(Headers.mostPerBatch)
           return singly
         }

@@ -50,6 +50,24 @@ describe("what was learned of an endpoint", () => {
     assert.isTrue(learned.blooms.announced)
   })
 
+  it("closes a way of asking after two refusals, and not if it worked in between", () => {
+    const learned = new Learned()
+    learned.refuse("eth_getLogs", hash("a"), false)
+    learned.works("eth_getLogs")
+    learned.refuse("eth_getLogs", hash("b"), false)
+    assert.isTrue(learned.allows("eth_getLogs", hash("b")))
+    learned.refuse("eth_getLogs", hash("c"), false)
+    assert.isFalse(learned.allows("eth_getLogs", hash("c")))
+    learned.refuseRange(1, false)
+    learned.works("range")
+    learned.refuseRange(11, false)
+    assert.isTrue(learned.ranges)
+    learned.refuseRange(21, true)
+    assert.isFalse(learned.ranges)
+    learned.fade()
+    assert.isTrue(learned.ranges)
+  })
+
   it("is told as plain JSON", () => {
     const learned = new Learned()
     learned.refused.add("eth_getLogs").add("eth_getBlockReceipts")
@@ -67,6 +85,7 @@ describe("what was learned of an endpoint", () => {
       contradicted_blooms: 0,
       nothing_final: false,
       logs_by_hash: true,
+      logs_of_ranges: true,
       announces_heads: true,
       computes_blooms: false,
       oversized_blocks: 1,

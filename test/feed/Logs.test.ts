@@ -849,10 +849,44 @@ describe("the logs of history", () => {
         const blocks = yield* soon(wholeHistory(make(world), 1, 50), "5 seconds")
         assert.strictEqual(blocks.flatMap(({ logs }) => logs).length, 25)
         assert.strictEqual(asked(world, "eth_getBlockReceipts"), 25)
-        assert.strictEqual(asked(world, "eth_getLogs"), 1)
+        // The range, and the single blocks that are read at the same time.
+        assert.isAtMost(asked(world, "eth_getLogs"), 5)
       }),
     )
   }
+
+  connected("come from eth_getLogs block by block where only ranges are refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 40 }, () => 2))
+      let ranges = 0
+      world.node.intercept = on("eth_getLogs", ({ blockHash }, proceed) => {
+        if (blockHash !== undefined) return proceed()
+        ranges++
+        throw new Refused(-32601, "the method eth_getLogs does not exist/is not available")
+      })
+      const logs = make(world)
+      assert.strictEqual((yield* soon(wholeHistory(logs, 1, 20), "5 seconds")).length, 20)
+      for (const from of [21, 31]) yield* soon(logs.recent(from, from + 9), "5 seconds")
+      assert.strictEqual(ranges, 1)
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+    }),
+  )
+
+  connected("come in ranges again after one was refused once", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 30 }, () => 2))
+      const logs = make(world)
+      world.node.intercept = on("eth_getLogs", ({ blockHash }, proceed) => {
+        if (blockHash === undefined) throw new Refused(-32601, "the method eth_getLogs does not exist")
+        return proceed()
+      })
+      yield* soon(logs.recent(1, 2), "5 seconds")
+      world.node.intercept = (_method, _params, proceed) => proceed()
+      const before = asked(world, "eth_getLogs")
+      yield* soon(logs.recent(11, 20), "5 seconds")
+      assert.strictEqual(asked(world, "eth_getLogs"), before + 1)
+    }),
+  )
 
   const lies: ReadonlyArray<readonly [string, (logs: Array<Record<string, unknown>>) => unknown]> = [
     ["a log lies outside the range", (logs) => logs.with(0, { ...logs[0], blockNumber: "0x0" })],

@@ -76,6 +76,7 @@ describe("the HTTP routes", () => {
           finalized_tag: true,
           nothing_final: false,
           logs_by_hash: true,
+          logs_of_ranges: true,
           announces_heads: true,
           computes_blooms: true,
           contradicted_blooms: 0,
