@@ -23,6 +23,7 @@ import type { Heard } from "./feed/Heads.ts"
 import * as Logs from "./feed/Logs.ts"
 import * as LogsSubscription from "./feed/LogsSubscription.ts"
 import * as OverHttp from "./feed/OverHttp.ts"
+import { Sides } from "./feed/Sides.ts"
 import { Verification } from "./feed/Verify.ts"
 import * as Observe from "./Observe.ts"
 import { Redaction } from "./Redact.ts"
@@ -40,6 +41,7 @@ const movesInFlight = 3
 interface Lasting {
   readonly writer: Writer.Writer
   readonly auditMemory: Memory
+  readonly sides: Sides
   /** The breaker of the chain as a whole. */
   readonly breaker: Breaker
 }
@@ -48,7 +50,7 @@ interface Lasting {
 const chainIngest = Effect.fnUntraced(function* (
   chain: ChainConfig,
   gate: Gate.Gate,
-  { writer, auditMemory, breaker }: Lasting,
+  { writer, auditMemory, sides, breaker }: Lasting,
 ) {
   const config = yield* AppConfig
   const store = yield* Store
@@ -86,8 +88,10 @@ const chainIngest = Effect.fnUntraced(function* (
           return step._tag === "Seen" ? handled(live, undefined) : Effect.sync(() => traces.done(step.trace))
         }
         // What is stored there may not be what this process would have written.
-        if (step.move._tag === "Push" && result._tag === "Duplicate")
-          auditMemory.othersWrote(step.move.blocks)
+        if (step.move._tag === "Push") {
+          if (result._tag === "Duplicate") auditMemory.othersWrote(step.move.blocks)
+          else if (!step.move.final) sides.wrote(step.move.blocks)
+        }
         writer.record(step.move, result)
         return step.move._tag === "Push"
           ? Effect.andThen(gate.breaker.succeed, handled(live, step.heard))
@@ -112,6 +116,8 @@ const chainIngest = Effect.fnUntraced(function* (
         filter: writer.filter,
         limits: store.limits,
         knownStart: writer.start(),
+        sides,
+        onStandoff: observe.standoff,
         onFinal: (header) => (status.finalSeen = header.number),
         onDisagreement: observe.disagreement,
         leave: connection.end,
@@ -208,7 +214,7 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.G
   const redact = yield* Redaction
   const breaker = yield* makeBreaker
   const writer = yield* Writer.make(chain, gate)
-  const lasting = { writer, auditMemory: new Memory(), breaker }
+  const lasting = { writer, auditMemory: new Memory(), sides: new Sides(), breaker }
   const status = (yield* Status).chain(chain.name)
   const followed = Effect.gen(function* () {
     const defect = yield* Deferred.make<never>()

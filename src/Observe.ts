@@ -4,6 +4,7 @@ import type { ChainConfig } from "./Config.ts"
 import { errorType } from "./endpoint/EndpointError.ts"
 import type { FailoverOptions } from "./endpoint/Failover.ts"
 import type { Findings } from "./feed/Audit.ts"
+import type { FeedOptions } from "./feed/Feed.ts"
 import type { FinalityOptions } from "./feed/Finality.ts"
 import * as Repeats from "./Repeats.ts"
 import { traceFailure } from "./Tracing.ts"
@@ -13,6 +14,7 @@ export interface Observe {
   readonly endpoint: FailoverOptions["watch"]
   readonly findings: Findings
   readonly disagreement: FinalityOptions["onDisagreement"]
+  readonly standoff: FeedOptions["onStandoff"]
 }
 
 /** @param takesMoves whether the store does: else that is what the chain waits for, whatever its endpoints do */
@@ -59,6 +61,18 @@ export const make = (
       for (const endpoint of disagreement.endpoints) status.contradicted(endpoint)
       status.failed({ at, type: "unverified", text })
       yield* Effect.logError(disagreement.holds ? `${text}: nothing is made final until they agree` : text)
+    }),
+  standoff: (wait) =>
+    Effect.gen(function* () {
+      const isNew = wait > 0 && status.standoffUntil === undefined
+      const now = yield* Clock.currentTimeMillis
+      status.standoffUntil = wait > 0 ? now + wait : undefined
+      if (!isNew) return
+      const text = "another ingestor replaced blocks that this one wrote, and this node still shows them"
+      status.failed({ at: now, type: "unverified", text })
+      yield* Effect.logWarning(
+        `${text}: they are written again in ${Math.ceil(wait / 1000)} s at the earliest`,
+      )
     }),
   findings: {
     missing: (logs) => void (status.auditedMissing += logs),

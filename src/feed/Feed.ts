@@ -4,7 +4,7 @@
  *
  * It starts from the journal as the store has it, and is started again when the store disagrees.
  */
-import { Duration, Effect, Schedule, Schema, Stream, Tracer } from "effect"
+import { Clock, Duration, Effect, Schedule, Schema, Stream, Tracer } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
@@ -24,6 +24,7 @@ import type { Asker } from "./Headers.ts"
 import type { Logs } from "./Logs.ts"
 import { Moves } from "./Moves.ts"
 import type { Step } from "./Moves.ts"
+import type { Sides } from "./Sides.ts"
 import * as Witnesses from "./Witnesses.ts"
 import type { Contradiction } from "./Witnesses.ts"
 
@@ -44,6 +45,10 @@ export interface FeedOptions {
   readonly limits: CallLimits
   /** Where an empty store was begun before, by this process. */
   readonly knownStart: number | undefined
+  /** Which blocks this process wrote, to know whether another ingestor replaced them. */
+  readonly sides: Sides
+  /** Another ingestor's node is on another fork: ours is not written again for so many milliseconds; 0: no longer so. */
+  readonly onStandoff: (wait: number) => Effect.Effect<void>
   readonly onFinal: (header: Header) => void
   readonly onDisagreement: Finality.FinalityOptions["onDisagreement"]
   /** Ends the connection for this reason. */
@@ -90,12 +95,14 @@ type FeedError = EndpointError | Contradiction | StoreError
 export const make = Effect.fnUntraced(function* (
   options: FeedOptions,
 ): Effect.fn.Return<Stream.Stream<Step, FeedError>, FeedError, Scope.Scope> {
-  const { audit, chain, connection, heads, learned, logs } = options
+  const { audit, chain, connection, heads, learned, logs, sides } = options
   const scope = yield* Effect.scope
   /** The height up to which blocks are being written anew. */
   let rewriting = -1
   /** The head that the node announced and does not know, and how often it was met. */
   let unknown = { hash: "", times: 0 }
+  /** Whether the newest head is offered again once another ingestor's blocks have stood for long enough. */
+  let isAwaited = false
 
   const doubt = (detail: string) => unverified(connection.name, detail)
   const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
@@ -202,6 +209,8 @@ export const make = Effect.fnUntraced(function* (
           (target.number <= rewriting || chain.confirmations === "finalized")
         switch (relation === "next" && isCompared ? "gap" : relation) {
           case "known":
+            yield* options.onStandoff(0)
+            sides.agree()
             return Stream.make<[Step]>({ _tag: "Seen", heard })
           case "next":
             return next(target, heard)
@@ -247,6 +256,16 @@ export const make = Effect.fnUntraced(function* (
 
   const offerLater = (header: Header) =>
     heads.offer(header).pipe(Effect.delay(laterInterval), Defects.toOwner, Effect.forkIn(scope))
+
+  const afterStandoff = (wait: number) => {
+    isAwaited = true
+    return Effect.sync(() => void (isAwaited = false)).pipe(
+      Effect.andThen(heads.again),
+      Effect.delay(wait),
+      Defects.toOwner,
+      Effect.forkIn(scope),
+    )
+  }
 
   /** From our head to the target: final blocks in wide ranges, the rest under their headers. */
   const gap = (target: Header, heard: Heard): Stream.Stream<Step, FeedError | Forked> =>
@@ -340,15 +359,31 @@ export const make = Effect.fnUntraced(function* (
     forks >= mostForks
       ? Stream.fail(doubt(`block ${heard.header.number} leads to one fork after another`))
       : Stream.unwrap(
-          Effect.map(commonAncestor, (number) =>
-            onAnother && number === moves.journal.head.number
-              ? Stream.empty
-              : Stream.concat(
-                  Stream.suspend(() => Stream.fromArray(moves.popDownTo(number))),
-                  again(heard, forks + 1),
-                ),
-          ),
+          Effect.gen(function* () {
+            const number = yield* commonAncestor
+            if (onAnother && number === moves.journal.head.number) return Stream.empty
+            const isAgain = yield* isWrittenAgain(number)
+            const wait = isAgain ? sides.waitFor(yield* Clock.currentTimeMillis) : 0
+            yield* options.onStandoff(wait)
+            if (wait > 0) {
+              // Each announced head leads here: one of them is enough to come back.
+              if (!isAwaited) yield* afterStandoff(wait)
+              return Stream.empty
+            }
+            return Stream.concat(
+              Stream.suspend(() => Stream.fromArray(moves.popDownTo(number))),
+              again(heard, forks + 1),
+            )
+          }),
         )
+
+  /** Whether another ingestor replaced what this process wrote above a height, and the node still shows ours. */
+  const isWrittenAgain = Effect.fnUntraced(function* (ancestor: number) {
+    const undone = moves.journal.window.filter(({ number }) => number > ancestor)
+    if (undone.every(({ hash }) => sides.hasWritten(hash))) return false
+    const shown = yield* headerAt(ancestor + 1)
+    return shown !== undefined && sides.hasWritten(shown.hash)
+  })
 
   /** The height of the highest recorded block that is still canonical here. */
   const commonAncestor = Effect.gen(function* () {

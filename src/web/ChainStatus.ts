@@ -121,6 +121,8 @@ export class ChainStatus {
   finalSeen: number | undefined
   /** Endpoints that show another block at a final height than the endpoint in use. */
   finalDisagreement: Disagreement | undefined
+  /** Until when (unix milliseconds) blocks that another ingestor replaced are not written again; its node is on another fork. */
+  standoffUntil: number | undefined
   stored: number | undefined
   final: number | undefined
   received = 0

@@ -17,6 +17,7 @@ type Facts = Pick<
   | "stored"
   | "final"
   | "finalDisagreement"
+  | "standoffUntil"
   | "failures"
 >
 
@@ -45,6 +46,12 @@ export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
     const { number, endpoints, holds } = chain.finalDisagreement
     const effect = holds ? "nothing is made final until they agree" : "the majority decides"
     reasons.push(`endpoints disagree about final block ${number} (${endpoints.join(", ")}): ${effect}`)
+  }
+  if (chain.standoffUntil !== undefined) {
+    const wait = Math.max(Math.ceil((chain.standoffUntil - now) / 1000), 0)
+    reasons.push(
+      `another ingestor's node is on another fork: its blocks stay for ${wait} s more, unless the nodes agree before`,
+    )
   }
   if (chain.head < (chain.final ?? 0)) {
     reasons.push(`the endpoint is at ${chain.head}, and ${chain.final} was final already`)

@@ -11,6 +11,7 @@ const ready: Parameters<typeof unready>[0] = {
   behind: 0,
   stored: 100,
   finalDisagreement: undefined,
+  standoffUntil: undefined,
   final: 90,
   breakerState: { _tag: "Closed", failures: 0 },
   failures: [],
