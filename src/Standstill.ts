@@ -1,5 +1,6 @@
 /** A chain that must not write waits until that may be otherwise. */
 import { Clock, Effect } from "effect"
+import { variablePrefix } from "./Chains.ts"
 import type { ChainConfig } from "./Config.ts"
 import type { ErrorType } from "./endpoint/EndpointError.ts"
 import type { Asker } from "./feed/Headers.ts"
@@ -24,7 +25,7 @@ export interface Standstill {
 }
 
 export interface StandstillOptions {
-  readonly chain: Pick<ChainConfig, "id">
+  readonly chain: Pick<ChainConfig, "id" | "name" | "finality">
   readonly store: Pick<Store["Service"], "load">
   readonly status: ChainStatus
   readonly writer: Pick<Writer, "forgetStart">
@@ -60,9 +61,15 @@ export const make = ({ chain, store, status, writer, connected }: StandstillOpti
     yield* Effect.logFatal(`halted: ${reason}`)
   })
 
+  /** Development nodes call their latest block final, and undo it when they are asked to. */
+  const hint =
+    chain.finality === "tag"
+      ? ` (if the node calls its latest block final, as development nodes do, set ${variablePrefix(chain.name)}_FINALITY=depth)`
+      : ""
+
   const halt = (contradiction: Contradiction) =>
     Effect.gen(function* () {
-      yield* stop("unverified", contradiction.message)
+      yield* stop("unverified", contradiction.message + hint)
       // Whoever empties the journal now wants it to begin as it is configured.
       writer.forgetStart()
       yield* Effect.raceFirst(

@@ -34,10 +34,11 @@ export type Refusal =
 /** Longer texts are cut before they are searched. */
 const longestText = 2000
 
+/** A stack trace (ganache) names functions: `Timeout._onTimeout` says nothing about the request. */
 const textOf = (data: unknown): string => {
   if (typeof data === "string") return data
   try {
-    return JSON.stringify(data) ?? ""
+    return JSON.stringify(data, (key, value) => (key === "stack" ? undefined : value)) ?? ""
   } catch {
     return ""
   }
@@ -115,8 +116,8 @@ const says = (text: string, ...rules: ReadonlyArray<RegExp>) => rules.some((rule
 /** The block is not there, or not yet: as geth, Erigon, Nethermind, Besu, Kaia, Avalanche, Sei, zksync-era and others say it. */
 const notYet: ReadonlyArray<RegExp> = [
   /beyond (the )?current head|(unknown|missing|pending) (block|header)|(block|header) (is )?(unknown|missing)/i,
-  /BlockOutOfRange|block (is )?out of range|block_?not_?found|unfinali[sz]ed|after last accepted/i,
-  /\b(blocks?|headers?|heights?|receipts?|resource)\b(?! range)[^.;]{0,120}\b(not( be|( was)? yet)? (found|available|exist|produced|mined|indexed|ready|imported|processed)|unavailable)\b/i,
+  /BlockOutOfRange|block (is )?out of range|block_?not_?found|unfinali[sz]ed|after last accepted|key not found in database/i,
+  /\b(blocks?|block ?hash|headers?|heights?|receipts?|resource)\b(?! range)[^.;]{0,120}\b((can)?not( be|( was)? yet)? (found|available|exist|produced|mined|indexed|ready|imported|processed)|unavailable)\b/i,
   /\b(blocks?|headers?|heights?)\b(?! range)[^.;]{0,120}\b(does ?n[o’']t exist|do not exist|is not (known|yet)|hasn.t been)\b/i,
   /(cannot|can ?not|could not|couldn.t|can.t|unable to|failed to|no) (find |get |load |fetch |retrieve |query )?(the |such |a )?(block|header|height)\b(?! range)/i,
   /(greater|higher|larger|newer) than (the )?(latest|current|head|best|last)|(is|in) (in )?the future|future block/i,

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { readFileSync } from "node:fs"
 import { classify } from "../../src/endpoint/Refusal.ts"
+import type { RpcFailure } from "../../src/endpoint/Refusal.ts"
 
 interface Recorded {
   readonly provider: string
@@ -12,9 +13,22 @@ interface Recorded {
   readonly action: string
 }
 
-const { errors } = JSON.parse(
-  readFileSync(new URL("../fixtures/provider-errors.json", import.meta.url), "utf8"),
-) as { readonly errors: ReadonlyArray<Recorded> }
+const fixture = <A>(name: string) =>
+  (
+    JSON.parse(readFileSync(new URL(`../fixtures/${name}.json`, import.meta.url), "utf8")) as {
+      readonly errors: ReadonlyArray<A>
+    }
+  ).errors
+
+const errors = fixture<Recorded>("provider-errors")
+
+/** What development nodes answered when they were asked. */
+const answered = fixture<{
+  readonly client: string
+  readonly request: readonly [method: string, params: ReadonlyArray<unknown>]
+  readonly error: RpcFailure
+  readonly action: string
+}>("client-errors")
 
 /** What the recording calls it → what we do. */
 const actions: Readonly<Record<string, string>> = {
@@ -41,6 +55,14 @@ describe("classify", () => {
       }
     })
   }
+
+  for (const { client, request, error, action } of answered) {
+    it(`${client} refuses ${request[0]}: ${error.message}`, () =>
+      assert.strictEqual(classify(error).action, action))
+  }
+
+  it("takes a key that is not known to the provider for no block that is not there", () =>
+    assert.strictEqual(classify({ code: -32000, message: "API key not found" }).action, "other endpoint"))
 
   const hint = (message: string, data?: unknown) => classify({ code: -32602, message, data })
 

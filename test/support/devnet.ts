@@ -33,6 +33,10 @@ export const connect = (url: string, id = chainId): Effect.Effect<SocketConnecti
     { requestTimeout: Duration.seconds(20), wsMaxPayload: 512 * 1024 * 1024 },
   ).pipe(Effect.provide(Transport.layerWebSocket))
 
+/** The latest block of a node. */
+export const headOf = (node: SocketConnection) =>
+  Effect.map(node.request("eth_getBlockByNumber", ["latest", false]), (block) => headerOf(block) as Header)
+
 /** A node that mines only when told to. */
 export const start = Effect.fnUntraced(function* (args: ReadonlyArray<string> = [], id = chainId) {
   const anvil = yield* Anvil.start({ chainId: id, args })
@@ -57,10 +61,7 @@ export const attach = Effect.fnUntraced(function* (
     block: (...logs) => Effect.andThen(Effect.forEach(logs, send), Effect.asVoid(mine)),
     reorg: (depth) => Traffic.reorg(node, emitter, depth),
     rollback: (depth) => node.request("anvil_rollback", [depth]),
-    head: Effect.map(
-      node.request("eth_getBlockByNumber", ["latest", false]),
-      (block) => headerOf(block) as Header,
-    ),
+    head: headOf(node),
   } satisfies Devnet & { readonly emitter: Traffic.Emitter }
 })
 

@@ -1,0 +1,2 @@
+/** Hardhat does not start without one. */
+export default {}
