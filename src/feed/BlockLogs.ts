@@ -27,7 +27,7 @@ import type { GetLogs } from "./GetLogs.ts"
 import type { Asker } from "./Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
 import { chanceOfMatch, isZero, mayMatch } from "./Bloom.ts"
-import { hasHoles, incompleteWithHoles, inconsistent } from "./Verify.ts"
+import { hasHoles, incompleteWithHoles, inconsistent, wrongBloom } from "./Verify.ts"
 import type { Checks } from "./Verify.ts"
 
 /**
@@ -248,8 +248,11 @@ export const make = (
     const isMissing = receipts.some((log) => matches(log) && !have.has(`${log.index} ${log.txHash}`))
     if (isMissing || (unfiltered && inconsistent(logs, header) !== undefined)) return undefined
     yield* haveAllReceipts(header, { length: receiptCount })
-    if (hasHoles(unfiltered ? logs : receipts)) learned.indexHoles = true
-    else learned.contradictedBlooms++
+    const all = unfiltered ? logs : receipts
+    if (!hasHoles(all)) learned.contradictedBlooms++
+    // A hole under a bloom of other logs is a log that both ways leave out.
+    else if (wrongBloom(all, header) !== undefined) return undefined
+    else learned.indexHoles = true
     return blockOf(header, logs)
   })
 

@@ -1153,3 +1153,32 @@ describe("an empty answer where heads are polled", () => {
     }),
   )
 })
+
+describe("logs that eth_getLogs and all receipts leave out", () => {
+  for (const [title, filtered] of [
+    ["without a filter", false],
+    ["under a filter", true],
+  ] as const) {
+    connected(`leave a hole under a bloom that was made with them: not believed ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(2, 5)
+        const { contract } = world.chain.at(2)!.logs[1]!
+        const drop = (logs: Wire) => logs.filter(({ logIndex }) => logIndex !== "0x1")
+        world.node.intercept = (method, _params, proceed) => {
+          const answer = proceed()
+          if (method === "eth_getLogs") return drop(answer as Wire)
+          const without = (one: { logs: Wire }) => ({ ...one, logs: drop(one.logs) })
+          if (method === "eth_getTransactionReceipt") return without(answer as { logs: Wire })
+          if (method !== "eth_getBlockReceipts") return answer
+          return (answer as ReadonlyArray<{ logs: Wire }>).map(without)
+        }
+        const { learned, tip } = make(
+          world,
+          filtered ? { ...unfiltered, filter: { addresses: [contract], topics: [] } } : unfiltered,
+        )
+        yield* soon(Effect.flip(tip(world.chain.head)), "10 seconds")
+        assert.isFalse(learned.indexHoles)
+      }),
+    )
+  }
+})
