@@ -1053,6 +1053,22 @@ describe("a filter of many addresses", () => {
         assert.strictEqual(refusals, before)
       }),
   )
+
+  connected("is split too where blocks are asked for by height, as the hash is refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      world.node.intercept = on("eth_getLogs", ({ address, blockHash }, proceed) => {
+        if (blockHash !== undefined) throw new Refused(-32602, "invalid argument 0: blockHash")
+        if (address!.length >= 10) throw new Refused(-32602, "Request blocked")
+        return proceed()
+      })
+      const logs = make(world, many(world, 60))
+      const block = yield* soon(logs.tip(world.chain.head))
+      assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
+      assert.isBelow(logs.learned.addresses, 10)
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+    }),
+  )
 })
 
 describe("an empty answer where heads are polled", () => {
