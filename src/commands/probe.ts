@@ -4,6 +4,7 @@ import type { Scope } from "effect"
 import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig, Settings } from "../Config.ts"
 import type { Header } from "../Domain.ts"
+import * as Budget from "../endpoint/Budget.ts"
 import { Learned } from "../endpoint/Learned.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
@@ -159,12 +160,12 @@ const traitsOf = Effect.fnUntraced(function* (
   chain: ChainConfig,
   endpoint: EndpointConfig,
   purpose: "heads" | "ranges",
-  settings: Pick<Settings, "requestTimeout" | "wsMaxPayload">,
-  learned: Learned,
+  settings: Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">,
+  { learned, budget }: { readonly learned: Learned; readonly budget: Budget.Budget },
 ): Effect.fn.Return<ReadonlyArray<Trait>, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> {
-  const options = { ...settings, heads: chain.heads, pollInterval: chain.pollInterval }
+  const options = { ...settings, budget, heads: chain.heads, pollInterval: chain.pollInterval }
   const socket = isHttp(endpoint) ? undefined : yield* Endpoint.connect(chain, endpoint, options)
-  const connection = socket ?? (yield* HttpEndpoint.connect(chain, endpoint, settings))
+  const connection = socket ?? (yield* HttpEndpoint.connect(chain, endpoint, options))
   const ok = (detail: string): Trait => ({ level: "ok", detail })
   const head = yield* Headers.header(connection, "latest")
   if (head === undefined) {
@@ -219,12 +220,20 @@ export const probe = (
   chain: ChainConfig,
   endpoint: EndpointConfig,
   purpose: "heads" | "ranges",
-  settings: Pick<Settings, "requestTimeout" | "wsMaxPayload">,
+  settings: Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">,
 ): Effect.Effect<ReadonlyArray<Finding>, never, Transport | HttpClient.HttpClient> => {
   const subject = `${chain.name} ${endpoint.name}${isHttp(endpoint) ? " HTTP" : ""}`
-  const learned = new Learned()
-  return Effect.scoped(traitsOf(chain, endpoint, purpose, settings, learned)).pipe(
-    Effect.retry({ while: asksTooMuch, times: mostReductions }),
+  return Effect.gen(function* () {
+    // As in the service, what is learned outlives the connection, and endpoints without a key are asked slowly.
+    const known = {
+      learned: new Learned(),
+      budget: yield* Budget.make(Budget.limitOf(endpoint, settings.rpcRate)),
+    }
+    return yield* Effect.scoped(traitsOf(chain, endpoint, purpose, settings, known)).pipe(
+      Effect.retry({ while: asksTooMuch, times: mostReductions }),
+    )
+  }).pipe(
+    Effect.scoped,
     Effect.catch((error) =>
       Effect.succeed<ReadonlyArray<Trait>>([
         { level: "failure", detail: error.reason.message, fix: howToFix(error) },

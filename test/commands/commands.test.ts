@@ -647,6 +647,33 @@ describe("check", () => {
   )
 
   test(
+    "asks no faster than RPC_RATE allows",
+    Effect.gen(function* () {
+      const node = new FakeNode(new FakeChain())
+      node.chain.extend(4, 4)
+      const times: Array<number> = []
+      node.intercept = (_method, _params, proceed) => {
+        times.push(performance.now())
+        return proceed()
+      }
+      mining(node)
+      const { code, output } = yield* Service.run({
+        args: ["check", "--json"],
+        env: {
+          ...env,
+          DEVNET_WS_URL: yield* node.serve,
+          RPC_RATE: "10",
+          DATABASE_PATH: join(yield* directory, "events.db"),
+        },
+      })
+      assert.strictEqual(code, 0, output)
+      // A second's worth may be asked at once.
+      assert.isAbove(times.length, 14)
+      assert.isAbove(times.at(-1)! - times[0]!, ((times.length - 10) / 10) * 1000 - 150)
+    }),
+  )
+
+  test(
     "splits a list of addresses as the service would",
     Effect.gen(function* () {
       const refusing = new FakeNode(new FakeChain())
