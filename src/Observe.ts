@@ -31,11 +31,13 @@ export const make = (
     const repeats = Repeats.make()
     return {
       onRequest: (method, outcome, millis) => endpoint.requested(method, outcome, millis),
-      onConnected: Effect.gen(function* () {
-        endpoint.connectedSince = yield* Clock.currentTimeMillis
-        endpoint.connects++
-        yield* repeats.over.pipe(Effect.annotateLogs({ endpoint: endpoint.name }))
-      }),
+      onConnected: (connection) =>
+        Effect.gen(function* () {
+          endpoint.connection = connection
+          endpoint.connectedSince = yield* Clock.currentTimeMillis
+          endpoint.connects++
+          yield* repeats.over.pipe(Effect.annotateLogs({ endpoint: endpoint.name }))
+        }),
       onFailure: (error) =>
         Effect.gen(function* () {
           const now = yield* Clock.currentTimeMillis

@@ -107,6 +107,13 @@ describe("secrets", () => {
         }
         service.kill("SIGTERM")
         yield* service.exit
+        // A head is announced to whoever waits for one.
+        for (const node of [one, two]) {
+          node.intercept = (method, _params, proceed) => {
+            if (method === "eth_subscribe") setImmediate(() => chain.extend(1))
+            return proceed()
+          }
+        }
         assertClean("the logs", service.output() + service.errors())
         assertClean("telemetry", receiver.text)
         assert.isAbove((service.output() + service.errors()).length, 500)

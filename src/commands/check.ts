@@ -3,15 +3,15 @@ import { Duration, Effect, Layer, References } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../Config.ts"
 import type { ChainConfig, Settings } from "../Config.ts"
-import { isHttp } from "../endpoint/Failover.ts"
 import { Transport } from "../endpoint/Transport.ts"
 import { exitCode } from "../Process.ts"
 import { Store } from "../store/Store.ts"
 import type { Info } from "../store/Store.ts"
 import { jsonFlag } from "./chains.ts"
+import { oneEndpoint } from "./dialect.ts"
+import type { Finding } from "./dialect.ts"
 import { style, writeLines } from "./Output.ts"
 import { probe } from "./probe.ts"
-import type { Finding } from "./probe.ts"
 import { storeOnly } from "./service.ts"
 
 /** Of Redis, for an entry of three topics and a word of data: measured with `MEMORY USAGE`. */
@@ -38,6 +38,14 @@ const configuration = (settings: Settings): ReadonlyArray<Finding> => {
       const from = `from block ${chain.startBlock}, ${chain.confirmations} confirmations`
       return ok(`config ${chain.name}`, `chain ${chain.id}, ${endpoints}${http}, ${filterOf(chain)}, ${from}`)
     }),
+    ...settings.chains
+      .filter(({ endpoints, rpc }) => endpoints.length + rpc.length === 1)
+      .map(({ name }): Finding => ({
+        subject: `config ${name}`,
+        level: "warning",
+        detail: oneEndpoint,
+        fix: "add an endpoint of another provider",
+      })),
     ok(
       "config",
       `timeouts: request ${seconds(settings.requestTimeout)}, stall ${seconds(settings.stallTimeout)}, shutdown ${seconds(settings.shutdownTimeout)}`,
@@ -131,13 +139,12 @@ export const check = Command.make(
       yield* print(configuration(settings), json)
       const endpoints = yield* Effect.forEach(
         settings.chains.flatMap((chain) => [
-          ...chain.endpoints.map((endpoint) =>
-            probe(chain, endpoint, isHttp(endpoint) ? "HTTP" : "WebSocket", settings),
-          ),
-          ...chain.rpc.map((endpoint) => probe(chain, endpoint, "HTTP", settings)),
+          ...chain.endpoints.map((endpoint) => probe(chain, endpoint, "heads", settings)),
+          ...chain.rpc.map((endpoint) => probe(chain, endpoint, "ranges", settings)),
         ]),
         Effect.tap((findings) => print(findings, json)),
-        { concurrency: 4 },
+        // All at once, as the service connects: each may wait for a head.
+        { concurrency: "unbounded" },
       )
       const stored = yield* store(settings).pipe(
         Effect.catchTag("StoreError", (error) =>

@@ -26,7 +26,7 @@ import type { Transport } from "./Transport.ts"
 /** What is kept of an endpoint beside its connections. */
 export interface Watcher {
   readonly onRequest: NonNullable<EndpointOptions["onRequest"]>
-  readonly onConnected: Effect.Effect<void>
+  readonly onConnected: (connection: Connection) => Effect.Effect<void>
   readonly onFailure: (error: EndpointError) => Effect.Effect<void>
 }
 
@@ -107,7 +107,7 @@ export const make = Effect.fnUntraced(function* (
           budget,
           learned,
         })
-        yield* onConnected
+        yield* onConnected(connection)
         const one = { connection, breaker, learned, rank, since: yield* Clock.currentTimeMillis }
         yield* Effect.acquireRelease(
           SubscriptionRef.update(list, (all) => [...all, one].sort((a, b) => a.rank - b.rank)),

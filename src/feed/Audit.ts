@@ -200,7 +200,7 @@ export const make = (
     to: number,
     wrong: Set<number>,
   ) {
-    const answer = yield* logsOf(source).history(from, to)
+    const answer = yield* logsOf(source).history(from, to, false)
     yield* answered(source)
     const through = endOf(answer)
     const theirs = byNumber(answer)

@@ -26,8 +26,8 @@ import { isUnfiltered, makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
 import type { Asker } from "./Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
-import { chanceOfMatch, isZero } from "./Bloom.ts"
-import { hasHoles, incompleteWithHoles, inconsistent } from "./Verify.ts"
+import { chanceOfMatch, isZero, mayMatch } from "./Bloom.ts"
+import { hasHoles, incompleteWithHoles, inconsistent, wrongBloom } from "./Verify.ts"
 import type { Checks } from "./Verify.ts"
 
 /**
@@ -100,6 +100,8 @@ interface Answers {
   logs: ReadonlyArray<PlacedLog> | undefined
   receipts: ReadonlyArray<PlacedLog> | undefined
   receiptCount: number
+  /** Whether the block is so young that a replica may not have it yet. */
+  isFresh: boolean
 }
 
 /** Reads a block's logs. `Unverified` where no answer can be believed; else why the last way was refused. */
@@ -147,6 +149,28 @@ export const make = (
       answers.logs = logs
       return believed(header)(logs)
     })
+
+  /**
+   * Where heads are polled each answer may come from another replica, and none of a fresh block may come from one that
+   * does not have it yet. Only a bloom that does not match proves that there are no logs.
+   */
+  const orDoubt = (header: Header, { isFresh }: Answers) =>
+    Effect.flatMap((block: Block) => {
+      const { logsBloom: bloom } = header
+      const isProven = bloom !== undefined && !mayMatch(bloom, filter.addresses, filter.topics)
+      // The connection knows late that heads are polled: when a subscription is refused.
+      return asker.polled === true && isFresh && block.logs.length === 0 && !isProven
+        ? doubt(`no logs in block ${header.number}, which another replica may have`)
+        : Effect.succeed(block)
+    })
+
+  /** Receipts prove more than the same answer once more; where there are none, it is asked for again. */
+  const byGetLogs = (header: Header, answers: Answers) => {
+    const confirmed = orDoubt(header, answers)
+    return learned.allows("eth_getBlockReceipts", header.hash)
+      ? confirmed(again(byHash(header, answers)))
+      : again(confirmed(byHash(header, answers)))
+  }
 
   /** The logs of receipts, in order. */
   const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
@@ -224,8 +248,11 @@ export const make = (
     const isMissing = receipts.some((log) => matches(log) && !have.has(`${log.index} ${log.txHash}`))
     if (isMissing || (unfiltered && inconsistent(logs, header) !== undefined)) return undefined
     yield* haveAllReceipts(header, { length: receiptCount })
-    if (hasHoles(unfiltered ? logs : receipts)) learned.indexHoles = true
-    else learned.contradictedBlooms++
+    const all = unfiltered ? logs : receipts
+    if (!hasHoles(all)) learned.contradictedBlooms++
+    // A hole under a bloom of other logs is a log that both ways leave out.
+    else if (wrongBloom(all, header) !== undefined) return undefined
+    else learned.indexHoles = true
     return blockOf(header, logs)
   })
 
@@ -277,7 +304,7 @@ export const make = (
   const rungs: ReadonlyArray<
     readonly [Rung, (header: Header, answers: Answers) => Effect.Effect<Block, EndpointError>]
   > = [
-    ["eth_getLogs", (header, answers) => again(byHash(header, answers))],
+    ["eth_getLogs", byGetLogs],
     ["eth_getBlockReceipts", (header, answers) => again(byBlockReceipts(header, answers))],
     ["eth_subscribe", bySubscription],
     ["eth_getTransactionReceipt", (header) => again(byReceipt(header))],
@@ -325,10 +352,10 @@ export const make = (
   }
 
   return Effect.fnUntraced(function* (header) {
-    const answers: Answers = { logs: undefined, receipts: undefined, receiptCount: 0 }
+    const { isOld } = ageOf(header, yield* Clock.currentTimeMillis)
+    const answers: Answers = { logs: undefined, receipts: undefined, receiptCount: 0, isFresh: !isOld }
     let first: EndpointError | undefined
     let unclear: EndpointError | undefined
-    ageOf(header, yield* Clock.currentTimeMillis)
 
     /** No way is left: what two of them agree on, else why not. Where every way is refused, the first refusal says most. */
     const exhausted = Effect.suspend(() => {

@@ -32,7 +32,7 @@ export const mostRecorded = 50_000
 const timesMissing = 2
 
 /** "finalized block not found": the tag is known, and no block has it yet. */
-const saysNothingFinal = ({ reason }: EndpointError): boolean =>
+export const saysNothingFinal = ({ reason }: EndpointError): boolean =>
   reason._tag === "Rejected" &&
   /\b(finali[sz]ed|safe)\b.{0,40}\b(not (yet )?(found|available|set)|unavailable|unknown)\b/i.test(
     reason.detail,

@@ -72,8 +72,11 @@ export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs =>
     return Effect.catchIf(byHash, refusesHash, (refused) =>
       askAtHeight(addresses, blockHash, number).pipe(
         Effect.tap(() => Effect.sync(() => learned.refuseHash(blockHash))),
-        // The range says no more than the hash did.
-        Effect.catchIf(isRefusal, () => Effect.fail(refused)),
+        // The range says no more than the hash did, but for how many addresses it may have.
+        Effect.catchIf(
+          (error) => isRefusal(error) && !refusesAddresses(error),
+          () => Effect.fail(refused),
+        ),
       ),
     )
   }

@@ -10,7 +10,7 @@ import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Call } from "../endpoint/JsonRpc.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 
-export type Asker = Pick<Connection, "name" | "request" | "batch">
+export type Asker = Pick<Connection, "name" | "request" | "batch"> & Partial<Pick<Connection, "polled">>
 
 export type Tag = "latest" | "finalized"
 

@@ -51,8 +51,14 @@ export interface Logs {
   /**
    * A range of final blocks: those with logs, and the last one. Where the whole is too much for one answer, only its
    * beginning, whose last block says how far it goes: what is held is bounded by what one answer may be.
+   *
+   * @param times whether the blocks' times are wanted, which may cost headers; without, they are not to be stored
    */
-  readonly history: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
+  readonly history: (
+    from: number,
+    to: number,
+    times?: boolean,
+  ) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
   /** Blocks that the next piece of history should have. */
   readonly width: () => number
   /** The name of the endpoint that is asked for blocks now. */
@@ -303,7 +309,7 @@ export const make = (
   })
 
   /** One answer for the whole range, under the header of its last block. */
-  const whole = Effect.fnUntraced(function* (from: number, to: number) {
+  const whole = Effect.fnUntraced(function* (from: number, to: number, withTimes: boolean) {
     const seen = yield* Headers.header(asker, to)
     if (seen === undefined) return yield* notYet(asker.name, to)
     const last = withBloom(seen)
@@ -315,11 +321,11 @@ export const make = (
     learned.works("range")
     learned.answered(to - from + 1, logs.length)
     const found = [...Map.groupBy(logs, (log) => log.blockNumber).values()]
-    const times = yield* timestamps(found, [last, ...below])
+    const times = withTimes ? yield* timestamps(found, [last, ...below]) : undefined
     const blocks = found.map((logs): Block => {
       const { blockNumber: number, blockHash: hash } = logs[0]!
       const parentHash = number === last.number ? last.parentHash : unknownParent
-      return { number, hash, parentHash, timestamp: times.get(number)!, logs }
+      return { number, hash, parentHash, timestamp: times === undefined ? 0 : times.get(number)!, logs }
     })
     return blocks.at(-1)?.number === to ? blocks : [...blocks, blockOf(last, [])]
   }, again)
@@ -332,12 +338,16 @@ export const make = (
     return hinted !== undefined && hinted >= from && hinted < to ? hinted : half
   }
 
-  const history = (from: number, to: number): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
+  const history = (
+    from: number,
+    to: number,
+    withTimes = true,
+  ): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
     const singly = Effect.suspend(() =>
       Effect.flatMap(existingHeaders(from, Math.min(from + learned.recentWidth - 1, to)), oneByOne),
     )
     if (isSingle(from, to)) return singly
-    return whole(from, to).pipe(
+    return whole(from, to, withTimes).pipe(
       Effect.catch((error) => {
         const refusal = refusalOf(error)
         // Perhaps a shorter one is answered as a whole: when it is asked again, after the end of this connection.
@@ -351,7 +361,7 @@ export const make = (
         const { reason } = error
         const through = narrower(from, to, reason._tag === "Rejected" ? reason.refusal : undefined)
         learned.narrow(through - from + 1)
-        return reason._tag === "Oversized" ? Effect.fail(error) : history(from, through)
+        return reason._tag === "Oversized" ? Effect.fail(error) : history(from, through, withTimes)
       }),
     )
   }

@@ -40,8 +40,8 @@ const holed = (logs: ReadonlyArray<Pick<Log, "index">>, number: number): string 
 const tells = (bloom: Header["logsBloom"], logs: number): bloom is Hex =>
   bloom !== undefined && (isZero(bloom) ? logs === 0 : bitsSet(bloom) <= 2048 - leastZeroBits)
 
-/** @param header its bloom is `undefined` where it proves nothing */
-const wrongBloom = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
+/** Whether these are not the logs of which the bloom was made. @param header its bloom is `undefined` where it proves nothing */
+export const wrongBloom = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
   tells(header.logsBloom, logs.length) && bloomOf(logs) !== header.logsBloom
     ? `the ${logs.length} logs of block ${header.number} do not make its bloom`
     : undefined

@@ -2,6 +2,7 @@
 import type { ChainConfig } from "../Config.ts"
 import type { Budget } from "../endpoint/Budget.ts"
 import type { Outcome } from "../endpoint/Calls.ts"
+import type { Connection } from "../endpoint/Endpoint.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import type { ErrorType } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
@@ -75,6 +76,8 @@ export class EndpointStatus {
   breaker: Breaker | undefined
   learned: Learned | undefined
   budget: Budget | undefined
+  /** The last connection. */
+  connection: Pick<Connection, "polled"> | undefined
   connectedSince: number | undefined
   /** Connections so far. */
   connects = 0
@@ -96,6 +99,12 @@ export class EndpointStatus {
     if (counts === undefined) return
     counts[outcome]++
     if (outcome !== "lost") this.answered(millis / 1000)
+  }
+
+  /** How heads come from this endpoint when it is in use; unknown while it is not connected. */
+  get heads(): "subscribed" | "polled" | undefined {
+    if (this.connectedSince === undefined || this.connection === undefined) return undefined
+    return this.connection.polled ? "polled" : "subscribed"
   }
 
   get breakerState(): BreakerState {

@@ -19,6 +19,8 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
   in_use: chain.endpoint === status,
   connected_for_s: status.connectedSince === undefined ? null : seconds(now - status.connectedSince),
   connects: status.connects,
+  /** How heads come from here when it is in use: `subscribed` or `polled`; `null` while it is not connected. */
+  heads: status.heads ?? null,
   contradicted: status.contradicted,
   breaker: breaker(status.breakerState, now),
   learned: status.learned?.description ?? null,

@@ -6,6 +6,7 @@ import { execFileSync, spawnSync } from "node:child_process"
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
+import { oneEndpoint } from "../../src/commands/dialect.ts"
 import { entryFields } from "../../src/Domain.ts"
 import type { Block, Hex } from "../../src/Domain.ts"
 import { ground, pushes } from "../../src/store/Journal.ts"
@@ -452,6 +453,15 @@ describe("verify", () => {
 })
 
 describe("check", () => {
+  /** A block is made as soon as somebody subscribes to heads. */
+  const mining = (node: FakeNode, logs = 2) => {
+    const { intercept } = node
+    node.intercept = (method, params, proceed) => {
+      if (method === "eth_subscribe" && params[0] === "newHeads") setImmediate(() => node.chain.extend(logs))
+      return intercept(method, params, proceed)
+    }
+  }
+
   const findings = (output: string) =>
     output
       .trim()
@@ -463,7 +473,8 @@ describe("check", () => {
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--requirepass", "hunter2"])
       const node = new FakeNode(new FakeChain())
-      node.chain.extend(...Array.from({ length: 30 }, () => 2))
+      node.chain.extend(...Array.from({ length: 30 }, () => 4))
+      mining(node)
       const url = `${yield* node.serve}/SECRETKEY123`
       const variables = {
         ...env,
@@ -477,15 +488,20 @@ describe("check", () => {
       const detail = (subject: string) =>
         all.filter((one) => one.subject === subject).map((one) => one.detail)
       const endpoint = all.find(({ detail }) => detail.startsWith("chain 31337, head"))
-      assert.strictEqual(endpoint!.detail, "chain 31337, head 30, final 0")
+      assert.strictEqual(endpoint!.detail, "chain 31337, head 30")
       assert.deepStrictEqual(detail(endpoint!.subject).slice(1), [
-        "heads: subscribed",
+        "heads: subscribed, block 31 was announced",
         "eth_getLogs: single blocks and ranges up to 10 wide",
         "eth_getBlockReceipts: yes",
-        "finalized tag: yes",
+        "finality: by the finalized tag, block 0",
         "batches: 20 headers and maybe more",
-        "logsBloom: yes",
+        "logsBloom: fetched usable, announced usable",
+        "log indexes: per block, from 0",
       ])
+      assert.deepStrictEqual(
+        all.filter(({ detail }) => detail === oneEndpoint).map(({ subject, level }) => [subject, level]),
+        [["config devnet", "warning"]],
+      )
       assert.match(detail("store")[0]!, /^(redis|valkey) \d/)
       assert.deepStrictEqual(detail("store access"), ["reading and writing are allowed"])
       assert.strictEqual(all.find(({ subject }) => subject === "store persistence")?.level, "warning")
@@ -521,6 +537,8 @@ describe("check", () => {
         if (/getLogs|BlockReceipts/.test(method)) throw new Refused(-32601, "the method does not exist")
         return proceed()
       }
+      mining(picky)
+      mining(poor)
       const urls = ["ws://127.0.0.1:1", yield* wrong.serve, yield* picky.serve, yield* poor.serve]
       const overHttp = urls.slice(1, 3).map((url) => url.replace("ws:", "http:"))
       const variables = {
@@ -543,14 +561,231 @@ describe("check", () => {
         2,
         "over the WebSocket and over HTTP",
       )
-      assert.match(output, /final by depth \(64 blocks\)/)
-      assert.match(output, /finalized tag: eth_getBlockByNumber was refused \(-32602\): unknown tag/)
+      assert.match(
+        output,
+        /finality: by depth, 64 blocks: eth_getBlockByNumber was refused \(-32602\): unknown tag/,
+      )
+      assert.notInclude(output, oneEndpoint)
       assert.match(
         output,
         /does not exist: logs are read from the logs subscription at the tip, else receipt/,
       )
       assert.match(output, /batches: up to 2 headers/)
-      assert.match(output, /logsBloom: zero in the last 7 blocks/)
+      assert.match(
+        output,
+        /logsBloom: fetched zero, announced zero \(a block without logs\); as long as no other is seen/,
+      )
+    }),
+  )
+
+  test(
+    "waits for a head, and says how heads come, and why",
+    Effect.gen(function* () {
+      const node = () => {
+        const one = new FakeNode(new FakeChain({ blockTime: 1 }))
+        one.chain.extend(1, 2, 3)
+        return one
+      }
+      const idle = node()
+      const mute = node()
+      mute.announces = false
+      let subscribed = false
+      // A block is made after the latest one was asked for.
+      mute.intercept = (method, params, proceed) => {
+        if (method === "eth_subscribe") subscribed = true
+        if (subscribed && params[0] === "latest") setImmediate(() => mute.chain.extend(1))
+        return proceed()
+      }
+      const refusing = node()
+      refusing.intercept = (method, _params, proceed) => {
+        if (method === "eth_subscribe") throw new Refused(-32601, "notifications not supported")
+        return proceed()
+      }
+      const urls = [yield* idle.serve, yield* mute.serve, yield* refusing.serve]
+      const { code, output } = yield* Service.run({
+        args: ["check", "--json"],
+        env: {
+          CHAINS: "devnet,other",
+          DEVNET_CHAIN_ID: "31337",
+          DEVNET_WS_URL: [...urls, urls[0]!.replace("ws:", "http:")].join(","),
+          DEVNET_RPC_URL: urls[1]!.replace("ws:", "http:"),
+          DEVNET_POLL_INTERVAL: "3s",
+          OTHER_CHAIN_ID: "31338",
+          OTHER_WS_URL: yield* new FakeNode(new FakeChain({ id: 31338 })).serve,
+          OTHER_HEADS: "poll",
+          DATABASE_PATH: join(yield* directory, "events.db"),
+        },
+      })
+      assert.strictEqual(code, 69)
+      const heads = findings(output).filter(({ detail }) => detail.startsWith("heads: "))
+      const said = heads.map(({ level, detail, fix }) => [
+        level,
+        detail.replace(/\d+ days old/, "N days old"),
+        fix,
+      ])
+      assert.sameDeepMembers(said, [
+        [
+          "warning",
+          "heads: subscribed; the chain is idle: block 3, N days old, was the latest for 5 s",
+          undefined,
+        ],
+        [
+          "failure",
+          "heads: subscribed, but nothing is announced: the latest block went from 3 to 4 in 5 s",
+          "set DEVNET_HEADS=poll, or use another endpoint",
+        ],
+        [
+          "ok",
+          "heads: polled every 3 s, as eth_subscribe was refused (-32601): notifications not supported",
+          undefined,
+        ],
+        ["ok", "heads: polled every 3 s, as an HTTP endpoint announces none", undefined],
+        ["ok", "heads: polled every 3 s, while no WebSocket is connected", undefined],
+        ["ok", "heads: polled every 1 s, as OTHER_HEADS=poll says", undefined],
+      ])
+    }),
+  )
+
+  test(
+    "asks no faster than RPC_RATE allows",
+    Effect.gen(function* () {
+      const node = new FakeNode(new FakeChain())
+      node.chain.extend(4, 4)
+      const times: Array<number> = []
+      node.intercept = (_method, _params, proceed) => {
+        times.push(performance.now())
+        return proceed()
+      }
+      mining(node)
+      const { code, output } = yield* Service.run({
+        args: ["check", "--json"],
+        env: {
+          ...env,
+          DEVNET_WS_URL: yield* node.serve,
+          RPC_RATE: "10",
+          DATABASE_PATH: join(yield* directory, "events.db"),
+        },
+      })
+      assert.strictEqual(code, 0, output)
+      // A second's worth may be asked at once.
+      assert.isAbove(times.length, 14)
+      assert.isAbove(times.at(-1)! - times[0]!, ((times.length - 10) / 10) * 1000 - 150)
+    }),
+  )
+
+  test(
+    "splits a list of addresses as the service would",
+    Effect.gen(function* () {
+      const refusing = new FakeNode(new FakeChain())
+      refusing.chain.extend(1, 2, 3)
+      refusing.intercept = (method, params, proceed) => {
+        const { address = [] } = (params[0] ?? {}) as { address?: ReadonlyArray<string> }
+        if (method === "eth_getLogs" && address.length > 10) throw new Refused(-32602, "Request blocked")
+        return proceed()
+      }
+      // It takes no request of more than 1 000 characters: not 25 addresses, and not 20 headers either.
+      const leaving = new FakeNode(refusing.chain)
+      leaving.mostCharacters = 1000
+      // It takes all of them, and no hash.
+      const old = new FakeNode(refusing.chain)
+      old.intercept = (method, params, proceed) => {
+        if (method === "eth_getLogs" && "blockHash" in (params[0] as object))
+          throw new Refused(-32602, "invalid argument 0: blockHash is not known")
+        return proceed()
+      }
+      for (const node of [refusing, leaving, old]) mining(node)
+      const urls = [yield* refusing.serve, yield* leaving.serve, yield* old.serve]
+      const { code, output } = yield* Service.run({
+        args: ["check", "--json"],
+        env: {
+          ...env,
+          DEVNET_WS_URL: urls.join(","),
+          DEVNET_ADDRESSES: Array.from({ length: 25 }, (_, i) => hash("address", i).slice(0, 42)).join(","),
+          DATABASE_PATH: join(yield* directory, "events.db"),
+        },
+      })
+      assert.strictEqual(code, 0, output)
+      const logs = findings(output).filter(({ detail }) => detail.startsWith("eth_getLogs"))
+      assert.sameMembers(
+        logs.map(({ level, detail }) => `${level}: ${detail}`),
+        [
+          "; fewer addresses a call: 7 of 25, in 4 calls",
+          "; fewer addresses a call: 13 of 25, in 2 calls",
+          "; by height, as blockHash is refused",
+        ].map((how) => `ok: eth_getLogs: single blocks and ranges up to 1 wide${how}`),
+      )
+    }),
+  )
+
+  test(
+    "says what is different at an endpoint, and what cannot be handled",
+    Effect.gen(function* () {
+      const node = (announced?: FakeNode["announced"]) => {
+        const one = new FakeNode(new FakeChain({ finality: 0 }))
+        one.chain.extend(4, 3, 6)
+        if (announced) one.announced = announced
+        return one
+      }
+      const zeros = node((header) => ({ ...header, logsBloom: `0x${"0".repeat(512)}` }))
+      // Logs are numbered anew in each transaction.
+      const renumbered = node()
+      renumbered.intercept = (method, _params, proceed) => {
+        const answer = proceed()
+        if (method !== "eth_getLogs") return answer
+        const next = new Map<string, number>()
+        return (answer as ReadonlyArray<{ transactionHash: string }>).map((log) => {
+          const index = next.get(log.transactionHash) ?? 0
+          next.set(log.transactionHash, index + 1)
+          return { ...log, logIndex: index }
+        })
+      }
+      // Full blooms, holes in the indexes, no address no logs; nothing is final.
+      const odd = node((header) => ({ ...header, logsBloom: `0x${"f".repeat(512)}` }))
+      odd.intercept = (method, params, proceed) => {
+        if (params[0] === "finalized") throw new Refused(-39001, "finalized block not found")
+        if (method === "eth_getLogs" && !("address" in (params[0] as object)))
+          throw new Refused(-32701, "Please specify an address in your request")
+        const answer = proceed()
+        if (method === "eth_getBlockByNumber") return { ...(answer as object), logsBloom: null }
+        if (method !== "eth_getBlockReceipts") return answer
+        const receipts = answer as ReadonlyArray<{ logs: ReadonlyArray<{ logIndex: string }> }>
+        return receipts.map(({ logs }) => ({
+          logs: logs.map((log) => ({ ...log, logIndex: Number(log.logIndex) * 2 })),
+        }))
+      }
+      for (const one of [zeros, renumbered, odd]) mining(one)
+      const traits = Effect.fnUntraced(function* (one: FakeNode, variables: Record<string, string> = {}) {
+        const { output } = yield* Service.run({
+          args: ["check", "--json"],
+          env: {
+            ...env,
+            ...variables,
+            DEVNET_WS_URL: yield* one.serve,
+            DATABASE_PATH: join(yield* directory, "events.db"),
+          },
+        })
+        return findings(output)
+          .filter(
+            ({ subject, detail }) =>
+              subject.startsWith("devnet") && /^(finality|logsBloom|log ind)/.test(detail),
+          )
+          .map(({ level, detail }) => `${level}: ${detail}`)
+      })
+      assert.deepStrictEqual(yield* traits(zeros, { DEVNET_FINALITY: "depth" }), [
+        "ok: finality: by depth, 64 blocks, as DEVNET_FINALITY=depth says",
+        "ok: logsBloom: fetched usable, announced zero",
+        "ok: log indexes: per block, from 0",
+      ])
+      assert.deepStrictEqual(yield* traits(renumbered), [
+        "ok: finality: by the finalized tag, block 3, the latest",
+        "ok: logsBloom: fetched usable, announced usable",
+        "failure: log indexes: from 0 in each transaction (block 3): logs that share an index have no identity, which cannot be handled",
+      ])
+      assert.deepStrictEqual(yield* traits(odd), [
+        "ok: finality: by the finalized tag, nothing is final yet: eth_getBlockByNumber was refused (-39001): finalized block not found",
+        "ok: logsBloom: fetched missing, announced all ones; as long as no other is seen, every block is asked for its logs",
+        "ok: log indexes: per block, with holes (block 3), believed where the receipts have the same",
+      ])
     }),
   )
 
@@ -575,6 +810,8 @@ describe("check", () => {
         const { fromBlock } = (params[0] ?? {}) as Record<string, string>
         return method === "eth_getLogs" && fromBlock === "0x15" ? silence : proceed()
       }
+      mining(node, 10)
+      mining(slow, 10)
       const urls = [yield* node.serve, yield* slow.serve]
       const variables = {
         ...env,
@@ -591,7 +828,7 @@ describe("check", () => {
         assert.strictEqual(level, "ok")
         assert.match(detail, /ranges up to 10 wide; wider: (a frame|.*of more than|.*1000 ms|.*no answer)/)
       }
-      assert.strictEqual(output.match(/logsBloom: yes/g)?.length, 4)
+      assert.strictEqual(output.match(/logsBloom: fetched usable/g)?.length, 4)
     }),
   )
 

@@ -1053,4 +1053,148 @@ describe("a filter of many addresses", () => {
         assert.strictEqual(refusals, before)
       }),
   )
+
+  connected("is split too where blocks are asked for by height, as the hash is refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      world.node.intercept = on("eth_getLogs", ({ address, blockHash }, proceed) => {
+        if (blockHash !== undefined) throw new Refused(-32602, "invalid argument 0: blockHash")
+        if (address!.length >= 10) throw new Refused(-32602, "Request blocked")
+        return proceed()
+      })
+      const logs = make(world, many(world, 60))
+      const block = yield* soon(logs.tip(world.chain.head))
+      assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
+      assert.isBelow(logs.learned.addresses, 10)
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+    }),
+  )
+})
+
+describe("an empty answer where heads are polled", () => {
+  /** The same logs over a connection whose heads are polled. */
+  const polled = ({ connection }: World, chain?: Parameters<typeof Logs.make>[1]) =>
+    make({ connection: { ...connection, polled: true } } as World, chain)
+
+  /** A filter for the second contract of a block. */
+  const forOneOf = ({ chain }: World, number: number) =>
+    ({ ...unfiltered, filter: { addresses: [chain.at(number)!.logs[1]!.contract], topics: [] } }) as const
+
+  const empty = on("eth_getLogs", () => [])
+
+  for (const [title, blooms, logs, filtered] of [
+    ["without a filter, under no bloom", false, 3, false],
+    ["under a filter and no bloom", false, 3, true],
+    ["under a filter and a bloom so full that it matches by chance", true, 400, true],
+  ] as const) {
+    connected(`is doubted ${title}: the receipts are read`, (world) =>
+      Effect.gen(function* () {
+        world.chain.blooms = blooms
+        world.chain.extend(logs)
+        world.node.intercept = empty
+        const chain = filtered ? forOneOf(world, 1) : unfiltered
+        const block = yield* soon(polled(world, chain).tip(world.chain.head))
+        const [wanted] = chain.filter.addresses
+        assert.deepStrictEqual(
+          block.logs.map(({ txHash, index }) => [txHash, index]),
+          world.chain
+            .at(1)!
+            .logs.filter(({ contract }) => wanted === undefined || contract === wanted)
+            .map(({ txHash, index }) => [txHash, index]),
+        )
+        assert.strictEqual(asked(world, "eth_getLogs"), 1)
+      }),
+    )
+  }
+
+  connected("costs the receipts where it is right, and nothing under a bloom that does not match", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3, 3)
+      const { tip } = polled(world, forOneOf(world, 1))
+      assert.lengthOf((yield* soon(tip(world.chain.at(2)!.header))).logs, 0)
+      assert.strictEqual(asked(world, "eth_getLogs"), 0)
+      world.chain.blooms = false
+      world.chain.extend(3)
+      assert.lengthOf((yield* soon(tip(world.chain.head))).logs, 0)
+      assert.deepStrictEqual([asked(world, "eth_getLogs"), asked(world, "eth_getBlockReceipts")], [1, 1])
+    }),
+  )
+
+  connected("is asked for again where receipts are refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.blooms = false
+      world.chain.extend(3, 3, 3, 3)
+      const filter = forOneOf(world, 4)
+      const { learned, tip } = polled(world, filter)
+      let answers = 0
+      world.node.intercept = on("eth_getLogs", (_filter, proceed) => (++answers < 4 ? [] : proceed()))
+      learned.refused.add("eth_getBlockReceipts")
+      const block = yield* soon(tip(world.chain.head))
+      assert.deepStrictEqual(
+        block.logs.map(({ index }) => index),
+        [1],
+      )
+      assert.strictEqual(answers, 4)
+    }),
+  )
+
+  connected("is doubted from the moment on that a subscription is refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.blooms = false
+      world.chain.extend(3)
+      const { tip } = make(world)
+      world.node.intercept = empty
+      assert.lengthOf((yield* soon(tip(world.chain.head))).logs, 0)
+      world.node.intercept = (method, params, proceed) =>
+        method === "eth_subscribe"
+          ? refuse(-32601, "the method does not exist")()
+          : empty(method, params, proceed)
+      yield* soon(world.connection.subscribe(["newHeads"], () => {}))
+      assert.lengthOf((yield* soon(tip(world.chain.head))).logs, 3)
+    }),
+  )
+
+  connected("is believed of a block that is a minute old: every replica has it", (world) =>
+    Effect.gen(function* () {
+      world.chain.blooms = false
+      world.chain.extend(3)
+      Object.assign(world.chain.head, { timestamp: 1 })
+      yield* TestClock.adjust("61 seconds")
+      const { tip } = polled(world, {
+        ...unfiltered,
+        filter: { addresses: [`0x${"1".repeat(40)}`], topics: [] },
+      })
+      assert.lengthOf((yield* soon(tip(world.chain.head))).logs, 0)
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+    }),
+  )
+})
+
+describe("logs that eth_getLogs and all receipts leave out", () => {
+  for (const [title, filtered] of [
+    ["without a filter", false],
+    ["under a filter", true],
+  ] as const) {
+    connected(`leave a hole under a bloom that was made with them: not believed ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(2, 5)
+        const { contract } = world.chain.at(2)!.logs[1]!
+        const drop = (logs: Wire) => logs.filter(({ logIndex }) => logIndex !== "0x1")
+        world.node.intercept = (method, _params, proceed) => {
+          const answer = proceed()
+          if (method === "eth_getLogs") return drop(answer as Wire)
+          const without = (one: { logs: Wire }) => ({ ...one, logs: drop(one.logs) })
+          if (method === "eth_getTransactionReceipt") return without(answer as { logs: Wire })
+          if (method !== "eth_getBlockReceipts") return answer
+          return (answer as ReadonlyArray<{ logs: Wire }>).map(without)
+        }
+        const { learned, tip } = make(
+          world,
+          filtered ? { ...unfiltered, filter: { addresses: [contract], topics: [] } } : unfiltered,
+        )
+        yield* soon(Effect.flip(tip(world.chain.head)), "10 seconds")
+        assert.isFalse(learned.indexHoles)
+      }),
+    )
+  }
 })

@@ -137,6 +137,8 @@ export class FakeNode {
   /** How many requests of each method it was sent. */
   readonly requests = new Map<string, number>()
   readonly sessions = new Set<Session>()
+  /** Characters of all notifications so far. */
+  notified = 0
   /** Connections so far. */
   dials = 0
   /** Refuses connections while false. */
@@ -198,7 +200,9 @@ export class FakeNode {
     for (const [subscription, of] of session.subscriptions) {
       if (of !== kind) continue
       const params = { subscription, result }
-      session.send(this.#write({ jsonrpc: "2.0", method: "eth_subscription", params }))
+      const text = this.#write({ jsonrpc: "2.0", method: "eth_subscription", params })
+      this.notified += text.length
+      session.send(text)
     }
   }
 

@@ -7,7 +7,7 @@ import { definitions } from "../../src/Metrics.ts"
 import * as Devnet from "../support/devnet.ts"
 import { directory } from "../support/directory.ts"
 import { FakeChain } from "../support/FakeChain.ts"
-import { FakeNode } from "../support/FakeNode.ts"
+import { FakeNode, Refused } from "../support/FakeNode.ts"
 import { closed, fetchFrom, jsonFrom, openSocket } from "../support/http.ts"
 import { freePort } from "../support/RedisServer.ts"
 import * as Service from "../support/Service.ts"
@@ -66,6 +66,7 @@ describe("the HTTP routes", () => {
       assert.deepInclude((status.chains[0]!["endpoints"] as Array<Record<string, unknown>>)[0], {
         in_use: true,
         connects: 1,
+        heads: "subscribed",
         learned: {
           refused: [],
           range: 500,
@@ -84,6 +85,26 @@ describe("the HTTP routes", () => {
         },
       })
     }))
+
+  test(
+    "say whether the heads of each endpoint are subscribed to or polled",
+    ({ port, node }) =>
+      Effect.gen(function* () {
+        assert.strictEqual(node.requests.get("eth_subscribe"), 1)
+        const heads = Effect.map(jsonFrom(port, "/status"), ({ body }) => {
+          const [chain] = (body as { chains: Array<{ endpoints: Array<{ heads: string | null }> }> }).chains
+          return chain!.endpoints.map((endpoint) => endpoint.heads)
+        })
+        assert.deepStrictEqual(yield* heads, ["subscribed", null])
+        node.intercept = (method, _params, proceed) => {
+          if (method === "eth_subscribe") throw new Refused(-32601, "the method does not exist")
+          return proceed()
+        }
+        node.drop()
+        yield* Effect.repeat(heads, { until: ([first]) => first === "polled" })
+      }),
+    { DEVNET_RPC_URL: "http://127.0.0.1:1" },
+  )
 
   test("know HEAD, unknown paths, other methods and other hosts", ({ port }) =>
     Effect.gen(function* () {

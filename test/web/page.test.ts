@@ -80,9 +80,11 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
     "shows each chain, its entries and its reorgs, while they change",
     () =>
       Effect.gen(function* () {
-        const { alpha: node, port } = yield* world()
+        const { alpha: node, port } = yield* world({ BETA_HEADS: "poll" })
         const opened = yield* open(port)
         yield* says(opened, "h1", "2 chains, all ready")
+        const polled = at(opened, `${beta} [data-list=endpoints]`).filter({ hasText: "heads are polled" })
+        yield* Effect.promise(() => polled.waitFor({ state: "attached" }))
         yield* says(opened, field(alpha, "head"), /^2$/)
         yield* says(opened, field(alpha, "phase"), "live")
         node.intercept = (method, _params, proceed) => {

@@ -224,7 +224,17 @@ const drawDetails = (node, chain) => {
     node,
     "endpoints",
     chain.endpoints.map(
-      ({ name, in_use, connected_for_s: connected, connects, breaker, notes, rate, contradicted }) => ({
+      ({
+        name,
+        in_use,
+        heads,
+        connected_for_s: connected,
+        connects,
+        breaker,
+        notes,
+        rate,
+        contradicted,
+      }) => ({
         main: name,
         sub: [
           connected !== null
@@ -242,7 +252,9 @@ const drawDetails = (node, chain) => {
         lines: [
           ...(breaker.failures > 0 ? [`${breaker.state}, ${plural(breaker.failures, "failure")}`] : []),
           ...(contradicted > 0 ? [`contradicted ${count(contradicted)} times`] : []),
-          ...notes,
+          // An endpoint that refuses a subscription says so itself.
+          ...(in_use && heads === "polled" ? ["heads are polled"] : []),
+          ...notes.filter((note) => note !== "heads are polled"),
           ...(rate === null ? [] : [`asked at most ${short.format(rate)} times a second`]),
         ],
       }),
