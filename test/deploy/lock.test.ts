@@ -1,0 +1,33 @@
+/** The lock file is installed by whatever npm a new machine has, and a registry of anybody's choice. */
+import { assert, describe, it } from "@effect/vitest"
+import { readFileSync } from "node:fs"
+
+interface Package {
+  readonly resolved?: string
+  readonly optional?: boolean
+  readonly os?: ReadonlyArray<string>
+  readonly engines?: { readonly node?: string }
+}
+
+const { packages } = JSON.parse(
+  readFileSync(new URL("../../package-lock.json", import.meta.url), "utf8"),
+) as { readonly packages: Readonly<Record<string, Package>> }
+
+describe("package-lock.json", () => {
+  it("names no registry host", () => {
+    assert.deepStrictEqual(
+      Object.entries(packages).flatMap(([name, { resolved }]) => (resolved === undefined ? [] : [name])),
+      [],
+    )
+  })
+
+  it("lets Node 20 install the binaries of a platform: npm leaves out those that ask for a newer one", () => {
+    const newer = /(?:>=|\^|~)\s*2[1-9]/
+    assert.deepStrictEqual(
+      Object.entries(packages).flatMap(([name, { optional, os, engines }]) =>
+        optional === true && os !== undefined && newer.test(engines?.node ?? "") ? [name] : [],
+      ),
+      [],
+    )
+  })
+})
