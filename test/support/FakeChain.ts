@@ -16,6 +16,8 @@ export class FakeChain {
   finality: number
   /** Seconds between two blocks. */
   blockTime: number
+  /** When block 0 would have a predecessor (unix seconds). */
+  readonly #began: number
   /** Where the header of a block has no bloom, as on some layer 2. */
   blooms = true
   /** Who emits logs: the n-th log of a block is by the n-th of them, round and round. By default nobody twice. */
@@ -30,6 +32,7 @@ export class FakeChain {
       readonly id?: number
       readonly finality?: number
       readonly blockTime?: number
+      readonly began?: number
       readonly contracts?: ReadonlyArray<Hex>
     } = {},
     /** The chain of which this is another view. */
@@ -39,6 +42,7 @@ export class FakeChain {
     this.id = options.id ?? 31337
     this.finality = options.finality ?? 64
     this.blockTime = options.blockTime ?? 12
+    this.#began = options.began ?? 1_700_000_000
     this.#contracts = options.contracts ?? []
     if (of) this.#canonical = [...of.#canonical]
     else this.#append(0)
@@ -47,7 +51,13 @@ export class FakeChain {
   /** Another view of this chain: the last `depth` blocks are others there, with these numbers of logs. */
   branch(depth: number, ...logs: ReadonlyArray<number>): FakeChain {
     const view = new FakeChain(
-      { id: this.id, finality: this.finality, blockTime: this.blockTime, contracts: this.#contracts },
+      {
+        id: this.id,
+        finality: this.finality,
+        blockTime: this.blockTime,
+        began: this.#began,
+        contracts: this.#contracts,
+      },
       this,
     )
     view.blooms = this.blooms
@@ -130,7 +140,7 @@ export class FakeChain {
         number,
         hash: self,
         parentHash: parent?.hash ?? zeroHash,
-        timestamp: 1_700_000_000 + Math.floor((number + 1) * this.blockTime),
+        timestamp: this.#began + Math.floor((number + 1) * this.blockTime),
         logsBloom: this.blooms ? bloomOf(logs) : bloomOf([]),
         executed: count > 0,
       },
