@@ -121,6 +121,12 @@ export class FakeChain {
     this.#canonical = this.#canonical.slice(0, keep)
   }
 
+  /** Drops the last `depth` blocks whether or not they were final, as a developer's `evm_revert` does. */
+  revert(depth: number): void {
+    this.#canonical = this.#canonical.slice(0, -depth)
+    this.#shared.highestFinal = Math.max(this.head.number - this.finality, 0)
+  }
+
   /** Replaces the last `depth` blocks by others with these numbers of logs, and announces the last of them. */
   fork(depth: number, ...logs: ReadonlyArray<number>): void {
     this.rollback(depth)
