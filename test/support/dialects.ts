@@ -86,6 +86,8 @@ export interface Row {
   readonly out: Outcome
   /** Whether connections and blame are bounds too: waits before a connection are random. */
   readonly atMost?: true
+  /** What must be noted of the first node in `/status`. */
+  readonly notes?: RegExp
   /** Looked at in the end, under virtual time. */
   readonly also?: (end: End) => void | Effect.Effect<void, unknown>
   /** Settings, by the names without a chain. */
@@ -248,12 +250,14 @@ const runVirtually = Effect.fnUntraced(function* (row: Row, warnings: ReadonlyAr
     ...row.variables,
   }
   const { status } = yield* startIngestor(store, { one: node, two, three }, variables)
+  // HTTP is read in steps of its own, between which the clock must stand still.
+  const step = /http:/.test(`${urls}${rpc}`) ? 50 : blockTime * 1000
   const target = () => (row.finalized ? chain.final.number : chain.head.number - (row.behind ?? 0))
   const pass = Effect.fnUntraced(function* (block: number, began: number) {
     last = began
     extend(block)
     waits.want(target(), now())
-    yield* TestClock.adjust(`${blockTime * 1000} millis`)
+    for (let passed = 0; passed < blockTime * 1000; passed += step) yield* TestClock.adjust(`${step} millis`)
   })
   for (let i = 0; i < 10 && status.stored !== target(); i++) yield* TestClock.adjust("1 second")
   for (let i = 0; i < live; i++) {
@@ -281,6 +285,7 @@ const runVirtually = Effect.fnUntraced(function* (row: Row, warnings: ReadonlyAr
       failures: status.failures,
     })
   }
+  if (row.notes) assert.match(status.endpoints[0]!.learned!.notes.join(), row.notes)
   yield* Effect.suspend(() => row.also?.(end) ?? Effect.void)
 })
 
@@ -349,6 +354,7 @@ interface Report {
     readonly failures: ReadonlyArray<{ readonly text: string }>
     readonly endpoints: ReadonlyArray<{
       readonly contradicted: number
+      readonly notes: ReadonlyArray<string>
       readonly breaker: { readonly failures: number }
     }>
   }>
@@ -389,6 +395,7 @@ const runWired = Effect.fnUntraced(function* (row: Row, i: number) {
     (sum, { contradicted, breaker }) => sum + contradicted + breaker.failures,
     errors,
   )
+  if (row.notes) assert.match(endpoints[0]!.notes.join(), row.notes)
   const { counts, faults } = yield* compare(yield* openSqlite(database), chain, 0, row.repaired)
   assertOutcome(row, {
     outcome: { ...counts, stoodStill: longest / 1000, connections: node.dials, blamed },
