@@ -18,6 +18,8 @@ export class FakeChain {
   blockTime: number
   /** When block 0 would have a predecessor (unix seconds). */
   readonly #began: number
+  /** From one log index to the next: 1 but on chains whose indexes have holes. */
+  readonly #stride: number
   /** Where the header of a block has no bloom, as on some layer 2. */
   blooms = true
   /** Who emits logs: the n-th log of a block is by the n-th of them, round and round. By default nobody twice. */
@@ -33,6 +35,7 @@ export class FakeChain {
       readonly finality?: number
       readonly blockTime?: number
       readonly began?: number
+      readonly stride?: number
       readonly contracts?: ReadonlyArray<Hex>
     } = {},
     /** The chain of which this is another view. */
@@ -43,6 +46,7 @@ export class FakeChain {
     this.finality = options.finality ?? 64
     this.blockTime = options.blockTime ?? 12
     this.#began = options.began ?? 1_700_000_000
+    this.#stride = options.stride ?? 1
     this.#contracts = options.contracts ?? []
     if (of) this.#canonical = [...of.#canonical]
     else this.#append(0)
@@ -56,6 +60,7 @@ export class FakeChain {
         finality: this.finality,
         blockTime: this.blockTime,
         began: this.#began,
+        stride: this.#stride,
         contracts: this.#contracts,
       },
       this,
@@ -139,7 +144,7 @@ export class FakeChain {
     const self = hash("fake", this.id, this.#shared.serial++)
     const logs = Array.from({ length: count }, (_, i): Log => {
       const contract = this.#contracts[i % this.#contracts.length]
-      return { ...log(self, i), ...(contract && { contract }) }
+      return { ...log(self, i), index: i * this.#stride, ...(contract && { contract }) }
     })
     const block: FakeBlock = {
       header: {

@@ -11,6 +11,7 @@ import type { Header, Hex, Log } from "../../src/Domain.ts"
 import { hex, quantity } from "../../src/endpoint/Decode.ts"
 import { Disconnected } from "../../src/endpoint/EndpointError.ts"
 import { Transport } from "../../src/endpoint/Transport.ts"
+import { answers as recorded } from "./answers.ts"
 import type { FakeBlock, FakeChain } from "./FakeChain.ts"
 import { answerHttp, layerHttp } from "./FakeHttp.ts"
 
@@ -381,8 +382,11 @@ export class FakeNode {
       : [frame]
     if (requests.length > this.mostCalls) {
       const error = { code: -32600, message: "batch too large" }
-      const refusal = { jsonrpc: "2.0", id: this.tooLarge === "no id" ? null : requests[0]!.id, error }
-      return session.send(this.#write(this.tooLarge === "no id" ? refusal : [refusal]))
+      return session.send(
+        this.tooLarge === "no id"
+          ? this.#write({ jsonrpc: "2.0", id: null, error })
+          : recorded["geth batch"]!.frame!.replace("%id", String(requests[0]!.id)),
+      )
     }
     const replies = requests.flatMap((request) => this.#reply(session, request) ?? [])
     for (const reply of replies) if (reply instanceof Raw) session.send(reply.text)

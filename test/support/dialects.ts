@@ -7,11 +7,11 @@ import { assert, describe, it, layer } from "@effect/vitest"
 import { Clock, Context, Effect, Layer, Logger, Schedule } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import type { Hex } from "../../src/Domain.ts"
 import type { ChainStatus } from "../../src/web/ChainStatus.ts"
 import { unready } from "../../src/web/Readiness.ts"
+import { answers } from "./answers.ts"
 import { hash } from "./blocks.ts"
 import { openSqlite } from "./devnet.ts"
 import { directory } from "./directory.ts"
@@ -104,6 +104,8 @@ export interface Row {
   readonly finality?: number
   /** What the chain's times are in. */
   readonly times?: "milliseconds"
+  /** Whether every second log index is left out. */
+  readonly holes?: true
   /** How many blocks the journal stays behind the head. */
   readonly behind?: number
   /** Whether a block is stored only once it is final. */
@@ -117,16 +119,6 @@ export interface Row {
 /** Every log of a chain is by one of these, so that a filter with all of them lets every log pass. */
 export const contracts = [1, 2, 3].map((i) => hash("contract", i).slice(0, 42) as Hex)
 export const filtered = { ADDRESSES: contracts.join(",") }
-
-interface Recorded {
-  readonly error?: { readonly code: number; readonly message: string; readonly data?: unknown }
-  readonly frame?: string
-}
-
-/** What was recorded of real nodes. */
-export const answers = JSON.parse(
-  readFileSync(new URL("../fixtures/answers.json", import.meta.url), "utf8"),
-) as Readonly<Record<string, Recorded>>
 
 /** A recorded refusal, about this block. */
 export const refusal = (of: string, block: { readonly hash: Hex; readonly number: number }): Refused => {
@@ -161,6 +153,7 @@ const sceneOf = (row: Row, id: number, began = epoch) => {
     finality,
     blockTime: blockTime * unit,
     began: began * unit,
+    stride: row.holes ? 2 : 1,
     contracts,
   })
   const extend = (i: number) => chain.extend(logs[i % logs.length]!)
@@ -379,6 +372,7 @@ const runWired = Effect.fnUntraced(function* (row: Row, i: number) {
     longest = Math.max(longest, performance.now() - before)
   })
   yield* reached
+  longest = 0
   for (let block = 0; block < (row.live ?? 12); block++) {
     row.before?.({ ...scene, since: () => Infinity, now: Date.now }, block)
     extend(block)

@@ -1,6 +1,7 @@
 /** What is final, whose word counts, and what happens where the answers differ: a row each. */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
+import { answers } from "../support/answers.ts"
 import { refusal, suite, unharmed } from "../support/dialects.ts"
 import type { End, Row, Scene } from "../support/dialects.ts"
 import type { FakeChain } from "../support/FakeChain.ts"
@@ -56,6 +57,12 @@ const forks = (node: Scene["node"], chain: FakeChain) => {
   const fork = chain.branch(5, 1, 2, 1, 2, 1)
   node.follow(fork)
   chain.listen(() => fork.extend(1))
+}
+
+/** Nobody disagrees any more, and finality has gone on. */
+const agreesAgain = ({ reasons, status }: End) => {
+  assert.deepStrictEqual(reasons, [])
+  assert.isAtLeast(status.final!, 50)
 }
 
 const beginsSyncing = (node: Scene["node"], { chain }: Scene) => {
@@ -190,9 +197,42 @@ const rows: ReadonlyArray<Row> = [
         assert.match(end.reasons.join(), /^endpoints disagree about final block \d+ .* nothing is made final/)
         assert.match(end.warnings.join(), /final block \d+ is another one at .* nothing is made final until/)
         assert.strictEqual(end.status.errors.unverified, 1)
+        // What the metric says.
+        assert.isTrue(end.status.finalDisagreement!.holds)
         const journal = yield* end.store.load(end.chain.id)
         assert.isAtMost(journal!.final?.number ?? 0, 25)
       }),
+  },
+  {
+    kind: "A8",
+    name: "is on one chain while the other endpoint is on another for a while: then it goes on",
+    node: ({ two, chain }) => forks(two, chain),
+    before: ({ two, chain }, block) => {
+      if (block === 12) two.follow(chain)
+    },
+    urls: "ws://one,ws://two",
+    out: { ...unharmed, blamed: 2 },
+    also: agreesAgain,
+  },
+  {
+    kind: "A8",
+    name: "is on one chain while the endpoint for history is on another for good: nothing of it is stored",
+    node: ({ two, chain }) => forks(two, chain),
+    rpc: "http://two",
+    out: { ...unharmed, blamed: 2 },
+    also: ({ reasons }) => assert.match(reasons.join(), /nothing is made final until they agree/),
+  },
+  {
+    kind: "A8",
+    name: "is on the chain of another endpoint while the one for history is on another: the majority decides",
+    node: ({ three, chain }) => forks(three, chain),
+    urls: "ws://one,ws://two",
+    rpc: "http://three",
+    out: { ...unharmed, blamed: 2 },
+    also: ({ reasons, status }) => {
+      assert.match(reasons.join(), /the majority decides/)
+      assert.isAtLeast(status.final!, 50)
+    },
   },
   {
     kind: "A8",
@@ -246,7 +286,12 @@ const rows: ReadonlyArray<Row> = [
 const headerOf = (chain: FakeChain, number: number) => {
   const { header } = chain.at(number)!
   const hex = (value: number) => `0x${value.toString(16)}`
-  return { ...header, number: hex(number), timestamp: hex(header.timestamp) }
+  return {
+    ...header,
+    timestamp: hex(header.timestamp),
+    number: hex(number),
+    ...answers["cosmos block 0"]!.result,
+  }
 }
 
 suite("a chain", rows)

@@ -1,10 +1,11 @@
 /** Frames, ids, closes and silence: over a real socket where the wire itself is at stake. A row each. */
 import { assert } from "@effect/vitest"
 import type { Hex } from "../../src/Domain.ts"
+import { answers } from "../support/answers.ts"
 import { both, filtered, on, refusal, suite, unharmed } from "../support/dialects.ts"
 import type { Row, Scene, Wires } from "../support/dialects.ts"
 import { hash } from "../support/blocks.ts"
-import { Refused } from "../support/FakeNode.ts"
+import { Raw, Refused } from "../support/FakeNode.ts"
 import type { Intercept } from "../support/FakeNode.ts"
 
 type Wire = Wires[number]
@@ -46,6 +47,9 @@ const noSubscriptions: Intercept = (method, _params, proceed) => {
   return proceed()
 }
 
+/** The machine may be busy: what is merely slow is not what these rows are about, and no timeout of ours is as short. */
+const inRealTime = { ...unharmed, stoodStill: 5 }
+
 const rows: ReadonlyArray<Row> = [
   // -- A6: shape
   {
@@ -53,7 +57,7 @@ const rows: ReadonlyArray<Row> = [
     name: "numbers its subscriptions",
     over: "a socket",
     node: numbered,
-    out: unharmed,
+    out: inRealTime,
   },
   {
     kind: "A6",
@@ -62,7 +66,7 @@ const rows: ReadonlyArray<Row> = [
     node: ({ node }) => {
       node.sends = (message) => ("id" in message ? { ...message, id: String(message["id"]) } : message)
     },
-    out: unharmed,
+    out: inRealTime,
   },
   {
     kind: "A6",
@@ -84,7 +88,7 @@ const rows: ReadonlyArray<Row> = [
         ),
       )
     },
-    out: unharmed,
+    out: inRealTime,
   },
   {
     kind: "A6",
@@ -97,7 +101,7 @@ const rows: ReadonlyArray<Row> = [
         logs((all) => all.map((log) => ({ ...log, logIndex: digits(log["logIndex"]) }))),
       )
     },
-    out: unharmed,
+    out: inRealTime,
   },
   {
     kind: "A6",
@@ -106,7 +110,7 @@ const rows: ReadonlyArray<Row> = [
     node: ({ node }) => {
       node.binary = true
     },
-    out: unharmed,
+    out: inRealTime,
   },
   {
     kind: "A6",
@@ -116,7 +120,7 @@ const rows: ReadonlyArray<Row> = [
     before: ({ node }) => {
       for (const text of ["", " ", "\n"]) node.say(text)
     },
-    out: unharmed,
+    out: inRealTime,
   },
   {
     kind: "A6",
@@ -129,7 +133,7 @@ const rows: ReadonlyArray<Row> = [
           : all.map((log) => ((log["topics"] as Wires).length === 0 ? { ...log, topics: null } : log)),
       )
     },
-    out: unharmed,
+    out: inRealTime,
   },
   {
     kind: "A6",
@@ -152,7 +156,7 @@ const rows: ReadonlyArray<Row> = [
       }
     },
     variables: filtered,
-    out: unharmed,
+    out: inRealTime,
   },
   {
     kind: "A6",
@@ -163,7 +167,7 @@ const rows: ReadonlyArray<Row> = [
     },
     variables: { ADDRESSES: manyAddresses(120) },
     // The connection is lost with what was too large: once for each halving.
-    out: { ...unharmed, connections: 2, blamed: 1 },
+    out: { ...inRealTime, connections: 2, blamed: 1 },
     notes: /at most 62 addresses a request/,
   },
   {
@@ -176,8 +180,32 @@ const rows: ReadonlyArray<Row> = [
     urls: "http://one",
     variables: { ADDRESSES: manyAddresses(120), POLL_INTERVAL: "1s" },
     live: 3,
-    out: { ...unharmed, stoodStill: 2, connections: 0 },
+    out: { ...inRealTime, connections: 0 },
     notes: /at most 62 addresses a request/,
+  },
+  {
+    kind: "A6",
+    name: "leaves out every second log index",
+    over: "a socket",
+    node: () => {},
+    holes: true,
+    out: inRealTime,
+  },
+  {
+    kind: "A4",
+    name: "throttles without an id, and once more with one",
+    over: "a socket",
+    node: ({ node }) => {
+      let requests = 0
+      node.intercept = (method, _params, proceed) => {
+        if (method !== "eth_getLogs") return proceed()
+        if (++requests % 6 === 5) return new Raw(answers["id null"]!.frame!)
+        if (requests % 6 === 0) throw refusal("eip-1474", { hash: "0x", number: 0 })
+        return proceed()
+      }
+    },
+    live: 4,
+    out: inRealTime,
   },
   {
     kind: "A6",
@@ -189,7 +217,7 @@ const rows: ReadonlyArray<Row> = [
       // A gap whose headers are fetched together.
       if (block === 3) chain.jump(...Array.from({ length: 16 }, (_, i) => i % 3))
     },
-    out: unharmed,
+    out: inRealTime,
   },
   {
     kind: "A6",
@@ -206,7 +234,7 @@ const rows: ReadonlyArray<Row> = [
       }
     },
     logs: [12, 0, 5, 1],
-    out: unharmed,
+    out: inRealTime,
     notes: /\d headers in a batch,\d receipts in a batch/,
   },
   {
@@ -257,12 +285,13 @@ const rows: ReadonlyArray<Row> = [
     name: "does not take blockHash in eth_getLogs: that is remembered",
     node: ({ node }) => {
       node.intercept = (method, params, proceed) => {
-        if (method === "eth_getLogs" && "blockHash" in (params[0] as object))
-          throw refusal("no hash", { hash: "0x", number: 0 })
-        return proceed()
+        if (method !== "eth_getLogs" || !("blockHash" in (params[0] as object))) return proceed()
+        node.requests.set("by hash", asked({ node }, "by hash") + 1)
+        throw refusal("no hash", { hash: "0x", number: 0 })
       }
     },
     out: unharmed,
+    also: (end) => assert.isAtMost(asked(end, "by hash"), 4),
     notes: /refuses eth_getLogs by blockHash/,
   },
   {
@@ -286,6 +315,19 @@ const rows: ReadonlyArray<Row> = [
     variables: { POLL_INTERVAL: "1s" },
     out: { ...unharmed, stoodStill: 2, connections: 0, blamed: 20 },
     atMost: true,
+  },
+  {
+    kind: "A9",
+    name: "stands by over a socket, beside one that is preferred, polled over HTTP and goes away",
+    node: () => {},
+    before: ({ two }, block) => {
+      if (block === 6) two.up = false
+    },
+    urls: "http://two,ws://one",
+    variables: { POLL_INTERVAL: "1s" },
+    out: { ...unharmed, stoodStill: 8, blamed: 20 },
+    atMost: true,
+    also: ({ status }) => assert.strictEqual(status.endpoint, status.endpoints[1]),
   },
   {
     kind: "A9",

@@ -1,6 +1,8 @@
 /** Blooms, short answers, fields that nobody compares, shapes of logs: a row each (`support/dialects.ts`). */
 import { assert } from "@effect/vitest"
 import { hex } from "../../src/endpoint/Decode.ts"
+import { bloomOf } from "../../src/feed/Bloom.ts"
+import { answers } from "../support/answers.ts"
 import { both, filtered, on, suite, unharmed } from "../support/dialects.ts"
 import type { Row, Scene, Wires } from "../support/dialects.ts"
 import { Refused } from "../support/FakeNode.ts"
@@ -42,7 +44,7 @@ const rows: ReadonlyArray<Row> = [
     kind: "A1",
     name: "announces zero blooms and answers right ones (Cosmos EVM, Sei), and reconnects",
     node: ({ node }) => {
-      node.announced = (header) => ({ ...header, logsBloom: zeros, gasUsed: "0x0" })
+      node.announced = (header) => ({ ...header, ...answers["cosmos bloom"]!.result })
     },
     before: ({ node }, block) => {
       if (block === 8) node.drop()
@@ -154,14 +156,53 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A2",
-    name: "has logs without a receipt (bor's state sync)",
-    node: ({ node }) => {
-      // The bloom of the header does not know them either.
-      node.intercept = on("eth_getBlockReceipts", (receipts) => (receipts as Wires).slice(0, -1))
+    name: "answers pruned receipts with none, refuses eth_getLogs without an address, and has no blooms",
+    node: (scene) => {
+      const { chain, node } = scene
+      headers(scene, (header) => ({ ...header, logsBloom: undefined }))
+      const { intercept } = node
+      node.intercept = (method, params, proceed) => {
+        if (method === "eth_getLogs") throw new Refused(-32701, "please specify an address")
+        if (method !== "eth_getBlockReceipts") return intercept(method, params, proceed)
+        return chain.byHash(params[0] as never)!.header.number < 20 ? [] : proceed()
+      }
     },
-    variables: { LOGS_BLOOM: "ignore" },
     out: unharmed,
   },
+  ...(["trust", "ignore"] as const).map((bloom): Row => ({
+    kind: "A2",
+    name: `has logs without a receipt (bor's state sync), LOGS_BLOOM=${bloom}`,
+    node: (scene) => {
+      const { chain, node } = scene
+      // The last log of a block with several; the bloom of the header does not know it either.
+      const before = (block: unknown) => {
+        const { logs } = chain.at(number(block))!
+        return logs.length > 1 ? logs.slice(0, -1) : logs
+      }
+      headers(scene, (header) => ({ ...header, logsBloom: bloomOf(before(header["number"])) }))
+      node.intercept = both(
+        on("eth_getBlockReceipts", (all) =>
+          (all as Wires).map((receipt) => {
+            const [log, ...more] = receipt["logs"] as Wires
+            const isWhole = log === undefined || before(log["blockNumber"]).length > more.length
+            return isWhole ? receipt : { ...receipt, logs: [log, ...more.slice(0, -1)] }
+          }),
+        ),
+        node.intercept,
+      )
+    },
+    out: { ...unharmed, stoodStill: 2 },
+  })),
+  ...[filtered, undefined].map((variables): Row => ({
+    kind: "A2",
+    name: `is polled, and answers [] of what a replica does not have yet${variables ? ", under a filter" : ""}`,
+    node: (scene) => {
+      scene.node.intercept = logsOfTip(scene, 1500, () => [])
+    },
+    urls: "http://one",
+    variables: { ...variables, POLL_INTERVAL: "1s" },
+    out: { ...unharmed, stoodStill: 4, connections: 0 },
+  })),
   // -- A3: fields that nobody compares
   {
     kind: "A3",
