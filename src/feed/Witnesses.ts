@@ -13,7 +13,7 @@ export class Contradiction extends Schema.TaggedError<Contradiction>()("Contradi
   seen: Schema.String,
 }) {
   override get message() {
-    return `block ${this.number} was final as ${this.stored} and is ${this.seen} now: another chain, or a reorg below finality (FINALITY=depth does not ask the node what is final)`
+    return `block ${this.number} was final as ${this.stored} and is ${this.seen} now: another chain, or a reorg below finality`
   }
 }
 
