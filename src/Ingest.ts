@@ -19,6 +19,7 @@ import * as Audit from "./feed/Audit.ts"
 import { Memory } from "./feed/AuditMemory.ts"
 import * as Feed from "./feed/Feed.ts"
 import * as Heads from "./feed/Heads.ts"
+import * as HeadTime from "./feed/HeadTime.ts"
 import type { Heard } from "./feed/Heads.ts"
 import * as Logs from "./feed/Logs.ts"
 import * as LogsSubscription from "./feed/LogsSubscription.ts"
@@ -67,6 +68,7 @@ const chainIngest = Effect.fnUntraced(function* (
   })
 
   const standstill = Standstill.make({ chain, store, status, writer, connected: failover.connected })
+  const checkTime = HeadTime.make()
   const alone = chain.endpoints.length + chain.rpc.length === 1
   const handled = (live: Live, heard: Heard | undefined) =>
     Effect.gen(function* () {
@@ -155,6 +157,7 @@ const chainIngest = Effect.fnUntraced(function* (
         stallTimeout: config.stallTimeout,
         pollInterval: chain.pollInterval,
         traces,
+        onLatest: (header) => checkTime(connection.name, header),
         onHead: ({ header, at }, blockTime) => {
           status.heard(header.number, at, blockTime)
           const late = connection.polled ? Duration.toMillis(chain.pollInterval) : 0

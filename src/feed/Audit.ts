@@ -7,7 +7,7 @@
  * history already is compared before it is pushed.
  */
 import { Clock, Effect } from "effect"
-import type { Block } from "../Domain.ts"
+import type { Block, Hex } from "../Domain.ts"
 import { unhurried } from "../endpoint/Budget.ts"
 import { unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
@@ -81,16 +81,16 @@ export const make = (
   const nameOf = (source: Source) => source.connection.name
 
   /**
-   * Who can contradict these blocks: one that did not tell them, or two where several did, or nobody knows who. And
-   * whether these are enough.
+   * Who can contradict these blocks: those that did not tell them; and how many are enough: one, or two where several
+   * told them, or nobody knows who.
    */
   const witnessesOf = (from: number, to: number) => {
-    if (alone) return { witnesses: [sourceInUse], areEnough: true }
+    if (alone) return { witnesses: [sourceInUse], enough: 1 }
     const tellers = memory.tellersOf(from, to)
     const [teller] = tellers.size === 1 ? tellers : []
     const enough = teller === undefined ? 2 : 1
     const witnesses = sources().filter((source) => nameOf(source) !== teller)
-    return { witnesses: witnesses.slice(0, enough), areEnough: witnesses.length >= enough }
+    return { witnesses, enough }
   }
 
   /** Who is asked about a block on which a witness does not agree: also who told it, or else somebody. */
@@ -105,8 +105,18 @@ export const make = (
   const largest = (blocks: ReadonlyArray<Block>) =>
     blocks.reduce((a, b) => (b.logs.length > a.logs.length ? b : a))
 
-  /** What is believed of one block, read with all checks, and how many could say anything; an error where nobody can. */
-  const settled = Effect.fnUntraced(function* (number: number, voices: ReadonlyArray<Source>) {
+  /**
+   * What is believed of one block, read with all checks, and how many could say anything; an error where nobody can. Who
+   * shows another block at this height is on another branch, and has no say: forks are not for the audit to settle.
+   *
+   * @param hash of the block; that of the endpoint in use where it is not known
+   */
+  const settled = Effect.fnUntraced(function* (
+    number: number,
+    voices: ReadonlyArray<Source>,
+    hash: Hex | undefined,
+  ) {
+    const canonical = hash ?? (yield* Headers.header(sourceInUse.connection, number))?.hash
     const answers = yield* Effect.forEach(voices, (source) =>
       Effect.result(
         Effect.flatMap(Headers.header(source.connection, number), (header) =>
@@ -116,10 +126,16 @@ export const make = (
         ),
       ),
     )
-    const blocks = answers.flatMap((answer) => (answer._tag === "Success" ? [answer.success] : []))
+    const blocks: Array<Block> = []
+    const elsewhere = new Set<Source>()
+    for (const [i, answer] of answers.entries()) {
+      if (answer._tag === "Failure") continue
+      if (answer.success.hash === canonical) blocks.push(answer.success)
+      else elsewhere.add(voices[i]!)
+    }
     if (blocks.length === 0)
       return yield* unverified(nameOf(voices[0]!), `nobody can read block ${number} again`)
-    return { block: largest(blocks), answers: blocks.length }
+    return { block: largest(blocks), answers: blocks.length, elsewhere }
   })
 
   const differ = (number: number) => `its logs of block ${number} are not the ones that are believed`
@@ -165,13 +181,16 @@ export const make = (
     const theirs = byNumber(looked.success)
     const different = [...new Set([...blocks.keys(), ...theirs.keys()])].filter((number) => {
       const [a, b] = [blocks.get(number), theirs.get(number)]
-      return !isSame(a && briefOf(a), b && briefOf(b))
+      // The last block becomes our head: it is compared also where it has no logs.
+      return !isSame(a && briefOf(a), b && briefOf(b)) || (number === through && a?.hash !== b?.hash)
     })
     yield* Effect.forEach(
       different,
       Effect.fnUntraced(function* (number) {
-        const { block, answers } = yield* settled(number, [first!, second])
-        const [a, b] = [blocks.get(number), theirs.get(number)]
+        const { block, answers, elsewhere } = yield* settled(number, [first!, second], undefined)
+        const [a, b] = [blocks.get(number), theirs.get(number)].map((one) =>
+          one?.hash === block.hash ? one : undefined,
+        )
         // One voice alone may add a log, but not take one away: leaving out is the known fault.
         const told = [a, b].filter((one) => one !== undefined)
         const believed = answers === 1 ? largest([block, ...told]) : block
@@ -179,7 +198,7 @@ export const make = (
           [first!, a],
           [second, b],
         ] as const) {
-          if (!isSame(answer && briefOf(answer), briefOf(believed)))
+          if (!elsewhere.has(source) && !isSame(answer && briefOf(answer), briefOf(believed)))
             yield* findings.contradicted(nameOf(source), differ(number))
         }
         if (believed.logs.length > 0 || number === through) blocks.set(number, believed)
@@ -214,12 +233,14 @@ export const make = (
       const before = record && stored(record)
       const answer = theirs.get(number)
       if (isSame(before, answer && briefOf(answer))) continue
+      const isElsewhere = () => unverified(nameOf(source), `block ${number} is another one than ours`)
+      if (record !== undefined && answer !== undefined && record.hash !== answer.hash)
+        return yield* isElsewhere()
       const [teller] = memory.tellersOf(number, number)
-      const { block, answers } = yield* settled(number, voicesOf(source, teller))
+      const voices = voicesOf(source, teller)
+      const { block, answers, elsewhere } = yield* settled(number, voices, record?.hash)
+      if (elsewhere.has(source)) return yield* isElsewhere()
       const believed = briefOf(block)
-      if (record !== undefined && record.hash !== believed.hash) {
-        return yield* unverified(nameOf(source), `block ${number} is another one than ours`)
-      }
       const isOutvoted = answers === 1 && believed.count < (before?.count ?? 0)
       if (isOutvoted || isSame(before, believed)) {
         yield* findings.contradicted(nameOf(source), differ(number))
@@ -251,19 +272,25 @@ export const make = (
       if (from > to) return undefined
       const wrong = new Set<number>()
       const lowest = () => (wrong.size === 0 ? undefined : Math.min(...wrong))
-      const ask = Effect.fnUntraced(function* (witnesses: ReadonlyArray<Source>) {
-        for (const witness of witnesses) {
-          // What is written again is looked at again.
-          const through = (lowest() ?? to + 1) - 1
-          for (let next = from; next <= through;) {
-            const width = logsOf(witness).width()
-            next = (yield* lookAt(window, witness, next, Math.min(next + width - 1, through), wrong)) + 1
-          }
+      const lookThrough = Effect.fnUntraced(function* (witness: Source) {
+        // What is written again is looked at again.
+        const through = (lowest() ?? to + 1) - 1
+        for (let next = from; next <= through;) {
+          const width = logsOf(witness).width()
+          next = (yield* lookAt(window, witness, next, Math.min(next + width - 1, through), wrong)) + 1
         }
       })
-      const attempt = Effect.suspend(() => {
-        const { witnesses, areEnough } = witnessesOf(from, to)
-        return areEnough ? ask(witnesses) : unverified(nameOf(sourceInUse), "there is nobody else to ask")
+      /** Whoever cannot say anything is replaced by the next one. */
+      const attempt = Effect.gen(function* () {
+        const { witnesses, enough } = witnessesOf(from, to)
+        let missing = enough
+        let last = unverified(nameOf(sourceInUse), "there is nobody else to ask")
+        for (let i = 0; missing > 0; i++) {
+          if (witnesses.length - i < missing) return yield* last
+          const looked = yield* Effect.result(lookThrough(witnesses[i]!))
+          if (looked._tag === "Success") missing--
+          else last = looked.failure
+        }
       })
       for (let wait = 1000; ; wait = Math.min(wait * 2, 60_000)) {
         const found = yield* Effect.result(attempt)
@@ -278,7 +305,8 @@ export const make = (
         yield* Effect.sleep(Math.min(wait, left))
       }
       // Too few are better than nobody, but do not count.
-      yield* Effect.ignore(Effect.suspend(() => ask(witnessesOf(from, to).witnesses)))
+      const { witnesses, enough } = witnessesOf(from, to)
+      yield* Effect.forEach(witnesses.slice(0, enough), (witness) => Effect.ignore(lookThrough(witness)))
       countUnaudited(from, to)
       return lowest()
     }).pipe(unhurried)

@@ -76,6 +76,10 @@ const asNotYet = (error: EndpointError): EndpointError =>
       })
     : error
 
+/** Whatever is said of a fresh block, unless it is about the way of asking, is that it is not there yet. */
+export const ofFresh = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
+  Effect.mapError(effect, (error) => (isUnclear(error) ? asNotYet(error) : error))
+
 /** A node that does not have a block yet, or answers nonsense about it, may know better in a moment. */
 export const again = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
   Effect.retry(effect, {

@@ -175,11 +175,20 @@ export const make = Effect.fnUntraced(function* (
   }
 
   /** The block that the announced head lets us follow, given the confirmations that are asked for. */
-  const targetOf = (header: Header): Effect.Effect<Header | undefined, EndpointError> => {
-    if (chain.confirmations === "finalized") return Effect.succeed(finality.block())
-    if (chain.confirmations === 0) return Effect.succeed(header)
+  const targetOf = Effect.fnUntraced(function* (header: Header) {
+    if (chain.confirmations === "finalized") return finality.block()
+    if (chain.confirmations === 0) return header
     const height = header.number - chain.confirmations
-    return height < 0 ? Effect.succeed(undefined) : headerAt(height)
+    if (height < 0) return undefined
+    const target = yield* Effect.catchIf(headerAt(height), isUnknownBlock, () => Effect.succeed(undefined))
+    if (target === undefined && timesUnknown(header) <= mostWaits) yield* offerLater(header)
+    return target
+  })
+
+  /** How often a head was met, or what is to be read of it, that the node does not have. */
+  const timesUnknown = ({ hash }: Header): number => {
+    unknown = { hash, times: unknown.hash === hash ? unknown.times + 1 : 1 }
+    return unknown.times
   }
 
   const follow = (heard: Heard, forks = 0): Stream.Stream<Step, FeedError> =>
@@ -244,13 +253,15 @@ export const make = Effect.fnUntraced(function* (
    */
   const meetUnknown = Effect.fnUntraced(function* (header: Header, heard: Heard, error: EndpointError) {
     const now = yield* headerAt("latest")
-    unknown = { hash: header.hash, times: unknown.hash === header.hash ? unknown.times + 1 : 1 }
+    const times = timesUnknown(header)
     if (now !== undefined && header.number > now.number + mostBlocksAhead)
       return yield* doubt(`block ${header.number} was announced, and block ${now.number} is the latest`)
     const isKnown = now === undefined || now.hash === header.hash
-    if (isKnown && unknown.times > mostWaitsForLogs) return yield* error
-    const isBehind = isKnown || (now.number < header.number && unknown.times <= mostWaits)
-    yield* isBehind ? offerLater(heard.header) : heads.offer(now)
+    if (isKnown && times > mostWaitsForLogs) return yield* error
+    const isBehind = isKnown || (now.number < header.number && times <= mostWaits)
+    if (isBehind) yield* offerLater(heard.header)
+    // What the node has is followed meanwhile: where every block is late, the chain stands still for none of them.
+    if (!isKnown && (!isBehind || now.number > moves.journal.head.number)) yield* heads.offer(now)
     return Stream.empty
   })
 
@@ -318,8 +329,10 @@ export const make = Effect.fnUntraced(function* (
         ([from, through]) => Effect.map(logs.history(from, through), (blocks) => ({ blocks, through })),
         { concurrency: historyAhead },
       ),
-      Stream.flatMap(({ blocks, through }) => {
-        const last = blocks.at(-1)!.number
+      Stream.flatMap(({ blocks: found, through }) => {
+        const last = found.at(-1)!.number
+        // Where a piece ends at a height without a block, it overlaps with the next one.
+        const blocks = found.filter(({ number }) => number > moves.journal.head.number)
         const steps = Stream.fromArray(moves.push(blocks, true, heard))
         return last < through
           ? Stream.concat(

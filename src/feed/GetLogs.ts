@@ -26,7 +26,12 @@ const only = (filter: Filter): ((logs: ReadonlyArray<PlacedLog>) => ReadonlyArra
   return (logs) => (logs.every(matches) ? logs : logs.filter(matches))
 }
 
-const refusesAddresses = (error: EndpointError) => refusalOf(error) === "fewer addresses"
+/** The request itself is too large to be read, whatever it asks for: HTTP says so with 413. */
+const isTooLargeToRead = ({ reason }: EndpointError) =>
+  reason._tag === "Rejected" && /HTTP status 413/.test(reason.detail)
+
+const refusesAddresses = (error: EndpointError) =>
+  refusalOf(error) === "fewer addresses" || isTooLargeToRead(error)
 
 /** The node does not take `blockHash`: that the parameters are wrong, or that others are missing. */
 const refusesHash = ({ reason }: EndpointError): boolean =>
@@ -88,19 +93,18 @@ export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs =>
       const size = Math.min(learned.addresses, addresses.length)
       const groups: Array<ReadonlyArray<Hex>> = []
       for (let i = 0; i < addresses.length; i += size) groups.push(addresses.slice(i, i + size))
-      if (groups.length === 1) return ask(addresses, blocks)
-      return Effect.map(
-        Effect.forEach(groups, (group) => ask(group, blocks)),
-        (answers) => answers.flat().sort(inOrder),
+      const answers = Effect.forEach(groups, (group) => ask(group, blocks))
+      return Effect.catchIf(
+        groups.length === 1 ? ask(addresses, blocks) : Effect.map(answers, (all) => all.flat().sort(inOrder)),
+        refusesAddresses,
+        (error) => {
+          if (size === 1) return Effect.fail(error)
+          // Several requests may be refused at once.
+          learned.addresses = Math.min(learned.addresses, Math.ceil(size / 2))
+          return isOver(error) ? Effect.fail(error) : some
+        },
       )
-    }).pipe(
-      Effect.catchIf(refusesAddresses, (error) => {
-        const size = Math.min(learned.addresses, addresses.length)
-        if (size === 1) return Effect.fail(error)
-        learned.addresses = Math.ceil(size / 2)
-        return isOver(error) ? Effect.fail(error) : some
-      }),
-    )
+    })
     return some
   }
 }

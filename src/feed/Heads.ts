@@ -40,6 +40,8 @@ export interface HeadsOptions {
   /** Told about each head, with the time between blocks as observed (milliseconds; 0 as long as nothing is known). */
   readonly onHead: (heard: Heard, blockTime: number) => void
   readonly traces?: BlockTraces
+  /** Told the latest block once the subscription is there. */
+  readonly onLatest?: (header: Header) => Effect.Effect<void>
   /** The connection is alive and says that there is no new block. */
   readonly onQuiet: Effect.Effect<void>
 }
@@ -125,6 +127,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
     const reason = new Malformed({ detail: "there is no latest block" })
     return yield* new EndpointError({ endpoint: connection.name, reason })
   }
+  yield* options.onLatest?.(first) ?? Effect.void
   if (newest === undefined) {
     const heard = { header: first, at: clock.currentTimeMillisUnsafe() }
     top = first.number

@@ -18,7 +18,7 @@ import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
 import type { Refusal } from "../endpoint/Refusal.ts"
 import * as BlockLogs from "./BlockLogs.ts"
-import { again, askAgain, blockOf } from "./BlockLogs.ts"
+import { again, askAgain, blockOf, ofFresh } from "./BlockLogs.ts"
 import { isZero, mayMatch, provenBloom } from "./Bloom.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
@@ -50,7 +50,8 @@ export interface Logs {
   readonly recent: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
   /**
    * A range of final blocks: those with logs, and the last one. Where the whole is too much for one answer, only its
-   * beginning, whose last block says how far it goes: what is held is bounded by what one answer may be.
+   * beginning, whose last block says how far it goes: what is held is bounded by what one answer may be. Where the last
+   * height has no block, the next block above is the last one.
    *
    * @param times whether the blocks' times are wanted, which may cost headers; without, they are not to be stored
    */
@@ -97,7 +98,7 @@ export const make = (
 
   /** An empty answer under an announced bloom that proves nothing: the fetched header may have one that does. */
   const recheckEmpty = Effect.fnUntraced(function* (empty: Block, { number }: Header) {
-    const fetched = yield* Headers.header(asker, number)
+    const fetched = yield* ofFresh(Headers.header(asker, number))
     if (fetched?.hash !== empty.hash) return yield* notYet(asker.name, number)
     const header = withBloom(fetched)
     return header.logsBloom !== undefined && mayHaveLogs(header) ? yield* ask(header) : empty
@@ -174,6 +175,15 @@ export const make = (
     return existing
   })
 
+  /** The header at a height of final blocks, or the next one above where that height has no block. */
+  const headerFrom = Effect.fnUntraced(function* (number: number) {
+    for (let i = 0; i <= longestNullRun; i++) {
+      const header = yield* Headers.header(asker, number + i)
+      if (header !== undefined) return header
+    }
+    return yield* notYet(asker.name, number)
+  })
+
   /** Whether a block has matching logs, by all checks. Where only ranges are granted it cannot be known: `false`. */
   const hasLogs = (header: Header) =>
     ask(header).pipe(
@@ -205,9 +215,10 @@ export const make = (
     from === to || !learned.ranges || learned.refused.has("eth_getLogs")
 
   const recent = Effect.fnUntraced(function* (from: number, to: number) {
-    if (isSingle(from, to)) return yield* oneByOne(yield* existingHeaders(from, to))
+    const existing = ofFresh(existingHeaders(from, to))
+    if (isSingle(from, to)) return yield* oneByOne(yield* existing)
     const range = getLogs({ fromBlock: hex(from), toBlock: hex(to) })
-    const [headers, logs] = yield* Effect.all([existingHeaders(from, to), Effect.result(range)], {
+    const [headers, logs] = yield* Effect.all([existing, Effect.result(range)], {
       concurrency: 2,
     })
     if (logs._tag === "Success") {
@@ -309,10 +320,9 @@ export const make = (
   })
 
   /** One answer for the whole range, under the header of its last block. */
-  const whole = Effect.fnUntraced(function* (from: number, to: number, withTimes: boolean) {
-    const seen = yield* Headers.header(asker, to)
-    if (seen === undefined) return yield* notYet(asker.name, to)
-    const last = withBloom(seen)
+  const whole = Effect.fnUntraced(function* (from: number, end: number, withTimes: boolean) {
+    const last = withBloom(yield* headerFrom(end))
+    const to = last.number
     const logs = yield* getLogs({ fromBlock: hex(from), toBlock: hex(to) })
     const below = from < learned.servedFrom ? yield* headersBelow(logs, from, to) : []
     const wrong = (yield* wrongRange(logs, from, last)) ?? (yield* truncated(logs, from, last, below))
@@ -343,9 +353,11 @@ export const make = (
     to: number,
     withTimes = true,
   ): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
-    const singly = Effect.suspend(() =>
-      Effect.flatMap(existingHeaders(from, Math.min(from + learned.recentWidth - 1, to)), oneByOne),
-    )
+    const singly = Effect.gen(function* () {
+      const end = Math.min(from + learned.recentWidth - 1, to)
+      const headers = yield* existingHeaders(from, end)
+      return yield* oneByOne(headers.length > 0 ? headers : [withBloom(yield* headerFrom(end))])
+    })
     if (isSingle(from, to)) return singly
     return whole(from, to, withTimes).pipe(
       Effect.catch((error) => {

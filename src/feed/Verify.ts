@@ -13,6 +13,10 @@ import { isUnfiltered, makeMatches } from "./Filter.ts"
 /** With fewer zero bits than this, the bloom of almost any logs would be the same. */
 const leastZeroBits = 2
 
+/** Two logs of a block with one index: without an identity neither can be stored. */
+const repeated = (index: number, number: number): string =>
+  `two logs of block ${number} have the index ${index}: logs without an identity cannot be stored`
+
 /** What is wrong with logs as those of one block, wherever they come from. */
 const misplaced = (
   logs: ReadonlyArray<PlacedLog>,
@@ -24,7 +28,8 @@ const misplaced = (
       return `a log of another block among those of ${block.number}`
     }
     if (log.removed) return `a removed log in block ${block.number}`
-    if (log.index <= before) return `log ${log.index} after ${before} in block ${block.number}`
+    if (log.index === before) return repeated(log.index, block.number)
+    if (log.index < before) return `log ${log.index} after ${before} in block ${block.number}`
     before = log.index
   }
   return undefined
@@ -97,6 +102,7 @@ const makeUnbelievableRange = (
       } else if (log.blockHash !== block.blockHash) {
         return "logs of two forks"
       }
+      if (log.index === next - 1) return repeated(log.index, log.blockNumber)
       if (unfiltered && !mayHaveHoles ? log.index !== next : log.index < next) {
         return `log ${log.index} where ${next} was expected in block ${log.blockNumber}`
       }

@@ -16,6 +16,10 @@ export class FakeChain {
   finality: number
   /** Seconds between two blocks. */
   blockTime: number
+  /** When block 0 would have a predecessor (unix seconds). */
+  readonly #began: number
+  /** From one log index to the next: 1 but on chains whose indexes have holes. */
+  readonly #stride: number
   /** Where the header of a block has no bloom, as on some layer 2. */
   blooms = true
   /** Who emits logs: the n-th log of a block is by the n-th of them, round and round. By default nobody twice. */
@@ -30,6 +34,8 @@ export class FakeChain {
       readonly id?: number
       readonly finality?: number
       readonly blockTime?: number
+      readonly began?: number
+      readonly stride?: number
       readonly contracts?: ReadonlyArray<Hex>
     } = {},
     /** The chain of which this is another view. */
@@ -39,6 +45,8 @@ export class FakeChain {
     this.id = options.id ?? 31337
     this.finality = options.finality ?? 64
     this.blockTime = options.blockTime ?? 12
+    this.#began = options.began ?? 1_700_000_000
+    this.#stride = options.stride ?? 1
     this.#contracts = options.contracts ?? []
     if (of) this.#canonical = [...of.#canonical]
     else this.#append(0)
@@ -47,7 +55,14 @@ export class FakeChain {
   /** Another view of this chain: the last `depth` blocks are others there, with these numbers of logs. */
   branch(depth: number, ...logs: ReadonlyArray<number>): FakeChain {
     const view = new FakeChain(
-      { id: this.id, finality: this.finality, blockTime: this.blockTime, contracts: this.#contracts },
+      {
+        id: this.id,
+        finality: this.finality,
+        blockTime: this.blockTime,
+        began: this.#began,
+        stride: this.#stride,
+        contracts: this.#contracts,
+      },
       this,
     )
     view.blooms = this.blooms
@@ -111,6 +126,12 @@ export class FakeChain {
     this.#canonical = this.#canonical.slice(0, keep)
   }
 
+  /** Drops the last `depth` blocks whether or not they were final, as a developer's `evm_revert` does. */
+  revert(depth: number): void {
+    this.#canonical = this.#canonical.slice(0, -depth)
+    this.#shared.highestFinal = Math.max(this.head.number - this.finality, 0)
+  }
+
   /** Replaces the last `depth` blocks by others with these numbers of logs, and announces the last of them. */
   fork(depth: number, ...logs: ReadonlyArray<number>): void {
     this.rollback(depth)
@@ -123,14 +144,14 @@ export class FakeChain {
     const self = hash("fake", this.id, this.#shared.serial++)
     const logs = Array.from({ length: count }, (_, i): Log => {
       const contract = this.#contracts[i % this.#contracts.length]
-      return { ...log(self, i), ...(contract && { contract }) }
+      return { ...log(self, i), index: i * this.#stride, ...(contract && { contract }) }
     })
     const block: FakeBlock = {
       header: {
         number,
         hash: self,
         parentHash: parent?.hash ?? zeroHash,
-        timestamp: 1_700_000_000 + Math.floor((number + 1) * this.blockTime),
+        timestamp: this.#began + Math.floor((number + 1) * this.blockTime),
         logsBloom: this.blooms ? bloomOf(logs) : bloomOf([]),
         executed: count > 0,
       },

@@ -4,6 +4,9 @@ import { Effect, Layer } from "effect"
 import { HttpClient, HttpClientError, HttpClientResponse } from "effect/http"
 import type { FakeNode } from "./FakeNode.ts"
 
+/** nginx' page for a request that is too large. */
+const tooLarge = "<html><head><title>413 Request Entity Too Large</title></head></html>"
+
 /** An HTTP client that knows only these hosts; every request takes `latency` of the clock in use. */
 export const layerHttp = (nodes: Readonly<Record<string, FakeNode>>, latency = "1 millis" as const) =>
   Layer.succeed(
@@ -20,6 +23,8 @@ export const layerHttp = (nodes: Readonly<Record<string, FakeNode>>, latency = "
             reason: new HttpClientError.TransportError({ request, cause }),
           })
         }
+        if (body.length > node.mostCharacters)
+          return HttpClientResponse.fromWeb(request, new Response(tooLarge, { status: 413 }))
         const answer = node.post(body)
         if (answer === undefined) return yield* Effect.never
         // The way back.
@@ -36,7 +41,9 @@ export const answerHttp = (node: FakeNode, request: IncomingMessage, response: S
   request.on("data", (chunk: Buffer) => chunks.push(chunk))
   request.on("end", () => {
     if (!node.up) request.socket.destroy()
-    const answer = node.up ? node.post(Buffer.concat(chunks).toString()) : undefined
+    const body = Buffer.concat(chunks).toString()
+    if (body.length > node.mostCharacters) return void response.writeHead(413).end(tooLarge)
+    const answer = node.up ? node.post(body) : undefined
     if (answer !== undefined)
       response.writeHead(node.http.status, node.http.headers).end(node.http.text ?? answer)
   })

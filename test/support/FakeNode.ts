@@ -11,6 +11,7 @@ import type { Header, Hex, Log } from "../../src/Domain.ts"
 import { hex, quantity } from "../../src/endpoint/Decode.ts"
 import { Disconnected } from "../../src/endpoint/EndpointError.ts"
 import { Transport } from "../../src/endpoint/Transport.ts"
+import { answers as recorded } from "./answers.ts"
 import type { FakeBlock, FakeChain } from "./FakeChain.ts"
 import { answerHttp, layerHttp } from "./FakeHttp.ts"
 
@@ -125,8 +126,14 @@ export class FakeNode {
   mostCalls = Infinity
   /** How it says that a batch is too large: as geth does, to the first call alone; or to none. */
   tooLarge: "first id" | "no id" = "first id"
-  /** Characters of one request; it leaves at a larger one. */
+  /** Characters of one request; it leaves at a larger one, and says 413 over HTTP. */
   mostCharacters = Infinity
+  /** Changes each message that it sends: an answer, those of a batch, or a notification. */
+  sends: (message: Record<string, unknown>) => unknown = (message) => message
+  /** Whether its text comes in binary frames. */
+  binary = false
+  /** Whether it answers pings. */
+  pongs = true
   /** Whether it answers at all. */
   answers = true
   /** Whether logs carry `blockTimestamp`, as most current nodes send it. */
@@ -192,8 +199,11 @@ export class FakeNode {
     for (const session of this.sessions) this.#notifyLogs(session, block, logs, removed)
   }
 
-  #write(value: unknown): string {
-    return JSON.stringify(this.likeGanache ? reversed(value) : value)
+  #write(value: object): string {
+    const messages = [value].flat() as ReadonlyArray<Record<string, unknown>>
+    const sent = messages.map((message) => this.sends(message))
+    const all = Array.isArray(value) ? sent : sent[0]
+    return JSON.stringify(this.likeGanache ? reversed(all) : all)
   }
 
   #notify(session: Session, kind: string, result: unknown): void {
@@ -372,14 +382,17 @@ export class FakeNode {
       : [frame]
     if (requests.length > this.mostCalls) {
       const error = { code: -32600, message: "batch too large" }
-      const refusal = { jsonrpc: "2.0", id: this.tooLarge === "no id" ? null : requests[0]!.id, error }
-      return session.send(this.#write(this.tooLarge === "no id" ? refusal : [refusal]))
+      return session.send(
+        this.tooLarge === "no id"
+          ? this.#write({ jsonrpc: "2.0", id: null, error })
+          : recorded["geth batch"]!.frame!.replace("%id", String(requests[0]!.id)),
+      )
     }
     const replies = requests.flatMap((request) => this.#reply(session, request) ?? [])
     for (const reply of replies) if (reply instanceof Raw) session.send(reply.text)
     const answers = replies.filter((reply) => !(reply instanceof Raw))
     if (answers.length === 0) return
-    session.send(this.#write(Array.isArray(frame) ? answers : answers[0]))
+    session.send(this.#write(Array.isArray(frame) ? answers : answers[0]!))
   }
 
   /** A frame has arrived over HTTP: what is answered, or `undefined` for nothing. */
@@ -397,13 +410,16 @@ export class FakeNode {
   get serve() {
     const open = Effect.callback<{ readonly server: WebSocketServer; readonly url: string }>((resume) => {
       const http = createServer((request, response) => answerHttp(this, request, response))
-      const server = new WebSocketServer({ server: http })
+      const server = new WebSocketServer({ server: http, autoPong: false })
       server.on("connection", (socket: WebSocket) => {
         if (!this.up) return socket.terminate()
         const session = this.accept(
-          (text) => socket.send(text),
+          (text) => socket.send(text, { binary: this.binary }),
           (code) => (code === undefined || code === 1006 ? socket.terminate() : socket.close(code)),
         )
+        socket.on("ping", (data) => {
+          if (this.pongs) socket.pong(data)
+        })
         socket.on("message", (data) => this.receive(session, (data as Buffer).toString()))
         return socket.on("close", () => this.leave(session))
       })
@@ -470,7 +486,7 @@ export const layerTransport = (nodes: Readonly<Record<string, FakeNode>>, latenc
           ).pipe(
             Effect.map(({ node, session, isOpen }) => ({
               send: (text: string) => later(() => isOpen() && node.receive(session, text)),
-              ping: () => later(() => isOpen() && node.answers && listener.onPong()),
+              ping: () => later(() => isOpen() && node.answers && node.pongs && listener.onPong()),
             })),
           ),
       }

@@ -129,7 +129,12 @@ export const faultsOf = (
 /** How far a journal is from what it should be: nothing lost, nothing doubled. */
 export interface Verdict {
   readonly lost: number
+  /** Logs too many: twice, or not the chain's. */
   readonly doubled: number
+  /** Those that are not the chain's. */
+  readonly extra: number
+  /** Logs of the chain whose fields are others. */
+  readonly wrong: number
   readonly faults: ReadonlyArray<string>
   readonly replay: Replay
 }
@@ -160,16 +165,19 @@ export const judge = Effect.fnUntraced(function* (
   const found = replay.blocks.flatMap(({ number, hash, logs }) =>
     logs.map(({ index, digest, rest }) => ({ id: `${number}/${hash}:${index}`, digest, rest })),
   )
-  const ids = (logs: ReadonlyArray<{ readonly id: string }>) => new Set(logs.map(({ id }) => id))
-  const [have, want] = [ids(found), ids(expected)]
+  const byId = (logs: typeof expected) => new Map(logs.map((log) => [log.id, JSON.stringify(log)]))
+  const [have, want] = [byId(found), byId(expected)]
+  const extra = [...have.keys()].filter((id) => !want.has(id)).length
   const faults = [...replay.faults, ...(throughout ? faultsOf(chain, entries, start, store.limits.logs) : [])]
   if (faults.length === 0 && JSON.stringify(found) !== JSON.stringify(expected)) {
     const first = expected.findIndex((log, i) => JSON.stringify(log) !== JSON.stringify(found[i]))
     faults.push(`expected ${JSON.stringify(expected[first])}, found ${JSON.stringify(found[first])}`)
   }
   return {
-    lost: [...want].filter((id) => !have.has(id)).length,
-    doubled: found.length - have.size + [...have].filter((id) => !want.has(id)).length,
+    lost: [...want.keys()].filter((id) => !have.has(id)).length,
+    doubled: found.length - have.size + extra,
+    extra,
+    wrong: [...want].filter(([id, log]) => have.has(id) && have.get(id) !== log).length,
     faults,
     replay,
   } satisfies Verdict as Verdict
@@ -201,6 +209,8 @@ export const judgeByNode = Effect.fnUntraced(function* (
     verdict: {
       lost: found.missing.length,
       doubled: found.extra.length,
+      extra: found.extra.length,
+      wrong: found.different.length,
       faults: [...replay.faults, ...found.different.map((id) => `${id} has other contents`)],
       replay,
     } satisfies Verdict as Verdict,

@@ -1,0 +1,14 @@
+/** What was recorded of real nodes (`test/fixtures/answers.json`). */
+import { readFileSync } from "node:fs"
+
+interface Recorded {
+  readonly error?: { readonly code: number; readonly message: string; readonly data?: unknown }
+  /** A frame as it was sent; `%id` is the id of the request. */
+  readonly frame?: string
+  /** The fields that differ from what other nodes answer. */
+  readonly result?: Readonly<Record<string, unknown>>
+}
+
+export const answers = JSON.parse(
+  readFileSync(new URL("../fixtures/answers.json", import.meta.url), "utf8"),
+) as Readonly<Record<string, Recorded>>

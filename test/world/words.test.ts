@@ -1,0 +1,236 @@
+/** What is said of a block that is not there yet, and of too many requests, in the words of many nodes: a row each. */
+import { assert } from "@effect/vitest"
+import type { Hex } from "../../src/Domain.ts"
+import { hex, quantity } from "../../src/endpoint/Decode.ts"
+import { answers } from "../support/answers.ts"
+import { filtered, refusal, suite, unharmed } from "../support/dialects.ts"
+import type { Row, Scene } from "../support/dialects.ts"
+import { Raw, Refused } from "../support/FakeNode.ts"
+import type { Intercept, WireHeader } from "../support/FakeNode.ts"
+
+type Filter = { readonly blockHash?: Hex; readonly toBlock?: string }
+
+/** The height that a request is about. */
+const heightOf = ({ chain }: Scene, method: string, [what]: ReadonlyArray<unknown>): number | undefined => {
+  const byHash = (hash: unknown) => chain.byHash(hash as Hex)?.header.number
+  switch (method) {
+    case "eth_getLogs": {
+      const { blockHash, toBlock } = what as Filter
+      return blockHash === undefined ? quantity(toBlock) : byHash(blockHash)
+    }
+    case "eth_getBlockByNumber":
+      return quantity(what)
+    case "eth_getBlockByHash":
+    case "eth_getBlockReceipts":
+      return byHash(what)
+    default:
+      return undefined
+  }
+}
+
+/** What is asked of the newest block is answered in another way for so many milliseconds. */
+const early =
+  (scene: Scene, millis: number, answer: (method: string) => unknown): Intercept =>
+  (method, params, proceed) => {
+    const isEarly = heightOf(scene, method, params) === scene.chain.head.number && scene.since() < millis
+    return isEarly ? answer(method) : proceed()
+  }
+
+const refused = (of: string) => (scene: Scene) => {
+  scene.node.intercept = early(scene, 1500, () => {
+    throw refusal(of, scene.chain.head)
+  })
+}
+
+/**
+ * A node behind a balancer: heads come from one replica; each request goes to one that has a block so many milliseconds
+ * after it was announced.
+ */
+const replicas = ({ node, chain, now }: Scene, behind: (request: number) => number) => {
+  const announced: Array<number> = []
+  chain.listen(() => announced.push(now()))
+  let requests = 0
+  node.intercept = (method, _params, proceed) => {
+    if (method === "eth_subscribe") return proceed()
+    const since = now() - behind(requests++)
+    node.lag = announced.length - announced.findLastIndex((at) => at <= since) - 1
+    try {
+      return proceed()
+    } finally {
+      node.lag = 0
+    }
+  }
+}
+
+/** Every seventh height has no block: nobody knows it, and the block above is on top of the one below. */
+const isNull = (height: number) => height % 7 === 3
+
+const below = (height: number): number => (isNull(height) ? height - 1 : height)
+
+const nullRounds = ({ node, chain }: Scene) => {
+  const onTop = (header: WireHeader): WireHeader => {
+    const height = quantity(header.number)!
+    return isNull(height - 1) ? { ...header, parentHash: chain.at(height - 2)!.header.hash } : header
+  }
+  let last: WireHeader | undefined
+  node.announced = (header) => {
+    if (!isNull(quantity(header.number)!)) last = onTop(header)
+    return last ?? header
+  }
+  node.intercept = (method, params, proceed) => {
+    if (method === "eth_blockNumber") return hex(below(chain.head.number))
+    if (method !== "eth_getBlockByNumber") return proceed()
+    const height = quantity(params[0])
+    if (height !== undefined) return isNull(height) ? null : withParent(proceed())
+    const seen = proceed() as WireHeader
+    if (!isNull(quantity(seen.number)!)) return onTop(seen)
+    const { header } = chain.at(quantity(seen.number)! - 1)!
+    return {
+      ...onTop({ ...seen, number: hex(header.number) }),
+      ...header,
+      number: hex(header.number),
+      timestamp: hex(header.timestamp),
+    }
+  }
+  const withParent = (answer: unknown) => (answer === null ? null : onTop(answer as WireHeader))
+}
+
+/** None at the heights that have no block. */
+const withNullRounds = { logs: [3, 1, 0, 2, 0, 1, 2], history: 28, live: 21 }
+
+const rows: ReadonlyArray<Row> = [
+  // -- A4: not yet
+  ...["kaia", "avalanche", "sei", "erigon", "geth", "nobody"].flatMap((of): ReadonlyArray<Row> => {
+    const what = of === "nobody" ? "words that nobody has seen" : `the words of ${of}`
+    return [
+      {
+        kind: "A4",
+        name: `says in ${what} that it does not have a block yet`,
+        node: refused(of),
+        out: { ...unharmed, stoodStill: 3 },
+      },
+      {
+        kind: "A4",
+        name: `says in ${what} that it does not have a block yet, under a filter`,
+        node: refused(of),
+        variables: filtered,
+        out: { ...unharmed, stoodStill: 3 },
+      },
+    ]
+  }),
+  {
+    kind: "A4",
+    name: "says in the words of erigon that it does not have a block yet, where blocks are stored at a depth",
+    node: (scene) => {
+      scene.node.intercept = (method, params, proceed) => {
+        const height = heightOf(scene, method, params)
+        const isEarly = height !== undefined && height > scene.chain.head.number - 3 && scene.since() < 1500
+        if (isEarly) throw refusal("erigon", scene.chain.at(height)!.header)
+        return proceed()
+      }
+    },
+    variables: { CONFIRMATIONS: "2" },
+    behind: 2,
+    out: { ...unharmed, stoodStill: 5 },
+  },
+  // -- A4: too many
+  ...["infura rate", "eip-1474"].map((of): Row => ({
+    kind: "A4",
+    name: `throttles in the words of ${of}`,
+    node: ({ node, chain }) => {
+      let requests = 0
+      node.intercept = (method, _params, proceed) => {
+        if (method === "eth_getLogs" && ++requests % 4 === 0) throw refusal(of, chain.head)
+        return proceed()
+      }
+    },
+    out: { ...unharmed, stoodStill: 8 },
+    also: ({ status }) => assert.isBelow(status.endpoints[0]!.budget!.rate(), Infinity),
+  })),
+  {
+    kind: "A4",
+    name: "throttles without an id",
+    node: ({ node }) => {
+      let requests = 0
+      node.intercept = (method, _params, proceed) => {
+        if (method !== "eth_getLogs" || ++requests % 4 !== 0) return proceed()
+        return new Raw(answers["id null"]!.frame!)
+      }
+    },
+    out: { ...unharmed, stoodStill: 8 },
+    also: ({ status }) => assert.isBelow(status.endpoints[0]!.budget!.rate(), Infinity),
+  },
+  // -- A5: null below an announced head
+  {
+    kind: "A5",
+    name: "is a balancer whose replicas are 1.5 s apart, with a block every 250 ms",
+    node: (scene) => replicas(scene, (request) => (request % 2) * 1500),
+    blockTime: 0.25,
+    live: 160,
+    finality: 40,
+    out: { ...unharmed, stoodStill: 4 },
+  },
+  {
+    kind: "A5",
+    name: "announces heads that every replica learns of 1.5 s later",
+    node: (scene) => replicas(scene, () => 1500),
+    blockTime: 0.25,
+    live: 160,
+    finality: 40,
+    out: { ...unharmed, stoodStill: 4 },
+  },
+  {
+    kind: "A5",
+    name: "has heights without a block (Filecoin)",
+    node: nullRounds,
+    ...withNullRounds,
+    // A height without a block is passed with the next block.
+    out: { ...unharmed, stoodStill: 5 },
+  },
+  {
+    kind: "A5",
+    name: "has heights without a block, where a range of history ends and where it begins",
+    node: (scene) => {
+      nullRounds(scene)
+      const { intercept } = scene.node
+      scene.node.intercept = (method, params, proceed) => {
+        const { fromBlock, toBlock } = (params[0] ?? {}) as { fromBlock?: string; toBlock?: string }
+        if (method === "eth_getLogs" && quantity(toBlock)! - quantity(fromBlock)! > 2)
+          throw new Refused(-32602, "query exceeds max block range 3")
+        return intercept(method, params, proceed)
+      }
+    },
+    ...withNullRounds,
+    history: 70,
+    out: { ...unharmed, stoodStill: 5 },
+  },
+  {
+    kind: "A5",
+    name: "has heights without a block, and answers for one block at a time",
+    node: (scene) => {
+      nullRounds(scene)
+      const { intercept } = scene.node
+      scene.node.intercept = (method, params, proceed) => {
+        if (method === "eth_getLogs" && (params[0] as Filter).blockHash === undefined)
+          throw new Refused(-32601, "eth_getLogs takes a blockHash: method not supported")
+        return intercept(method, params, proceed)
+      }
+    },
+    before: ({ node }, block) => {
+      if (block === 7) node.drop()
+    },
+    ...withNullRounds,
+    out: { ...unharmed, stoodStill: 5, connections: 2, blamed: 1 },
+  },
+  ...[3, 10, 31].map((start): Row => ({
+    kind: "A5",
+    name: `has no block at the start block ${start}`,
+    node: nullRounds,
+    ...withNullRounds,
+    variables: { START_BLOCK: String(start) },
+    // One that the start is waited for counts the blocks below it.
+    out: { ...unharmed, stoodStill: start === 31 ? 13 : 5 },
+  })),
+]
+
+suite("a chain", rows)
