@@ -112,7 +112,7 @@ export interface Row {
   readonly finalized?: boolean
   /** Whether the audit repairs what was believed for a while: the journal is right in the end. */
   readonly repaired?: boolean
-  /** Where the chain must not go on: why it is not ready in the end. What is stored is compared by `also`. */
+  /** Where the chain must not go on: why it is not ready in the end, or what failed last. What is stored is compared by `also`. */
   readonly stops?: RegExp
 }
 
@@ -261,8 +261,10 @@ const runVirtually = Effect.fnUntraced(function* (row: Row, warnings: ReadonlyAr
   for (let i = 0; i * blockTime < 160 && i < 200; i++) yield* pass(i, -Infinity)
   for (let i = 0; i < 60 && status.stored !== target() && !row.stops; i++) yield* TestClock.adjust("1 second")
   const end: End = { ...scene, store, status, warnings, reasons: unready(status, now()) }
-  if (row.stops) assert.match(end.reasons.join(), row.stops)
-  else {
+  if (row.stops) {
+    assert.isNotEmpty(end.reasons)
+    assert.match([...end.reasons, status.failures[0]?.text].join(), row.stops)
+  } else {
     const start = row.variables?.["START_BLOCK"]
     // What is above is none of the journal's business.
     const view = target() < chain.head.number ? below(chain, target()) : chain

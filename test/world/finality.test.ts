@@ -205,6 +205,20 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A8",
+    name: "is on one chain while the other endpoint is on another for good: nothing more is stored where only final blocks are",
+    node: ({ two, chain }) => forks(two, chain),
+    urls: "ws://one,ws://two",
+    variables: { CONFIRMATIONS: "finalized" },
+    out: unharmed,
+    stops: /^endpoints disagree about final block \d+ .* nothing is made final/,
+    also: (end) =>
+      Effect.map(end.store.load(end.chain.id), (journal) => {
+        assert.isAtLeast(journal!.head.number, 20)
+        assert.isAtMost(journal!.head.number, 25)
+      }),
+  },
+  {
+    kind: "A8",
     name: "is on one chain while the other endpoint is on another for a while: then it goes on",
     node: ({ two, chain }) => forks(two, chain),
     before: ({ two, chain }, block) => {

@@ -185,6 +185,36 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A6",
+    name: "closes with 1009 at a large batch",
+    over: "a socket",
+    node: ({ node }) => {
+      node.mostCharacters = 700
+    },
+    before: ({ chain }, block) => {
+      if (block === 3) chain.jump(...Array.from({ length: 16 }, (_, i) => i % 3))
+    },
+    out: { ...inRealTime, connections: 3, blamed: 2 },
+    atMost: true,
+    notes: /\d headers in a batch/,
+  },
+  {
+    kind: "A6",
+    name: "answers 413 to a large batch over HTTP",
+    over: "a socket",
+    node: ({ node }) => {
+      node.mostCharacters = 700
+    },
+    before: ({ chain }, block) => {
+      if (block === 1) chain.jump(...Array.from({ length: 16 }, (_, i) => i % 3))
+    },
+    urls: "http://one",
+    variables: { POLL_INTERVAL: "1s" },
+    live: 3,
+    out: { ...inRealTime, connections: 0 },
+    notes: /\d headers in a batch/,
+  },
+  {
+    kind: "A6",
     name: "leaves out every second log index",
     over: "a socket",
     node: () => {},
