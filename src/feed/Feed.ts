@@ -16,6 +16,7 @@ import { digestOfPart, emptyJournal, floorOf } from "../store/Journal.ts"
 import type { CallLimits, Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
 import type { Audit } from "./Audit.ts"
+import { ofFresh } from "./BlockLogs.ts"
 import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
 import * as Finality from "./Finality.ts"
 import type { Heads, Heard } from "./Heads.ts"
@@ -180,7 +181,9 @@ export const make = Effect.fnUntraced(function* (
     if (chain.confirmations === 0) return header
     const height = header.number - chain.confirmations
     if (height < 0) return undefined
-    const target = yield* Effect.catchIf(headerAt(height), isUnknownBlock, () => Effect.succeed(undefined))
+    const target = yield* Effect.catchIf(ofFresh(headerAt(height)), isUnknownBlock, () =>
+      Effect.succeed(undefined),
+    )
     if (target === undefined && timesUnknown(header) <= mostWaits) yield* offerLater(header)
     return target
   })

@@ -2,8 +2,9 @@
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
 import { answers } from "../support/answers.ts"
-import { refusal, suite, unharmed } from "../support/dialects.ts"
-import type { End, Row, Scene } from "../support/dialects.ts"
+import { refusal, unharmed } from "../support/dialect.ts"
+import type { End, Row, Scene } from "../support/dialect.ts"
+import { suite } from "../support/dialects.ts"
 import type { FakeChain } from "../support/FakeChain.ts"
 import type { Intercept } from "../support/FakeNode.ts"
 import { replayOf } from "../support/oracle.ts"
@@ -201,6 +202,20 @@ const rows: ReadonlyArray<Row> = [
         assert.isTrue(end.status.finalDisagreement!.holds)
         const journal = yield* end.store.load(end.chain.id)
         assert.isAtMost(journal!.final?.number ?? 0, 25)
+      }),
+  },
+  {
+    kind: "A8",
+    name: "is on one chain while the other endpoint is on another for good: nothing more is stored where only final blocks are",
+    node: ({ two, chain }) => forks(two, chain),
+    urls: "ws://one,ws://two",
+    variables: { CONFIRMATIONS: "finalized" },
+    out: unharmed,
+    stops: /^endpoints disagree about final block \d+ .* nothing is made final/,
+    also: (end) =>
+      Effect.map(end.store.load(end.chain.id), (journal) => {
+        assert.isAtLeast(journal!.head.number, 20)
+        assert.isAtMost(journal!.head.number, 25)
       }),
   },
   {

@@ -3,8 +3,9 @@ import { assert } from "@effect/vitest"
 import type { Hex } from "../../src/Domain.ts"
 import { hex, quantity } from "../../src/endpoint/Decode.ts"
 import { answers } from "../support/answers.ts"
-import { filtered, refusal, suite, unharmed } from "../support/dialects.ts"
-import type { Row, Scene } from "../support/dialects.ts"
+import { filtered, refusal, unharmed } from "../support/dialect.ts"
+import type { Row, Scene } from "../support/dialect.ts"
+import { suite } from "../support/dialects.ts"
 import { Raw, Refused } from "../support/FakeNode.ts"
 import type { Intercept, WireHeader } from "../support/FakeNode.ts"
 
@@ -118,20 +119,28 @@ const rows: ReadonlyArray<Row> = [
       },
     ]
   }),
-  {
+  ...["erigon", "nobody"].map((of): Row => ({
     kind: "A4",
-    name: "says in the words of erigon that it does not have a block yet, where blocks are stored at a depth",
+    name: `says in the words of ${of} that it does not have a block yet, where blocks are stored at a depth`,
     node: (scene) => {
       scene.node.intercept = (method, params, proceed) => {
         const height = heightOf(scene, method, params)
         const isEarly = height !== undefined && height > scene.chain.head.number - 3 && scene.since() < 1500
-        if (isEarly) throw refusal("erigon", scene.chain.at(height)!.header)
+        if (isEarly) throw refusal(of, scene.chain.at(height)!.header)
         return proceed()
       }
     },
     variables: { CONFIRMATIONS: "2" },
     behind: 2,
     out: { ...unharmed, stoodStill: 5 },
+  })),
+  {
+    kind: "A4",
+    name: "says in words that nobody has seen that it does not have a block yet, and is polled",
+    node: refused("nobody"),
+    urls: "http://one",
+    variables: { POLL_INTERVAL: "1s" },
+    out: { ...unharmed, stoodStill: 5, connections: 0 },
   },
   // -- A4: too many
   ...["infura rate", "eip-1474"].map((of): Row => ({
@@ -177,6 +186,25 @@ const rows: ReadonlyArray<Row> = [
     blockTime: 0.25,
     live: 160,
     finality: 40,
+    out: { ...unharmed, stoodStill: 4 },
+  },
+  {
+    kind: "A5",
+    name: "is a balancer whose replicas are 1.5 s apart, under a filter, and answer [] for what they do not have",
+    node: (scene) => {
+      replicas(scene, (request) => (request % 2) * 1500)
+      const { intercept } = scene.node
+      scene.node.intercept = (method, params, proceed) => {
+        try {
+          return intercept(method, params, proceed)
+        } catch (error) {
+          if (method === "eth_getLogs") return []
+          throw error
+        }
+      }
+    },
+    variables: filtered,
+    live: 40,
     out: { ...unharmed, stoodStill: 4 },
   },
   {

@@ -1,10 +1,11 @@
-/** Blooms, short answers, fields that nobody compares, shapes of logs: a row each (`support/dialects.ts`). */
+/** Blooms, short answers, fields that nobody compares, shapes of logs: a row each (`support/dialect.ts`). */
 import { assert } from "@effect/vitest"
 import { hex } from "../../src/endpoint/Decode.ts"
 import { bloomOf } from "../../src/feed/Bloom.ts"
 import { answers } from "../support/answers.ts"
-import { both, filtered, on, suite, unharmed } from "../support/dialects.ts"
-import type { Row, Scene, Wires } from "../support/dialects.ts"
+import { both, filtered, on, unharmed } from "../support/dialect.ts"
+import type { Row, Scene, Wires } from "../support/dialect.ts"
+import { suite } from "../support/dialects.ts"
 import { Refused } from "../support/FakeNode.ts"
 import type { Intercept, WireHeader } from "../support/FakeNode.ts"
 
