@@ -21,7 +21,7 @@ import type { Setting } from "./support/actions.ts"
 import { complaint, simulate, withJitter } from "./support/simulation.ts"
 import type { Outcome, Sabotage } from "./support/simulation.ts"
 
-const seeds = Number(process.env["SIMULATION_SEEDS"] ?? 300)
+const seeds = Number(process.env["SIMULATION_SEEDS"] ?? 150)
 const first = Number(process.env["SIMULATION_FIRST"] ?? 1)
 
 const Scenarios = Arbitrary.schema(Scenario)
@@ -175,11 +175,11 @@ describe("the simulation", () => {
   )
 
   it.live(
-    "holds for 20 seeds on Redis, in real time",
+    "holds for 10 seeds on Redis, in real time",
     () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.start()
-        const seeds = Array.from({ length: 20 }, (_, i) => i + 1)
+        const seeds = Array.from({ length: 10 }, (_, i) => i + 1)
         const onRedis = Effect.fnUntraced(function* (seed: number) {
           const scenario = yield* scenarioOf(seed)
           const limits = limitsOf(scenario.setting)

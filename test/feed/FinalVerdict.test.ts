@@ -32,7 +32,7 @@ describe("the verdict on a final block", () => {
     })
 })
 
-/** Two nodes differ from the fork on, for as long as `during` lets time pass; then they agree again. */
+/** Two nodes differ from a fork on, for some minutes; then they agree again. */
 const divided = (title: string, reconnects: boolean) =>
   world(title, ({ chain, two, one, store, start }) =>
     Effect.gen(function* () {
@@ -69,7 +69,7 @@ const divided = (title: string, reconnects: boolean) =>
     }),
   )
 
-describe("nothing is made final", () => {
-  divided("while two endpoints disagree about it", false)
-  divided("while one of two endpoints that disagree is away", true)
+describe("the service", () => {
+  divided("makes nothing final while two endpoints disagree", false)
+  divided("makes nothing final while one of two endpoints that disagree is away", true)
 })

@@ -154,6 +154,7 @@ export interface Verdict {
  * @param throughout whether every entry must be true, and not only what is left: not so where a lie was believed that
  *   the second look had to put right
  * @param excused blocks of which logs may have been left out for a while
+ * @param forgiven those of them that may be so for good: nobody could look at them again, which is counted
  */
 export const judge = Effect.fnUntraced(function* (
   store: Client,
@@ -161,20 +162,25 @@ export const judge = Effect.fnUntraced(function* (
   start = 0,
   throughout = true,
   excused: ReadonlySet<Hex> = new Set(),
+  forgiven: ReadonlySet<Hex> = new Set(),
 ) {
   const entries = yield* entriesOf(store, chain.id)
   const replay = new Replay()
   for (const stored of entries) replay.apply(stored)
-  const expected = chain.blocks(start).flatMap(({ number, hash, timestamp, logs }) =>
+  const isJudged = ({ hash }: { readonly hash: string }) => !forgiven.has(hash as Hex)
+  const judged = chain.blocks(start).filter(isJudged)
+  const expected = judged.flatMap(({ number, hash, timestamp, logs }) =>
     logs.map((log) => ({
       id: `${number}/${hash}:${log.index}`,
       digest: digestOf(number, log),
       rest: `${timestamp} `,
     })),
   )
-  const found = replay.blocks.flatMap(({ number, hash, logs }) =>
-    logs.map(({ index, digest, rest }) => ({ id: `${number}/${hash}:${index}`, digest, rest })),
-  )
+  const found = replay.blocks
+    .filter(isJudged)
+    .flatMap(({ number, hash, logs }) =>
+      logs.map(({ index, digest, rest }) => ({ id: `${number}/${hash}:${index}`, digest, rest })),
+    )
   const byId = (logs: typeof expected) => new Map(logs.map((log) => [log.id, JSON.stringify(log)]))
   const [have, want] = [byId(found), byId(expected)]
   const extra = [...have.keys()].filter((id) => !want.has(id)).length

@@ -92,6 +92,9 @@ export const simulate = Effect.fnUntraced(function* (
   const other = variablesOf("two,one")
   const running: Array<{ readonly ingestor: Ingestor; dead: boolean } | undefined> = [undefined, undefined]
 
+  /** Of every ingestor that there was. */
+  const statuses: Array<Ingestor["status"]> = []
+
   const launch = Effect.fnUntraced(function* (who: number) {
     const state = { dead: false }
     const client = sabotage(
@@ -100,6 +103,7 @@ export const simulate = Effect.fnUntraced(function* (
     )
     const ingestor = yield* startIngestor(client, hosts, who === 0 ? variables : other)
     running[who] = Object.assign(state, { ingestor })
+    statuses.push(ingestor.status)
   })
   const end = Effect.fnUntraced(function* (who: number, violently: boolean) {
     const one = running[who]
@@ -342,7 +346,9 @@ export const simulate = Effect.fnUntraced(function* (
   }
   const entries = yield* empty.read(chain.id, undefined, 1_000_000)
   const excused = new Set(nodes.flatMap((node) => [...node.undetected]))
-  const judged = yield* judge(empty, filtered(chain, addresses), 0, true, excused)
+  const unaudited = statuses.reduce((sum, status) => sum + status.unaudited, 0)
+  const forgiven = unaudited > 0 ? excused : undefined
+  const judged = yield* judge(empty, filtered(chain, addresses), 0, true, excused, forgiven)
   const verdict = { ...judged, faults: [...notFinal, ...judged.faults] }
   return { verdict, caughtUp, journal: JSON.stringify(entries) } satisfies Outcome as Outcome
 }, Effect.scoped)
