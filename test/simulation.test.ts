@@ -205,7 +205,7 @@ describe("the simulation", () => {
       "a part that is continued without a digest",
       withoutDigest,
       strict,
-      { filter: "all", logsPerCall: 5, slowness: 17, leavesOut: true },
+      { filter: "all", logsPerCall: 5, slowness: 3, leavesOut: true },
     ],
     ["a block that is made final while endpoints disagree", undefined, finalAlone],
   ]

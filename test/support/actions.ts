@@ -103,7 +103,7 @@ const Setting = Schema.Struct({
   /** The most blocks of one call. */
   blocksPerCall: Schema.Literals([3, callLimits.blocks]),
   /** Milliseconds that a push may take. */
-  slowness: Schema.Literals([0, 0, 17]),
+  slowness: Schema.Literals([0, 0, 3, 17]),
   /** Whether the second node leaves the first log of each block out to the last step, which no check finds under a filter. */
   leavesOut: Schema.Literals([false, false, false, true]),
   /** Whether the nodes announce blooms of zeros and no used gas, and answer right ones (Cosmos EVM). */
