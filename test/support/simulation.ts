@@ -141,7 +141,9 @@ export const simulate = Effect.fnUntraced(function* (
     if (!areConnected()) return
     yield* pass("20 seconds")
     const differ = Math.min(depth, chain.head.number - chain.final.number)
-    if (differ < 1) return
+    // An endpoint that shows no block at a height has no say about it.
+    const isGapless = chain.blocks(chain.head.number - differ).length === differ + 1
+    if (differ < 1 || !isGapless) return
     const view = chain.branch(differ, ...Array.from({ length: differ }, (_, i) => (i === 0 ? 0 : logs)))
     const common = Math.max(
       ...chain
