@@ -19,6 +19,7 @@ import * as Audit from "./feed/Audit.ts"
 import { Memory } from "./feed/AuditMemory.ts"
 import * as Feed from "./feed/Feed.ts"
 import * as Heads from "./feed/Heads.ts"
+import type { Disagreed } from "./feed/FinalVerdict.ts"
 import * as HeadTime from "./feed/HeadTime.ts"
 import type { Heard } from "./feed/Heads.ts"
 import * as Logs from "./feed/Logs.ts"
@@ -43,6 +44,7 @@ interface Lasting {
   readonly writer: Writer.Writer
   readonly auditMemory: Memory
   readonly sides: Sides
+  readonly disagreed: Disagreed
   /** The breaker of the chain as a whole. */
   readonly breaker: Breaker
 }
@@ -51,11 +53,12 @@ interface Lasting {
 const chainIngest = Effect.fnUntraced(function* (
   chain: ChainConfig,
   gate: Gate.Gate,
-  { writer, auditMemory, sides, breaker }: Lasting,
+  { writer, auditMemory, sides, disagreed, breaker }: Lasting,
 ) {
   const config = yield* AppConfig
   const store = yield* Store
   const redact = yield* Redaction
+  const checks = yield* Verification
   const status = (yield* Status).chain(chain.name)
   const traces = yield* blockTraces(chain)
   const observe = Observe.make(chain, status, gate.isOpen)
@@ -113,6 +116,8 @@ const chainIngest = Effect.fnUntraced(function* (
         audit,
         learned: live.learned,
         witnesses: failover.connected,
+        checks,
+        disagreed,
         journal,
         stored: store.load(chain.id),
         filter: writer.filter,
@@ -168,7 +173,6 @@ const chainIngest = Effect.fnUntraced(function* (
           Effect.map(Clock.currentTimeMillis, (now) => status.quiet(now)),
         ),
       })
-      const checks = yield* Verification
       const logsOf = (of: Live<Connection>) => Logs.make(of.connection, chain, of.learned, checks)
       const announced = yield* LogsSubscription.make(connection)
       const socket = Logs.make(connection, chain, live.learned, checks, announced)
@@ -217,7 +221,8 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.G
   const redact = yield* Redaction
   const breaker = yield* makeBreaker
   const writer = yield* Writer.make(chain, gate)
-  const lasting = { writer, auditMemory: new Memory(), sides: new Sides(), breaker }
+  const disagreed: Disagreed = { endpoints: [], at: -Infinity }
+  const lasting = { writer, auditMemory: new Memory(), sides: new Sides(), disagreed, breaker }
   const status = (yield* Status).chain(chain.name)
   const followed = Effect.gen(function* () {
     const defect = yield* Deferred.make<never>()

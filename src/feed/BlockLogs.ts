@@ -26,7 +26,7 @@ import { isUnfiltered, makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
 import type { Asker } from "./Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
-import { chanceOfMatch, isZero, mayMatch } from "./Bloom.ts"
+import { mayMatch } from "./Bloom.ts"
 import { hasHoles, incompleteWithHoles, inconsistent, wrongBloom } from "./Verify.ts"
 import type { Checks } from "./Verify.ts"
 
@@ -96,9 +96,6 @@ export const blockOf = (header: Header, logs: ReadonlyArray<PlacedLog>): Block =
   logs,
 })
 
-/** A bloom that matches a filter by chance more often than this says nothing about an empty answer. */
-const likelyChance = 0.1
-
 /** What a block's ways of asking answered so far, right or wrong. */
 interface Answers {
   logs: ReadonlyArray<PlacedLog> | undefined
@@ -131,20 +128,12 @@ export const make = (
 
   const unfiltered = isUnfiltered(filter)
 
-  /** Under a filter: no logs, though the bloom matches and would hardly do so by chance. */
-  const isSuspiciouslyEmpty = ({ logsBloom: bloom }: Header, logs: ReadonlyArray<PlacedLog>): boolean =>
-    !unfiltered &&
-    logs.length === 0 &&
-    bloom !== undefined &&
-    !isZero(bloom) &&
-    chanceOfMatch(bloom, filter.addresses, filter.topics) < likelyChance
+  const suspicious = checks.empty(filter)
 
   const believed = (header: Header) => (logs: ReadonlyArray<PlacedLog>) => {
     const wrong =
       (unfiltered && learned.indexHoles ? incompleteWithHoles : unbelievable)(logs, header) ??
-      (isSuspiciouslyEmpty(header, logs)
-        ? `no logs in block ${header.number}, whose bloom matches the filter`
-        : undefined)
+      suspicious(logs, header)
     return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubt(wrong)
   }
 

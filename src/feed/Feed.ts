@@ -19,6 +19,7 @@ import type { Audit } from "./Audit.ts"
 import { ofFresh } from "./BlockLogs.ts"
 import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
 import * as Finality from "./Finality.ts"
+import type { Disagreed } from "./FinalVerdict.ts"
 import type { Heads, Heard } from "./Heads.ts"
 import * as Headers from "./Headers.ts"
 import type { Asker } from "./Headers.ts"
@@ -26,6 +27,7 @@ import type { Logs } from "./Logs.ts"
 import { Moves } from "./Moves.ts"
 import type { Step } from "./Moves.ts"
 import type { Sides } from "./Sides.ts"
+import type { Checks } from "./Verify.ts"
 import * as Witnesses from "./Witnesses.ts"
 import type { Contradiction } from "./Witnesses.ts"
 
@@ -37,6 +39,8 @@ export interface FeedOptions {
   readonly learned: Learned
   /** Everybody who can be asked now, this connection included. */
   readonly witnesses: Effect.Effect<ReadonlyArray<Asker>>
+  readonly checks: Checks
+  readonly disagreed: Disagreed
   /** The journal as the store has it; `undefined` for an empty store. */
   readonly journal: Journal | undefined
   /** The same, now. */
@@ -110,7 +114,7 @@ export const make = Effect.fnUntraced(function* (
 
   const latest = yield* headerAt("latest")
   if (latest === undefined) return yield* doubt("there is no latest block")
-  const witnesses = Witnesses.make(connection, options.witnesses)
+  const witnesses = Witnesses.make(connection, options.witnesses, options.checks, options.disagreed)
   const begins = options.journal === undefined && options.knownStart === undefined
   if (begins && chain.startBlock === "latest" && (yield* witnesses.isSyncing)) {
     return yield* doubt(

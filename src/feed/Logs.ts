@@ -19,7 +19,7 @@ import type { Learned } from "../endpoint/Learned.ts"
 import type { Refusal } from "../endpoint/Refusal.ts"
 import * as BlockLogs from "./BlockLogs.ts"
 import { again, askAgain, blockOf, ofFresh } from "./BlockLogs.ts"
-import { isZero, mayMatch, provenBloom } from "./Bloom.ts"
+import { isZero, mayMatch } from "./Bloom.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
 import * as Headers from "./Headers.ts"
@@ -85,7 +85,7 @@ export const make = (
 
   /** The header with its bloom as far as it proves something. */
   const withBloom = (header: Header): Header => {
-    const proven = provenBloom(header, learned.blooms)
+    const proven = checks.bloom(header, learned.blooms)
     const bloom = logsBloom === "ignore" ? undefined : proven
     return bloom === header.logsBloom ? header : { ...header, logsBloom: bloom }
   }

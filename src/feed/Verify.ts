@@ -7,8 +7,9 @@
 import { Context } from "effect"
 import type { Filter, Header, Hex, Log } from "../Domain.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { bitsSet, bloomOf, isZero } from "./Bloom.ts"
+import { bitsSet, bloomOf, chanceOfMatch, isZero, provenBloom } from "./Bloom.ts"
 import { isUnfiltered, makeMatches } from "./Filter.ts"
+import { finalVerdict } from "./FinalVerdict.ts"
 
 /** With fewer zero bits than this, the bloom of almost any logs would be the same. */
 const leastZeroBits = 2
@@ -114,17 +115,45 @@ const makeUnbelievableRange = (
   }
 }
 
-/** The checks of an answer. */
+/** A bloom that matches a filter by chance more often than this says nothing about an empty answer. */
+const likelyChance = 0.1
+
+/** What is wrong with no logs as those of a block that match a filter, whose bloom would hardly match by chance. */
+const makeSuspicious =
+  (filter: Filter): ((logs: ReadonlyArray<PlacedLog>, header: Header) => string | undefined) =>
+  (logs, { number, logsBloom: bloom }) =>
+    !isUnfiltered(filter) &&
+    logs.length === 0 &&
+    bloom !== undefined &&
+    !isZero(bloom) &&
+    chanceOfMatch(bloom, filter.addresses, filter.topics) < likelyChance
+      ? `no logs in block ${number}, whose bloom matches the filter`
+      : undefined
+
+/** What decides whether an answer is believed. */
 export interface Checks {
   /** All logs of a block, under no filter. */
   readonly whole: typeof incomplete
   /** The logs of a block that match a filter. */
   readonly block: typeof makeUnbelievable
+  /** The same where there are none, though the bloom has been asked and matches. */
+  readonly empty: typeof makeSuspicious
   /** The logs of a range of final blocks that match a filter. */
   readonly range: typeof makeUnbelievableRange
+  /** What a header's bloom proves. */
+  readonly bloom: typeof provenBloom
+  /** Whether a block is final that is so at the endpoint in use. */
+  readonly final: typeof finalVerdict
 }
 
-export const strict: Checks = { whole: incomplete, block: makeUnbelievable, range: makeUnbelievableRange }
+export const strict: Checks = {
+  whole: incomplete,
+  block: makeUnbelievable,
+  empty: makeSuspicious,
+  range: makeUnbelievableRange,
+  bloom: provenBloom,
+  final: finalVerdict,
+}
 
 /** The checks in use. They are replaced only to show what happens without them. */
 export const Verification = Context.Reference<Checks>("event-ingestor/feed/Verification", {

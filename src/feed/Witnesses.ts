@@ -3,8 +3,10 @@ import { Clock, Effect, Predicate, Schema } from "effect"
 import { isRefusal, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Place } from "./Canonical.ts"
+import type { Disagreed, FinalVerdict } from "./FinalVerdict.ts"
 import * as Headers from "./Headers.ts"
 import type { Asker } from "./Headers.ts"
+import type { Checks } from "./Verify.ts"
 
 /** A block that was final is not in the chain. Nothing but an operator can say which one is right. */
 export class Contradiction extends Schema.TaggedError<Contradiction>()("Contradiction", {
@@ -20,17 +22,11 @@ export class Contradiction extends Schema.TaggedError<Contradiction>()("Contradi
 /** How long an endpoint may take to say which block it has at a final height. */
 const voteTimeout = "2 seconds"
 
+/** For so long (milliseconds) an endpoint that showed another final block, and went away, is waited for. */
+const awayPatience = 10 * 60_000
+
 /** How long (milliseconds) a chain that is not longer than ours must be the only one to be seen before it is followed. */
 const rivalPatience = 3000
-
-/** What the endpoints that can be asked show at the height of a block that is final at the endpoint in use. */
-export type FinalVerdict =
-  /** All agree, or the majority of three or more: `others` are outvoted. */
-  | { readonly _tag: "Agreed"; readonly others: ReadonlyArray<string> }
-  /** A majority of three or more shows another block. */
-  | { readonly _tag: "Outvoted" }
-  /** Neither side has a majority. */
-  | { readonly _tag: "Split"; readonly others: ReadonlyArray<string> }
 
 export interface Witnesses {
   /** Whether the only endpoint says that it is still syncing: its latest block is then an old one. */
@@ -64,8 +60,14 @@ export const isShown = (
 /**
  * @param connection the endpoint in use
  * @param everybody who can be asked now, the endpoint in use included
+ * @param disagreed who showed another final block before, also on earlier connections
  */
-export const make = (connection: Asker, everybody: Effect.Effect<ReadonlyArray<Asker>>): Witnesses => {
+export const make = (
+  connection: Asker,
+  everybody: Effect.Effect<ReadonlyArray<Asker>>,
+  checks: Checks,
+  disagreed: Disagreed,
+): Witnesses => {
   let doubted: { readonly head: string; readonly since: number } | undefined
 
   /** One that does not answer in time has no vote: finality must not wait for it. */
@@ -92,20 +94,19 @@ export const make = (connection: Asker, everybody: Effect.Effect<ReadonlyArray<A
     agreeOn: Effect.fnUntraced(function* ({ number, hash }) {
       const standbys = yield* others
       const seen = yield* Effect.forEach(standbys, headerOf(number), { concurrency: "unbounded" })
-      const votes = Map.groupBy(
-        standbys.flatMap((asker, i) => {
-          const voted = seen[i]?.hash
-          return voted === undefined ? [] : [{ name: asker.name, hash: voted }]
-        }),
-        (vote) => vote.hash,
-      )
-      const ours = (votes.get(hash)?.length ?? 0) + 1
-      const names = [...votes.values()].flat().flatMap((vote) => (vote.hash === hash ? [] : [vote.name]))
-      const voters = ours + names.length
-      const largestOther = Math.max(0, ...[...votes].map(([of, all]) => (of === hash ? 0 : all.length)))
-      if (names.length === 0 || ours > voters / 2) return { _tag: "Agreed", others: names } as const
-      if (largestOther > voters / 2) return { _tag: "Outvoted" } as const
-      return { _tag: "Split", others: names } as const
+      const votes = standbys.flatMap((asker, i) => {
+        const voted = seen[i]?.hash
+        return voted === undefined ? [] : [{ name: asker.name, hash: voted }]
+      })
+      const now = yield* Clock.currentTimeMillis
+      const isAway = (name: string) => name !== connection.name && votes.every((vote) => vote.name !== name)
+      const away = now - disagreed.at < awayPatience ? disagreed.endpoints.filter(isAway) : []
+      const verdict = checks.final(hash, votes, away)
+      if (votes.some((vote) => vote.hash !== hash)) {
+        disagreed.endpoints = [connection.name, ...votes.map(({ name }) => name)]
+        disagreed.at = now
+      } else if (away.length === 0) disagreed.endpoints = []
+      return verdict
     }),
     confirm: Effect.fnUntraced(function* ({ number, hash }) {
       // A node may have thrown old blocks away, and says so in its own words.

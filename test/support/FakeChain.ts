@@ -26,7 +26,8 @@ export class FakeChain {
   readonly #contracts: ReadonlyArray<Hex>
   /** What all views share: every block that there ever was, and what none of them may undo. */
   readonly #shared: { readonly byHash: Map<Hex, FakeBlock>; serial: number; highestFinal: number }
-  #canonical: Array<FakeBlock> = []
+  /** Heights without a block are `undefined`; the last one has a block. */
+  #canonical: Array<FakeBlock | undefined> = []
   readonly #listeners = new Set<(header: Header) => void>()
 
   constructor(
@@ -77,11 +78,18 @@ export class FakeChain {
   /** Never moves down, even when the chain becomes shorter. */
   get final(): Header {
     this.#shared.highestFinal = Math.max(this.#shared.highestFinal, this.head.number - this.finality)
-    return this.#canonical[Math.min(this.#shared.highestFinal, this.head.number)]!.header
+    return this.highestUpTo(this.#shared.highestFinal).header
   }
 
   at(number: number): FakeBlock | undefined {
     return this.#canonical[number]
+  }
+
+  /** The block at a height, or the one below where there is none. */
+  highestUpTo(height: number): FakeBlock {
+    let number = Math.min(height, this.#canonical.length - 1)
+    while (this.#canonical[number] === undefined) number--
+    return this.#canonical[number]!
   }
 
   byHash(hash: Hex): FakeBlock | undefined {
@@ -94,9 +102,10 @@ export class FakeChain {
 
   /** The canonical blocks `from … to`, as the store would be given them. */
   blocks(from = 0, to = this.head.number): ReadonlyArray<Block> {
-    return this.#canonical.slice(from, to + 1).map(({ header, logs }) => {
-      const { number, hash, parentHash, timestamp } = header
-      return { number, hash, parentHash, timestamp, logs }
+    return this.#canonical.slice(from, to + 1).flatMap((block) => {
+      if (block === undefined) return []
+      const { number, hash, parentHash, timestamp } = block.header
+      return [{ number, hash, parentHash, timestamp, logs: block.logs }]
     })
   }
 
@@ -120,10 +129,16 @@ export class FakeChain {
     this.#announce()
   }
 
-  /** Drops the last `depth` blocks without a word. */
+  /** Leaves these many heights without a block, as Filecoin's null rounds do, and adds a block above them. */
+  skip(heights: number, logs: number): void {
+    this.#canonical.length += heights
+    this.extend(logs)
+  }
+
+  /** Drops the last `depth` heights without a word. */
   rollback(depth: number): void {
     const keep = Math.max(this.#canonical.length - depth, this.final.number + 1)
-    this.#canonical = this.#canonical.slice(0, keep)
+    this.#canonical.length = this.highestUpTo(keep - 1).header.number + 1
   }
 
   /** Drops the last `depth` blocks whether or not they were final, as a developer's `evm_revert` does. */
@@ -139,7 +154,7 @@ export class FakeChain {
   }
 
   #append(count: number): void {
-    const parent = this.#canonical.at(-1)?.header
+    const parent = this.#canonical.findLast((block) => block !== undefined)?.header
     const number = this.#canonical.length
     const self = hash("fake", this.id, this.#shared.serial++)
     const logs = Array.from({ length: count }, (_, i): Log => {

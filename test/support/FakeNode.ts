@@ -234,8 +234,8 @@ export class FakeNode {
       common = this.chain.byHash(common.header.parentHash)
     }
     for (let number = (common?.header.number ?? -1) + 1; number <= block.header.number; number++) {
-      const next = this.chain.at(number)!
-      this.#notifyLogs(session, next, next.logs, false)
+      const next = this.chain.at(number)
+      if (next !== undefined) this.#notifyLogs(session, next, next.logs, false)
     }
     if (this.logsFirst) head()
   }
@@ -247,7 +247,7 @@ export class FakeNode {
 
   #block(tag: unknown): FakeBlock | undefined {
     const at = (number: number) => (number > this.#height ? undefined : this.chain.at(number))
-    if (tag === "latest") return at(this.#height)
+    if (tag === "latest") return this.chain.highestUpTo(this.#height)
     if (tag === "finalized") return at(this.chain.final.number)
     return at(quantity(tag) ?? -1)
   }
@@ -264,7 +264,10 @@ export class FakeNode {
     if (filter.blockHash === undefined) {
       const from = quantity(filter.fromBlock) ?? this.#height
       const to = Math.min(quantity(filter.toBlock) ?? this.#height, this.#height)
-      for (let number = from; number <= to; number++) blocks.push(this.chain.at(number)!)
+      for (let number = from; number <= to; number++) {
+        const block = this.chain.at(number)
+        if (block !== undefined) blocks.push(block)
+      }
     } else {
       blocks.push(this.#byHash(filter.blockHash))
     }
@@ -289,9 +292,9 @@ export class FakeNode {
 
   #receipt(transaction: Hex): unknown {
     for (let number = this.#height; number >= 0; number--) {
-      const block = this.chain.at(number)!
-      const logs = block.logs.filter(({ txHash }) => txHash === transaction)
-      if (logs.length > 0)
+      const block = this.chain.at(number)
+      const logs = block?.logs.filter(({ txHash }) => txHash === transaction) ?? []
+      if (block !== undefined && logs.length > 0)
         return { transactionHash: transaction, logs: logs.map((log) => wireLog(block, log)) }
     }
     return null

@@ -1,5 +1,5 @@
 /** A real store that fails on command: before, after or instead of what it is asked for. */
-import { Clock, Effect } from "effect"
+import { Clock, Effect, Random, Semaphore } from "effect"
 import type { Slice } from "../../src/store/Journal.ts"
 import { StoreError } from "../../src/store/Store.ts"
 import type { Client } from "./ingestor.ts"
@@ -13,6 +13,8 @@ export interface StoreFaults {
   lostReplies: number
   /** Until then (clock milliseconds) nothing is answered. */
   frozenUntil: number
+  /** A push takes up to so many milliseconds. */
+  slowness: number
 }
 
 export interface FaultyStore {
@@ -30,7 +32,7 @@ const failure = (operation: string, reason: "unreachable" | "timeout") =>
 
 /** What a store does to one chain can be taken back because everything done to it is remembered. */
 export const make = (store: Client, chain: number): FaultyStore => {
-  const faults: StoreFaults = { failures: 0, lostReplies: 0, frozenUntil: 0 }
+  const faults: StoreFaults = { failures: 0, lostReplies: 0, frozenUntil: 0, slowness: 0 }
   let done: Array<Mutation> = []
 
   const forget = store.reset(chain, { from: undefined, filter: "none", delete: true })
@@ -43,6 +45,8 @@ export const make = (store: Client, chain: number): FaultyStore => {
   ): Effect.Effect<A, StoreError> =>
     Effect.gen(function* () {
       while (faults.frozenUntil > (yield* Clock.currentTimeMillis)) yield* Effect.sleep("100 millis")
+      if (operation === "push" && faults.slowness > 0)
+        yield* Effect.sleep(yield* Random.nextIntBetween(1, faults.slowness))
       if (isDead()) return yield* failure(operation, "unreachable")
       if (faults.failures > 0) {
         faults.failures--
@@ -60,37 +64,43 @@ export const make = (store: Client, chain: number): FaultyStore => {
   const no = () => false
   return {
     faults,
-    client: (isDead) => ({
-      ...store,
-      ping: guard("answer", isDead, () => store.ping, no),
-      load: (id) => guard("load", isDead, () => store.load(id), no),
-      push: (id, filter, { blocks: [first, ...rest], ...move }) => {
-        // What was pushed is pushed again after the service has let go of it.
-        const copy = (slice: Slice) => ({ ...slice, logs: [...slice.logs] })
-        const blocks = [copy(first), ...rest.map(copy)] as const
-        return guard(
-          "push",
-          isDead,
-          () => store.push(id, filter, { ...move, blocks }),
-          ({ _tag }) => _tag === "Pushed",
-        )
-      },
-      pop: (id, filter, move) =>
-        guard(
-          "pop",
-          isDead,
-          () => store.pop(id, filter, move),
-          ({ _tag }) => _tag === "Popped",
-        ),
-      finalize: (id, filter, move) =>
-        guard(
-          "finalize",
-          isDead,
-          () => store.finalize(id, filter, move),
-          ({ _tag }) => _tag === "Finalized",
-        ),
-      trim: (id) => guard("trim", isDead, () => store.trim(id), no),
-    }),
+    client: (isDead) => {
+      /** What one client sends arrives in its order. */
+      const turn = Semaphore.makeUnsafe(1)
+      return {
+        ...store,
+        ping: guard("answer", isDead, () => store.ping, no),
+        load: (id) => guard("load", isDead, () => store.load(id), no),
+        push: (id, filter, { blocks: [first, ...rest], ...move }) => {
+          // What was pushed is pushed again after the service has let go of it.
+          const copy = (slice: Slice) => ({ ...slice, logs: [...slice.logs] })
+          const blocks = [copy(first), ...rest.map(copy)] as const
+          return turn.withPermits(1)(
+            guard(
+              "push",
+              isDead,
+              () => store.push(id, filter, { ...move, blocks }),
+              ({ _tag }) => _tag === "Pushed",
+            ),
+          )
+        },
+        pop: (id, filter, move) =>
+          guard(
+            "pop",
+            isDead,
+            () => store.pop(id, filter, move),
+            ({ _tag }) => _tag === "Popped",
+          ),
+        finalize: (id, filter, move) =>
+          guard(
+            "finalize",
+            isDead,
+            () => store.finalize(id, filter, move),
+            ({ _tag }) => _tag === "Finalized",
+          ),
+        trim: (id) => guard("trim", isDead, () => store.trim(id), no),
+      }
+    },
     empty: Effect.andThen(
       Effect.sync(() => void (done = [])),
       forget,

@@ -1,0 +1,282 @@
+/**
+ * The faults of one node in the simulation: it answers the next requests, or those of the next seconds, in its own way.
+ *
+ * It knows which of its lies the checks of an answer must find, and which only the audit can: those are told of blocks
+ * that are not final yet, so that the audit is told the truth.
+ */
+import type { Hex } from "../../src/Domain.ts"
+import { hex } from "../../src/endpoint/Decode.ts"
+import { hash } from "./blocks.ts"
+import type { FakeBlock } from "./FakeChain.ts"
+import { Refused, silence } from "./FakeNode.ts"
+import type { FakeNode, WireHeader } from "./FakeNode.ts"
+
+/** What a node does for a while. */
+export type Lasting =
+  | "silent"
+  | "frozen"
+  | "down"
+  | "behind"
+  | "split"
+  | "blooms"
+  | "replicas"
+  | "early"
+  | "receipts"
+
+/** What a node does so many times. */
+type Times =
+  | "empty"
+  | "unknown"
+  | "mixed"
+  | "first"
+  | "half"
+  | "refuse"
+  | "words"
+  | "blockHash"
+  | "blockTimestamp"
+
+type Logs = ReadonlyArray<{
+  readonly blockNumber: string
+  readonly blockHash: string
+  readonly blockTimestamp?: string
+}>
+
+const none = (): Record<Times, number> => ({
+  empty: 0,
+  unknown: 0,
+  mixed: 0,
+  first: 0,
+  half: 0,
+  refuse: 0,
+  words: 0,
+  blockHash: 0,
+  blockTimestamp: 0,
+})
+
+const requests = new Set(["eth_getLogs", "eth_getBlockByNumber", "eth_getBlockReceipts", "eth_subscribe"])
+
+/** How long (milliseconds) a header whose bloom proves nothing may be in use. */
+const headerInUse = 90_000
+
+/** With more logs than this a block's bloom may match a filter by chance. */
+const mostTelling = 100
+
+/** Blooms that prove nothing. */
+const useless = { zero: `0x${"0".repeat(512)}`, full: `0x${"f".repeat(512)}`, missing: undefined }
+
+export interface BloomFault {
+  readonly are: keyof typeof useless
+  readonly where: "announced" | "fetched" | "everywhere"
+}
+
+export class Saboteur {
+  readonly node: FakeNode
+  /** How often each is still to happen. */
+  times = none()
+  words = ""
+  drop: "before" | "during" | "after" | undefined
+  blooms: BloomFault | undefined
+  /** How many blocks every other request is behind. */
+  replicas = 0
+  /** For so long (milliseconds) after it was first asked for, a block has no logs. */
+  early = 0
+  receipts = true
+  /** Whether it leaves the first log of each block out, under a filter. */
+  leavesOut: boolean
+  /** Blocks of which it told a lie that no check of an answer finds. */
+  readonly undetected = new Set<Hex>()
+  readonly #stale: Map<number, FakeBlock>
+  readonly #isFiltered: boolean
+  readonly #now: () => number
+  readonly #asked = new Map<string, number>()
+  /** Until then (clock milliseconds) headers may be in use that prove nothing. */
+  #blindUntil = 0
+  /** Once they were refused, receipts are not asked for for an hour. */
+  #refusedReceipts = false
+  #turn = 0
+  /** What ends by itself, and when (clock milliseconds). */
+  readonly #passing = new Map<Lasting, { readonly at: number; readonly end: () => void }>()
+
+  /**
+   * @param stale blocks that were canonical once, by height
+   * @param options what it does for good, and the clock in milliseconds
+   */
+  constructor(
+    node: FakeNode,
+    stale: Map<number, FakeBlock>,
+    options: {
+      readonly isFiltered: boolean
+      readonly announcesZeros: boolean
+      readonly leavesOut: boolean
+      readonly now: () => number
+    },
+  ) {
+    this.node = node
+    this.#stale = stale
+    this.#isFiltered = options.isFiltered
+    this.leavesOut = options.leavesOut && options.isFiltered
+    this.#now = options.now
+    if (options.announcesZeros) this.#blindUntil = Infinity
+    node.announced = (header) =>
+      options.announcesZeros
+        ? { ...header, logsBloom: useless.zero, gasUsed: "0x0" }
+        : this.#withBloom("announced", header)
+    node.intercept = (method, params, proceed) => this.#answerOfReplica(method, params, proceed)
+  }
+
+  /** Behaves so until then, or longer where that was said before. */
+  lasts(what: Lasting, until: number, end: () => void): void {
+    this.#passing.set(what, { at: Math.max(until, this.#passing.get(what)?.at ?? 0), end })
+  }
+
+  /** Ends what has lasted long enough. */
+  pass(now: number): void {
+    for (const [what, { at }] of this.#passing) if (at <= now) this.end(what)
+  }
+
+  end(what: Lasting): void {
+    this.#passing.get(what)?.end()
+    this.#passing.delete(what)
+  }
+
+  heal(): void {
+    this.times = none()
+    this.drop = undefined
+    for (const what of this.#passing.keys()) this.end(what)
+  }
+
+  #withBloom(origin: "announced" | "fetched", header: WireHeader): unknown {
+    if (this.blooms === undefined || (this.blooms.where !== "everywhere" && this.blooms.where !== origin))
+      return header
+    this.#blindUntil = Math.max(this.#blindUntil, this.#now() + headerInUse)
+    return { ...header, logsBloom: useless[this.blooms.are] }
+  }
+
+  #answerOfReplica(method: string, params: ReadonlyArray<unknown>, proceed: () => unknown): unknown {
+    const behind = this.#turn++ % 2 === 0 ? this.replicas : 0
+    this.node.lag += behind
+    try {
+      return this.#answer(method, params, proceed)
+    } finally {
+      this.node.lag -= behind
+    }
+  }
+
+  #answer(method: string, params: ReadonlyArray<unknown>, proceed: () => unknown): unknown {
+    if (this.drop !== undefined && requests.has(method)) {
+      const when = this.drop
+      this.drop = undefined
+      if (when === "before") {
+        this.node.drop()
+        return silence
+      }
+      const answer = proceed()
+      // Its answer is lost on the way, or is the last that arrives.
+      if (when === "during") this.node.drop()
+      else queueMicrotask(() => this.node.drop(1001))
+      return answer
+    }
+    if (method !== "eth_subscribe" && requests.has(method) && this.#takes("words"))
+      throw new Refused(-32000, this.words)
+    if (method === "eth_getBlockReceipts" && !this.receipts) {
+      this.#refusedReceipts = true
+      throw new Refused(-32601, "the method does not exist")
+    }
+    if (method === "eth_getLogs") return this.#logs(params[0] as never, proceed)
+    const answer = proceed()
+    return method.startsWith("eth_getBlockBy") && answer !== null
+      ? this.#withBloom("fetched", answer as WireHeader)
+      : answer
+  }
+
+  #takes(what: Times): boolean {
+    if (this.times[what] === 0) return false
+    this.times[what]--
+    return true
+  }
+
+  /** Whether this lie may be told of the block: not if no check finds it, and the audit neither. */
+  #mayLie(block: FakeBlock | undefined, isFound: boolean): boolean {
+    if (isFound) return true
+    if (block === undefined || block.header.number <= this.node.chain.final.number) return false
+    this.undetected.add(block.header.hash)
+    return true
+  }
+
+  #logs(
+    filter: { readonly blockHash?: Hex; readonly fromBlock?: string; readonly toBlock?: string },
+    proceed: () => unknown,
+  ): unknown {
+    const isRange = filter.blockHash === undefined
+    if (isRange && this.#takes("refuse")) throw new Refused(-32005, "query returned more than 10000 results")
+    if (!isRange && this.#takes("unknown")) throw new Refused(-32000, "unknown block")
+    const right = proceed() as Logs
+    if (right.length === 0) return right
+    const answer = this.#takes("blockTimestamp")
+      ? right.map((log, i) => ({
+          ...log,
+          blockTimestamp: i % 2 === 0 ? "0x0" : hex(Number(log.blockTimestamp) - 5),
+        }))
+      : right
+    // Of final blocks no header is fetched: what is left out of history is for the audit of another provider.
+    if (isRange && Number(filter.toBlock) <= this.node.chain.final.number) return answer
+    if (this.#takes("blockHash"))
+      return answer.map((log) => ({ ...log, blockHash: hash("wrong", log.blockHash) }))
+    if (isRange) return this.#range(answer, Number(filter.fromBlock), Number(filter.toBlock))
+
+    const block = this.node.chain.byHash(filter.blockHash)
+    const isBlind = this.#now() < this.#blindUntil
+    const isUnfounded =
+      this.#isFiltered && (!this.receipts || this.#refusedReceipts || block!.logs.length > mostTelling)
+    const isEmpty = this.#isEarly(filter.blockHash) || this.#takes("empty")
+    if (isEmpty && this.#mayLie(block, !isBlind && !isUnfounded)) return []
+    return this.#shortened(answer, block, isBlind)
+  }
+
+  #isEarly(block: Hex): boolean {
+    const since = this.#asked.get(block) ?? this.#now()
+    this.#asked.set(block, since)
+    return this.#now() - since < this.early
+  }
+
+  /**
+   * Leaves logs of the first block out: without the first log there is a hole, without half of them the bloom is another.
+   * A filter hides both.
+   */
+  #shortened(answer: Logs, block: FakeBlock | undefined, isBlind: boolean): Logs {
+    const logs = answer.findLastIndex((log) => log.blockHash === answer[0]!.blockHash) + 1
+    if (logs < 2) return answer
+    if (this.leavesOut && this.#mayLie(block, false)) return answer.slice(1)
+    if (this.times.first > 0 && this.#mayLie(block, !this.#isFiltered)) {
+      this.times.first--
+      return answer.slice(1)
+    }
+    if (this.times.half > 0 && this.#mayLie(block, !this.#isFiltered && !isBlind)) {
+      this.times.half--
+      return answer.toSpliced(logs >> 1, logs - (logs >> 1))
+    }
+    return answer
+  }
+
+  /** Blocks that seem to have no logs here are asked for again by their hash: `[]` is no lie that can be believed. */
+  #range(answer: Logs, from: number, to: number): Logs {
+    if (this.#takes("empty")) return []
+    const isBlind = this.#now() < this.#blindUntil
+    const first = this.node.chain.byHash(answer[0]!.blockHash as Hex)
+    const short = this.#shortened(answer, first, isBlind)
+    if (short !== answer) return short
+    if (this.times.mixed === 0) return answer
+    const heights = Array.from({ length: to - from + 1 }, (_, i) => from + i)
+    const isStale = (height: number) => {
+      const block = this.#stale.get(height)
+      return block !== undefined && !this.node.chain.isCanonical(block)
+    }
+    if (!heights.some(isStale)) return answer
+    this.times.mixed--
+    return heights.flatMap((height) =>
+      isStale(height)
+        ? (this.node.logsOf(this.#stale.get(height)!) as Logs)
+        : answer.filter((log) => Number(log.blockNumber) === height),
+    )
+  }
+}
