@@ -116,6 +116,7 @@ const chainIngest = Effect.fnUntraced(function* (
         audit,
         learned: live.learned,
         witnesses: failover.connected,
+        tried: failover.tried,
         checks,
         disagreed,
         journal,

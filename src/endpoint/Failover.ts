@@ -4,7 +4,7 @@
  * Each endpoint is kept connected by a loop of its own, with its own breaker and budget. One is in use until its
  * connection ends or the referee prefers another; the others stand by and are witnesses.
  */
-import { Clock, Duration, Effect, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
+import { Clock, Deferred, Duration, Effect, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
 import type { Scope } from "effect"
 import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig } from "../Config.ts"
@@ -37,6 +37,8 @@ export interface Failover {
   readonly heard: (announced: Announced) => void
   /** All that can be asked now. */
   readonly connected: Effect.Effect<ReadonlyArray<Connection>>
+  /** Waits until each endpoint has connected or failed once, but not for long. */
+  readonly tried: Effect.Effect<void>
   /** The HTTP endpoint to ask for what must not block heads, if there is one now. */
   readonly http: () => Live<Connection> | undefined
   /** Who can be asked for history now: HTTP endpoints, the one in use, those that stand by. */
@@ -68,6 +70,9 @@ export const isHttp = ({ url }: EndpointConfig): boolean => /^https?:/.test(Reda
 /** How long a chain is without a socket before it is followed over HTTP: sockets that were cut are back sooner. */
 const socketGrace = Duration.seconds(3)
 
+/** How long one that neither connects nor fails is waited for. */
+const triedPatience = Duration.seconds(3)
+
 /** Keeps every endpoint of a chain connected for as long as the scope lives. */
 export const make = Effect.fnUntraced(function* (
   chain: Pick<ChainConfig, "id" | "endpoints" | "rpc" | "heads" | "pollInterval">,
@@ -78,6 +83,17 @@ export const make = Effect.fnUntraced(function* (
   const http = yield* SubscriptionRef.make<ReadonlyArray<Live>>([])
   const inUse = yield* SubscriptionRef.make<Live | undefined>(undefined)
   let announced: Announced | undefined
+  const untried = new Set(
+    Array.from({ length: chain.endpoints.length + chain.rpc.length }, (_, rank) => rank),
+  )
+  const allTried = yield* Deferred.make<void>()
+
+  /** An endpoint has connected, or failed. */
+  const triedOnce = (rank: number) =>
+    Effect.suspend(() => {
+      untried.delete(rank)
+      return untried.size === 0 ? Deferred.succeed(allTried, undefined) : Effect.void
+    })
 
   /** Keeps an endpoint connected, and on the list as long as it is. */
   const keep = <R>(
@@ -113,6 +129,7 @@ export const make = Effect.fnUntraced(function* (
           SubscriptionRef.update(list, (all) => [...all, one].sort((a, b) => a.rank - b.rank)),
           () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== one)),
         )
+        yield* triedOnce(rank)
         return yield* connection.ended
       })
       return yield* Effect.scoped(connected).pipe(
@@ -127,6 +144,7 @@ export const make = Effect.fnUntraced(function* (
           ),
         ),
         Effect.tapError(onFailure),
+        Effect.tapError(() => triedOnce(rank)),
         Effect.retry(circuitBreaking(breaker)(redial)),
       )
     })
@@ -194,6 +212,7 @@ export const make = Effect.fnUntraced(function* (
         ({ connection }) => connection,
       ),
     ),
+    tried: Effect.asVoid(Effect.timeoutOption(Deferred.await(allTried), triedPatience)),
     http: () => SubscriptionRef.getUnsafe(http)[0],
     sources: () => {
       const current = SubscriptionRef.getUnsafe(inUse)

@@ -39,6 +39,8 @@ export interface FeedOptions {
   readonly learned: Learned
   /** Everybody who can be asked now, this connection included. */
   readonly witnesses: Effect.Effect<ReadonlyArray<Asker>>
+  /** Waits for those that connect for the first time: they may show another final block. */
+  readonly tried: Effect.Effect<void>
   readonly checks: Checks
   readonly disagreed: Disagreed
   /** The journal as the store has it; `undefined` for an empty store. */
@@ -132,6 +134,7 @@ export const make = Effect.fnUntraced(function* (
     audit?.memory.wrote(block, logs.by()),
   )
   audit?.memory.resume(moves.journal.head.hash)
+  yield* options.tried
   const finality = yield* Finality.make({
     chain,
     connection,

@@ -2,7 +2,7 @@
  * A node of a FakeChain that does as it is told: answers right, wrong, late or never. The same node is served over a
  * real WebSocket or plugged in as a transport without sockets.
  */
-import { Effect, Layer, Redacted } from "effect"
+import { Duration, Effect, Layer, Redacted } from "effect"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { WebSocketServer } from "ws"
@@ -150,6 +150,8 @@ export class FakeNode {
   dials = 0
   /** Refuses connections while false. */
   up = true
+  /** Milliseconds until it accepts a connection, without sockets. */
+  acceptsAfter = 1
   /** What HTTP answers begin with; `text` instead of what the node says. */
   http: { status: number; headers: Record<string, string>; text?: string } = { status: 200, headers: {} }
   #subscription = 0
@@ -483,7 +485,9 @@ export const layerTransport = (nodes: Readonly<Record<string, FakeNode>>, latenc
                 node.leave(session)
               }
               return Effect.succeed({ node, session, end, isOpen: () => open && !cut })
-            }).pipe(Effect.delay(latency)),
+            }).pipe(
+              Effect.delay(Duration.millis(nodes[new URL(Redacted.value(url)).host]?.acceptsAfter ?? 1)),
+            ),
             ({ end }) => Effect.sync(end),
             { interruptible: true },
           ).pipe(

@@ -5,7 +5,7 @@ import { answers } from "../support/answers.ts"
 import { refusal, unharmed } from "../support/dialect.ts"
 import type { End, Row, Scene } from "../support/dialect.ts"
 import { suite } from "../support/dialects.ts"
-import type { FakeChain } from "../support/FakeChain.ts"
+import { FakeChain } from "../support/FakeChain.ts"
 import type { Intercept } from "../support/FakeNode.ts"
 import { replayOf } from "../support/oracle.ts"
 
@@ -202,6 +202,26 @@ const rows: ReadonlyArray<Row> = [
         assert.isTrue(end.status.finalDisagreement!.holds)
         const journal = yield* end.store.load(end.chain.id)
         assert.isAtMost(journal!.final?.number ?? 0, 25)
+      }),
+  },
+  {
+    kind: "A8",
+    name: "is on one chain while the other endpoint, which connects two seconds later, is on another for good: nothing is made final",
+    node: ({ two, chain }) => {
+      two.acceptsAfter = 2000
+      const other = new FakeChain({ id: chain.id, finality: 10, blockTime: 4 })
+      // Other blocks than the chain's from the first on.
+      other.fork(0, 1)
+      other.fork(1, ...Array.from({ length: chain.head.number }, () => 1))
+      two.follow(other)
+      chain.listen(() => other.extend(1))
+    },
+    urls: "ws://one,ws://two",
+    out: { ...unharmed, blamed: 2 },
+    also: (end) =>
+      Effect.map(end.store.load(end.chain.id), (journal) => {
+        assert.isTrue(end.status.finalDisagreement!.holds)
+        assert.isUndefined(journal!.final)
       }),
   },
   {
