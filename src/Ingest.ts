@@ -22,6 +22,7 @@ import * as Heads from "./feed/Heads.ts"
 import type { Disagreed } from "./feed/FinalVerdict.ts"
 import * as HeadTime from "./feed/HeadTime.ts"
 import type { Heard } from "./feed/Heads.ts"
+import type { Step } from "./feed/Moves.ts"
 import * as Logs from "./feed/Logs.ts"
 import * as LogsSubscription from "./feed/LogsSubscription.ts"
 import * as OverHttp from "./feed/OverHttp.ts"
@@ -30,8 +31,9 @@ import { Verification } from "./feed/Verify.ts"
 import * as Observe from "./Observe.ts"
 import { Redaction } from "./Redact.ts"
 import * as Standstill from "./Standstill.ts"
-import * as Gate from "./store/Gate.ts"
+import * as StoreBreaker from "./store/StoreBreaker.ts"
 import { Store } from "./store/Store.ts"
+import type { StoreError } from "./store/Store.ts"
 import { blockTraces } from "./Tracing.ts"
 import { Status } from "./web/Status.ts"
 import * as Writer from "./Writer.ts"
@@ -52,7 +54,7 @@ interface Lasting {
 /** Follows a chain, whatever its endpoints do. */
 const chainIngest = Effect.fnUntraced(function* (
   chain: ChainConfig,
-  gate: Gate.Gate,
+  storeBreaker: StoreBreaker.StoreBreaker,
   { writer, auditMemory, sides, disagreed, breaker }: Lasting,
 ) {
   const config = yield* AppConfig
@@ -61,7 +63,7 @@ const chainIngest = Effect.fnUntraced(function* (
   const checks = yield* Verification
   const status = (yield* Status).chain(chain.name)
   const traces = yield* blockTraces(chain)
-  const observe = Observe.make(chain, status, gate.isOpen)
+  const observe = Observe.make(chain, status, storeBreaker.isOpen)
 
   const failover = yield* Failover.make(chain, {
     requestTimeout: config.requestTimeout,
@@ -99,13 +101,45 @@ const chainIngest = Effect.fnUntraced(function* (
         }
         writer.record(step.move, result)
         return step.move._tag === "Push"
-          ? Effect.andThen(gate.breaker.succeed, handled(live, step.heard))
+          ? Effect.andThen(storeBreaker.succeed, handled(live, step.heard))
           : Effect.void
       })
 
+  const refused = (error: StoreError) =>
+    Effect.gen(function* () {
+      if (error.reason === "newer") return yield* standstill.refused(error)
+      if (!storeBreaker.isOpen()) return
+      const now = yield* Clock.currentTimeMillis
+      status.enter("waiting for the store", now)
+      status.failed({ at: now, type: "store", text: error.message })
+      yield* storeBreaker.failed(error)
+    })
+
+  /**
+   * Makes a move. One that the store does not take is made again when it may be taken, without asking a provider anything:
+   * if it was taken after all, the store says that it is a duplicate, or that its head is another one.
+   */
+  const apply = (step: Step): ReturnType<Writer.Writer["apply"]> =>
+    writer.apply(step).pipe(
+      Effect.catchTags({
+        Lost: (lost) => {
+          // Whoever wrote them may have been told of other logs.
+          if (step._tag === "Move" && step.move._tag === "Push") auditMemory.othersWrote(step.move.blocks)
+          return Effect.fail(lost)
+        },
+        StoreError: (error) =>
+          error.reason === "newer"
+            ? Effect.fail(error)
+            : refused(error).pipe(
+                Effect.andThen(storeBreaker.pass),
+                Effect.andThen(Effect.suspend(() => apply(step))),
+              ),
+      }),
+    )
+
   const session = (live: Live, heads: Heads.Heads, logs: Logs.Logs, audit: Audit.Audit | undefined) =>
     Effect.gen(function* () {
-      if (!gate.isOpen()) status.enter("waiting for the store", yield* Clock.currentTimeMillis)
+      if (!storeBreaker.isOpen()) status.enter("waiting for the store", yield* Clock.currentTimeMillis)
       const journal = yield* writer.load
       const { connection } = live
       const steps = yield* Feed.make({
@@ -132,17 +166,7 @@ const chainIngest = Effect.fnUntraced(function* (
       })
       status.progress(yield* Clock.currentTimeMillis)
       yield* steps.pipe(
-        Stream.mapEffect(
-          (step) =>
-            Effect.tapErrorTag(writer.apply(step), "Lost", () =>
-              Effect.sync(() => {
-                // Whoever wrote them may have been told of other logs.
-                if (step._tag === "Move" && step.move._tag === "Push")
-                  auditMemory.othersWrote(step.move.blocks)
-              }),
-            ),
-          { concurrency: movesInFlight },
-        ),
+        Stream.mapEffect(apply, { concurrency: movesInFlight }),
         Stream.runForEach(settle(live)),
       )
     }).pipe(Effect.scoped)
@@ -190,14 +214,7 @@ const chainIngest = Effect.fnUntraced(function* (
           Lost: (lost) => Effect.logDebug(lost.message),
           Superseded: standstill.stepAside,
           Contradiction: standstill.halt,
-          StoreError: (error) =>
-            Effect.gen(function* () {
-              if (error.reason === "newer") return yield* standstill.refused(error)
-              const now = yield* Clock.currentTimeMillis
-              status.enter("waiting for the store", now)
-              status.failed({ at: now, type: "store", text: error.message })
-              yield* gate.failed(error)
-            }),
+          StoreError: refused,
         }),
         Effect.forever,
       )
@@ -218,16 +235,19 @@ const chainIngest = Effect.fnUntraced(function* (
 })
 
 /** Restarts a chain after whatever went wrong outside of a connection. */
-const supervised = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.Gate) {
+const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
   const redact = yield* Redaction
   const breaker = yield* makeBreaker
-  const writer = yield* Writer.make(chain, gate)
+  const store = yield* Store
+  const storeBreaker = yield* StoreBreaker.make(store.ping(chain.id))
+  const writer = yield* Writer.make(chain, storeBreaker)
   const disagreed: Disagreed = { endpoints: [], at: -Infinity }
   const lasting = { writer, auditMemory: new Memory(), sides: new Sides(), disagreed, breaker }
   const status = (yield* Status).chain(chain.name)
+  status.storeBreaker = storeBreaker.breaker
   const followed = Effect.gen(function* () {
     const defect = yield* Deferred.make<never>()
-    return yield* chainIngest(chain, gate, lasting).pipe(
+    return yield* chainIngest(chain, storeBreaker, lasting).pipe(
       Effect.provideService(Defects.Owner, (cause) => Deferred.die(defect, cause)),
       Effect.raceFirst(Deferred.await(defect)),
     )
@@ -257,11 +277,7 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig, gate: Gate.G
 export const layer = Layer.effectDiscard(
   Effect.gen(function* () {
     const { chains } = yield* AppConfig
-    const store = yield* Store
-    const gate = yield* Gate.make(store)
-    const status = yield* Status
-    status.store.breaker = gate.breaker
     const fibers = yield* FiberMap.make<string>()
-    for (const chain of chains) yield* FiberMap.run(fibers, chain.name, supervised(chain, gate))
+    for (const chain of chains) yield* FiberMap.run(fibers, chain.name, supervised(chain))
   }),
 )

@@ -261,9 +261,9 @@ export const rpcRequestDuration = histogram(
 
 export const storeBreakerState = gauge(
   "store_circuit_breaker_state",
-  [],
+  ["chain"],
   "1",
-  "Breaker of the store: 0 closed, 1 open, 2 half-open",
+  "Breaker between the chain and the store: 0 closed, 1 open, 2 half-open",
 )
 export const storeOperationDuration = histogram(
   "store_operation_duration_seconds",

@@ -7,7 +7,7 @@ import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
 import { fingerprint } from "./feed/Filter.ts"
 import type { Step } from "./feed/Moves.ts"
-import type * as Gate from "./store/Gate.ts"
+import type { StoreBreaker } from "./store/StoreBreaker.ts"
 import { afterPush, release } from "./store/Journal.ts"
 import type { Journal, Move, Position, Push } from "./store/Journal.ts"
 import { Store } from "./store/Store.ts"
@@ -65,11 +65,11 @@ export interface Writer {
 
 /**
  * @param chain the chain, with its filter
- * @param gate what `load` waits for: shut while the store does not answer
+ * @param storeBreaker what `load` waits for, while the store does not take moves of this chain
  */
 export const make = Effect.fnUntraced(function* (
   chain: ChainConfig,
-  gate: Gate.Gate,
+  storeBreaker: StoreBreaker,
 ): Effect.fn.Return<Writer, never, AppConfig | Store | Status> {
   const config = yield* AppConfig
   const store = yield* Store
@@ -92,7 +92,7 @@ export const make = Effect.fnUntraced(function* (
     })
 
   const load: Effect.Effect<Journal | undefined, Superseded | StoreError> = Effect.gen(function* () {
-    yield* gate.pass
+    yield* storeBreaker.pass
     let journal = yield* timed("load", store.load(chain.id))
     if (journal !== undefined && journal.filter !== filter) {
       if (established) return yield* new Superseded({ filter: journal.filter })

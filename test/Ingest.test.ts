@@ -719,7 +719,7 @@ describe("the store", () => {
       })
     const wrapped: Client = {
       ...store,
-      ping: guard(store.ping),
+      ping: (chain) => guard(store.ping(chain)),
       load: (chain) => guard(store.load(chain)),
       push: (chain, filter, push) => guard(store.push(chain, filter, push)),
       pop: (chain, filter, pop) => guard(store.pop(chain, filter, pop)),
@@ -741,6 +741,7 @@ describe("the store", () => {
         chain.extend(...many(10))
         yield* caughtUp(store, chain, status)
         state.down = true
+        const before = status.published
         for (let i = 0; i < 50; i++) {
           chain.extend(2)
           yield* TestClock.adjust("12 seconds")
@@ -750,12 +751,36 @@ describe("the store", () => {
         assert.isAbove(status.lag(yield* Clock.currentTimeMillis), 500_000)
         assert.strictEqual(status.failures[0]?.type, "store")
         assert.strictEqual(node.dials, 1, "the connection stays")
-        assert.isBelow(state.failures, 20, "it is not asked all the time")
+        assert.isAtMost(state.failures, 600 * 2 + 5, "it is asked twice a second, and not more often")
         state.down = false
+        yield* eventually("publishing goes on", () => status.published > before, 1.5)
         yield* eventually("it is back", () => status.stored === chain.head.number, 100)
         yield* assertComplete(store, chain)
         const now = yield* Clock.currentTimeMillis
         yield* eventually("the lag is gone", () => status.lag(now) === now - status.headAt)
+      }),
+  )
+
+  world(
+    "is waited for less than 1.5 s after it is back, however long it was away",
+    ({ chain, node, store }) =>
+      Effect.gen(function* () {
+        const { state, wrapped } = breakable(store)
+        const { status } = yield* startIngestor(
+          wrapped,
+          { one: node },
+          variablesFor({ devnet: [chain, "one"] }),
+        )
+        for (const away of [0.2, 1, 3, 60, 600]) {
+          chain.extend(1)
+          yield* caughtUp(store, chain, status)
+          state.down = true
+          chain.extend(1)
+          yield* TestClock.adjust(`${away} seconds`)
+          state.down = false
+          yield* eventually(`back after ${away} s`, () => status.stored === chain.head.number, 1.5)
+        }
+        assert.strictEqual(status.storeBreakerState.failures, 0)
       }),
   )
 
@@ -790,7 +815,7 @@ describe("the store", () => {
         ...store,
         load: (id) => (away ? unreachable("load") : store.load(id)),
         push: (id, filter, push) => (away ? unreachable("push") : store.push(id, filter, push)),
-        ping: Effect.suspend(() => (away ? unreachable("answer") : store.ping)),
+        ping: (id) => Effect.suspend(() => (away ? unreachable("answer") : store.ping(id))),
       }
       const { status } = yield* startIngestor(faulty, { one: node }, variablesFor({ devnet: [chain, "one"] }))
       chain.extend(1, 2)
@@ -949,13 +974,52 @@ describe("chains are separate", () => {
           faults === 0
             ? new StoreError({ operation: "push", reason: "unreachable", detail: "away" })
             : store.push(id, filter, push),
-        ping: Effect.suspend(() => (faults++ === 0 ? Effect.die(new Error("a bug")) : store.ping)),
+        ping: (id) =>
+          Effect.suspend(() => (faults++ === 0 ? Effect.die(new Error("a bug")) : store.ping(id))),
       }
       const { status } = yield* startIngestor(faulty, { one: node }, variablesFor({ devnet: [chain, "one"] }))
       chain.extend(1, 2)
       yield* caughtUp(store, chain, status)
       assert.isAbove(faults, 1)
     }),
+  )
+
+  two(
+    "a store that refuses the moves of one chain is tried less and less often for it, and the other goes on",
+    ({ a, b, nodes, store, variables }) =>
+      Effect.gen(function* () {
+        let refuses = false
+        let tries = 0
+        const refusing: Client = {
+          ...store,
+          push: (id, filter, push) =>
+            Effect.suspend(() => {
+              if (!refuses || id !== a.id) return store.push(id, filter, push)
+              tries++
+              return new StoreError({ operation: "push", reason: "corrupt", detail: "WRONGTYPE" })
+            }),
+        }
+        const { all } = yield* startIngestor(refusing, nodes, variables)
+        yield* caughtUp(store, a, all[0]!)
+        const asked = () => [...nodes["a"]!.requests.values()].reduce((sum, count) => sum + count, 0)
+        refuses = true
+        a.extend(2)
+        yield* eventually("it waits", () => all[0]!.phase === "waiting for the store")
+        const [triesBefore, askedBefore] = [tries, asked()]
+        for (let i = 0; i < 5; i++) {
+          b.extend(1)
+          yield* TestClock.adjust("12 seconds")
+          assert.strictEqual(all[1]!.stored, b.head.number, "the other chain goes on")
+        }
+        assert.isAtMost(tries - triesBefore, 14, "tries in a minute: 1, 2, 4, 5, 5 … s apart")
+        assert.strictEqual(all[0]!.storeBreakerState._tag, "Open")
+        assert.strictEqual(all[1]!.storeBreakerState._tag, "Closed")
+        assert.isAtMost(asked() - askedBefore, 10, "calls to the provider in a minute")
+        refuses = false
+        yield* eventually("it is taken", () => all[0]!.stored === a.head.number, 6)
+        assert.strictEqual(all[0]!.storeBreakerState.failures, 0)
+        yield* assertComplete(store, a)
+      }),
   )
 
   two(

@@ -105,8 +105,8 @@ const store = Effect.fnUntraced(function* (settings: Settings) {
     })
   }
   findings.push(...memory(info, settings))
-  yield* store.ping
   for (const { id } of settings.chains) {
+    yield* store.ping(id)
     yield* store.load(id)
     yield* store.stats(id)
   }

@@ -116,10 +116,12 @@ export interface RedisConnection {
    * Sends a command, over a connection that is made where there is none.
    *
    * @param operation what the caller does, for the error
+   * @param patience for connecting, and for the answer; by default the connection's
    */
   readonly command: <A>(
     operation: string,
     send: (client: Client) => Promise<A>,
+    patience?: Duration.Duration,
   ) => Effect.Effect<A, StoreError>
 }
 
@@ -147,15 +149,15 @@ export const make = Effect.fnUntraced(function* (
     })
 
   /** Fails when it takes too long. The error is made then: one that nobody sees would be 3 % of what a move costs. */
-  const within = (operation: string) =>
+  const within = (operation: string, patience: Duration.Duration) =>
     Effect.timeoutOrElse({
-      duration: timeout,
+      duration: patience,
       orElse: () =>
         Effect.fail(
           new StoreError({
             operation,
             reason: "timeout",
-            detail: `no answer within ${Duration.toMillis(timeout)} ms`,
+            detail: `no answer within ${Duration.toMillis(patience)} ms`,
           }),
         ),
     })
@@ -179,17 +181,17 @@ export const make = Effect.fnUntraced(function* (
     return (client = next)
   })
 
-  const connected = (operation: string) =>
+  const connected = (operation: string, patience: Duration.Duration) =>
     Effect.suspend(() =>
       client === undefined
-        ? connecting.withPermit(connect(operation)).pipe(within(operation))
+        ? connecting.withPermit(connect(operation)).pipe(within(operation, patience))
         : Effect.succeed(client),
     )
 
-  const command = <A>(operation: string, send: (client: Client) => Promise<A>) =>
-    Effect.flatMap(connected(operation), (client) =>
+  const command = <A>(operation: string, send: (client: Client) => Promise<A>, patience = timeout) =>
+    Effect.flatMap(connected(operation, patience), (client) =>
       Effect.tryPromise({ try: () => send(client), catch: failure(operation) }).pipe(
-        within(operation),
+        within(operation, patience),
         Effect.tapError((error) => (endsConnection(error.reason) ? disconnect(client) : Effect.void)),
       ),
     )

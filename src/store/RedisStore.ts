@@ -1,6 +1,6 @@
 /** The store on Redis Streams: each move is one Lua script on three keys of one slot. */
-import { Effect, Layer } from "effect"
-import type { Duration } from "effect"
+import { Duration, Effect, Layer } from "effect"
+import type { Scope } from "effect"
 import { randomUUID } from "node:crypto"
 import type { RedisConfig } from "../Config.ts"
 import type { ChainId, Entry, Hex } from "../Domain.ts"
@@ -23,6 +23,9 @@ export interface RedisStoreOptions {
   /** How much a move carries. */
   readonly limits?: CallLimits
 }
+
+/** How long a probe waits: a store that comes back is to be noticed at once. */
+const probePatience = Duration.seconds(1)
 
 /** Entries that one call reads. */
 const pageSize = 1000
@@ -132,6 +135,26 @@ type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>
 const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
   const { config, prefix, maxLength, limits = callLimits } = options
   const { command } = yield* RedisConnection.make(config, options.timeout)
+  const context = yield* Effect.context<Scope.Scope>()
+  const connections = new Map<ChainId, RedisConnection.RedisConnection>()
+
+  /**
+   * A command on the keys of a chain. In a cluster each chain has connections of its own: those of a node that is gone
+   * are given up, and no other chain is to notice.
+   */
+  const commandOf = (chain: ChainId): RedisConnection.RedisConnection["command"] => {
+    if (config.mode !== "cluster") return command
+    const connection = Effect.suspend(() => {
+      const known = connections.get(chain)
+      if (known !== undefined) return Effect.succeed(known)
+      return RedisConnection.make(config, options.timeout).pipe(
+        Effect.provideContext(context),
+        Effect.tap((made) => Effect.sync(() => connections.set(chain, made))),
+      )
+    })
+    return (operation, send, patience) =>
+      Effect.flatMap(connection, (own) => own.command(operation, send, patience))
+  }
 
   const keysOf = (chain: ChainId) => [
     `${prefix}:${chain}`,
@@ -143,7 +166,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
   ]
   const script = (name: Script, operation: string, chain: ChainId, args: ReadonlyArray<string | Buffer>) =>
     Effect.filterOrFail(
-      command(operation, (client) => client[name](...keysOf(chain), ...args)) as Effect.Effect<
+      commandOf(chain)(operation, (client) => client[name](...keysOf(chain), ...args)) as Effect.Effect<
         Reply,
         StoreError
       >,
@@ -155,7 +178,10 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
   /** The first entry at or after an id. */
   const entryFrom = (chain: ChainId, id: string) =>
     Effect.map(
-      command("read", (client) => client.xrange(streamOf(chain), id, "+", "COUNT", 1) as Promise<Entries>),
+      commandOf(chain)(
+        "read",
+        (client) => client.xrange(streamOf(chain), id, "+", "COUNT", 1) as Promise<Entries>,
+      ),
       (entries) => entries[0],
     )
 
@@ -164,7 +190,14 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
   return Store.of({
     description: `redis ${config.nodes.map(({ host, port }) => `${host}:${port}`).join(",")} ${prefix}:*`,
     limits,
-    ping: Effect.asVoid(command("answer", (client) => client.set(`${prefix}:ping`, "1", "PX", 1000))),
+    ping: (chain) =>
+      Effect.asVoid(
+        commandOf(chain)(
+          "answer",
+          (client) => client.set(`{${prefix}:${chain}}:ping`, "1", "PX", 1000),
+          probePatience,
+        ),
+      ),
     load: (chain) =>
       Effect.flatMap(script("load", "load", chain, []), (reply) => {
         const [flat, window] = reply as unknown as readonly [ReadonlyArray<string>, ReadonlyArray<string>]
@@ -201,14 +234,14 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     takeOver: (chain, filter) => Effect.asVoid(script("takeover", "take over", chain, [filter])),
     read: (chain, after, limit) =>
       Effect.map(
-        command("read", (client) => {
+        commandOf(chain)("read", (client) => {
           const from = after === undefined ? "-" : `(${after}`
           return client.xrange(streamOf(chain), from, "+", "COUNT", limit) as Promise<Entries>
         }),
         (entries) => entries.map(([id, fields]) => ({ id, entry: fieldsOf(fields) as unknown as Entry })),
       ),
     seek: Effect.fnUntraced(function* (chain, block) {
-      const ends = yield* command("seek", (client) =>
+      const ends = yield* commandOf(chain)("seek", (client) =>
         Promise.all([
           client.xrange(streamOf(chain), "-", "+", "COUNT", 1) as Promise<Entries>,
           client.xrevrange(streamOf(chain), "+", "-", "COUNT", 1) as Promise<Entries>,
@@ -229,7 +262,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       // `high` is the last millisecond whose first entry is below the block.
       let from = high < millisOf(first[0]) ? undefined : `${high}-0`
       while (from !== undefined) {
-        const page = yield* command(
+        const page = yield* commandOf(chain)(
           "seek",
           (client) => client.xrange(streamOf(chain), from!, "+", "COUNT", pageSize) as Promise<Entries>,
         )
@@ -242,7 +275,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     }),
     stats: Effect.fnUntraced(function* (chain) {
       const key = streamOf(chain)
-      const [[facts, entries], first, last] = yield* command("count", (client) =>
+      const [[facts, entries], first, last] = yield* commandOf(chain)("count", (client) =>
         Promise.all([
           // Both at one moment: what was added in between would seem to be of an earlier journal.
           client
@@ -277,15 +310,15 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
         groups: [],
       }
       if (entries === 0 && first.length === 0) {
-        const exists = yield* command("count", (client) => client.exists(key))
+        const exists = yield* commandOf(chain)("count", (client) => client.exists(key))
         if (exists === 0) return none
       }
-      const groups = yield* command(
+      const groups = yield* commandOf(chain)(
         "count",
         (client) => client.xinfo("GROUPS", key) as Promise<Array<Array<string>>>,
       )
       // A user without the right to ask is not told.
-      const bytes = yield* command("count", (client) => client.memory("USAGE", key)).pipe(
+      const bytes = yield* commandOf(chain)("count", (client) => client.memory("USAGE", key)).pipe(
         Effect.catchIf(
           ({ reason }) => reason === "refused",
           () => Effect.succeed(null),

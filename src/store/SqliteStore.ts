@@ -451,7 +451,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   return Store.of({
     description: `sqlite ${path}`,
     limits,
-    ping: atomically("answer", () => undefined),
+    ping: () => atomically("answer", () => undefined),
     load: (chain) =>
       atomically("load", () => {
         const current = head(chain)

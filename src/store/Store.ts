@@ -143,8 +143,8 @@ export class Store extends Context.Service<
     readonly description: string
     /** How much a move carries. */
     readonly limits: CallLimits
-    /** Fails while the store cannot take a write. */
-    readonly ping: Effect.Effect<void, StoreError>
+    /** Writes where the chain's moves go; fails, soon, while the store cannot take that. */
+    readonly ping: (chain: ChainId) => Effect.Effect<void, StoreError>
     /** The journal of a chain, or `undefined` when nothing was ever pushed. */
     readonly load: (chain: ChainId) => Effect.Effect<Journal | undefined, StoreError>
     /** What is pushed belongs to the caller again once there is an answer: a store must not keep it. */

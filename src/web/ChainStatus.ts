@@ -117,6 +117,8 @@ export class ChainStatus {
   readonly id: number
   readonly confirmations: ChainConfig["confirmations"]
   readonly endpoints: ReadonlyArray<EndpointStatus>
+  /** Whether the store takes moves of this chain. */
+  storeBreaker: Breaker | undefined
   phase: Phase = "connecting"
   phaseSince: number
   /** The endpoint in use. */
@@ -263,6 +265,10 @@ export class ChainStatus {
 
   get reconnects(): number {
     return this.endpoints.reduce((sum, { connects }) => sum + Math.max(connects - 1, 0), 0)
+  }
+
+  get storeBreakerState(): BreakerState {
+    return stateOf(this.storeBreaker)
   }
 
   get breakerState(): BreakerState {

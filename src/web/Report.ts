@@ -41,6 +41,7 @@ export const chainReport = (chain: ChainStatus, now: number) => {
     ready: reasons.length === 0,
     reasons,
     phase: chain.phase,
+    store_breaker: breaker(chain.storeBreakerState, now),
     since: time(chain.phaseSince),
     head: chain.head ?? null,
     head_age_s: seconds(now - chain.headAt),

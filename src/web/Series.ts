@@ -45,6 +45,7 @@ export const ofChain = (chain: ChainStatus, clock: Clock.Clock, registry: Regist
     [Metrics.chainStored, () => chain.stored ?? 0],
     [Metrics.chainFinal, () => chain.final ?? 0],
     [Metrics.chainHeadAge, () => (clock.currentTimeMillisUnsafe() - chain.headAt) / 1000],
+    [Metrics.storeBreakerState, () => breakerCodes[chain.storeBreakerState._tag]],
     [Metrics.finalityDisagreement, () => (chain.finalDisagreement === undefined ? 0 : 1)],
     [Metrics.chainHalted, () => (chain.phase === "halted" ? 1 : 0)],
     [Metrics.feedQueueSize, () => chain.inFlight],
@@ -59,7 +60,6 @@ export const ofChain = (chain: ChainStatus, clock: Clock.Clock, registry: Regist
 
 /** The series of the store. */
 export const ofStore = (store: StoreStatus, registry: Registry) => {
-  Metrics.storeBreakerState.read({}, () => breakerCodes[store.breakerState._tag], registry)
   Metrics.storeMemory.read({}, () => store.info?.bytes ?? 0, registry)
   Metrics.storeMemoryLimit.read({}, () => store.info?.limit ?? 0, registry)
   Metrics.storeEvictionUnsafe.read({}, () => (store.evictionUnsafe ? 1 : 0), registry)

@@ -31,7 +31,7 @@ export class Status extends Context.Service<
       const registry = Context.make(Metric.MetricRegistry, yield* Metric.MetricRegistry)
       const startedAt = clock.currentTimeMillisUnsafe()
       const chains = config.chains.map((chain) => new ChainStatus(chain, startedAt, registry))
-      const store = new StoreStatus(config.store._tag === "Sqlite" ? "sqlite" : "redis")
+      const store = new StoreStatus(config.store._tag === "Sqlite" ? "sqlite" : "redis", chains)
       for (const chain of chains) Series.ofChain(chain, clock, registry)
       Series.ofStore(store, registry)
       Series.ofProcess(startedAt, registry)

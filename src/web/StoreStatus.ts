@@ -1,19 +1,24 @@
 /** What is known of the store, for whoever wants to know. */
 import { stateOf } from "../endpoint/RetryPolicy.ts"
-import type { Breaker, BreakerState } from "../endpoint/RetryPolicy.ts"
+import type { BreakerState } from "../endpoint/RetryPolicy.ts"
 import type { Info } from "../store/Store.ts"
+import type { ChainStatus } from "./ChainStatus.ts"
 
 export class StoreStatus {
   description: string
-  breaker: Breaker | undefined
   info: Info | undefined
+  readonly #chains: ReadonlyArray<Pick<ChainStatus, "storeBreakerState">>
 
-  constructor(description: string) {
+  constructor(description: string, chains: ReadonlyArray<Pick<ChainStatus, "storeBreakerState">>) {
     this.description = description
+    this.#chains = chains
   }
 
+  /** That of the chain whose moves failed most often in a row. */
   get breakerState(): BreakerState {
-    return stateOf(this.breaker)
+    return this.#chains
+      .map((chain) => chain.storeBreakerState)
+      .reduce((worst, one) => (one.failures > worst.failures ? one : worst), stateOf(undefined))
   }
 
   /** Whether Redis may delete what is needed. */

@@ -24,7 +24,7 @@ const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>)
 
 /** Push, pop, finalize, read: every command that the service uses. */
 const works = Effect.fnUntraced(function* (store: Client, chain: number) {
-  yield* store.ping
+  yield* store.ping(7)
   for (const push of pushes(ground(1), blocks(1, "a", [2, 0, 3, 1200]), false))
     yield* store.push(chain, filter, push)
   const top = (yield* store.load(chain))!.head
@@ -72,7 +72,7 @@ describe("Redis as people run it", () => {
       const config = standalone(server.port, { password: Redacted.make("p@ss word"), database: 3 })
       yield* works(yield* openRedis(config), 1)
       const wrong = yield* openRedis(standalone(server.port, { password: Redacted.make("wrong") }))
-      const error = yield* Effect.flip(wrong.ping)
+      const error = yield* Effect.flip(wrong.ping(7))
       assert.strictEqual(error.reason, "refused")
       assert.notInclude(error.message, "wrong")
     }),
@@ -117,11 +117,11 @@ describe("Redis as people run it", () => {
       yield* works(yield* openRedis(standalone(port, { tls: true, caFile: fixture("ca.crt") })), 1)
       for (const caFile of [fixture("other-ca.crt"), undefined]) {
         const untrusting = yield* openRedis(standalone(port, { tls: true, caFile }))
-        const error = yield* Effect.flip(untrusting.ping)
+        const error = yield* Effect.flip(untrusting.ping(7))
         assert.match(error.message, /certificate/)
       }
       const plain = yield* openRedis(standalone(port))
-      assert.strictEqual((yield* Effect.flip(plain.ping)).reason, "unreachable")
+      assert.strictEqual((yield* Effect.flip(plain.ping(7))).reason, "unreachable")
     }),
   )
 
@@ -191,7 +191,7 @@ describe("Redis as people run it", () => {
       execFileSync("redis-cli", ["--cluster", "create", ...addresses, "--cluster-yes"], { stdio: "ignore" })
       const config = standalone(nodes[0]!.port, { mode: "cluster" })
       const store = yield* openRedis(config)
-      yield* eventually(store.ping)
+      yield* eventually(store.ping(7))
       for (let chain = 1; chain <= 12; chain++) yield* eventually(works(store, chain))
       const counts = yield* Effect.forEach(nodes, ({ client }) => Effect.promise(() => client.dbsize()))
       assert.isTrue(

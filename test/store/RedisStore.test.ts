@@ -164,9 +164,9 @@ describe("RedisStore", () => {
       yield* Effect.promise(() => own.client.replicaof("127.0.0.1", master.port))
       const error = yield* Effect.flip(store.push(7, filter, push))
       assert.strictEqual(error.reason, "read-only")
-      assert.strictEqual((yield* Effect.flip(store.ping)).reason, "read-only")
+      assert.strictEqual((yield* Effect.flip(store.ping(7))).reason, "read-only")
       yield* Effect.promise(() => own.client.replicaof("NO", "ONE"))
-      yield* store.ping
+      yield* store.ping(7)
       assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Pushed" })
     }))
 
@@ -180,7 +180,7 @@ describe("RedisStore", () => {
         const push = first(yield* store.load(7), block(2, "a", 900))
         const error = yield* Effect.flip(store.push(7, filter, push))
         assert.strictEqual(error.reason, "full")
-        assert.strictEqual((yield* Effect.flip(store.ping)).reason, "full")
+        assert.strictEqual((yield* Effect.flip(store.ping(7))).reason, "full")
         assert.deepStrictEqual(yield* readAll(store, 7), before)
         yield* Effect.promise(() => own.client.config("SET", "maxmemory", "0"))
         assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Pushed" })
@@ -212,10 +212,10 @@ describe("RedisStore", () => {
       Effect.gen(function* () {
         yield* store.push(7, filter, first(undefined, block(1, "a", 3)))
         own.kill("SIGKILL")
-        const error = yield* Effect.flip(Effect.repeat(store.ping, { times: 20 }))
+        const error = yield* Effect.flip(Effect.repeat(store.ping(7), { times: 20 }))
         assert.strictEqual(error.reason, "unreachable")
         yield* own.restart
-        yield* store.ping
+        yield* store.ping(7)
         assert.strictEqual((yield* readAll(store, 7)).length, 3)
       }),
     ["--appendonly", "yes", "--appendfsync", "always"],

@@ -69,7 +69,7 @@ export const make = (store: Client, chain: number): FaultyStore => {
       const turn = Semaphore.makeUnsafe(1)
       return {
         ...store,
-        ping: guard("answer", isDead, () => store.ping, no),
+        ping: (id) => guard("answer", isDead, () => store.ping(id), no),
         load: (id) => guard("load", isDead, () => store.load(id), no),
         push: (id, filter, { blocks: [first, ...rest], ...move }) => {
           // What was pushed is pushed again after the service has let go of it.

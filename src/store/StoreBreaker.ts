@@ -1,0 +1,98 @@
+/**
+ * The circuit breaker between one chain and the store. When a move of the chain fails, the chain waits, and probes find out
+ * when the store takes writes for it again: other chains go on, a cluster node that is gone stops only the chains of its
+ * slots.
+ *
+ * The store is near and unmetered, so it is probed twice a second, and the first answer releases the chain. Where the
+ * probe is answered at once and the chain's moves fail all the same, it is the moves that are refused: they are tried
+ * after 1, 2, 4, 5, 5 … s, until one is taken.
+ */
+import { Effect, Latch, Schedule } from "effect"
+import type { Scope } from "effect"
+import { circuitBreaking, makeBreaker, stateOf } from "../endpoint/RetryPolicy.ts"
+import type { Breaker } from "../endpoint/RetryPolicy.ts"
+import * as Repeats from "../Repeats.ts"
+import { StoreError } from "./Store.ts"
+
+export interface StoreBreaker {
+  readonly breaker: Breaker
+  /** Whether the store takes moves of this chain, as far as is known. */
+  readonly isOpen: () => boolean
+  /** Waits until it does. */
+  readonly pass: Effect.Effect<void>
+  /** A move failed: the chain waits from now on. */
+  readonly failed: (error: StoreError) => Effect.Effect<void>
+  /** A move was taken. */
+  readonly succeed: Effect.Effect<void>
+}
+
+const probes = Schedule.spaced("500 millis")
+
+/** Between moves that are refused although the store answers. */
+const refusedMoves = Schedule.min([Schedule.exponential("1 second"), Schedule.spaced("5 seconds")])
+
+/**
+ * A chain's breaker. Its probes end with the scope.
+ *
+ * @param probe writes in the chain's own slot; fails while the store cannot take that
+ */
+export const make = (
+  probe: Effect.Effect<void, StoreError>,
+): Effect.Effect<StoreBreaker, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const scope = yield* Effect.scope
+    const breaker = yield* makeBreaker
+    const open = yield* Latch.make(true)
+    const repeats = Repeats.make()
+    let recovering = false
+    const pause = yield* Schedule.toStepWithSleep(circuitBreaking(breaker)(refusedMoves))
+
+    // The chain must not wait for ever because of a bug.
+    const answered = Effect.catchDefect(probe, (defect) =>
+      Effect.fail(new StoreError({ operation: "answer", reason: "unreachable", detail: String(defect) })),
+    )
+
+    /** Until the store answers. The failure that led here counts as the first try. */
+    const untilAnswered = (failure: StoreError) => {
+      let first = true
+      return Effect.suspend(() => {
+        if (!first) return answered
+        first = false
+        return Effect.fail(failure)
+      }).pipe(
+        Effect.tapError((error) => repeats.warn(error.message)),
+        Effect.retry(circuitBreaking(breaker)(probes)),
+      )
+    }
+
+    const recover = Effect.fnUntraced(function* (failure: StoreError) {
+      const isAnswering = (yield* Effect.result(answered))._tag === "Success"
+      if (isAnswering) {
+        yield* repeats.warn(failure.message)
+        yield* Effect.ignore(pause(failure))
+      } else {
+        yield* untilAnswered(failure)
+        yield* Effect.logInfo("the store is back")
+      }
+    })
+
+    return {
+      breaker,
+      isOpen: () => !recovering,
+      pass: open.await,
+      failed: (error) =>
+        Effect.suspend(() => {
+          if (recovering) return Effect.void
+          recovering = true
+          const recovered = recover(error).pipe(
+            Effect.andThen(open.open),
+            Effect.ensuring(Effect.sync(() => (recovering = false))),
+          )
+          return Effect.andThen(open.close, Effect.forkIn(recovered, scope))
+        }).pipe(Effect.asVoid),
+      succeed: Effect.suspend(() => {
+        if (stateOf(breaker).failures === 0) return Effect.void
+        return Effect.andThen(breaker.succeed, repeats.over)
+      }),
+    }
+  })
