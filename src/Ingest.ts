@@ -32,6 +32,7 @@ import * as Observe from "./Observe.ts"
 import { Redaction } from "./Redact.ts"
 import * as Standstill from "./Standstill.ts"
 import * as StoreBreaker from "./store/StoreBreaker.ts"
+import { PushLimits } from "./store/PushLimits.ts"
 import { Store } from "./store/Store.ts"
 import type { StoreError } from "./store/Store.ts"
 import { blockTraces } from "./Tracing.ts"
@@ -46,6 +47,7 @@ interface Lasting {
   readonly writer: Writer.Writer
   readonly auditMemory: Memory
   readonly sides: Sides
+  readonly pushLimits: PushLimits
   readonly disagreed: Disagreed
   /** The breaker of the chain as a whole. */
   readonly breaker: Breaker
@@ -55,7 +57,7 @@ interface Lasting {
 const chainIngest = Effect.fnUntraced(function* (
   chain: ChainConfig,
   storeBreaker: StoreBreaker.StoreBreaker,
-  { writer, auditMemory, sides, disagreed, breaker }: Lasting,
+  { writer, auditMemory, sides, disagreed, pushLimits, breaker }: Lasting,
 ) {
   const config = yield* AppConfig
   const store = yield* Store
@@ -97,7 +99,10 @@ const chainIngest = Effect.fnUntraced(function* (
         // What is stored there may not be what this process would have written.
         if (step.move._tag === "Push") {
           if (result._tag === "Duplicate") auditMemory.othersWrote(step.move.blocks)
-          else if (!step.move.final) sides.wrote(step.move.blocks)
+          else {
+            pushLimits.taken()
+            if (!step.move.final) sides.wrote(step.move.blocks)
+          }
         }
         writer.record(step.move, result)
         return step.move._tag === "Push"
@@ -127,13 +132,16 @@ const chainIngest = Effect.fnUntraced(function* (
           if (step._tag === "Move" && step.move._tag === "Push") auditMemory.othersWrote(step.move.blocks)
           return Effect.fail(lost)
         },
-        StoreError: (error) =>
-          error.reason === "newer"
-            ? Effect.fail(error)
-            : refused(error).pipe(
-                Effect.andThen(storeBreaker.pass),
-                Effect.andThen(Effect.suspend(() => apply(step))),
-              ),
+        StoreError: (error) => {
+          if (error.reason === "newer") return Effect.fail(error)
+          const { move } = step as Extract<Step, { readonly _tag: "Move" }>
+          // Cut anew, from what the store has.
+          if (move._tag === "Push" && pushLimits.refused(move, error)) return Effect.fail(error)
+          return refused(error).pipe(
+            Effect.andThen(storeBreaker.pass),
+            Effect.andThen(Effect.suspend(() => apply(step))),
+          )
+        },
       }),
     )
 
@@ -156,7 +164,7 @@ const chainIngest = Effect.fnUntraced(function* (
         journal,
         stored: store.load(chain.id),
         filter: writer.filter,
-        limits: store.limits,
+        limits: { push: () => pushLimits.current, pop: store.limits.logs },
         knownStart: writer.start(),
         sides,
         onStandoff: observe.standoff,
@@ -242,7 +250,14 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
   const storeBreaker = yield* StoreBreaker.make(store.ping(chain.id))
   const writer = yield* Writer.make(chain, storeBreaker)
   const disagreed: Disagreed = { endpoints: [], at: -Infinity }
-  const lasting = { writer, auditMemory: new Memory(), sides: new Sides(), disagreed, breaker }
+  const lasting = {
+    writer,
+    auditMemory: new Memory(),
+    sides: new Sides(),
+    disagreed,
+    pushLimits: new PushLimits(store.limits),
+    breaker,
+  }
   const status = (yield* Status).chain(chain.name)
   status.storeBreaker = storeBreaker.breaker
   const followed = Effect.gen(function* () {

@@ -784,6 +784,45 @@ describe("the store", () => {
       }),
   )
 
+  for (const [what, reason, detail] of [
+    ["refuses large pushes", "refused", "ERR max request size exceeded"],
+    ["closes the connection at a large push", "unreachable", "ERR Protocol error: invalid bulk length"],
+    ["does not answer a large push in time", "timeout", "no answer within 5000 ms"],
+  ] as const)
+    world(`that ${what} is sent smaller ones, and larger ones again later`, ({ chain, node, store }) =>
+      Effect.gen(function* () {
+        let largest = 40
+        let seen = 0
+        const sizeOf = ({ blocks }: Push) =>
+          blocks.reduce((sum, { logs }) => sum + logs.length, blocks.length)
+        const small: Client = {
+          ...store,
+          push: (id, filter, push) =>
+            Effect.suspend(() => {
+              if (sizeOf(push) > largest) return new StoreError({ operation: "push", reason, detail })
+              seen = Math.max(seen, sizeOf(push))
+              return store.push(id, filter, push)
+            }),
+        }
+        chain.extend(...many(60), 300, 2, 150)
+        const { status } = yield* startIngestor(
+          small,
+          { one: node },
+          variablesFor({ devnet: [chain, "one"] }),
+        )
+        yield* eventually("it is stored", () => status.stored === chain.head.number)
+        yield* assertComplete(store, chain, 0, false)
+        largest = Infinity
+        for (let i = 0; i < 120; i++) {
+          chain.extend(60)
+          yield* TestClock.adjust("2 seconds")
+        }
+        yield* eventually("it is stored", () => status.stored === chain.head.number)
+        assert.isAbove(seen, 40)
+        assert.strictEqual(node.dials, 1)
+      }),
+    )
+
   world("may lose its last entries or all of them: they are pushed again", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
       yield* followed({ chain, store, start }, 30)

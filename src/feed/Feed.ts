@@ -48,8 +48,8 @@ export interface FeedOptions {
   /** The same, now. */
   readonly stored: Effect.Effect<Journal | undefined, StoreError>
   readonly filter: string
-  /** How much a move carries. */
-  readonly limits: CallLimits
+  /** How much a push carries now, and how many logs a pop undoes. */
+  readonly limits: { readonly push: () => CallLimits; readonly pop: number }
   /** Where an empty store was begun before, by this process. */
   readonly knownStart: number | undefined
   /** Which blocks this process wrote, to know whether another ingestor replaced them. */

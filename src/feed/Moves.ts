@@ -21,15 +21,19 @@ export class Moves {
   /** The trace of the head that is being followed. */
   trace: Trace
   #journal: Journal
-  readonly #limits: CallLimits
+  readonly #limits: { readonly push: () => CallLimits; readonly pop: number }
   readonly #wrote: (block: Block) => void
 
   /**
    * @param journal as the store has it
-   * @param limits how much a move carries
+   * @param limits how much a push carries now, and how many logs a pop undoes
    * @param wrote told of each block that is pushed and not final yet
    */
-  constructor(journal: Journal, limits: CallLimits, wrote: (block: Block) => void) {
+  constructor(
+    journal: Journal,
+    limits: { readonly push: () => CallLimits; readonly pop: number },
+    wrote: (block: Block) => void,
+  ) {
     this.#journal = journal
     this.#limits = limits
     this.#wrote = wrote
@@ -45,7 +49,7 @@ export class Moves {
     if (!final) for (const block of blocks) this.#wrote(block)
     const context = traceparent(this.trace)
     const traced = context ? blocks.map((block) => ({ ...block, traceparent: context })) : blocks
-    const moves = [...pushes(this.#journal.head, traced, final, this.#limits)]
+    const moves = [...pushes(this.#journal.head, traced, final, this.#limits.push())]
     const handles = (push: Push) =>
       push === moves.at(-1) && push.blocks.at(-1)!.hash === heard.header.hash ? heard : undefined
     return moves.map((push) => this.#make(push, handles(push)))
@@ -54,7 +58,9 @@ export class Moves {
   /** Pushes for what is missing of the block on top. */
   finish(block: Block): ReadonlyArray<Step> {
     this.#wrote(block)
-    return [...pushes(this.#journal.head, [block], false, this.#limits)].map((push) => this.#make(push))
+    return [...pushes(this.#journal.head, [block], false, this.#limits.push())].map((push) =>
+      this.#make(push),
+    )
   }
 
   /** Undoes every block above a height. */
@@ -76,7 +82,7 @@ export class Moves {
       move._tag === "Push"
         ? pushed(this.#journal, move)
         : move._tag === "Pop"
-          ? popped(this.#journal, this.#limits.logs)
+          ? popped(this.#journal, this.#limits.pop)
           : finalized(this.#journal, move.number, move.hash)
     return { _tag: "Move", move, heard, trace: this.trace }
   }
