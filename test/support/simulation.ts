@@ -314,7 +314,7 @@ export const simulate = Effect.fnUntraced(function* (
     yield* act(action)
     // No node is on a fork of blocks that are final elsewhere.
     for (const one of nodes) {
-      if (one.node.chain.at(chain.final.number)?.header.hash !== chain.final.hash) one.end("split")
+      if (one.node.chain.final.hash !== chain.final.hash) one.end("split")
     }
     yield* pass(pause)
     yield* checkFinal
