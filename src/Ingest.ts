@@ -110,9 +110,13 @@ const chainIngest = Effect.fnUntraced(function* (
           : Effect.void
       })
 
+  /** The journal cannot be read for what it is: trying again does not help. */
+  const isUnusable = ({ reason, operation }: StoreError) =>
+    reason === "newer" || (reason === "corrupt" && operation === "load")
+
   const refused = (error: StoreError) =>
     Effect.gen(function* () {
-      if (error.reason === "newer") return yield* standstill.refused(error)
+      if (isUnusable(error)) return yield* standstill.refused(error)
       if (!storeBreaker.isOpen()) return
       const now = yield* Clock.currentTimeMillis
       status.enter("waiting for the store", now)
@@ -133,7 +137,7 @@ const chainIngest = Effect.fnUntraced(function* (
           return Effect.fail(lost)
         },
         StoreError: (error) => {
-          if (error.reason === "newer") return Effect.fail(error)
+          if (isUnusable(error)) return Effect.fail(error)
           const { move } = step as Extract<Step, { readonly _tag: "Move" }>
           // Cut anew, from what the store has.
           if (move._tag === "Push" && pushLimits.refused(move, error)) return Effect.fail(error)

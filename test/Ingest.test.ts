@@ -1004,7 +1004,7 @@ describe("chains are separate", () => {
       }),
   )
 
-  world("a defect of the store's ping does not keep its gate shut", ({ chain, store, node }) =>
+  world("a defect of the store's ping does not keep the chain waiting", ({ chain, store, node }) =>
     Effect.gen(function* () {
       let faults = 0
       const faulty: Client = {

@@ -3,7 +3,7 @@
  *
  * A command that gets no answer in time costs the connection: a half-open socket is noticed, and since a script that ran
  * already is a duplicate when it is sent again, nothing is lost. Nothing is queued while there is no connection, and
- * nothing here retries: the gate does, by our own policy.
+ * nothing here retries: each chain's breaker does.
  */
 import { Duration, Effect, Redacted, Semaphore } from "effect"
 import type { Scope } from "effect"
@@ -18,7 +18,7 @@ const defaultTimeout = Duration.seconds(5)
 
 const source = (name: string) => readFileSync(new URL(`lua/${name}.lua`, import.meta.url), "utf8")
 
-const scripts = ["push", "pop", "finalize", "takeover", "load", "trim", "reset"] as const
+const scripts = ["push", "pop", "finalize", "takeover", "load", "trim", "reset", "probe"] as const
 
 export type Script = (typeof scripts)[number]
 
@@ -60,7 +60,7 @@ const serverOptions = (config: RedisConfig, timeout: Duration.Duration) => {
     ...(config.password !== undefined && { password: Redacted.value(config.password) }),
     ...(tls && { tls }),
     lazyConnect: true,
-    // Resending is the scripts' business, retrying the gate's.
+    // Resending is the scripts' business, retrying the breaker's.
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
     enableReadyCheck: false,
@@ -105,7 +105,7 @@ const makeClient = (config: RedisConfig, timeout: Duration.Duration): Client => 
   const client = open(config, timeout)
   const common = source("journal")
   for (const name of scripts) {
-    const numberOfKeys = 6
+    const numberOfKeys = name === "probe" ? 7 : 6
     client.defineCommand(name, { numberOfKeys, lua: `${common}\n${source(name)}` })
   }
   return client as Client

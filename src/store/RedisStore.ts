@@ -9,7 +9,7 @@ import type { CallLimits, Journal, Position, Push } from "./Journal.ts"
 import { pack } from "./Pack.ts"
 import * as RedisConnection from "./RedisConnection.ts"
 import type { Script } from "./RedisConnection.ts"
-import { newerJournal, Store } from "./Store.ts"
+import { corruptJournal, newerJournal, Store } from "./Store.ts"
 import type { Conflict, Epoch, FilterChanged, Group, Stats, StoreError } from "./Store.ts"
 
 export interface RedisStoreOptions {
@@ -194,12 +194,13 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       Effect.asVoid(
         commandOf(chain)(
           "answer",
-          (client) => client.set(`{${prefix}:${chain}}:ping`, "1", "PX", 1000),
+          (client) => client.probe(...keysOf(chain), `{${prefix}:${chain}}:ping`),
           probePatience,
         ),
       ),
     load: (chain) =>
       Effect.flatMap(script("load", "load", chain, []), (reply) => {
+        if (reply[0] === "corrupt") return Effect.fail(corruptJournal(chain, String(reply[1])))
         const [flat, window] = reply as unknown as readonly [ReadonlyArray<string>, ReadonlyArray<string>]
         const head = fieldsOf(flat)
         const version = Number(head["version"] ?? 1)

@@ -14,7 +14,7 @@ import { entryFields } from "../Domain.ts"
 import type { ChainId, Entry, Hex } from "../Domain.ts"
 import { afterPush, callLimits, floorOf, journalVersion, samePosition } from "./Journal.ts"
 import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
-import { newerJournal, Store, StoreError } from "./Store.ts"
+import { corruptJournal, newerJournal, Store, StoreError } from "./Store.ts"
 import type {
   Conflict,
   Epoch,
@@ -92,6 +92,7 @@ class NewerVersion {
 
 const storeError = (operation: string, cause: unknown): StoreError => {
   if (cause instanceof NewerVersion) return newerJournal(operation, cause.version)
+  if (cause instanceof StoreError) return cause
   const { errcode, message } = cause as { readonly errcode?: number; readonly message?: string }
   const reason = reasons[(errcode ?? 0) & 0xff] ?? "refused"
   return new StoreError({ operation, reason, detail: message ?? String(cause) })
@@ -256,6 +257,24 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
       recordAt(chain, first.block_number)?.first_id === first.id ||
       (first["log_index"] === 0 && first.removed === 0)
     return isFirst ? first.block_number : first.block_number + 1
+  }
+
+  /** What does not fit together of what is stored of a chain, if anything: see load.lua. */
+  const misfit = (chain: ChainId, current: HeadRow | undefined, window: ReadonlyArray<RecordRow>) => {
+    const last = window.at(-1)
+    const { last: lastId } = bounds(chain)!
+    if (current === undefined) {
+      if (last !== undefined) return "it has records of blocks and no head"
+      return lastId !== null && journal(chain) === undefined ? "it has entries and no head" : undefined
+    }
+    const { added, final_number, hash, number, start_number } = current
+    if (last === undefined) {
+      if (number !== start_number - 1 && number !== final_number)
+        return `its head is block ${number}, which is not final, and it has no records`
+    } else if (last.number !== number || last.hash !== hash)
+      return `its head is block ${number} and its last record is block ${last.number}`
+    if (added > 0 && lastId === null) return "it has a head and no entries"
+    return undefined
   }
 
   /** Keeps true what version 2 says of a journal; one of version 1 begins an epoch. */
@@ -455,7 +474,10 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
     load: (chain) =>
       atomically("load", () => {
         const current = head(chain)
-        return current && journalOf(current, records(chain))
+        const window = records(chain)
+        const why = misfit(chain, current, window)
+        if (why !== undefined) throw corruptJournal(chain, why)
+        return current && journalOf(current, window)
       }),
     push: (chain, filter, move) => atomically("push", () => push(chain, filter, move)),
     pop: (chain, filter, move) => atomically("pop", () => pop(chain, filter, move)),

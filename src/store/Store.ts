@@ -45,6 +45,14 @@ export const newerJournal = (operation: string, version: number): StoreError =>
     detail: `the journal is of version ${version} and this release writes version ${journalVersion}: run the release that wrote it, or a later one`,
   })
 
+/** A chain's head, window and stream do not belong together: what is stored of it was changed by somebody else. */
+export const corruptJournal = (chain: ChainId, why: string): StoreError =>
+  new StoreError({
+    operation: "load",
+    reason: "corrupt",
+    detail: `what is stored of chain ${chain} does not fit together: ${why}. Bring back what is missing, or begin anew with event-ingestor reset`,
+  })
+
 /** The head is another one (`undefined`: the store knows nothing of this chain). */
 export interface Conflict {
   readonly _tag: "Conflict"

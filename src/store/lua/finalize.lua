@@ -13,6 +13,7 @@ local known = recordAt(number)
 local reachable = number < head.number or (number == head.number and head.part == 0)
 if not reachable or (known and known.hash ~= hash) then return conflict(head) end
 
+mayWrite()
 redis.call('ZREMRANGEBYSCORE', windowKey, '-inf', text(number))
 trim(head, tonumber(ARGV[8]))
 local fields = { 'final_number', text(number), 'final_hash', hash }

@@ -10,6 +10,7 @@ if wrong then return wrong end
 local top = topRecord()
 if not top then return conflict(head) end
 
+mayWrite()
 most = math.min(top.count, most)
 local left = top.count - most
 local entries = {}

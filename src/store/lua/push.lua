@@ -44,6 +44,8 @@ if wrong then
   return wrong
 end
 
+mayWrite()
+
 -- The record below: continued by the first block, or no longer needed.
 local below = topRecord()
 local unfinished = head.part > 0 and below or nil

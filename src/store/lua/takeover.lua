@@ -7,6 +7,7 @@
 local head = readHead()
 if newer(head) then return newer(head) end
 if not head.number then return { 'nothing' } end
+mayWrite()
 local part, since = head.part, head.number + 1
 if part ~= 0 then since = head.number end
 if part > 0 then part = -part end

@@ -6,6 +6,7 @@
 local head = readHead()
 if newer(head) then return newer(head) end
 if not head.number then return { 'trimmed', 0 } end
+mayWrite()
 local dropped = trim(head, tonumber(ARGV[1]))
 -- Version 1 trims too, and anybody may delete the first entries.
 head.first_number = nil
