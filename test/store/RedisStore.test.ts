@@ -1,5 +1,8 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { Redis } from "ioredis"
 import { Effect, Exit, Fiber, Random, Result, Scope, Schedule } from "effect"
+import { fromVariables } from "../../src/Config.ts"
+import type { RedisConfig } from "../../src/Config.ts"
 import type { Hex } from "../../src/Domain.ts"
 import { emptyJournal, ground, pushes } from "../../src/store/Journal.ts"
 import type { Journal, Push } from "../../src/store/Journal.ts"
@@ -13,20 +16,35 @@ import { contract, readAll } from "./StoreContract.ts"
 import type { Harness } from "./StoreContract.ts"
 
 const scope = Scope.makeUnsafe()
-let server: RedisServer.RedisServer
+/** Where the contract is tried: `npm run store-contract -- redis://…` names another server. */
+const url = process.env["STORE_CONTRACT_URL"]
+let server: { readonly client: Redis; readonly config: RedisConfig }
 
 beforeAll(async () => {
-  server = await Effect.runPromise(Scope.provide(RedisServer.start(), scope))
+  if (url !== undefined) {
+    const config = (await Effect.runPromise(fromVariables({ REDIS_URL: url }))).store as RedisConfig
+    server = { client: new Redis(url), config }
+    return
+  }
+  const own = await Effect.runPromise(Scope.provide(RedisServer.start(), scope))
+  server = { client: own.client, config: standalone(own.port) }
 })
-afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+afterAll(async () => {
+  if (url !== undefined) {
+    for (const key of await server.client.keys(`*${prefixOf("*")}:*`)) await server.client.del(key)
+    server.client.disconnect()
+  }
+  await Effect.runPromise(Scope.close(scope, Exit.void))
+})
 
 let prefixes = 0
+const prefixOf = (serial: number | "*") => `contract-${process.pid}-${serial}`
 
 const fresh = Effect.sync((): Harness => {
-  const prefix = `test-${++prefixes}`
+  const prefix = prefixOf(++prefixes)
   const keys = () => server.client.keys(`*${prefix}:*`)
   return {
-    open: (maxLength) => openRedis(standalone(server.port), prefix, maxLength),
+    open: (maxLength) => openRedis(server.config, prefix, maxLength),
     snapshot: Effect.promise(async () => {
       const saved = await Promise.all(
         (await keys()).map(async (key) => [key, await server.client.dumpBuffer(key)] as const),
