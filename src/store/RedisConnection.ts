@@ -45,8 +45,15 @@ const reasons: Readonly<Record<string, StoreReason>> = {
   WRONGTYPE: "corrupt",
 }
 
-const reasonOf = (message: string): StoreReason =>
-  reasons[/^-?([A-Z]+)\b/.exec(message)?.[1] ?? ""] ?? "unreachable"
+/** Redis 6.2 puts what a command in a script said behind the script's own error. */
+const insideScript = /@user_script: ?\d+: -?([A-Z]+)\b/
+
+/** Why Redis, or the way to it, refused, as far as its words say. */
+export const reasonOf = (message: string): StoreReason => {
+  const inside = insideScript.exec(message)?.[1]
+  const word = inside !== undefined && inside in reasons ? inside : /^-?([A-Z]+)\b/.exec(message)?.[1]
+  return reasons[word ?? ""] ?? "unreachable"
+}
 
 /** After these the connection is worth nothing: it leads to the wrong server, or nowhere. */
 const endsConnection = (reason: StoreReason) =>
@@ -142,10 +149,12 @@ export const make = Effect.fnUntraced(function* (
     const message = cause instanceof Error ? cause.message : String(cause)
     return new StoreError({ operation, reason: reasonOf(message), detail: redact(message) })
   }
+  /** Once for each connection, however many commands were on their way over it. */
   const disconnect = (which: Client | undefined) =>
     Effect.sync(() => {
-      which?.disconnect(false)
-      if (client === which) client = undefined
+      if (which === undefined || client !== which) return
+      client = undefined
+      which.disconnect(false)
     })
 
   /** Fails when it takes too long. The error is made then: one that nobody sees would be 3 % of what a move costs. */
@@ -175,8 +184,13 @@ export const make = Effect.fnUntraced(function* (
       if (client === next) client = undefined
     })
     const refused = (cause: unknown) => failure(operation)(reason ?? cause)
-    yield* Effect.onError(Effect.tryPromise({ try: () => next.connect(), catch: refused }), () =>
-      disconnect(next),
+    const ready = async () => {
+      await next.connect()
+      // The client selects the database too, and stays in the first one, without a word, where it may not.
+      if (config.mode !== "cluster" && config.database !== 0) await next.select(config.database)
+    }
+    yield* Effect.onError(Effect.tryPromise({ try: ready, catch: refused }), () =>
+      Effect.sync(() => next.disconnect(false)),
     )
     return (client = next)
   })
