@@ -129,6 +129,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
     Effect.try({ try: () => open(path), catch: (cause) => storeError("open", cause) }),
     (database) => Effect.sync(() => database.close()),
   )
+  // Placeholders are never numbered: Node 22.19 and 24.0 to 24.6 cannot bind them.
   const run = (sql: string) => {
     const statement = database.prepare(sql)
     return (...values: ReadonlyArray<SQLInputValue>) => statement.run(...values)
@@ -149,8 +150,8 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   )
   const createHead = run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, ?, 0)")
   const moveHead = run(
-    `UPDATE heads SET number = ?1, hash = ?2, part = ?3, start_hash = ?4, entries = entries + ?5, added = added + ?5
-     WHERE chain_id = ?6`,
+    `UPDATE heads SET number = ?, hash = ?, part = ?, start_hash = ?, entries = entries + ?, added = added + ?
+     WHERE chain_id = ?`,
   )
   const journal = row<{
     readonly version: number
@@ -165,8 +166,8 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   const forgetFilter = run("DELETE FROM filters WHERE chain_id = ? AND filter = ?")
   const keepFilter = run("INSERT INTO filters (chain_id, filter) VALUES (?, ?)")
   const keepLastFilters = run(
-    `DELETE FROM filters WHERE chain_id = ?1
-     AND id NOT IN (SELECT id FROM filters WHERE chain_id = ?1 ORDER BY id DESC LIMIT 20)`,
+    `DELETE FROM filters WHERE chain_id = ?
+     AND id NOT IN (SELECT id FROM filters AS kept WHERE kept.chain_id = filters.chain_id ORDER BY id DESC LIMIT 20)`,
   )
   const raiseFloor = run("UPDATE heads SET final_number = ?, final_hash = ? WHERE chain_id = ?")
   const changeFilter = run("UPDATE heads SET filter = ?, filter_since = ?, part = ? WHERE chain_id = ?")
@@ -197,8 +198,8 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   const countMissed = run(
     `INSERT INTO missed
        SELECT chain_id, name,
-         (SELECT count(*) FROM events WHERE events.chain_id = ?1 AND events.id > readers.id AND events.id <= ?2)
-       FROM readers WHERE chain_id = ?1 AND id < ?2
+         (SELECT count(*) FROM events WHERE chain_id = readers.chain_id AND id > readers.id AND id <= ?)
+       FROM readers WHERE chain_id = ? AND id < ?
      ON CONFLICT DO UPDATE SET entries = entries + excluded.entries`,
   )
   const trim = run("DELETE FROM events WHERE chain_id = ? AND id <= ?")
@@ -218,8 +219,8 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   )
   const bounds = row<{ readonly first: number | null; readonly last: number | null }>(
     // One query for both would read all of them.
-    `SELECT (SELECT min(id) FROM events WHERE chain_id = ?1) AS first,
-            (SELECT max(id) FROM events WHERE chain_id = ?1) AS last`,
+    `SELECT (SELECT min(id) FROM events WHERE chain_id = ?) AS first,
+            (SELECT max(id) FROM events WHERE chain_id = ?) AS last`,
   )
 
   const atomically = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
@@ -262,7 +263,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   /** What does not fit together of what is stored of a chain, if anything: see load.lua. */
   const misfit = (chain: ChainId, current: HeadRow | undefined, window: ReadonlyArray<RecordRow>) => {
     const last = window.at(-1)
-    const { last: lastId } = bounds(chain)!
+    const { last: lastId } = bounds(chain, chain)!
     if (current === undefined) {
       if (last !== undefined) return "it has records of blocks and no head"
       return lastId !== null && journal(chain) === undefined ? "it has entries and no head" : undefined
@@ -313,7 +314,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
     const below = oldestNeeded(chain)?.id ?? Number.MAX_SAFE_INTEGER
     const last = lastToTrim(chain, below, Math.min(entries - maxLength, trimMost))?.id ?? null
     if (last === null) return 0
-    countMissed(chain, last)
+    countMissed(last, chain, last)
     const { changes } = trim(chain, last)
     countTrimmed(changes, chain)
     complete(chain)
@@ -374,7 +375,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
         record(chain, block.number, block.hash, block.parentHash, firstId, lastId, count)
       }
     }
-    moveHead(next.number, next.hash, next.part, startHash, appended, chain)
+    moveHead(next.number, next.hash, next.part, startHash, appended, appended, chain)
     if (current.version === null || current.added === 0) complete(chain)
     const digest = next.digest === undefined ? "" : markOf(next, current.added + appended) + next.digest
     if (digest !== (current.part_digest ?? "")) setDigest(digest, chain)
@@ -408,7 +409,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
       const below = top(chain)
       position = below ? { number: below.number, hash: below.hash, part: 0 } : floorOf(journalOf(current, []))
     }
-    moveHead(position.number, position.hash, position.part, startHash, removed, chain)
+    moveHead(position.number, position.hash, position.part, startHash, removed, removed, chain)
     if (current.part_digest) setDigest("", chain)
     return { _tag: "Popped", removed, missing: most - removed }
   }
@@ -451,7 +452,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   }
 
   const seek = (chain: ChainId, block: number): string | undefined => {
-    let { first: low, last: high } = bounds(chain)!
+    let { first: low, last: high } = bounds(chain, chain)!
     if (low === null || high === null) return undefined
     let after: number | undefined
     while (low <= high) {
@@ -493,7 +494,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
     seek: (chain, block) => attempt("seek", () => seek(chain, block)),
     stats: (chain, exactly = true) =>
       attempt("count", () => {
-        const { first, last } = bounds(chain)!
+        const { first, last } = bounds(chain, chain)!
         const text = (id: number | null) => (id === null ? undefined : String(id))
         const current = head(chain)
         const { epoch, epoch_reason: reason } = journal(chain) ?? {}

@@ -78,8 +78,8 @@ describe("SqliteStore", () => {
       old.prepare("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)").run(...values)
       old.prepare("INSERT INTO window VALUES (7, 100, ?, ?, 1, 1, 1)").run(first.hash, first.parentHash)
       old
-        .prepare("UPDATE heads SET number = 100, hash = ?1, start_hash = ?1, entries = 1, added = 1")
-        .run(first.hash)
+        .prepare("UPDATE heads SET number = 100, hash = ?, start_hash = ?, entries = 1, added = 1")
+        .run(first.hash, first.hash)
 
       const store = yield* open(path)
       const { head } = (yield* store.load(7))!
