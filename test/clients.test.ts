@@ -100,7 +100,7 @@ describe.concurrent("the service on a real node", () => {
       yield* node.block(2, 1)
       const { number } = yield* node.head
       const service = yield* run({ DEVNET_START_BLOCK: String(number) })
-      yield* service.says(/not believed: log 0 after 0 in block 3/)
+      yield* service.says(/two logs of block 3 have the index 0: logs without an identity cannot be stored/)
       assert.isUndefined(yield* store.load(Devnet.chainId))
     }),
   )

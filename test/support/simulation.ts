@@ -350,7 +350,7 @@ export const simulate = Effect.fnUntraced(function* (
   const excused = new Set(nodes.flatMap((node) => [...node.undetected]))
   const unaudited = statuses.reduce((sum, status) => sum + status.unaudited, 0)
   const forgiven = unaudited > 0 ? excused : undefined
-  const judged = yield* judge(empty, filtered(chain, addresses), 0, true, excused, forgiven)
+  const judged = yield* judge(empty, filtered(chain, addresses), 0, true, excused, forgiven, "any")
   const verdict = { ...judged, faults: [...notFinal, ...judged.faults] }
   return { verdict, caughtUp, journal: JSON.stringify(entries) } satisfies Outcome as Outcome
 }, Effect.scoped)
