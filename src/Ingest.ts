@@ -94,20 +94,25 @@ const chainIngest = Effect.fnUntraced(function* (
     ({ step, result }: Writer.Applied) =>
       Effect.suspend(() => {
         if (result === undefined) {
-          return step._tag === "Seen" ? handled(live, undefined) : Effect.sync(() => traces.done(step.trace))
+          if (step._tag === "Followed") return Effect.sync(() => traces.done(step.trace))
+          const agrees = sides.shown(step.journal, step.hash)
+          return Effect.andThen(agrees ? observe.standoff(0) : Effect.void, handled(live, undefined))
         }
         // What is stored there may not be what this process would have written.
         if (step.move._tag === "Push") {
           if (result._tag === "Duplicate") auditMemory.othersWrote(step.move.blocks)
-          else {
-            pushLimits.taken()
-            if (!step.move.final) sides.wrote(step.move.blocks)
-          }
+          else pushLimits.taken()
+          sides.wrote(step.journal)
         }
         writer.record(step.move, result)
-        return step.move._tag === "Push"
-          ? Effect.andThen(storeBreaker.succeed, handled(live, step.heard))
-          : Effect.void
+        switch (step.move._tag) {
+          case "Push":
+            return Effect.all([observe.standoff(0), storeBreaker.succeed, handled(live, step.heard)])
+          case "Pop":
+            return Effect.map(Clock.currentTimeMillis, (now) => sides.undid(now))
+          case "Finalize":
+            return Effect.void
+        }
       })
 
   /** The journal cannot be read for what it is: trying again does not help. */

@@ -66,11 +66,16 @@ export const make = (
     }),
   standoff: (wait) =>
     Effect.gen(function* () {
-      const isNew = wait > 0 && status.standoffUntil === undefined
+      const isNew = status.standoffUntil === undefined
+      if (wait === 0) {
+        status.standoffUntil = undefined
+        if (!isNew) yield* Effect.logInfo("the wait for another ingestor's node to leave its fork is over")
+        return
+      }
       const now = yield* Clock.currentTimeMillis
-      status.standoffUntil = wait > 0 ? now + wait : undefined
+      status.standoffUntil = now + wait
       if (!isNew) return
-      const text = "another ingestor replaced blocks that this one wrote, and this node still shows them"
+      const text = "another ingestor replaced blocks that this node still shows"
       status.failed({ at: now, type: "unverified", text })
       yield* Effect.logWarning(
         `${text}: they are written again in ${Math.ceil(wait / 1000)} s at the earliest`,

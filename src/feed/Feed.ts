@@ -18,6 +18,7 @@ import type { StoreError } from "../store/Store.ts"
 import type { Audit } from "./Audit.ts"
 import { ofFresh } from "./BlockLogs.ts"
 import { decide, firstUnlinked, pieces, placesFromTop } from "./Canonical.ts"
+import type { Place } from "./Canonical.ts"
 import * as Finality from "./Finality.ts"
 import type { Disagreed } from "./FinalVerdict.ts"
 import type { Heads, Heard } from "./Heads.ts"
@@ -52,7 +53,7 @@ export interface FeedOptions {
   readonly limits: { readonly push: () => CallLimits; readonly pop: number }
   /** Where an empty store was begun before, by this process. */
   readonly knownStart: number | undefined
-  /** Which blocks this process wrote, to know whether another ingestor replaced them. */
+  /** What the node and the store agreed on, to know whether another ingestor replaced it. */
   readonly sides: Sides
   /** Another ingestor's node is on another fork: ours is not written again for so many milliseconds; 0: no longer so. */
   readonly onStandoff: (wait: number) => Effect.Effect<void>
@@ -96,7 +97,12 @@ const mostForks = 5
 /** Internal: what was fetched is not on top of our head. */
 class Forked extends Schema.TaggedError<Forked>()("Forked", {}) {}
 
+/** Internal: the store has changed meanwhile, so that the journal is to be read again. */
+class Outdated extends Schema.TaggedError<Outdated>()("Outdated", {}) {}
+
 type FeedError = EndpointError | Contradiction | StoreError
+
+type Following = Stream.Stream<Step, FeedError | Outdated>
 
 /** Moves for as long as the connection lives. */
 export const make = Effect.fnUntraced(function* (
@@ -108,8 +114,8 @@ export const make = Effect.fnUntraced(function* (
   let rewriting = -1
   /** The head that the node announced and does not know, and how often it was met. */
   let unknown = { hash: "", times: 0 }
-  /** Whether the newest head is offered again once another ingestor's blocks have stood for long enough. */
-  let isAwaited = false
+  /** What another ingestor replaced, if the newest head is offered again once that has stood for long enough. */
+  let awaited: Place | undefined
 
   const doubt = (detail: string) => unverified(connection.name, detail)
   const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
@@ -201,7 +207,7 @@ export const make = Effect.fnUntraced(function* (
     return unknown.times
   }
 
-  const follow = (heard: Heard, forks = 0): Stream.Stream<Step, FeedError> =>
+  const follow = (heard: Heard, forks = 0): Following =>
     Stream.unwrap(
       Effect.gen(function* () {
         const { journal } = moves
@@ -220,6 +226,8 @@ export const make = Effect.fnUntraced(function* (
         const target = yield* targetOf(heard.header)
         if (target === undefined) return Stream.empty
         const relation = decide(journal, target)
+        const isOther = relation !== "known" && relation !== "next"
+        if (isOther && (yield* isReplacedStill)) return Stream.empty
         // What is written anew is compared before: the same endpoint would tell the same again. So is what is to be final
         // from the first, which is not to be undone.
         const isCompared =
@@ -228,9 +236,7 @@ export const make = Effect.fnUntraced(function* (
           (target.number <= rewriting || chain.confirmations === "finalized")
         switch (relation === "next" && isCompared ? "gap" : relation) {
           case "known":
-            yield* options.onStandoff(0)
-            sides.agree()
-            return Stream.make<[Step]>({ _tag: "Seen", heard })
+            return Stream.make<[Step]>({ _tag: "Seen", journal, hash: target.hash, heard })
           case "next":
             return next(target, heard)
           case "gap":
@@ -278,15 +284,29 @@ export const make = Effect.fnUntraced(function* (
   const offerLater = (header: Header) =>
     heads.offer(header).pipe(Effect.delay(laterInterval), Defects.toOwner, Effect.forkIn(scope))
 
-  const afterStandoff = (wait: number) => {
-    isAwaited = true
-    return Effect.sync(() => void (isAwaited = false)).pipe(
+  const afterStandoff = (wait: number) =>
+    Effect.sync(() => void (awaited = undefined)).pipe(
       Effect.andThen(heads.again),
       Effect.delay(wait),
       Defects.toOwner,
       Effect.forkIn(scope),
     )
-  }
+
+  /** Whether another ingestor's blocks are still to stand: the node shows ours, and the store has theirs. */
+  const isReplacedStill = Effect.gen(function* () {
+    if (awaited === undefined || !sides.isWaiting || !(yield* isHere(awaited))) return false
+    const { hash, number } = awaited
+    const stored = yield* options.stored
+    // Another ingestor has written it again, and perhaps made it final; or the store was emptied.
+    const isOver =
+      stored === undefined ||
+      floorOf(stored).number >= number ||
+      stored.window.some((record) => record.hash === hash)
+    return isOver ? yield* new Outdated() : true
+  })
+
+  /** Whether the node shows a block. */
+  const isHere = ({ number, hash }: Place) => Effect.map(headerAt(number), (shown) => shown?.hash === hash)
 
   /** From our head to the target: final blocks in wide ranges, the rest under their headers. */
   const gap = (target: Header, heard: Heard): Stream.Stream<Step, FeedError | Forked> =>
@@ -378,19 +398,21 @@ export const make = Effect.fnUntraced(function* (
    * @param onAnother whether the head says itself that it is on top of another block than ours: if ours stands all the
    *   same, the head is gone again
    */
-  const fork = (heard: Heard, forks: number, onAnother = false): Stream.Stream<Step, FeedError> =>
+  const fork = (heard: Heard, forks: number, onAnother = false): Following =>
     forks >= mostForks
       ? Stream.fail(doubt(`block ${heard.header.number} leads to one fork after another`))
       : Stream.unwrap(
           Effect.gen(function* () {
             const number = yield* commonAncestor
             if (onAnother && number === moves.journal.head.number) return Stream.empty
-            const isAgain = yield* isWrittenAgain(number)
-            const wait = isAgain ? sides.waitFor(yield* Clock.currentTimeMillis) : 0
+            const ours = sides.replacedBy(moves.journal, number)
+            const isReplaced = ours !== undefined && (yield* isHere(ours))
+            const wait = isReplaced ? sides.waitFor(yield* Clock.currentTimeMillis) : 0
             yield* options.onStandoff(wait)
             if (wait > 0) {
               // Each announced head leads here: one of them is enough to come back.
-              if (!isAwaited) yield* afterStandoff(wait)
+              if (awaited === undefined) yield* afterStandoff(wait)
+              awaited = ours
               return Stream.empty
             }
             return Stream.concat(
@@ -399,14 +421,6 @@ export const make = Effect.fnUntraced(function* (
             )
           }),
         )
-
-  /** Whether another ingestor replaced what this process wrote above a height, and the node still shows ours. */
-  const isWrittenAgain = Effect.fnUntraced(function* (ancestor: number) {
-    const undone = moves.journal.window.filter(({ number }) => number > ancestor)
-    if (undone.every(({ hash }) => sides.hasWritten(hash))) return false
-    const shown = yield* headerAt(ancestor + 1)
-    return shown !== undefined && sides.hasWritten(shown.hash)
-  })
 
   /** The height of the highest recorded block that is still canonical here. */
   const commonAncestor = Effect.gen(function* () {
@@ -463,7 +477,7 @@ export const make = Effect.fnUntraced(function* (
 
   yield* heads.offer(latest)
 
-  const followTraced = (heard: Heard): Stream.Stream<Step, FeedError> => {
+  const followTraced = (heard: Heard): Following => {
     if (heard.trace === undefined) return follow(heard)
     const followed: Step = { _tag: "Followed", trace: heard.trace }
     return Stream.suspend(() => {
@@ -482,6 +496,8 @@ export const make = Effect.fnUntraced(function* (
         Stream.suspend(() => Stream.unwrap(Effect.map(raiseFloor, (steps) => Stream.fromArray(steps)))),
       ),
     ),
+    // The feed ends, and is started again from the journal as it is now.
+    Stream.catchTag("Outdated", () => Stream.empty),
   )
 })
 

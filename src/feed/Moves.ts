@@ -2,7 +2,7 @@
  * The moves of one chain, and its journal as it will stand once they are done: the feed runs ahead of the store, and each
  * move is applied to a copy of the journal when it is made. When the store disagrees, the feed is simply started again.
  */
-import type { Block } from "../Domain.ts"
+import type { Block, Hex } from "../Domain.ts"
 import { finalized, popped, pushed, pushes } from "../store/Journal.ts"
 import type { CallLimits, Journal, Move, Push } from "../store/Journal.ts"
 import { traceparent } from "../Tracing.ts"
@@ -11,10 +11,19 @@ import type { Heard } from "./Heads.ts"
 
 type Trace = Heard["trace"]
 
-/** A move to make, the news that a head needs none, or that all of its moves have been told. */
+/**
+ * A move to make, the news that a head needs none, or that all of its moves have been told. `journal`: as it stands then;
+ * `hash`: the block of it that the head is about.
+ */
 export type Step =
-  | { readonly _tag: "Move"; readonly move: Move; readonly heard: Heard | undefined; readonly trace: Trace }
-  | { readonly _tag: "Seen"; readonly heard: Heard }
+  | {
+      readonly _tag: "Move"
+      readonly move: Move
+      readonly journal: Journal
+      readonly heard: Heard | undefined
+      readonly trace: Trace
+    }
+  | { readonly _tag: "Seen"; readonly journal: Journal; readonly hash: Hex; readonly heard: Heard }
   | { readonly _tag: "Followed"; readonly trace: Trace }
 
 export class Moves {
@@ -84,6 +93,6 @@ export class Moves {
         : move._tag === "Pop"
           ? popped(this.#journal, this.#limits.pop)
           : finalized(this.#journal, move.number, move.hash)
-    return { _tag: "Move", move, heard, trace: this.trace }
+    return { _tag: "Move", move, journal: this.#journal, heard, trace: this.trace }
   }
 }

@@ -26,6 +26,20 @@ export const memoryStore = (
     Context.get(context, Store),
   )
 
+/** A store, until another one takes its place. */
+export const switching = (before: Client, after: Client) => {
+  let now = before
+  const store: Client = {
+    ...before,
+    // Asked for once, and used again.
+    load: (id) => Effect.suspend(() => now.load(id)),
+    push: (id, filter, push) => now.push(id, filter, push),
+    pop: (id, filter, pop) => now.pop(id, filter, pop),
+    finalize: (id, filter, finalize) => now.finalize(id, filter, finalize),
+  }
+  return { store, change: () => void (now = after) }
+}
+
 export interface Ingestor {
   readonly status: ChainStatus
   readonly all: ReadonlyArray<ChainStatus>

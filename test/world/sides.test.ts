@@ -6,7 +6,8 @@ import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
-import { eventually, memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts"
+import { eventually, memoryStore, startIngestor, switching, variablesFor } from "../support/ingestor.ts"
+import type { Client } from "../support/ingestor.ts"
 import { assertComplete } from "../support/oracle.ts"
 import { unready } from "../../src/web/Readiness.ts"
 
@@ -24,7 +25,10 @@ interface Split {
   readonly wins: "first" | "second"
 }
 
-/** Plays a split, and answers how many entries were written for each log of the chain, and how long it took to be whole. */
+/**
+ * Plays a split, and answers how many entries were written for each log of the chain, how long it took to be whole, and
+ * when the journal changed sides (seconds from the beginning of the split).
+ */
 const play = Effect.fnUntraced(function* ({ lasts, depth, behind, wins }: Split) {
   const chain = new FakeChain({ finality: 400, blockTime })
   const nodes = { first: new FakeNode(chain), second: new FakeNode(chain) }
@@ -38,11 +42,21 @@ const play = Effect.fnUntraced(function* ({ lasts, depth, behind, wins }: Split)
   const fork = chain.branch(depth, ...Array.from({ length: depth }, () => logsPerBlock))
   const leaves = wins === "first" ? "second" : "first"
   nodes[leaves].follow(fork)
-  for (let i = 0; i < lasts / blockTime; i++) {
+  const changes: Array<number> = []
+  let isOnFork = false
+  const look = Effect.fnUntraced(function* (second: number) {
+    const head = (yield* store.load(chain.id))!.head
+    const is = head.number > fork.head.number - depth && fork.at(head.number)?.header.hash === head.hash
+    if (is !== isOnFork) changes.push(second)
+    isOnFork = is
+  })
+  for (let second = 0; second < lasts; second += blockTime) {
     chain.extend(logsPerBlock)
     yield* TestClock.adjust(`${behind} seconds`)
+    yield* look(second)
     fork.extend(logsPerBlock)
     yield* TestClock.adjust(`${blockTime - behind} seconds`)
+    yield* look(second)
   }
   nodes[leaves].follow(chain)
   chain.extend(logsPerBlock)
@@ -54,25 +68,33 @@ const play = Effect.fnUntraced(function* ({ lasts, depth, behind, wins }: Split)
   }
   yield* assertComplete(store, chain)
   const entries = yield* store.read(chain.id, undefined, 1_000_000)
-  return { entries: entries.length / (chain.head.number * logsPerBlock), waited }
+  return { entries: entries.length / (chain.head.number * logsPerBlock), waited, changes }
 }, Effect.scoped)
 
 describe("a split between two nodes, each with an ingestor", () => {
-  for (const [lasts, depth, behind, most] of [
-    [130, 1, 0.3, 3],
-    [130, 3, 5, 3],
-    [130, 6, 11, 3],
+  for (const [lasts, depth, behind, most, times] of [
+    [130, 1, 0.3, 3, 1],
+    [130, 3, 5, 3, 1],
+    [130, 2, 8, 3, 1],
+    // The other side never stands longer than 3 s beside an equal one.
+    [130, 6, 11, 3, 0],
     // Each further change of side comes later: the number of entries does not grow with the square of the length.
-    [900, 2, 5, 5],
+    [900, 2, 5, 5, 4],
+    [3600, 4, 7, 10, 9],
   ] as const)
     for (const wins of ["first", "second"] as const)
       it.effect(
         `writes at most ${most} entries a log (${lasts} s, ${depth} deep, ${behind} s apart, the ${wins} is right)`,
         () =>
           Effect.gen(function* () {
-            const { entries, waited } = yield* play({ lasts, depth, behind, wins })
+            const { entries, waited, changes } = yield* play({ lasts, depth, behind, wins })
             assert.isAtMost(entries, most)
             assert.isAtMost(waited, 20, "seconds until the journal is the chain, after the split")
+            // Neither side is kept out for good, and neither comes back sooner than the time before.
+            assert.lengthOf(changes, times)
+            const waits = changes.slice(1).map((at, i) => at - changes[i]!)
+            for (const [i, wait] of waits.entries())
+              assert.isAtLeast(wait, Math.min(150 * 2 ** Math.floor(i / 2), 600) - blockTime)
           }),
       )
 
@@ -98,32 +120,103 @@ describe("a split between two nodes, each with an ingestor", () => {
       yield* assertComplete(store, chain)
     }),
   )
-})
 
-describe("what is no change of side is followed at once", () => {
-  const reorgs = (hosts: ReadonlyArray<"one" | "two">) =>
+  /** An ingestor that waits, as the other one has written its fork. */
+  const standoffIn = Effect.fnUntraced(function* (store: Client) {
+    const chain = new FakeChain({ finality: 400, blockTime })
+    const nodes = { ours: new FakeNode(chain), theirs: new FakeNode(chain) }
+    chain.extend(1, 1, 1)
+    const { status } = yield* startIngestor(store, nodes, variablesFor({ devnet: [chain, "ours"] }))
+    yield* eventually("it is stored", () => status.stored === chain.head.number)
+    const fork = chain.branch(1, 1, 1)
+    nodes.theirs.follow(fork)
+    const other = yield* startIngestor(store, nodes, variablesFor({ devnet: [chain, "theirs"] }))
+    yield* eventually("the other is on its fork", () => other.status.stored === fork.head.number)
+    chain.extend(1, 1)
+    yield* eventually("it waits", () => status.standoffUntil !== undefined)
+    return { chain, fork, nodes, store, status, other }
+  })
+  const standoff = Effect.flatMap(memoryStore(), standoffIn)
+
+  for (const [which, logs] of [
+    ["is stored", []],
+    ["is on top of it", [1]],
+    ["is further above", [1, 1]],
+  ] as const)
+    it.effect(
+      `ends with the first head of a node that has changed to the stored side (the head ${which})`,
+      () =>
+        Effect.gen(function* () {
+          const { chain, fork, nodes, store, status, other } = yield* standoff
+          yield* other.stop
+          fork.extend(...logs)
+          nodes.ours.follow(fork)
+          yield* eventually("it goes on", () => status.standoffUntil === undefined, 2)
+          assert.strictEqual(status.stored, fork.head.number)
+          yield* assertComplete(store, fork)
+          // Nothing is left of it: going back is an ordinary reorg now.
+          chain.extend(1, 1, 1, 1)
+          nodes.ours.follow(chain)
+          yield* eventually("it is back at once", () => status.stored === chain.head.number, 2)
+          yield* assertComplete(store, chain)
+        }),
+    )
+
+  for (const isFinal of [false, true])
+    it.effect(
+      `ends with the first head after the other ingestor has written our side again${isFinal ? ", and made it final" : ""}`,
+      () =>
+        Effect.gen(function* () {
+          const { chain, nodes, store, status, other } = yield* standoff
+          nodes.ours.announces = false
+          nodes.theirs.follow(chain)
+          chain.extend(1, 1)
+          yield* eventually("the other writes it", () => other.status.stored === chain.head.number, 5)
+          if (isFinal) {
+            chain.finality = 0
+            yield* eventually("it is final", () => other.status.final === chain.head.number, 20)
+          }
+          yield* other.stop
+          assert.isDefined(status.standoffUntil)
+          nodes.ours.announces = true
+          chain.extend(1)
+          yield* eventually("it follows", () => status.stored === chain.head.number, 2)
+          assert.isUndefined(status.standoffUntil)
+          yield* assertComplete(store, chain)
+        }),
+    )
+
+  it.effect("ends with the first head after the store was emptied", () =>
     Effect.gen(function* () {
-      const chain = new FakeChain({ finality: 400, blockTime })
-      const nodes = { one: new FakeNode(chain), two: new FakeNode(chain) }
-      chain.extend(2, 2, 2, 2)
-      const store = yield* memoryStore()
-      const running = yield* Effect.forEach(hosts, (host) =>
-        startIngestor(store, nodes, variablesFor({ devnet: [chain, host] })),
-      )
-      const isAtHead = () => running.every(({ status }) => status.stored === chain.head.number)
-      yield* eventually("all are at the head", isAtHead)
-      const views = [chain, chain.branch(2, 2, 2, 2)]
-      // There and back again, three times: what was undone comes back.
-      for (let i = 1; i <= 6; i++) {
-        const view = views[i % 2]!
-        while (view.head.number < 4 + 2 * i) view.extend(3)
-        for (const node of Object.values(nodes)) node.follow(view)
-        const there = () => running.every(({ status }) => status.stored === view.head.number)
-        yield* eventually("all are on the other fork", there, 5)
-      }
-      yield* assertComplete(store, views[0]!)
-    }).pipe(Effect.scoped)
+      const stores = [yield* memoryStore(), yield* memoryStore()] as const
+      const which = switching(...stores)
+      const { chain, status, other } = yield* standoffIn(which.store)
+      yield* other.stop
+      which.change()
+      chain.extend(1)
+      yield* eventually("it is filled again", () => status.stored === chain.head.number, 2)
+      assert.isUndefined(status.standoffUntil)
+      yield* assertComplete(stores[1], chain)
+    }),
+  )
 
-  it.effect("a reorg to blocks that were there before, by one ingestor", () => reorgs(["one"]))
-  it.effect("the same by two ingestors whose nodes agree", () => reorgs(["one", "two"]))
+  it.effect("asks for one header a head while it waits, however deep the fork is", () =>
+    Effect.gen(function* () {
+      const { chain, fork, nodes } = yield* standoff
+      const asked = new Map<string, number>()
+      nodes.ours.intercept = (method, _params, proceed) => {
+        asked.set(method, (asked.get(method) ?? 0) + 1)
+        return proceed()
+      }
+      const heads = 100
+      for (let i = 0; i < heads; i++) {
+        chain.extend(1)
+        fork.extend(1)
+        yield* TestClock.adjust("1 second")
+      }
+      assert.isUndefined(asked.get("eth_getLogs"))
+      // And the final block, every 15 s.
+      assert.isAtMost(asked.get("eth_getBlockByNumber")!, heads * 1.2)
+    }),
+  )
 })

@@ -1,0 +1,115 @@
+/**
+ * Reorgs that are followed at once, although blocks come back that were there before, or another ingestor wrote what is
+ * undone: none of them is a split between two nodes (sides.test.ts).
+ */
+import { describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { FakeChain } from "../support/FakeChain.ts"
+import { FakeNode } from "../support/FakeNode.ts"
+import { eventually, memoryStore, startIngestor, switching, variablesFor } from "../support/ingestor.ts"
+import type { Client } from "../support/ingestor.ts"
+import { assertComplete } from "../support/oracle.ts"
+
+const blockTime = 12
+
+describe("what is no change of side is followed at once", () => {
+  const reorgs = (hosts: ReadonlyArray<"one" | "two">) =>
+    Effect.gen(function* () {
+      const chain = new FakeChain({ finality: 400, blockTime })
+      const nodes = { one: new FakeNode(chain), two: new FakeNode(chain) }
+      chain.extend(2, 2, 2, 2)
+      const store = yield* memoryStore()
+      const running = yield* Effect.forEach(hosts, (host) =>
+        startIngestor(store, nodes, variablesFor({ devnet: [chain, host] })),
+      )
+      const isAtHead = () => running.every(({ status }) => status.stored === chain.head.number)
+      yield* eventually("all are at the head", isAtHead)
+      const views = [chain, chain.branch(2, 2, 2, 2)]
+      // There and back again, three times: what was undone comes back.
+      for (let i = 1; i <= 6; i++) {
+        const view = views[i % 2]!
+        while (view.head.number < 4 + 2 * i) view.extend(3)
+        for (const node of Object.values(nodes)) node.follow(view)
+        const there = () => running.every(({ status }) => status.stored === view.head.number)
+        yield* eventually("all are on the other fork", there, 5)
+      }
+      yield* assertComplete(store, views[0]!)
+    }).pipe(Effect.scoped)
+
+  it.effect("a reorg to blocks that were there before, by one ingestor", () => reorgs(["one"]))
+  it.effect("the same by two ingestors whose nodes agree", () => reorgs(["one", "two"]))
+
+  it.effect("blocks that were there before, whichever of two ingestors wrote each of them", () =>
+    Effect.gen(function* () {
+      const chain = new FakeChain({ finality: 400, blockTime })
+      const nodes = { one: new FakeNode(chain), two: new FakeNode(chain) }
+      chain.extend(2, 2, 2, 2)
+      const inner = yield* memoryStore()
+      let slow = 0
+      const running = yield* Effect.forEach([0, 1], (i) => {
+        const store: Client = {
+          ...inner,
+          push: (id, filter, push) => Effect.delay(inner.push(id, filter, push), slow === i ? 200 : 1),
+        }
+        return startIngestor(store, nodes, variablesFor({ devnet: [chain, i === 0 ? "one" : "two"] }))
+      })
+      const standAt = (view: FakeChain) => () =>
+        running.every(({ status }) => status.stored === view.head.number)
+      yield* eventually("both are at the head", standAt(chain))
+      const views = [chain, chain.branch(2, 2, 2, 2)]
+      for (let i = 1; i <= 6; i++) {
+        const view = views[i % 2]!
+        while (view.head.number < 4 + 4 * i) view.extend(3)
+        for (const node of Object.values(nodes)) node.follow(view)
+        yield* eventually("both are on the other fork", standAt(view), 5)
+        for (let j = 0; j < 3; j++) {
+          slow = 1 - slow
+          view.extend(2)
+          yield* eventually("both are at the head", standAt(view), 5)
+        }
+      }
+      yield* assertComplete(inner, views[0]!)
+    }),
+  )
+
+  it.effect("another ingestor's block above blocks without logs that both have", () =>
+    Effect.gen(function* () {
+      const chain = new FakeChain({ finality: 400, blockTime })
+      const nodes = { ours: new FakeNode(chain), theirs: new FakeNode(chain) }
+      chain.extend(1, 1, 0, 0)
+      const store = yield* memoryStore()
+      const { status } = yield* startIngestor(store, nodes, variablesFor({ devnet: [chain, "ours"] }))
+      yield* eventually("it is stored", () => status.stored === chain.head.number)
+      const fork = chain.branch(1, 0, 1)
+      nodes.theirs.follow(fork)
+      const other = yield* startIngestor(store, nodes, variablesFor({ devnet: [chain, "theirs"] }))
+      yield* eventually("the other is on its fork", () => other.status.stored === fork.head.number)
+      yield* other.stop
+      chain.extend(1, 1)
+      yield* eventually("it follows", () => status.stored === chain.head.number, 2)
+      yield* assertComplete(store, chain)
+    }),
+  )
+
+  it.effect("a store that was set back to before a reorg", () =>
+    Effect.gen(function* () {
+      const chain = new FakeChain({ finality: 400, blockTime })
+      const node = new FakeNode(chain)
+      chain.extend(2, 2, 2, 2)
+      const [replica, master] = [yield* memoryStore(), yield* memoryStore()]
+      const variables = variablesFor({ devnet: [chain, "node"] })
+      const copy = yield* startIngestor(replica, { node }, variables)
+      yield* eventually("the replica has it", () => copy.status.stored === chain.head.number)
+      yield* copy.stop
+      const { store, change } = switching(master, replica)
+      const { status } = yield* startIngestor(store, { node }, variables)
+      yield* eventually("it is stored", () => status.stored === chain.head.number)
+      chain.fork(2, 2, 2, 2)
+      yield* eventually("the reorg is stored", () => status.stored === chain.head.number)
+      change()
+      chain.extend(2)
+      yield* eventually("it follows", () => status.stored === chain.head.number, 2)
+      yield* assertComplete(replica, chain)
+    }),
+  )
+})
