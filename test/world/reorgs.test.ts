@@ -4,10 +4,12 @@
  */
 import { describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { TestClock } from "effect/testing"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
 import { eventually, memoryStore, startIngestor, switching, variablesFor } from "../support/ingestor.ts"
 import type { Client } from "../support/ingestor.ts"
+import { Dice } from "../support/mutate.ts"
 import { assertComplete } from "../support/oracle.ts"
 
 const blockTime = 12
@@ -37,7 +39,9 @@ describe("what is no change of side is followed at once", () => {
     }).pipe(Effect.scoped)
 
   it.effect("a reorg to blocks that were there before, by one ingestor", () => reorgs(["one"]))
-  it.effect("the same by two ingestors whose nodes agree", () => reorgs(["one", "two"]))
+  it.effect("a reorg to blocks that were there before, by two ingestors whose nodes agree", () =>
+    reorgs(["one", "two"]),
+  )
 
   it.effect("blocks that were there before, whichever of two ingestors wrote each of them", () =>
     Effect.gen(function* () {
@@ -71,6 +75,52 @@ describe("what is no change of side is followed at once", () => {
       yield* assertComplete(inner, views[0]!)
     }),
   )
+
+  for (const seed of [1, 2, 3, 4, 5, 6])
+    it.effect(`any reorgs that the nodes of two or three ingestors make one after the other (${seed})`, () =>
+      Effect.gen(function* () {
+        const dice = new Dice(seed)
+        const upTo = (most: number) => dice.roll(most + 1)
+        const chain = new FakeChain({ finality: 60, blockTime })
+        chain.extend(2, 2, 0, 2)
+        const nodes: Record<string, FakeNode> = {}
+        const inner = yield* memoryStore()
+        const running = yield* Effect.forEach(["one", "two", "three"].slice(0, 2 + upTo(1)), (host) => {
+          nodes[host] = new FakeNode(chain)
+          const late = () => upTo(2) * upTo(80)
+          const store: Client = {
+            ...inner,
+            push: (id, filter, push) => Effect.delay(inner.push(id, filter, push), late()),
+            pop: (id, filter, pop) => Effect.delay(inner.pop(id, filter, pop), late()),
+          }
+          return startIngestor(store, nodes, variablesFor({ devnet: [chain, host] }))
+        })
+        let view = chain
+        const atHead = () =>
+          running.every(
+            ({ status }) => status.stored === view.head.number && status.standoffUntil === undefined,
+          )
+        yield* eventually("all are at the head", atHead)
+        const views = [chain]
+        for (let i = 0; i < 12; i++) {
+          const height = view.head.number
+          if (upTo(2) === 0) {
+            const depth = 1 + upTo(3)
+            views.push(view.branch(depth, ...Array.from({ length: depth }, () => upTo(2))))
+          }
+          view = views.at(-1 - upTo(Math.min(views.length - 1, 2)))!
+          while (view.head.number <= height) view.extend(upTo(2))
+          for (const node of Object.values(nodes)) {
+            node.follow(view)
+            yield* TestClock.adjust(upTo(2) * upTo(2500))
+            if (upTo(1) === 0) view.extend(upTo(2))
+          }
+          view.extend(1)
+          yield* eventually("all are on the same fork", atHead, 3)
+        }
+        yield* assertComplete(inner, view)
+      }),
+    )
 
   it.effect("another ingestor's block above blocks without logs that both have", () =>
     Effect.gen(function* () {
