@@ -72,10 +72,20 @@ const tokenOf = (authorization: string): string => {
   return colon === -1 ? "" : decoded.slice(colon + 1)
 }
 
-const isLoopback = (host: string) =>
-  host === "localhost" || host === "::1" || (isIPv4(host) && host.startsWith("127."))
+const isLoopback = (name: string) => {
+  const host = name.toLowerCase()
+  return host === "localhost" || host === "::1" || (isIPv4(host) && host.startsWith("127."))
+}
 
-/** A page elsewhere may point its own name at 127.0.0.1 to read what only this machine should: its Host gives it away. */
+const wrongHost = problem(
+  421,
+  "host not allowed: HTTP_HOST is a loopback address, so only localhost, 127.0.0.1 and [::1] are. Behind a proxy, let it send Host: localhost; to listen on other addresses, set HTTP_HOST (0.0.0.0: all) and METRICS_TOKEN",
+)
+
+/**
+ * A page elsewhere may point its own name at 127.0.0.1 to read what only this machine should: its Host gives it away.
+ * Browsers always send one; a request of HTTP/1.0 without it is a probe.
+ */
 const hostCheck = HttpRouter.middleware(
   Effect.gen(function* () {
     const { http } = yield* AppConfig
@@ -83,9 +93,7 @@ const hostCheck = HttpRouter.middleware(
     return (app) =>
       Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) => {
         const host = (headers["host"] ?? "").replace(/:\d+$/, "").replace(/^\[|\]$/g, "")
-        return strict && !isLoopback(host)
-          ? Effect.succeed(problem(421, "this address answers only to its own name"))
-          : app
+        return strict && host !== "" && !isLoopback(host) ? Effect.succeed(wrongHost) : app
       })
   }),
   { global: true },

@@ -123,10 +123,19 @@ describe("the HTTP routes", () => {
         "127.0.0.1.evil.example.com",
         "localhost.evil.example.com:80",
       ]) {
-        assert.strictEqual((yield* fetchFrom(port, "/status", { headers: { host } })).status, 421, host)
+        const { status, text } = yield* fetchFrom(port, "/status", { headers: { host } })
+        assert.strictEqual(status, 421, host)
+        for (const what of ["Host: localhost", "HTTP_HOST", "METRICS_TOKEN"]) assert.include(text, what)
       }
-      for (const host of ["localhost", "localhost:1", "[::1]:9090", "127.0.0.1"]) {
+      const loopback = ["localhost", "localhost:1", "LOCALHOST", "LocalHost:9090", "[::1]:9090", "127.0.0.1"]
+      for (const host of loopback) {
         assert.strictEqual((yield* fetchFrom(port, "/status", { headers: { host } })).status, 200, host)
+      }
+      // Probes of load balancers speak HTTP/1.0.
+      for (const headers of ["", "Host:\r\n"]) {
+        const socket = yield* openSocket(port)
+        socket.write(`GET /ready HTTP/1.0\r\n${headers}\r\n`)
+        assert.match(yield* closed(socket), /^HTTP\/1.1 200 /)
       }
     }))
 
