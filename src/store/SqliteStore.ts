@@ -6,7 +6,17 @@
  */
 import { Effect, Layer } from "effect"
 import { randomUUID } from "node:crypto"
-import { mkdirSync, readFileSync } from "node:fs"
+import {
+  accessSync,
+  closeSync,
+  constants,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from "node:fs"
+import type { Stats as FileStats } from "node:fs"
 import { dirname } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import type { SQLInputValue } from "node:sqlite"
@@ -34,6 +44,15 @@ const trimMost = 5000
 
 /** Milliseconds to wait for another process that is writing. The wait blocks, so it is short. */
 const busyTimeout = 250
+
+/** What the write-ahead log is cut to once it has been copied into the file (bytes); 4 MB are usual. */
+const keptLog = 16 * 1024 * 1024
+
+/** A write-ahead log larger than this (bytes) is not being copied: a reader holds a transaction open. */
+const largestLog = 64 * 1024 * 1024
+
+/** How many transactions pass between two readings of the log's size. */
+const logCheckInterval = 32
 
 interface HeadRow {
   readonly number: number
@@ -90,13 +109,26 @@ class NewerVersion {
   }
 }
 
-const storeError = (operation: string, cause: unknown): StoreError => {
+/** The same of the system's errors, which are met when directories are made and files are looked at. */
+const systemReasons: Readonly<Record<string, StoreReason>> = {
+  EROFS: "read-only",
+  ENOSPC: "full",
+  EDQUOT: "full",
+}
+
+const storeError = (operation: string, path: string, cause: unknown): StoreError => {
   if (cause instanceof NewerVersion) return newerJournal(operation, cause.version)
   if (cause instanceof StoreError) return cause
-  const { errcode, message } = cause as { readonly errcode?: number; readonly message?: string }
-  const reason = reasons[(errcode ?? 0) & 0xff] ?? "refused"
-  return new StoreError({ operation, reason, detail: message ?? String(cause) })
+  const { code, errcode, message } = cause as NodeJS.ErrnoException & { readonly errcode?: number }
+  const reason =
+    errcode === undefined && (cause as NodeJS.ErrnoException).syscall !== undefined
+      ? (systemReasons[code ?? ""] ?? "unreachable")
+      : (reasons[(errcode ?? 0) & 0xff] ?? "refused")
+  return new StoreError({ operation, reason, detail: `${path}: ${message ?? String(cause)}` })
 }
+
+/** After these the file may be well again and the connection is not, such as one to a file that was read-only. */
+const endsConnection: ReadonlySet<StoreReason> = new Set(["read-only", "unreachable", "corrupt"])
 
 const markOf = ({ hash, part }: Pick<Position, "hash" | "part">, added: number) => `${hash}:${part}:${added}:`
 
@@ -116,32 +148,116 @@ const entryOf = (row: EventRow): Entry => {
   return entry as Entry
 }
 
-const open = (path: string): DatabaseSync => {
-  if (path !== ":memory:") mkdirSync(dirname(path), { recursive: true })
-  const database = new DatabaseSync(path, { timeout: busyTimeout })
-  database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY")
-  database.exec(readFileSync(new URL("sqlite.sql", import.meta.url), "utf8"))
-  return database
+/** SQLite says that it cannot open a file and not why; the system does. */
+const whyNotOpened = (path: string): string => {
+  try {
+    const exists = statSync(path, { throwIfNoEntry: false }) !== undefined
+    if (exists) closeSync(openSync(path, "r+"))
+    accessSync(dirname(path), constants.W_OK)
+    return ""
+  } catch (error) {
+    return ` (${(error as Error).message})`
+  }
+}
+
+/** A file that is open, and which one it is: the name may come to be another's. */
+interface Connection {
+  readonly database: DatabaseSync
+  /** The file, its log and the log's index, by what is added to the path; none of a database in memory. */
+  readonly files: ReadonlyMap<string, FileStats>
+}
+
+const fileParts = ["", "-wal", "-shm"]
+
+const isSame = (a: FileStats | undefined, b: FileStats | undefined) => a?.ino === b?.ino && a?.dev === b?.dev
+
+const statOf = (path: string) => statSync(path, { throwIfNoEntry: false })
+
+const open = (path: string): Connection => {
+  const inMemory = path === ":memory:"
+  if (!inMemory) mkdirSync(dirname(path), { recursive: true })
+  let database: DatabaseSync | undefined
+  try {
+    database = new DatabaseSync(path, { timeout: busyTimeout })
+    database.exec(
+      `PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;
+       PRAGMA journal_size_limit = ${keptLog}`,
+    )
+    database.exec(readFileSync(new URL("sqlite.sql", import.meta.url), "utf8"))
+  } catch (cause) {
+    database?.close()
+    if (!inMemory) (cause as Error).message += whyNotOpened(path)
+    throw cause
+  }
+  const files = new Map<string, FileStats>()
+  for (const part of inMemory ? [] : fileParts) {
+    const stats = statOf(path + part)
+    if (stats !== undefined) files.set(part, stats)
+  }
+  return { database, files }
 }
 
 const make = Effect.fnUntraced(function* (path: string, maxLength: number, limits: CallLimits) {
-  const database = yield* Effect.acquireRelease(
-    Effect.try({ try: () => open(path), catch: (cause) => storeError("open", cause) }),
-    (database) => Effect.sync(() => database.close()),
+  let connection: Connection | undefined = yield* Effect.acquireRelease(
+    Effect.try({ try: () => open(path), catch: (cause) => storeError("open", path, cause) }),
+    () => Effect.sync(() => connection?.database.close()),
   )
+  let { database } = connection
+
+  const close = () => {
+    connection?.database.close()
+    connection = undefined
+  }
+
+  const reopen = () => {
+    connection = open(path)
+    database = connection.database
+  }
+
+  /** The file was deleted or replaced: what is written now would go where none finds it. */
+  const checkFile = () => {
+    if (connection === undefined) return reopen()
+    const { files } = connection
+    const now = files.size === 0 ? undefined : statOf(path)
+    if (isSame(now, files.get(""))) return
+    close()
+    // A log that stays behind would be copied into the new file.
+    for (const part of ["-wal", "-shm"]) {
+      if (files.has(part) && isSame(statOf(path + part), files.get(part)))
+        rmSync(path + part, { force: true })
+    }
+    reopen()
+    throw new StoreError({
+      operation: "find its file",
+      reason: "unreachable",
+      detail: `${path} was ${now === undefined ? "deleted" : "replaced"} while it was open: it is opened again, and what is missing is pushed again`,
+    })
+  }
+
+  const prepared = (sql: string) => {
+    let statement = database.prepare(sql)
+    let of = database
+    return () => {
+      if (of !== database) {
+        statement = database.prepare(sql)
+        of = database
+      }
+      return statement
+    }
+  }
   // Placeholders are never numbered: Node 22.19 and 24.0 to 24.6 cannot bind them.
   const run = (sql: string) => {
-    const statement = database.prepare(sql)
-    return (...values: ReadonlyArray<SQLInputValue>) => statement.run(...values)
+    const statement = prepared(sql)
+    return (...values: ReadonlyArray<SQLInputValue>) => statement().run(...values)
   }
   const row = <Row>(sql: string) => {
-    const statement = database.prepare(sql)
-    return (...values: ReadonlyArray<SQLInputValue>) => statement.get(...values) as Row | undefined
+    const statement = prepared(sql)
+    return (...values: ReadonlyArray<SQLInputValue>) => statement().get(...values) as Row | undefined
   }
   const rows = <Row>(sql: string) => {
-    const statement = database.prepare(sql)
+    const statement = prepared(sql)
     return (...values: ReadonlyArray<SQLInputValue>) =>
-      statement.all(...values) as unknown as ReadonlyArray<Row>
+      statement().all(...values) as unknown as ReadonlyArray<Row>
   }
 
   const headOf = row<HeadRow>(
@@ -223,23 +339,49 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
             (SELECT max(id) FROM events WHERE chain_id = ?) AS last`,
   )
 
-  const atomically = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
+  const attempt = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
     Effect.try({
       try: () => {
-        database.exec("BEGIN IMMEDIATE")
-        try {
-          const result = body()
-          database.exec("COMMIT")
-          return result
-        } catch (cause) {
-          if (database.isTransaction) database.exec("ROLLBACK")
-          throw cause
-        }
+        checkFile()
+        return body()
       },
-      catch: (cause) => storeError(operation, cause),
+      catch: (cause) => {
+        const error = storeError(operation, path, cause)
+        // Of what does not fit together in the file, another connection would say the same.
+        if (error !== cause && endsConnection.has(error.reason)) close()
+        return error
+      },
     })
-  const attempt = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
-    Effect.try({ try: body, catch: (cause) => storeError(operation, cause) })
+
+  let transactions = 0
+  let isLogLarge = false
+  /** Says that the log grows, once until it is smaller. */
+  const checkLog = Effect.suspend(() => {
+    if (transactions++ % logCheckInterval !== 0 || !connection?.files.size) return Effect.void
+    const { size = 0 } = statOf(`${path}-wal`) ?? {}
+    const was = isLogLarge
+    isLogLarge = size > largestLog
+    return isLogLarge && !was
+      ? Effect.logWarning(
+          `${path}-wal has grown to ${Math.round(size / 1e6)} MB: a reader holds a transaction open, so that it cannot be emptied; end it (lsof ${path} names the processes)`,
+        )
+      : Effect.void
+  })
+
+  const atomically = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
+    attempt(operation, () => {
+      database.exec("BEGIN IMMEDIATE")
+      try {
+        const result = body()
+        database.exec("COMMIT")
+        return result
+      } catch (cause) {
+        if (database.isTransaction) database.exec("ROLLBACK")
+        throw cause
+      }
+    }).pipe(Effect.tap(checkLog))
+
+  const userVersion = row<{ readonly user_version: number }>("PRAGMA user_version")
 
   const head = (chain: ChainId): HeadRow | undefined => {
     const current = headOf(chain)
@@ -471,7 +613,9 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   return Store.of({
     description: `sqlite ${path}`,
     limits,
-    ping: () => atomically("answer", () => undefined),
+    // A transaction without a write succeeds in a file that is read-only.
+    ping: () =>
+      atomically("answer", () => database.exec(`PRAGMA user_version = ${userVersion()!.user_version}`)),
     load: (chain) =>
       atomically("load", () => {
         const current = head(chain)
@@ -553,5 +697,7 @@ export const layer = (
   Layer.effect(
     Store,
     // A file with other tables in it: its statements cannot be prepared.
-    Effect.catchDefect(make(path, maxLength, limits), (cause) => Effect.fail(storeError("open", cause))),
+    Effect.catchDefect(make(path, maxLength, limits), (cause) =>
+      Effect.fail(storeError("open", path, cause)),
+    ),
   )

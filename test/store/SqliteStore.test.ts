@@ -1,6 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
-import { readFileSync } from "node:fs"
+import { Context, Effect, Layer, Logger } from "effect"
+import {
+  chmodSync,
+  copyFileSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import type { Block } from "../../src/Domain.ts"
@@ -94,5 +103,132 @@ describe("SqliteStore", () => {
       assert.strictEqual((yield* store.load(8))!.head.number, 4)
       old.close()
     }).pipe(Effect.scoped),
+  )
+
+  /** The first push of a journal of chain 7. */
+  const begin = (logs: ReadonlyArray<number>) => {
+    const [move] = [...pushes({ number: 99, hash: "", part: 0 }, blocks(100, "a", logs), false)] as [Push]
+    return move
+  }
+
+  for (const [what, replace] of [
+    ["deleted", (path: string) => rmSync(path)],
+    ["replaced", (path: string) => renameSync(`${path}.copy`, path)],
+  ] as const) {
+    it.live(`notices that its file was ${what}, says so once, and goes on in the new one`, () =>
+      Effect.gen(function* () {
+        const path = join(yield* directory, "events.db")
+        const store = yield* open(path)
+        // What is in the log only: it belongs to this file, and not to the one that comes in its place.
+        copyFileSync(path, `${path}.copy`)
+        yield* store.push(7, "none", begin([1, 2]))
+        const other = new DatabaseSync(`${path}.copy`)
+        other.exec(readFileSync(new URL("../../src/store/sqlite.sql", import.meta.url), "utf8"))
+        other.close()
+
+        replace(path)
+        const error = yield* Effect.flip(store.push(7, "none", begin([1, 2])))
+        assert.deepStrictEqual([error._tag, error.reason], ["StoreError", "unreachable"])
+        assert.include(error.message, `${path} was ${what}`)
+        yield* store.ping(7)
+        assert.isUndefined(yield* store.load(7))
+        assert.deepStrictEqual(yield* store.push(7, "none", begin([1, 2])), { _tag: "Pushed" })
+        const reader = new DatabaseSync(path, { readOnly: true })
+        assert.deepInclude(reader.prepare("SELECT count(*) AS entries FROM events").get(), { entries: 3 })
+        assert.deepInclude(reader.prepare("PRAGMA integrity_check").get(), { integrity_check: "ok" })
+        reader.close()
+
+        rmSync(path)
+        assert.include((yield* Effect.flip(store.ping(7))).message, "deleted")
+        rmSync(path)
+        assert.include((yield* Effect.flip(store.read(7, undefined, 10))).message, "deleted")
+        assert.deepStrictEqual(yield* store.read(7, undefined, 10), [])
+      }).pipe(Effect.scoped),
+    )
+  }
+
+  it.live(
+    "does not say of a file that is read-only that it can be written, and writes when it can be again",
+    () =>
+      Effect.gen(function* () {
+        const place = yield* directory
+        const path = join(place, "events.db")
+        yield* Effect.scoped(Effect.flatMap(open(path), (store) => store.push(7, "none", begin([1]))))
+        // Nothing is read-only for root.
+        if (process.getuid!() === 0) {
+          chmodSync(place, 0o777)
+          yield* Effect.acquireRelease(
+            Effect.sync(() => process.seteuid!(65_534)),
+            () => Effect.sync(() => process.seteuid!(0)),
+          )
+          copyFileSync(path, `${path}.mine`)
+          renameSync(`${path}.mine`, path)
+        }
+        chmodSync(path, 0o444)
+        const store = yield* open(path)
+        const error = yield* Effect.flip(store.ping(7))
+        assert.strictEqual(error.reason, "read-only")
+        assert.include(error.message, path)
+        assert.strictEqual((yield* store.load(7))!.head.number, 100)
+        // SQLite gives its log and the index of it the rights of the file.
+        for (const part of ["", "-wal", "-shm"]) chmodSync(path + part, 0o644)
+        yield* Effect.ignore(store.ping(7))
+        yield* store.ping(7)
+        yield* store.push(7, "none", begin([1]))
+      }).pipe(Effect.scoped),
+  )
+
+  it.live("names the path and the cause when it cannot be opened", () =>
+    Effect.gen(function* () {
+      const place = yield* directory
+      const folder = join(place, "folder.db")
+      mkdirSync(folder)
+      const text = join(place, "text.db")
+      writeFileSync(
+        text,
+        "not a database, but a text that is long enough to be looked at by SQLite. ".repeat(20),
+      )
+      const below = join(text, "events.db")
+      for (const [path, reason, cause] of [
+        [folder, "unreachable", "EISDIR"],
+        [text, "corrupt", "not a database"],
+        [below, "unreachable", "EEXIST"],
+      ] as const) {
+        const error = yield* Effect.flip(Effect.scoped(open(path)))
+        assert.strictEqual(error.reason, reason, error.message)
+        assert.include(error.message, path)
+        assert.include(error.message, cause)
+      }
+    }).pipe(Effect.scoped),
+  )
+
+  it.live(
+    "says once that a reader keeps its log from being emptied, and makes it small again afterwards",
+    () =>
+      Effect.gen(function* () {
+        const path = join(yield* directory, "events.db")
+        const store = yield* open(path)
+        const said: Array<string> = []
+        const logger = Logger.make(({ message }) => void said.push(String(message)))
+        const first = begin([1])
+        yield* store.push(7, "none", first)
+        const reader = new DatabaseSync(path)
+        reader.exec("BEGIN; SELECT * FROM heads")
+        reader.prepare("SELECT * FROM heads").all()
+        const writer = new DatabaseSync(path)
+        writer.exec("CREATE TABLE ballast (data BLOB)")
+        for (let i = 0; i < 7; i++) writer.exec("INSERT INTO ballast VALUES (zeroblob(10000000))")
+        const work = Effect.provide(Effect.repeat(store.ping(7), { times: 99 }), Logger.layer([logger]))
+        yield* work
+        assert.strictEqual(said.length, 1, said.join("\n"))
+        assert.match(said[0]!, /events\.db-wal has grown to 7\d MB: a reader holds a transaction open/)
+        reader.exec("COMMIT")
+        reader.close()
+        writer.exec("PRAGMA wal_checkpoint(PASSIVE)")
+        writer.close()
+        yield* work
+        assert.isBelow(statSync(`${path}-wal`).size, 17 * 1024 * 1024)
+        assert.strictEqual(said.length, 1)
+      }).pipe(Effect.scoped),
   )
 })
