@@ -112,7 +112,7 @@ export const processVariables = Effect.try({
   try: () => Env.withDotEnv(process.env, process.cwd()),
   catch: (error) =>
     new ConfigProblems({
-      problems: [`.env: expected a readable file, got ${(error as NodeJS.ErrnoException).code}`],
+      problems: [`.env: expected a readable file, got ${Env.fileProblem(error)}`],
     }),
 })
 

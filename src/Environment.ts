@@ -10,18 +10,49 @@ import { parseEnv } from "node:util"
 
 export type Variables = Readonly<Record<string, string | undefined>>
 
-/** The variables of `.env` in `directory`, overridden by those of the process. Throws if there is one nobody may read. */
-export const withDotEnv = (process: Variables, directory: string): Variables => {
-  let file: string
+/** The text of a file as editors and shells of any system write it. Throws where it is not known how to read it. */
+const textOf = (path: string): string => {
+  const bytes = readFileSync(path)
+  const [first, second] = bytes
+  const encoding =
+    first === 0xff && second === 0xfe ? "utf-16le" : first === 0xfe && second === 0xff ? "utf-16be" : "utf-8"
+  let text: string
   try {
-    file = readFileSync(`${directory}/.env`, "utf8")
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return process
-    throw error
+    // A byte order mark is not part of what it decodes.
+    text = new TextDecoder(encoding, { fatal: true }).decode(bytes)
+  } catch {
+    throw new Error(`bytes that are not ${encoding.toUpperCase()}: save ${path} as UTF-8`)
   }
-  const merged: Record<string, string | undefined> = { ...parseEnv(file) }
-  for (const [name, value] of Object.entries(process)) if (value) merged[name] = value
+  // Every second byte of UTF-16 without a byte order mark.
+  if (text.includes("\0")) throw new Error(`zero bytes, as UTF-16 has them: save ${path} as UTF-8`)
+  return text
+}
+
+/** `docker run --env-file` passes on the quotes that a shell and `.env` take away. */
+const withoutQuotes = (value: string): string => /^(["'])(.*)\1$/s.exec(value.trim())?.[2] ?? value
+
+/**
+ * The variables of `.env` in `directory`, overridden by those of the process, which lose the quotes around a value.
+ * Throws if there is a `.env` that cannot be read.
+ */
+export const withDotEnv = (process: Variables, directory: string): Variables => {
+  const merged: Record<string, string | undefined> = {}
+  try {
+    Object.assign(merged, parseEnv(textOf(`${directory}/.env`)))
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error
+  }
+  for (const [name, value] of Object.entries(process)) {
+    const given = withoutQuotes(value ?? "")
+    if (given) merged[name] = given
+  }
   return merged
+}
+
+/** What went wrong with a file: the system's code, or in words. */
+export const fileProblem = (error: unknown): string => {
+  const { code, message } = error as NodeJS.ErrnoException
+  return code ?? message
 }
 
 /** What a value must look like. `parse` answers `undefined` for anything else. */
@@ -160,9 +191,9 @@ export class Reader {
         this.problem(name, `expected a file of at most ${largestSecret} bytes, got ${path}`)
         return undefined
       }
-      content = readFileSync(path, "utf8").trim()
+      content = textOf(path).trim()
     } catch (error) {
-      this.problem(name, `expected a readable file, got ${(error as NodeJS.ErrnoException).code} for ${path}`)
+      this.problem(name, `expected a readable file, got ${fileProblem(error)} for ${path}`)
       return undefined
     }
     if (content !== "") return this.#parse(name, content, kind, true)

@@ -538,6 +538,50 @@ describe("the configuration", () => {
     assert.deepStrictEqual(withDotEnv({ A: "x" }, directory), { A: "x" })
   })
 
+  it("loses no variable of a .env that begins with a byte order mark or is UTF-16, and refuses other bytes", () => {
+    const directory = mkdtempSync(join(tmpdir(), "event-ingestor-"))
+    const file = join(directory, ".env")
+    const utf16 = Buffer.from("\uFEFFA=é\r\nB=2\r\n", "utf16le")
+    for (const bytes of [Buffer.from("\uFEFFA=é\nB=2\n"), utf16, Buffer.from(utf16).swap16()]) {
+      writeFileSync(file, bytes)
+      assert.deepStrictEqual(withDotEnv({}, directory), { A: "é", B: "2" })
+    }
+    for (const bytes of [
+      utf16.subarray(2),
+      Buffer.from(utf16.subarray(2)).swap16(),
+      Buffer.from("A=é\n", "latin1"),
+    ]) {
+      writeFileSync(file, bytes)
+      assert.throws(() => withDotEnv({}, directory), `save ${file} as UTF-8`)
+    }
+    rmSync(directory, { recursive: true })
+  })
+
+  it.effect("reads a secret from a file that is UTF-16, and names one that cannot be read", () =>
+    Effect.gen(function* () {
+      const directory = mkdtempSync(join(tmpdir(), "event-ingestor-"))
+      const file = join(directory, "token")
+      writeFileSync(file, Buffer.from("\uFEFFt0ken\r\n", "utf16le"))
+      const { http } = yield* fromVariables({ ...devnet, METRICS_TOKEN_FILE: file })
+      assert.strictEqual(Redacted.value(http.token!), "t0ken")
+      writeFileSync(file, Buffer.from("t0ken\r\n", "utf16le"))
+      const { problems } = yield* Effect.flip(fromVariables({ ...devnet, METRICS_TOKEN_FILE: file }))
+      assert.include(problems[0]!, `METRICS_TOKEN_FILE: expected a readable file`)
+      assert.include(problems[0]!, `save ${file} as UTF-8`)
+      rmSync(directory, { recursive: true })
+    }),
+  )
+
+  it("takes away the quotes that docker's --env-file keeps, and no others", () => {
+    const place = join(tmpdir(), "no such directory")
+    const kept = { A: '"ws://x"', B: "'two words' ", C: '"', D: `"a' `, E: 'a "b"' }
+    assert.deepStrictEqual(withDotEnv({ ...kept, F: '""' }, place), {
+      ...kept,
+      A: "ws://x",
+      B: "two words",
+    })
+  })
+
   it.effect("takes every configured secret out of a text", () =>
     Effect.gen(function* () {
       const { redact } = yield* fromVariables({

@@ -295,7 +295,9 @@ describe("the configuration", () => {
       const place = yield* directory
       fuzz(mutatedText, (text) => {
         writeFileSync(join(place, ".env"), text)
-        checkSettings(withDotEnv({ CHAINS: "" }, place))
+        const read = () => withDotEnv({ CHAINS: "" }, place)
+        if (text.includes("\0")) assert.throws(read, "as UTF-8")
+        else checkSettings(read())
       })
     }),
   )
