@@ -36,7 +36,8 @@ WORKDIR /app
 ENV NODE_ENV=production HTTP_HOST=0.0.0.0 DATABASE_PATH=/data/events.db
 USER 65532:65532
 EXPOSE 9090
+# Not `fetch`, which would go through HTTP_PROXY (NODE_USE_ENV_PROXY).
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
-  CMD ["/usr/local/bin/node", "-e", "fetch(`http://127.0.0.1:${process.env.HTTP_PORT || process.env.METRICS_PORT || 9090}/health`).then(({ ok }) => process.exit(ok ? 0 : 1), () => process.exit(1))"]
-# The flags are those in the first line of main.js, which needs an `env`.
-ENTRYPOINT ["/usr/local/bin/node", "--max-semi-space-size=16", "--heap-growing-percent=300", "/app/dist/main.js"]
+  CMD ["/usr/local/bin/node", "-e", "require('http').get(`http://127.0.0.1:${process.env.HTTP_PORT || process.env.METRICS_PORT || 9090}/health`, { agent: false }, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1)).on('error', () => process.exit(1))"]
+# The flags are those in the second line of start.cjs, which needs a shell.
+ENTRYPOINT ["/usr/local/bin/node", "--max-semi-space-size=16", "--heap-growing-percent=300", "/app/dist/start.cjs"]

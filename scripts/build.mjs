@@ -3,7 +3,7 @@
  * Node, and copies what is not TypeScript. A bundle has of Effect only what is used: 35 MB less resident memory and
  * half of the time to start.
  */
-import { chmodSync, cpSync, rmSync } from "node:fs"
+import { cpSync, rmSync } from "node:fs"
 import { join, relative, resolve } from "node:path"
 import { rolldown } from "rolldown"
 
@@ -32,5 +32,4 @@ const bundle = await rolldown({
 rmSync(to, { recursive: true, force: true })
 await bundle.write({ dir: to })
 await bundle.close()
-chmodSync(join(to, "main.js"), 0o755)
 cpSync(src, to, { recursive: true, filter: (path) => !path.endsWith(".ts") })

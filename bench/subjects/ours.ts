@@ -31,7 +31,7 @@ export const variables = ({
   ...env,
 })
 
-const main = new URL("../../dist/main.js", import.meta.url)
+const main = new URL("../../dist/start.cjs", import.meta.url)
 
 /** The built service as it ships, under these variables: from a file, since 10 000 addresses are too long for one. */
 export const startService = Effect.fnUntraced(function* (variables: Readonly<Record<string, string>>) {

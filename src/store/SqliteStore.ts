@@ -230,7 +230,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
     throw new StoreError({
       operation: "find its file",
       reason: "unreachable",
-      detail: `${path} was ${now === undefined ? "deleted" : "replaced"} while it was open: it is opened again, and what is missing is pushed again`,
+      detail: `${path} was ${now === undefined ? "deleted" : "replaced"} while it was open: it is opened again, and filled from where this process began`,
     })
   }
 

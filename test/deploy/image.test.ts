@@ -7,7 +7,7 @@ import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { dirname, join } from "node:path"
 import { freePort } from "../support/RedisServer.ts"
-import { main } from "../support/Service.ts"
+import { flagsOf, main } from "../support/Service.ts"
 
 const dockerfile = readFileSync("Dockerfile", "utf8").replaceAll(/\\\n\s*/g, "")
 const stages = dockerfile
@@ -60,8 +60,7 @@ describe("the image", () => {
 
   it("starts the service itself, so that SIGTERM reaches it", () => {
     const entry = JSON.parse(instruction("ENTRYPOINT")!) as ReadonlyArray<string>
-    const [, flags] = /^#!\/usr\/bin\/env -S node (.+)\n/.exec(readFileSync("src/main.ts", "utf8"))!
-    assert.deepStrictEqual(entry, ["/usr/local/bin/node", ...flags!.split(" "), "/app/dist/main.js"])
+    assert.deepStrictEqual(entry, ["/usr/local/bin/node", ...flagsOf("src/start.cjs"), "/app/dist/start.cjs"])
     assert.isUndefined(instruction("STOPSIGNAL"))
   })
 
@@ -72,6 +71,12 @@ describe("the image", () => {
       assert.strictEqual(yield* probe({ HTTP_PORT: String(healthy.port) }), 0)
       assert.strictEqual(yield* probe({ METRICS_PORT: String(healthy.port) }), 0)
       assert.deepStrictEqual(healthy.paths, ["/health", "/health"])
+      const proxy = {
+        NODE_USE_ENV_PROXY: "1",
+        HTTP_PROXY: "http://127.0.0.1:1",
+        http_proxy: "http://127.0.0.1:1",
+      }
+      assert.strictEqual(yield* probe({ HTTP_PORT: String(healthy.port), ...proxy }), 0)
       assert.strictEqual(yield* probe({ HTTP_PORT: String((yield* answering(500)).port) }), 1)
       assert.strictEqual(yield* probe({ HTTP_PORT: String(yield* freePort) }), 1)
     }).pipe(Effect.scoped),

@@ -9,11 +9,11 @@ import { fileURLToPath } from "node:url"
 
 /** The program: what `buildOnce` built for the tests, and the sources elsewhere. */
 export const main =
-  process.env["SERVICE_ENTRY"] ?? fileURLToPath(new URL("../../src/main.ts", import.meta.url))
+  process.env["SERVICE_ENTRY"] ?? fileURLToPath(new URL("../../src/start.cjs", import.meta.url))
 
-/** The flags of Node's that the first line of a program asks for: `#!/usr/bin/env -S node …`. */
+/** The flags of Node's that the second line of a program asks for: `":" //; exec node … "$(readlink`. */
 export const flagsOf = (program: string): ReadonlyArray<string> =>
-  readFileSync(program, "utf8").split("\n", 1)[0]!.split(" ").slice(3)
+  /exec node (.+) "\$\(readlink/.exec(readFileSync(program, "utf8").split("\n", 2)[1]!)![1]!.split(" ")
 
 export interface Process {
   readonly pid: number

@@ -15,5 +15,5 @@ export const build = Effect.map(directory, (place) => {
   })
   copyFileSync("package.json", join(place, "package.json"))
   symlinkSync(resolve("node_modules"), join(place, "node_modules"))
-  return join(dist, "main.js")
+  return join(dist, "start.cjs")
 })
