@@ -18,7 +18,7 @@ class LongestFirst extends BaseSequencer {
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
-    globalSetup: "test/support/buildOnce.ts",
+    globalSetup: ["test/support/watched.ts", "test/support/buildOnce.ts"],
     pool: "forks",
     // Most of the time a test waits for a process that it started: more files than cores is right.
     maxWorkers: 3,
