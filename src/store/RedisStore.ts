@@ -383,8 +383,9 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           persistence: persistenceOf(info),
         }
       }),
+      // Any other refusal is one of the connection, and no server was reached.
       Effect.catchIf(
-        ({ reason }) => reason === "refused",
+        ({ detail }) => /^NOPERM|unknown command/.test(detail),
         () =>
           Effect.succeed({
             version: "redis (its user may not ask for the version)",
