@@ -16,9 +16,11 @@ import {
 } from "./Chains.ts"
 import type { ChainId, Filter, Hex } from "./Domain.ts"
 import * as Env from "./Environment.ts"
-import { makeRedactor, percentDecoded } from "./Redact.ts"
+import { makeRedactor } from "./Redact.ts"
 import type { Redactor } from "./Redact.ts"
 import { unusedNames } from "./Misspelt.ts"
+import { readStore } from "./StoreConfig.ts"
+import type { RedisConfig, SqliteConfig } from "./StoreConfig.ts"
 import { readTelemetry } from "./TelemetryConfig.ts"
 import type { TelemetrySettings } from "./TelemetryConfig.ts"
 
@@ -51,22 +53,7 @@ export interface ChainConfig {
   readonly pollInterval: Duration.Duration
 }
 
-export interface RedisConfig {
-  readonly _tag: "Redis"
-  readonly mode: "standalone" | "sentinel" | "cluster"
-  readonly nodes: ReadonlyArray<{ readonly host: string; readonly port: number }>
-  readonly tls: boolean
-  readonly caFile: string | undefined
-  readonly username: string | undefined
-  readonly password: Redacted.Redacted<string> | undefined
-  readonly database: number
-  readonly sentinelMaster: string | undefined
-}
-
-export interface SqliteConfig {
-  readonly _tag: "Sqlite"
-  readonly path: string
-}
+export type { RedisConfig, SqliteConfig } from "./StoreConfig.ts"
 
 export interface Settings {
   readonly chains: ReadonlyArray<ChainConfig>
@@ -156,16 +143,6 @@ const orWord = <const Word extends string>(word: Word, kind: Env.Kind<number>): 
     text.toLowerCase() === word ? word : kind.parse(text),
   )
 
-const urlOf = (...protocols: ReadonlyArray<string>): Env.Kind<URL> =>
-  Env.kind(
-    `a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")} and has no # and no space`,
-    (text) => {
-      const url = URL.canParse(text) ? new URL(text) : undefined
-      const fits = url && protocols.includes(url.protocol) && url.hostname !== "" && !/[#\s]/.test(text)
-      return fits ? url : undefined
-    },
-  )
-
 const defaultPorts: Readonly<Record<string, string>> = {
   "ws:": "80",
   "wss:": "443",
@@ -218,7 +195,10 @@ const readChain = Effect.fnUntraced(function* (reader: Env.Reader, given: string
     reader.problem(`${prefix}_CHAIN_ID`, `expected ${chainId}, the id of ${name}, got ${configuredId}`)
   }
 
-  const wsUrls = yield* reader.secret(`${prefix}_WS_URL`, Env.list(urlOf("ws:", "wss:", "http:", "https:")))
+  const wsUrls = yield* reader.secret(
+    `${prefix}_WS_URL`,
+    Env.list(Env.urlOf("ws:", "wss:", "http:", "https:")),
+  )
   const publicUrls = knownChain?.publicEndpoints ?? []
   if (!reader.isSet(`${prefix}_WS_URL`) && publicUrls.length === 0) {
     reader.problem(
@@ -226,7 +206,7 @@ const readChain = Effect.fnUntraced(function* (reader: Env.Reader, given: string
       `expected a WebSocket or HTTP URL of ${name}, which has no public default`,
     )
   }
-  const rpcUrls = yield* reader.secret(`${prefix}_RPC_URL`, Env.list(urlOf("http:", "https:")))
+  const rpcUrls = yield* reader.secret(`${prefix}_RPC_URL`, Env.list(Env.urlOf("http:", "https:")))
 
   const names = new Map<string, number>()
   return {
@@ -265,60 +245,6 @@ const readChains = Effect.fnUntraced(function* (reader: Env.Reader) {
     if (other) reader.problem("CHAINS", `${other.name} and ${chain.name} are both chain ${chain.id}`)
   }
   return chains
-})
-
-const redisUrl = Env.list(urlOf("redis:", "rediss:"))
-
-const readStore = Effect.fnUntraced(function* (reader: Env.Reader) {
-  const urls = yield* reader.secret("REDIS_URL", redisUrl)
-  const host = yield* reader.read("REDIS_HOST", Env.text)
-  const port = yield* reader.read("REDIS_PORT", Env.port)
-  const password = yield* reader.secret("REDIS_PASSWORD", Env.text)
-  const sentinelMaster = yield* reader.read("REDIS_SENTINEL_MASTER", Env.text)
-  const cluster = (yield* reader.read("REDIS_CLUSTER", Env.oneOf("true", "false"))) === "true"
-  const caFile = yield* reader.read("REDIS_CA_FILE", Env.text)
-  const path = (yield* reader.read("DATABASE_PATH", Env.text)) ?? "./data/events.db"
-
-  if (reader.isSet("REDIS_URL") && host !== undefined) {
-    reader.problem("REDIS_HOST", "set either REDIS_URL or REDIS_HOST, not both")
-  }
-  if (sentinelMaster !== undefined && cluster) {
-    reader.problem("REDIS_CLUSTER", "set either REDIS_CLUSTER or REDIS_SENTINEL_MASTER, not both")
-  }
-  const first = urls?.[0]
-  if (first === undefined && host === undefined) {
-    const needRedis = { REDIS_PORT: port, REDIS_PASSWORD: password, REDIS_SENTINEL_MASTER: sentinelMaster }
-    for (const [name, value] of Object.entries(needRedis)) {
-      if (value !== undefined && !reader.isSet("REDIS_URL")) {
-        reader.problem(name, "expected REDIS_URL or REDIS_HOST beside it")
-      }
-    }
-    return { _tag: "Sqlite", path } satisfies SqliteConfig
-  }
-  const database = first ? Number(first.pathname.slice(1) || "0") : 0
-  if (urls !== undefined && urls.length > 1 && sentinelMaster === undefined && !cluster) {
-    reader.problem("REDIS_URL", "several need REDIS_SENTINEL_MASTER or REDIS_CLUSTER beside them")
-  }
-  if (!Number.isInteger(database)) reader.problem("REDIS_URL", "expected a database number after the host")
-  if (cluster && database !== 0) reader.problem("REDIS_URL", "a cluster has only database 0")
-  const secret = first?.password ? percentDecoded(first.password) : password
-  return {
-    _tag: "Redis",
-    mode: sentinelMaster !== undefined ? "sentinel" : cluster ? "cluster" : "standalone",
-    nodes: urls
-      ? urls.map((url) => ({
-          // An IPv6 address is in brackets in a URL, and nowhere else.
-          host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
-          port: Number(url.port || (sentinelMaster ? 26379 : 6379)),
-        }))
-      : [{ host: host!, port: port ?? 6379 }],
-    tls: first?.protocol === "rediss:",
-    caFile,
-    username: first?.username ? percentDecoded(first.username) : undefined,
-    password: secret === undefined ? undefined : Redacted.make(secret),
-    database,
-    sentinelMaster,
-  } satisfies RedisConfig
 })
 
 /** A frame becomes a string, and no string is longer. */
@@ -377,11 +303,14 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variabl
       level: (yield* reader.read("LOG_LEVEL", logLevel)) ?? "Info",
       format: format ?? (process.stdout.isTTY ? "pretty" : "json"),
     },
-    warnings: unusedNames(
-      variables,
-      reader.known,
-      chains.map((chain) => variablePrefix(chain.name)),
-    ),
+    warnings: [
+      ...reader.warnings,
+      ...unusedNames(
+        variables,
+        reader.known,
+        chains.map((chain) => variablePrefix(chain.name)),
+      ),
+    ],
   }
   if (reader.problems.length > 0)
     return yield* new ConfigProblems({ problems: [...new Set(reader.problems)] })
@@ -389,9 +318,10 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variabl
   const urls = chains.flatMap((chain) =>
     [...chain.endpoints, ...chain.rpc].filter((endpoint) => !endpoint.keyless),
   )
-  const words = [http.token, store._tag === "Redis" ? store.password : undefined].flatMap((word) =>
-    word === undefined ? [] : [Redacted.value(word)],
-  )
+  const words = [
+    http.token,
+    ...(store._tag === "Redis" ? [store.password, store.sentinelPassword] : []),
+  ].flatMap((word) => (word === undefined ? [] : [Redacted.value(word)]))
   const collectors = [telemetry?.traces, telemetry?.metrics, telemetry?.logs].flatMap((url) => url ?? [])
   const headers = telemetry ? Object.values(Redacted.value(telemetry.headers)) : []
   return {

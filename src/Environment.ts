@@ -122,6 +122,16 @@ export const oneOf = <const Choices extends ReadonlyArray<string>>(
 ): Kind<Choices[number]> =>
   kind(`one of ${choices.join(", ")}`, (text) => choices.find((choice) => choice === text.toLowerCase()))
 
+export const urlOf = (...protocols: ReadonlyArray<string>): Kind<URL> =>
+  kind(
+    `a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")} and has no # and no space`,
+    (text) => {
+      const url = URL.canParse(text) ? new URL(text) : undefined
+      const fits = url && protocols.includes(url.protocol) && url.hostname !== "" && !/[#\s]/.test(text)
+      return fits ? url : undefined
+    },
+  )
+
 /** Several values with commas between them; at least one. */
 export const list = <A>(item: Kind<A>): Kind<ReadonlyArray<A>> =>
   kind(`${item.expected}; several with commas between them`, (text) => {
@@ -133,12 +143,22 @@ export const list = <A>(item: Kind<A>): Kind<ReadonlyArray<A>> =>
     return parsed.length === items.length ? parsed : undefined
   })
 
+/**
+ * Whether Kubernetes (or Docker) set this variable, for a service that happens to be called so: `REDIS_PORT` of a service
+ * `redis` is `tcp://10.0.0.7:6379`.
+ */
+export const isServiceLink = (name: string, value: string): boolean =>
+  /_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$/.test(name) ||
+  (name.endsWith("_PORT") && /^(tcp|udp|sctp):\/\//.test(value))
+
 /** A file with a secret in it is no larger (bytes): it is a line, or a list of URLs. */
 const largestSecret = 64 * 1024
 
 /** Reads variables one by one and keeps what was wrong with each, so that all of it can be reported together. */
 export class Reader {
   readonly problems: Array<string> = []
+  /** What was set and is not heeded. */
+  readonly warnings: Array<string> = []
   readonly #variables: Variables
   readonly #provider: ConfigProvider.ConfigProvider
   readonly #names = new Set<string>()
@@ -160,6 +180,15 @@ export class Reader {
 
   isSet(name: string): boolean {
     return Boolean(this.#variables[name] || this.#variables[`${name}_FILE`])
+  }
+
+  isFromFile(name: string): boolean {
+    return Boolean(this.#variables[`${name}_FILE`])
+  }
+
+  /** A reader of the same variables that knows of no problem; files are read again. */
+  again(): Reader {
+    return new Reader(this.#variables)
   }
 
   problem(name: string, what: string): void {
@@ -207,6 +236,11 @@ export class Reader {
       .parse(this.#provider)
       .pipe(
         Effect.map((value) => Option.getOrUndefined(value)?.trim() || undefined),
+        Effect.map((value) => {
+          if (value === undefined || !isServiceLink(name, value)) return value
+          this.warnings.push(`${name} is not used: ${value.slice(0, 80)} is a service link of Kubernetes`)
+          return undefined
+        }),
         Effect.orDie,
       )
   }

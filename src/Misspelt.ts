@@ -1,6 +1,7 @@
 /** Finds variables that were probably meant for this program but are read by no part of it. */
 import { distance } from "fastest-levenshtein"
 import { chainVariables, knownChains, variablePrefix } from "./Chains.ts"
+import { isServiceLink } from "./Environment.ts"
 import type { Variables } from "./Environment.ts"
 
 const nearest = (name: string, candidates: Iterable<string>, within: number): string | undefined => {
@@ -24,6 +25,7 @@ export const unusedNames = (
 ): ReadonlyArray<string> =>
   Object.keys(variables)
     .filter((name) => variables[name] && !known.has(name) && !name.startsWith("npm_"))
+    .filter((name) => !isServiceLink(name, variables[name]!))
     .sort()
     .flatMap((name) => {
       if (name.endsWith("_FILE") && known.has(name.slice(0, -"_FILE".length)))

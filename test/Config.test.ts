@@ -3,6 +3,7 @@ import { Duration, Effect, Redacted } from "effect"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { fileURLToPath } from "node:url"
 import { fromVariables } from "../src/Config.ts"
 import type { Settings } from "../src/Config.ts"
 import { withDotEnv } from "../src/Environment.ts"
@@ -10,6 +11,13 @@ import { withDotEnv } from "../src/Environment.ts"
 type Variables = Readonly<Record<string, string>>
 
 const devnet: Variables = { CHAINS: "devnet", DEVNET_CHAIN_ID: "31337", DEVNET_WS_URL: "ws://127.0.0.1:8545" }
+
+const fixture = (name: string) => fileURLToPath(new URL(`fixtures/tls/${name}`, import.meta.url))
+
+/** Certificates are read at the start: these are real ones. */
+const [caFile, certFile, keyFile] = [fixture("ca.crt"), fixture("server.crt"), fixture("server.key")]
+
+const redis = (settings: Settings) => (settings.store._tag === "Redis" ? settings.store : undefined)
 
 const topicA = `0x${"aa".repeat(32)}`
 const topicB = `0x${"bb".repeat(32)}`
@@ -143,7 +151,7 @@ const good: ReadonlyArray<
   ],
   [
     "REDIS_URL",
-    { REDIS_URL: "rediss://me:p%40ss@redis.example.com:6380/2", REDIS_CA_FILE: "/ca.pem" },
+    { REDIS_URL: "rediss://me:p%40ss@redis.example.com:6380/2", REDIS_CA_FILE: caFile },
     (s) =>
       s.store._tag === "Redis" && {
         ...s.store,
@@ -154,12 +162,100 @@ const good: ReadonlyArray<
       mode: "standalone",
       nodes: [{ host: "redis.example.com", port: 6380 }],
       tls: true,
-      caFile: "/ca.pem",
+      caFile,
+      certFile: undefined,
+      keyFile: undefined,
       username: "me",
       password: "p@ss",
       database: 2,
       sentinelMaster: undefined,
+      sentinelUsername: undefined,
+      sentinelPassword: undefined,
+      renewed: undefined,
     },
+  ],
+  [
+    "a certificate of our own for Redis",
+    { REDIS_URL: "rediss://a", REDIS_CERT_FILE: certFile, REDIS_KEY_FILE: keyFile },
+    (s) => [redis(s)?.certFile, redis(s)?.keyFile],
+    [certFile, keyFile],
+  ],
+  ["the database in a query", { REDIS_URL: "redis://a?db=3" }, (s) => redis(s)?.database, 3],
+  ["the database twice", { REDIS_URL: "redis://a/3?db=3" }, (s) => redis(s)?.database, 3],
+  [
+    "sentinels with a user and a password of their own",
+    {
+      REDIS_URL: "redis://:master@a",
+      REDIS_SENTINEL_MASTER: "main",
+      REDIS_SENTINEL_USERNAME: "watcher",
+      REDIS_SENTINEL_PASSWORD: "other",
+    },
+    (s) => {
+      const store = redis(s)
+      return [store?.password, store?.sentinelPassword]
+        .map((word) => word && Redacted.value(word))
+        .concat(store?.sentinelUsername)
+    },
+    ["master", "other", "watcher"],
+  ],
+  [
+    "service links of services called redis, http and metrics are no ports, with SQLite",
+    {
+      REDIS_PORT: "tcp://10.0.0.1:6379",
+      HTTP_PORT: "tcp://10.0.0.2:80",
+      METRICS_PORT: "udp://10.0.0.3:80",
+      HTTP_HOST: "0.0.0.0",
+    },
+    (s) => [s.store._tag, s.http, s.warnings],
+    [
+      "Sqlite",
+      { host: "0.0.0.0", port: 9090, token: undefined },
+      [
+        "REDIS_PORT is not used: tcp://10.0.0.1:6379 is a service link of Kubernetes",
+        "HTTP_PORT is not used: tcp://10.0.0.2:80 is a service link of Kubernetes",
+        "METRICS_PORT is not used: udp://10.0.0.3:80 is a service link of Kubernetes",
+      ],
+    ],
+  ],
+  [
+    "a service link beside REDIS_HOST is no port, and another name for a port still counts",
+    {
+      REDIS_HOST: "r",
+      REDIS_PORT: "tcp://10.0.0.1:7000",
+      HTTP_PORT: "tcp://10.0.0.2:80",
+      METRICS_PORT: "81",
+    },
+    (s) => [redis(s)?.nodes, s.http.port, s.warnings.length],
+    [[{ host: "r", port: 6379 }], 81, 2],
+  ],
+  [
+    "service links of services called like our variables are not taken for misspelt",
+    Object.fromEntries(
+      [
+        "REDIS",
+        "HTTP",
+        "HTTPS",
+        "METRICS",
+        "HTTP_PORT",
+        "REDIS_HOST",
+        "REDIS_URL",
+        "BASE_WS_URL",
+        "CHAINS",
+      ].flatMap((name) => [
+        ...(name === "HTTP" || name === "METRICS" || name === "REDIS"
+          ? []
+          : [[`${name}_PORT`, "tcp://10.0.0.1:80"]]),
+        [`${name}_SERVICE_HOST`, "10.0.0.1"],
+        [`${name}_SERVICE_PORT`, "80"],
+        [`${name}_SERVICE_PORT_WS_URL`, "80"],
+        [`${name}_PORT_80_TCP`, "tcp://10.0.0.1:80"],
+        [`${name}_PORT_80_TCP_PROTO`, "tcp"],
+        [`${name}_PORT_80_TCP_PORT`, "80"],
+        [`${name}_PORT_80_TCP_ADDR`, "10.0.0.1"],
+      ]),
+    ),
+    (s) => s.warnings,
+    [],
   ],
   [
     "REDIS_HOST, REDIS_PORT and REDIS_PASSWORD",
@@ -355,6 +451,119 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     "several nodes of one Redis",
     { ...devnet, REDIS_URL: "redis://a,redis://b" },
     [/^REDIS_URL: several need REDIS_SENTINEL_MASTER or REDIS_CLUSTER beside them$/],
+  ],
+  [
+    "a query that nobody reads, without its value",
+    { ...devnet, REDIS_URL: "redis://a/2?ssl_cert_reqs=secret&db=2" },
+    [/^REDIS_URL: no query but \?db= is known, got "ssl_cert_reqs"$/],
+  ],
+  [
+    "two Redis databases",
+    { ...devnet, REDIS_URL: "redis://a/1?db=2" },
+    [/^REDIS_URL: names several databases: 1, 2$/],
+  ],
+  ["a negative database", { ...devnet, REDIS_URL: "redis://a/-1" }, [/^REDIS_URL: expected a database/]],
+  [
+    "a path below the database",
+    { ...devnet, REDIS_URL: "redis://a/1/2" },
+    [/^REDIS_URL: expected a database/],
+  ],
+  [
+    "an empty query of a database",
+    { ...devnet, REDIS_URL: "redis://a?db=x" },
+    [/^REDIS_URL: expected a database/],
+  ],
+  [
+    "nodes that differ in more than their hosts",
+    { ...devnet, REDIS_CLUSTER: "true", REDIS_URL: "redis://u:secret@a,rediss://v:pw@b/1" },
+    [
+      /^REDIS_URL: expected the same protocol for all nodes$/,
+      /^REDIS_URL: expected the same user for all nodes$/,
+      /^REDIS_URL: expected the same password for all nodes$/,
+      /^REDIS_URL: expected the same database for all nodes$/,
+    ],
+  ],
+  [
+    "two passwords of Redis",
+    { ...devnet, REDIS_URL: "redis://:pw@a", REDIS_PASSWORD: "secret" },
+    [/^REDIS_PASSWORD: REDIS_URL has another password: set one of them$/],
+  ],
+  [
+    "certificate files that are not there",
+    {
+      ...devnet,
+      REDIS_URL: "rediss://a",
+      REDIS_CA_FILE: "/nowhere/ca",
+      REDIS_CERT_FILE: "/nowhere/cert",
+      REDIS_KEY_FILE: fixture("."),
+    },
+    [
+      /^REDIS_CA_FILE: expected a readable file, got ENOENT for \/nowhere\/ca$/,
+      /^REDIS_CERT_FILE: expected a readable file, got ENOENT for \/nowhere\/cert$/,
+      /^REDIS_KEY_FILE: expected a readable file, got EISDIR for /,
+    ],
+  ],
+  [
+    "files with something else in them",
+    {
+      ...devnet,
+      REDIS_URL: "rediss://a",
+      REDIS_CA_FILE: keyFile,
+      REDIS_CERT_FILE: keyFile,
+      REDIS_KEY_FILE: certFile,
+    },
+    [
+      /^REDIS_CA_FILE: expected a certificate in PEM, got something else in /,
+      /^REDIS_CERT_FILE: expected a certificate in PEM, got something else in /,
+      /^REDIS_KEY_FILE: expected a private key in PEM without a passphrase, got something else in /,
+    ],
+  ],
+  [
+    "the key of another certificate",
+    { ...devnet, REDIS_URL: "rediss://a", REDIS_CERT_FILE: caFile, REDIS_KEY_FILE: keyFile },
+    [/^REDIS_KEY_FILE: expected the key of the certificate in REDIS_CERT_FILE, got another$/],
+  ],
+  [
+    "a certificate without its key",
+    { ...devnet, REDIS_URL: "rediss://a", REDIS_CERT_FILE: certFile },
+    [/^REDIS_CERT_FILE: expected REDIS_KEY_FILE beside it$/],
+  ],
+  [
+    "a key without its certificate",
+    { ...devnet, REDIS_URL: "rediss://a", REDIS_KEY_FILE: keyFile },
+    [/^REDIS_KEY_FILE: expected REDIS_CERT_FILE beside it$/],
+  ],
+  [
+    "certificates without TLS",
+    { ...devnet, REDIS_HOST: "a", REDIS_CA_FILE: caFile, REDIS_CERT_FILE: certFile, REDIS_KEY_FILE: keyFile },
+    [
+      /^REDIS_CA_FILE: expected a REDIS_URL that starts with rediss:/,
+      /^REDIS_CERT_FILE: expected a REDIS_URL that starts with rediss:/,
+      /^REDIS_KEY_FILE: expected a REDIS_URL that starts with rediss:/,
+    ],
+  ],
+  [
+    "a password of sentinels without sentinels",
+    { ...devnet, REDIS_URL: "redis://a", REDIS_SENTINEL_PASSWORD: "pw" },
+    [/^REDIS_SENTINEL_PASSWORD: expected REDIS_SENTINEL_MASTER beside it$/],
+  ],
+  [
+    "a user of sentinels without a password",
+    { ...devnet, REDIS_URL: "redis://a", REDIS_SENTINEL_MASTER: "m", REDIS_SENTINEL_USERNAME: "u" },
+    [/^REDIS_SENTINEL_USERNAME: expected REDIS_SENTINEL_PASSWORD beside it$/],
+  ],
+  [
+    "what is for Redis, without Redis",
+    { ...devnet, REDIS_CA_FILE: caFile, REDIS_SENTINEL_PASSWORD: "pw" },
+    [
+      /^REDIS_SENTINEL_PASSWORD: expected REDIS_URL or REDIS_HOST beside it$/,
+      /^REDIS_CA_FILE: expected REDIS_URL or REDIS_HOST beside it$/,
+    ],
+  ],
+  [
+    "a port in words",
+    { ...devnet, REDIS_HOST: "a", REDIS_PORT: "http://a" },
+    [/^REDIS_PORT: expected a port/],
   ],
   ["a Redis database", { ...devnet, REDIS_URL: "redis://a/x" }, [/^REDIS_URL: expected a database number/]],
   [

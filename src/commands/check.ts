@@ -5,7 +5,7 @@ import { AppConfig } from "../Config.ts"
 import type { ChainConfig, Settings } from "../Config.ts"
 import { Transport } from "../endpoint/Transport.ts"
 import { exitCode } from "../Process.ts"
-import { Store } from "../store/Store.ts"
+import { evictsStreams, Store } from "../store/Store.ts"
 import type { Info } from "../store/Store.ts"
 import { jsonFlag } from "./chains.ts"
 import { oneEndpoint } from "./dialect.ts"
@@ -64,8 +64,12 @@ const memory = (info: Info, settings: Settings): ReadonlyArray<Finding> => {
   if (streamMaxLength === 0) {
     return [ok("store size", "STREAM_MAXLEN is 0: streams grow without end")]
   }
-  const expected = chains.length * streamMaxLength * bytesPerEntry
-  const size = `about ${(expected / 1024 ** 3).toFixed(1)} GiB for ${chains.length} chains of ${streamMaxLength} entries`
+  // The limit is that of one master. Of a cluster's it must hold one chain at least: which chains is up to their slots.
+  const inCluster = settings.store.mode === "cluster"
+  const onOne = inCluster ? 1 : chains.length
+  const expected = onOne * streamMaxLength * bytesPerEntry
+  const of = inCluster ? "each chain" : `${chains.length} chains`
+  const size = `about ${(expected / 1024 ** 3).toFixed(1)} GiB for ${of} of ${streamMaxLength} entries`
   return info.limit && expected > info.limit
     ? [
         {
@@ -96,12 +100,12 @@ const store = Effect.fnUntraced(function* (settings: Settings) {
     })
   }
   if (info.evictionPolicy !== undefined) {
-    const safe = info.evictionPolicy === "noeviction"
+    const safe = !evictsStreams(info.evictionPolicy)
     findings.push({
       subject: "store eviction",
       level: safe ? "ok" : "warning",
       detail: `maxmemory-policy is ${info.evictionPolicy}`,
-      ...(!safe && { fix: "set maxmemory-policy noeviction: others delete what is needed" }),
+      ...(!safe && { fix: "set maxmemory-policy noeviction: this one deletes streams" }),
     })
   }
   findings.push(...memory(info, settings))

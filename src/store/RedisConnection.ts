@@ -10,7 +10,8 @@ import type { Scope } from "effect"
 import { Cluster, Redis } from "ioredis"
 import { readFileSync } from "node:fs"
 import type { RedisConfig } from "../Config.ts"
-import { Redaction } from "../Redact.ts"
+import { makeRedactor, Redaction } from "../Redact.ts"
+import { diagnose, isVague } from "./Diagnosis.ts"
 import { StoreError } from "./Store.ts"
 import type { StoreReason } from "./Store.ts"
 
@@ -42,26 +43,59 @@ const reasons: Readonly<Record<string, StoreReason>> = {
   WRONGPASS: "refused",
   NOPERM: "refused",
   ERR: "refused",
+  // The server is no single one, but a node of a cluster.
+  MOVED: "refused",
+  ASK: "refused",
+  DENIED: "refused",
   WRONGTYPE: "corrupt",
 }
+
+/** What to do where a server's own words do not say it. */
+const hints = [
+  [/^MOVED |^ASK /, "this is a node of a cluster: set REDIS_CLUSTER=true"],
+  [/cluster support disabled/, "set REDIS_CLUSTER only for a cluster"],
+  [/^-?READONLY /, "this is a replica: name its master, or set REDIS_SENTINEL_MASTER"],
+  [
+    /^All sentinels.*(NOAUTH|WRONGPASS)/,
+    "set REDIS_SENTINEL_USERNAME and REDIS_SENTINEL_PASSWORD as the sentinels have them",
+  ],
+  [/alert certificate required/, "set REDIS_CERT_FILE and REDIS_KEY_FILE"],
+] as const
+
+/** The client's words around what a sentinel said last. */
+const ofSentinels = /^All sentinels are unreachable.* Last error: (?=[A-Z])/
 
 /** Redis 6.2 puts what a command in a script said behind the script's own error. */
 const insideScript = /@user_script: ?\d+: -?([A-Z]+)\b/
 
 /** Why Redis, or the way to it, refused, as far as its words say. */
 export const reasonOf = (message: string): StoreReason => {
+  // Of a server that has no place for us now: there will be one.
+  if (message.includes("max number of clients")) return "unreachable"
   const inside = insideScript.exec(message)?.[1]
-  const word = inside !== undefined && inside in reasons ? inside : /^-?([A-Z]+)\b/.exec(message)?.[1]
+  const own = /^-?([A-Z]+)\b/.exec(message.replace(ofSentinels, ""))?.[1]
+  const word = inside !== undefined && inside in reasons ? inside : own
   return reasons[word ?? ""] ?? "unreachable"
 }
 
-/** After these the connection is worth nothing: it leads to the wrong server, or nowhere. */
-const endsConnection = (reason: StoreReason) =>
-  reason === "unreachable" || reason === "timeout" || reason === "read-only" || reason === "loading"
+/** After these the connection is worth nothing: it leads to the wrong server, or nowhere, or its user is not known. */
+const endsConnection = ({ reason, detail }: StoreError) =>
+  reason === "unreachable" ||
+  reason === "timeout" ||
+  reason === "read-only" ||
+  reason === "loading" ||
+  /^(NOAUTH|WRONGPASS)/.test(detail)
+
+/** The certificates, read for each connection: they are renewed more often than the service is started. */
+const tlsOptions = ({ caFile, certFile, keyFile }: RedisConfig) => ({
+  ...(caFile && { ca: readFileSync(caFile) }),
+  ...(certFile && { cert: readFileSync(certFile) }),
+  ...(keyFile && { key: readFileSync(keyFile) }),
+})
 
 /** What a connection to one server needs. */
 const serverOptions = (config: RedisConfig, timeout: Duration.Duration) => {
-  const tls = config.tls && { ...(config.caFile && { ca: readFileSync(config.caFile) }) }
+  const tls = config.tls && tlsOptions(config)
   return {
     ...(config.username !== undefined && { username: config.username }),
     ...(config.password !== undefined && { password: Redacted.value(config.password) }),
@@ -74,15 +108,16 @@ const serverOptions = (config: RedisConfig, timeout: Duration.Duration) => {
     disableClientInfo: true,
     connectTimeout: Duration.toMillis(timeout),
     keepAlive: 10_000,
-    connectionName: "event-ingestor",
   }
 }
+
+const clientName = "event-ingestor"
 
 const never = () => null
 
 const open = (config: RedisConfig, timeout: Duration.Duration): Redis | Cluster => {
   const server = serverOptions(config, timeout)
-  const once = { ...server, db: config.database, retryStrategy: never, enableOfflineQueue: false }
+  const once = { ...server, retryStrategy: never, enableOfflineQueue: false }
   switch (config.mode) {
     case "standalone":
       return new Redis({ ...once, ...config.nodes[0]! })
@@ -92,13 +127,17 @@ const open = (config: RedisConfig, timeout: Duration.Duration): Redis | Cluster 
         sentinels: [...config.nodes],
         name: config.sentinelMaster!,
         sentinelRetryStrategy: never,
+        ...(config.sentinelUsername !== undefined && { sentinelUsername: config.sentinelUsername }),
+        ...(config.sentinelPassword !== undefined && {
+          sentinelPassword: Redacted.value(config.sentinelPassword),
+        }),
         ...(server.tls && { enableTLSForSentinelMode: true, sentinelTLS: server.tls }),
       })
     case "cluster":
       return new Cluster([...config.nodes], {
         // A certificate is of a name: resolved before, it would be compared with an address.
         ...(server.tls && { dnsLookup: (host, done) => done(null, host) }),
-        redisOptions: server,
+        redisOptions: { ...server, connectionName: clientName },
         lazyConnect: true,
         enableOfflineQueue: false,
         enableReadyCheck: false,
@@ -138,16 +177,31 @@ export interface RedisConnection {
  * @param timeout for connecting, and for one command
  */
 export const make = Effect.fnUntraced(function* (
-  config: RedisConfig,
+  given: RedisConfig,
   timeout: Duration.Duration = defaultTimeout,
 ): Effect.fn.Return<RedisConnection, never, Scope.Scope> {
-  const redact = yield* Redaction
+  const redaction = yield* Redaction
+  let redact = redaction
   const connecting = yield* Semaphore.make(1)
+  let config = given
   let client: Client | undefined
+
+  /** A secret that is in a file may be another one by now: the files are read again for each connection. */
+  const renew = Effect.gen(function* () {
+    const read = given.renewed === undefined ? undefined : yield* given.renewed
+    if (read === undefined) return
+    const { username, password, sentinelPassword } = read
+    config = { ...given, username, password, sentinelPassword }
+    const words = [password, sentinelPassword].flatMap((word) => word ?? [])
+    const hide = makeRedactor({ urls: [], words: words.map(Redacted.value) })
+    redact = (text) => hide(redaction(text))
+  })
 
   const failure = (operation: string) => (cause: unknown) => {
     const message = cause instanceof Error ? cause.message : String(cause)
-    return new StoreError({ operation, reason: reasonOf(message), detail: redact(message) })
+    const hint = hints.find(([words]) => words.test(message))?.[1]
+    const detail = `${redact(message)}${hint === undefined ? "" : ` (${hint})`}`
+    return new StoreError({ operation, reason: reasonOf(message), detail })
   }
   /** Once for each connection, however many commands were on their way over it. */
   const disconnect = (which: Client | undefined) =>
@@ -173,7 +227,8 @@ export const make = Effect.fnUntraced(function* (
 
   const connect = Effect.fnUntraced(function* (operation: string) {
     if (client !== undefined) return client
-    const next = makeClient(config, timeout)
+    yield* renew
+    const next = yield* Effect.try({ try: () => makeClient(config, timeout), catch: failure(operation) })
     // A connect that fails only says so; the reason comes as an event. Commands have failures of their own.
     let reason: unknown
     next.on("error", (error: Error & { readonly lastNodeError?: Error }) => {
@@ -186,8 +241,13 @@ export const make = Effect.fnUntraced(function* (
     const refused = (cause: unknown) => failure(operation)(reason ?? cause)
     const ready = async () => {
       await next.connect()
-      // The client selects the database too, and stays in the first one, without a word, where it may not.
-      if (config.mode !== "cluster" && config.database !== 0) await next.select(config.database)
+      if (config.mode === "cluster") return
+      // Not left to the client, which sends all at once and hears no refusal: a server that has no place for us says so
+      // in answer to the first command, and the database may be one that we may not select.
+      await next.client("SETNAME", clientName).catch((error: Error) => {
+        if (!/^NOPERM|unknown (sub)?command/i.test(error.message)) throw error
+      })
+      if (config.database !== 0) await next.select(config.database)
     }
     yield* Effect.onError(Effect.tryPromise({ try: ready, catch: refused }), () =>
       Effect.sync(() => next.disconnect(false)),
@@ -195,10 +255,23 @@ export const make = Effect.fnUntraced(function* (
     return (client = next)
   })
 
+  /** Where nothing but the end of a connection was seen, the server is asked in another way what it has against us. */
+  const explained = (operation: string) => (error: StoreError) =>
+    !isVague(error.reason, error.detail, config)
+      ? Effect.fail(error)
+      : Effect.flatMap(
+          Effect.tryPromise(async () => diagnose(config, tlsOptions(config), error.reason)).pipe(
+            Effect.orElseSucceed(() => undefined),
+          ),
+          (found) => Effect.fail(found === undefined ? error : failure(operation)(found)),
+        )
+
   const connected = (operation: string, patience: Duration.Duration) =>
     Effect.suspend(() =>
       client === undefined
-        ? connecting.withPermit(connect(operation)).pipe(within(operation, patience))
+        ? connecting
+            .withPermit(connect(operation))
+            .pipe(within(operation, patience), Effect.catch(explained(operation)))
         : Effect.succeed(client),
     )
 
@@ -206,7 +279,7 @@ export const make = Effect.fnUntraced(function* (
     Effect.flatMap(connected(operation, patience), (client) =>
       Effect.tryPromise({ try: () => send(client), catch: failure(operation) }).pipe(
         within(operation, patience),
-        Effect.tapError((error) => (endsConnection(error.reason) ? disconnect(client) : Effect.void)),
+        Effect.tapError((error) => (endsConnection(error) ? disconnect(client) : Effect.void)),
       ),
     )
 

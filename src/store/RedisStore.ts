@@ -1,6 +1,7 @@
 /** The store on Redis Streams: each move is one Lua script on three keys of one slot. */
 import { Duration, Effect, Layer } from "effect"
 import type { Scope } from "effect"
+import { Cluster } from "ioredis"
 import { randomUUID } from "node:crypto"
 import type { RedisConfig } from "../Config.ts"
 import type { ChainId, Entry, Hex } from "../Domain.ts"
@@ -8,8 +9,8 @@ import { callLimits, journalVersion } from "./Journal.ts"
 import type { CallLimits, Journal, Position, Push } from "./Journal.ts"
 import { pack } from "./Pack.ts"
 import * as RedisConnection from "./RedisConnection.ts"
-import type { Script } from "./RedisConnection.ts"
-import { corruptJournal, newerJournal, Store } from "./Store.ts"
+import type { Client, Script } from "./RedisConnection.ts"
+import { corruptJournal, evictsStreams, newerJournal, Store } from "./Store.ts"
 import type { Conflict, Epoch, FilterChanged, Group, Stats, StoreError } from "./Store.ts"
 
 export interface RedisStoreOptions {
@@ -123,6 +124,30 @@ const infoOf = (text: string): Record<string, string> =>
       return at > 0 ? [[line.slice(0, at), line.slice(at + 1)]] : []
     }),
   )
+
+/** What each master says of itself; of those of a cluster at least one must. */
+const infos = async (client: Client): Promise<ReadonlyArray<string>> => {
+  if (!(client instanceof Cluster)) return [await client.info()]
+  const answers = await Promise.allSettled(client.nodes("master").map((node) => node.info()))
+  const texts = answers.flatMap((answer) => (answer.status === "fulfilled" ? [answer.value] : []))
+  const refused = answers.find((answer) => answer.status === "rejected")
+  if (texts.length === 0) throw refused?.reason ?? new Error("no master of the cluster is known")
+  return texts
+}
+
+/** Of several masters: the fullest, with the worst policy and the least persistence among them. */
+const worstOf = (masters: ReadonlyArray<Record<string, string>>): Record<string, string> => {
+  const full = (info: Record<string, string>) =>
+    Number(info["maxmemory"]) === 0 ? 0 : Number(info["used_memory"]) / Number(info["maxmemory"])
+  const fullest = masters.reduce((one, other) => (full(other) > full(one) ? other : one))
+  const unsafe = masters.find((info) => evictsStreams(info["maxmemory_policy"]))
+  const fleeting = masters.find((info) => info["aof_enabled"] !== "1")
+  return {
+    ...fullest,
+    ...(unsafe && { maxmemory_policy: unsafe["maxmemory_policy"]! }),
+    ...(fleeting && { aof_enabled: "0" }),
+  }
+}
 
 const persistenceOf = (info: Record<string, string>): string =>
   info["aof_enabled"] === "1" ? "append-only file" : "snapshots only, if any (no append-only file)"
@@ -346,9 +371,9 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           randomUUID(),
         ]),
       ),
-    info: command("describe itself", (client) => client.info()).pipe(
-      Effect.map((text) => {
-        const info = infoOf(text)
+    info: command("describe itself", infos).pipe(
+      Effect.map((texts) => {
+        const info = worstOf(texts.map(infoOf))
         const name = info["valkey_version"] === undefined ? "redis" : "valkey"
         return {
           version: `${name} ${info["valkey_version"] ?? info["redis_version"]}`,
@@ -358,8 +383,9 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           persistence: persistenceOf(info),
         }
       }),
+      // Any other refusal is one of the connection, and no server was reached.
       Effect.catchIf(
-        ({ reason }) => reason === "refused",
+        ({ detail }) => /^NOPERM|unknown command/.test(detail),
         () =>
           Effect.succeed({
             version: "redis (its user may not ask for the version)",

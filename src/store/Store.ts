@@ -188,3 +188,7 @@ export class Store extends Context.Service<
     readonly info: Effect.Effect<Info, StoreError>
   }
 >()("event-ingestor/store/Store") {}
+
+/** Whether a `maxmemory-policy` of Redis deletes streams. `volatile-…` deletes keys that expire, and ours do not. */
+export const evictsStreams = (policy: string | undefined): boolean =>
+  policy !== undefined && policy !== "noeviction" && !policy.startsWith("volatile-")

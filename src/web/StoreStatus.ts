@@ -1,6 +1,7 @@
 /** What is known of the store, for whoever wants to know. */
 import { stateOf } from "../endpoint/RetryPolicy.ts"
 import type { BreakerState } from "../endpoint/RetryPolicy.ts"
+import { evictsStreams } from "../store/Store.ts"
 import type { Info } from "../store/Store.ts"
 import type { ChainStatus } from "./ChainStatus.ts"
 
@@ -23,7 +24,6 @@ export class StoreStatus {
 
   /** Whether Redis may delete what is needed. */
   get evictionUnsafe(): boolean {
-    const policy = this.info?.evictionPolicy
-    return policy !== undefined && policy !== "noeviction"
+    return evictsStreams(this.info?.evictionPolicy)
   }
 }

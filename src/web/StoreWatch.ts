@@ -66,7 +66,7 @@ export const layer = Layer.effectDiscard(
       if (status.store.evictionUnsafe && !before) {
         const policy = status.store.info.evictionPolicy
         yield* Effect.logWarning(
-          `Redis' maxmemory-policy is ${policy}: only noeviction never deletes what is needed`,
+          `Redis' maxmemory-policy is ${policy}, which deletes streams: set noeviction`,
         )
       }
       for (const { chain, series } of watched) {

@@ -5,6 +5,12 @@ import { readFileSync } from "node:fs"
 import { parseEnv } from "node:util"
 import { fromVariables } from "../../src/Config.ts"
 
+const certificateFiles: Readonly<Record<string, string>> = {
+  REDIS_CA_FILE: "test/fixtures/tls/ca.crt",
+  REDIS_CERT_FILE: "test/fixtures/tls/server.crt",
+  REDIS_KEY_FILE: "test/fixtures/tls/server.key",
+}
+
 const example = readFileSync(".env.example", "utf8")
 
 describe(".env.example", () => {
@@ -14,7 +20,7 @@ describe(".env.example", () => {
   )
 
   it("has every variable that is read, and no other", () => {
-    const source = ["src/Config.ts", "src/TelemetryConfig.ts"]
+    const source = ["src/Config.ts", "src/StoreConfig.ts", "src/TelemetryConfig.ts"]
       .map((path) => readFileSync(path, "utf8"))
       .join("")
     const read = [...source.matchAll(/reader\s*\.(?:read|secret)\(\s*"([A-Z_]+)"/g)].map(([, name]) => name!)
@@ -47,8 +53,18 @@ describe(".env.example", () => {
             DEVNET_WS_URL: shown["DEVNET_WS_URL"],
           }),
           ...(/^REDIS_(?!URL|HOST)/.test(name) && { REDIS_HOST: shown["REDIS_HOST"] }),
+          ...(name.startsWith("REDIS_SENTINEL_") && {
+            REDIS_SENTINEL_MASTER: shown["REDIS_SENTINEL_MASTER"],
+            REDIS_SENTINEL_PASSWORD: "secret",
+          }),
         }
-        const config = yield* fromVariables({ ...around, [name]: value })
+        // Certificates are read: those of the tests are elsewhere, and wanted with TLS only.
+        const certificates = certificateFiles[name] && {
+          ...certificateFiles,
+          REDIS_URL: "rediss://127.0.0.1",
+          REDIS_HOST: undefined,
+        }
+        const config = yield* fromVariables({ ...around, [name]: value, ...certificates })
         assert.deepStrictEqual(config.warnings, [], name)
       }
     }),

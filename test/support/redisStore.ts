@@ -18,6 +18,11 @@ export const standalone = (port: number, overrides: Partial<RedisConfig> = {}): 
   password: undefined,
   database: 0,
   sentinelMaster: undefined,
+  certFile: undefined,
+  keyFile: undefined,
+  sentinelUsername: undefined,
+  sentinelPassword: undefined,
+  renewed: undefined,
   ...overrides,
 })
 
