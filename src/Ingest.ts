@@ -9,6 +9,7 @@ import { Cause, Clock, Deferred, Duration, Effect, FiberMap, Layer, Stream } fro
 import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
 import * as Defects from "./Defects.ts"
+import * as Monotonic from "./Monotonic.ts"
 import { Defect } from "./endpoint/EndpointError.ts"
 import * as Failover from "./endpoint/Failover.ts"
 import type { Connection } from "./endpoint/Endpoint.ts"
@@ -76,15 +77,16 @@ const chainIngest = Effect.fnUntraced(function* (
 
   const standstill = Standstill.make({ chain, store, status, writer, connected: failover.connected })
   const checkTime = HeadTime.make()
+  let newestTime: number | undefined
+  const newest = () => newestTime
   const alone = chain.endpoints.length + chain.rpc.length === 1
   const handled = (live: Live, heard: Heard | undefined) =>
     Effect.gen(function* () {
-      const now = yield* Clock.currentTimeMillis
       if (heard !== undefined) {
-        status.handledIn(now - heard.at)
-        status.eventLatency(Math.max(now / 1000 - heard.header.timestamp, 0))
+        status.handledIn((yield* Monotonic.millis) - heard.at)
+        status.eventLatency(Math.max((yield* Clock.currentTimeMillis) / 1000 - heard.header.timestamp, 0))
       }
-      status.progress(now)
+      status.progress()
       yield* live.breaker.succeed
       yield* breaker.succeed
     })
@@ -109,7 +111,7 @@ const chainIngest = Effect.fnUntraced(function* (
           case "Push":
             return Effect.all([observe.standoff(0), storeBreaker.succeed, handled(live, step.heard)])
           case "Pop":
-            return Effect.map(Clock.currentTimeMillis, (now) => sides.undid(now))
+            return Effect.map(Monotonic.millis, (now) => sides.undid(now))
           case "Finalize":
             return Effect.void
         }
@@ -123,9 +125,8 @@ const chainIngest = Effect.fnUntraced(function* (
     Effect.gen(function* () {
       if (isUnusable(error)) return yield* standstill.refused(error)
       if (!storeBreaker.isOpen()) return
-      const now = yield* Clock.currentTimeMillis
-      status.enter("waiting for the store", now)
-      status.failed({ at: now, type: "store", text: error.message })
+      status.enter("waiting for the store")
+      status.failed("store", error.message)
       yield* storeBreaker.failed(error)
     })
 
@@ -156,7 +157,7 @@ const chainIngest = Effect.fnUntraced(function* (
 
   const session = (live: Live, heads: Heads.Heads, logs: Logs.Logs, audit: Audit.Audit | undefined) =>
     Effect.gen(function* () {
-      if (!storeBreaker.isOpen()) status.enter("waiting for the store", yield* Clock.currentTimeMillis)
+      if (!storeBreaker.isOpen()) status.enter("waiting for the store")
       const journal = yield* writer.load
       const { connection } = live
       const steps = yield* Feed.make({
@@ -181,7 +182,7 @@ const chainIngest = Effect.fnUntraced(function* (
         onDisagreement: observe.disagreement,
         leave: connection.end,
       })
-      status.progress(yield* Clock.currentTimeMillis)
+      status.progress()
       yield* steps.pipe(
         Stream.mapEffect(apply, { concurrency: movesInFlight }),
         Stream.runForEach(settle(live)),
@@ -206,18 +207,19 @@ const chainIngest = Effect.fnUntraced(function* (
         traces,
         onLatest: (header) => checkTime(connection.name, header),
         onHead: ({ header, at }, blockTime) => {
+          newestTime = header.timestamp
           status.heard(header.number, at, blockTime)
           const late = connection.polled ? Duration.toMillis(chain.pollInterval) : 0
           failover.heard({ number: header.number, at, blockTime, late })
         },
         onQuiet: Effect.andThen(
           live.breaker.succeed,
-          Effect.map(Clock.currentTimeMillis, (now) => status.quiet(now)),
+          Effect.sync(() => status.quiet()),
         ),
       })
-      const logsOf = (of: Live<Connection>) => Logs.make(of.connection, chain, of.learned, checks)
+      const logsOf = (of: Live<Connection>) => Logs.make(of.connection, chain, of.learned, checks, newest)
       const announced = yield* LogsSubscription.make(connection)
-      const socket = Logs.make(connection, chain, live.learned, checks, announced)
+      const socket = Logs.make(connection, chain, live.learned, checks, newest, announced)
       const logs = OverHttp.prefer(socket, live.learned, failover.http, logsOf)
       const audit = config.audit
         ? Audit.make(
@@ -282,9 +284,8 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
       Effect.gen(function* () {
         if (Cause.hasInterruptsOnly(cause)) return
         const text = redact(Cause.pretty(cause))
-        const now = yield* Clock.currentTimeMillis
-        status.failed({ at: now, type: "defect", text })
-        status.enter("connecting", now)
+        status.failed("defect", text)
+        status.enter("connecting")
         for (const endpoint of status.endpoints) endpoint.connectedSince = undefined
         yield* Effect.logError("a chain failed and is restarted", cause)
       }),

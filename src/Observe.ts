@@ -1,6 +1,7 @@
 /** What happens to a chain's endpoints, and what the second look finds: told to its status, its log and its traces. */
-import { Clock, Effect } from "effect"
+import { Effect } from "effect"
 import type { ChainConfig } from "./Config.ts"
+import * as Monotonic from "./Monotonic.ts"
 import { errorType } from "./endpoint/EndpointError.ts"
 import type { FailoverOptions } from "./endpoint/Failover.ts"
 import type { Findings } from "./feed/Audit.ts"
@@ -34,16 +35,15 @@ export const make = (
       onConnected: (connection) =>
         Effect.gen(function* () {
           endpoint.connection = connection
-          endpoint.connectedSince = yield* Clock.currentTimeMillis
+          endpoint.connectedSince = yield* Monotonic.millis
           endpoint.connects++
           yield* repeats.over.pipe(Effect.annotateLogs({ endpoint: endpoint.name }))
         }),
       onFailure: (error) =>
         Effect.gen(function* () {
-          const now = yield* Clock.currentTimeMillis
           endpoint.connectedSince = undefined
-          status.failed({ at: now, type: errorType(error.reason), text: error.message })
-          if (status.endpoint === endpoint && takesMoves()) status.enter("connecting", now)
+          status.failed(errorType(error.reason), error.message)
+          if (status.endpoint === endpoint && takesMoves()) status.enter("connecting")
           yield* traceFailure("connection lost", error, {
             "event_ingestor.chain": chain.name,
             "event_ingestor.endpoint": error.endpoint,
@@ -58,10 +58,9 @@ export const make = (
       const isNew = disagreement !== undefined && status.finalDisagreement === undefined
       status.finalDisagreement = disagreement
       if (!isNew) return
-      const at = yield* Clock.currentTimeMillis
       const text = `final block ${disagreement.number} is another one at ${disagreement.endpoints.join(", ")}`
       for (const endpoint of disagreement.endpoints) status.contradicted(endpoint)
-      status.failed({ at, type: "unverified", text })
+      status.failed("unverified", text)
       yield* Effect.logError(disagreement.holds ? `${text}: nothing is made final until they agree` : text)
     }),
   standoff: (wait) =>
@@ -72,11 +71,10 @@ export const make = (
         if (!isNew) yield* Effect.logInfo("the wait for another ingestor's node to leave its fork is over")
         return
       }
-      const now = yield* Clock.currentTimeMillis
-      status.standoffUntil = now + wait
+      status.standoffUntil = (yield* Monotonic.millis) + wait
       if (!isNew) return
       const text = "another ingestor replaced blocks that this node still shows"
-      status.failed({ at: now, type: "unverified", text })
+      status.failed("unverified", text)
       yield* Effect.logWarning(
         `${text}: they are written again in ${Math.ceil(wait / 1000)} s at the earliest`,
       )
@@ -87,9 +85,8 @@ export const make = (
     unaudited: (blocks) => void (status.unaudited += blocks),
     contradicted: (endpoint, text) =>
       Effect.gen(function* () {
-        const at = yield* Clock.currentTimeMillis
         status.contradicted(endpoint)
-        status.failed({ at, type: "unverified", text: `${endpoint}: contradicted: ${text}` })
+        status.failed("unverified", `${endpoint}: contradicted: ${text}`)
         yield* Effect.logWarning(`contradicted: ${text}`).pipe(Effect.annotateLogs({ endpoint }))
       }),
   },

@@ -1,5 +1,5 @@
 /** A chain that must not write waits until that may be otherwise. */
-import { Clock, Effect } from "effect"
+import { Effect } from "effect"
 import { variablePrefix } from "./Chains.ts"
 import type { ChainConfig } from "./Config.ts"
 import type { ErrorType } from "./endpoint/EndpointError.ts"
@@ -55,9 +55,8 @@ export const make = ({ chain, store, status, writer, connected }: StandstillOpti
     )
 
   const stop = Effect.fnUntraced(function* (type: ErrorType, reason: string) {
-    const now = yield* Clock.currentTimeMillis
-    status.enter("halted", now)
-    status.failed({ at: now, type, text: reason })
+    status.enter("halted")
+    status.failed(type, reason)
     yield* Effect.logFatal(`halted: ${reason}`)
   })
 
@@ -95,7 +94,7 @@ export const make = ({ chain, store, status, writer, connected }: StandstillOpti
 
   const stepAside = (superseded: Superseded) =>
     Effect.gen(function* () {
-      status.enter("superseded", yield* Clock.currentTimeMillis)
+      status.enter("superseded")
       yield* Effect.logError(`${superseded.message}: not writing`)
       yield* untilChanged((journal) => journal?.filter)
     })

@@ -32,15 +32,10 @@ export const within =
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     span === undefined ? effect : Effect.provideService(effect, Tracer.ParentSpan, span)
 
-const nanos = (millis: number) => BigInt(Math.round(millis)) * 1_000_000n
-
 /** The traces of one chain. */
 export interface BlockTraces {
-  /** A head was announced (unix milliseconds). `undefined` where nobody wants to know. */
-  readonly announced: (
-    head: { readonly number: number; readonly hash: string },
-    at: number,
-  ) => Tracer.Span | undefined
+  /** A head was announced. `undefined` where nobody wants to know. */
+  readonly announced: (head: { readonly number: number; readonly hash: string }) => Tracer.Span | undefined
   /** These were overtaken by the one that is handled now. */
   readonly overtaken: (spans: ReadonlyArray<Tracer.Span>, by: Tracer.Span | undefined) => void
   /** Everything that a head led to is done. */
@@ -76,13 +71,13 @@ export const blockTraces = (chain: {
     }
 
     return {
-      announced: ({ number, hash }, at) => {
+      announced: ({ number, hash }) => {
         const span = tracer.span({
           name: "block",
           parent: Option.none(),
           annotations: Context.empty(),
           links: [],
-          startTime: nanos(at),
+          startTime: clock.currentTimeNanosUnsafe(),
           kind: "consumer",
           root: true,
           sampled: true,

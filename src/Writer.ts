@@ -5,6 +5,7 @@
 import { Clock, Effect, Schema } from "effect"
 import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
+import * as Monotonic from "./Monotonic.ts"
 import { fingerprint } from "./feed/Filter.ts"
 import type { Step } from "./feed/Moves.ts"
 import type { StoreBreaker } from "./store/StoreBreaker.ts"
@@ -85,9 +86,9 @@ export const make = Effect.fnUntraced(function* (
 
   const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
     Effect.suspend(() => {
-      const since = clock.currentTimeMillisUnsafe()
+      const since = Monotonic.millisUnsafe(clock)
       return Effect.tap(effect, () =>
-        Effect.sync(() => storeOperation[operation]((clock.currentTimeMillisUnsafe() - since) / 1000)),
+        Effect.sync(() => storeOperation[operation]((Monotonic.millisUnsafe(clock) - since) / 1000)),
       )
     })
 
@@ -131,7 +132,7 @@ export const make = Effect.fnUntraced(function* (
       }
     } else if (undoingFrom !== undefined) {
       const depth = undoingFrom - move.expected.number
-      status.reorganised({ at: clock.currentTimeMillisUnsafe(), depth, from: undoingFrom })
+      status.reorganised({ depth, from: undoingFrom })
       undoingFrom = undefined
     }
     if (move._tag === "Finalize") status.final = move.number

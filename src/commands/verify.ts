@@ -12,6 +12,7 @@ import { isHttp } from "../endpoint/Failover.ts"
 import * as HttpEndpoint from "../endpoint/HttpEndpoint.ts"
 import { Learned } from "../endpoint/Learned.ts"
 import { Transport } from "../endpoint/Transport.ts"
+import * as Headers from "../feed/Headers.ts"
 import * as Logs from "../feed/Logs.ts"
 import { Verification } from "../feed/Verify.ts"
 import { exitCode } from "../Process.ts"
@@ -49,7 +50,9 @@ const readBlocks = Effect.fnUntraced(function* (
     const learned = new Learned()
     return Effect.gen(function* () {
       const budget = yield* Budget.make(Budget.limitOf(endpoint, settings.rpcRate))
-      const logs = Logs.make(yield* connect({ ...settings, budget }), chain, learned, checks)
+      const connection = yield* connect({ ...settings, budget })
+      const latest = yield* Headers.header(connection, "latest")
+      const logs = Logs.make(connection, chain, learned, checks, () => latest?.timestamp)
       while (next <= to) {
         const isFinal = next <= final
         const through = Math.min(

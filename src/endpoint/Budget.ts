@@ -7,6 +7,7 @@
 import { Clock, Context, Effect, Latch } from "effect"
 import type { Scope } from "effect"
 import * as Defects from "../Defects.ts"
+import * as Monotonic from "../Monotonic.ts"
 
 /** Heads and blocks at the tip are wanted now; history and the second look can wait. */
 export type Urgency = "now" | "later"
@@ -58,7 +59,7 @@ export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =
     let inFlight = 0
     let rate = limit
     let tokens = limit
-    let refilledAt = clock.currentTimeMillisUnsafe()
+    let refilledAt = Monotonic.millisUnsafe(clock)
     let changedAt = refilledAt
     let pausedUntil = 0
     /** Calls of this second and of the one before, to know what "half" is where there was no limit. */
@@ -77,7 +78,7 @@ export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =
 
     /** Milliseconds until a call may be sent. A batch may overdraw; what follows waits for it. */
     const delay = (): number => {
-      const now = clock.currentTimeMillisUnsafe()
+      const now = Monotonic.millisUnsafe(clock)
       refill(now)
       return Math.ceil(Math.max(pausedUntil - now, tokens >= 1 ? 0 : ((1 - tokens) / rate) * 1000))
     }
@@ -86,7 +87,7 @@ export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =
       turn.taken = true
       tokens -= turn.calls
       inFlight++
-      const now = clock.currentTimeMillisUnsafe()
+      const now = Monotonic.millisUnsafe(clock)
       const past = now - second.from
       if (past >= 1000) second = { from: now, calls: 0, before: past < 2000 ? second.calls : 0 }
       second.calls += turn.calls
@@ -135,7 +136,7 @@ export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =
     return {
       spend: (calls) => (request) => Effect.flatMap(Urgency, (urgency) => spend(calls, urgency, request)),
       throttled: (retryAfter) => {
-        const now = clock.currentTimeMillisUnsafe()
+        const now = Monotonic.millisUnsafe(clock)
         // Answers to what was sent at the same time say the same thing again.
         if (now < pausedUntil) return
         refill(now)

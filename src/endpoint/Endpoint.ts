@@ -9,6 +9,7 @@ import { Clock, Deferred, Duration, Effect, Schedule } from "effect"
 import type { Scope } from "effect"
 import type { EndpointConfig } from "../Config.ts"
 import type { ChainId } from "../Domain.ts"
+import * as Monotonic from "../Monotonic.ts"
 import { Redaction } from "../Redact.ts"
 import { Tracing } from "../Tracing.ts"
 import type { Budget } from "./Budget.ts"
@@ -118,7 +119,7 @@ export const connect = Effect.fnUntraced(
     const redact = yield* Redaction
     const tracing = yield* Tracing
     const clock = yield* Clock.Clock
-    const openedAt = clock.currentTimeMillisUnsafe()
+    const openedAt = Monotonic.millisUnsafe(clock)
     const millis = Duration.toMillis(options.requestTimeout)
     const ended = yield* Deferred.make<never, EndpointError>()
     const waiting = new Map<number, Waiting>()
@@ -135,7 +136,7 @@ export const connect = Effect.fnUntraced(
     const failure = (reason: Reason) => new EndpointError({ endpoint: name, reason })
 
     const told = (method: string, outcome: Outcome, { sentAt }: Exchange) =>
-      options.onRequest?.(method, outcome, clock.currentTimeMillisUnsafe() - sentAt)
+      options.onRequest?.(method, outcome, Monotonic.millisUnsafe(clock) - sentAt)
 
     const endUnsafe = (reason: Reason) => {
       if (end !== undefined) return
@@ -150,7 +151,7 @@ export const connect = Effect.fnUntraced(
     }
 
     const unaskedFor = () => {
-      const now = clock.currentTimeMillisUnsafe()
+      const now = Monotonic.millisUnsafe(clock)
       if (now - unasked.since >= 1000) unasked = { since: now, messages: 0 }
       if (++unasked.messages <= mostUnasked) return
       endUnsafe(new Malformed({ detail: `more than ${mostUnasked} messages a second that nobody asked for` }))
@@ -276,7 +277,7 @@ export const connect = Effect.fnUntraced(
     yield* Effect.logInfo("connection open")
     yield* Effect.addFinalizer(() =>
       Effect.gen(function* () {
-        const seconds = Math.round((clock.currentTimeMillisUnsafe() - openedAt) / 1000)
+        const seconds = Math.round((Monotonic.millisUnsafe(clock) - openedAt) / 1000)
         yield* Effect.logInfo("connection closed").pipe(
           Effect.annotateLogs({
             seconds,
@@ -295,7 +296,7 @@ export const connect = Effect.fnUntraced(
         if (end !== undefined) return resume(Effect.fail(end))
         const first = nextId
         nextId += calls.length
-        const sentAt = clock.currentTimeMillisUnsafe()
+        const sentAt = Monotonic.millisUnsafe(clock)
         const exchange = { answers: Array<Answer>(calls.length), unanswered: calls.length, sentAt, resume }
         for (const [position, { method }] of calls.entries()) {
           waiting.set(first + position, { method, position, exchange })

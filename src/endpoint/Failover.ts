@@ -4,11 +4,12 @@
  * Each endpoint is kept connected by a loop of its own, with its own breaker and budget. One is in use until its
  * connection ends or the referee prefers another; the others stand by and are witnesses.
  */
-import { Clock, Deferred, Duration, Effect, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
+import { Deferred, Duration, Effect, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
 import type { Scope } from "effect"
 import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
+import * as Monotonic from "../Monotonic.ts"
 import { Redaction } from "../Redact.ts"
 import * as Budget from "./Budget.ts"
 import * as Endpoint from "./Endpoint.ts"
@@ -124,7 +125,7 @@ export const make = Effect.fnUntraced(function* (
           learned,
         })
         yield* onConnected(connection)
-        const one = { connection, breaker, learned, rank, since: yield* Clock.currentTimeMillis }
+        const one = { connection, breaker, learned, rank, since: yield* Monotonic.millis }
         yield* Effect.acquireRelease(
           SubscriptionRef.update(list, (all) => [...all, one].sort((a, b) => a.rank - b.rank)),
           () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== one)),

@@ -10,6 +10,7 @@ import { HttpBody, HttpClient, HttpClientRequest } from "effect/http"
 import type { HttpClientError, HttpClientResponse } from "effect/http"
 import type { EndpointConfig } from "../Config.ts"
 import type { ChainId } from "../Domain.ts"
+import * as Monotonic from "../Monotonic.ts"
 import { percentDecoded, Redaction } from "../Redact.ts"
 import { Tracing } from "../Tracing.ts"
 import * as Calls from "./Calls.ts"
@@ -139,9 +140,9 @@ export const connect = Effect.fnUntraced(function* (
       if (isOver) return Effect.fail(failure(new Disconnected({ detail: "given up" })))
       const firstId = nextId
       nextId += calls.length
-      const sentAt = clock.currentTimeMillisUnsafe()
+      const sentAt = Monotonic.millisUnsafe(clock)
       const told = (i: number, outcome: Outcome) =>
-        options.onRequest?.(calls[i]!.method, outcome, clock.currentTimeMillisUnsafe() - sentAt)
+        options.onRequest?.(calls[i]!.method, outcome, Monotonic.millisUnsafe(clock) - sentAt)
       return post(JsonRpc.encode(firstId, calls), Calls.nameOf(calls)).pipe(
         Effect.flatMap((answer) => {
           const answers = answersOf(calls, firstId, answer)

@@ -1,5 +1,6 @@
 /** A connected endpoint. */
-import { Clock, Effect, SubscriptionRef } from "effect"
+import { Effect, SubscriptionRef } from "effect"
+import * as Monotonic from "../Monotonic.ts"
 import type { Connection, SocketConnection } from "./Endpoint.ts"
 import type { Learned } from "./Learned.ts"
 import type { Breaker } from "./RetryPolicy.ts"
@@ -11,7 +12,7 @@ export interface Live<C extends Connection = SocketConnection> {
   readonly learned: Learned
   /** The place in the order of preference, 0 first; HTTP endpoints come after all others. */
   readonly rank: number
-  /** Since when (unix milliseconds). */
+  /** Since when (monotonic milliseconds). */
   readonly since: number
 }
 
@@ -19,7 +20,7 @@ export interface Live<C extends Connection = SocketConnection> {
 const probation = 60_000
 const longestProbation = 32 * probation
 
-/** Whether it has stayed connected for so long, at this time (unix milliseconds), that it may be relied upon. */
+/** Whether it has stayed connected for so long, at this time (monotonic milliseconds), that it may be relied upon. */
 export const isSettled = ({ breaker, since }: Live<Connection>, now: number): boolean => {
   const { failures } = SubscriptionRef.getUnsafe(breaker.state)
   return now - since >= Math.min(probation * 2 ** failures, longestProbation)
@@ -30,6 +31,4 @@ export const isSettled = ({ breaker, since }: Live<Connection>, now: number): bo
  * it has stayed connected for a while.
  */
 export const answered = (live: Live<Connection>): Effect.Effect<void> =>
-  Effect.flatMap(Clock.currentTimeMillis, (now) =>
-    isSettled(live, now) ? live.breaker.succeed : Effect.void,
-  )
+  Effect.flatMap(Monotonic.millis, (now) => (isSettled(live, now) ? live.breaker.succeed : Effect.void))

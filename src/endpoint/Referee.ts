@@ -5,12 +5,13 @@
  * silent, the chain is. A preferred endpoint is returned to once it has been connected for a while and is not behind.
  */
 import { Clock, Effect, Schedule } from "effect"
+import * as Monotonic from "../Monotonic.ts"
 import { quantity } from "./Decode.ts"
 import { Stalled } from "./EndpointError.ts"
 import { answered, isSettled } from "./Live.ts"
 import type { Live } from "./Live.ts"
 
-/** The last head that the endpoint in use announced, when (unix milliseconds), and the time between two (or 0). */
+/** The last head that the endpoint in use announced, when (monotonic milliseconds), and the time between two (or 0). */
 export interface Announced {
   readonly number: number
   readonly at: number
@@ -58,7 +59,7 @@ const headsOf = (endpoints: ReadonlyArray<Live>) =>
 /** Looks after the endpoint in use for as long as it is. */
 export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announced, use }: Pool) {
   const clock = yield* Clock.Clock
-  const now = () => clock.currentTimeMillisUnsafe()
+  const now = () => Monotonic.millisUnsafe(clock)
   const blockTime = () => announced()?.blockTime ?? 0
   const late = () => announced()?.late ?? 0
   const told = () => announced()?.number ?? -1

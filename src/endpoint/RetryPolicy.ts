@@ -8,11 +8,12 @@
  */
 import { Duration, Effect, Schedule, SubscriptionRef } from "effect"
 import type { Pull } from "effect"
+import * as Monotonic from "../Monotonic.ts"
 
 export type BreakerState =
   /** Working, or failing so rarely that every retry is let through. */
   | { readonly _tag: "Closed"; readonly failures: number }
-  /** Waiting until `until` (unix milliseconds) before the next try. */
+  /** Waiting until `until` (monotonic milliseconds) before the next try. */
   | { readonly _tag: "Open"; readonly failures: number; readonly until: number }
   /** The one probe is running. */
   | { readonly _tag: "HalfOpen"; readonly failures: number }
@@ -76,7 +77,7 @@ export const circuitBreaking =
         yield* moveTo({ _tag: "Closed", failures })
         return [output, delay] as Paced
       }
-      yield* moveTo({ _tag: "Open", failures, until: now + Duration.toMillis(delay) })
+      yield* moveTo({ _tag: "Open", failures, until: (yield* Monotonic.millis) + Duration.toMillis(delay) })
       // The wait is spent here and not handed to the retry loop, so that HalfOpen begins with the probe.
       yield* Effect.sleep(delay)
       yield* moveTo({ _tag: "HalfOpen", failures })

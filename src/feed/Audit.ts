@@ -6,8 +6,9 @@
  * one: omission is the known fault. What was stored wrong is popped and pushed again while it still can be; what is
  * history already is compared before it is pushed.
  */
-import { Clock, Effect } from "effect"
+import { Effect } from "effect"
 import type { Block, Hex } from "../Domain.ts"
+import * as Monotonic from "../Monotonic.ts"
 import { unhurried } from "../endpoint/Budget.ts"
 import { unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
@@ -294,7 +295,7 @@ export const make = (
       })
       for (let wait = 1000; ; wait = Math.min(wait * 2, 60_000)) {
         const found = yield* Effect.result(attempt)
-        const now = yield* Clock.currentTimeMillis
+        const now = yield* Monotonic.millis
         if (found._tag === "Success") {
           memory.failingSince = undefined
           return lowest()

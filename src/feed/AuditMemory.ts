@@ -31,7 +31,7 @@ export class Memory {
   readonly #tellers: Array<{ readonly from: number; readonly by: string }> = []
   #last: Hex | "" = ""
   readonly #found = new Map<number, Block>()
-  /** Since when (unix milliseconds) there has been no second look. */
+  /** Since when (monotonic milliseconds) there has been no second look. */
   failingSince: number | undefined
   /** The height up to which blocks were counted that nobody looked at. */
   unauditedThrough = -1

@@ -8,8 +8,9 @@
  *
  * Each answer is checked; what an endpoint refuses is remembered for it.
  */
-import { Clock, Effect, Predicate, Schedule } from "effect"
+import { Effect, Predicate, Schedule } from "effect"
 import type { Block, Filter, Header, Hex } from "../Domain.ts"
+import * as Monotonic from "../Monotonic.ts"
 import { isLeftOut } from "../endpoint/Calls.ts"
 import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
@@ -45,8 +46,11 @@ export const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ 
  */
 const arriving = 5_000
 
-/** A block of this age (milliseconds) is there: what is said of it holds for others. */
+/** A block that is older than the newest head by this (milliseconds) is there: what is said of it holds for others. */
 const old = 60_000
+
+/** Some nodes tell milliseconds instead of seconds, which no chain reaches before the year 5138. */
+const millisOf = (timestamp: number) => (timestamp < 1e11 ? timestamp * 1000 : timestamp)
 
 /** Blocks whose first request is remembered. */
 const mostArriving = 64
@@ -111,6 +115,8 @@ export type BlockLogs = (header: Header) => Effect.Effect<Block, EndpointError>
 /**
  * @param asker who is asked
  * @param learned what is known, and is then learned, of what it refuses
+ * @param newest the time of the newest head that is known, in the node's own units; by our own clock, which may be wrong,
+ *   every block could look old
  * @param announced its `logs` subscription, where it can be used: under no filter
  */
 export const make = (
@@ -119,6 +125,7 @@ export const make = (
   learned: Learned,
   getLogs: GetLogs,
   checks: Checks,
+  newest: () => number | undefined,
   announced: LogsSubscription | undefined,
 ): BlockLogs => {
   const matches = makeMatches(filter)
@@ -315,7 +322,7 @@ export const make = (
     const since = asked.get(hash) ?? now
     asked.set(hash, since)
     if (asked.size > mostArriving) asked.delete(asked.keys().next().value!)
-    const isOld = now - timestamp * 1000 >= old
+    const isOld = millisOf(newest() ?? timestamp) - millisOf(timestamp) >= old
     return { isOld, isArriving: !isOld && now - since < arriving }
   }
 
@@ -345,7 +352,7 @@ export const make = (
   }
 
   return Effect.fnUntraced(function* (header) {
-    const { isOld } = ageOf(header, yield* Clock.currentTimeMillis)
+    const { isOld } = ageOf(header, yield* Monotonic.millis)
     const answers: Answers = { logs: undefined, receipts: undefined, receiptCount: 0, isFresh: !isOld }
     let first: EndpointError | undefined
     let unclear: EndpointError | undefined
@@ -368,7 +375,7 @@ export const make = (
       return Effect.catch(
         Effect.tap(ask(header, answers), () => Effect.sync(() => learned.works(rung))),
         Effect.fnUntraced(function* (error) {
-          const age = ageOf(header, yield* Clock.currentTimeMillis)
+          const age = ageOf(header, yield* Monotonic.millis)
           if (age.isArriving && isUnclear(error)) unclear ??= error
           first ??= error
           if (!learn(rung, header, error, age)) return yield* error === unclear ? asNotYet(error) : error

@@ -4,11 +4,12 @@
  *
  * It starts from the journal as the store has it, and is started again when the store disagrees.
  */
-import { Clock, Duration, Effect, Schedule, Schema, Stream, Tracer } from "effect"
+import { Duration, Effect, Schedule, Schema, Stream, Tracer } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
+import * as Monotonic from "../Monotonic.ts"
 import { refusalOf, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
@@ -407,7 +408,7 @@ export const make = Effect.fnUntraced(function* (
             if (onAnother && number === moves.journal.head.number) return Stream.empty
             const ours = sides.replacedBy(moves.journal, number)
             const isReplaced = ours !== undefined && (yield* isHere(ours))
-            const wait = isReplaced ? sides.waitFor(yield* Clock.currentTimeMillis) : 0
+            const wait = isReplaced ? sides.waitFor(yield* Monotonic.millis) : 0
             yield* options.onStandoff(wait)
             if (wait > 0) {
               // Each announced head leads here: one of them is enough to come back.

@@ -35,7 +35,7 @@ export const finalVerdict = (
   return Math.max(0, ...sizes) > voters / 2 ? { _tag: "Outvoted" } : { _tag: "Split", others }
 }
 
-/** Endpoints that showed different final blocks, and when they did last (unix milliseconds). It outlives connections. */
+/** Endpoints that showed different final blocks, and when they did last (monotonic milliseconds). It outlives connections. */
 export interface Disagreed {
   endpoints: ReadonlyArray<string>
   at: number

@@ -4,6 +4,7 @@ import type { Scope } from "effect"
 import type { ChainConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
+import * as Monotonic from "../Monotonic.ts"
 import { isRefusal, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
 import type { Learned } from "../endpoint/Learned.ts"
@@ -172,7 +173,7 @@ export const make = Effect.fnUntraced(function* (
   const raise = Effect.gen(function* () {
     const highest = highestFinal()
     if (highest === undefined || looked?.wrong !== undefined) return undefined
-    const now = clock.currentTimeMillisUnsafe()
+    const now = Monotonic.millisUnsafe(clock)
     if (now - raisedAt < raiseInterval) return undefined
     if (audit && looked === undefined) {
       yield* look(audit, highest)

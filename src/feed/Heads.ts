@@ -8,6 +8,7 @@ import { Clock, Duration, Effect, Latch, Stream } from "effect"
 import type { Scope, Tracer } from "effect"
 import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
+import * as Monotonic from "../Monotonic.ts"
 import { headerOf, quantity } from "../endpoint/Decode.ts"
 import type { SocketConnection } from "../endpoint/Endpoint.ts"
 import { EndpointError, Malformed, Stalled } from "../endpoint/EndpointError.ts"
@@ -15,7 +16,7 @@ import { mostLinks } from "../Tracing.ts"
 import type { BlockTraces } from "../Tracing.ts"
 import * as Headers from "./Headers.ts"
 
-/** A head, and when it was heard (unix milliseconds). */
+/** A head, and when it was heard (monotonic milliseconds). */
 export interface Heard {
   readonly header: Header
   readonly at: number
@@ -89,7 +90,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   let overtaken: Array<Tracer.Span> = []
   /** The highest that was announced on this connection. */
   let top = -1
-  let lastHeard = clock.currentTimeMillisUnsafe()
+  let lastHeard = Monotonic.millisUnsafe(clock)
   let second = { from: 0, heads: 0 }
 
   const put = (heard: Heard) => {
@@ -105,7 +106,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   const hear = (raw: unknown) => {
     const header = headerOf(raw, "announced")
     if (header instanceof Malformed) return connection.endUnsafe(header)
-    const at = clock.currentTimeMillisUnsafe()
+    const at = Monotonic.millisUnsafe(clock)
     if (at - second.from >= 1000) second = { from: at, heads: 0 }
     // A node that catches up announces as many as it likes, each above the last: they coalesce.
     if (header.number <= top && ++second.heads > mostPerSecond) {
@@ -113,7 +114,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
         new Malformed({ detail: `more than ${mostPerSecond} heads a second that are not new` }),
       )
     }
-    const heard = { header, at, trace: options.traces?.announced(header, at) }
+    const heard = { header, at, trace: options.traces?.announced(header) }
     lastHeard = at
     top = Math.max(top, header.number)
     pace.saw(heard)
@@ -129,7 +130,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   }
   yield* options.onLatest?.(first) ?? Effect.void
   if (newest === undefined) {
-    const heard = { header: first, at: clock.currentTimeMillisUnsafe() }
+    const heard = { header: first, at: Monotonic.millisUnsafe(clock) }
     top = first.number
     options.onHead(heard, 0)
     put(heard)
@@ -137,7 +138,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
 
   const stalled = (detail: string) =>
     Effect.suspend(() => {
-      const seconds = (clock.currentTimeMillisUnsafe() - lastHeard) / 1000
+      const seconds = (Monotonic.millisUnsafe(clock) - lastHeard) / 1000
       return connection.end(new Stalled({ seconds, detail }))
     })
 
@@ -166,12 +167,12 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
     for (;;) {
       const silence = Math.min(blockTimes * pace.blockTime, longestSilence)
       const limit = Math.max(silence, Duration.toMillis(options.stallTimeout))
-      yield* Effect.sleep(Math.max(since + limit - clock.currentTimeMillisUnsafe(), 1))
+      yield* Effect.sleep(Math.max(since + limit - Monotonic.millisUnsafe(clock), 1))
       if (lastHeard > since) {
         since = lastHeard
-      } else if (clock.currentTimeMillisUnsafe() - since >= limit) {
+      } else if (Monotonic.millisUnsafe(clock) - since >= limit) {
         yield* ask
-        since = Math.max(lastHeard, clock.currentTimeMillisUnsafe())
+        since = Math.max(lastHeard, Monotonic.millisUnsafe(clock))
       }
     }
   }).pipe(Defects.toOwner, Effect.forkScoped)
@@ -194,8 +195,8 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
     }),
     offer: (header: Header) =>
       Effect.sync(() => {
-        const at = clock.currentTimeMillisUnsafe()
-        put({ header, at, trace: options.traces?.announced(header, at) })
+        const at = Monotonic.millisUnsafe(clock)
+        put({ header, at, trace: options.traces?.announced(header) })
       }),
   } satisfies Heads as Heads
 }) satisfies (

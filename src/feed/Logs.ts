@@ -66,12 +66,18 @@ export interface Logs {
   readonly by: () => string
 }
 
-/** The logs of one endpoint. @param learned what it was found to bear, and is found to bear here */
+/**
+ * The logs of one endpoint.
+ *
+ * @param learned what it was found to bear, and is found to bear here
+ * @param newest the time of the newest head that is known, in the node's own units
+ */
 export const make = (
   asker: Asker,
   { filter, logsBloom }: Pick<ChainConfig, "filter" | "logsBloom">,
   learned: Learned,
   checks: Checks,
+  newest: () => number | undefined,
   /** The logs that the same connection announces, where they can be used. */
   announced?: LogsSubscription,
 ): Logs => {
@@ -79,7 +85,15 @@ export const make = (
   const unbelievableRange = checks.range(filter)
   const unfiltered = isUnfiltered(filter)
   const getLogs = GetLogs.make(asker, filter, learned)
-  const ask = BlockLogs.make(asker, filter, learned, getLogs, checks, unfiltered ? announced : undefined)
+  const ask = BlockLogs.make(
+    asker,
+    filter,
+    learned,
+    getLogs,
+    checks,
+    newest,
+    unfiltered ? announced : undefined,
+  )
 
   const doubt = (detail: string) => unverified(asker.name, detail)
 

@@ -1,5 +1,6 @@
 /** What everybody who can be asked says of a block of ours that the endpoint in use does not show. */
-import { Clock, Effect, Predicate, Schema } from "effect"
+import { Effect, Predicate, Schema } from "effect"
+import * as Monotonic from "../Monotonic.ts"
 import { isRefusal, unverified } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Place } from "./Canonical.ts"
@@ -98,7 +99,7 @@ export const make = (
         const voted = seen[i]?.hash
         return voted === undefined ? [] : [{ name: asker.name, hash: voted }]
       })
-      const now = yield* Clock.currentTimeMillis
+      const now = yield* Monotonic.millis
       const isAway = (name: string) => name !== connection.name && votes.every((vote) => vote.name !== name)
       const away = now - disagreed.at < awayPatience ? disagreed.endpoints.filter(isAway) : []
       const verdict = checks.final(hash, votes, away)
@@ -121,7 +122,7 @@ export const make = (
     }),
     judge: Effect.fnUntraced(function* (head) {
       const seen = yield* ask(head.number)
-      const now = yield* Clock.currentTimeMillis
+      const now = yield* Monotonic.millis
       if (seen.length === 0 || seen.some((header) => header === undefined || header.hash === head.hash)) {
         doubted = undefined
         return "stands"

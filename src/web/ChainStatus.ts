@@ -1,4 +1,8 @@
-/** What a chain and its endpoints are doing, as plain numbers: written once per head, block or failure. */
+/**
+ * What a chain and its endpoints are doing, as plain numbers: written once per head, block or failure. What is called
+ * `since` or `until` is in monotonic milliseconds, and what is called `at` is when it was, in unix milliseconds.
+ */
+import type { Clock } from "effect"
 import type { ChainConfig } from "../Config.ts"
 import type { Budget } from "../endpoint/Budget.ts"
 import type { Outcome } from "../endpoint/Calls.ts"
@@ -9,6 +13,7 @@ import type { Learned } from "../endpoint/Learned.ts"
 import { stateOf } from "../endpoint/RetryPolicy.ts"
 import type { Breaker, BreakerState } from "../endpoint/RetryPolicy.ts"
 import * as Metrics from "../Metrics.ts"
+import * as Monotonic from "../Monotonic.ts"
 import type { Registry } from "../Metrics.ts"
 import type { Disagreement } from "../feed/Finality.ts"
 import type { Stats } from "../store/Store.ts"
@@ -124,15 +129,15 @@ export class ChainStatus {
   /** The endpoint in use. */
   endpoint: EndpointStatus | undefined
   head: number | undefined
-  /** When a head was announced, or confirmed to be the last. */
-  headAt: number
+  /** Since when a head has been announced, or confirmed to be the last. */
+  headSince: number
   /** Milliseconds between blocks, as observed. */
   blockTime = 0
   /** What the endpoint says is final. */
   finalSeen: number | undefined
   /** Endpoints that show another block at a final height than the endpoint in use. */
   finalDisagreement: Disagreement | undefined
-  /** Until when (unix milliseconds) blocks that another ingestor replaced are not written again; its node is on another fork. */
+  /** Until when blocks that another ingestor replaced are not written again; its node is on another fork. */
   standoffUntil: number | undefined
   stored: number | undefined
   final: number | undefined
@@ -159,8 +164,9 @@ export class ChainStatus {
   readonly batchSize: (logs: number) => void
   readonly #publishLatency: (seconds: number) => void
   readonly #reorgDepth: (blocks: number) => void
-  /** When everything that was announced until then was known to be stored. */
-  #completeAt: number
+  /** Since when everything that was announced until then has been known to be stored. */
+  #completeSince: number
+  readonly #clock: Clock.Clock
   readonly #latencies: Array<number> = []
   #nextLatency = 0
 
@@ -172,15 +178,16 @@ export class ChainStatus {
       endpoints,
       rpc,
     }: Pick<ChainConfig, "name" | "id" | "confirmations" | "endpoints" | "rpc">,
-    now: number,
+    clock: Clock.Clock,
     registry: Registry,
   ) {
     this.name = name
     this.id = id
+    this.#clock = clock
     this.confirmations = confirmations
-    this.phaseSince = now
-    this.headAt = now
-    this.#completeAt = now
+    this.phaseSince = Monotonic.millisUnsafe(clock)
+    this.headSince = this.phaseSince
+    this.#completeSince = this.phaseSince
     this.endpoints = [...endpoints, ...rpc].map(
       (endpoint) => new EndpointStatus(name, endpoint.name, registry),
     )
@@ -191,10 +198,10 @@ export class ChainStatus {
   }
 
   /** A chain that must not write stays so until it has been looked at again, whatever becomes of its endpoints. */
-  enter(phase: Phase, now: number): void {
+  enter(phase: Phase): void {
     if (phase === this.phase || (phase === "connecting" && mustNotWrite.has(this.phase))) return
     this.phase = phase
-    this.phaseSince = now
+    this.phaseSince = Monotonic.millisUnsafe(this.#clock)
   }
 
   /** The block that the journal is to reach, given the confirmations that are asked for. */
@@ -209,26 +216,30 @@ export class ChainStatus {
   }
 
   /** Live or catching up, by the distance to the target. */
-  progress(now: number): void {
-    if (this.head !== undefined && this.behind === 0) this.#completeAt = this.headAt
-    this.enter(this.behind > liveWithin ? "catching up" : "live", now)
+  progress(): void {
+    if (this.head !== undefined && this.behind === 0) this.#completeSince = this.headSince
+    this.enter(this.behind > liveWithin ? "catching up" : "live")
   }
 
   /** The endpoint confirms that there is nothing new. */
-  quiet(now: number): void {
-    this.headAt = now
-    if (this.head !== undefined && this.behind === 0) this.#completeAt = now
-    if (this.phase === "live") this.enter("quiet", now)
+  quiet(): void {
+    this.headSince = Monotonic.millisUnsafe(this.#clock)
+    if (this.head !== undefined && this.behind === 0) this.#completeSince = this.headSince
+    if (this.phase === "live") this.enter("quiet")
   }
 
-  /** Milliseconds since the store was last known to have everything: up to a block time when all is well. */
+  /**
+   * Milliseconds since the store was last known to have everything: up to a block time when all is well.
+   *
+   * @param now monotonic milliseconds
+   */
   lag(now: number): number {
-    return Math.max(now - this.#completeAt, 0)
+    return Math.max(now - this.#completeSince, 0)
   }
 
-  heard(number: number, at: number, blockTime: number): void {
+  heard(number: number, since: number, blockTime: number): void {
     this.head = number
-    this.headAt = at
+    this.headSince = since
     this.blockTime = blockTime
   }
 
@@ -249,17 +260,21 @@ export class ChainStatus {
     if (found) found.contradicted++
   }
 
-  failed({ at, type, text }: Failure): void {
+  failed(type: ErrorType, text: string): void {
     this.errors[type]++
-    this.failures.unshift({ at, type, text: text.slice(0, longestFailure) })
+    this.failures.unshift({
+      at: this.#clock.currentTimeMillisUnsafe(),
+      type,
+      text: text.slice(0, longestFailure),
+    })
     this.failures.length = Math.min(this.failures.length, remembered)
   }
 
-  reorganised(reorg: Reorg): void {
+  reorganised(reorg: Omit<Reorg, "at">): void {
     this.reorgs++
     this.deepestReorg = Math.max(this.deepestReorg, reorg.depth)
     this.#reorgDepth(reorg.depth)
-    this.lastReorgs.unshift(reorg)
+    this.lastReorgs.unshift({ ...reorg, at: this.#clock.currentTimeMillisUnsafe() })
     this.lastReorgs.length = Math.min(this.lastReorgs.length, remembered)
   }
 

@@ -7,11 +7,11 @@
  * reader misses some, and one that takes nothing at all is cut off.
  */
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
-import { Clock, Context, Duration, Effect, Schedule, Stream } from "effect"
+import { Context, Duration, Effect, Schedule, Stream } from "effect"
 import { Sse } from "effect/encoding"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { sampleEvery } from "./History.ts"
-import { statusReport } from "./Report.ts"
+import * as Report from "./Report.ts"
 import type { Status } from "./Status.ts"
 import type { Row } from "./Tail.ts"
 
@@ -42,10 +42,10 @@ const historyOf = ({ chains }: Status["Service"]) => ({
 const makeReader = (status: Status["Service"]) => {
   const seen = new Map<string, number>()
   let first = true
-  return (now: number): string => {
+  return (now: Report.Now): string => {
     let text = first ? retry + event("history", historyOf(status)) : ""
     first = false
-    text += event("status", statusReport(status, now))
+    text += event("status", Report.statusReport(status, now))
     const entries: Record<string, { readonly seq: number; readonly rows: ReadonlyArray<Row> }> = {}
     for (const { name, tail } of status.chains) {
       const before = seen.get(name)
@@ -61,10 +61,7 @@ const makeReader = (status: Status["Service"]) => {
 /** The events for one reader, for ever; each is made when it is asked for. */
 export const events = (status: Status["Service"], every: Duration.Duration): Stream.Stream<string> =>
   Stream.suspend(() =>
-    Stream.fromEffectSchedule(
-      Effect.map(Clock.currentTimeMillis, makeReader(status)),
-      Schedule.spaced(every),
-    ),
+    Stream.fromEffectSchedule(Effect.map(Report.now, makeReader(status)), Schedule.spaced(every)),
   )
 
 const headers = { "cache-control": "no-store", "x-accel-buffering": "no" }

@@ -6,7 +6,7 @@
  * as the password of Basic, so that a browser can ask for it.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { Clock, Duration, Effect, Layer, Redacted, Schema } from "effect"
+import { Duration, Effect, Layer, Redacted, Schema } from "effect"
 import { HttpMiddleware, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { PrometheusMetrics } from "effect/observability"
 import { createHash, timingSafeEqual } from "node:crypto"
@@ -14,9 +14,10 @@ import { createServer } from "node:http"
 import { isIPv4 } from "node:net"
 import type { AddressInfo } from "node:net"
 import { AppConfig } from "../Config.ts"
+import * as Monotonic from "../Monotonic.ts"
 import * as Events from "./Events.ts"
 import * as Page from "./Page.ts"
-import { readyReport, statusReport } from "./Report.ts"
+import * as Report from "./Report.ts"
 import { Status } from "./Status.ts"
 
 export class HttpError extends Schema.TaggedError<HttpError>()("HttpError", { detail: Schema.String }) {
@@ -127,8 +128,8 @@ const open = HttpRouter.use(
     yield* router.add(
       "GET",
       "/health",
-      Effect.map(Clock.currentTimeMillis, (now) =>
-        json({ status: "ok", uptime_s: Math.round((now - status.startedAt) / 1000) }),
+      Effect.map(Monotonic.millis, (now) =>
+        json({ status: "ok", uptime_s: Math.round((now - status.startedSince) / 1000) }),
       ),
     )
     yield* router.add(
@@ -137,7 +138,7 @@ const open = HttpRouter.use(
       Effect.gen(function* () {
         const { url } = yield* HttpServerRequest.HttpServerRequest
         const name = new URL(url, "http://localhost").searchParams.get("chain") ?? undefined
-        const report = readyReport(status, name, yield* Clock.currentTimeMillis)
+        const report = Report.readyReport(status, name, yield* Monotonic.millis)
         return report ? json(report, report.ready ? 200 : 503) : problem(404, "that chain is not followed")
       }),
     )
@@ -165,7 +166,7 @@ const guarded = HttpRouter.use(
     yield* router.add(
       "GET",
       "/status",
-      Effect.map(Clock.currentTimeMillis, (now) => json(statusReport(status, now))),
+      Effect.map(Report.now, (now) => json(Report.statusReport(status, now))),
     )
     const page = Page.load()
     yield* router.add(

@@ -10,7 +10,7 @@ type Facts = Pick<
   ChainStatus,
   | "phase"
   | "head"
-  | "headAt"
+  | "headSince"
   | "blockTime"
   | "behind"
   | "breakerState"
@@ -21,7 +21,7 @@ type Facts = Pick<
   | "failures"
 >
 
-/** Why a chain is not ready, as sentences; empty when it is. */
+/** Why a chain is not ready, as sentences; empty when it is. @param now monotonic milliseconds */
 export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
   const last = chain.failures[0]
   const because = last ? `: ${last.text}` : ""
@@ -56,7 +56,7 @@ export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
   if (chain.head < (chain.final ?? 0)) {
     reasons.push(`the endpoint is at ${chain.head}, and ${chain.final} was final already`)
   }
-  const age = now - chain.headAt
+  const age = now - chain.headSince
   if (age > Math.max(blockTimes * chain.blockTime, staleAfter)) {
     reasons.push(`no head for ${Math.round(age / 1000)} s${because}`)
   }

@@ -1,4 +1,6 @@
-/** What is known of the process, as the JSON that `/status` and `/ready` answer. Pure. */
+/** What is known of the process, as the JSON that `/status` and `/ready` answer. */
+import { Clock, Effect } from "effect"
+import * as Monotonic from "../Monotonic.ts"
 import { breakerLabel } from "../endpoint/RetryPolicy.ts"
 import type { BreakerState } from "../endpoint/RetryPolicy.ts"
 import { version } from "../Version.ts"
@@ -30,10 +32,22 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
   rate: Number.isFinite(status.budget?.rate()) ? status.budget!.rate() : null,
 })
 
+/** The time of a report: `unix` for when something was, `monotonic` for how long it has lasted (milliseconds). */
+export interface Now {
+  readonly unix: number
+  readonly monotonic: number
+}
+
+/** The time now. */
+export const now: Effect.Effect<Now> = Effect.all({
+  unix: Clock.currentTimeMillis,
+  monotonic: Monotonic.millis,
+})
+
 const time = (millis: number) => new Date(millis).toISOString()
 
-/** One chain. @param now unix milliseconds */
-export const chainReport = (chain: ChainStatus, now: number) => {
+/** One chain. */
+export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) => {
   const reasons = unready(chain, now)
   return {
     name: chain.name,
@@ -42,9 +56,9 @@ export const chainReport = (chain: ChainStatus, now: number) => {
     reasons,
     phase: chain.phase,
     store_breaker: breaker(chain.storeBreakerState, now),
-    since: time(chain.phaseSince),
+    since: time(unix - (now - chain.phaseSince)),
     head: chain.head ?? null,
-    head_age_s: seconds(now - chain.headAt),
+    head_age_s: seconds(now - chain.headSince),
     block_time_ms: Math.round(chain.blockTime),
     target: chain.target ?? null,
     stored: chain.stored ?? null,
@@ -88,19 +102,19 @@ export const chainReport = (chain: ChainStatus, now: number) => {
   }
 }
 
-/** What `/status` answers. @param now unix milliseconds */
-export const statusReport = (status: Status["Service"], now: number) => {
+/** What `/status` answers. */
+export const statusReport = (status: Status["Service"], now: Now) => {
   const chains = status.chains.map((chain) => chainReport(chain, now))
   const { store } = status
   return {
     version,
-    at: time(now),
-    uptime_s: seconds(now - status.startedAt),
+    at: time(now.unix),
+    uptime_s: seconds(now.monotonic - status.startedSince),
     ready: chains.every(({ ready }) => ready),
     store: {
       description: store.description,
       version: store.info?.version ?? null,
-      breaker: breaker(store.breakerState, now),
+      breaker: breaker(store.breakerState, now.monotonic),
       bytes: store.info?.bytes ?? null,
       limit: store.info?.limit ?? null,
       eviction_policy: store.info?.evictionPolicy ?? null,
@@ -111,7 +125,7 @@ export const statusReport = (status: Status["Service"], now: number) => {
   }
 }
 
-/** All chains, or the one that is asked for; `undefined` for one that is not followed. */
+/** All chains, or the one that is asked for; `undefined` for one that is not followed. @param now monotonic milliseconds */
 export const readyReport = (status: Status["Service"], name: string | undefined, now: number) => {
   const asked = name === undefined ? status.chains : status.chains.filter((chain) => chain.name === name)
   if (asked.length === 0) return undefined

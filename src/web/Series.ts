@@ -1,6 +1,7 @@
 /** Which number of Status each series of the metrics reads. */
 import type { Clock } from "effect"
 import { monitorEventLoopDelay } from "node:perf_hooks"
+import * as Monotonic from "../Monotonic.ts"
 import type { Outcome } from "../endpoint/Calls.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import * as Metrics from "../Metrics.ts"
@@ -44,7 +45,7 @@ export const ofChain = (chain: ChainStatus, clock: Clock.Clock, registry: Regist
     [Metrics.chainHead, () => chain.head ?? 0],
     [Metrics.chainStored, () => chain.stored ?? 0],
     [Metrics.chainFinal, () => chain.final ?? 0],
-    [Metrics.chainHeadAge, () => (clock.currentTimeMillisUnsafe() - chain.headAt) / 1000],
+    [Metrics.chainHeadAge, () => (Monotonic.millisUnsafe(clock) - chain.headSince) / 1000],
     [Metrics.storeBreakerState, () => breakerCodes[chain.storeBreakerState._tag]],
     [Metrics.finalityDisagreement, () => (chain.finalDisagreement === undefined ? 0 : 1)],
     [Metrics.chainHalted, () => (chain.phase === "halted" ? 1 : 0)],

@@ -3,6 +3,7 @@ import { Clock, Context, Effect, Layer, Metric } from "effect"
 import { AppConfig } from "../Config.ts"
 import * as Metrics from "../Metrics.ts"
 import type { Registry } from "../Metrics.ts"
+import * as Monotonic from "../Monotonic.ts"
 import { Dropped } from "../Tracing.ts"
 import { ChainStatus } from "./ChainStatus.ts"
 import * as Series from "./Series.ts"
@@ -14,7 +15,8 @@ export type Operation = "load" | "push" | "pop" | "finalize"
 export class Status extends Context.Service<
   Status,
   {
-    readonly startedAt: number
+    /** Monotonic milliseconds. */
+    readonly startedSince: number
     readonly chains: ReadonlyArray<ChainStatus>
     readonly chain: (name: string) => ChainStatus
     readonly store: StoreStatus
@@ -29,17 +31,17 @@ export class Status extends Context.Service<
       const config = yield* AppConfig
       const clock = yield* Clock.Clock
       const registry = Context.make(Metric.MetricRegistry, yield* Metric.MetricRegistry)
-      const startedAt = clock.currentTimeMillisUnsafe()
-      const chains = config.chains.map((chain) => new ChainStatus(chain, startedAt, registry))
+      const startedSince = Monotonic.millisUnsafe(clock)
+      const chains = config.chains.map((chain) => new ChainStatus(chain, clock, registry))
       const store = new StoreStatus(config.store._tag === "Sqlite" ? "sqlite" : "redis", chains)
       for (const chain of chains) Series.ofChain(chain, clock, registry)
       Series.ofStore(store, registry)
-      Series.ofProcess(startedAt, registry)
+      Series.ofProcess(clock.currentTimeMillisUnsafe(), registry)
       Series.ofTelemetry(yield* Dropped, registry)
       const recorder = (operation: Operation) =>
         Metrics.storeOperationDuration.record({ operation }, registry)
       return {
-        startedAt,
+        startedSince,
         chains,
         chain: (name) => chains.find((chain) => chain.name === name)!,
         store,

@@ -16,9 +16,13 @@ import type { World } from "../support/virtual.ts"
 const unfiltered = { filter: { addresses: [], topics: [] }, logsBloom: "trust" } as const
 
 /** Logs of a connection, and what was learned of its endpoint. */
-const make = ({ connection }: World, chain: Parameters<typeof Logs.make>[1] = unfiltered) => {
+const make = ({ chain: source, connection }: World, chain: Parameters<typeof Logs.make>[1] = unfiltered) => {
   const learned = new Learned()
-  return { ...Logs.make(connection, chain, learned, strict), learned, width: () => learned.width }
+  return {
+    ...Logs.make(connection, chain, learned, strict, () => source.head.timestamp),
+    learned,
+    width: () => learned.width,
+  }
 }
 
 const shape = (blocks: ReadonlyArray<Block>) =>
@@ -1073,8 +1077,8 @@ describe("a filter of many addresses", () => {
 
 describe("an empty answer where heads are polled", () => {
   /** The same logs over a connection whose heads are polled. */
-  const polled = ({ connection }: World, chain?: Parameters<typeof Logs.make>[1]) =>
-    make({ connection: { ...connection, polled: true } } as World, chain)
+  const polled = (world: World, chain?: Parameters<typeof Logs.make>[1]) =>
+    make({ ...world, connection: { ...world.connection, polled: true } }, chain)
 
   /** A filter for the second contract of a block. */
   const forOneOf = ({ chain }: World, number: number) =>
@@ -1154,18 +1158,42 @@ describe("an empty answer where heads are polled", () => {
     }),
   )
 
-  connected("is believed of a block that is a minute old: every replica has it", (world) =>
+  for (const [unit, told] of [
+    ["seconds", 1],
+    ["milliseconds", 1000],
+  ] as const) {
+    connected(
+      `is believed of a block that is a minute older than the head, told in ${unit}: every replica has it`,
+      (world) =>
+        Effect.gen(function* () {
+          world.chain.blooms = false
+          world.chain.extend(3, 3)
+          const now = 1_700_000_000 * told
+          const [block, head] = [world.chain.at(1)!.header, world.chain.head]
+          const { tip } = polled(world, {
+            ...unfiltered,
+            filter: { addresses: [`0x${"1".repeat(40)}`], topics: [] },
+          })
+          Object.assign(block, { timestamp: now })
+          for (const [age, receipts] of [
+            [59, 1],
+            [60, 1],
+          ] as const) {
+            Object.assign(head, { timestamp: now + age * told })
+            assert.lengthOf((yield* soon(tip(block))).logs, 0)
+            assert.strictEqual(asked(world, "eth_getBlockReceipts"), receipts)
+          }
+        }),
+    )
+  }
+
+  connected("is doubted of the newest head whatever time it is here", (world) =>
     Effect.gen(function* () {
       world.chain.blooms = false
       world.chain.extend(3)
-      Object.assign(world.chain.head, { timestamp: 1 })
-      yield* TestClock.adjust("61 seconds")
-      const { tip } = polled(world, {
-        ...unfiltered,
-        filter: { addresses: [`0x${"1".repeat(40)}`], topics: [] },
-      })
-      assert.lengthOf((yield* soon(tip(world.chain.head))).logs, 0)
-      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+      world.node.intercept = empty
+      yield* TestClock.adjust("1 day")
+      assert.lengthOf((yield* soon(polled(world).tip(world.chain.head))).logs, 3)
     }),
   )
 })

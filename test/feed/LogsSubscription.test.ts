@@ -29,11 +29,11 @@ const refuse = ({ node }: World, ...methods: ReadonlyArray<string>) => {
 const both = ["eth_getLogs", "eth_getBlockReceipts"]
 
 const make = Effect.fnUntraced(function* (
-  { connection }: World,
+  { chain: source, connection }: World,
   chain: Parameters<typeof Logs.make>[1] = unfiltered,
 ) {
   const announced = yield* LogsSubscription.make(connection)
-  return Logs.make(connection, chain, new Learned(), strict, announced)
+  return Logs.make(connection, chain, new Learned(), strict, () => source.head.timestamp, announced)
 })
 
 /** Logs of an endpoint that is known to refuse the cheaper ways: the subscription has begun. */

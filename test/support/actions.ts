@@ -83,6 +83,8 @@ export const Action = Schema.Union([
   Schema.TaggedStruct("Kill", { who: Which }),
   ...often(Schema.TaggedStruct("Join", {})),
   Schema.TaggedStruct("Leave", {}),
+  // -- the clock on the wall: hours ahead or behind, and right again
+  Schema.TaggedStruct("SetClock", { hours: Schema.Literals([-24, -1, 0, 1, 24]) }),
   // -- nothing
   Schema.TaggedStruct("Wait", { millis: between(0, 20_000) }),
 ])

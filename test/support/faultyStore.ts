@@ -1,5 +1,6 @@
 /** A real store that fails on command: before, after or instead of what it is asked for. */
-import { Clock, Effect, Random, Semaphore } from "effect"
+import { Effect, Random, Semaphore } from "effect"
+import * as Monotonic from "../../src/Monotonic.ts"
 import type { Slice } from "../../src/store/Journal.ts"
 import { StoreError } from "../../src/store/Store.ts"
 import type { Client } from "./ingestor.ts"
@@ -44,7 +45,7 @@ export const make = (store: Client, chain: number): FaultyStore => {
     changes: (result: A) => boolean,
   ): Effect.Effect<A, StoreError> =>
     Effect.gen(function* () {
-      while (faults.frozenUntil > (yield* Clock.currentTimeMillis)) yield* Effect.sleep("100 millis")
+      while (faults.frozenUntil > (yield* Monotonic.millis)) yield* Effect.sleep("100 millis")
       if (operation === "push" && faults.slowness > 0)
         yield* Effect.sleep(yield* Random.nextIntBetween(1, faults.slowness))
       if (isDead()) return yield* failure(operation, "unreachable")

@@ -6,6 +6,7 @@ import { Clock, Effect, Random } from "effect"
 import type { Duration } from "effect"
 import { TestClock } from "effect/testing"
 import type { Header, Hex, Log } from "../../src/Domain.ts"
+import * as Monotonic from "../../src/Monotonic.ts"
 import type { Action, Scenario } from "./actions.ts"
 import { hash } from "./blocks.ts"
 import { FakeChain } from "./FakeChain.ts"
@@ -17,6 +18,7 @@ import type { Client, Ingestor } from "./ingestor.ts"
 import { judge } from "./oracle.ts"
 import type { Verdict } from "./oracle.ts"
 import { Saboteur } from "./Saboteur.ts"
+import * as WallClock from "./wallClock.ts"
 
 /** How a store may be made wrong on purpose. */
 export type Sabotage = (store: Client, faults: FaultyStore.StoreFaults) => Client
@@ -68,6 +70,7 @@ export const simulate = Effect.fnUntraced(function* (
   pass: (duration: Duration.Input) => Effect.Effect<void> = TestClock.adjust,
 ) {
   const clock = yield* Clock.Clock
+  const wall = WallClock.make(clock)
   const addresses = addressesOf[setting.filter]
   const isFiltered = addresses.length > 0
   const chain = new FakeChain({ finality: setting.finality, ...(isFiltered && { contracts }) })
@@ -80,7 +83,7 @@ export const simulate = Effect.fnUntraced(function* (
       isFiltered,
       announcesZeros: setting.announcesZeros,
       leavesOut,
-      now: () => clock.currentTimeMillisUnsafe(),
+      now: () => Monotonic.millisUnsafe(clock),
     })
   const nodes = [saboteur(hosts.one, false), saboteur(hosts.two, setting.leavesOut)] as const
   const variablesOf = (hosts: string) => ({
@@ -101,7 +104,9 @@ export const simulate = Effect.fnUntraced(function* (
       store.client(() => state.dead),
       store.faults,
     )
-    const ingestor = yield* startIngestor(client, hosts, who === 0 ? variables : other)
+    const ingestor = yield* startIngestor(client, hosts, who === 0 ? variables : other).pipe(
+      Effect.provideService(Clock.Clock, wall.clock),
+    )
     running[who] = Object.assign(state, { ingestor })
     statuses.push(ingestor.status)
   })
@@ -170,7 +175,7 @@ export const simulate = Effect.fnUntraced(function* (
   chain.listen((header) => void headers.push(header))
 
   const act = Effect.fnUntraced(function* (action: Action) {
-    const now = yield* Clock.currentTimeMillis
+    const now = yield* Monotonic.millis
     switch (action._tag) {
       case "Extend":
         return chain.extend(...action.logs)
@@ -304,6 +309,8 @@ export const simulate = Effect.fnUntraced(function* (
         return running[1] === undefined ? yield* launch(1) : undefined
       case "Leave":
         return yield* end(1, false)
+      case "SetClock":
+        return wall.shift(action.hours * 3_600_000)
       case "Wait":
         return yield* pass(action.millis)
     }
@@ -318,7 +325,7 @@ export const simulate = Effect.fnUntraced(function* (
     }
     yield* pass(pause)
     yield* checkFinal
-    for (const node of nodes) node.pass(yield* Clock.currentTimeMillis)
+    for (const node of nodes) node.pass(yield* Monotonic.millis)
   }
 
   // Everything works again, and the chain goes on.

@@ -6,7 +6,7 @@ const now = 1_000_000
 const ready: Parameters<typeof unready>[0] = {
   phase: "live",
   head: 100,
-  headAt: now - 1000,
+  headSince: now - 1000,
   blockTime: 2000,
   behind: 0,
   stored: 100,
@@ -30,8 +30,8 @@ describe("a chain", () => {
   it.each([
     ["4 blocks behind", { behind: 4 }, "4 blocks behind"],
     ["nothing stored", { stored: undefined }, "nothing is stored yet"],
-    ["no head for a minute", { headAt: now - 61_000 }, "no head for 61 s"],
-    ["no head for ten block times", { headAt: now - 121_000, blockTime: 12_000 }, "no head for 121 s"],
+    ["no head for a minute", { headSince: now - 61_000 }, "no head for 61 s"],
+    ["no head for ten block times", { headSince: now - 121_000, blockTime: 12_000 }, "no head for 121 s"],
     [
       "a head below what is final",
       { head: 40, final: 41 },
@@ -60,12 +60,12 @@ describe("a chain", () => {
   })
 
   it("is not late within ten block times of a slow chain", () =>
-    assert.deepStrictEqual(unready({ ...ready, headAt: now - 110_000, blockTime: 12_000 }, now), []))
+    assert.deepStrictEqual(unready({ ...ready, headSince: now - 110_000, blockTime: 12_000 }, now), []))
 
   it("tells every reason at once", () =>
     assert.strictEqual(
       unready(
-        { ...ready, behind: 50, headAt: 0, breakerState: { _tag: "Open", failures: 3, until: now } },
+        { ...ready, behind: 50, headSince: 0, breakerState: { _tag: "Open", failures: 3, until: now } },
         now,
       ).length,
       3,

@@ -1,0 +1,119 @@
+/** The wall clock of the machine is set while the service runs: what lasts is not measured by it. */
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Context, Effect, Layer } from "effect"
+import { TestClock } from "effect/testing"
+import { AppConfig, fromVariables } from "../../src/Config.ts"
+import * as Report from "../../src/web/Report.ts"
+import { Status } from "../../src/web/Status.ts"
+import { FakeChain } from "../support/FakeChain.ts"
+import { FakeNode } from "../support/FakeNode.ts"
+import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts"
+import * as WallClock from "../support/wallClock.ts"
+
+const hour = 3_600_000
+const shifts = [-24 * hour, -hour, -600_000, -1000, 1000, 600_000, hour, 24 * hour]
+
+const title = (millis: number) => `${millis > 0 ? "+" : ""}${millis / 1000} s`
+
+const askedOf = ({ requests }: FakeNode) => [...requests.values()].reduce((sum, times) => sum + times, 0)
+
+/** An ingestor of a chain of 20 blocks, and the clock on its wall. */
+const followed = Effect.fnUntraced(function* (variables: Record<string, string> = {}) {
+  const chain = new FakeChain({ finality: 64 })
+  const node = new FakeNode(chain)
+  const wall = WallClock.make(yield* Clock.Clock)
+  const store = yield* memoryStore()
+  chain.extend(...Array.from({ length: 20 }, () => 2))
+  const { status } = yield* startIngestor(
+    store,
+    { one: node },
+    { ...variablesFor({ devnet: [chain, "one"] }), ...variables },
+  ).pipe(Effect.provideService(Clock.Clock, wall.clock))
+  yield* caughtUp(store, chain, status)
+  return { chain, node, store, status, shift: wall.shift }
+})
+
+describe("a wall clock that is set", () => {
+  for (const by of shifts) {
+    it.effect(`by ${title(by)} and back does not hold a limited rate back`, () =>
+      Effect.gen(function* () {
+        const { chain, node, store, status, shift } = yield* followed({ RPC_RATE: "5" })
+        const before = askedOf(node)
+        shift(by)
+        for (let i = 0; i < 10; i++) {
+          chain.extend(3)
+          yield* TestClock.adjust("2 seconds")
+        }
+        assert.isAtLeast(status.stored!, chain.head.number - 1)
+        shift(0)
+        for (let i = 0; i < 10; i++) {
+          chain.extend(3)
+          yield* TestClock.adjust("2 seconds")
+        }
+        yield* caughtUp(store, chain, status)
+        assert.isAtMost(askedOf(node) - before, 40 * 5, "nor does it let more through")
+        assert.strictEqual(node.dials, 1)
+      }),
+    )
+
+    it.effect(`by ${title(by)} hides no silence, and is none`, () =>
+      Effect.gen(function* () {
+        const { chain, node, store, status, shift } = yield* followed()
+        shift(by)
+        chain.extend(1)
+        yield* TestClock.adjust("12 seconds")
+        assert.strictEqual(node.dials, 1)
+        assert.strictEqual(status.phase, "live")
+        node.announces = false
+        chain.extend(1)
+        yield* eventually("the silence is noticed", () => node.dials === 2, 120)
+        node.announces = true
+        yield* eventually("what was missed is stored", () => status.stored === chain.head.number, 60)
+        yield* caughtUp(store, chain, status)
+      }),
+    )
+
+    it.effect(`by ${title(by)} is waited for no longer than a broken connection is`, () =>
+      Effect.gen(function* () {
+        const { chain, node, status, shift } = yield* followed()
+        node.up = false
+        node.drop()
+        yield* eventually("the breaker is open", () => status.breakerState._tag === "Open", 60)
+        shift(by)
+        chain.extend(1)
+        node.up = true
+        yield* eventually("it is connected again", () => status.stored === chain.head.number, 75)
+      }),
+    )
+
+    it.effect(`by ${title(by)} changes no age, lag or uptime that is told`, () =>
+      Effect.gen(function* () {
+        const chain = new FakeChain()
+        const wall = WallClock.make(yield* Clock.Clock)
+        const config = yield* fromVariables(variablesFor({ devnet: [chain, "one"] }))
+        const layer = Status.layer.pipe(Layer.provide(Layer.succeed(AppConfig, config)))
+        const told = Effect.provideService(Report.now, Clock.Clock, wall.clock)
+        const built = Layer.build(layer).pipe(Effect.provideService(Clock.Clock, wall.clock))
+        const status = Context.get(yield* built, Status)
+        const one = status.chains[0]!
+        yield* TestClock.adjust("90 seconds")
+        one.heard(1, 90_000, 12_000)
+        one.enter("live")
+        one.failed("connection", "it was cut")
+        yield* TestClock.adjust("10 seconds")
+        wall.shift(by)
+        const report = Report.statusReport(status, yield* told)
+        assert.strictEqual(report.uptime_s, 100)
+        const [{ head_age_s, lag_s, since, failures } = assert.fail("no chain")] = report.chains
+        assert.deepStrictEqual([head_age_s, lag_s], [10, 100])
+        assert.strictEqual(Date.parse(report.at) - Date.parse(since), 10_000)
+        assert.deepStrictEqual(
+          failures.map(({ at }) => Date.parse(at)),
+          [90_000],
+        )
+        const ready = Report.readyReport(status, undefined, (yield* told).monotonic)
+        assert.notInclude(JSON.stringify(ready), "no head for")
+      }),
+    )
+  }
+})
