@@ -11,9 +11,9 @@ import { fileURLToPath } from "node:url"
 export const main =
   process.env["SERVICE_ENTRY"] ?? fileURLToPath(new URL("../../src/start.cjs", import.meta.url))
 
-/** The flags of Node's that the second line of a program asks for: `":" //; exec node … "$(readlink`. */
+/** The flags of Node's that the second line of a program asks for, `":" //; exec node … "$(readlink`; examples ask for none. */
 export const flagsOf = (program: string): ReadonlyArray<string> =>
-  /exec node (.+) "\$\(readlink/.exec(readFileSync(program, "utf8").split("\n", 2)[1]!)![1]!.split(" ")
+  /exec node (.+) "\$\(readlink/.exec(readFileSync(program, "utf8").split("\n", 2)[1]!)?.[1]!.split(" ") ?? []
 
 export interface Process {
   readonly pid: number
