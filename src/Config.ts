@@ -304,7 +304,7 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variabl
       format: format ?? (process.stdout.isTTY ? "pretty" : "json"),
     },
     warnings: [
-      ...reader.warnings,
+      ...new Set(reader.warnings),
       ...unusedNames(
         variables,
         reader.known,
@@ -322,12 +322,12 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variabl
     http.token,
     ...(store._tag === "Redis" ? [store.password, store.sentinelPassword] : []),
   ].flatMap((word) => (word === undefined ? [] : [Redacted.value(word)]))
-  const collectors = [telemetry?.traces, telemetry?.metrics, telemetry?.logs].flatMap((url) => url ?? [])
-  const headers = telemetry ? Object.values(Redacted.value(telemetry.headers)) : []
+  const collectors = [telemetry?.traces, telemetry?.metrics, telemetry?.logs].filter((to) => to !== undefined)
+  const headers = collectors.flatMap(({ headers }) => Object.values(Redacted.value(headers)))
   return {
     ...settings,
     redact: makeRedactor({
-      urls: [...urls.map((endpoint) => Redacted.value(endpoint.url)), ...collectors],
+      urls: [...urls.map((endpoint) => Redacted.value(endpoint.url)), ...collectors.map(({ url }) => url)],
       words: [...words, ...headers],
     }),
   } satisfies Settings

@@ -201,6 +201,22 @@ export class Reader {
       Effect.map((raw) => (raw === undefined ? undefined : this.#parse(name, raw, kind, false))),
     )
 
+  /** As `read`, for the variables of a standard that says to go on: `otherwise` is used for what is wrong, with a warning. */
+  readonly lenient = <A extends string | number>(
+    name: string,
+    kind: Kind<A>,
+    otherwise: A,
+  ): Effect.Effect<A> =>
+    this.#raw(name).pipe(
+      Effect.map((raw) => {
+        const value = raw === undefined ? otherwise : kind.parse(raw)
+        if (value !== undefined) return value
+        const got = JSON.stringify(raw!.slice(0, 80))
+        this.warnings.push(`${name} is not used: expected ${kind.expected}, got ${got}; ${otherwise} is used`)
+        return otherwise
+      }),
+    )
+
   /** As `read`, also from the file `<NAME>_FILE`, and never repeating the value in a problem. */
   readonly secret = <A>(name: string, kind: Kind<A>): Effect.Effect<A | undefined> =>
     Effect.all([this.#raw(name), this.#raw(`${name}_FILE`)]).pipe(

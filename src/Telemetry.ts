@@ -6,11 +6,9 @@
  * which is counted.
  */
 import * as NodeSdk from "@effect/opentelemetry/NodeSdk"
-import { ExportResultCode } from "@opentelemetry/core"
 import type { ExportResult } from "@opentelemetry/core"
-import { OTLPLogExporter } from "@opentelemetry/exporter-logs-otlp-http"
-import { OTLPMetricExporter } from "@opentelemetry/exporter-metrics-otlp-http"
-import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-http"
+import type { OTLPLogExporter } from "@opentelemetry/exporter-logs-otlp-http"
+import type { OTLPMetricExporter } from "@opentelemetry/exporter-metrics-otlp-http"
 import { BatchLogRecordProcessor } from "@opentelemetry/sdk-logs"
 import type { LogRecordExporter } from "@opentelemetry/sdk-logs"
 import { PeriodicExportingMetricReader } from "@opentelemetry/sdk-metrics"
@@ -23,15 +21,16 @@ import {
   TraceIdRatioBasedSampler,
 } from "@opentelemetry/sdk-trace-base"
 import type { ReadableSpan, Sampler, Span, SpanExporter, SpanProcessor } from "@opentelemetry/sdk-trace-base"
-import { Effect, Layer, Redacted, Tracer } from "effect"
+import { Clock, Effect, Layer, Tracer } from "effect"
 import { hostname } from "node:os"
-import type { TelemetrySettings } from "./TelemetryConfig.ts"
+import * as Delivery from "./Delivery.ts"
+import * as Otlp from "./Otlp.ts"
+import { Redaction } from "./Redact.ts"
+import { longestQueue } from "./TelemetryConfig.ts"
+import type { Batches, Destination, TelemetrySettings } from "./TelemetryConfig.ts"
 import { Dropped, Tracing } from "./Tracing.ts"
 import type { Signal } from "./Tracing.ts"
 import { version } from "./Version.ts"
-
-/** Spans and records that wait for their export. */
-const longestQueue = 2048
 
 /** For the last flush (milliseconds). */
 const shutdownTimeout = 2000
@@ -63,27 +62,32 @@ class LogProcessor extends BatchLogRecordProcessor {
   }
 }
 
-/** Calls back as the exporter does, and counts what it could not deliver. */
-const counting =
-  (items: number, onDropped: (items: number) => void, callback: (result: ExportResult) => void) =>
-  (result: ExportResult) => {
-    if (result.code !== ExportResultCode.SUCCESS) onDropped(items)
-    callback(result)
-  }
+/** Calls back as the exporter does, after it was noted what became of the items. */
+type Noted = (items: number, callback: (result: ExportResult) => void) => (result: ExportResult) => void
 
 /** Batches, with the drops of a full queue counted: the SDK's own processor keeps them to itself. */
-const spanProcessor = (exporter: SpanExporter, onDropped: (spans: number) => void): SpanProcessor => {
+const spanProcessor = (
+  exporter: SpanExporter,
+  { size, delay, timeout }: Batches,
+  noted: Noted,
+  onDropped: (spans: number) => void,
+): SpanProcessor => {
   let waiting = 0
   const batches = new BatchSpanProcessor(
     {
       export: (spans, callback) => {
         waiting -= spans.length
-        exporter.export(spans, counting(spans.length, onDropped, callback))
+        exporter.export(spans, noted(spans.length, callback))
       },
       shutdown: () => exporter.shutdown(),
       forceFlush: () => exporter.forceFlush?.() ?? Promise.resolve(),
     },
-    { maxQueueSize: longestQueue },
+    {
+      maxQueueSize: longestQueue,
+      maxExportBatchSize: size,
+      scheduledDelayMillis: delay,
+      exportTimeoutMillis: timeout,
+    },
   )
   return {
     onStart: (span: Span, context) => batches.onStart(span, context),
@@ -112,19 +116,16 @@ const withoutUnits = (all: ResourceMetrics): ResourceMetrics => {
   return all
 }
 
-const metricExporter = (
-  exporter: OTLPMetricExporter,
-  onDropped: (points: number) => void,
-): PushMetricExporter => ({
-  export: (all, callback) => exporter.export(withoutUnits(all), counting(pointsOf(all), onDropped, callback)),
+const metricExporter = (exporter: OTLPMetricExporter, noted: Noted): PushMetricExporter => ({
+  export: (all, callback) => exporter.export(withoutUnits(all), noted(pointsOf(all), callback)),
   forceFlush: () => exporter.forceFlush(),
   shutdown: () => exporter.shutdown(),
   selectAggregation: (kind) => exporter.selectAggregation(kind),
   selectAggregationTemporality: (kind) => exporter.selectAggregationTemporality(kind),
 })
 
-const logExporter = (exporter: OTLPLogExporter, onDropped: (records: number) => void): LogRecordExporter => ({
-  export: (records, callback) => exporter.export(records, counting(records.length, onDropped, callback)),
+const logExporter = (exporter: OTLPLogExporter, noted: Noted): LogRecordExporter => ({
+  export: (records, callback) => exporter.export(records, noted(records.length, callback)),
   forceFlush: () => exporter.forceFlush(),
   shutdown: () => exporter.shutdown(),
 })
@@ -132,8 +133,32 @@ const logExporter = (exporter: OTLPLogExporter, onDropped: (records: number) => 
 /** Delivers what the settings ask for, and tells the rest of the program that spans are wanted. */
 export const layer = (settings: TelemetrySettings) =>
   Layer.unwrap(
-    Effect.map(Dropped, (dropped) => deliver(settings, (signal, items) => void (dropped[signal] += items))),
+    Effect.gen(function* () {
+      const dropped = yield* Dropped
+      const clock = yield* Clock.Clock
+      const log = yield* logOf
+      Otlp.listen(log.warn)
+      const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+      const notedOf = (signal: Signal, target: NonNullable<Destination>): Noted => {
+        const delivery = Delivery.make(signal, now, log)
+        return (items, callback) => (result) => {
+          dropped[signal] += delivery(items, Otlp.reasonOf(result, target), Otlp.remark())
+          callback(result)
+        }
+      }
+      return deliver(settings, notedOf, (spans) => void (dropped.traces += spans))
+    }),
   )
+
+/** Lines of the log, from where no effect runs. They are not sent anywhere: what delivers logs is built on top of this. */
+const logOf = Effect.gen(function* () {
+  const redact = yield* Redaction
+  const run = Effect.runForkWith(yield* Effect.context<never>())
+  return {
+    warn: (text: string) => void run(Effect.logWarning(redact(text))),
+    info: (text: string) => void run(Effect.logInfo(redact(text))),
+  }
+})
 
 /**
  * The tracer without its `context`, which enters the span into OpenTelemetry's own context around every step of a fiber.
@@ -144,10 +169,12 @@ const detached = Layer.effect(
   Effect.map(Effect.tracer, ({ span }) => Tracer.make({ span })),
 )
 
-const deliver = (settings: TelemetrySettings, onDropped: (signal: Signal, items: number) => void) => {
-  const { attributes, metricInterval, serviceName } = settings
-  const headers = Redacted.value(settings.headers)
-  const to = (url: string) => ({ url, headers: { ...headers }, timeoutMillis: settings.timeout })
+const deliver = (
+  settings: TelemetrySettings,
+  notedOf: (signal: Signal, target: NonNullable<Destination>) => Noted,
+  onDropped: (spans: number) => void,
+) => {
+  const { attributes, logs, metricInterval, metrics, serviceName, traces } = settings
   const sdk = NodeSdk.layer(() => ({
     // Two ingestors at one collector are two.
     resource: {
@@ -157,28 +184,31 @@ const deliver = (settings: TelemetrySettings, onDropped: (signal: Signal, items:
     },
     shutdownTimeout,
     tracerConfig: { sampler: samplerOf(settings) },
-    ...(settings.traces && {
-      spanProcessor: spanProcessor(new OTLPTraceExporter(to(settings.traces)), (n) => onDropped("traces", n)),
+    ...(traces && {
+      spanProcessor: spanProcessor(
+        Otlp.traces(traces),
+        settings.spanBatches,
+        notedOf("traces", traces),
+        onDropped,
+      ),
     }),
-    ...(settings.metrics && {
+    ...(metrics && {
       metricReader: new MetricReader({
-        exporter: metricExporter(new OTLPMetricExporter(to(settings.metrics)), (n) =>
-          onDropped("metrics", n),
-        ),
+        exporter: metricExporter(Otlp.metrics(metrics), notedOf("metrics", metrics)),
         exportIntervalMillis: metricInterval,
-        exportTimeoutMillis: Math.min(settings.timeout, metricInterval),
+        exportTimeoutMillis: Math.min(metrics.timeout, metricInterval),
       }),
     }),
-    ...(settings.logs && {
+    ...(logs && {
       logRecordProcessor: new LogProcessor({
-        exporter: logExporter(new OTLPLogExporter(to(settings.logs)), (n) => onDropped("logs", n)),
+        exporter: logExporter(Otlp.logs(logs), notedOf("logs", logs)),
         maxQueueSize: longestQueue,
+        maxExportBatchSize: settings.logBatches.size,
+        scheduledDelayMillis: settings.logBatches.delay,
+        exportTimeoutMillis: settings.logBatches.timeout,
       }),
       loggerMergeWithExisting: true,
     }),
   }))
-  return detached.pipe(
-    Layer.provideMerge(sdk),
-    Layer.merge(Layer.succeed(Tracing, settings.traces !== undefined)),
-  )
+  return detached.pipe(Layer.provideMerge(sdk), Layer.merge(Layer.succeed(Tracing, traces !== undefined)))
 }

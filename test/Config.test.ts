@@ -19,6 +19,18 @@ const [caFile, certFile, keyFile] = [fixture("ca.crt"), fixture("server.crt"), f
 
 const redis = (settings: Settings) => (settings.store._tag === "Redis" ? settings.store : undefined)
 
+const collector: Variables = { OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318" }
+
+/** Where traces, metrics and logs go. */
+const urls = ({ telemetry }: Settings) => [
+  telemetry?.traces?.url,
+  telemetry?.metrics?.url,
+  telemetry?.logs?.url,
+]
+
+const headers = ({ telemetry }: Settings, signal: "traces" | "metrics" = "traces") =>
+  telemetry?.[signal] && Redacted.value(telemetry[signal].headers)
+
 const topicA = `0x${"aa".repeat(32)}`
 const topicB = `0x${"bb".repeat(32)}`
 const address = `0x${"12".repeat(20)}`
@@ -279,8 +291,14 @@ const good: ReadonlyArray<
   [
     "telemetry to one collector, without logs",
     { OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318/" },
-    (s) => [s.telemetry?.traces, s.telemetry?.metrics, s.telemetry?.logs],
-    ["http://collector:4318/v1/traces", "http://collector:4318/v1/metrics", undefined],
+    (s) => [...urls(s), s.warnings],
+    ["http://collector:4318/v1/traces", "http://collector:4318/v1/metrics", undefined, []],
+  ],
+  [
+    "telemetry below a base with a path and a query",
+    { OTEL_EXPORTER_OTLP_ENDPOINT: "https://collector/otlp/?tenant=a" },
+    (s) => s.telemetry?.traces?.url,
+    "https://collector/otlp/v1/traces?tenant=a",
   ],
   [
     "telemetry signal by signal",
@@ -290,37 +308,222 @@ const good: ReadonlyArray<
       OTEL_METRICS_EXPORTER: "none",
       OTEL_LOGS_EXPORTER: "otlp",
     },
-    (s) => [s.telemetry?.traces, s.telemetry?.metrics, s.telemetry?.logs],
+    urls,
     ["https://tempo/otlp", undefined, "http://collector:4318/v1/logs"],
   ],
   [
-    "telemetry that is disabled",
-    { OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318", OTEL_SDK_DISABLED: "true" },
-    (s) => s.telemetry,
-    undefined,
+    "telemetry that is disabled, whatever else is set",
+    {
+      OTEL_SDK_DISABLED: "True",
+      OTEL_EXPORTER_OTLP_ENDPOINT: "collector:4317",
+      OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: "grpc://collector",
+      OTEL_EXPORTER_OTLP_PROTOCOL: "grpc",
+      OTEL_EXPORTER_OTLP_HEADERS: "none",
+      OTEL_EXPORTER_OTLP_HEADERS_FILE: "/nowhere",
+      OTEL_TRACES_EXPORTER: "console",
+      OTEL_TRACES_SAMPLER: "xray",
+    },
+    (s) => [s.telemetry, s.warnings],
+    [undefined, []],
   ],
   [
     "a sampler, headers, attributes",
     {
-      OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318",
-      OTEL_TRACES_SAMPLER: "traceidratio",
-      OTEL_TRACES_SAMPLER_ARG: "0.25",
-      OTEL_EXPORTER_OTLP_HEADERS: "authorization=Bearer%20abc,x=y",
-      OTEL_RESOURCE_ATTRIBUTES: "deployment.environment.name=prod",
+      ...collector,
+      OTEL_TRACES_SAMPLER: "TraceIdRatio",
+      OTEL_TRACES_SAMPLER_ARG: "2.5e-1",
+      OTEL_EXPORTER_OTLP_HEADERS: "authorization=Bearer%20abc, x = y z,",
+      OTEL_RESOURCE_ATTRIBUTES: "deployment.environment.name=prod,service.name=mine",
     },
     (s) =>
       s.telemetry && [
         s.telemetry.sampler,
         s.telemetry.ratio,
-        Redacted.value(s.telemetry.headers),
+        headers(s),
         s.telemetry.attributes,
+        s.telemetry.serviceName,
+        s.warnings,
       ],
     [
       "traceidratio",
       0.25,
-      { authorization: "Bearer abc", x: "y" },
-      { "deployment.environment.name": "prod" },
+      { authorization: "Bearer abc", x: "y z" },
+      { "deployment.environment.name": "prod", "service.name": "mine" },
+      "mine",
+      [],
     ],
+  ],
+  [
+    "headers and a timeout of one signal, instead of those of all",
+    {
+      ...collector,
+      OTEL_EXPORTER_OTLP_HEADERS: "authorization=a",
+      OTEL_EXPORTER_OTLP_TRACES_HEADERS: "x-key=b",
+      OTEL_EXPORTER_OTLP_TIMEOUT: "500",
+      OTEL_EXPORTER_OTLP_METRICS_TIMEOUT: "0",
+    },
+    (s) => [
+      headers(s),
+      headers(s, "metrics"),
+      s.telemetry?.traces?.timeout,
+      s.telemetry?.metrics?.timeout,
+      s.redact("a b"),
+    ],
+    [{ "x-key": "b" }, { authorization: "a" }, 500, 2 ** 31 - 1, "*** ***"],
+  ],
+  [
+    "gRPC for what goes nowhere",
+    {
+      OTEL_EXPORTER_OTLP_PROTOCOL: "grpc",
+      OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: "http/json",
+      OTEL_METRICS_EXPORTER: "none",
+      ...collector,
+    },
+    (s) => [...urls(s), s.warnings],
+    ["http://collector:4318/v1/traces", undefined, undefined, []],
+  ],
+  [
+    "gRPC and nowhere to send to",
+    { OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" },
+    (s) => [s.telemetry, s.warnings],
+    [undefined, []],
+  ],
+  [
+    "no URL for a signal that is not sent",
+    { ...collector, OTEL_LOGS_EXPORTER: "none", OTEL_EXPORTER_OTLP_LOGS_ENDPOINT: "collector:4317" },
+    (s) => s.telemetry?.logs,
+    undefined,
+  ],
+]
+
+/** Values that the specification knows or that nobody knows: what is said, and what is used. */
+const ignored: ReadonlyArray<
+  readonly [variables: Variables, warning: RegExp, pick: (s: Settings) => unknown, value: unknown]
+> = [
+  ...["console", "prometheus", "logging", "zipkin", "otlp/stdout", "console,zipkin"].flatMap((value) =>
+    [
+      ["OTEL_TRACES_EXPORTER", "otlp", "http://collector:4318/v1/traces"],
+      ["OTEL_METRICS_EXPORTER", "otlp", "http://collector:4318/v1/metrics"],
+      ["OTEL_LOGS_EXPORTER", "none", undefined],
+    ].map(
+      ([name, used, url], i) =>
+        [
+          { [name!]: value },
+          new RegExp(`^${name} is not used: expected otlp or none, got "${value}"; ${used} is used$`),
+          (s: Settings) => urls(s)[i],
+          url,
+        ] as const,
+    ),
+  ),
+  [
+    { OTEL_LOGS_EXPORTER: "OTLP,console" },
+    /^OTEL_LOGS_EXPORTER: of "OTLP,console" only otlp is used$/,
+    (s) => urls(s)[2],
+    "http://collector:4318/v1/logs",
+  ],
+  [
+    { OTEL_TRACES_EXPORTER: "otlp, none" },
+    /^OTEL_TRACES_EXPORTER: of "otlp, none" only none is used$/,
+    (s) => urls(s)[0],
+    undefined,
+  ],
+  [
+    { OTEL_SDK_DISABLED: "yes" },
+    /^OTEL_SDK_DISABLED is not used: expected one of true, false, got "yes"; false is used$/,
+    (s) => urls(s)[0],
+    "http://collector:4318/v1/traces",
+  ],
+  ...["jaeger_remote", "parentbased_jaeger_remote", "xray", "sometimes"].map(
+    (value) =>
+      [
+        { OTEL_TRACES_SAMPLER: value },
+        /^OTEL_TRACES_SAMPLER is not used: expected one of always_on, .*; parentbased_always_on is used$/,
+        (s: Settings) => s.telemetry?.sampler,
+        "parentbased_always_on",
+      ] as const,
+  ),
+  ...["0.1", "endpoint=http://localhost:14250,initialSamplingRate=0.25"].map(
+    (value) =>
+      [
+        { OTEL_TRACES_SAMPLER_ARG: value },
+        /^OTEL_TRACES_SAMPLER_ARG is not used: parentbased_always_on is used, which has no argument$/,
+        (s: Settings) => s.telemetry?.ratio,
+        1,
+      ] as const,
+  ),
+  ...["2", "-0.5", "half", "0x1", "50%"].map(
+    (value) =>
+      [
+        { OTEL_TRACES_SAMPLER: "traceidratio", OTEL_TRACES_SAMPLER_ARG: value },
+        /^OTEL_TRACES_SAMPLER_ARG is not used: expected a number from 0 to 1, got ".*"; 1 is used$/,
+        (s: Settings) => s.telemetry?.ratio,
+        1,
+      ] as const,
+  ),
+  [
+    { OTEL_EXPORTER_OTLP_PROTOCOL: "http/protobuf" },
+    /^OTEL_EXPORTER_OTLP_PROTOCOL is not used: http\/json is sent, to the same port and paths$/,
+    urls,
+    ["http://collector:4318/v1/traces", "http://collector:4318/v1/metrics", undefined],
+  ],
+  [
+    { OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: "http" },
+    /^OTEL_EXPORTER_OTLP_METRICS_PROTOCOL is not used: expected one of .*, got "http"; http\/json is used$/,
+    (s) => urls(s)[1],
+    "http://collector:4318/v1/metrics",
+  ],
+  ...["10s", "-1", "1.5", "9999999999"].flatMap(
+    (value) =>
+      [
+        [
+          { OTEL_EXPORTER_OTLP_TIMEOUT: value },
+          /^OTEL_EXPORTER_OTLP_TIMEOUT is not used: expected milliseconds from 1 to 2147483647, or 0 for no limit, got .*; 10000 is used$/,
+          (s: Settings) => s.telemetry?.traces?.timeout,
+          10_000,
+        ],
+        [
+          { OTEL_METRIC_EXPORT_INTERVAL: value },
+          /^OTEL_METRIC_EXPORT_INTERVAL is not used: expected milliseconds from 1 to 2147483647, got .*; 15000 is used$/,
+          (s: Settings) => s.telemetry?.metricInterval,
+          15_000,
+        ],
+        [
+          { OTEL_BSP_SCHEDULE_DELAY: value },
+          /^OTEL_BSP_SCHEDULE_DELAY is not used: .*; 5000 is used$/,
+          (s: Settings) => s.telemetry?.spanBatches.delay,
+          5000,
+        ],
+      ] as const,
+  ),
+  [
+    { OTEL_METRIC_EXPORT_INTERVAL: "0" },
+    /^OTEL_METRIC_EXPORT_INTERVAL is not used: .*, got "0"; 15000 is used$/,
+    (s) => s.telemetry?.metricInterval,
+    15_000,
+  ],
+  [
+    { OTEL_BLRP_MAX_EXPORT_BATCH_SIZE: "0" },
+    /^OTEL_BLRP_MAX_EXPORT_BATCH_SIZE is not used: expected a whole number from 1 to 2048, got "0"; 512 is used$/,
+    (s) => s.telemetry?.logBatches.size,
+    512,
+  ],
+  [
+    { OTEL_EXPORTER_OTLP_HEADERS: "Authorization: Bearer secret,x=y" },
+    /^OTEL_EXPORTER_OTLP_HEADERS: 1 of its headers cannot be sent and is not used: expected pairs such as /,
+    headers,
+    { x: "y" },
+  ],
+  [
+    { OTEL_EXPORTER_OTLP_TRACES_HEADERS: "a secret=b,c=secret%0a,d=%zz,=e,x=y" },
+    /^OTEL_EXPORTER_OTLP_TRACES_HEADERS: 4 of its headers cannot be sent and are not used: /,
+    headers,
+    { x: "y" },
+  ],
+  [
+    { OTEL_RESOURCE_ATTRIBUTES: "a=b,c" },
+    /^OTEL_RESOURCE_ATTRIBUTES is not used: expected pairs .*; no attributes are used$/,
+    (s) => s.telemetry?.attributes,
+    {},
   ],
 ]
 
@@ -418,21 +621,29 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     [/^FINALITY_DEPTH: expected a whole number from 1/],
   ],
   [
-    "telemetry",
+    "telemetry to what is no URL",
     {
       ...devnet,
       OTEL_EXPORTER_OTLP_ENDPOINT: "collector:4318",
-      OTEL_TRACES_SAMPLER: "sometimes",
-      OTEL_TRACES_SAMPLER_ARG: "2",
-      OTEL_EXPORTER_OTLP_HEADERS: "secret-without-a-name",
-      OTEL_LOGS_EXPORTER: "console",
+      OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: "grpc://collector:4317",
     },
     [
       /^OTEL_EXPORTER_OTLP_ENDPOINT: expected a URL that starts with http/,
-      /^OTEL_TRACES_SAMPLER: expected one of always_on, always_off/,
-      /^OTEL_TRACES_SAMPLER_ARG: expected a number from 0 to 1, got "2"$/,
-      /^OTEL_EXPORTER_OTLP_HEADERS: expected pairs such as key=value,key2=value2$/,
-      /^OTEL_LOGS_EXPORTER: expected one of otlp, none, got "console"$/,
+      /^OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: expected a URL that starts with http/,
+    ],
+  ],
+  [
+    "telemetry by gRPC",
+    { ...devnet, ...collector, OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" },
+    [
+      /^OTEL_EXPORTER_OTLP_PROTOCOL: grpc is not supported: set OTEL_EXPORTER_OTLP_PROTOCOL=http\/json, and OTEL_EXPORTER_OTLP_ENDPOINT to the port of OTLP over HTTP \(4318, not 4317\)$/,
+    ],
+  ],
+  [
+    "one signal by gRPC",
+    { ...devnet, ...collector, OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: "GRPC" },
+    [
+      /^OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: grpc is not supported: set OTEL_EXPORTER_OTLP_METRICS_PROTOCOL=http\/json, and OTEL_EXPORTER_OTLP_METRICS_ENDPOINT /,
     ],
   ],
   [
@@ -596,6 +807,21 @@ describe("the configuration", () => {
       }),
     )
   }
+
+  it.effect(
+    "ignores values of telemetry variables that it does not know, and says what it uses instead",
+    () =>
+      Effect.gen(function* () {
+        for (const [variables, warning, pick, value] of ignored) {
+          const settings = yield* fromVariables({ ...devnet, ...collector, ...variables })
+          const what = JSON.stringify(variables)
+          assert.deepStrictEqual(pick(settings), value, what)
+          assert.strictEqual(settings.warnings.length, 1, what)
+          assert.match(settings.warnings[0]!, warning)
+          assert.notInclude(settings.warnings[0]!, "secret")
+        }
+      }),
+  )
 
   it.effect("nothing configured means the four default chains on public endpoints, into SQLite", () =>
     Effect.gen(function* () {

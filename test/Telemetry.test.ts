@@ -2,8 +2,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
-import { createServer } from "node:net"
-import type { AddressInfo, Server } from "node:net"
 import { join } from "node:path"
 import * as Devnet from "./support/devnet.ts"
 import { directory } from "./support/directory.ts"
@@ -200,22 +198,40 @@ describe("telemetry", () => {
     }),
   )
 
-  /** A collector that takes connections and never says a word. */
-  const blackHole = Effect.acquireRelease(
-    Effect.callback<Server>((resume) => {
-      const server = createServer(() => {})
-      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+  test(
+    "is delivered whatever values of the specification's variables are set that it does not know",
+    Effect.gen(function* () {
+      const receiver = yield* Otlp.start()
+      const unknown = `SDK_DISABLED LOG_LEVEL PROPAGATORS RESOURCE_ATTRIBUTES TRACES_EXPORTER METRICS_EXPORTER
+        LOGS_EXPORTER TRACES_SAMPLER TRACES_SAMPLER_ARG METRICS_EXEMPLAR_FILTER METRIC_EXPORT_TIMEOUT
+        EXPORTER_OTLP_PROTOCOL EXPORTER_OTLP_HEADERS EXPORTER_OTLP_TIMEOUT EXPORTER_OTLP_COMPRESSION
+        EXPORTER_OTLP_CERTIFICATE EXPORTER_OTLP_CLIENT_KEY EXPORTER_OTLP_INSECURE
+        EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE BSP_SCHEDULE_DELAY BSP_EXPORT_TIMEOUT BSP_MAX_QUEUE_SIZE
+        BSP_MAX_EXPORT_BATCH_SIZE BLRP_SCHEDULE_DELAY BLRP_EXPORT_TIMEOUT BLRP_MAX_QUEUE_SIZE
+        BLRP_MAX_EXPORT_BATCH_SIZE ATTRIBUTE_COUNT_LIMIT ATTRIBUTE_VALUE_LENGTH_LIMIT SPAN_EVENT_COUNT_LIMIT
+        SPAN_ATTRIBUTE_COUNT_LIMIT SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT SPAN_LINK_COUNT_LIMIT`.split(/\s+/)
+      for (const value of ["0", "-1", "a b=c"]) {
+        const variables = Object.fromEntries(unknown.map((name) => [`OTEL_${name}`, value]))
+        const { service } = yield* observed(receiver.url, variables)
+        receiver.metrics = []
+        yield* receiver.until(() => receiver.metrics.length > 0)
+        service.kill("SIGTERM")
+        assert.strictEqual(yield* service.exit, 0, value)
+        const warned = service.output().match(/"(?:OpenTelemetry: .*)?OTEL_\w+(?=:? )/g) ?? []
+        assert.isAbove(warned.length, 12, value)
+        assert.strictEqual(new Set(warned).size, warned.length, service.output())
+        assert.notMatch(service.output(), /not delivered|did you mean|Discarding/)
+      }
     }),
-    (server) => Effect.sync(() => server.close()),
   )
 
   for (const kind of ["dead", "black-holed"] as const) {
     test(
-      `a ${kind} collector stops nothing, is counted, and SIGTERM still ends within three seconds`,
+      `a ${kind} collector stops nothing, is counted and said once, and SIGTERM still ends within three seconds`,
       Effect.gen(function* () {
-        const port =
-          kind === "dead" ? yield* RedisServer.freePort : ((yield* blackHole).address() as AddressInfo).port
-        const { devnet, service, store } = yield* observed(`http://127.0.0.1:${port}`, {
+        const port = yield* RedisServer.freePort
+        const url = kind === "dead" ? `http://127.0.0.1:${port}` : yield* Otlp.startMute
+        const { devnet, service, store } = yield* observed(url, {
           OTEL_EXPORTER_OTLP_TIMEOUT: "300",
         })
         for (let i = 0; i < 10; i++) yield* devnet.block(4)
@@ -231,6 +247,9 @@ describe("telemetry", () => {
         service.kill("SIGTERM")
         assert.strictEqual(yield* service.exit, 0)
         assert.isBelow(performance.now() - since, 3000)
+        const said = service.output().match(/"metrics not delivered: [^"]*"/g)
+        const reason = kind === "dead" ? "ECONNREFUSED" : "Request timed out"
+        assert.deepStrictEqual(said, [`"metrics not delivered: ${reason}"`])
       }),
     )
   }
@@ -245,8 +264,10 @@ describe("telemetry", () => {
       yield* devnet.block(4)
       yield* Devnet.reached(store, devnet.head)
       yield* service.says(/following/)
+      yield* service.says(/metrics not delivered: ECONNREFUSED/)
       const receiver = yield* Otlp.start(port)
       yield* receiver.until(() => receiver.metrics.length > 0)
+      yield* service.says(/metrics delivered again/)
       yield* devnet.block(4)
       yield* receiver.until(() => receiver.spans.some(({ name }) => name === "push"))
     }),

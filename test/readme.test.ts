@@ -38,7 +38,9 @@ describe("the README", () => {
     const source = ["Config", "StoreConfig", "TelemetryConfig"]
       .map((name) => readFileSync(`src/${name}.ts`, "utf8"))
       .join("")
-    const read = [...source.matchAll(/reader\.(?:read|secret)\("([A-Z_]+)"/g)].map(([, name]) => name!)
+    const read = [...source.matchAll(/reader(?:\s*\.(?:read|secret|lenient)\(|,)\s*"([A-Z_]{5,})"/g)].map(
+      ([, name]) => name!,
+    )
     const own = [...source.matchAll(/own\("([A-Z_]+)"/g)].map(([, name]) => `<NAME>_${name}`)
     const table = readme.slice(readme.indexOf("## Configuration"), readme.indexOf("## When things fail"))
     const all = [...read, ...own, "<NAME>_WS_URL", "<NAME>_RPC_URL", "<NAME>_CHAIN_ID"]

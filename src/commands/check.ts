@@ -1,5 +1,5 @@
 /** `check`: is the configuration good, do the endpoints answer, can the store be used? A line each, with what to do. */
-import { Duration, Effect, Layer, References } from "effect"
+import { Duration, Effect, Fiber, Layer, References } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../Config.ts"
 import type { ChainConfig, Settings } from "../Config.ts"
@@ -118,6 +118,28 @@ const store = Effect.fnUntraced(function* (settings: Settings) {
   return findings
 })
 
+/** Whether what is sent to each signal's target is taken. A warning where it is not: nothing but telemetry depends on it. */
+const telemetry = Effect.fnUntraced(function* ({ redact, telemetry }: Settings) {
+  if (telemetry === undefined) return []
+  const { listen, probe } = yield* Effect.promise(() => import("../Otlp.ts"))
+  const said: Array<string> = []
+  listen((text) => void said.push(text))
+  const probed = yield* probe(telemetry)
+  return [
+    ...said.map((text): Finding => ({ subject: "telemetry", level: "warning", detail: redact(text) })),
+    ...probed.map(({ signal, reason }): Finding =>
+      reason === undefined
+        ? ok(`telemetry ${signal}`, "accepts an empty request")
+        : {
+            subject: `telemetry ${signal}`,
+            level: "warning",
+            detail: redact(reason),
+            fix: "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_HEADERS: what is not accepted is dropped",
+          },
+    ),
+  ]
+})
+
 const howToFixStore = (settings: Settings): string => {
   if (settings.store._tag === "Sqlite") return "check DATABASE_PATH and the rights of its directory"
   const prefix = settings.streamPrefix
@@ -141,6 +163,7 @@ export const check = Command.make(
     function* ({ json }) {
       const settings = yield* AppConfig
       yield* print(configuration(settings), json)
+      const sent = yield* Effect.forkChild(telemetry(settings))
       const endpoints = yield* Effect.forEach(
         settings.chains.flatMap((chain) => [
           ...chain.endpoints.map((endpoint) => probe(chain, endpoint, "heads", settings)),
@@ -158,6 +181,7 @@ export const check = Command.make(
         ),
       )
       yield* print(stored, json)
+      yield* print(yield* Fiber.join(sent), json)
       const failed = [...endpoints.flat(), ...stored].some(({ level }) => level === "failure")
       if (failed) process.exitCode = exitCode.unreachable
     },
@@ -165,4 +189,4 @@ export const check = Command.make(
       Layer.mergeAll(storeOnly, Transport.layerNetwork, Layer.succeed(References.MinimumLogLevel, "None")),
     ),
   ),
-).pipe(Command.withDescription("Check the configuration, the endpoints and the store"))
+).pipe(Command.withDescription("Check the configuration, the endpoints, the store and where telemetry goes"))

@@ -23,10 +23,17 @@ describe(".env.example", () => {
     const source = ["src/Config.ts", "src/StoreConfig.ts", "src/TelemetryConfig.ts"]
       .map((path) => readFileSync(path, "utf8"))
       .join("")
-    const read = [...source.matchAll(/reader\s*\.(?:read|secret)\(\s*"([A-Z_]+)"/g)].map(([, name]) => name!)
+    const read = [...source.matchAll(/reader(?:\s*\.(?:read|secret|lenient)\(|,)\s*"([A-Z_]{5,})"/g)].map(
+      ([, name]) => name!,
+    )
     const own = [...source.matchAll(/own\("([A-Z_]+)"/g)].map(([, name]) => name!)
     const prefixed = ["ETHEREUM", "ARBITRUM", "OPTIMISM", "BASE", "DEVNET"].flatMap((prefix) =>
       [...source.matchAll(/`\$\{prefix\}_([A-Z_]+)`/g)].map(([, end]) => `${prefix}_${end}`),
+    )
+    const ofSignals = ["TRACES", "METRICS", "LOGS"].flatMap((signal) =>
+      ["ENDPOINT", "HEADERS", "PROTOCOL", "TIMEOUT"]
+        .map((end) => `OTEL_EXPORTER_OTLP_${signal}_${end}`)
+        .concat(`OTEL_${signal}_EXPORTER`),
     )
     assert.isAbove(read.length, 30)
     for (const name of [...read, ...own]) assert.property(shown, name)
@@ -36,7 +43,7 @@ describe(".env.example", () => {
         end,
       )
     }
-    const all = new Set([...read, ...own, ...prefixed, "GRAFANA_PASSWORD"])
+    const all = new Set([...read, ...own, ...prefixed, ...ofSignals, "GRAFANA_PASSWORD"])
     for (const name of Object.keys(shown)) assert.isTrue(all.has(name), name)
   })
 
@@ -100,7 +107,7 @@ describe(".env.example", () => {
       const telemetry = (yield* decoded(to)).telemetry
       assert.isDefined(telemetry)
       for (const name of Object.keys(shown).filter((name) => name.startsWith("OTEL_"))) {
-        if (/HEADERS|ATTRIBUTES|LOGS_ENDPOINT/.test(name)) continue
+        if (/HEADERS|ATTRIBUTES|LOGS_(ENDPOINT|TIMEOUT)/.test(name)) continue
         assert.deepStrictEqual((yield* decoded({ ...to, [name]: shown[name] })).telemetry, telemetry, name)
       }
     }),

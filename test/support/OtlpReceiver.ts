@@ -3,7 +3,9 @@ import { Effect } from "effect"
 import type { Scope } from "effect"
 import { createServer } from "node:http"
 import type { IncomingMessage, Server } from "node:http"
-import type { AddressInfo } from "node:net"
+import { createServer as createHttp2Server } from "node:http2"
+import { createServer as createNetServer } from "node:net"
+import type { AddressInfo, Server as NetServer } from "node:net"
 import { gunzipSync } from "node:zlib"
 
 export interface Attribute {
@@ -53,6 +55,11 @@ interface Payload {
   }>
 }
 
+export interface Answer {
+  readonly status?: number
+  readonly body?: string
+}
+
 export interface Receiver {
   readonly url: string
   readonly port: number
@@ -63,6 +70,8 @@ export interface Receiver {
   readonly logs: Array<LogRecord>
   /** Everything that was received, as text. */
   text: string
+  /** What it answers to a path, from then on. The default accepts everything. */
+  answer: (path: string) => Answer
   /** Waits until something holds. */
   readonly until: (holds: () => boolean) => Effect.Effect<void>
 }
@@ -76,6 +85,22 @@ const bodyOf = async (request: IncomingMessage): Promise<string> => {
   return (request.headers["content-encoding"] === "gzip" ? gunzipSync(body) : body).toString()
 }
 
+/** The URL of a server that is no receiver, until the scope closes. */
+const startOther = (make: () => NetServer): Effect.Effect<string, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.callback<NetServer>((resume) => {
+      const server = make()
+      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => server.close()),
+  ).pipe(Effect.map((server) => `http://127.0.0.1:${(server.address() as AddressInfo).port}`))
+
+/** The gRPC port of a Collector, as far as HTTP/1.1 gets: it speaks HTTP/2 alone. */
+export const startGrpc = startOther(() => createHttp2Server())
+
+/** Takes connections and never says a word. */
+export const startMute = startOther(() => createNetServer(() => {}))
+
 /** Listens until the scope closes. */
 export const start = (port = 0): Effect.Effect<Receiver, never, Scope.Scope> =>
   Effect.gen(function* () {
@@ -86,6 +111,7 @@ export const start = (port = 0): Effect.Effect<Receiver, never, Scope.Scope> =>
       metrics: [],
       logs: [],
       text: "",
+      answer: () => ({}),
     }
     const take = (text: string) => {
       receiver.text += text
@@ -106,8 +132,10 @@ export const start = (port = 0): Effect.Effect<Receiver, never, Scope.Scope> =>
       Effect.callback<Server>((resume) => {
         const server = createServer((request, response) => {
           const answer = async () => {
-            take(await bodyOf(request))
-            response.writeHead(200, { "content-type": "application/json" }).end("{}")
+            const { status = 200, body = "{}" } = receiver.answer(request.url!)
+            const sent = await bodyOf(request)
+            if (status === 200) take(sent)
+            response.writeHead(status, { "content-type": "application/json" }).end(body)
           }
           void answer()
         })
