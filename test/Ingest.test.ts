@@ -6,11 +6,19 @@ import * as Monotonic from "../src/Monotonic.ts"
 import { mostRecorded } from "../src/feed/Finality.ts"
 import { digestOfPart } from "../src/store/Journal.ts"
 import type { Push } from "../src/store/Journal.ts"
-import { newerJournal, StoreError } from "../src/store/Store.ts"
+import { newerJournal } from "../src/store/Store.ts"
 import { FakeChain } from "./support/FakeChain.ts"
 import { FakeNode, Raw, Refused } from "./support/FakeNode.ts"
 import type { Intercept } from "./support/FakeNode.ts"
-import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "./support/ingestor.ts"
+import { around, failing, failure } from "./support/faultyStore.ts"
+import {
+  caughtUp,
+  eventually,
+  memoryStore,
+  startIngestor,
+  switching,
+  variablesFor,
+} from "./support/ingestor.ts"
 import { assertComplete, replayOf } from "./support/oracle.ts"
 import type { Client, Ingestor } from "./support/ingestor.ts"
 
@@ -108,14 +116,12 @@ describe("a chain", () => {
       yield* caughtUp(store, chain, first.status)
       yield* first.stop
       const moves: Array<Push> = []
-      const watched: Client = {
-        ...store,
-        push: (id, filter, push) => {
-          moves.push(push)
-          assert.isAbove(push.blocks[0].logs.length, 0)
-          return store.push(id, filter, push)
-        },
-      }
+      const watched = failing(store, ({ push }) => {
+        if (push === undefined) return undefined
+        moves.push(push)
+        assert.isAbove(push.blocks[0].logs.length, 0)
+        return undefined
+      })
       const node = new FakeNode(chain)
       const { status } = yield* startIngestor(
         watched,
@@ -709,23 +715,14 @@ describe("two ingestors", () => {
 })
 
 describe("the store", () => {
-  /** A store that fails on command. */
+  /** A store that is away on command. */
   const breakable = (store: Client) => {
     const state = { down: false, failures: 0 }
-    const guard = <A>(effect: Effect.Effect<A, StoreError>) =>
-      Effect.suspend((): Effect.Effect<A, StoreError> => {
-        if (!state.down) return effect
-        state.failures++
-        return Effect.fail(new StoreError({ operation: "answer", reason: "unreachable", detail: "down" }))
-      })
-    const wrapped: Client = {
-      ...store,
-      ping: (chain) => guard(store.ping(chain)),
-      load: (chain) => guard(store.load(chain)),
-      push: (chain, filter, push) => guard(store.push(chain, filter, push)),
-      pop: (chain, filter, pop) => guard(store.pop(chain, filter, pop)),
-      finalize: (chain, filter, finalize) => guard(store.finalize(chain, filter, finalize)),
-    }
+    const wrapped = failing(store, ({ operation }) => {
+      if (!state.down) return undefined
+      state.failures++
+      return failure(operation)
+    })
     return { state, wrapped }
   }
 
@@ -796,15 +793,12 @@ describe("the store", () => {
         let seen = 0
         const sizeOf = ({ blocks }: Push) =>
           blocks.reduce((sum, { logs }) => sum + logs.length, blocks.length)
-        const small: Client = {
-          ...store,
-          push: (id, filter, push) =>
-            Effect.suspend(() => {
-              if (sizeOf(push) > largest) return new StoreError({ operation: "push", reason, detail })
-              seen = Math.max(seen, sizeOf(push))
-              return store.push(id, filter, push)
-            }),
-        }
+        const small = failing(store, ({ operation, push }) => {
+          if (push === undefined) return undefined
+          if (sizeOf(push) > largest) return failure(operation, reason, detail)
+          seen = Math.max(seen, sizeOf(push))
+          return undefined
+        })
         chain.extend(...many(60), 300, 2, 150)
         const { status } = yield* startIngestor(
           small,
@@ -828,16 +822,10 @@ describe("the store", () => {
     Effect.gen(function* () {
       yield* followed({ chain, store, start }, 30)
       const other = yield* memoryStore()
-      const swap = { current: store }
-      const swapping: Client = {
-        ...store,
-        load: (chain) => swap.current.load(chain),
-        push: (chain, filter, push) => swap.current.push(chain, filter, push),
-        finalize: (chain, filter, finalize) => swap.current.finalize(chain, filter, finalize),
-      }
-      const second = yield* startIngestor(swapping, { one: node }, variablesFor({ devnet: [chain, "one"] }))
+      const swap = switching(store, other)
+      const second = yield* startIngestor(swap.store, { one: node }, variablesFor({ devnet: [chain, "one"] }))
       yield* TestClock.adjust("5 seconds")
-      swap.current = other
+      swap.change()
       chain.extend(1, 2)
       yield* eventually("it is full again", () => second.status.stored === chain.head.number)
       chain.extend(1)
@@ -848,19 +836,15 @@ describe("the store", () => {
 
   world("is what a chain waits for, also when its endpoint comes and goes", ({ chain, node, store }) =>
     Effect.gen(function* () {
-      let away = false
-      const unreachable = (operation: string) =>
-        new StoreError({ operation, reason: "unreachable", detail: "away" })
-      const faulty: Client = {
-        ...store,
-        load: (id) => (away ? unreachable("load") : store.load(id)),
-        push: (id, filter, push) => (away ? unreachable("push") : store.push(id, filter, push)),
-        ping: (id) => Effect.suspend(() => (away ? unreachable("answer") : store.ping(id))),
-      }
-      const { status } = yield* startIngestor(faulty, { one: node }, variablesFor({ devnet: [chain, "one"] }))
+      const { state, wrapped } = breakable(store)
+      const { status } = yield* startIngestor(
+        wrapped,
+        { one: node },
+        variablesFor({ devnet: [chain, "one"] }),
+      )
       chain.extend(1, 2)
       yield* caughtUp(store, chain, status)
-      away = true
+      state.down = true
       chain.extend(3)
       yield* eventually("it waits", () => status.phase === "waiting for the store")
       const since = status.phaseSince
@@ -868,7 +852,7 @@ describe("the store", () => {
       yield* TestClock.adjust("1 minute")
       assert.strictEqual(status.endpoints[0]!.connects, 2)
       assert.deepStrictEqual([status.phase, status.phaseSince], ["waiting for the store", since])
-      away = false
+      state.down = false
       yield* eventually("it is live", () => status.phase === "live", 120)
       yield* caughtUp(store, chain, status)
     }),
@@ -879,15 +863,15 @@ describe("the store", () => {
       const entered = yield* Deferred.make<void>()
       const release = yield* Deferred.make<void>()
       let finished = 0
-      const slow: Client = {
-        ...store,
-        push: (id, filter, push) =>
-          Deferred.succeed(entered, undefined).pipe(
-            Effect.andThen(Deferred.await(release)),
-            Effect.andThen(store.push(id, filter, push)),
-            Effect.tap(() => Effect.sync(() => finished++)),
-          ),
-      }
+      const slow = around(store, ({ operation }, act) =>
+        operation === "push"
+          ? Deferred.succeed(entered, undefined).pipe(
+              Effect.andThen(Deferred.await(release)),
+              Effect.andThen(act),
+              Effect.tap(() => Effect.sync(() => finished++)),
+            )
+          : act,
+      )
       chain.extend(3)
       const ingestor = yield* startIngestor(slow, { one: node }, variablesFor({ devnet: [chain, "one"] }))
       yield* TestClock.adjust("1 second")
@@ -934,16 +918,11 @@ describe("chains are separate", () => {
     ({ a, b, nodes, store, variables }) =>
       Effect.gen(function* () {
         let defects = 0
-        const faulty: Client = {
-          ...store,
-          push: (id, filter, push) =>
-            id === 1001 && defects < 4
-              ? Effect.suspend(() => {
-                  defects++
-                  return Effect.die(new Error("a bug"))
-                })
-              : store.push(id, filter, push),
-        }
+        const faulty = failing(store, ({ operation, chain }) => {
+          if (operation !== "push" || chain !== 1001 || defects === 4) return undefined
+          defects++
+          return Effect.die(new Error("a bug"))
+        })
         const { all } = yield* startIngestor(faulty, nodes, variables)
         a.extend(1, 2)
         b.extend(1, 2)
@@ -1008,15 +987,10 @@ describe("chains are separate", () => {
   world("a defect of the store's ping does not keep the chain waiting", ({ chain, store, node }) =>
     Effect.gen(function* () {
       let faults = 0
-      const faulty: Client = {
-        ...store,
-        push: (id, filter, push) =>
-          faults === 0
-            ? new StoreError({ operation: "push", reason: "unreachable", detail: "away" })
-            : store.push(id, filter, push),
-        ping: (id) =>
-          Effect.suspend(() => (faults++ === 0 ? Effect.die(new Error("a bug")) : store.ping(id))),
-      }
+      const faulty = failing(store, ({ operation }) => {
+        if (operation === "push" && faults === 0) return failure(operation)
+        return operation === "answer" && faults++ === 0 ? Effect.die(new Error("a bug")) : undefined
+      })
       const { status } = yield* startIngestor(faulty, { one: node }, variablesFor({ devnet: [chain, "one"] }))
       chain.extend(1, 2)
       yield* caughtUp(store, chain, status)
@@ -1030,15 +1004,11 @@ describe("chains are separate", () => {
       Effect.gen(function* () {
         let refuses = false
         let tries = 0
-        const refusing: Client = {
-          ...store,
-          push: (id, filter, push) =>
-            Effect.suspend(() => {
-              if (!refuses || id !== a.id) return store.push(id, filter, push)
-              tries++
-              return new StoreError({ operation: "push", reason: "corrupt", detail: "WRONGTYPE" })
-            }),
-        }
+        const refusing = failing(store, ({ operation, chain }) => {
+          if (!refuses || operation !== "push" || chain !== a.id) return undefined
+          tries++
+          return failure(operation, "corrupt", "WRONGTYPE")
+        })
         const { all } = yield* startIngestor(refusing, nodes, variables)
         yield* caughtUp(store, a, all[0]!)
         const asked = () => [...nodes["a"]!.requests.values()].reduce((sum, count) => sum + count, 0)
@@ -1099,10 +1069,9 @@ describe("chains are separate", () => {
       Effect.gen(function* () {
         let isNewer = true
         const refused = Effect.fail(newerJournal("load", 3))
-        const half: Client = {
-          ...store,
-          load: (chain) => Effect.suspend(() => (isNewer && chain === a.id ? refused : store.load(chain))),
-        }
+        const half = failing(store, ({ operation, chain }) =>
+          isNewer && operation === "load" && chain === a.id ? refused : undefined,
+        )
         const { all } = yield* startIngestor(half, nodes, variables)
         yield* eventually("it is halted", () => all[0]!.phase === "halted")
         assert.match(

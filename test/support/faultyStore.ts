@@ -1,11 +1,44 @@
 /** A real store that fails on command: before, after or instead of what it is asked for. */
 import { Effect, Random, Semaphore } from "effect"
 import * as Monotonic from "../../src/Monotonic.ts"
-import type { Slice } from "../../src/store/Journal.ts"
+import type { Push, Slice } from "../../src/store/Journal.ts"
 import { StoreError } from "../../src/store/Store.ts"
 import type { Client } from "./ingestor.ts"
 
-type Mutation = () => Effect.Effect<unknown, StoreError>
+/** What a store is asked for. */
+export interface Call {
+  readonly operation: "answer" | "load" | "push" | "pop" | "finalize" | "trim"
+  readonly chain: number
+  /** What a push carries. */
+  readonly push?: Push
+}
+
+/** A store of which each call goes through `wrap`. */
+export const around = (
+  store: Client,
+  wrap: <A>(call: Call, act: Effect.Effect<A, StoreError>) => Effect.Effect<A, StoreError>,
+): Client => ({
+  ...store,
+  ping: (chain) => wrap({ operation: "answer", chain }, store.ping(chain)),
+  load: (chain) => wrap({ operation: "load", chain }, store.load(chain)),
+  push: (chain, filter, push) => wrap({ operation: "push", chain, push }, store.push(chain, filter, push)),
+  pop: (chain, filter, move) => wrap({ operation: "pop", chain }, store.pop(chain, filter, move)),
+  finalize: (chain, filter, move) =>
+    wrap({ operation: "finalize", chain }, store.finalize(chain, filter, move)),
+  trim: (chain) => wrap({ operation: "trim", chain }, store.trim(chain)),
+})
+
+/** A store that does not do what it is asked for while `fault` has an answer to it. */
+export const failing = (
+  store: Client,
+  fault: (call: Call) => Effect.Effect<never, StoreError> | undefined,
+): Client => around(store, (call, act) => Effect.suspend(() => fault(call) ?? act))
+
+export const failure = (
+  operation: string,
+  reason: StoreError["reason"] = "unreachable",
+  detail = "as told",
+): StoreError => new StoreError({ operation, reason, detail })
 
 export interface StoreFaults {
   /** So many operations fail without being done. */
@@ -28,33 +61,28 @@ export interface FaultyStore {
   readonly regress: (operations: number) => Effect.Effect<void, StoreError>
 }
 
-const failure = (operation: string, reason: "unreachable" | "timeout") =>
-  new StoreError({ operation, reason, detail: "as told" })
-
 /** What a store does to one chain can be taken back because everything done to it is remembered. */
 export const make = (store: Client, chain: number): FaultyStore => {
   const faults: StoreFaults = { failures: 0, lostReplies: 0, frozenUntil: 0, slowness: 0 }
-  let done: Array<Mutation> = []
+  let done: Array<Effect.Effect<unknown, StoreError>> = []
 
   const forget = store.reset(chain, { from: undefined, filter: "none", delete: true })
 
-  const guard = <A>(
-    operation: string,
-    isDead: () => boolean,
-    act: () => Effect.Effect<A, StoreError>,
-    changes: (result: A) => boolean,
-  ): Effect.Effect<A, StoreError> =>
+  const isDone = (result: unknown) =>
+    ["Pushed", "Popped", "Finalized"].includes((result as { readonly _tag?: string } | undefined)?._tag ?? "")
+
+  const guard = <A>(operation: string, isDead: () => boolean, act: Effect.Effect<A, StoreError>) =>
     Effect.gen(function* () {
       while (faults.frozenUntil > (yield* Monotonic.millis)) yield* Effect.sleep("100 millis")
       if (operation === "push" && faults.slowness > 0)
         yield* Effect.sleep(yield* Random.nextIntBetween(1, faults.slowness))
-      if (isDead()) return yield* failure(operation, "unreachable")
+      if (isDead()) return yield* failure(operation)
       if (faults.failures > 0) {
         faults.failures--
-        return yield* failure(operation, "unreachable")
+        return yield* failure(operation)
       }
-      const result = yield* act()
-      if (changes(result)) done.push(act)
+      const result = yield* act
+      if (isDone(result)) done.push(act)
       if (faults.lostReplies > 0) {
         faults.lostReplies--
         return yield* failure(operation, "timeout")
@@ -62,45 +90,23 @@ export const make = (store: Client, chain: number): FaultyStore => {
       return result
     })
 
-  const no = () => false
+  // What was pushed is pushed again after the service has let go of it.
+  const copy = (slice: Slice) => ({ ...slice, logs: [...slice.logs] })
+  const copying: Client = {
+    ...store,
+    push: (id, filter, { blocks: [first, ...rest], ...move }) =>
+      store.push(id, filter, { ...move, blocks: [copy(first), ...rest.map(copy)] }),
+  }
+
   return {
     faults,
     client: (isDead) => {
       /** What one client sends arrives in its order. */
       const turn = Semaphore.makeUnsafe(1)
-      return {
-        ...store,
-        ping: (id) => guard("answer", isDead, () => store.ping(id), no),
-        load: (id) => guard("load", isDead, () => store.load(id), no),
-        push: (id, filter, { blocks: [first, ...rest], ...move }) => {
-          // What was pushed is pushed again after the service has let go of it.
-          const copy = (slice: Slice) => ({ ...slice, logs: [...slice.logs] })
-          const blocks = [copy(first), ...rest.map(copy)] as const
-          return turn.withPermits(1)(
-            guard(
-              "push",
-              isDead,
-              () => store.push(id, filter, { ...move, blocks }),
-              ({ _tag }) => _tag === "Pushed",
-            ),
-          )
-        },
-        pop: (id, filter, move) =>
-          guard(
-            "pop",
-            isDead,
-            () => store.pop(id, filter, move),
-            ({ _tag }) => _tag === "Popped",
-          ),
-        finalize: (id, filter, move) =>
-          guard(
-            "finalize",
-            isDead,
-            () => store.finalize(id, filter, move),
-            ({ _tag }) => _tag === "Finalized",
-          ),
-        trim: (id) => guard("trim", isDead, () => store.trim(id), no),
-      }
+      return around(copying, ({ operation }, act) => {
+        const guarded = guard(operation, isDead, act)
+        return operation === "push" ? turn.withPermits(1)(guarded) : guarded
+      })
     },
     empty: Effect.andThen(
       Effect.sync(() => void (done = [])),
@@ -110,7 +116,7 @@ export const make = (store: Client, chain: number): FaultyStore => {
       Effect.gen(function* () {
         done = done.slice(0, Math.max(done.length - operations, 0))
         yield* forget
-        for (const mutation of done) yield* mutation()
+        for (const mutation of done) yield* mutation
       }),
   }
 }

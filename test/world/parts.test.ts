@@ -10,6 +10,7 @@ import type { Hex } from "../../src/Domain.ts"
 import { hash } from "../support/blocks.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
+import { around } from "../support/faultyStore.ts"
 import { hurried } from "../support/hurried.ts"
 import { memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts"
 import type { Client } from "../support/ingestor.ts"
@@ -56,11 +57,9 @@ const scenario = Effect.fnUntraced(function* (
   /** Each push takes its time, so that those of two ingestors interleave. */
   const slow = (salt: number): Client => {
     let pushes = 0
-    return {
-      ...store,
-      push: (id, filter, push) =>
-        Effect.delay(store.push(id, filter, push), 1 + ((seed * 7 + ++pushes * 13 + salt * 5) % 17)),
-    }
+    return around(store, ({ operation }, act) =>
+      operation === "push" ? Effect.delay(act, 1 + ((seed * 7 + ++pushes * 13 + salt * 5) % 17)) : act,
+    )
   }
   yield* startIngestor(slow(0), nodes, variables("right,wrong"))
   const { status } = yield* startIngestor(slow(1), nodes, variables("wrong,right"))
