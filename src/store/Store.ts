@@ -129,7 +129,7 @@ export interface Info {
   readonly bytes: number | undefined
   /** 0: no limit. */
   readonly limit: number | undefined
-  /** Redis' `maxmemory-policy`; anything but `noeviction` may delete what is needed. */
+  /** Redis' `maxmemory-policy`; an `allkeys-…` one may delete what is needed (our keys never expire). */
   readonly evictionPolicy: string | undefined
   /** How writes survive a crash, in a few words. */
   readonly persistence: string | undefined
