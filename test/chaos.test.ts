@@ -7,6 +7,7 @@ import { Effect, Logger } from "effect"
 import { run } from "./support/chaos/Campaign.ts"
 import type { Fault, Outcome } from "./support/chaos/Campaign.ts"
 import * as Isolation from "./support/chaos/isolation.ts"
+import { anotherType, keysGone } from "./support/chaos/keys.ts"
 import { atRandom, kills } from "./support/chaos/kills.ts"
 import { nodeLeg, redisLeg } from "./support/chaos/network.ts"
 import { live, redisFaults } from "./support/chaos/redis.ts"
@@ -62,6 +63,11 @@ describe(
         kills.filter(({ stores }) => stores.includes(kind)),
       )
       test("three services at once", kind, [three])
+      test(
+        "what is stored of one chain taken away",
+        kind,
+        [...keysGone, anotherType].filter(({ stores }) => stores.includes(kind)),
+      )
     }
   },
 )

@@ -197,6 +197,32 @@ describe("Redis", () => {
         }
     }))
 
+  test("loses a key between two moves: none is made until it is back", (server, store) =>
+    Effect.gen(function* () {
+      const writer = new Writer(store)
+      yield* writer.round
+      const { client } = server
+      const { head, window } = (yield* store.load(chain))!
+      const [push] = [...pushes(head, blocks(head.number + 1, "x", [2], head.hash || undefined), false)]
+      const below = window.at(-2)!
+      const moves = [
+        store.push(chain, filter, push!),
+        store.pop(chain, filter, { _tag: "Pop", expected: head }),
+        store.finalize(chain, filter, { ...below, _tag: "Finalize", expected: head }),
+      ]
+      const key = `{events:${chain}}`
+      for (const name of [`events:${chain}`, `${key}:head`, `${key}:window`]) {
+        yield* Effect.promise(() => client.rename(name, `${key}:aside`))
+        for (const move of moves) assert.strictEqual((yield* move)._tag, "Conflict", name)
+        assert.strictEqual(yield* Effect.promise(() => client.exists(name)), 0, name)
+        assert.strictEqual((yield* Effect.flip(store.load(chain))).reason, "corrupt")
+        yield* Effect.promise(() => client.rename(`${key}:aside`, name))
+        yield* isWhole(store)
+      }
+      yield* writer.round
+      yield* isWhole(store)
+    }))
+
   test("set back to a stream without its last entries is corrupt; one without old ones, or some inside, is not", (server, store) =>
     Effect.gen(function* () {
       const writer = new Writer(store)

@@ -112,13 +112,28 @@ local function mayWrite()
   end
 end
 
--- What is wrong with a head, given the filter and the position that a move expects; nil when nothing is.
+-- What does not fit together of the head, the window and the stream's being there; nil when nothing.
+local function misfit(head)
+  local top = topRecord()
+  if top then
+    if top.number ~= head.number or top.hash ~= head.hash then
+      return 'its head is block ' .. text(head.number) .. ' and its last record is block ' .. text(top.number)
+    end
+  elseif head.number ~= head.start_number - 1 and text(head.number) ~= head.final_number then
+    return 'its head is block ' .. text(head.number) .. ', which is not final, and it has no records'
+  end
+  if head.added > 0 and redis.call('EXISTS', stream) == 0 then return 'it has a head and no stream' end
+  return nil
+end
+
+-- What is wrong with a head, given the filter and the position that a move expects; nil when nothing is. Where a key was
+-- taken away since the journal was loaded, it is to be loaded again.
 local function compare(head, filter, number, hash, part, digest)
   if newer(head) then return newer(head) end
   if not head.number then return conflict(head) end
   if head.filter ~= filter then return { 'filter', head.filter } end
   if head.number == tonumber(number) and head.hash == hash and head.part == tonumber(part) and head.digest == digest then
-    return nil
+    return misfit(head) and conflict(head) or nil
   end
   return conflict(head)
 end

@@ -24,14 +24,8 @@ local function corrupt()
     if entries > 0 and not head.epoch then return 'its stream has entries and it has no head' end
     return nil
   end
-  if top then
-    if top.number ~= head.number or top.hash ~= head.hash then
-      return 'its head is block ' .. text(head.number) .. ' and its last record is block ' .. text(top.number)
-    end
-  elseif head.number ~= head.start_number - 1 and text(head.number) ~= head.final_number then
-    return 'its head is block ' .. text(head.number) .. ', which is not final, and it has no records'
-  end
-  if head.added > 0 and redis.call('EXISTS', stream) == 0 then return 'it has a head and no stream' end
+  local why = misfit(head)
+  if why then return why end
   local last = top and top.count > 0 and lastId()
   if last and isBefore(place(last), place(top.last)) then return 'its stream ends before its last record' end
   return nil

@@ -12,6 +12,7 @@ import { build } from "../built.ts"
 import { run } from "./Campaign.ts"
 import type { Fault, Outcome } from "./Campaign.ts"
 import * as Isolation from "./isolation.ts"
+import { anotherType, keysGone } from "./keys.ts"
 import { atRandom, kills } from "./kills.ts"
 import { nodeLeg, redisLeg } from "./network.ts"
 import { redisFaults } from "./redis.ts"
@@ -50,7 +51,15 @@ interface Turn {
   readonly kind: Kind
 }
 
-const turns: ReadonlyArray<Turn> = [...kills, ...redisFaults, ...nodeLeg, ...redisLeg, three]
+const turns: ReadonlyArray<Turn> = [
+  ...kills,
+  ...redisFaults,
+  ...nodeLeg,
+  ...redisLeg,
+  three,
+  ...keysGone,
+  anotherType,
+]
   .flatMap((fault) => fault.stores.map((kind) => ({ fault, kind })))
   .filter(({ fault, kind }) => `${fault.name} ${kind}`.includes(values.only))
 

@@ -6,10 +6,10 @@ import { chainId } from "../devnet.ts"
 import { fetchFrom, jsonFrom } from "../http.ts"
 import type { Stored } from "../../../src/store/Store.ts"
 import { identity } from "../../../src/Domain.ts"
-import * as RedisServer from "../RedisServer.ts"
+import type * as RedisServer from "../RedisServer.ts"
 import type { Fault } from "./Campaign.ts"
 import { errorsOf, untilCounted } from "./errors.ts"
-import { alone, caughtUp, openReader, redisArguments } from "./Rig.ts"
+import { alone, caughtUp, openReader, startRedis } from "./Rig.ts"
 import type { Rig } from "./Rig.ts"
 
 interface Report {
@@ -142,7 +142,7 @@ const synchronised = (replica: RedisServer.RedisServer) =>
 const promoted = fault("a promoted replica that lost the last seconds", 3, (rig) =>
   Effect.gen(function* () {
     const master = serverOf(rig)
-    const replica = yield* RedisServer.start(redisArguments)
+    const replica = yield* startRedis
     yield* Effect.promise(() => replica.client.replicaof("127.0.0.1", master.port))
     yield* synchronised(replica)
     yield* Effect.promise(() => replica.client.replicaof("NO", "ONE"))
