@@ -1,12 +1,12 @@
 /** Does harm to a rig again and again, and after each time measures the recovery and asks the oracle. */
 import { Cause, Effect, Option, Random, Schedule } from "effect"
-import type { Duration, Scope } from "effect"
+import type { Scope } from "effect"
 import { compare, replay } from "../../../src/commands/comparison.ts"
 import { chainId } from "../devnet.ts"
 import type { Devnet } from "../devnet.ts"
 import type { Client } from "../ingestor.ts"
 import { memoryOf } from "./memory.ts"
-import { alone, caughtUp, neighbourId, start, whileItGrows } from "./Rig.ts"
+import { another, caughtUp, neighbourId, start, whileItGrows } from "./Rig.ts"
 import type { Kind, Rig, RigOptions } from "./Rig.ts"
 
 /** One thing that goes wrong. */
@@ -120,15 +120,9 @@ export const recordMemory = (outcome: Outcome, grown: number) => {
 /** More blocks than moves can be on their way whose replies nobody will hear. */
 const enough = 5
 
-/** Mines a block and waits until it is stored. */
-const another = (rig: Rig, within: Duration.Input) =>
-  Effect.gen(function* () {
-    const { number } = yield* alone(rig)(Effect.andThen(rig.node.block(2), rig.node.head))
-    yield* caughtUp(rig, number, within)
-  })
-
+/** What the store has. The reader may have to connect again, too. */
 const stored = (rig: Rig) =>
-  Effect.map(Effect.option(rig.store.load(chainId)), (journal) => JSON.stringify(journal))
+  rig.store.load(chainId).pipe(Effect.map(JSON.stringify), Effect.retry(Schedule.spaced("5 millis")))
 
 /** Milliseconds until a move is taken. */
 const resumption = Effect.fnUntraced(function* (rig: Rig, since: number) {

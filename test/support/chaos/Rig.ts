@@ -236,6 +236,13 @@ export const caughtUp = (
     Effect.asVoid,
   )
 
+/** Mines a block and waits until it is stored. */
+export const another = (rig: Rig, within?: Duration.Input) =>
+  Effect.gen(function* () {
+    const { number } = yield* alone(rig)(Effect.andThen(rig.node.block(2), rig.node.head))
+    yield* caughtUp(rig, number, within)
+  })
+
 const openStore = Effect.fnUntraced(function* (kind: Kind) {
   if (kind === "sqlite") {
     const path = join(yield* directory, "events.db")

@@ -11,11 +11,15 @@ import { parseArgs } from "node:util"
 import { build } from "../built.ts"
 import { run } from "./Campaign.ts"
 import type { Fault, Outcome } from "./Campaign.ts"
+import { awayLong, awayShortly } from "./away.ts"
+import { hostFaults } from "./host.ts"
 import * as Isolation from "./isolation.ts"
 import { anotherType, keysGone } from "./keys.ts"
 import { atRandom, kills } from "./kills.ts"
+import { limitFaults } from "./limits.ts"
 import { nodeLeg, redisLeg } from "./network.ts"
 import { redisFaults } from "./redis.ts"
+import { rightsTaken } from "./rights.ts"
 import { kinds } from "./Rig.ts"
 import type { Kind } from "./Rig.ts"
 import { gathered, isClean, tableOf } from "./table.ts"
@@ -59,6 +63,11 @@ const turns: ReadonlyArray<Turn> = [
   three,
   ...keysGone,
   anotherType,
+  ...hostFaults,
+  ...awayShortly,
+  ...awayLong,
+  ...rightsTaken,
+  ...limitFaults,
 ]
   .flatMap((fault) => fault.stores.map((kind) => ({ fault, kind })))
   .filter(({ fault, kind }) => `${fault.name} ${kind}`.includes(values.only))

@@ -16,12 +16,15 @@ interface Report {
   readonly chains: readonly [{ readonly failures: ReadonlyArray<{ readonly text: string }> }]
 }
 
-const serverOf = (rig: Rig) => rig.redis!.server
+export const serverOf = (rig: Rig) => rig.redis!.server
 
-const command = (rig: Rig, ...[name, ...args]: readonly [string, ...ReadonlyArray<string>]) =>
+/** Waits until a bare client is answered. */
+export const answered = (rig: Rig) => Effect.promise(() => serverOf(rig).client.ping())
+
+export const command = (rig: Rig, ...[name, ...args]: readonly [string, ...ReadonlyArray<string>]) =>
   Effect.promise(() => serverOf(rig).client.call(name, ...args))
 
-const sleepBetween = (shortest: number, longest: number) =>
+export const sleepBetween = (shortest: number, longest: number) =>
   Effect.flatMap(Random.nextIntBetween(shortest, longest), (millis) => Effect.sleep(millis))
 
 /** A few times in a row, at any moment. */
@@ -29,7 +32,12 @@ const severalTimes = <A, E>(effect: Effect.Effect<A, E>) =>
   Effect.andThen(effect, sleepBetween(50, 400)).pipe(Effect.repeat({ times: 3 }), Effect.asVoid)
 
 /** No write is taken for as long as it lasts: one at least was refused for this reason when it is over. */
-const refusing = (rig: Rig, reason: RegExp, begin: Effect.Effect<unknown>, end: Effect.Effect<unknown>) =>
+export const refusing = (
+  rig: Rig,
+  reason: RegExp,
+  begin: Effect.Effect<unknown>,
+  end: Effect.Effect<unknown>,
+) =>
   Effect.gen(function* () {
     const service = rig.ingestors[0]!.process()
     yield* untilCounted(begin, errorsOf(service, "devnet", "store"))
@@ -49,12 +57,18 @@ const fault = (name: string, times: number, inflict: Fault["inflict"]): Fault =>
   inflict,
 })
 
-const killed = fault("kill -9, back from its append-only file", 5, (rig) =>
-  Effect.gen(function* () {
-    serverOf(rig).kill("SIGKILL")
-    yield* sleepBetween(0, 2500)
-    yield* serverOf(rig).restart
-  }),
+/** Moves are taken again soon after it answers. */
+const away = (fault: Fault): Fault => ({ ...fault, away: true })
+
+const killed = away(
+  fault("kill -9, back from its append-only file", 5, (rig) =>
+    Effect.gen(function* () {
+      serverOf(rig).kill("SIGKILL")
+      yield* sleepBetween(0, 3000)
+      yield* serverOf(rig).restart
+      yield* answered(rig)
+    }),
+  ),
 )
 
 /** The part of the append-only file that is being written: each rewrite begins another. */
@@ -93,13 +107,16 @@ const powerLost = fault("power lost, the last second of its append-only file gon
   }),
 )
 
-const frozen = fault("frozen (SIGSTOP)", 2, (rig) =>
-  Effect.gen(function* () {
-    serverOf(rig).kill("SIGSTOP")
-    // Longer than the 5 s that a command may take.
-    yield* Effect.sleep(rig.brief ? "6 seconds" : "30 seconds")
-    serverOf(rig).kill("SIGCONT")
-  }),
+const frozen = away(
+  fault("frozen (SIGSTOP)", 2, (rig) =>
+    Effect.gen(function* () {
+      serverOf(rig).kill("SIGSTOP")
+      // Longer than the 5 s that a command may take.
+      yield* Effect.sleep(rig.brief ? "6 seconds" : "30 seconds")
+      serverOf(rig).kill("SIGCONT")
+      yield* answered(rig)
+    }),
+  ),
 )
 
 const clientKill = fault("CLIENT KILL", 5, (rig) =>

@@ -1,0 +1,62 @@
+/** A server or a link that takes less at once than a push holds: it is cut smaller, and taken. */
+import { Effect, Random } from "effect"
+import { fair } from "../Pipe.ts"
+import type { Tap } from "../TcpProxy.ts"
+import type { Fault } from "./Campaign.ts"
+import { alone, caughtUp } from "./Rig.ts"
+import type { Rig } from "./Rig.ts"
+
+/** A block of several pushes, in transactions of a thousand logs, until it is stored. */
+const bigBlock = (rig: Rig, thousands: number) =>
+  alone(rig)(
+    Effect.gen(function* () {
+      yield* rig.node.block(...Array.from({ length: thousands }, () => 1000), 500)
+      yield* caughtUp(rig)
+    }),
+  )
+
+/** As Redis does with more than `proto-max-bulk-len`, which it lets nobody set below a megabyte. */
+const noLarger = (bytes: number): { readonly tap: Tap; readonly refused: () => number } => {
+  let refused = 0
+  return {
+    refused: () => refused,
+    tap: (message, from, link) => {
+      if (from === "target" || message.length <= bytes) return message
+      refused++
+      link.say("client", Buffer.from("-ERR Protocol error: invalid bulk length\r\n"))
+      // When that has gone out.
+      setImmediate(link.cut)
+      return undefined
+    },
+  }
+}
+
+export const tooLarge: Fault = {
+  name: "Redis: refuses big pushes (proto-max-bulk-len)",
+  stores: ["redis"],
+  times: 4,
+  inflict: (rig) =>
+    Effect.gen(function* () {
+      const { redis } = rig.ingestors[0]!
+      const { tap, refused } = noLarger((yield* Random.nextIntBetween(16, 64)) * 1024)
+      redis!.tap(tap)
+      yield* bigBlock(rig, rig.brief ? 2 : 5)
+      redis!.tap(undefined)
+      if (refused() === 0) rig.problems.push("no push was refused for its size")
+    }),
+}
+
+const slowLink: Fault = {
+  name: "Redis: behind a link that is too slow for a big push",
+  stores: ["redis"],
+  times: 2,
+  inflict: (rig) =>
+    Effect.gen(function* () {
+      const { redis } = rig.ingestors[0]!
+      redis!.weather({ ...fair, rate: yield* Random.nextIntBetween(30_000, 50_000) })
+      yield* bigBlock(rig, 3)
+      redis!.weather(fair)
+    }),
+}
+
+export const limitFaults: ReadonlyArray<Fault> = [tooLarge, slowLink]
