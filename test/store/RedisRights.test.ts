@@ -7,8 +7,9 @@ import { Effect, Redacted, Result } from "effect"
 import type { Scope } from "effect"
 import { readFileSync } from "node:fs"
 import type { Hex } from "../../src/Domain.ts"
-import { ground, pushes } from "../../src/store/Journal.ts"
+import { afterPush, ground, pushes } from "../../src/store/Journal.ts"
 import type { Block } from "../../src/Domain.ts"
+import type { Push } from "../../src/store/Journal.ts"
 import { StoreError } from "../../src/store/Store.ts"
 import { blocks } from "../support/blocks.ts"
 import type { Client } from "../support/ingestor.ts"
@@ -220,6 +221,27 @@ describe("Redis", () => {
         yield* isWhole(store)
       }
       yield* writer.round
+      yield* isWhole(store)
+    }))
+
+  test("loses its stream, and a consumer makes another one: no move is made until it is back", (server, store) =>
+    Effect.gen(function* () {
+      const writer = new Writer(store)
+      yield* writer.round
+      const { client } = server
+      const stream = `events:${chain}`
+      const { head } = (yield* store.load(chain))!
+      const [empty, block] = blocks(head.number + 1, "x", [0, 2], head.hash || undefined)
+      const [first] = [...pushes(head, [empty!], false)]
+      yield* store.push(chain, filter, first!)
+      const [move] = [...pushes(afterPush(first!), [block!], false)] as [Push]
+      yield* Effect.promise(() => client.rename(stream, `${stream}:aside`))
+      yield* Effect.promise(() => client.xgroup("CREATE", stream, "mine", "0", "MKSTREAM"))
+      assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Conflict")
+      assert.strictEqual(yield* Effect.promise(() => client.xlen(stream)), 0)
+      assert.strictEqual((yield* Effect.flip(store.load(chain))).reason, "corrupt")
+      yield* Effect.promise(() => client.rename(`${stream}:aside`, stream))
+      assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
       yield* isWhole(store)
     }))
 
