@@ -15,15 +15,18 @@ const bigBlock = (rig: Rig, thousands: number) =>
     }),
   )
 
-/** As Redis does with more than `proto-max-bulk-len`, which it lets nobody set below a megabyte. */
-const noLarger = (bytes: number): { readonly tap: Tap; readonly refused: () => number } => {
+/**
+ * As Redis does with more than `proto-max-bulk-len`, or, without a word, with more than `client-query-buffer-limit`, which
+ * it lets nobody set below a megabyte.
+ */
+const noLarger = (bytes: number, silent: boolean): { readonly tap: Tap; readonly refused: () => number } => {
   let refused = 0
   return {
     refused: () => refused,
     tap: (message, from, link) => {
       if (from === "target" || message.length <= bytes) return message
       refused++
-      link.say("client", Buffer.from("-ERR Protocol error: invalid bulk length\r\n"))
+      if (!silent) link.say("client", Buffer.from("-ERR Protocol error: invalid bulk length\r\n"))
       // When that has gone out.
       setImmediate(link.cut)
       return undefined
@@ -32,13 +35,15 @@ const noLarger = (bytes: number): { readonly tap: Tap; readonly refused: () => n
 }
 
 export const tooLarge: Fault = {
-  name: "Redis: refuses big pushes (proto-max-bulk-len)",
+  name: "Redis: refuses big pushes (proto-max-bulk-len, client-query-buffer-limit)",
   stores: ["redis"],
   times: 4,
   inflict: (rig) =>
     Effect.gen(function* () {
       const { redis } = rig.ingestors[0]!
-      const { tap, refused } = noLarger((yield* Random.nextIntBetween(16, 64)) * 1024)
+      // A thousand logs here are some 400 kB.
+      const kilobytes = rig.brief ? 200 : yield* Random.nextIntBetween(32, 200)
+      const { tap, refused } = noLarger(kilobytes * 1024, yield* Random.nextBoolean)
       redis!.tap(tap)
       yield* bigBlock(rig, rig.brief ? 2 : 5)
       redis!.tap(undefined)

@@ -32,12 +32,7 @@ const severalTimes = <A, E>(effect: Effect.Effect<A, E>) =>
   Effect.andThen(effect, sleepBetween(50, 400)).pipe(Effect.repeat({ times: 3 }), Effect.asVoid)
 
 /** No write is taken for as long as it lasts: one at least was refused for this reason when it is over. */
-export const refusing = (
-  rig: Rig,
-  reason: RegExp,
-  begin: Effect.Effect<unknown>,
-  end: Effect.Effect<unknown>,
-) =>
+const refusing = (rig: Rig, reason: RegExp, begin: Effect.Effect<unknown>, end: Effect.Effect<unknown>) =>
   Effect.gen(function* () {
     const service = rig.ingestors[0]!.process()
     yield* untilCounted(begin, errorsOf(service, "devnet", "store"))

@@ -1,12 +1,12 @@
 /** The store takes some commands and not others for a while: a move is made as a whole or not at all. */
-import { Effect, Random } from "effect"
+import { Effect, Random, Schedule } from "effect"
 import type { Scope } from "effect"
 import { spawnSync } from "node:child_process"
 import { DatabaseSync } from "node:sqlite"
 import { chainId } from "../devnet.ts"
 import type { Fault } from "./Campaign.ts"
 import { errorsOf, untilCounted } from "./errors.ts"
-import { command, refusing, sleepBetween } from "./redis.ts"
+import { command, sleepBetween } from "./redis.ts"
 import { another, neighbourGoesOn, user } from "./Rig.ts"
 import type { Rig } from "./Rig.ts"
 
@@ -53,8 +53,17 @@ const noSelect: Fault = {
   times: 4,
   inflict: (rig) =>
     Effect.gen(function* () {
-      const begin = Effect.andThen(right(rig, "-select"), command(rig, "CLIENT", "KILL", "USER", user))
-      yield* refusing(rig, /NOPERM.*select/i, begin, right(rig, "+select"))
+      const service = rig.ingestors[0]!.process()
+      const logged = () => service.output() + service.errors()
+      const before = logged().length
+      yield* right(rig, "-select")
+      yield* command(rig, "CLIENT", "KILL", "USER", user)
+      yield* Effect.repeat(
+        Effect.sync(() => /NOPERM.*select/i.test(logged().slice(before))),
+        { until: (refused) => refused, schedule: Schedule.spaced("20 millis") },
+      )
+      yield* rig.brief ? sleepBetween(500, 1500) : sleepBetween(1500, 6000)
+      yield* right(rig, "+select")
       const keyspace = String(yield* command(rig, "INFO", "keyspace"))
       if (keyspace.includes("db0:")) rig.problems.push(`it wrote to another database: ${keyspace}`)
     }),
