@@ -109,7 +109,13 @@ const full: Readonly<Record<string, Figure>> = {
   catchUp: one("catchUp", catchUp(ours, 100_000, 5)),
   chains: one("chains", chains([1, 4, 16, 64], 15)),
   filters: one("filters", filters([1, 10, 100, 1_000, 10_000], 10)),
-  recovery: one("recovery", recovery(ours, 60)),
+  recovery: one(
+    "recovery",
+    recovery(ours, [
+      { seconds: 3, rounds: 9 },
+      { seconds: 60, rounds: 3 },
+    ]),
+  ),
 }
 
 const quick: Readonly<Record<string, Figure>> = {

@@ -56,7 +56,7 @@ const atMost = (goal: string, figure: number | undefined, most: number, digits =
 const flat = 0.5
 
 export const goalsOf = (results: Results): ReadonlyArray<Goal> => {
-  const { large, bloom, noBloom, ceiling, latencies, chains, startup, idle, slope } = results
+  const { large, bloom, noBloom, ceiling, latencies, chains, startup, recovery, idle, slope } = results
   const of = (all: ReadonlyArray<Sustained> | undefined, name: string) =>
     all?.find(({ subject }) => subject === name)
   const over = (a: number | undefined, b: number | undefined) =>
@@ -89,6 +89,11 @@ export const goalsOf = (results: Results): ReadonlyArray<Goal> => {
       startup && startup.first - startup.node,
       1000,
       0,
+    ),
+    atMost(
+      "next event ≤ 1.5 s after the store answers again, whatever the outage (s)",
+      recovery && Math.max(...recovery.away.map(({ ours }) => ours.worst)),
+      1.5,
     ),
   ]
 }

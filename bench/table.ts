@@ -56,8 +56,16 @@ export const format = (results: Results): string => {
     startup &&
       `start → first stored event: ${whole(startup.first)} ms, of which Node ${whole(startup.node)} ms`,
     recovery &&
-      `recovery: socket cut ${tenth(recovery.socket)} s; Redis back after ${recovery.outage} s: next event ` +
-        `${tenth(recovery.redis)} s, caught up ${tenth(recovery.caughtUp)} s later`,
+      table(
+        ["recovery after the store was away", "rounds", "p50 s", "worst", "bare client p50", "worst"],
+        recovery.away.map(({ store, outage, rounds, ours, bare }) => [
+          `${store}, ${outage} s`,
+          String(rounds),
+          ...[ours.p50, ours.worst, bare.p50, bare.worst].map((value) => value.toFixed(2)),
+        ]),
+      ),
+    recovery &&
+      `recovery: socket cut ${tenth(recovery.socket)} s; caught up ${tenth(recovery.caughtUp)} s after the next event`,
     idle && `idle, four chains: ${idle.cpu.toFixed(2)} % of a core, ${whole(idle.resident)} MB`,
     results.chains && pointTable("chains (10 000 events/s)", results.chains),
     results.filters && pointTable("addresses (10 000 events/s)", results.filters),

@@ -133,8 +133,10 @@ const chainIngest = Effect.fnUntraced(function* (
   /**
    * Makes a move. One that the store does not take is made again when it may be taken, without asking a provider anything:
    * if it was taken after all, the store says that it is a duplicate, or that its head is another one.
+   *
+   * @param again whether it is made again
    */
-  const apply = (step: Step): ReturnType<Writer.Writer["apply"]> =>
+  const apply = (step: Step, again: boolean): ReturnType<Writer.Writer["apply"]> =>
     writer.apply(step).pipe(
       Effect.catchTags({
         Lost: (lost) => {
@@ -146,10 +148,10 @@ const chainIngest = Effect.fnUntraced(function* (
           if (isUnusable(error)) return Effect.fail(error)
           const { move } = step as Extract<Step, { readonly _tag: "Move" }>
           // Cut anew, from what the store has.
-          if (move._tag === "Push" && pushLimits.refused(move, error)) return Effect.fail(error)
+          if (move._tag === "Push" && pushLimits.refused(move, error, again)) return Effect.fail(error)
           return refused(error).pipe(
             Effect.andThen(storeBreaker.pass),
-            Effect.andThen(Effect.suspend(() => apply(step))),
+            Effect.andThen(Effect.suspend(() => apply(step, true))),
           )
         },
       }),
@@ -184,7 +186,7 @@ const chainIngest = Effect.fnUntraced(function* (
       })
       status.progress()
       yield* steps.pipe(
-        Stream.mapEffect(apply, { concurrency: movesInFlight }),
+        Stream.mapEffect((step) => apply(step, false), { concurrency: movesInFlight }),
         Stream.runForEach(settle(live)),
       )
     }).pipe(Effect.scoped)

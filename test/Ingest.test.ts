@@ -785,6 +785,7 @@ describe("the store", () => {
   for (const [what, reason, detail] of [
     ["refuses large pushes", "refused", "ERR max request size exceeded"],
     ["closes the connection at a large push", "unreachable", "ERR Protocol error: invalid bulk length"],
+    ["closes the connection at a large push without a word", "unreachable", "Connection is closed."],
     ["does not answer a large push in time", "timeout", "no answer within 5000 ms"],
   ] as const)
     world(`that ${what} is sent smaller ones, and larger ones again later`, ({ chain, node, store }) =>

@@ -6,10 +6,15 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Logger } from "effect"
 import { run } from "./support/chaos/Campaign.ts"
 import type { Fault, Outcome } from "./support/chaos/Campaign.ts"
+import { awayShortly } from "./support/chaos/away.ts"
 import * as Isolation from "./support/chaos/isolation.ts"
+import { hostFaults } from "./support/chaos/host.ts"
+import { anotherType, keysGone } from "./support/chaos/keys.ts"
 import { atRandom, kills } from "./support/chaos/kills.ts"
+import { tooLarge } from "./support/chaos/limits.ts"
 import { nodeLeg, redisLeg } from "./support/chaos/network.ts"
 import { live, redisFaults } from "./support/chaos/redis.ts"
+import { rightsTaken } from "./support/chaos/rights.ts"
 import { kinds } from "./support/chaos/Rig.ts"
 import type { Kind, Rig } from "./support/chaos/Rig.ts"
 import { isClean, tableOf } from "./support/chaos/table.ts"
@@ -62,6 +67,17 @@ describe(
         kills.filter(({ stores }) => stores.includes(kind)),
       )
       test("three services at once", kind, [three])
+      test("the machine and the platform", kind, hostFaults)
+      test(
+        "the store away, or taking some commands only",
+        kind,
+        [...awayShortly, ...rightsTaken, tooLarge].filter(({ stores }) => stores.includes(kind)),
+      )
+      test(
+        "what is stored of one chain taken away",
+        kind,
+        [...keysGone, anotherType].filter(({ stores }) => stores.includes(kind)),
+      )
     }
   },
 )

@@ -1,9 +1,8 @@
 /** The service with its embedded store: the same blocks, and a file instead of Redis. */
 import { Effect } from "effect"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
+import { directory } from "../../test/support/directory.ts"
 import { checksumOf, entryNames } from "../chain.ts"
 import type { Contents } from "../chain.ts"
 import { cpuSeconds, peakMemory, startProvider } from "../child.ts"
@@ -13,7 +12,7 @@ import type { Cost } from "../run.ts"
 import { verify } from "../store.ts"
 import { startService, variables } from "../subjects/ours.ts"
 
-const contentsOf = (database: DatabaseSync): Contents => {
+export const contentsOfFile = (database: DatabaseSync): Contents => {
   let count = 0
   let checksum = 0
   for (const row of database.prepare(`SELECT ${entryNames.join(", ")} FROM events`).iterate()) {
@@ -25,35 +24,40 @@ const contentsOf = (database: DatabaseSync): Contents => {
   return { count, checksum }
 }
 
+/** The service with its journal in a file, which is read from here, too. */
+export const followIntoFile = Effect.fnUntraced(function* (
+  path: string,
+  { chains }: Load,
+  providerPort: number,
+) {
+  const { pid } = yield* startService({
+    ...variables({ redisPort: 0, providerPort, chains, env: { DATABASE_PATH: path } }),
+    REDIS_URL: "",
+  })
+  const database = yield* Effect.acquireRelease(
+    Effect.promise(async () => {
+      let database: DatabaseSync | undefined
+      await until("sqlite", 1, async () => {
+        try {
+          database ??= new DatabaseSync(path, { readOnly: true })
+          return Number(database.prepare("SELECT count(*) AS n FROM events").get()!["n"] !== undefined)
+        } catch {
+          return 0
+        }
+      })
+      return database!
+    }),
+    (database) => Effect.sync(() => database.close()),
+  )
+  return { pid, database }
+})
+
 /** As fast as it goes through a whole load. Redis' part is nothing. */
 export const sqlite = (load: Load): Effect.Effect<Cost> =>
   Effect.gen(function* () {
-    const directory = yield* Effect.acquireRelease(
-      Effect.sync(() => mkdtempSync(join(tmpdir(), "event-ingestor-bench-"))),
-      (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true })),
-    )
-    const path = join(directory, "events.db")
+    const path = join(yield* directory, "events.db")
     const provider = yield* startProvider(load)
-    const where = { redisPort: 0, providerPort: provider.port, chains: load.chains }
-    const { pid } = yield* startService({
-      ...variables({ ...where, env: { DATABASE_PATH: path } }),
-      REDIS_URL: "",
-    })
-    const database = yield* Effect.acquireRelease(
-      Effect.promise(async () => {
-        let database: DatabaseSync | undefined
-        await until("sqlite", 1, async () => {
-          try {
-            database ??= new DatabaseSync(path, { readOnly: true })
-            return Number(database.prepare("SELECT count(*) AS n FROM events").get()!["n"] !== undefined)
-          } catch {
-            return 0
-          }
-        })
-        return database!
-      }),
-      (database) => Effect.sync(() => database.close()),
-    )
+    const { pid, database } = yield* followIntoFile(path, load, provider.port)
     const newest = database.prepare("SELECT coalesce(max(id), 0) AS id FROM events")
     const expected = expectedOf(load)
     const mark = (target: number) =>
@@ -63,7 +67,7 @@ export const sqlite = (load: Load): Effect.Effect<Cost> =>
       })
     const warm = yield* mark(Math.floor(expected.count * 0.3))
     const end = yield* mark(expected.count)
-    yield* verify("sqlite", contentsOf(database), expected)
+    yield* verify("sqlite", contentsOfFile(database), expected)
     const events = end.seen - warm.seen
     return {
       perSecond: (events / (end.at - warm.at)) * 1000,

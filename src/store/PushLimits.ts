@@ -30,14 +30,18 @@ export class PushLimits {
 
   /**
    * A push failed. Answers whether it is to be cut smaller: it is more than one log or block, and it was refused for its
-   * size, or not answered in time.
+   * size, or not answered in time, or ended the connection once more after the store had answered: some close it without
+   * a word (Redis with `client-query-buffer-limit`). Where less than usual is sent, once is enough.
+   *
+   * @param again whether the same push failed before
    */
-  refused({ blocks }: Push, { reason, detail }: StoreError): boolean {
+  refused({ blocks }: Push, { reason, detail }: StoreError, again = false): boolean {
     this.#taken = 0
     const logs = blocks.reduce((sum, block) => sum + block.logs.length, 0)
     if (logs <= 1 && blocks.length <= 1) return false
     if (
       reason !== "timeout" &&
+      !((again || this.#current !== this.#most) && reason === "unreachable") &&
       !((reason === "refused" || reason === "unreachable") && tooLarge.test(detail))
     )
       return false

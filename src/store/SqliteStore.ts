@@ -403,8 +403,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   }
 
   /** What does not fit together of what is stored of a chain, if anything: see load.lua. */
-  const misfit = (chain: ChainId, current: HeadRow | undefined, window: ReadonlyArray<RecordRow>) => {
-    const last = window.at(-1)
+  const misfit = (chain: ChainId, current: HeadRow | undefined, last: RecordRow | undefined) => {
     const { last: lastId } = bounds(chain, chain)!
     if (current === undefined) {
       if (last !== undefined) return "it has records of blocks and no head"
@@ -429,7 +428,10 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
     else if (current.first_number !== first) setFirst(first, chain)
   }
 
-  /** The head, if it is the expected one and belongs to this filter. */
+  /**
+   * The head, if it is the expected one and belongs to this filter. Where rows were taken away since the journal was loaded,
+   * it is to be loaded again.
+   */
   const compare = (
     chain: ChainId,
     filter: string,
@@ -439,7 +441,8 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
     if (current === undefined) return conflict(undefined)
     if (current.filter !== filter) return { _tag: "FilterChanged", filter: current.filter }
     const position = positionOf(current)
-    return samePosition(position, expected) ? current : conflict(position)
+    if (!samePosition(position, expected)) return conflict(position)
+    return misfit(chain, current, top(chain)) === undefined ? current : conflict(position)
   }
 
   /** Whether a push that came too late was written before, by its own first try or by another ingestor. */
@@ -620,7 +623,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
       atomically("load", () => {
         const current = head(chain)
         const window = records(chain)
-        const why = misfit(chain, current, window)
+        const why = misfit(chain, current, window.at(-1))
         if (why !== undefined) throw corruptJournal(chain, why)
         return current && journalOf(current, window)
       }),

@@ -37,6 +37,17 @@ describe("how much a push carries", () => {
     assert.strictEqual(limits.current, callLimits)
   })
 
+  it("is half of what ended the connection twice, and then of what ends it once", () => {
+    const limits = new PushLimits()
+    const closed = failure("unreachable", "Connection is closed.")
+    assert.isFalse(limits.refused(of(800), closed))
+    assert.isTrue(limits.refused(of(800), closed, true))
+    assert.strictEqual(limits.current.logs, 400)
+    assert.isTrue(limits.refused(of(400), closed))
+    assert.strictEqual(limits.current.logs, 200)
+    assert.isFalse(limits.refused(of(1), closed, true), "one log of one block cannot be cut")
+  })
+
   it("grows back to what is expected after pushes that are taken", () => {
     const limits = new PushLimits()
     for (let i = 0; i < 4; i++) limits.refused(of(...Array.from({ length: 300 }, () => 3)), late)

@@ -7,8 +7,9 @@ import { Effect, Redacted, Result } from "effect"
 import type { Scope } from "effect"
 import { readFileSync } from "node:fs"
 import type { Hex } from "../../src/Domain.ts"
-import { ground, pushes } from "../../src/store/Journal.ts"
+import { afterPush, ground, pushes } from "../../src/store/Journal.ts"
 import type { Block } from "../../src/Domain.ts"
+import type { Push } from "../../src/store/Journal.ts"
 import { StoreError } from "../../src/store/Store.ts"
 import { blocks } from "../support/blocks.ts"
 import type { Client } from "../support/ingestor.ts"
@@ -195,6 +196,53 @@ describe("Redis", () => {
           yield* writer.round
           yield* isWhole(store)
         }
+    }))
+
+  test("loses a key between two moves: none is made until it is back", (server, store) =>
+    Effect.gen(function* () {
+      const writer = new Writer(store)
+      yield* writer.round
+      const { client } = server
+      const { head, window } = (yield* store.load(chain))!
+      const [push] = [...pushes(head, blocks(head.number + 1, "x", [2], head.hash || undefined), false)]
+      const below = window.at(-2)!
+      const moves = [
+        store.push(chain, filter, push!),
+        store.pop(chain, filter, { _tag: "Pop", expected: head }),
+        store.finalize(chain, filter, { ...below, _tag: "Finalize", expected: head }),
+      ]
+      const key = `{events:${chain}}`
+      for (const name of [`events:${chain}`, `${key}:head`, `${key}:window`]) {
+        yield* Effect.promise(() => client.rename(name, `${key}:aside`))
+        for (const move of moves) assert.strictEqual((yield* move)._tag, "Conflict", name)
+        assert.strictEqual(yield* Effect.promise(() => client.exists(name)), 0, name)
+        assert.strictEqual((yield* Effect.flip(store.load(chain))).reason, "corrupt")
+        yield* Effect.promise(() => client.rename(`${key}:aside`, name))
+        yield* isWhole(store)
+      }
+      yield* writer.round
+      yield* isWhole(store)
+    }))
+
+  test("loses its stream, and a consumer makes another one: no move is made until it is back", (server, store) =>
+    Effect.gen(function* () {
+      const writer = new Writer(store)
+      yield* writer.round
+      const { client } = server
+      const stream = `events:${chain}`
+      const { head } = (yield* store.load(chain))!
+      const [empty, block] = blocks(head.number + 1, "x", [0, 2], head.hash || undefined)
+      const [first] = [...pushes(head, [empty!], false)]
+      yield* store.push(chain, filter, first!)
+      const [move] = [...pushes(afterPush(first!), [block!], false)] as [Push]
+      yield* Effect.promise(() => client.rename(stream, `${stream}:aside`))
+      yield* Effect.promise(() => client.xgroup("CREATE", stream, "mine", "0", "MKSTREAM"))
+      assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Conflict")
+      assert.strictEqual(yield* Effect.promise(() => client.xlen(stream)), 0)
+      assert.strictEqual((yield* Effect.flip(store.load(chain))).reason, "corrupt")
+      yield* Effect.promise(() => client.rename(`${stream}:aside`, stream))
+      assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
+      yield* isWhole(store)
     }))
 
   test("set back to a stream without its last entries is corrupt; one without old ones, or some inside, is not", (server, store) =>

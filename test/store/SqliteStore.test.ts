@@ -105,6 +105,36 @@ describe("SqliteStore", () => {
     }).pipe(Effect.scoped),
   )
 
+  it.live("loses its rows of a chain between two moves: none is made until they are back", () =>
+    Effect.gen(function* () {
+      const path = join(yield* directory, "events.db")
+      const store = yield* open(path)
+      const next = blocks(100, "a", [1, 2, 3])
+      const [first, second] = [
+        ...pushes({ number: 99, hash: "", part: 0 }, next, false, { ...store.limits, blocks: 2 }),
+      ] as [Push, Push]
+      yield* store.push(7, "none", first)
+      const { head } = (yield* store.load(7))!
+      const moves = [
+        store.push(7, "none", second),
+        store.pop(7, "none", { _tag: "Pop", expected: head }),
+        store.finalize(7, "none", { _tag: "Finalize", expected: head, number: 100, hash: next[0]!.hash }),
+      ]
+      const other = new DatabaseSync(path)
+      other.exec("ATTACH ':memory:' AS aside")
+      for (const table of ["events", "heads", "window"]) {
+        other.exec(`CREATE TABLE aside.${table} AS SELECT * FROM main.${table}; DELETE FROM main.${table}`)
+        for (const move of moves) assert.strictEqual((yield* move)._tag, "Conflict", table)
+        assert.strictEqual((yield* Effect.flip(store.load(7))).reason, "corrupt", table)
+        assert.isUndefined(other.prepare(`SELECT * FROM main.${table}`).get())
+        other.exec(`INSERT INTO main.${table} SELECT * FROM aside.${table}`)
+      }
+      other.close()
+      assert.strictEqual((yield* moves[0]!)._tag, "Pushed")
+      assert.strictEqual((yield* store.stats(7)).entries, 6)
+    }).pipe(Effect.scoped),
+  )
+
   /** The first push of a journal of chain 7. */
   const begin = (logs: ReadonlyArray<number>) => {
     const [move] = [...pushes({ number: 99, hash: "", part: 0 }, blocks(100, "a", logs), false)] as [Push]

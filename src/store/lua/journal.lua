@@ -112,17 +112,6 @@ local function mayWrite()
   end
 end
 
--- What is wrong with a head, given the filter and the position that a move expects; nil when nothing is.
-local function compare(head, filter, number, hash, part, digest)
-  if newer(head) then return newer(head) end
-  if not head.number then return conflict(head) end
-  if head.filter ~= filter then return { 'filter', head.filter } end
-  if head.number == tonumber(number) and head.hash == hash and head.part == tonumber(part) and head.digest == digest then
-    return nil
-  end
-  return conflict(head)
-end
-
 -- An id of an entry as two numbers, and their order.
 local function place(id)
   local millis, sequence = string.match(id, '^(%d+)%-(%d+)$')
@@ -132,6 +121,51 @@ end
 local function isBefore(a, b)
   if a[1] ~= b[1] then return a[1] < b[1] end
   return a[2] < b[2]
+end
+
+-- The highest id that the stream ever had; nil where this user may not ask.
+local function lastId()
+  local info = redis.pcall('XINFO', 'STREAM', stream)
+  for i = 1, info.err and 0 or #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] end
+  end
+  return nil
+end
+
+-- What does not fit together of the head, the window and the end of the stream; nil when nothing.
+local function misfit(head)
+  local members = redis.call('ZREVRANGE', windowKey, 0, 1)
+  local top = parse(members[1])
+  if top then
+    if top.number ~= head.number or top.hash ~= head.hash then
+      return 'its head is block ' .. text(head.number) .. ' and its last record is block ' .. text(top.number)
+    end
+  elseif head.number ~= head.start_number - 1 and text(head.number) ~= head.final_number then
+    return 'its head is block ' .. text(head.number) .. ', which is not final, and it has no records'
+  end
+  if head.added > 0 and redis.call('EXISTS', stream) == 0 then return 'it has a head and no stream' end
+  -- Only the head and the start block may be without entries.
+  for _, member in ipairs(members) do
+    local known = parse(member)
+    if known.count > 0 then
+      local last = lastId()
+      if last and isBefore(place(last), place(known.last)) then return 'its stream ends before its last record' end
+      return nil
+    end
+  end
+  return nil
+end
+
+-- What is wrong with a head, given the filter and the position that a move expects; nil when nothing is. Where a key was
+-- taken away since the journal was loaded, it is to be loaded again.
+local function compare(head, filter, number, hash, part, digest)
+  if newer(head) then return newer(head) end
+  if not head.number then return conflict(head) end
+  if head.filter ~= filter then return { 'filter', head.filter } end
+  if head.number == tonumber(number) and head.hash == hash and head.part == tonumber(part) and head.digest == digest then
+    return misfit(head) and conflict(head) or nil
+  end
+  return conflict(head)
 end
 
 -- Where consumer groups and readers are, lowest first: the id of the last entry that was delivered to each. Nothing where

@@ -9,32 +9,13 @@ local window = redis.call('ZRANGE', windowKey, 0, -1)
 local top = parse(window[#window])
 local entries = redis.call('XLEN', stream)
 
--- The highest id that the stream ever had; '0-0' without a stream, or where this user may not ask.
-local function lastId()
-  local info = redis.pcall('XINFO', 'STREAM', stream)
-  for i = 1, info.err and 0 or #info, 2 do
-    if info[i] == 'last-generated-id' then return info[i + 1] end
-  end
-  return nil
-end
-
 local function corrupt()
   if not head.number then
     if top then return 'it has records of blocks and no head' end
     if entries > 0 and not head.epoch then return 'its stream has entries and it has no head' end
     return nil
   end
-  if top then
-    if top.number ~= head.number or top.hash ~= head.hash then
-      return 'its head is block ' .. text(head.number) .. ' and its last record is block ' .. text(top.number)
-    end
-  elseif head.number ~= head.start_number - 1 and text(head.number) ~= head.final_number then
-    return 'its head is block ' .. text(head.number) .. ', which is not final, and it has no records'
-  end
-  if head.added > 0 and redis.call('EXISTS', stream) == 0 then return 'it has a head and no stream' end
-  local last = top and top.count > 0 and lastId()
-  if last and isBefore(place(last), place(top.last)) then return 'its stream ends before its last record' end
-  return nil
+  return misfit(head)
 end
 
 local why = corrupt()

@@ -1,12 +1,12 @@
 /** Does harm to a rig again and again, and after each time measures the recovery and asks the oracle. */
-import { Cause, Effect, Option, Random } from "effect"
-import type { Duration, Scope } from "effect"
+import { Cause, Effect, Option, Random, Schedule } from "effect"
+import type { Scope } from "effect"
 import { compare, replay } from "../../../src/commands/comparison.ts"
 import { chainId } from "../devnet.ts"
 import type { Devnet } from "../devnet.ts"
 import type { Client } from "../ingestor.ts"
 import { memoryOf } from "./memory.ts"
-import { alone, caughtUp, start, whileItGrows } from "./Rig.ts"
+import { another, caughtUp, neighbourId, start, whileItGrows } from "./Rig.ts"
 import type { Kind, Rig, RigOptions } from "./Rig.ts"
 
 /** One thing that goes wrong. */
@@ -22,6 +22,10 @@ export interface Fault {
   readonly inflict: (rig: Rig) => Effect.Effect<void, unknown, Scope.Scope>
   /** How many services share the chain and the store (default 1). */
   readonly ingestors?: number
+  /** Whether the service follows another chain beside, which is to go on (default: no). */
+  readonly neighbour?: boolean
+  /** Whether the store is away: moves are taken again soon after the fault's end (default: no). */
+  readonly away?: boolean
 }
 
 export interface Outcome {
@@ -32,6 +36,8 @@ export interface Outcome {
   doubled: number
   /** Milliseconds from the end of each fault until the store was at the node's head, to stay there. */
   readonly recoveries: Array<number>
+  /** Milliseconds from the moment when a store that was away answers until a move is taken. */
+  readonly resumptions: Array<number>
   /** Whatever else was wrong, as sentences. */
   readonly problems: Array<string>
   /** What was measured beside that, as sentences. */
@@ -47,6 +53,7 @@ export const nothingYet = ({ name }: Pick<Fault, "name">, kind: Kind): Outcome =
   lost: 0,
   doubled: 0,
   recoveries: [],
+  resumptions: [],
   problems: [],
   notes: [],
   grown: 0,
@@ -57,6 +64,9 @@ export const nothingYet = ({ name }: Pick<Fault, "name">, kind: Kind): Outcome =
  * keeps after a block of 20 000 logs has been seen to be 21.
  */
 export const mostGrown = 32
+
+/** Moves are taken so soon (milliseconds) after the store answers again, however long it was away. */
+export const latestResumption = 1500
 
 /** Faults of one journal that are told one by one. */
 const mostTold = 5
@@ -110,16 +120,22 @@ export const recordMemory = (outcome: Outcome, grown: number) => {
 /** More blocks than moves can be on their way whose replies nobody will hear. */
 const enough = 5
 
-/** Mines a block and waits until it is stored. */
-const another = (rig: Rig, within: Duration.Input) =>
-  Effect.gen(function* () {
-    const { number } = yield* alone(rig)(Effect.andThen(rig.node.block(2), rig.node.head))
-    yield* caughtUp(rig, number, within)
+/** What the store has. The reader may have to connect again, too. */
+const stored = (rig: Rig) =>
+  rig.store.load(chainId).pipe(Effect.map(JSON.stringify), Effect.retry(Schedule.spaced("5 millis")))
+
+/** Milliseconds until a move is taken. */
+const resumption = Effect.fnUntraced(function* (rig: Rig, since: number) {
+  const before = yield* stored(rig)
+  yield* Effect.repeat(stored(rig), {
+    until: (now) => now !== before,
+    schedule: Schedule.spaced("5 millis"),
   })
+  return performance.now() - since
+})
 
 /** Milliseconds until the store is at the node's head and stays there. */
-const recovery = Effect.fnUntraced(function* (rig: Rig) {
-  const since = performance.now()
+const recovery = Effect.fnUntraced(function* (rig: Rig, since: number) {
   for (;;) {
     yield* another(rig, "100 seconds")
     const millis = performance.now() - since
@@ -140,16 +156,24 @@ const once = Effect.fnUntraced(function* (rig: Rig, fault: Fault, outcome: Outco
           orElse: () => Effect.die(new Error("the fault did not happen")),
         }),
       )
-      return yield* recovery(rig)
+      const since = performance.now()
+      if (fault.away) {
+        const resumed = yield* resumption(rig, since)
+        outcome.resumptions.push(resumed)
+        if (resumed > latestResumption)
+          outcome.problems.push(`no move was taken for ${Math.round(resumed)} ms`)
+      }
+      return yield* recovery(rig, since)
     }),
   )
   yield* caughtUp(rig)
   record(outcome, yield* judge(rig.store, chainId, rig.node, rig))
+  if (rig.neighbour) record(outcome, yield* judge(rig.store, neighbourId, rig.neighbour, { from: 0 }))
   outcome.times++
   outcome.recoveries.push(millis)
 })
 
-export interface Job extends Omit<RigOptions, "ingestors" | "problems"> {
+export interface Job extends Omit<RigOptions, "ingestors" | "neighbour" | "problems"> {
   readonly faults: ReadonlyArray<Fault>
   /** How often each fault. */
   readonly times: (fault: Fault) => number
@@ -167,6 +191,7 @@ export const run = (job: Job): Effect.Effect<ReadonlyArray<Outcome>> => {
       ...job,
       problems,
       ingestors: Math.max(...job.faults.map(({ ingestors = 1 }) => ingestors)),
+      neighbour: job.faults.some(({ neighbour }) => neighbour),
     })
     const before = yield* mostOf(rig)
     for (const fault of job.faults) {

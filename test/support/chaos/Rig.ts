@@ -4,6 +4,7 @@
  */
 import { Effect, Random, Schedule, Schema, Scope, Semaphore } from "effect"
 import type { Duration } from "effect"
+import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as Devnet from "../devnet.ts"
 import { directory } from "../directory.ts"
@@ -31,6 +32,10 @@ export interface Ingestor {
   readonly kill: Effect.Effect<void>
   /** Starts it again. */
   readonly start: Effect.Effect<void>
+  /** What it finds in its environment beside the rig's variables, from its next start on. */
+  variables: Readonly<Record<string, string>>
+  /** Moves its wall clock: so many milliseconds off from now on, also after a restart. */
+  readonly shiftClock: (millis: number) => Effect.Effect<void>
 }
 
 export interface RedisBehind {
@@ -43,6 +48,8 @@ export interface Rig {
   /** Whether faults are as short as they may be and still bite. */
   readonly brief: boolean
   readonly node: Effect.Success<ReturnType<typeof Devnet.start>>
+  /** Another chain of the same service and store, which no fault is about. */
+  readonly neighbour: Effect.Success<ReturnType<typeof Devnet.start>> | undefined
   readonly redis: RedisBehind | undefined
   /** Where SQLite keeps it. */
   readonly file: string | undefined
@@ -67,21 +74,45 @@ export interface RigOptions {
   readonly entry: string
   /** How many services share the chain and the store (default 1). */
   readonly ingestors?: number
+  /** Whether there is another chain (default: no). */
+  readonly neighbour?: boolean
   /** Where it is told what should never happen. */
   readonly problems: Array<string>
 }
 
-/** A provider that is silent is noticed sooner than by default, so that ten minutes hold many faults. */
-const impatient = { STALL_TIMEOUT: "2s", REQUEST_TIMEOUT: "3s" }
+/**
+ * A provider that is silent is noticed sooner than by default, so that ten minutes hold many faults. The rate is far above
+ * what is asked: only a clock that jumps can make it short.
+ */
+const impatient = { STALL_TIMEOUT: "2s", REQUEST_TIMEOUT: "3s", RPC_RATE: "1000" }
 
-/** Redis as people run it who care: an append-only file, written every second, and no eviction. */
-export const redisArguments = ["--appendonly", "yes", "--appendfsync", "everysec"]
+/** The service's own user, whose rights faults may take away, and its own database. */
+export const user = "ingestor"
+const password = "secret"
+const database = 1
 
-export const openReader = (server: RedisServer.RedisServer) => openRedis(standalone(server.port))
+/** Redis as people run it who care: an append-only file, written every second, no eviction, a user for each program. */
+const redisArguments =
+  `--appendonly yes --appendfsync everysec --user ${user} on >${password} ~* &* +@all`.split(" ")
+
+/** A server whose client for doing things behind the store's back is in the service's database. */
+export const startRedis = Effect.tap(RedisServer.start(redisArguments), ({ client }) =>
+  Effect.promise(() => client.select(database)),
+)
+
+/** What the service connects to. @param port the server's, or of a proxy in front of it */
+export const redisUrl = (port: number) => `redis://${user}:${password}@127.0.0.1:${port}/${database}`
+
+export const openReader = (server: RedisServer.RedisServer) =>
+  openRedis(standalone(server.port, { database }))
+
+/** The other chain of a rig that has one. */
+export const neighbourId = Devnet.chainId + 1
 
 const startIngestor = Effect.fnUntraced(function* (
   entry: string,
   nodePort: number,
+  neighbour: Devnet.Devnet | undefined,
   store: { readonly path: string } | { readonly port: number },
   problems: Array<string>,
 ) {
@@ -92,18 +123,27 @@ const startIngestor = Effect.fnUntraced(function* (
     "port" in store
       ? yield* TcpProxy.start(store.port, { random, cutters: { client: () => new RedisRequests() } })
       : undefined
+  const clock = join(yield* directory, "clock")
   const env = Devnet.environment(`ws://127.0.0.1:${ws.port}`, {
     ...impatient,
     ...observed,
+    CLOCK_FILE: clock,
     DEVNET_START_BLOCK: "latest",
-    ...("path" in store ? { DATABASE_PATH: store.path } : { REDIS_URL: `redis://127.0.0.1:${redis!.port}` }),
+    ...(neighbour && {
+      CHAINS: "devnet,neighbour",
+      NEIGHBOUR_CHAIN_ID: String(neighbourId),
+      NEIGHBOUR_WS_URL: neighbour.anvil.url,
+      NEIGHBOUR_START_BLOCK: "0",
+    }),
+    ...("path" in store ? { DATABASE_PATH: store.path } : { REDIS_URL: redisUrl(redis!.port) }),
   })
+  let shifts = 0
   let process: Service.Process
   let doomed: Service.Process | undefined
   const doom = () => void (doomed = process)
 
   const start = Effect.gen(function* () {
-    const started = yield* Service.start({ entry, env })
+    const started = yield* Service.start({ entry, env: { ...env, ...ingestor.variables } })
     process = started
     yield* started.exit.pipe(
       Effect.tap((code) =>
@@ -115,8 +155,7 @@ const startIngestor = Effect.fnUntraced(function* (
       Effect.forkIn(scope),
     )
   }).pipe((started) => Scope.provide(started, scope))
-  yield* start
-  return {
+  const ingestor: Ingestor = {
     ws,
     redis,
     process: () => process,
@@ -127,7 +166,16 @@ const startIngestor = Effect.fnUntraced(function* (
       return Effect.asVoid(process.exit)
     }),
     start,
-  } satisfies Ingestor as Ingestor
+    variables: {},
+    shiftClock: (millis) =>
+      Effect.suspend(() => {
+        writeFileSync(clock, `${++shifts} ${millis}`)
+        process.kill("SIGURG")
+        return Effect.asVoid(process.says(new RegExp(`clock ${shifts}: ${millis} ms`)))
+      }),
+  }
+  yield* start
+  return ingestor
 })
 
 /** Between two steps of the chain, in milliseconds. */
@@ -188,13 +236,36 @@ export const caughtUp = (
     Effect.asVoid,
   )
 
+/** Mines a block and waits until it is stored. */
+export const another = (rig: Rig, within?: Duration.Input) =>
+  Effect.gen(function* () {
+    const { number } = yield* alone(rig)(Effect.andThen(rig.node.block(2), rig.node.head))
+    yield* caughtUp(rig, number, within)
+  })
+
 const openStore = Effect.fnUntraced(function* (kind: Kind) {
   if (kind === "sqlite") {
     const path = join(yield* directory, "events.db")
     return { redis: undefined, store: yield* Devnet.openSqlite(path), where: { path } }
   }
-  const server = yield* RedisServer.start(redisArguments)
+  const server = yield* startRedis
   return { redis: { server }, store: yield* openReader(server), where: { port: server.port } }
+})
+
+/** The other chain is followed as if nothing were wrong. */
+export const neighbourGoesOn = Effect.fnUntraced(function* ({ neighbour, store, problems }: Rig) {
+  yield* neighbour!.block(3, 2)
+  const { number } = yield* neighbour!.head
+  yield* Effect.orElseSucceed(store.load(neighbourId), () => undefined).pipe(
+    Effect.repeat({
+      until: (journal) => (journal?.head.number ?? -1) >= number,
+      schedule: Schedule.spaced("15 millis"),
+    }),
+    Effect.timeoutOrElse({
+      duration: "3 seconds",
+      orElse: () => Effect.sync(() => problems.push("the other chain stood still")),
+    }),
+  )
 })
 
 /** Everything is up and has followed the chain for a moment. */
@@ -202,16 +273,18 @@ export const start = Effect.fnUntraced(function* (options: RigOptions) {
   const node = yield* Devnet.start(["--gas-limit", "1000000000"])
   // More than the deepest reorg.
   for (let i = 0; i < 8; i++) yield* node.block(2)
+  const neighbour = options.neighbour ? yield* Devnet.start([], neighbourId) : undefined
   const { redis, store, where } = yield* openStore(options.kind)
   const ingestors: Array<Ingestor> = []
   for (let i = 0; i < (options.ingestors ?? 1); i++) {
-    ingestors.push(yield* startIngestor(options.entry, node.anvil.port, where, options.problems))
+    ingestors.push(yield* startIngestor(options.entry, node.anvil.port, neighbour, where, options.problems))
   }
   const { kind, brief, problems } = options
   const rig: Rig = {
     kind,
     brief,
     node,
+    neighbour,
     redis,
     file: "path" in where ? where.path : undefined,
     ingestors,

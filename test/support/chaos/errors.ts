@@ -22,6 +22,16 @@ export const errorsOf = (
       }, 0),
   )
 
+/** Waits until a chain of the service is halted. */
+export const untilHalted = (process: Process, chain: string): Effect.Effect<void, Error> =>
+  Effect.flatMap(process.port, (port) => fetchFrom(port, "/metrics")).pipe(
+    Effect.repeat({
+      until: ({ text }) => text.includes(`\nchain_halted{chain="${chain}"} 1\n`),
+      schedule: Schedule.spaced("20 millis"),
+    }),
+    Effect.asVoid,
+  )
+
 /** Does harm, and waits until there are more errors of these types than before. */
 export const untilCounted = <A, E, R>(
   harm: Effect.Effect<A, E, R>,

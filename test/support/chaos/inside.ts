@@ -1,11 +1,13 @@
 /**
  * Loaded into the service before anything else, by `--import`.
  *
- * SIGWINCH: collects garbage and says what the process still holds. SIGXCPU, SIGVTALRM: ends the process before, or after,
+ * SIGWINCH: collects garbage and says what the process still holds. SIGURG: moves the wall clock by what is in CLOCK_FILE;
+ * timers and `performance.now` go on as they are. SIGXCPU, SIGVTALRM: ends the process before, or after,
  * the next commit to SQLite. SIGUSR2: switches on and off that mistakes happen in
  * its code, on the connections to one port. Every third time sending throws, and what is received throws when it is
  * looked at.
  */
+import { existsSync, readFileSync } from "node:fs"
 import { WebSocket } from "ws"
 
 const port = process.env["SABOTAGE_PORT"]
@@ -57,3 +59,19 @@ process.on("SIGWINCH", () => {
   globalThis.gc!({ type: "major", execution: "sync", flavor: "last-resort" })
   process.stderr.write(`memory ${++asked}: ${process.memoryUsage.rss()} bytes\n`)
 })
+
+let shift = 0
+const shiftClock = () => {
+  const [serial, millis] = readFileSync(process.env["CLOCK_FILE"]!, "utf8").split(" ")
+  shift = Number(millis)
+  process.stderr.write(`clock ${serial}: ${shift} ms\n`)
+}
+const { now } = Date
+Date.now = () => now() + shift
+globalThis.Date = new Proxy(Date, {
+  construct: (target, args, made) => Reflect.construct(target, args.length === 0 ? [Date.now()] : args, made),
+  apply: () => new Date().toString(),
+})
+process.on("SIGURG", shiftClock)
+// Who is started while the clock is off finds it so.
+if (existsSync(process.env["CLOCK_FILE"] ?? "")) shiftClock()

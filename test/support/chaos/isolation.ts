@@ -11,14 +11,13 @@ import * as Devnet from "../devnet.ts"
 import { directory } from "../directory.ts"
 import type { Client } from "../ingestor.ts"
 import { fair } from "../Pipe.ts"
-import * as RedisServer from "../RedisServer.ts"
 import * as Service from "../Service.ts"
 import * as TcpProxy from "../TcpProxy.ts"
 import { judge, nothingYet, record, recordMemory } from "./Campaign.ts"
 import type { Outcome } from "./Campaign.ts"
 import { errorsOf } from "./errors.ts"
 import { memoryOf, observed } from "./memory.ts"
-import { openReader, redisArguments } from "./Rig.ts"
+import { openReader, redisUrl, startRedis } from "./Rig.ts"
 import type { Kind } from "./Rig.ts"
 
 const names = ["one", "two", "three", "four"] as const
@@ -112,8 +111,8 @@ const startService = Effect.fnUntraced(function* (
 
 const openStore = Effect.fnUntraced(function* (kind: Kind) {
   if (kind === "redis") {
-    const server = yield* RedisServer.start(redisArguments)
-    return { store: yield* openReader(server), variables: { REDIS_URL: server.url } }
+    const server = yield* startRedis
+    return { store: yield* openReader(server), variables: { REDIS_URL: redisUrl(server.port) } }
   }
   const path = join(yield* directory, "events.db")
   return { store: yield* Devnet.openSqlite(path), variables: { DATABASE_PATH: path } }

@@ -11,10 +11,15 @@ import { parseArgs } from "node:util"
 import { build } from "../built.ts"
 import { run } from "./Campaign.ts"
 import type { Fault, Outcome } from "./Campaign.ts"
+import { awayLong, awayShortly } from "./away.ts"
+import { hostFaults } from "./host.ts"
 import * as Isolation from "./isolation.ts"
+import { anotherType, keysGone } from "./keys.ts"
 import { atRandom, kills } from "./kills.ts"
+import { limitFaults } from "./limits.ts"
 import { nodeLeg, redisLeg } from "./network.ts"
 import { redisFaults } from "./redis.ts"
+import { rightsTaken } from "./rights.ts"
 import { kinds } from "./Rig.ts"
 import type { Kind } from "./Rig.ts"
 import { gathered, isClean, tableOf } from "./table.ts"
@@ -50,7 +55,20 @@ interface Turn {
   readonly kind: Kind
 }
 
-const turns: ReadonlyArray<Turn> = [...kills, ...redisFaults, ...nodeLeg, ...redisLeg, three]
+const turns: ReadonlyArray<Turn> = [
+  ...kills,
+  ...redisFaults,
+  ...nodeLeg,
+  ...redisLeg,
+  three,
+  ...keysGone,
+  anotherType,
+  ...hostFaults,
+  ...awayShortly,
+  ...awayLong,
+  ...rightsTaken,
+  ...limitFaults,
+]
   .flatMap((fault) => fault.stores.map((kind) => ({ fault, kind })))
   .filter(({ fault, kind }) => `${fault.name} ${kind}`.includes(values.only))
 

@@ -6,22 +6,25 @@ import { chainId } from "../devnet.ts"
 import { fetchFrom, jsonFrom } from "../http.ts"
 import type { Stored } from "../../../src/store/Store.ts"
 import { identity } from "../../../src/Domain.ts"
-import * as RedisServer from "../RedisServer.ts"
+import type * as RedisServer from "../RedisServer.ts"
 import type { Fault } from "./Campaign.ts"
 import { errorsOf, untilCounted } from "./errors.ts"
-import { alone, caughtUp, openReader, redisArguments } from "./Rig.ts"
+import { alone, caughtUp, openReader, startRedis } from "./Rig.ts"
 import type { Rig } from "./Rig.ts"
 
 interface Report {
   readonly chains: readonly [{ readonly failures: ReadonlyArray<{ readonly text: string }> }]
 }
 
-const serverOf = (rig: Rig) => rig.redis!.server
+export const serverOf = (rig: Rig) => rig.redis!.server
 
-const command = (rig: Rig, ...[name, ...args]: readonly [string, ...ReadonlyArray<string>]) =>
+/** Waits until a bare client is answered. */
+export const answered = (rig: Rig) => Effect.promise(() => serverOf(rig).client.ping())
+
+export const command = (rig: Rig, ...[name, ...args]: readonly [string, ...ReadonlyArray<string>]) =>
   Effect.promise(() => serverOf(rig).client.call(name, ...args))
 
-const sleepBetween = (shortest: number, longest: number) =>
+export const sleepBetween = (shortest: number, longest: number) =>
   Effect.flatMap(Random.nextIntBetween(shortest, longest), (millis) => Effect.sleep(millis))
 
 /** A few times in a row, at any moment. */
@@ -49,12 +52,18 @@ const fault = (name: string, times: number, inflict: Fault["inflict"]): Fault =>
   inflict,
 })
 
-const killed = fault("kill -9, back from its append-only file", 5, (rig) =>
-  Effect.gen(function* () {
-    serverOf(rig).kill("SIGKILL")
-    yield* sleepBetween(0, 2500)
-    yield* serverOf(rig).restart
-  }),
+/** Moves are taken again soon after it answers. */
+const away = (fault: Fault): Fault => ({ ...fault, away: true })
+
+const killed = away(
+  fault("kill -9, back from its append-only file", 5, (rig) =>
+    Effect.gen(function* () {
+      serverOf(rig).kill("SIGKILL")
+      yield* sleepBetween(0, 3000)
+      yield* serverOf(rig).restart
+      yield* answered(rig)
+    }),
+  ),
 )
 
 /** The part of the append-only file that is being written: each rewrite begins another. */
@@ -93,13 +102,16 @@ const powerLost = fault("power lost, the last second of its append-only file gon
   }),
 )
 
-const frozen = fault("frozen (SIGSTOP)", 2, (rig) =>
-  Effect.gen(function* () {
-    serverOf(rig).kill("SIGSTOP")
-    // Longer than the 5 s that a command may take.
-    yield* Effect.sleep(rig.brief ? "6 seconds" : "30 seconds")
-    serverOf(rig).kill("SIGCONT")
-  }),
+const frozen = away(
+  fault("frozen (SIGSTOP)", 2, (rig) =>
+    Effect.gen(function* () {
+      serverOf(rig).kill("SIGSTOP")
+      // Longer than the 5 s that a command may take.
+      yield* Effect.sleep(rig.brief ? "6 seconds" : "30 seconds")
+      serverOf(rig).kill("SIGCONT")
+      yield* answered(rig)
+    }),
+  ),
 )
 
 const clientKill = fault("CLIENT KILL", 5, (rig) =>
@@ -142,7 +154,7 @@ const synchronised = (replica: RedisServer.RedisServer) =>
 const promoted = fault("a promoted replica that lost the last seconds", 3, (rig) =>
   Effect.gen(function* () {
     const master = serverOf(rig)
-    const replica = yield* RedisServer.start(redisArguments)
+    const replica = yield* startRedis
     yield* Effect.promise(() => replica.client.replicaof("127.0.0.1", master.port))
     yield* synchronised(replica)
     yield* Effect.promise(() => replica.client.replicaof("NO", "ONE"))

@@ -1,5 +1,5 @@
 /** What all the faults came to, one line each. */
-import { mostGrown } from "./Campaign.ts"
+import { latestResumption, mostGrown } from "./Campaign.ts"
 import type { Outcome } from "./Campaign.ts"
 
 const mebi = 1024 * 1024
@@ -20,6 +20,7 @@ export const gathered = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<Outcom
             lost: row.lost + one.lost,
             doubled: row.doubled + one.doubled,
             recoveries: [...row.recoveries, ...one.recoveries],
+            resumptions: [...row.resumptions, ...one.resumptions],
             problems: [...row.problems, ...one.problems],
             notes: [...row.notes, ...one.notes],
             grown: Math.max(row.grown, one.grown),
@@ -32,9 +33,13 @@ export const gathered = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<Outcom
 const seconds = (millis: number | undefined) =>
   millis === undefined ? "-" : `${(millis / 1000).toFixed(1)} s`
 
-const cells = ({ fault, kind, times, lost, doubled, problems, recoveries, grown }: Outcome) => {
-  const sorted = recoveries.toSorted((a, b) => a - b)
-  const median = seconds(sorted[Math.floor(sorted.length / 2)])
+const medianAndMost = (millis: ReadonlyArray<number>) => {
+  const sorted = millis.toSorted((a, b) => a - b)
+  return [seconds(sorted[Math.floor(sorted.length / 2)]), seconds(sorted.at(-1))]
+}
+
+const cells = (outcome: Outcome) => {
+  const { fault, kind, times, lost, doubled, problems, recoveries, resumptions, grown } = outcome
   return [
     fault,
     kind,
@@ -42,13 +47,13 @@ const cells = ({ fault, kind, times, lost, doubled, problems, recoveries, grown 
     String(lost),
     String(doubled),
     String(problems.length),
-    median,
-    seconds(sorted.at(-1)),
+    ...medianAndMost(recoveries),
+    ...medianAndMost(resumptions),
     `${grown >= 0 ? "+" : ""}${Math.round(grown / mebi)} MiB`,
   ]
 }
 
-const titles = ["fault", "store", "times", "lost", "doubled", "other", "recovery p50", "max", "memory"]
+const titles = "fault,store,times,lost,doubled,other,recovery p50,max,resumed p50,max,memory".split(",")
 
 /** The table, and below it what was wrong beside losses and doubles. */
 export const tableOf = (outcomes: ReadonlyArray<Outcome>): string => {
@@ -65,6 +70,7 @@ export const tableOf = (outcomes: ReadonlyArray<Outcome>): string => {
     rule,
     ...lines.slice(1),
     "",
+    `resumed: from the moment when a store that was away answers to the first move that it takes; up to ${latestResumption / 1000} s is right`,
     `memory: the most that a service held more than when it was warm, without garbage; up to ${mostGrown} MiB is flat`,
     ...told("notes"),
     ...told("problems"),
