@@ -19,7 +19,8 @@ import * as Env from "./Environment.ts"
 import { makeRedactor } from "./Redact.ts"
 import type { Redactor } from "./Redact.ts"
 import { unusedNames } from "./Misspelt.ts"
-import { readStore } from "./StoreConfig.ts"
+import type { Retention } from "./store/Retention.ts"
+import { readRetention, readStore } from "./StoreConfig.ts"
 import type { RedisConfig, SqliteConfig } from "./StoreConfig.ts"
 import { readTelemetry } from "./TelemetryConfig.ts"
 import type { TelemetrySettings } from "./TelemetryConfig.ts"
@@ -59,8 +60,8 @@ export interface Settings {
   readonly chains: ReadonlyArray<ChainConfig>
   readonly store: RedisConfig | SqliteConfig
   readonly streamPrefix: string
-  /** Entries kept per chain; 0 keeps all. */
-  readonly streamMaxLength: number
+  /** How much of each stream is kept. */
+  readonly retention: Retention
   /** The least silence that is suspicious, whatever the block time. */
   readonly stallTimeout: Duration.Duration
   readonly requestTimeout: Duration.Duration
@@ -291,7 +292,7 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variabl
     store,
     http,
     streamPrefix: (yield* reader.read("STREAM_PREFIX", prefix)) ?? "events",
-    streamMaxLength: (yield* reader.read("STREAM_MAXLEN", Env.count())) ?? 1_000_000,
+    retention: yield* readRetention(reader, store),
     stallTimeout: (yield* reader.read("STALL_TIMEOUT", Env.duration)) ?? Duration.seconds(15),
     requestTimeout: (yield* reader.read("REQUEST_TIMEOUT", Env.duration)) ?? Duration.seconds(10),
     shutdownTimeout: (yield* reader.read("SHUTDOWN_TIMEOUT", Env.duration)) ?? Duration.seconds(10),

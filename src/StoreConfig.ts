@@ -4,6 +4,7 @@ import { createPrivateKey, X509Certificate } from "node:crypto"
 import { readFileSync } from "node:fs"
 import * as Env from "./Environment.ts"
 import { percentDecoded } from "./Redact.ts"
+import type { Retention } from "./store/Retention.ts"
 
 export interface RedisConfig {
   readonly _tag: "Redis"
@@ -192,3 +193,21 @@ const renewed = (reader: Env.Reader): Effect.Effect<RedisConfig | undefined> =>
       again.problems.length === 0 && store._tag === "Redis" ? store : undefined,
     )
   })
+
+/** Most entries of a chain that are kept where nothing is said. */
+const usualLength = 1_000_000
+
+/** `STREAM_MAXLEN`, `STREAM_GROUPS` and `STREAM_BACKLOG`. */
+export const readRetention = Effect.fnUntraced(function* (reader: Env.Reader, store: RedisConfig | SqliteConfig) {
+  const maxLength = (yield* reader.read("STREAM_MAXLEN", Env.count())) ?? usualLength
+  const groups = yield* reader.read("STREAM_GROUPS", Env.list(Env.text))
+  const backlog = (yield* reader.read("STREAM_BACKLOG", Env.count(1))) ?? 4 * maxLength
+  if (backlog < maxLength)
+    reader.problem("STREAM_BACKLOG", `expected at least STREAM_MAXLEN, which is ${maxLength}, got ${backlog}`)
+  if (groups !== undefined && store._tag === "Sqlite")
+    reader.problem("STREAM_GROUPS", "consumer groups are of Redis, and the store is SQLite: set REDIS_URL, or leave it out")
+  const isAll = groups?.includes("*") ?? false
+  if (isAll && groups!.length > 1)
+    reader.problem("STREAM_GROUPS", "expected names of groups, or * alone for all of them")
+  return { maxLength, groups: isAll ? "*" : (groups ?? []), backlog } satisfies Retention
+})

@@ -49,7 +49,7 @@ const good: ReadonlyArray<
   ["HTTP_HOST", { HTTP_HOST: "0.0.0.0" }, (s) => s.http.host, "0.0.0.0"],
   ["METRICS_TOKEN", { METRICS_TOKEN: "t0ken" }, (s) => s.http.token && Redacted.value(s.http.token), "t0ken"],
   ["STREAM_PREFIX", { STREAM_PREFIX: "logs:v1" }, (s) => s.streamPrefix, "logs:v1"],
-  ["STREAM_MAXLEN of 0 keeps all", { STREAM_MAXLEN: "0" }, (s) => s.streamMaxLength, 0],
+  ["STREAM_MAXLEN of 0 keeps all", { STREAM_MAXLEN: "0" }, (s) => s.retention.maxLength, 0],
   ["a duration in short", { REQUEST_TIMEOUT: "1500ms" }, (s) => Duration.toMillis(s.requestTimeout), 1500],
   ["a duration in words", { STALL_TIMEOUT: "2 minutes" }, (s) => Duration.toSeconds(s.stallTimeout), 120],
   ["SHUTDOWN_TIMEOUT", { SHUTDOWN_TIMEOUT: "3s" }, (s) => Duration.toSeconds(s.shutdownTimeout), 3],

@@ -59,17 +59,17 @@ const configuration = (settings: Settings): ReadonlyArray<Finding> => {
 }
 
 const memory = (info: Info, settings: Settings): ReadonlyArray<Finding> => {
-  const { chains, streamMaxLength } = settings
+  const { chains, retention: { maxLength } } = settings
   if (settings.store._tag === "Sqlite") return []
-  if (streamMaxLength === 0) {
+  if (maxLength === 0) {
     return [ok("store size", "STREAM_MAXLEN is 0: streams grow without end")]
   }
   // The limit is that of one master. Of a cluster's it must hold one chain at least: which chains is up to their slots.
   const inCluster = settings.store.mode === "cluster"
   const onOne = inCluster ? 1 : chains.length
-  const expected = onOne * streamMaxLength * bytesPerEntry
+  const expected = onOne * maxLength * bytesPerEntry
   const of = inCluster ? "each chain" : `${chains.length} chains`
-  const size = `about ${(expected / 1024 ** 3).toFixed(1)} GiB for ${of} of ${streamMaxLength} entries`
+  const size = `about ${(expected / 1024 ** 3).toFixed(1)} GiB for ${of} of ${maxLength} entries`
   return info.limit && expected > info.limit
     ? [
         {

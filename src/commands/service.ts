@@ -15,10 +15,10 @@ import * as StoreWatch from "../web/StoreWatch.ts"
 
 /** The configured store. */
 export const store = Layer.unwrap(
-  Effect.map(AppConfig, ({ store, streamPrefix, streamMaxLength }) =>
+  Effect.map(AppConfig, ({ store, streamPrefix, retention }) =>
     store._tag === "Sqlite"
-      ? SqliteStore.layer(store.path, streamMaxLength)
-      : RedisStore.layer({ config: store, prefix: streamPrefix, maxLength: streamMaxLength }),
+      ? SqliteStore.layer(store.path, retention)
+      : RedisStore.layer({ config: store, prefix: streamPrefix, retention }),
   ),
 )
 

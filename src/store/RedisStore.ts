@@ -10,6 +10,7 @@ import type { CallLimits, Journal, Position, Push } from "./Journal.ts"
 import { pack } from "./Pack.ts"
 import * as RedisConnection from "./RedisConnection.ts"
 import type { Client, Script } from "./RedisConnection.ts"
+import type { PauseReason, Retention, Trimmed } from "./Retention.ts"
 import { corruptJournal, evictsStreams, newerJournal, Store } from "./Store.ts"
 import type { Conflict, Epoch, FilterChanged, Group, Stats, StoreError } from "./Store.ts"
 
@@ -17,8 +18,8 @@ export interface RedisStoreOptions {
   readonly config: RedisConfig
   /** Streams are `<prefix>:<chain id>`. */
   readonly prefix: string
-  /** Entries kept per chain, approximately; 0 keeps all. */
-  readonly maxLength: number
+  /** How much of each stream is kept. */
+  readonly retention: Retention
   /** For connecting, and for one command (default 5 s). */
   readonly timeout?: Duration.Duration
   /** How much a move carries. */
@@ -57,8 +58,8 @@ const positionArgs = ({ number, hash, part, digest }: Position) => [
   digest ?? "",
 ]
 
-const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, maxLength: number) => {
-  const args: Array<string | Buffer> = [filter, ...positionArgs(expected), String(chain), String(maxLength)]
+const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, retention: string) => {
+  const args: Array<string | Buffer> = [filter, ...positionArgs(expected), String(chain), retention]
   args.push(final ? "1" : "0", String(blocks.length), blocks.at(-1)!.digest ?? "", randomUUID(), pack(blocks))
   for (const { number, hash, parentHash, timestamp, whole, traceparent, logs } of blocks) {
     args.push(String(number), hash, parentHash, String(timestamp), whole ? "1" : "0", traceparent ?? "")
@@ -66,6 +67,18 @@ const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: P
   }
   return args
 }
+
+const trimmedOf = ([, dropped, reader, behind, length, why]: Reply): Trimmed => ({
+  dropped: Number(dropped),
+  holder: reader
+    ? {
+        reader: String(reader),
+        behind: Number(behind),
+        length: Number(length),
+        paused: (why || undefined) as PauseReason | undefined,
+      }
+    : undefined,
+})
 
 /** `[field, value, …]` → an object. */
 const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> => {
@@ -158,7 +171,8 @@ const millisOf = (id: string) => Number(id.split("-")[0])
 type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
 
 const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
-  const { config, prefix, maxLength, limits = callLimits } = options
+  const { config, prefix, limits = callLimits } = options
+  const retention = JSON.stringify(options.retention)
   const { command } = yield* RedisConnection.make(config, options.timeout)
   const context = yield* Effect.context<Scope.Scope>()
   const connections = new Map<ChainId, RedisConnection.RedisConnection>()
@@ -234,8 +248,9 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           : Effect.succeed(journalOf(head, window))
       }),
     push: (chain, filter, push) =>
-      Effect.map(script("push", "push", chain, pushArgs(chain, filter, push, maxLength)), (reply) => {
+      Effect.map(script("push", "push", chain, pushArgs(chain, filter, push, retention)), (reply) => {
         if (reply[0] === "pushed") return { _tag: "Pushed" }
+        if (reply[0] === "paused") return { _tag: "Paused" }
         return reply[0] === "duplicate" ? { _tag: "Duplicate" } : declined(reply)
       }),
     pop: (chain, filter, { expected }) =>
@@ -253,7 +268,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           ...positionArgs(expected),
           String(number),
           hash,
-          String(maxLength),
+          retention,
         ]),
         (reply) => (reply[0] === "finalized" ? { _tag: "Finalized" } : declined(reply)),
       ),
@@ -359,9 +374,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       } satisfies Stats
     }),
     trim: (chain) =>
-      Effect.map(script("trim", "trim", chain, [String(maxLength), randomUUID()]), ([, dropped]) =>
-        Number(dropped),
-      ),
+      Effect.map(script("trim", "trim", chain, [retention, randomUUID()]), trimmedOf),
     reset: (chain, { from, filter, delete: all }) =>
       Effect.asVoid(
         script("reset", "reset", chain, [

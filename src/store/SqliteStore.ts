@@ -24,6 +24,7 @@ import { entryFields } from "../Domain.ts"
 import type { ChainId, Entry, Hex } from "../Domain.ts"
 import { afterPush, callLimits, floorOf, journalVersion, samePosition } from "./Journal.ts"
 import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
+import type { Retention, Trimmed } from "./Retention.ts"
 import { corruptJournal, newerJournal, Store, StoreError } from "./Store.ts"
 import type {
   Conflict,
@@ -70,6 +71,7 @@ interface HeadRow {
   readonly version: number | null
   readonly first_number: number | null
   readonly part_digest: string | null
+  readonly paused: number | null
 }
 
 interface RecordRow {
@@ -88,6 +90,9 @@ interface EventRow {
   readonly traceparent: string | null
   readonly [column: string]: string | number | null
 }
+
+/** A reader that has not been seen for so long (seconds) is not waited for any more. */
+const pinnedFor = 7 * 24 * 3600
 
 /** SQLite's primary result codes, https://www.sqlite.org/rescode.html. */
 const reasons: Readonly<Record<number, StoreReason>> = {
@@ -197,7 +202,7 @@ const open = (path: string): Connection => {
   return { database, files }
 }
 
-const make = Effect.fnUntraced(function* (path: string, maxLength: number, limits: CallLimits) {
+const make = Effect.fnUntraced(function* (path: string, retention: Retention, limits: CallLimits) {
   let connection: Connection | undefined = yield* Effect.acquireRelease(
     Effect.try({ try: () => open(path), catch: (cause) => storeError("open", path, cause) }),
     () => Effect.sync(() => connection?.database.close()),
@@ -261,7 +266,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
   }
 
   const headOf = row<HeadRow>(
-    `SELECT heads.*, version, first_number, part_digest
+    `SELECT heads.*, version, first_number, part_digest, paused
      FROM heads LEFT JOIN journals USING (chain_id) WHERE chain_id = ?`,
   )
   const createHead = run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, ?, 0)")
@@ -273,11 +278,13 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
     readonly version: number
     readonly epoch: string
     readonly epoch_reason: Epoch["reason"]
-  }>("SELECT version, epoch, epoch_reason FROM journals WHERE chain_id = ?")
+    readonly paused: number
+  }>("SELECT version, epoch, epoch_reason, paused FROM journals WHERE chain_id = ?")
   const createJournal = run(
     `INSERT OR REPLACE INTO journals VALUES (?, ${journalVersion}, ?, ?, ?, '', '', 0)`,
   )
   const setDigest = run("UPDATE journals SET part_digest = ? WHERE chain_id = ?")
+  const setPaused = run("UPDATE journals SET paused = ? WHERE chain_id = ? AND paused <> ?")
   const setFirst = run("UPDATE journals SET first_number = ? WHERE chain_id = ?")
   const forgetFilter = run("DELETE FROM filters WHERE chain_id = ? AND filter = ?")
   const keepFilter = run("INSERT INTO filters (chain_id, filter) VALUES (?, ?)")
@@ -317,6 +324,12 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
          (SELECT count(*) FROM events WHERE chain_id = readers.chain_id AND id > readers.id AND id <= ?)
        FROM readers WHERE chain_id = ? AND id < ?
      ON CONFLICT DO UPDATE SET entries = entries + excluded.entries`,
+  )
+  const lowestPin = row<{ readonly name: string; readonly id: number }>(
+    "SELECT name, id FROM readers WHERE chain_id = ? AND seen > unixepoch() - ? ORDER BY id LIMIT 1",
+  )
+  const unread = row<{ readonly entries: number }>(
+    "SELECT count(*) AS entries FROM events WHERE chain_id = ? AND id > ?",
   )
   const trim = run("DELETE FROM events WHERE chain_id = ? AND id <= ?")
   const countTrimmed = run("UPDATE heads SET entries = entries - ? WHERE chain_id = ?")
@@ -454,9 +467,29 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
     return next.digest !== undefined && head.part === next.part && head.digest === next.digest
   }
 
-  const trimmed = (chain: ChainId, entries: number): number => {
+  /** Trims, and says in the journal whether publishing pauses: see `trim` in journal.lua. */
+  const trimmed = (chain: ChainId, before: number): Trimmed => {
+    const { maxLength, backlog } = retention
+    const pin = before > maxLength + trimSlack && maxLength > 0 ? lowestPin(chain, pinnedFor) : undefined
+    const dropped = drop(chain, before, pin?.id ?? null)
+    const length = before - dropped
+    const isHeld =
+      pin !== undefined && length > maxLength + trimSlack && (oldestNeeded(chain)?.id ?? Infinity) > pin.id
+    const isPaused = isHeld && length >= backlog * (journal(chain)?.paused === 1 ? 0.9 : 1)
+    setPaused(isPaused ? 1 : 0, chain, isPaused ? 1 : 0)
+    if (!isHeld) return { dropped, holder: undefined }
+    const behind = unread(chain, pin.id)!.entries
+    return {
+      dropped,
+      holder: { reader: `reader:${pin.name}`, behind, length, paused: isPaused ? "backlog" : undefined },
+    }
+  }
+
+  /** Removes the oldest entries beyond the limit, up to the one that a pinned reader has read last. */
+  const drop = (chain: ChainId, entries: number, pin: number | null): number => {
+    const { maxLength } = retention
     if (maxLength === 0 || entries <= maxLength + trimSlack) return 0
-    const below = oldestNeeded(chain)?.id ?? Number.MAX_SAFE_INTEGER
+    const below = Math.min(oldestNeeded(chain)?.id ?? Number.MAX_SAFE_INTEGER, (pin ?? Number.MAX_SAFE_INTEGER - 1) + 1)
     const last = lastToTrim(chain, below, Math.min(entries - maxLength, trimMost))?.id ?? null
     if (last === null) return 0
     countMissed(last, chain, last)
@@ -481,6 +514,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
       }
       return current
     }
+    if (current.paused === 1) return { _tag: "Paused" }
     const next = afterPush(push)
     const start = current.start_number
     const first = push.blocks[0]
@@ -661,9 +695,9 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
       }),
     trim: (chain) =>
       atomically("trim", () => {
-        const count = trimmed(chain, head(chain)?.entries ?? 0)
+        const outcome = trimmed(chain, head(chain)?.entries ?? 0)
         complete(chain)
-        return count
+        return outcome
       }),
     reset: (chain, options) => atomically("reset", () => reset(chain, options)),
     info: attempt("describe itself", () => {
@@ -689,18 +723,18 @@ const journalOf = (row: HeadRow, records: ReadonlyArray<RecordRow>): Journal => 
 /**
  * A store in the file at `path` (`:memory:` for none).
  *
- * @param maxLength entries kept per chain, approximately; 0 keeps all
+ * @param retention how much of each stream is kept
  * @param limits how much a move carries
  */
 export const layer = (
   path: string,
-  maxLength: number,
+  retention: Retention,
   limits: CallLimits = callLimits,
 ): Layer.Layer<Store, StoreError> =>
   Layer.effect(
     Store,
     // A file with other tables in it: its statements cannot be prepared.
-    Effect.catchDefect(make(path, maxLength, limits), (cause) =>
+    Effect.catchDefect(make(path, retention, limits), (cause) =>
       Effect.fail(storeError("open", path, cause)),
     ),
   )

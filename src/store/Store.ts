@@ -9,6 +9,7 @@ import { Context, Schema } from "effect"
 import type { Effect } from "effect"
 import type { ChainId, Entry } from "../Domain.ts"
 import { journalVersion } from "./Journal.ts"
+import type { Trimmed } from "./Retention.ts"
 import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
 
 /**
@@ -69,6 +70,8 @@ export type PushResult =
   | { readonly _tag: "Pushed" }
   /** All of it was there already. */
   | { readonly _tag: "Duplicate" }
+  /** A pinned reader is too far behind: nothing is published to this stream until it has read on, or is gone. */
+  | { readonly _tag: "Paused" }
   | Conflict
   | FilterChanged
 
@@ -180,8 +183,11 @@ export class Store extends Context.Service<
      *   hundred million entries takes seconds
      */
     readonly stats: (chain: ChainId, exactly?: boolean) => Effect.Effect<Stats, StoreError>
-    /** Removes entries beyond the configured length, as far as the window does not need them. Answers how many. */
-    readonly trim: (chain: ChainId) => Effect.Effect<number, StoreError>
+    /**
+     * Removes entries beyond the configured length, as far as neither the window nor a pinned reader needs them, and counts
+     * what others have not read. Publishing pauses here, and goes on.
+     */
+    readonly trim: (chain: ChainId) => Effect.Effect<Trimmed, StoreError>
     /** Forgets a chain's head and window. */
     readonly reset: (chain: ChainId, options: ResetOptions) => Effect.Effect<void, StoreError>
     /** What the store itself is, and how it is set up. */

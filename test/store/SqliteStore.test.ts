@@ -13,6 +13,7 @@ import {
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import type { Block } from "../../src/Domain.ts"
+import { keeping } from "../../src/store/Retention.ts"
 import { pushes } from "../../src/store/Journal.ts"
 import type { Push } from "../../src/store/Journal.ts"
 import * as SqliteStore from "../../src/store/SqliteStore.ts"
@@ -23,7 +24,7 @@ import { contract } from "./StoreContract.ts"
 import type { Harness } from "./StoreContract.ts"
 
 const open = (path: string, maxLength = 0) =>
-  Effect.map(Layer.build(SqliteStore.layer(path, maxLength)), (context) => Context.get(context, Store))
+  Effect.map(Layer.build(SqliteStore.layer(path, keeping(maxLength))), (context) => Context.get(context, Store))
 
 const fresh = Effect.map(directory, (directory): Harness => {
   const live = join(directory, "events.db")

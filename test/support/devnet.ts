@@ -9,6 +9,7 @@ import * as Endpoint from "../../src/endpoint/Endpoint.ts"
 import type { SocketConnection } from "../../src/endpoint/Endpoint.ts"
 import { Transport } from "../../src/endpoint/Transport.ts"
 import type { Header } from "../../src/Domain.ts"
+import { keeping } from "../../src/store/Retention.ts"
 import * as SqliteStore from "../../src/store/SqliteStore.ts"
 import { Store } from "../../src/store/Store.ts"
 import type { Client } from "./ingestor.ts"
@@ -78,7 +79,7 @@ export const environment = (
 })
 
 export const openSqlite = (path: string): Effect.Effect<Client, unknown, Scope.Scope> =>
-  Effect.map(Layer.build(SqliteStore.layer(path, 0)), (context) => Context.get(context, Store))
+  Effect.map(Layer.build(SqliteStore.layer(path, keeping(0))), (context) => Context.get(context, Store))
 
 /** Waits until the store has the node's head. */
 export const reached = (

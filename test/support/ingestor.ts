@@ -4,6 +4,7 @@ import { Context, Effect, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { AppConfig, fromVariables } from "../../src/Config.ts"
 import * as Ingest from "../../src/Ingest.ts"
+import { keeping } from "../../src/store/Retention.ts"
 import { callLimits } from "../../src/store/Journal.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
 import * as SqliteStore from "../../src/store/SqliteStore.ts"
@@ -22,7 +23,7 @@ export const memoryStore = (
   maxLength = 0,
   limits: CallLimits = callLimits,
 ): Effect.Effect<Client, unknown, Scope.Scope> =>
-  Effect.map(Layer.build(SqliteStore.layer(":memory:", maxLength, limits)), (context) =>
+  Effect.map(Layer.build(SqliteStore.layer(":memory:", keeping(maxLength), limits)), (context) =>
     Context.get(context, Store),
   )
 

@@ -2,6 +2,7 @@
 import { Context, Duration, Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import type { RedisConfig } from "../../src/Config.ts"
+import { keeping } from "../../src/store/Retention.ts"
 import { callLimits } from "../../src/store/Journal.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
 import * as RedisStore from "../../src/store/RedisStore.ts"
@@ -33,6 +34,6 @@ export const openRedis = (
   timeout: Duration.Input = "2 seconds",
   limits: CallLimits = callLimits,
 ): Effect.Effect<Client, never, Scope.Scope> => {
-  const options = { config, prefix, maxLength, timeout: Duration.fromInputUnsafe(timeout), limits }
+  const options = { config, prefix, retention: keeping(maxLength), timeout: Duration.fromInputUnsafe(timeout), limits }
   return Effect.map(Layer.build(RedisStore.layer(options)), (context) => Context.get(context, Store))
 }

@@ -1,7 +1,7 @@
 -- Raises the floor to a block at or below the head. It is never lowered: what left the window could not be undone from
 -- a lower one, and would be written twice. Two ingestors may have nodes that differ in what is final.
 --
--- ARGV  filter, expected number, hash, part, digest, final number, final hash, maximum length
+-- ARGV  filter, expected number, hash, part, digest, final number, final hash, retention
 -- Returns finalized | conflict [number, hash, part, digest] | filter, its fingerprint | newer, its version
 
 local number, hash = tonumber(ARGV[6]), ARGV[7]
@@ -15,8 +15,8 @@ if not reachable or (known and known.hash ~= hash) then return conflict(head) en
 
 mayWrite()
 redis.call('ZREMRANGEBYSCORE', windowKey, '-inf', text(number))
-trim(head, tonumber(ARGV[8]))
-local fields = { 'final_number', text(number), 'final_hash', hash }
+trim(head, ARGV[8])
+local fields = { 'final_number', text(number), 'final_hash', hash, 'paused', head.paused }
 if not head.first_number then
   fields[#fields + 1] = 'first_number'
   fields[#fields + 1] = text(firstNumber(head))

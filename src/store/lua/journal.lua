@@ -17,7 +17,7 @@ end
 
 local headFields = {
   'number', 'hash', 'part', 'final_number', 'final_hash', 'start_number', 'start_hash', 'filter', 'filter_since',
-  'added', 'part_digest', 'version', 'epoch', 'epoch_reason', 'first_number',
+  'added', 'part_digest', 'version', 'epoch', 'epoch_reason', 'first_number', 'paused',
 }
 
 local function digestMark(hash, part, added)
@@ -168,21 +168,33 @@ local function compare(head, filter, number, hash, part, digest)
   return conflict(head)
 end
 
--- Where consumer groups and readers are, lowest first: the id of the last entry that was delivered to each. Nothing where
--- this user may not ask.
-local function positions()
-  local found = {}
+-- A reader that has not been seen for so long (seconds) is not waited for any more.
+local pinnedFor = 7 * 24 * 3600
+
+-- Where consumer groups and readers are, lowest first: the id of the last entry that was delivered to each, and whether
+-- nothing may go that it has not read. Where this user may not ask for groups, those that are pinned could be anywhere.
+local function positions(retention)
+  local found, named = {}, {}
+  local all = retention.groups == '*'
+  for _, name in ipairs(all and {} or retention.groups) do named[name] = true end
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  if groups.err and (all or next(named)) then
+    found[1] = { name = 'group:' .. (all and '*' or next(named)), id = '0-0', pinned = true }
+  end
   for _, flat in ipairs(groups.err and {} or groups) do
     local group = {}
     for i = 1, #flat, 2 do group[flat[i]] = flat[i + 1] end
-    found[#found + 1] = { name = 'group:' .. group.name, id = group['last-delivered-id'] }
+    found[#found + 1] = {
+      name = 'group:' .. group.name, id = group['last-delivered-id'], pinned = all or named[group.name] or false,
+    }
   end
   local readers = redis.pcall('HGETALL', readersKey)
+  local now = tonumber(redis.call('TIME')[1])
   for i = 1, readers.err and 0 or #readers, 2 do
     local isJson, reader = pcall(cjson.decode, readers[i + 1])
     if isJson and type(reader) == 'table' and string.match(tostring(reader.id), '^%d+%-%d+$') then
-      found[#found + 1] = { name = 'reader:' .. readers[i], id = reader.id }
+      local seen = tonumber(reader.seen) or now
+      found[#found + 1] = { name = 'reader:' .. readers[i], id = reader.id, pinned = now - seen < pinnedFor }
     end
   end
   for _, one in ipairs(found) do one.place = place(one.id) end
@@ -193,24 +205,36 @@ end
 -- How many entries beyond the limit are not worth a trim: whole nodes go, of 100 entries at most.
 local slack = 100
 
+-- How many entries one call removes at most: the server does nothing else meanwhile.
+local mostDropped = 100000
+
 -- Removes the oldest entries until about `keep` are left, and counts for each group and reader what it has not seen of
--- them. First goes what everybody has seen, then what only the one furthest behind has not, and so on.
-local function dropOldest(keep)
-  local all, dropped, behind = positions(), 0, 0
+-- them. First goes what everybody has seen, then what only the one furthest behind has not, and so on, up to the first
+-- that is pinned.
+--
+-- Returns how many went, and the pinned one that keeps the rest
+local function dropOldest(keep, retention)
+  local all, dropped, behind = positions(retention), 0, 0
   repeat
     local over = redis.call('XLEN', stream) - keep
-    if over < slack then return dropped end
+    if over < slack or dropped >= mostDropped then return dropped end
     local first = place(redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1])
-    while all[behind + 1] and isBefore(all[behind + 1].place, first) do behind = behind + 1 end
+    while all[behind + 1] and isBefore(all[behind + 1].place, first) and not all[behind + 1].pinned do
+      behind = behind + 1
+    end
+    for i = 1, behind do
+      if all[i].pinned then return dropped, all[i] end
+    end
+    local most = math.min(over, mostDropped - dropped)
     local seen = {}
-    -- No more than `over` go: those of them that are at or below the position are no loss.
-    for i = 1, behind do seen[i] = #redis.call('XRANGE', stream, '-', all[i].id, 'COUNT', over) end
+    -- No more than `most` go: those of them that are at or below the position are no loss.
+    for i = 1, behind do seen[i] = #redis.call('XRANGE', stream, '-', all[i].id, 'COUNT', most) end
     local nearest = all[behind + 1]
     local gone
     if nearest then
-      gone = redis.call('XTRIM', stream, 'MINID', '~', nearest.id, 'LIMIT', text(over))
+      gone = redis.call('XTRIM', stream, 'MINID', '~', nearest.id, 'LIMIT', text(most))
     else
-      gone = redis.call('XTRIM', stream, 'MAXLEN', '~', text(keep))
+      gone = redis.call('XTRIM', stream, 'MAXLEN', '~', text(keep), 'LIMIT', text(most))
     end
     for i = 1, behind do
       -- What was missed is worth less than what comes: no failure here.
@@ -238,10 +262,30 @@ local function firstNumber(head)
   return isFirst and number or number + 1
 end
 
--- Trims to about `maxLength` entries (0: keeps all), but never what the window needs.
-local function trim(head, maxLength)
-  if maxLength == 0 then return 0 end
-  local keep = maxLength
+-- How much of its memory this server uses, 0 … 1; nil where it has no limit, or this user may not ask.
+local function memoryUsed()
+  local info = redis.pcall('INFO', 'memory')
+  if type(info) ~= 'string' then return nil end
+  local used = tonumber(string.match(info, 'used_memory:(%d+)'))
+  local limit = tonumber(string.match(info, 'maxmemory:(%d+)'))
+  return used and limit and limit > 0 and used / limit or nil
+end
+
+-- Memory above which a stream does not grow for a pinned reader, and below which it grows again.
+local memoryHigh, memoryLow = 0.8, 0.75
+
+-- Trims to about `maxLength` entries (0: keeps all), but never what the window or a pinned reader needs, and says in the
+-- head whether publishing pauses since a pinned reader is too far behind.
+--
+-- retention  as JSON: maxLength, groups (names, or '*'), backlog
+-- Returns how many entries went, then the name of the pinned reader that holds others back or '', how many entries it has
+--         not read, how many there are, why publishing pauses ('backlog', 'memory') or ''
+local function trim(head, retention)
+  retention = cjson.decode(retention)
+  local wasPaused = head.paused == '1'
+  head.paused = '0'
+  if retention.maxLength == 0 then return { 0, '', 0, 0, '' } end
+  local keep = retention.maxLength
   -- Only the start block and the head may be without entries.
   for _, member in ipairs(redis.call('ZRANGE', windowKey, 0, 2)) do
     local oldest = parse(member)
@@ -250,10 +294,19 @@ local function trim(head, maxLength)
       break
     end
   end
-  if redis.call('XLEN', stream) < keep + slack then return 0 end
-  local dropped = dropOldest(keep)
+  if redis.call('XLEN', stream) < keep + slack then return { 0, '', 0, 0, '' } end
+  local dropped, holder = dropOldest(keep, retention)
   if dropped > 0 then head.first_number = nil end
-  return dropped
+  if not holder then return { dropped, '', 0, 0, '' } end
+  local length = redis.call('XLEN', stream)
+  -- What it has read and is still there is what did not fill a node.
+  local behind = length - #redis.call('XRANGE', stream, '-', holder.id, 'COUNT', mostDropped)
+  local memory = memoryUsed()
+  local why = ''
+  if length >= math.max(retention.backlog * (wasPaused and 0.9 or 1), keep) then why = 'backlog'
+  elseif memory and memory >= (wasPaused and memoryLow or memoryHigh) then why = 'memory' end
+  if why ~= '' then head.paused = '1' end
+  return { dropped, holder.name, behind, length, why }
 end
 
 -- What is to be written of a head so that it says what version 2 says: nothing where it does already.
@@ -264,7 +317,7 @@ local function facts(head, token)
   if head.version < version or not head.epoch then
     head.epoch, head.epoch_reason = head.epoch or token, head.epoch_reason or 'begun'
     fields = {
-      'version', text(version), 'epoch', head.epoch, 'epoch_reason', head.epoch_reason, 'abi', '', 'paused', '0',
+      'version', text(version), 'epoch', head.epoch, 'epoch_reason', head.epoch_reason, 'abi', '',
     }
   end
   if not head.first_number then

@@ -1,14 +1,15 @@
 -- Appends blocks on top of the expected head.
 --
--- ARGV  filter, expected number, hash, part, digest, chain id, maximum length, final (0 or 1), blocks, the digest of the
+-- ARGV  filter, expected number, hash, part, digest, chain id, retention, final (0 or 1), blocks, the digest of the
 --       part that is then written or '', a token in case an epoch begins, the logs of all blocks, then for each block
 --       number, hash, parent, timestamp, whole (0 or 1), traceparent or '', logs
 --       Logs are packed: index, tx hash, contract, topics, data, tx index of each. As arguments of their own they cost
 --       a tenth more here, and three times as much to whoever sends them.
--- Returns pushed | duplicate | conflict [number, hash, part, digest] | filter, its fingerprint | newer, its version
+-- Returns pushed | duplicate | paused | conflict [number, hash, part, digest] | filter, its fingerprint | newer, its
+--         version
 
 local filter, number, hash, part, digest, chain = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local maxLength, final, blocks, nextDigest = tonumber(ARGV[7]), ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10]
+local retention, final, blocks, nextDigest = ARGV[7], ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10]
 
 local packed, offset = ARGV[12], 0
 
@@ -44,6 +45,8 @@ if wrong then
   return wrong
 end
 
+if head.paused == '1' then return { 'paused' } end
+
 mayWrite()
 
 -- The record below: continued by the first block, or no longer needed.
@@ -51,6 +54,7 @@ local below = topRecord()
 local unfinished = head.part > 0 and below or nil
 
 if head.added == 0 then head.first_number = nil end
+local addedBefore = head.added
 local records = {}
 for b = 1, blocks do
   local at = firstAt + 7 * (b - 1)
@@ -90,13 +94,16 @@ if final and nextHead.part == 0 then
   redis.call('ZREMRANGEBYSCORE', windowKey, '-inf', text(nextHead.number))
   head.final_number, head.final_hash = text(nextHead.number), nextHead.hash
 end
-trim(head, maxLength)
+-- Housekeeping trims each second (trim.lua), which is not enough while history is written.
+local trimEvery = math.max(math.min(math.floor(cjson.decode(retention).maxLength / 10), 50000), 1)
+if math.floor(addedBefore / trimEvery) ~= math.floor(head.added / trimEvery) then trim(head, retention) end
 
 local fields = {
   'number', text(nextHead.number), 'hash', nextHead.hash, 'part', text(nextHead.part),
   'start_number', text(head.start_number), 'start_hash', head.start_hash,
   'filter', head.filter, 'filter_since', head.filter_since, 'added', text(head.added),
   'part_digest', partDigest(nextHead.hash, nextHead.part, head.added, nextDigest),
+  'paused', head.paused or '0',
 }
 if head.final_number then
   for _, value in ipairs({ 'final_number', head.final_number, 'final_hash', head.final_hash }) do

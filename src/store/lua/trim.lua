@@ -1,14 +1,22 @@
--- Trims the stream to its length, and completes the head of a journal that version 1 wrote.
+-- Trims the stream as far as nobody needs what goes, says whether publishing to it pauses, and completes the head of a
+-- journal that version 1 wrote. It is called each second: what is true already is not written again.
 --
--- ARGV  maximum length, a token in case an epoch begins
--- Returns trimmed, how many entries went | newer, its version
+-- ARGV  retention, a token in case an epoch begins
+-- Returns trimmed, what `trim` returns | newer, its version
 
 local head = readHead()
 if newer(head) then return newer(head) end
-if not head.number then return { 'trimmed', 0 } end
+if not head.number then return { 'trimmed', 0, '', 0, 0, '' } end
 mayWrite()
-local dropped = trim(head, tonumber(ARGV[1]))
+local paused, first = head.paused, head.first_number
+local outcome = trim(head, ARGV[1])
 -- Version 1 trims too, and anybody may delete the first entries.
 head.first_number = nil
-redis.call('HSET', headKey, unpack(facts(head, ARGV[2])))
-return { 'trimmed', dropped }
+local fields = facts(head, ARGV[2])
+if #fields == 2 and fields[2] == first then fields = {} end
+if head.paused ~= paused then
+  fields[#fields + 1] = 'paused'
+  fields[#fields + 1] = head.paused
+end
+if #fields > 0 then redis.call('HSET', headKey, unpack(fields)) end
+return { 'trimmed', unpack(outcome) }

@@ -1,0 +1,44 @@
+/**
+ * How much of a stream is kept: for whoever comes later, and for readers that are waited for. Pure.
+ *
+ * A reader is _pinned_ when nothing is trimmed that it has not read: one that tells where it is (see CONSUMING.md), until
+ * it has not been seen for seven days, and the consumer groups that are named. Where a pinned reader falls so far behind
+ * that its backlog is full, publishing to that stream pauses: nothing is lost, as the chain still has it.
+ */
+
+export interface Retention {
+  /** Entries kept for whoever comes later, about; 0 keeps all. */
+  readonly maxLength: number
+  /** The consumer groups that are pinned; `"*"`: all. */
+  readonly groups: ReadonlyArray<string> | "*"
+  /** Entries up to which a stream grows for a pinned reader before publishing to it pauses. */
+  readonly backlog: number
+}
+
+/** Keeps about so many entries, and four times as many for pinned readers. */
+export const keeping = (maxLength: number, groups: Retention["groups"] = []): Retention => ({
+  maxLength,
+  groups,
+  backlog: maxLength * 4,
+})
+
+/** Why publishing to a stream is paused: its backlog is full, or the store's memory nearly is. */
+export type PauseReason = "backlog" | "memory"
+
+/** The pinned reader furthest behind, while it holds entries that would be trimmed without it. */
+export interface Holder {
+  /** `group:<name>` or `reader:<name>`. */
+  readonly reader: string
+  /** Entries that it has not read. */
+  readonly behind: number
+  /** Entries of the stream. */
+  readonly length: number
+  /** Since it is too far behind, nothing is published to this stream. */
+  readonly paused: PauseReason | undefined
+}
+
+/** What a trim did. */
+export interface Trimmed {
+  readonly dropped: number
+  readonly holder: Holder | undefined
+}
