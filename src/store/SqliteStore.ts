@@ -659,6 +659,7 @@ const make = Effect.fnUntraced(function* (path: string, maxLength: number, limit
           groups: [],
         }
       }),
+    refused: () => Effect.succeed([]),
     trim: (chain) =>
       atomically("trim", () => {
         const count = trimmed(chain, head(chain)?.entries ?? 0)

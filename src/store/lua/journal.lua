@@ -180,7 +180,7 @@ local function positions()
   end
   local readers = redis.pcall('HGETALL', readersKey)
   for i = 1, readers.err and 0 or #readers, 2 do
-    local isJson, reader = pcall(cjson.decode, readers[i + 1])
+    local isJson, reader = pcall(function() return cjson.decode(readers[i + 1]) end)
     if isJson and type(reader) == 'table' and string.match(tostring(reader.id), '^%d+%-%d+$') then
       found[#found + 1] = { name = 'reader:' .. readers[i], id = reader.id }
     end
