@@ -198,14 +198,20 @@ const renewed = (reader: Env.Reader): Effect.Effect<RedisConfig | undefined> =>
 const usualLength = 1_000_000
 
 /** `STREAM_MAXLEN`, `STREAM_GROUPS` and `STREAM_BACKLOG`. */
-export const readRetention = Effect.fnUntraced(function* (reader: Env.Reader, store: RedisConfig | SqliteConfig) {
+export const readRetention = Effect.fnUntraced(function* (
+  reader: Env.Reader,
+  store: RedisConfig | SqliteConfig,
+) {
   const maxLength = (yield* reader.read("STREAM_MAXLEN", Env.count())) ?? usualLength
   const groups = yield* reader.read("STREAM_GROUPS", Env.list(Env.text))
   const backlog = (yield* reader.read("STREAM_BACKLOG", Env.count(1))) ?? 4 * maxLength
   if (backlog < maxLength)
     reader.problem("STREAM_BACKLOG", `expected at least STREAM_MAXLEN, which is ${maxLength}, got ${backlog}`)
   if (groups !== undefined && store._tag === "Sqlite")
-    reader.problem("STREAM_GROUPS", "consumer groups are of Redis, and the store is SQLite: set REDIS_URL, or leave it out")
+    reader.problem(
+      "STREAM_GROUPS",
+      "consumer groups are of Redis, and the store is SQLite: set REDIS_URL, or leave it out",
+    )
   const isAll = groups?.includes("*") ?? false
   if (isAll && groups!.length > 1)
     reader.problem("STREAM_GROUPS", "expected names of groups, or * alone for all of them")

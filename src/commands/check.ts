@@ -6,7 +6,7 @@ import type { ChainConfig, Settings } from "../Config.ts"
 import { Transport } from "../endpoint/Transport.ts"
 import { exitCode } from "../Process.ts"
 import { evictsStreams, Store } from "../store/Store.ts"
-import type { Info } from "../store/Store.ts"
+import type { Info, Refused } from "../store/Store.ts"
 import { jsonFlag } from "./chains.ts"
 import { oneEndpoint } from "./dialect.ts"
 import type { Finding } from "./dialect.ts"
@@ -59,7 +59,10 @@ const configuration = (settings: Settings): ReadonlyArray<Finding> => {
 }
 
 const memory = (info: Info, settings: Settings): ReadonlyArray<Finding> => {
-  const { chains, retention: { maxLength } } = settings
+  const {
+    chains,
+    retention: { maxLength },
+  } = settings
   if (settings.store._tag === "Sqlite") return []
   if (maxLength === 0) {
     return [ok("store size", "STREAM_MAXLEN is 0: streams grow without end")]
@@ -81,6 +84,43 @@ const memory = (info: Info, settings: Settings): ReadonlyArray<Finding> => {
       ]
     : [ok("store size", size)]
 }
+
+/** What would allow what was refused. */
+const grant = ({ name, detail }: Refused, keys: string): string | undefined => {
+  if (!/NOPERM|can't run this command/.test(detail)) return undefined
+  if (/\bkeys?\b/.test(detail)) return `give its user the keys ${keys}`
+  return `give its user +${name.split(" ")[0]!.toLowerCase()}`
+}
+
+/** A line for each thing that some chain is refused, which is the same for most of them. */
+const refusals = Effect.fnUntraced(function* ({ chains, streamPrefix }: Settings) {
+  const store = yield* Store
+  const found = new Map<string, Finding>()
+  for (const { id } of chains) {
+    for (const refused of yield* store.refused(id)) {
+      const { name, detail, lost } = refused
+      if (found.has(name)) continue
+      const fix = grant(refused, `~${streamPrefix}:* ~{${streamPrefix}:*`)
+      found.set(
+        name,
+        lost === undefined
+          ? {
+              subject: "store access",
+              level: "failure",
+              detail: `${name} is refused, and nothing can be written without it: ${detail}`,
+              fix: fix ?? `use a server that has ${name}`,
+            }
+          : {
+              subject: "store access",
+              level: "warning",
+              detail: `no ${name}: ${lost}`,
+              ...(fix !== undefined && { fix }),
+            },
+      )
+    }
+  }
+  return [...found.values()]
+})
 
 /** Version, persistence and policy; then whether it may be written to. */
 const store = Effect.fnUntraced(function* (settings: Settings) {
@@ -109,6 +149,9 @@ const store = Effect.fnUntraced(function* (settings: Settings) {
     })
   }
   findings.push(...memory(info, settings))
+  const refused = yield* refusals(settings)
+  findings.push(...refused)
+  if (refused.some(({ level }) => level === "failure")) return findings
   for (const { id } of settings.chains) {
     yield* store.ping(id)
     yield* store.load(id)

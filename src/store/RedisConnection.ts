@@ -19,7 +19,18 @@ const defaultTimeout = Duration.seconds(5)
 
 const source = (name: string) => readFileSync(new URL(`lua/${name}.lua`, import.meta.url), "utf8")
 
-const scripts = ["push", "pop", "finalize", "takeover", "load", "trim", "reset", "probe"] as const
+const scripts = [
+  "push",
+  "pop",
+  "finalize",
+  "takeover",
+  "load",
+  "trim",
+  "reset",
+  "probe",
+  "stats",
+  "check",
+] as const
 
 export type Script = (typeof scripts)[number]
 
@@ -70,6 +81,8 @@ const insideScript = /@user_script: ?\d+: -?([A-Z]+)\b/
 
 /** Why Redis, or the way to it, refused, as far as its words say. */
 export const reasonOf = (message: string): StoreReason => {
+  // 6.2 says this without a word of its own in front.
+  if (/unknown redis command/i.test(message)) return "refused"
   // Of a server that has no place for us now: there will be one.
   if (message.includes("max number of clients")) return "unreachable"
   const inside = insideScript.exec(message)?.[1]
@@ -77,6 +90,11 @@ export const reasonOf = (message: string): StoreReason => {
   const word = inside !== undefined && inside in reasons ? inside : own
   return reasons[word ?? ""] ?? "unreachable"
 }
+
+/** How servers, and the proxies in front of them, say that a command is not for us. */
+export const isWithheld = ({ reason, detail }: StoreError): boolean =>
+  reason === "refused" &&
+  /^NOPERM|unknown (sub)?command|command (is )?not (available|allowed|supported|permitted)/i.test(detail)
 
 /** After these the connection is worth nothing: it leads to the wrong server, or nowhere, or its user is not known. */
 const endsConnection = ({ reason, detail }: StoreError) =>
@@ -111,7 +129,8 @@ const serverOptions = (config: RedisConfig, timeout: Duration.Duration) => {
   }
 }
 
-const clientName = "event-ingestor"
+/** What our connections are called in `CLIENT LIST`. */
+export const clientName = "event-ingestor"
 
 const never = () => null
 
@@ -245,7 +264,7 @@ export const make = Effect.fnUntraced(function* (
       // Not left to the client, which sends all at once and hears no refusal: a server that has no place for us says so
       // in answer to the first command, and the database may be one that we may not select.
       await next.client("SETNAME", clientName).catch((error: Error) => {
-        if (!/^NOPERM|unknown (sub)?command/i.test(error.message)) throw error
+        if (!isWithheld(failure(operation)(error))) throw error
       })
       if (config.database !== 0) await next.select(config.database)
     }

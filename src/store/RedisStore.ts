@@ -9,8 +9,11 @@ import { callLimits, journalVersion } from "./Journal.ts"
 import type { CallLimits, Journal, Position, Push } from "./Journal.ts"
 import { pack } from "./Pack.ts"
 import * as RedisConnection from "./RedisConnection.ts"
+import { isWithheld } from "./RedisConnection.ts"
 import type { Client, Script } from "./RedisConnection.ts"
+import { refusedOf } from "./RedisRefusals.ts"
 import type { PauseReason, Retention, Trimmed } from "./Retention.ts"
+
 import { corruptJournal, evictsStreams, newerJournal, Store } from "./Store.ts"
 import type { Conflict, Epoch, FilterChanged, Group, Stats, StoreError } from "./Store.ts"
 
@@ -128,6 +131,41 @@ const groupOf = (flat: ReadonlyArray<string | number>): Group => {
     lastDelivered: String(group["last-delivered-id"]),
   }
 }
+
+/** What `stats.lua` returns. */
+type StatsReply = readonly [
+  added: string | null,
+  firstNumber: string | null,
+  epoch: string | null,
+  reason: string | null,
+  entries: number,
+  first: string | null,
+  last: string | null,
+  bytes: number | null,
+  groups: ReadonlyArray<ReadonlyArray<string | number>>,
+]
+
+const statsOf = ([
+  added,
+  firstNumber,
+  token,
+  reason,
+  entries,
+  first,
+  last,
+  bytes,
+  groups,
+]: StatsReply): Stats => ({
+  entries,
+  gone: Math.max(Number(added ?? 0) - entries, 0),
+  older: Math.max(entries - Number(added ?? 0), 0),
+  firstNumber: firstNumber ? Number(firstNumber) : undefined,
+  epoch: token ? { token, reason: reason as Epoch["reason"] } : undefined,
+  firstId: first ?? undefined,
+  lastId: last ?? undefined,
+  bytes: bytes ?? undefined,
+  groups: groups.map(groupOf),
+})
 
 /** `key:value` lines of INFO. */
 const infoOf = (text: string): Record<string, string> =>
@@ -314,67 +352,14 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       }
       return after
     }),
-    stats: Effect.fnUntraced(function* (chain) {
-      const key = streamOf(chain)
-      const [[facts, entries], first, last] = yield* commandOf(chain)("count", (client) =>
-        Promise.all([
-          // Both at one moment: what was added in between would seem to be of an earlier journal.
-          client
-            .multi()
-            .hmget(keysOf(chain)[1]!, "added", "first_number", "epoch", "epoch_reason")
-            .xlen(key)
-            .exec()
-            .then(
-              (answers) =>
-                answers!.map(([error, answer]) => {
-                  if (error) throw error
-                  return answer
-                }) as [facts: ReadonlyArray<string | null>, entries: number],
-            ),
-          client.xrange(key, "-", "+", "COUNT", 1) as Promise<Entries>,
-          client.xrevrange(key, "+", "-", "COUNT", 1) as Promise<Entries>,
-        ]),
-      )
-      const [added, firstNumber, token, reason] = facts
-      const about = {
-        entries,
-        gone: Math.max(Number(added ?? 0) - entries, 0),
-        older: Math.max(entries - Number(added ?? 0), 0),
-        firstNumber: firstNumber ? Number(firstNumber) : undefined,
-        epoch: token ? { token, reason: reason as Epoch["reason"] } : undefined,
-      }
-      const none = {
-        ...about,
-        firstId: undefined,
-        lastId: undefined,
-        bytes: undefined,
-        groups: [],
-      }
-      if (entries === 0 && first.length === 0) {
-        const exists = yield* commandOf(chain)("count", (client) => client.exists(key))
-        if (exists === 0) return none
-      }
-      const groups = yield* commandOf(chain)(
-        "count",
-        (client) => client.xinfo("GROUPS", key) as Promise<Array<Array<string>>>,
-      )
-      // A user without the right to ask is not told.
-      const bytes = yield* commandOf(chain)("count", (client) => client.memory("USAGE", key)).pipe(
-        Effect.catchIf(
-          ({ reason }) => reason === "refused",
-          () => Effect.succeed(null),
-        ),
-      )
-      return {
-        ...about,
-        firstId: first[0]?.[0],
-        lastId: last[0]?.[0],
-        bytes: bytes ?? undefined,
-        groups: groups.map(groupOf),
-      } satisfies Stats
-    }),
-    trim: (chain) =>
-      Effect.map(script("trim", "trim", chain, [retention, randomUUID()]), trimmedOf),
+    stats: (chain) =>
+      Effect.map(
+        commandOf(chain)("count", (client) => client.stats(...keysOf(chain)) as Promise<StatsReply>),
+        statsOf,
+      ),
+    refused: (chain) =>
+      refusedOf(commandOf(chain), `{${prefix}:${chain}}:check-${randomUUID()}`, keysOf(chain)[0]!),
+    trim: (chain) => Effect.map(script("trim", "trim", chain, [retention, randomUUID()]), trimmedOf),
     reset: (chain, { from, filter, delete: all }) =>
       Effect.asVoid(
         script("reset", "reset", chain, [
@@ -397,16 +382,14 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
         }
       }),
       // Any other refusal is one of the connection, and no server was reached.
-      Effect.catchIf(
-        ({ detail }) => /^NOPERM|unknown command/.test(detail),
-        () =>
-          Effect.succeed({
-            version: "redis (its user may not ask for the version)",
-            bytes: undefined,
-            limit: undefined,
-            evictionPolicy: undefined,
-            persistence: undefined,
-          }),
+      Effect.catchIf(isWithheld, () =>
+        Effect.succeed({
+          version: "redis (its user may not ask for the version)",
+          bytes: undefined,
+          limit: undefined,
+          evictionPolicy: undefined,
+          persistence: undefined,
+        }),
       ),
     ),
   })

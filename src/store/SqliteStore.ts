@@ -489,7 +489,10 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
   const drop = (chain: ChainId, entries: number, pin: number | null): number => {
     const { maxLength } = retention
     if (maxLength === 0 || entries <= maxLength + trimSlack) return 0
-    const below = Math.min(oldestNeeded(chain)?.id ?? Number.MAX_SAFE_INTEGER, (pin ?? Number.MAX_SAFE_INTEGER - 1) + 1)
+    const below = Math.min(
+      oldestNeeded(chain)?.id ?? Number.MAX_SAFE_INTEGER,
+      (pin ?? Number.MAX_SAFE_INTEGER - 1) + 1,
+    )
     const last = lastToTrim(chain, below, Math.min(entries - maxLength, trimMost))?.id ?? null
     if (last === null) return 0
     countMissed(last, chain, last)
@@ -693,6 +696,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
           groups: [],
         }
       }),
+    refused: () => Effect.succeed([]),
     trim: (chain) =>
       atomically("trim", () => {
         const outcome = trimmed(chain, head(chain)?.entries ?? 0)

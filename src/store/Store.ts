@@ -138,6 +138,16 @@ export interface Info {
   readonly persistence: string | undefined
 }
 
+/** Something that the service uses, and the store refuses. */
+export interface Refused {
+  /** A command, or a library of scripts. */
+  readonly name: string
+  /** What the store says. */
+  readonly detail: string
+  /** What there is not without it; `undefined`: nothing can be written without it. */
+  readonly lost: string | undefined
+}
+
 /** What `reset` leaves behind. */
 export interface ResetOptions {
   /** Where the journal begins again; `undefined`: as if the chain had never been seen. */
@@ -190,6 +200,8 @@ export class Store extends Context.Service<
     readonly trim: (chain: ChainId) => Effect.Effect<Trimmed, StoreError>
     /** Forgets a chain's head and window. */
     readonly reset: (chain: ChainId, options: ResetOptions) => Effect.Effect<void, StoreError>
+    /** Tries what the service uses, without touching what is stored and leaving nothing behind. Answers what is refused. */
+    readonly refused: (chain: ChainId) => Effect.Effect<ReadonlyArray<Refused>, StoreError>
     /** What the store itself is, and how it is set up. */
     readonly info: Effect.Effect<Info, StoreError>
   }

@@ -60,7 +60,7 @@ export const layer = Layer.effectDiscard(
     const status = yield* Status
     status.store.description = store.description
     const watched = status.chains.map((chain) => ({ chain, series: new GroupSeries(chain, status.registry) }))
-    const look = Effect.gen(function* () {
+    const lookAtServer = Effect.gen(function* () {
       const before = status.store.evictionUnsafe
       status.store.info = yield* store.info
       if (status.store.evictionUnsafe && !before) {
@@ -69,13 +69,17 @@ export const layer = Layer.effectDiscard(
           `Redis' maxmemory-policy is ${policy}, which deletes streams: set noeviction`,
         )
       }
-      for (const { chain, series } of watched) {
-        const stats = yield* store.stats(chain.id, false)
-        chain.stats = { ...stats, groups: stats.groups.slice(0, mostGroups) }
-        series.follow(chain.stats)
-      }
     })
-    // While the store is away the last figures stay; Ingest says that it is away.
-    yield* look.pipe(Effect.ignore, Defects.toOwner, Effect.repeat(Schedule.spaced(every)), Effect.forkScoped)
+    const lookAt = Effect.fnUntraced(function* ({ chain, series }: (typeof watched)[number]) {
+      const stats = yield* store.stats(chain.id, false)
+      chain.stats = { ...stats, groups: stats.groups.slice(0, mostGroups) }
+      series.follow(chain.stats)
+    })
+    // What cannot be seen keeps its last figures and hides nothing else: Ingest says when the store is away.
+    const look = Effect.forEach([lookAtServer, ...watched.map(lookAt)], (one) => Effect.ignore(one), {
+      concurrency: "unbounded",
+      discard: true,
+    })
+    yield* look.pipe(Defects.toOwner, Effect.repeat(Schedule.spaced(every)), Effect.forkScoped)
   }),
 )

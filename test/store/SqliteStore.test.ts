@@ -24,7 +24,9 @@ import { contract } from "./StoreContract.ts"
 import type { Harness } from "./StoreContract.ts"
 
 const open = (path: string, maxLength = 0) =>
-  Effect.map(Layer.build(SqliteStore.layer(path, keeping(maxLength))), (context) => Context.get(context, Store))
+  Effect.map(Layer.build(SqliteStore.layer(path, keeping(maxLength))), (context) =>
+    Context.get(context, Store),
+  )
 
 const fresh = Effect.map(directory, (directory): Harness => {
   const live = join(directory, "events.db")

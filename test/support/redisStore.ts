@@ -34,6 +34,12 @@ export const openRedis = (
   timeout: Duration.Input = "2 seconds",
   limits: CallLimits = callLimits,
 ): Effect.Effect<Client, never, Scope.Scope> => {
-  const options = { config, prefix, retention: keeping(maxLength), timeout: Duration.fromInputUnsafe(timeout), limits }
+  const options = {
+    config,
+    prefix,
+    retention: keeping(maxLength),
+    timeout: Duration.fromInputUnsafe(timeout),
+    limits,
+  }
   return Effect.map(Layer.build(RedisStore.layer(options)), (context) => Context.get(context, Store))
 }

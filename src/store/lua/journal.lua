@@ -191,7 +191,7 @@ local function positions(retention)
   local readers = redis.pcall('HGETALL', readersKey)
   local now = tonumber(redis.call('TIME')[1])
   for i = 1, readers.err and 0 or #readers, 2 do
-    local isJson, reader = pcall(cjson.decode, readers[i + 1])
+    local isJson, reader = pcall(function() return cjson.decode(readers[i + 1]) end)
     if isJson and type(reader) == 'table' and string.match(tostring(reader.id), '^%d+%-%d+$') then
       local seen = tonumber(reader.seen) or now
       found[#found + 1] = { name = 'reader:' .. readers[i], id = reader.id, pinned = now - seen < pinnedFor }
