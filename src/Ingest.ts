@@ -32,6 +32,7 @@ import { Verification } from "./feed/Verify.ts"
 import * as Observe from "./Observe.ts"
 import { Redaction } from "./Redact.ts"
 import * as Standstill from "./Standstill.ts"
+import * as Housekeeping from "./store/Housekeeping.ts"
 import * as StoreBreaker from "./store/StoreBreaker.ts"
 import { PushLimits } from "./store/PushLimits.ts"
 import { Store } from "./store/Store.ts"
@@ -49,6 +50,7 @@ interface Lasting {
   readonly auditMemory: Memory
   readonly sides: Sides
   readonly pushLimits: PushLimits
+  readonly housekeeping: Housekeeping.Housekeeping
   readonly disagreed: Disagreed
   /** The breaker of the chain as a whole. */
   readonly breaker: Breaker
@@ -58,7 +60,7 @@ interface Lasting {
 const chainIngest = Effect.fnUntraced(function* (
   chain: ChainConfig,
   storeBreaker: StoreBreaker.StoreBreaker,
-  { writer, auditMemory, sides, disagreed, pushLimits, breaker }: Lasting,
+  { writer, auditMemory, sides, disagreed, pushLimits, housekeeping, breaker }: Lasting,
 ) {
   const config = yield* AppConfig
   const store = yield* Store
@@ -136,9 +138,14 @@ const chainIngest = Effect.fnUntraced(function* (
    *
    * @param again whether it is made again
    */
-  const apply = (step: Step, again: boolean): ReturnType<Writer.Writer["apply"]> =>
+  const apply = (
+    step: Step,
+    again: boolean,
+  ): Effect.Effect<Writer.Applied, Writer.Lost | Writer.Superseded | StoreError> =>
     writer.apply(step).pipe(
       Effect.catchTags({
+        Paused: () =>
+          housekeeping.untilResumed.pipe(Effect.andThen(Effect.suspend(() => apply(step, again)))),
         Lost: (lost) => {
           // Whoever wrote them may have been told of other logs.
           if (step._tag === "Move" && step.move._tag === "Push") auditMemory.othersWrote(step.move.blocks)
@@ -263,16 +270,21 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
   const storeBreaker = yield* StoreBreaker.make(store.ping(chain.id))
   const writer = yield* Writer.make(chain, storeBreaker)
   const disagreed: Disagreed = { endpoints: [], at: -Infinity }
+  const status = (yield* Status).chain(chain.name)
+  status.storeBreaker = storeBreaker.breaker
+  const { retention } = yield* AppConfig
+  const housekeeping = yield* Housekeeping.make(store.trim(chain.id), retention, (holder) =>
+    status.held(holder),
+  )
   const lasting = {
     writer,
     auditMemory: new Memory(),
     sides: new Sides(),
     disagreed,
     pushLimits: new PushLimits(store.limits),
+    housekeeping,
     breaker,
   }
-  const status = (yield* Status).chain(chain.name)
-  status.storeBreaker = storeBreaker.breaker
   const followed = Effect.gen(function* () {
     const defect = yield* Deferred.make<never>()
     return yield* chainIngest(chain, storeBreaker, lasting).pipe(

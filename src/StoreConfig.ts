@@ -215,5 +215,5 @@ export const readRetention = Effect.fnUntraced(function* (
   const isAll = groups?.includes("*") ?? false
   if (isAll && groups!.length > 1)
     reader.problem("STREAM_GROUPS", "expected names of groups, or * alone for all of them")
-  return { maxLength, groups: isAll ? "*" : (groups ?? []), backlog } satisfies Retention
+  return { maxLength, groups: groups ?? [], backlog } satisfies Retention
 })

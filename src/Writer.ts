@@ -35,6 +35,9 @@ export class Superseded extends Schema.TaggedError<Superseded>()("Superseded", {
   }
 }
 
+/** Publishing to this stream is paused, for a reader that is waited for. */
+export class Paused extends Schema.TaggedError<Paused>()("Paused", {}) {}
+
 const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
 
 /** The highest block that is stored as a whole. */
@@ -59,7 +62,7 @@ export interface Writer {
   /** The journal as the store has it, under our filter. */
   readonly load: Effect.Effect<Journal | undefined, Superseded | StoreError>
   /** Sends a move. Never left half done: shutting down waits for it. */
-  readonly apply: (step: Step) => Effect.Effect<Applied, Lost | Superseded | StoreError>
+  readonly apply: (step: Step) => Effect.Effect<Applied, Lost | Superseded | Paused | StoreError>
   /** Counts a move that the store has answered, in the order of the moves. Its logs are gone then. */
   readonly record: (move: Move, result: Result) => void
 }
@@ -160,7 +163,7 @@ export const make = Effect.fnUntraced(function* (
 
   const apply = Effect.fnUntraced(function* (
     step: Step,
-  ): Effect.fn.Return<Applied, Lost | Superseded | StoreError> {
+  ): Effect.fn.Return<Applied, Lost | Superseded | Paused | StoreError> {
     if (step._tag !== "Move") return { step, result: undefined }
     if (step.move._tag === "Push") {
       const logs = logsOf(step.move)
@@ -180,6 +183,7 @@ export const make = Effect.fnUntraced(function* (
     if (result._tag === "Conflict") {
       return yield* new Lost({ expected: step.move.expected.number, stored: result.head?.number })
     }
+    if (result._tag === "Paused") return yield* new Paused()
     if (result._tag === "FilterChanged") return yield* new Superseded({ filter: result.filter })
     return { step, result }
   })

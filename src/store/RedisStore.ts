@@ -71,17 +71,23 @@ const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: P
   return args
 }
 
-const trimmedOf = ([, dropped, reader, behind, length, why]: Reply): Trimmed => ({
-  dropped: Number(dropped),
-  holder: reader
-    ? {
-        reader: String(reader),
-        behind: Number(behind),
-        length: Number(length),
-        paused: (why || undefined) as PauseReason | undefined,
-      }
-    : undefined,
-})
+const trimmedOf = (
+  [, dropped, reader, behind, length, why]: Reply,
+  [stream, , , , readers]: ReadonlyArray<string>,
+): Trimmed => {
+  if (!reader) return { dropped: Number(dropped), holder: undefined }
+  const [, kind, name = ""] = /^(\w+):(.*)$/s.exec(String(reader)) ?? []
+  return {
+    dropped: Number(dropped),
+    holder: {
+      reader: String(reader),
+      behind: Number(behind),
+      length: Number(length),
+      paused: (why || undefined) as PauseReason | undefined,
+      release: kind === "group" ? `XGROUP DESTROY ${stream} ${name}` : `HDEL ${readers} ${name}`,
+    },
+  }
+}
 
 /** `[field, value, …]` → an object. */
 const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> => {
@@ -210,7 +216,8 @@ type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>
 
 const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
   const { config, prefix, limits = callLimits } = options
-  const retention = JSON.stringify(options.retention)
+  const { maxLength, backlog, groups } = options.retention
+  const retention = [maxLength, backlog, ...groups].join("\n")
   const { command } = yield* RedisConnection.make(config, options.timeout)
   const context = yield* Effect.context<Scope.Scope>()
   const connections = new Map<ChainId, RedisConnection.RedisConnection>()
@@ -359,7 +366,10 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       ),
     refused: (chain) =>
       refusedOf(commandOf(chain), `{${prefix}:${chain}}:check-${randomUUID()}`, keysOf(chain)[0]!),
-    trim: (chain) => Effect.map(script("trim", "trim", chain, [retention, randomUUID()]), trimmedOf),
+    trim: (chain) =>
+      Effect.map(script("trim", "trim", chain, [retention, randomUUID()]), (reply) =>
+        trimmedOf(reply, keysOf(chain)),
+      ),
     reset: (chain, { from, filter, delete: all }) =>
       Effect.asVoid(
         script("reset", "reset", chain, [

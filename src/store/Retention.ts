@@ -9,14 +9,14 @@
 export interface Retention {
   /** Entries kept for whoever comes later, about; 0 keeps all. */
   readonly maxLength: number
-  /** The consumer groups that are pinned; `"*"`: all. */
-  readonly groups: ReadonlyArray<string> | "*"
+  /** The consumer groups that are pinned; `*`: all. */
+  readonly groups: ReadonlyArray<string>
   /** Entries up to which a stream grows for a pinned reader before publishing to it pauses. */
   readonly backlog: number
 }
 
 /** Keeps about so many entries, and four times as many for pinned readers. */
-export const keeping = (maxLength: number, groups: Retention["groups"] = []): Retention => ({
+export const keeping = (maxLength: number, groups: ReadonlyArray<string> = []): Retention => ({
   maxLength,
   groups,
   backlog: maxLength * 4,
@@ -35,6 +35,8 @@ export interface Holder {
   readonly length: number
   /** Since it is too far behind, nothing is published to this stream. */
   readonly paused: PauseReason | undefined
+  /** The command after which it is not waited for any more. */
+  readonly release: string
 }
 
 /** What a trim did. */

@@ -481,7 +481,13 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     const behind = unread(chain, pin.id)!.entries
     return {
       dropped,
-      holder: { reader: `reader:${pin.name}`, behind, length, paused: isPaused ? "backlog" : undefined },
+      holder: {
+        reader: `reader:${pin.name}`,
+        behind,
+        length,
+        paused: isPaused ? "backlog" : undefined,
+        release: `DELETE FROM readers WHERE chain_id = ${chain} AND name = '${pin.name.replaceAll("'", "''")}'`,
+      },
     }
   }
 
@@ -510,6 +516,8 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
 
   const push = (chain: ChainId, filter: string, push: Push): PushResult => {
     if (push.expected.hash === "" && head(chain) === undefined) begin(chain, push.expected.number + 1, filter)
+    // Whatever head it expects: what is sent after it must wait as well.
+    if (head(chain)?.paused === 1) return { _tag: "Paused" }
     const current = compare(chain, filter, push.expected)
     if ("_tag" in current) {
       if (current._tag === "Conflict" && current.head && isDuplicate(chain, current.head, push)) {
@@ -517,7 +525,6 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
       }
       return current
     }
-    if (current.paused === 1) return { _tag: "Paused" }
     const next = afterPush(push)
     const start = current.start_number
     const first = push.blocks[0]

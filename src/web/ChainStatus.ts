@@ -16,6 +16,7 @@ import * as Metrics from "../Metrics.ts"
 import * as Monotonic from "../Monotonic.ts"
 import type { Registry } from "../Metrics.ts"
 import type { Disagreement } from "../feed/Finality.ts"
+import type { Holder } from "../store/Retention.ts"
 import type { Stats } from "../store/Store.ts"
 import { History } from "./History.ts"
 import { Tail } from "./Tail.ts"
@@ -26,6 +27,7 @@ import { Tail } from "./Tail.ts"
  * - `live`: at the head.
  * - `quiet`: at the head, and the endpoint confirms that the chain makes no blocks.
  * - `waiting for the store`: connected, but the store does not take moves.
+ * - `paused`: connected, but a pinned reader is so far behind that nothing is published.
  * - `superseded`: another ingestor continued the journal with another filter.
  * - `halted`: final blocks contradict each other, or a later release wrote the journal; somebody must decide.
  */
@@ -35,6 +37,7 @@ export type Phase =
   | "live"
   | "quiet"
   | "waiting for the store"
+  | "paused"
   | "superseded"
   | "halted"
 
@@ -155,6 +158,8 @@ export class ChainStatus {
   deepestReorg = 0
   inFlight = 0
   stats: Stats | undefined
+  /** The pinned reader that holds trimming back. */
+  holder: Holder | undefined
   readonly errors = Object.fromEntries(errorTypes.map((type) => [type, 0])) as Record<ErrorType, number>
   readonly failures: Array<Failure> = []
   readonly lastReorgs: Array<Reorg> = []
@@ -219,6 +224,13 @@ export class ChainStatus {
   progress(): void {
     if (this.head !== undefined && this.behind === 0) this.#completeSince = this.headSince
     this.enter(this.behind > liveWithin ? "catching up" : "live")
+  }
+
+  /** Which pinned reader holds trimming back now, if any; publishing may be paused for it. */
+  held(holder: Holder | undefined): void {
+    this.holder = holder
+    if (holder?.paused && !mustNotWrite.has(this.phase)) this.enter("paused")
+    else if (!holder?.paused && this.phase === "paused") this.progress()
   }
 
   /** The endpoint confirms that there is nothing new. */

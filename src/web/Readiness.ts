@@ -19,6 +19,7 @@ type Facts = Pick<
   | "finalDisagreement"
   | "standoffUntil"
   | "failures"
+  | "holder"
 >
 
 /** Why a chain is not ready, as sentences; empty when it is. @param now monotonic milliseconds */
@@ -33,6 +34,13 @@ export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
     case "waiting for the store":
       return [`the store does not take moves${because}`]
     default:
+  }
+  if (chain.holder?.paused) {
+    const { behind, paused, reader, release } = chain.holder
+    const why = paused === "memory" ? "and Redis uses 80 % of its maxmemory" : "and the backlog is full"
+    return [
+      `publishing is paused: ${reader.replace(":", " ")} is ${behind} entries behind, ${why}; it goes on when that reader reads on, or after ${release}`,
+    ]
   }
   const reasons: Array<string> = []
   if (chain.breakerState._tag === "Open") {

@@ -85,6 +85,14 @@ export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) =
     },
     endpoints: chain.endpoints.map((one) => endpoint(one, chain, now)),
     failures: chain.failures.map(({ at, type, text }) => ({ at: time(at), type, text })),
+    reader_waited_for: chain.holder
+      ? {
+          reader: chain.holder.reader,
+          behind: chain.holder.behind,
+          paused: chain.holder.paused ?? null,
+          release: chain.holder.release,
+        }
+      : null,
     stream: chain.stats
       ? {
           entries: chain.stats.entries,

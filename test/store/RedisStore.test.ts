@@ -60,8 +60,10 @@ const fresh = Effect.sync((): Harness => {
     deleteEntries: (chain, ids) => Effect.promise(() => server.client.xdel(`${prefix}:${chain}`, ...ids)),
     setVersion: (chain, version) =>
       Effect.promise(() => server.client.hset(`{${prefix}:${chain}}:head`, "version", version)),
-    putReader: (chain, name, id) =>
-      Effect.promise(() => server.client.hset(`{${prefix}:${chain}}:readers`, name, JSON.stringify({ id }))),
+    putReader: (chain, name, id, seen = 0) =>
+      Effect.promise(() =>
+        server.client.hset(`{${prefix}:${chain}}:readers`, name, JSON.stringify({ id, seen })),
+      ),
     missed: (chain, reader) =>
       Effect.promise(async () =>
         Number((await server.client.hget(`{${prefix}:${chain}}:missed`, `reader:${reader}`)) ?? 0),
@@ -367,7 +369,7 @@ describe("RedisStore", () => {
       const { head } = (yield* store.load(7))!
       const final = { expected: head, number: 1, hash: head.hash as Hex }
       yield* trimming.finalize(7, filter, { _tag: "Finalize", ...final })
-      while ((yield* trimming.trim(7)) > 0);
+      while ((yield* trimming.trim(7)).dropped > 0);
       const gone = 1000 - (yield* store.stats(7)).entries
       assert.isAbove(gone, 500)
       const missed = () => Effect.promise(() => own.client.hgetall("{events:7}:missed"))
@@ -382,6 +384,110 @@ describe("RedisStore", () => {
       assert.isBelow(yield* Effect.promise(() => own.client.xlen("events:7")), 500)
       assert.deepStrictEqual(yield* missed(), { "group:slow": String(gone - 123) })
     }))
+
+  test("waits for the groups that are named, frees the stream when one is destroyed, and counts what others miss", (own, _) =>
+    Effect.gen(function* () {
+      const admin = (...words: ReadonlyArray<string>) =>
+        Effect.promise(() => own.client.call(words[0]!, ...words.slice(1)))
+      for (const group of ["slow", "other"])
+        yield* admin("XGROUP", "CREATE", "events:7", group, "0", "MKSTREAM")
+      const retention = { maxLength: 300, groups: ["slow", "absent"], backlog: 1200 }
+      const store = yield* openRedis(standalone(own.port), "events", retention)
+      const length = Effect.promise(() => own.client.xlen("events:7"))
+      let number = 0
+      const more = Effect.gen(function* () {
+        number++
+        const loaded = yield* store.load(7)
+        const [move] = [...pushes(loaded?.head ?? ground(1), [block(number, "a", 100)], true)] as [Push]
+        return (yield* store.push(7, filter, move))._tag
+      })
+      while ((yield* more) === "Pushed");
+      assert.strictEqual(yield* length, 1200)
+      const { holder } = yield* store.trim(7)
+      assert.deepStrictEqual(holder, {
+        reader: "group:slow",
+        behind: 1200,
+        length: 1200,
+        paused: "backlog",
+        release: "XGROUP DESTROY events:7 slow",
+      })
+      assert.strictEqual(yield* more, "Paused")
+      yield* admin("XREADGROUP", "GROUP", "slow", "me", "COUNT", "950", "STREAMS", "events:7", ">")
+      assert.isUndefined((yield* store.trim(7)).holder)
+      const left = yield* length
+      assert.isBelow(left, 500)
+      assert.deepStrictEqual(yield* Effect.promise(() => own.client.hgetall("{events:7}:missed")), {
+        "group:other": String(1200 - left),
+      })
+      while ((yield* more) === "Pushed");
+      yield* admin("XGROUP", "DESTROY", "events:7", "slow")
+      yield* store.trim(7)
+      assert.strictEqual(yield* more, "Pushed")
+      assert.isBelow(yield* length, 500)
+    }))
+
+  test("waits for all groups with *, and for unknown ones where it may not ask for them", (own, _) =>
+    Effect.gen(function* () {
+      const admin = (...words: ReadonlyArray<string>) =>
+        Effect.promise(() => own.client.call(words[0]!, ...words.slice(1)))
+      yield* admin("XGROUP", "CREATE", "events:7", "any", "0", "MKSTREAM")
+      const store = yield* openRedis(standalone(own.port), "events", {
+        maxLength: 100,
+        groups: ["*"],
+        backlog: 400,
+      })
+      yield* store.push(7, filter, first(undefined, block(1, "a", 300)))
+      const { head } = (yield* store.load(7))!
+      yield* store.finalize(7, filter, {
+        _tag: "Finalize",
+        expected: head,
+        number: 1,
+        hash: head.hash as Hex,
+      })
+      assert.strictEqual((yield* store.trim(7)).holder!.reader, "group:any")
+      yield* admin("XGROUP", "DESTROY", "events:7", "any")
+      yield* admin("ACL", "SETUSER", "default", "-xinfo")
+      const { dropped, holder } = yield* store.trim(7)
+      assert.deepStrictEqual([dropped, holder!.reader], [0, "group:*"])
+      yield* admin("ACL", "SETUSER", "default", "+xinfo")
+      assert.isAbove((yield* store.trim(7)).dropped, 0)
+    }))
+
+  it.live(
+    "pauses one stream at 80 % of maxmemory, while others go on, and still trims when Redis is full",
+    () =>
+      Effect.gen(function* () {
+        const own = yield* RedisServer.start(["--maxmemory", "8mb", "--maxmemory-policy", "noeviction"])
+        const admin = (...words: ReadonlyArray<string>) =>
+          Effect.promise(() => own.client.call(words[0]!, ...words.slice(1)))
+        yield* admin("XGROUP", "CREATE", "events:7", "slow", "0", "MKSTREAM")
+        const retention = { maxLength: 300, groups: ["slow"], backlog: 1_000_000 }
+        const store = yield* openRedis(standalone(own.port), "events", retention)
+        const more = Effect.fnUntraced(function* (chain: number, number: number) {
+          const loaded = yield* store.load(chain)
+          const [move] = [...pushes(loaded?.head ?? ground(1), [block(number, "a", 100)], true)] as [Push]
+          return (yield* store.push(chain, filter, move))._tag
+        })
+        let number = 1
+        while ((yield* more(7, number)) === "Pushed") number++
+        assert.deepInclude((yield* store.trim(7)).holder, { reader: "group:slow", paused: "memory" })
+        const used = /used_memory:(\d+)/.exec(yield* Effect.promise(() => own.client.info("memory")))
+        assert.isBelow(Number(used![1]) / (8 * 1024 * 1024), 0.9)
+        for (let other = 1; other <= 5; other++) assert.strictEqual(yield* more(8, other), "Pushed")
+        // Somebody else fills it up; the reader goes away, and what it held is trimmed all the same.
+        const filled = Effect.promise(() =>
+          own.client.set(`other:${number++}`, "x".repeat(100_000)).then(
+            () => false,
+            () => true,
+          ),
+        )
+        while (!(yield* filled));
+        yield* admin("XGROUP", "DESTROY", "events:7", "slow")
+        while ((yield* store.trim(7)).dropped > 0);
+        assert.isBelow(yield* Effect.promise(() => own.client.xlen("events:7")), 500)
+        assert.strictEqual(yield* more(7, number), "Pushed")
+      }).pipe(Effect.scoped),
+  )
 
   test("finds a height by bisecting, in a stream of many milliseconds and in one", (own, store) =>
     Effect.gen(function* () {

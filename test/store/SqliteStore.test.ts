@@ -60,8 +60,10 @@ const fresh = Effect.map(directory, (directory): Harness => {
     wipe: sql(...tables.map((table) => `DELETE FROM ${table}`)),
     deleteEntries: (_, ids) => sql(`DELETE FROM events WHERE id IN (${ids.join(",")})`),
     setVersion: (chain, version) => sql(`UPDATE journals SET version = ${version} WHERE chain_id = ${chain}`),
-    putReader: (chain, name, id) =>
-      sql(`INSERT INTO readers VALUES (${chain}, '${name}', ${parseInt(id)}, 0, 0, 'latest', 0)`),
+    putReader: (chain, name, id, seen = 0) =>
+      sql(
+        `INSERT OR REPLACE INTO readers VALUES (${chain}, '${name}', ${parseInt(id)}, 0, 0, 'latest', ${seen})`,
+      ),
     missed: (chain, reader) =>
       query(`SELECT entries FROM missed WHERE chain_id = ${chain} AND reader = '${reader}'`).pipe(
         Effect.map(([row]) => Number(row?.["entries"] ?? 0)),

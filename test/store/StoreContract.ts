@@ -35,8 +35,12 @@ export interface Harness {
   readonly deleteEntries: (chain: number, ids: ReadonlyArray<string>) => Effect.Effect<void, unknown>
   /** Makes a journal one of another version. */
   readonly setVersion: (chain: number, version: number) => Effect.Effect<void, unknown>
-  /** Says that a reader has read up to this entry, as readers do. */
-  readonly putReader: (chain: number, name: string, id: string) => Effect.Effect<void, unknown>
+  /**
+   * Says that a reader has read up to this entry, as readers do.
+   *
+   * @param seen unix seconds; by default so long ago that it is not waited for
+   */
+  readonly putReader: (chain: number, name: string, id: string, seen?: number) => Effect.Effect<void, unknown>
   /** How many entries were trimmed that a reader had not read. */
   readonly missed: (chain: number, reader: string) => Effect.Effect<number, unknown>
   /** The filters that were replaced, oldest first. */
@@ -555,7 +559,7 @@ export const contract = (
         assert.strictEqual(yield* first, 102, "the first block with an entry")
         const final = { _tag: "Finalize", expected: head, number: 138, hash: hash("a", 138) } as const
         yield* store.finalize(chain, filter, final)
-        while ((yield* store.trim(chain)) > 0);
+        while ((yield* store.trim(chain)).dropped > 0);
         const entries = yield* readAll(store, chain)
         const lowest = yield* first
         const kept = (number: number) =>
@@ -591,7 +595,7 @@ export const contract = (
         for (const [name, id] of Object.entries(positions)) yield* harness.putReader(chain, name, id)
         const final = { _tag: "Finalize", expected: head, number: 107, hash: hash("a", 107) } as const
         yield* store.finalize(chain, filter, final)
-        while ((yield* store.trim(chain)) > 0);
+        while ((yield* store.trim(chain)).dropped > 0);
         const gone = 4000 - (yield* readAll(store, chain)).length
         assert.isAbove(gone, 2100)
         for (const [name, unseen] of Object.entries({
@@ -605,12 +609,82 @@ export const contract = (
         // Nobody moves on, and more is trimmed.
         for (const next of blocks(108, "a", [400, 400, 400], hash("a", 107)))
           head = yield* push(store, head, [next], true)
-        while ((yield* store.trim(chain)) > 0);
+        while ((yield* store.trim(chain)).dropped > 0);
         const since = 5200 - (yield* readAll(store, chain)).length
         assert.isAbove(since, gone)
         assert.strictEqual(yield* harness.missed(chain, "none"), since)
         assert.strictEqual(yield* harness.missed(chain, "some"), since - 720)
         assert.strictEqual(yield* harness.missed(chain, "all"), Math.max(since - 4000, 0))
+      }))
+
+    test("nothing is trimmed that a pinned reader has not read, and publishing pauses at the backlog until it reads on", (_, harness) =>
+      Effect.gen(function* () {
+        const store = yield* harness.open(1000)
+        const now = Math.floor(Date.now() / 1000)
+        let head = yield* push(store, start, [block(100, "a", 1)], true)
+        const [{ id: first } = assert.fail()] = yield* readAll(store, chain)
+        yield* harness.putReader(chain, "slow", first, now)
+        yield* harness.putReader(chain, "gone", first, now - 8 * 24 * 3600)
+        const next = function* () {
+          let parent = hash("a", 100)
+          for (let number = 101; ; number++) {
+            yield block(number, "a", 500, parent)
+            parent = hash("a", number)
+          }
+        }
+        const more = next()
+        const take = () => more.next().value as Block
+        const length = Effect.map(readAll(store, chain), ({ length }) => length)
+        for (let i = 0; i < 7; i++) head = yield* push(store, head, [take()], true)
+        const held = yield* store.trim(chain)
+        assert.deepInclude(held.holder, { reader: "reader:slow", behind: 3500, paused: undefined })
+        assert.isAtLeast(yield* length, 3500)
+        assert.strictEqual(yield* harness.missed(chain, "slow"), 0)
+        // At 4 000 of 4 000 it pauses, whatever head a push expects; what is on its way to be undone goes on.
+        head = yield* push(store, head, [take()], true)
+        const full = yield* store.trim(chain)
+        assert.deepInclude(full.holder, { reader: "reader:slow", behind: 4000, paused: "backlog" })
+        assert.match(full.holder!.release, /slow/)
+        const waiting = take()
+        const [move] = [...pushes(head, [waiting], false)] as [Push]
+        for (const expected of [head, ground(90)])
+          assert.deepStrictEqual(yield* store.push(chain, filter, { ...move, expected }), { _tag: "Paused" })
+        const { number, hash: headHash } = head
+        const final = { _tag: "Finalize", expected: head, number, hash: headHash as Hex } as const
+        assert.deepStrictEqual(yield* store.finalize(chain, filter, final), { _tag: "Finalized" })
+        assert.strictEqual((yield* store.load(chain))!.head.number, number)
+        // It reads, a little and then nearly all.
+        const ids = (yield* readAll(store, chain)).map(({ id }) => id)
+        yield* harness.putReader(chain, "slow", ids[100]!, now)
+        assert.strictEqual((yield* store.trim(chain)).holder!.paused, "backlog", "not at once again")
+        yield* harness.putReader(chain, "slow", ids[3800]!, now)
+        while ((yield* store.trim(chain)).dropped > 0);
+        assert.isUndefined((yield* store.trim(chain)).holder)
+        assert.isAtMost(yield* length, 2000)
+        assert.deepStrictEqual(yield* store.push(chain, filter, move), { _tag: "Pushed" })
+        assert.strictEqual(yield* harness.missed(chain, "slow"), 0)
+        assert.isAbove(yield* harness.missed(chain, "gone"), 2000)
+      }))
+
+    test("what is not final pauses no push: the window alone may be longer than the backlog", (_, harness) =>
+      Effect.gen(function* () {
+        const store = yield* harness.open(100)
+        let head = yield* push(store, start, [block(100, "a", 1)])
+        const [{ id } = assert.fail()] = yield* readAll(store, chain)
+        let parent = hash("a", 100)
+        for (let number = 101; number < 106; number++) {
+          head = yield* push(store, head, [block(number, "a", 500, parent)])
+          parent = hash("a", number)
+        }
+        yield* harness.putReader(
+          chain,
+          "current",
+          (yield* readAll(store, chain)).at(-1)!.id,
+          Math.floor(Date.now() / 1000),
+        )
+        assert.deepStrictEqual(yield* store.trim(chain), { dropped: 0, holder: undefined })
+        yield* push(store, head, [block(106, "a", 500, parent)])
+        assert.strictEqual((yield* readAll(store, chain))[0]!.id, id)
       }))
 
     test("filters that were replaced are remembered, the last twenty, and one that came back is not among them", (store, harness) =>

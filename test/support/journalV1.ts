@@ -70,6 +70,7 @@ export const journalV1 = (redis: Redis, current: Client, prefix = "events"): Cli
         reply[0] === "finalized" ? { _tag: "Finalized" } : declined(reply),
       ),
     takeOver: (chain, filter) => Effect.asVoid(script("takeover", chain, filter)),
-    trim: (chain) => Effect.map(script("trim", chain, "0"), Number),
+    trim: (chain) =>
+      Effect.map(script("trim", chain, "0"), (reply) => ({ dropped: Number(reply), holder: undefined })),
   }
 }

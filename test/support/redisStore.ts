@@ -3,6 +3,7 @@ import { Context, Duration, Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import type { RedisConfig } from "../../src/Config.ts"
 import { keeping } from "../../src/store/Retention.ts"
+import type { Retention } from "../../src/store/Retention.ts"
 import { callLimits } from "../../src/store/Journal.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
 import * as RedisStore from "../../src/store/RedisStore.ts"
@@ -30,14 +31,14 @@ export const standalone = (port: number, overrides: Partial<RedisConfig> = {}): 
 export const openRedis = (
   config: RedisConfig,
   prefix = "events",
-  maxLength = 0,
+  retention: number | Retention = 0,
   timeout: Duration.Input = "2 seconds",
   limits: CallLimits = callLimits,
 ): Effect.Effect<Client, never, Scope.Scope> => {
   const options = {
     config,
     prefix,
-    retention: keeping(maxLength),
+    retention: typeof retention === "number" ? keeping(retention) : retention,
     timeout: Duration.fromInputUnsafe(timeout),
     limits,
   }

@@ -12,6 +12,7 @@ const ready: Parameters<typeof unready>[0] = {
   stored: 100,
   finalDisagreement: undefined,
   standoffUntil: undefined,
+  holder: undefined,
   final: 90,
   breakerState: { _tag: "Closed", failures: 0 },
   failures: [],

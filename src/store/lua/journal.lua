@@ -168,6 +168,12 @@ local function compare(head, filter, number, hash, part, digest)
   return conflict(head)
 end
 
+local function retentionOf(lines)
+  local values = {}
+  for line in string.gmatch(lines, '[^\n]+') do values[#values + 1] = line end
+  return { maxLength = tonumber(values[1]), backlog = tonumber(values[2]), groups = { unpack(values, 3) } }
+end
+
 -- A reader that has not been seen for so long (seconds) is not waited for any more.
 local pinnedFor = 7 * 24 * 3600
 
@@ -175,11 +181,11 @@ local pinnedFor = 7 * 24 * 3600
 -- nothing may go that it has not read. Where this user may not ask for groups, those that are pinned could be anywhere.
 local function positions(retention)
   local found, named = {}, {}
-  local all = retention.groups == '*'
-  for _, name in ipairs(all and {} or retention.groups) do named[name] = true end
+  for _, name in ipairs(retention.groups) do named[name] = true end
+  local all = named['*'] or false
   local groups = redis.pcall('XINFO', 'GROUPS', stream)
-  if groups.err and (all or next(named)) then
-    found[1] = { name = 'group:' .. (all and '*' or next(named)), id = '0-0', pinned = true }
+  if groups.err and next(named) then
+    found[1] = { name = 'group:' .. next(named), id = '0-0', pinned = true }
   end
   for _, flat in ipairs(groups.err and {} or groups) do
     local group = {}
@@ -277,11 +283,12 @@ local memoryHigh, memoryLow = 0.8, 0.75
 -- Trims to about `maxLength` entries (0: keeps all), but never what the window or a pinned reader needs, and says in the
 -- head whether publishing pauses since a pinned reader is too far behind.
 --
--- retention  as JSON: maxLength, groups (names, or '*'), backlog
+-- retention  a line each: the entries to keep for whoever comes later, those to keep for pinned readers, the names of the
+--            groups that are pinned ('*': all)
 -- Returns how many entries went, then the name of the pinned reader that holds others back or '', how many entries it has
 --         not read, how many there are, why publishing pauses ('backlog', 'memory') or ''
 local function trim(head, retention)
-  retention = cjson.decode(retention)
+  retention = retentionOf(retention)
   local wasPaused = head.paused == '1'
   head.paused = '0'
   if retention.maxLength == 0 then return { 0, '', 0, 0, '' } end

@@ -31,6 +31,8 @@ if not head.number and hash == '' and not newer(head) then
     epoch_reason = head.epoch_reason,
   }
 end
+-- Whatever head it expects: what is sent after it must wait as well.
+if head.number and head.paused == '1' and not newer(head) then return { 'paused' } end
 local wrong = compare(head, filter, number, hash, part, digest)
 if wrong then
   if wrong[1] == 'conflict' and head.number then
@@ -44,8 +46,6 @@ if wrong then
   end
   return wrong
 end
-
-if head.paused == '1' then return { 'paused' } end
 
 mayWrite()
 
@@ -95,7 +95,7 @@ if final and nextHead.part == 0 then
   head.final_number, head.final_hash = text(nextHead.number), nextHead.hash
 end
 -- Housekeeping trims each second (trim.lua), which is not enough while history is written.
-local trimEvery = math.max(math.min(math.floor(cjson.decode(retention).maxLength / 10), 50000), 1)
+local trimEvery = math.max(math.min(math.floor(retentionOf(retention).maxLength / 10), 50000), 1)
 if math.floor(addedBefore / trimEvery) ~= math.floor(head.added / trimEvery) then trim(head, retention) end
 
 local fields = {

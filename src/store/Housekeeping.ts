@@ -1,0 +1,71 @@
+/**
+ * Trims the stream of one chain each second, also while the store takes no moves, and keeps publishing from going on while
+ * a pinned reader is too far behind (see Retention.ts).
+ */
+import { Effect, Latch, Schedule } from "effect"
+import type { Scope } from "effect"
+import * as Defects from "../Defects.ts"
+import type { Holder, Retention, Trimmed } from "./Retention.ts"
+import type { StoreError } from "./Store.ts"
+
+export interface Housekeeping {
+  /** The store said that publishing is paused: waits until it is not. */
+  readonly untilResumed: Effect.Effect<void>
+}
+
+const interval = "1 second"
+
+const told = ({ reader, behind, length }: Holder) =>
+  `${reader.replace(":", " ")} has not read ${behind} of ${length} entries`
+
+/**
+ * The housekeeping of a chain; it ends with the scope.
+ *
+ * @param onHolder told each second which pinned reader holds trimming back, if any
+ */
+export const make = (
+  trim: Effect.Effect<Trimmed, StoreError>,
+  { backlog }: Pick<Retention, "backlog">,
+  onHolder: (holder: Holder | undefined) => void,
+): Effect.Effect<Housekeeping, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const resumed = yield* Latch.make(true)
+    let before: "free" | "filling" | "paused" = "free"
+
+    const tell = (holder: Holder | undefined) => {
+      const isFilling = holder !== undefined && holder.length >= backlog / 2
+      const level = holder?.paused ? "paused" : isFilling ? "filling" : "free"
+      const was = before
+      before = level
+      if (level === was || holder === undefined)
+        return was === "paused" && level !== "paused" ? Effect.logInfo("publishing goes on") : Effect.void
+      if (level === "paused") {
+        const why =
+          holder.paused === "memory"
+            ? "and Redis uses 80 % of its maxmemory"
+            : `the backlog of ${backlog} is full`
+        return Effect.logError(
+          `publishing is paused: ${told(holder)}, ${why}. Nothing is lost; it goes on when that reader reads on, or after ${holder.release}`,
+        )
+      }
+      if (was === "paused") return Effect.logInfo("publishing goes on")
+      return level === "filling"
+        ? Effect.logWarning(`${told(holder)}: publishing pauses at ${backlog} (STREAM_BACKLOG)`)
+        : Effect.void
+    }
+
+    const look = Effect.gen(function* () {
+      const { holder } = yield* trim
+      onHolder(holder)
+      yield* tell(holder)
+      yield* holder?.paused ? resumed.close : resumed.open
+    })
+    // A store that does not answer is the breaker's business.
+    yield* look.pipe(
+      Effect.ignore,
+      Effect.repeat(Schedule.spaced(interval)),
+      Defects.toOwner,
+      Effect.forkScoped,
+    )
+    return { untilResumed: Effect.andThen(resumed.close, resumed.await) }
+  })
