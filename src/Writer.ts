@@ -12,7 +12,7 @@ import type { StoreBreaker } from "./store/StoreBreaker.ts"
 import { afterPush, release } from "./store/Journal.ts"
 import type { Journal, Move, Position, Push } from "./store/Journal.ts"
 import { Store } from "./store/Store.ts"
-import type { FinalizeResult, PopResult, PushResult, StoreError } from "./store/Store.ts"
+import type { Known, FinalizeResult, PopResult, PushResult, StoreError } from "./store/Store.ts"
 import { traceMove } from "./Tracing.ts"
 import { Status } from "./web/Status.ts"
 import type { Operation } from "./web/Status.ts"
@@ -105,12 +105,39 @@ export const make = Effect.fnUntraced(function* (
       journal = yield* store.load(chain.id)
     }
     established ||= journal !== undefined
-    // A lowered limit is kept on a chain that makes no blocks, too.
+    // A lowered limit is kept on a chain that makes no blocks, too. It also completes a journal of version 1.
     yield* store.trim(chain.id)
+    yield* checkEpoch(journal)
     knownStart = journal?.start.number ?? knownStart
     status.stored = journal && wholeUpTo(journal.head)
     status.final = journal?.final?.number
     return journal
+  })
+
+  /** What this process knows of the stream's end. */
+  let known: Known | undefined
+
+  /** Says it where the store has lost what it had acknowledged. */
+  const checkEpoch = Effect.fnUntraced(function* (journal: Journal | undefined) {
+    const stood = status.stored
+    const check = yield* store.checkEpoch(chain.id, known)
+    known = check.known
+    switch (check.outcome) {
+      case "kept":
+        return
+      case "new epoch":
+        return yield* Effect.logWarning(
+          "the stream is in a new epoch: it was reset, or another ingestor saw that it lost entries",
+        )
+      case "lost":
+      case "emptied": {
+        status.storeRegressions++
+        const stands = journal === undefined ? "has nothing now" : `stands at ${journal.head.number} now`
+        yield* Effect.logWarning(
+          `the store has lost entries: it stood at block ${stood ?? "-"} and ${stands}. They are written again in a new epoch, as the chain is now`,
+        )
+      }
+    }
   })
 
   const perform = (move: Move): Effect.Effect<Result, StoreError> => {
@@ -148,6 +175,7 @@ export const make = Effect.fnUntraced(function* (
       if (move.final) status.final = status.stored
       release(move)
     }
+    if ("last" in result && known !== undefined) known = { ...known, last: result.last }
     established = true
   }
 

@@ -30,6 +30,7 @@ const scripts = [
   "probe",
   "stats",
   "check",
+  "epoch",
 ] as const
 
 export type Script = (typeof scripts)[number]

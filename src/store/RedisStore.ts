@@ -15,7 +15,16 @@ import { refusedOf } from "./RedisRefusals.ts"
 import type { PauseReason, Retention, Trimmed } from "./Retention.ts"
 
 import { corruptJournal, evictsStreams, newerJournal, Store } from "./Store.ts"
-import type { Conflict, Epoch, FilterChanged, Group, Stats, StoreError } from "./Store.ts"
+import type {
+  Acknowledged,
+  Conflict,
+  Epoch,
+  EpochCheck,
+  FilterChanged,
+  Group,
+  Stats,
+  StoreError,
+} from "./Store.ts"
 
 export interface RedisStoreOptions {
   readonly config: RedisConfig
@@ -70,6 +79,14 @@ const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: P
   }
   return args
 }
+
+/** The last entry of a move, where it has any. */
+const lastOf = (
+  id: Reply[number] | undefined,
+  identity: Reply[number] | undefined,
+  epoch: Reply[number] | undefined,
+): { last?: Acknowledged } =>
+  id ? { last: { id: String(id), identity: String(identity), epoch: String(epoch) } } : {}
 
 const trimmedOf = (
   [, dropped, reader, behind, length, why]: Reply,
@@ -294,7 +311,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       }),
     push: (chain, filter, push) =>
       Effect.map(script("push", "push", chain, pushArgs(chain, filter, push, retention)), (reply) => {
-        if (reply[0] === "pushed") return { _tag: "Pushed" }
+        if (reply[0] === "pushed") return { _tag: "Pushed", ...lastOf(reply[1], reply[2], reply[3]) }
         if (reply[0] === "paused") return { _tag: "Paused" }
         return reply[0] === "duplicate" ? { _tag: "Duplicate" } : declined(reply)
       }),
@@ -303,7 +320,12 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
         script("pop", "pop", chain, [filter, ...positionArgs(expected), String(limits.logs)]),
         (reply) =>
           reply[0] === "popped"
-            ? { _tag: "Popped", removed: Number(reply[1]), missing: Number(reply[2]) }
+            ? {
+                _tag: "Popped",
+                removed: Number(reply[1]),
+                missing: Number(reply[2]),
+                ...lastOf(reply[3], reply[4], reply[5]),
+              }
             : declined(reply),
       ),
     finalize: (chain, filter, { expected, number, hash }) =>
@@ -316,6 +338,25 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           retention,
         ]),
         (reply) => (reply[0] === "finalized" ? { _tag: "Finalized" } : declined(reply)),
+      ),
+    checkEpoch: (chain, known) =>
+      Effect.map(
+        script("epoch", "check its epoch", chain, [
+          known?.last?.id ?? "",
+          known?.last?.identity ?? "",
+          known?.last?.epoch ?? "",
+          randomUUID(),
+          ...(known?.before ?? []),
+        ]),
+        ([outcome, epoch, before, id, identity]) => ({
+          outcome: outcome as EpochCheck["outcome"],
+          known: {
+            last: lastOf(id, identity, epoch).last,
+            before: String(before)
+              .split(" ")
+              .filter((one) => one !== ""),
+          },
+        }),
       ),
     takeOver: (chain, filter) => Effect.asVoid(script("takeover", "take over", chain, [filter])),
     read: (chain, after, limit) =>

@@ -27,10 +27,13 @@ import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journ
 import type { Retention, Trimmed } from "./Retention.ts"
 import { corruptJournal, newerJournal, Store, StoreError } from "./Store.ts"
 import type {
+  Acknowledged,
   Conflict,
   Epoch,
+  EpochCheck,
   FilterChanged,
   FinalizeResult,
+  Known,
   PopResult,
   PushResult,
   ResetOptions,
@@ -152,6 +155,16 @@ const entryOf = (row: EventRow): Entry => {
   }
   return entry as Entry
 }
+
+/** Which log of which block an entry is, removed or not. */
+const identityOf = (row: EventRow) =>
+  `${row["block_hash"]}:${row["log_index"]}:${row.removed === 1 ? "true" : "false"}`
+
+const acknowledged = (row: EventRow, epoch: string): Acknowledged => ({
+  id: String(row.id),
+  identity: identityOf(row),
+  epoch,
+})
 
 /** SQLite says that it cannot open a file and not why; the system does. */
 const whyNotOpened = (path: string): string => {
@@ -284,6 +297,17 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     `INSERT OR REPLACE INTO journals VALUES (?, ${journalVersion}, ?, ?, ?, '', '', 0)`,
   )
   const setDigest = run("UPDATE journals SET part_digest = ? WHERE chain_id = ?")
+  const eventAt = row<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id = ?")
+  const highestEver = row<{ readonly seq: number }>("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
+  const pastEpochs = rows<{ readonly epoch: string }>(
+    "SELECT epoch FROM epochs WHERE chain_id = ? ORDER BY id",
+  )
+  const keepEpoch = run("INSERT INTO epochs (chain_id, epoch) VALUES (?, ?)")
+  const keepLastEpochs = run(
+    `DELETE FROM epochs WHERE chain_id = ?
+     AND id NOT IN (SELECT id FROM epochs AS kept WHERE kept.chain_id = epochs.chain_id ORDER BY id DESC LIMIT 20)`,
+  )
+  const setEpoch = run("UPDATE journals SET epoch = ?, epoch_reason = 'lost' WHERE chain_id = ?")
   const setPaused = run("UPDATE journals SET paused = ? WHERE chain_id = ? AND paused <> ?")
   const setFirst = run("UPDATE journals SET first_number = ? WHERE chain_id = ?")
   const forgetFilter = run("DELETE FROM filters WHERE chain_id = ? AND filter = ?")
@@ -536,6 +560,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     }
     let startHash = current.start_hash
     let appended = 0
+    let lastEntry: Omit<Acknowledged, "epoch"> | undefined
     for (const block of push.blocks) {
       let firstId = block === first && unfinished ? unfinished.first_id : 0
       let lastId = 0
@@ -557,6 +582,9 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
         )
         if (firstId === 0) firstId = lastId
       }
+      const lastLog = block.logs.at(-1)
+      if (lastLog !== undefined)
+        lastEntry = { id: String(lastId), identity: `${block.hash}:${lastLog.index}:false` }
       appended += block.logs.length
       const count = block.logs.length + (block === first && unfinished ? unfinished.count : 0)
       if (block.number === start) startHash = block.hash
@@ -573,7 +601,10 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
       forgetUpTo(chain, next.number)
     }
     trimmed(chain, current.entries + appended)
-    return { _tag: "Pushed" }
+    return {
+      _tag: "Pushed",
+      ...(lastEntry && { last: { ...lastEntry, epoch: journal(chain)?.epoch ?? "" } }),
+    }
   }
 
   const pop = (chain: ChainId, filter: string, pop: Pop): PopResult => {
@@ -600,7 +631,14 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     }
     moveHead(position.number, position.hash, position.part, startHash, removed, removed, chain)
     if (current.part_digest) setDigest("", chain)
-    return { _tag: "Popped", removed, missing: most - removed }
+    const { last } = removed === 0 ? { last: null } : bounds(chain, chain)!
+    const entry = last === null ? undefined : eventAt(chain, last)
+    return {
+      _tag: "Popped",
+      removed,
+      missing: most - removed,
+      ...(entry && { last: acknowledged(entry, journal(chain)?.epoch ?? "") }),
+    }
   }
 
   const finalize = (chain: ChainId, filter: string, { expected, number, hash }: Finalize): FinalizeResult => {
@@ -615,6 +653,46 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     forgetUpTo(chain, number)
     trimmed(chain, current.entries)
     return { _tag: "Finalized" }
+  }
+
+  /** Whether a known entry is gone, and was not trimmed: see epoch.lua. */
+  const isGone = (chain: ChainId, { id, identity }: Acknowledged): boolean => {
+    const found = eventAt(chain, Number(id))
+    if (found !== undefined) return identityOf(found) !== identity
+    const { first } = bounds(chain, chain)!
+    if (first !== null) return Number(id) > first
+    return (highestEver()?.seq ?? 0) < Number(id)
+  }
+
+  const checkEpoch = (chain: ChainId, known: Known | undefined): EpochCheck => {
+    const stored = head(chain)
+    let { epoch } = journal(chain) ?? {}
+    let outcome: EpochCheck["outcome"] = "kept"
+    const last = known?.last
+    const past = pastEpochs(chain).map(({ epoch }) => epoch)
+    if (stored === undefined && epoch === undefined) outcome = last === undefined ? "kept" : "emptied"
+    else if (last !== undefined && isGone(chain, last)) {
+      const isKnown = last.epoch === "" || [last.epoch, ...known!.before].includes(epoch ?? "")
+      outcome = isKnown ? "lost" : "new epoch"
+      if (isKnown) {
+        if (epoch !== undefined) {
+          keepEpoch(chain, epoch)
+          keepLastEpochs(chain)
+          past.push(epoch)
+        }
+        epoch = randomUUID()
+        setEpoch(epoch, chain)
+      }
+    } else if (last !== undefined && last.epoch !== "" && last.epoch !== epoch) outcome = "new epoch"
+    const { last: lastId } = bounds(chain, chain)!
+    const entry = lastId === null ? undefined : eventAt(chain, lastId)
+    return {
+      outcome,
+      known: {
+        last: entry && acknowledged(entry, epoch ?? ""),
+        before: past,
+      },
+    }
   }
 
   const takeOver = (chain: ChainId, filter: string) => {
@@ -674,6 +752,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     push: (chain, filter, move) => atomically("push", () => push(chain, filter, move)),
     pop: (chain, filter, move) => atomically("pop", () => pop(chain, filter, move)),
     finalize: (chain, filter, move) => atomically("finalize", () => finalize(chain, filter, move)),
+    checkEpoch: (chain, known) => atomically("check its epoch", () => checkEpoch(chain, known)),
     takeOver: (chain, filter) => atomically("take over", () => takeOver(chain, filter)),
     read: (chain, after, limit) =>
       attempt("read", () =>

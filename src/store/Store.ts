@@ -66,8 +66,33 @@ export interface FilterChanged {
   readonly filter: string
 }
 
+/** An entry that the store has acknowledged: its id, which log of which block it is, removed or not, and its epoch. */
+export interface Acknowledged {
+  readonly id: string
+  readonly identity: string
+  readonly epoch: string
+}
+
+/** What an ingestor knows of a journal; by it is seen whether the store has lost entries. */
+export interface Known {
+  /** The last entry it knows of; `undefined` before the first. */
+  readonly last: Acknowledged | undefined
+  /** Epochs before this one. */
+  readonly before: ReadonlyArray<string>
+}
+
+/**
+ * What became of what was known. `kept`: the entry is there, or was trimmed. `lost`: the store has lost it, and a new epoch
+ * begins. `emptied`: nothing is there any more. `new epoch`: somebody else has said so, or it is a reset.
+ */
+export interface EpochCheck {
+  readonly outcome: "kept" | "lost" | "emptied" | "new epoch"
+  readonly known: Known
+}
+
 export type PushResult =
-  | { readonly _tag: "Pushed" }
+  /** `last`: the last entry that it added, if any. */
+  | { readonly _tag: "Pushed"; readonly last?: Acknowledged }
   /** All of it was there already. */
   | { readonly _tag: "Duplicate" }
   /** A pinned reader is too far behind: nothing is published to this stream until it has read on, or is gone. */
@@ -77,7 +102,14 @@ export type PushResult =
 
 export type PopResult =
   /** `missing`: entries that somebody had deleted, so that no `removed` copy could be written. */
-  { readonly _tag: "Popped"; readonly removed: number; readonly missing: number } | Conflict | FilterChanged
+  | {
+      readonly _tag: "Popped"
+      readonly removed: number
+      readonly missing: number
+      readonly last?: Acknowledged
+    }
+  | Conflict
+  | FilterChanged
 
 export type FinalizeResult = { readonly _tag: "Finalized" } | Conflict | FilterChanged
 
@@ -178,6 +210,11 @@ export class Store extends Context.Service<
       filter: string,
       finalize: Finalize,
     ) => Effect.Effect<FinalizeResult, StoreError>
+    /**
+     * Whether the store still has what is known of it. Where it has lost entries, a new epoch begins: one, whoever of several
+     * ingestors is the first to see it.
+     */
+    readonly checkEpoch: (chain: ChainId, known: Known | undefined) => Effect.Effect<EpochCheck, StoreError>
     /** Continues a journal with another filter. A block that was half written under the old one will be undone. */
     readonly takeOver: (chain: ChainId, filter: string) => Effect.Effect<void, StoreError>
     /** Up to `limit` entries after an id, in order; from the oldest when `after` is `undefined`. */

@@ -44,6 +44,13 @@ CREATE TABLE IF NOT EXISTS journals (
   paused       INTEGER NOT NULL
 ) STRICT;
 
+-- Epochs before the present one, the last 20 of each chain.
+CREATE TABLE IF NOT EXISTS epochs (
+  id       INTEGER PRIMARY KEY AUTOINCREMENT,
+  chain_id INTEGER NOT NULL,
+  epoch    TEXT    NOT NULL
+) STRICT;
+
 -- Filters that were replaced, the last 20 of each chain.
 CREATE TABLE IF NOT EXISTS filters (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -154,6 +154,8 @@ export class ChainStatus {
   auditedExtra = 0
   /** Final blocks that were not looked at again. */
   unaudited = 0
+  /** How often the store was found to have lost entries that it had acknowledged. */
+  storeRegressions = 0
   reorgs = 0
   deepestReorg = 0
   inFlight = 0

@@ -164,7 +164,7 @@ describe("RedisStore", () => {
         const journal = yield* store.load(7)
         yield* Effect.promise(() => own.client.script("FLUSH"))
         const push = first(journal, block((journal?.head.number ?? 0) + 1, "a", 2))
-        assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Pushed" })
+        assert.strictEqual((yield* store.push(7, filter, push))._tag, "Pushed")
       }
       assert.strictEqual((yield* readAll(store, 7)).length, 6)
     }))
@@ -174,7 +174,7 @@ describe("RedisStore", () => {
       yield* store.push(7, filter, first(undefined, block(1, "a", 1)))
       yield* Effect.promise(() => own.client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
       const push = first(yield* Effect.retry(store.load(7), { times: 3 }), block(2, "a", 1))
-      assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Pushed" })
+      assert.strictEqual((yield* store.push(7, filter, push))._tag, "Pushed")
     }))
 
   test("is a typed error on a read-only replica, and works when it is a master again", (own, store) =>
@@ -187,7 +187,7 @@ describe("RedisStore", () => {
       assert.strictEqual((yield* Effect.flip(store.ping(7))).reason, "read-only")
       yield* Effect.promise(() => own.client.replicaof("NO", "ONE"))
       yield* store.ping(7)
-      assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Pushed" })
+      assert.strictEqual((yield* store.push(7, filter, push))._tag, "Pushed")
     }))
 
   test(
@@ -203,7 +203,7 @@ describe("RedisStore", () => {
         assert.strictEqual((yield* Effect.flip(store.ping(7))).reason, "full")
         assert.deepStrictEqual(yield* readAll(store, 7), before)
         yield* Effect.promise(() => own.client.config("SET", "maxmemory", "0"))
-        assert.deepStrictEqual(yield* store.push(7, filter, push), { _tag: "Pushed" })
+        assert.strictEqual((yield* store.push(7, filter, push))._tag, "Pushed")
       }),
     ["--maxmemory-policy", "noeviction"],
   )
@@ -309,9 +309,9 @@ describe("RedisStore", () => {
       yield* Effect.promise(() => own.client.xtrim("events:7", "MAXLEN", 3))
       const head = (yield* store.load(7))!.head
       const popped = yield* store.pop(7, filter, { _tag: "Pop", expected: head })
-      assert.deepStrictEqual(popped, { _tag: "Popped", removed: 3, missing: 2 })
+      assert.deepInclude(popped, { _tag: "Popped", removed: 3, missing: 2 })
       const below = (yield* store.load(7))!.head
-      assert.deepStrictEqual(yield* store.pop(7, filter, { _tag: "Pop", expected: below }), {
+      assert.deepInclude(yield* store.pop(7, filter, { _tag: "Pop", expected: below }), {
         _tag: "Popped",
         removed: 0,
         missing: 2,

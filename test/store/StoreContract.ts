@@ -59,7 +59,7 @@ const push = Effect.fnUntraced(function* (
 ) {
   let position = expected
   for (const move of pushes(expected, blocks, final)) {
-    assert.deepStrictEqual(yield* store.push(chain, filter, move), { _tag: "Pushed" })
+    assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
     position = afterPush(move)
   }
   return position
@@ -161,7 +161,7 @@ export const contract = (
     test("pushing twice adds once", (store) =>
       Effect.gen(function* () {
         const [move] = [...pushes(start, blocks(100, "a", [2, 1]), false)] as [Push]
-        assert.deepStrictEqual(yield* store.push(chain, filter, move), { _tag: "Pushed" })
+        assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
         assert.deepStrictEqual(yield* store.push(chain, filter, move), { _tag: "Duplicate" })
         assert.deepStrictEqual(summary(yield* readAll(store, chain)), ["+100/0", "+100/1", "+101/0"])
       }))
@@ -224,7 +224,7 @@ export const contract = (
         const head = yield* push(store, start, [...kept, block(103, "a", 3)])
         const before = yield* readAll(store, chain)
         const result = yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
-        assert.deepStrictEqual(result, { _tag: "Popped", removed: 3, missing: 0 })
+        assert.deepInclude(result, { _tag: "Popped", removed: 3, missing: 0 })
         const after = yield* readAll(store, chain)
         assert.deepStrictEqual(summary(after.slice(4)), ["-103/2", "-103/1", "-103/0"])
         assert.deepStrictEqual(
@@ -321,7 +321,7 @@ export const contract = (
         const at = { number: 101, hash: hash("a", 101) }
         const half = (yield* store.load(chain))!.head
         const pop = yield* store.pop(chain, filter, { _tag: "Pop", expected: half })
-        assert.deepStrictEqual(pop, { _tag: "Popped", removed: callLimits.logs, missing: 0 })
+        assert.deepInclude(pop, { _tag: "Popped", removed: callLimits.logs, missing: 0 })
         const undoing = { ...at, part: -1000 }
         assert.deepStrictEqual((yield* store.load(chain))!.head, undoing)
         const late = yield* store.push(chain, filter, moves[3]!)
@@ -415,7 +415,7 @@ export const contract = (
         const changed = { _tag: "FilterChanged", filter: "other" } as const
         assert.deepStrictEqual(yield* old.push(chain, filter, move), changed)
         assert.deepStrictEqual(yield* old.pop(chain, filter, { _tag: "Pop", expected: head }), changed)
-        assert.deepStrictEqual(yield* next.push(chain, "other", move), { _tag: "Pushed" })
+        assert.strictEqual((yield* next.push(chain, "other", move))._tag, "Pushed")
       }))
 
     test("a block half written under the old filter is undone under the new one", (store) =>
@@ -661,7 +661,7 @@ export const contract = (
         while ((yield* store.trim(chain)).dropped > 0);
         assert.isUndefined((yield* store.trim(chain)).holder)
         assert.isAtMost(yield* length, 2000)
-        assert.deepStrictEqual(yield* store.push(chain, filter, move), { _tag: "Pushed" })
+        assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
         assert.strictEqual(yield* harness.missed(chain, "slow"), 0)
         assert.isAbove(yield* harness.missed(chain, "gone"), 2000)
       }))
@@ -732,7 +732,7 @@ export const contract = (
         const ids = (yield* readAll(store, chain)).map(({ id }) => id)
         yield* harness.deleteEntries(chain, [ids[2]!, ids[4]!])
         const result = yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
-        assert.deepStrictEqual(result, { _tag: "Popped", removed: 2, missing: 2 })
+        assert.deepInclude(result, { _tag: "Popped", removed: 2, missing: 2 })
         assert.deepStrictEqual(summary(yield* readAll(store, chain)), [
           "+100/0",
           "+101/0",
@@ -823,7 +823,7 @@ export const contract = (
               })
               serial++
               for (const move of pushes(model.head, next, false)) {
-                assert.deepStrictEqual(yield* store.push(chain, filter, move), { _tag: "Pushed" })
+                assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
                 model = pushed(model, move)
               }
               content.push(...next)

@@ -123,13 +123,12 @@ local function isBefore(a, b)
   return a[2] < b[2]
 end
 
--- The highest id that the stream ever had; nil where this user may not ask.
-local function lastId()
-  local info = redis.pcall('XINFO', 'STREAM', stream)
-  for i = 1, info.err and 0 or #info, 2 do
-    if info[i] == 'last-generated-id' then return info[i + 1] end
-  end
-  return nil
+-- The highest id that the stream ever had, and the highest that was deleted by hand (Redis 7); nil where this user may not
+-- ask, or there is no stream.
+local function streamIds()
+  local info, ids = redis.pcall('XINFO', 'STREAM', stream), {}
+  for i = 1, info.err and 0 or #info, 2 do ids[info[i]] = info[i + 1] end
+  return ids['last-generated-id'], ids['max-deleted-entry-id']
 end
 
 -- What does not fit together of the head, the window and the end of the stream; nil when nothing.
@@ -148,7 +147,7 @@ local function misfit(head)
   for _, member in ipairs(members) do
     local known = parse(member)
     if known.count > 0 then
-      local last = lastId()
+      local last = streamIds()
       if last and isBefore(place(last), place(known.last)) then return 'its stream ends before its last record' end
       return nil
     end

@@ -1,0 +1,56 @@
+-- Whether the stream still has the last entry that an ingestor knows of. Where the store has lost it (an older copy of the
+-- data came back), a new epoch begins: once, whoever of several ingestors is the first to say so.
+--
+-- An entry that is older than the first one was trimmed, and one that was deleted by hand is named by the stream.
+--
+-- ARGV  id and identity of that entry ('' where none is known), the epoch it was known in, a token for a new one, then the
+--       epochs before that one that are known
+-- Returns kept | lost (a new epoch begins here) | new epoch (somebody has begun one, and said why) | emptied; then the
+--         epoch, those before it with spaces between them, id and identity of the last entry | newer, its version
+
+local id, identity, epoch, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local head = readHead()
+if newer(head) then return newer(head) end
+
+local function identityOf(entry)
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  return table.concat({ tostring(fields.block_hash), tostring(fields.log_index), tostring(fields.removed) }, ':')
+end
+
+local function isGone()
+  if id == '' then return false end
+  local found = redis.call('XRANGE', stream, id, id)[1]
+  if found then return identityOf(found) ~= identity end
+  local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  if first and isBefore(place(id), place(first[1])) then return false end
+  local last, deleted = streamIds()
+  if deleted and not isBefore(place(deleted), place(id)) then return false end
+  if first then return true end
+  if last then return isBefore(place(last), place(id)) end
+  return redis.call('EXISTS', stream) == 0
+end
+
+local before = redis.call('HGET', headKey, 'epoch_before') or ''
+local outcome = 'kept'
+if not head.epoch and not head.number then
+  outcome = id == '' and 'kept' or 'emptied'
+elseif isGone() then
+  local isKnown = epoch == '' or head.epoch == epoch
+  for i = 5, #ARGV do isKnown = isKnown or head.epoch == ARGV[i] end
+  if isKnown then
+    mayWrite()
+    local kept = {}
+    for one in string.gmatch(before .. ' ' .. (head.epoch or ''), '%S+') do kept[#kept + 1] = one end
+    before = table.concat(kept, ' ', math.max(#kept - 19, 1))
+    head.epoch = token
+    redis.call('HSET', headKey, 'epoch', token, 'epoch_reason', 'lost', 'epoch_before', before)
+    outcome = 'lost'
+  else
+    outcome = 'new epoch'
+  end
+elseif id ~= '' and epoch ~= '' and head.epoch ~= epoch then
+  outcome = 'new epoch'
+end
+local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+return { outcome, head.epoch or '', before, last and last[1] or '', last and identityOf(last) or '' }
