@@ -385,7 +385,7 @@ describe("RedisStore", () => {
       assert.deepStrictEqual(yield* missed(), { "group:slow": String(gone - 123) })
     }))
 
-  test("waits for the groups that are named, frees the stream when one is destroyed, and counts what others miss", (own, _) =>
+  test("waits for the groups that are named, frees the stream when one is destroyed, and counts what others miss", (own) =>
     Effect.gen(function* () {
       const admin = (...words: ReadonlyArray<string>) =>
         Effect.promise(() => own.client.call(words[0]!, ...words.slice(1)))
@@ -426,7 +426,7 @@ describe("RedisStore", () => {
       assert.isBelow(yield* length, 500)
     }))
 
-  test("waits for all groups with *, and for unknown ones where it may not ask for them", (own, _) =>
+  test("waits for all groups with *, and for unknown ones where it may not ask for them", (own) =>
     Effect.gen(function* () {
       const admin = (...words: ReadonlyArray<string>) =>
         Effect.promise(() => own.client.call(words[0]!, ...words.slice(1)))
