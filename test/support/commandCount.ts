@@ -43,7 +43,8 @@ export const counting = Effect.fnUntraced(function* (
   monitor.on("monitor", (_time: string, words: ReadonlyArray<string>, from: string) => {
     if (from === own) return words[0] === "echo" && words[1] === `mark ${marks}` ? marked() : undefined
     if (from === "lua") return void inside++
-    const name = names.get(words[1] ?? "") ?? words[0]!.toLowerCase()
+    // A text is shown with its lines as one.
+    const name = names.get((words[1] ?? "").replaceAll(String.raw`\n`, "\n")) ?? words[0]!.toLowerCase()
     wire[name] = (wire[name] ?? 0) + 1
   })
   return {
