@@ -77,7 +77,7 @@ describe("check", () => {
           ],
           ["no MEMORY USAGE: the bytes of a stream are not shown", "give its user +memory"],
           [
-            "no XINFO: consumer groups and their lag are not shown, and what trimming takes from them is not counted",
+            "no XINFO: consumer groups and their lag are not shown, what trimming takes from them is not counted, and a stream that was set back is not noticed",
             "give its user +xinfo",
           ],
         ],

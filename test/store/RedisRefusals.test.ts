@@ -4,7 +4,7 @@ import { Effect, Layer, Logger, Redacted } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Redis } from "ioredis"
-import { readFileSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
 import { AppConfig, fromVariables } from "../../src/Config.ts"
 import { ground, pushes } from "../../src/store/Journal.ts"
 import { Store } from "../../src/store/Store.ts"
@@ -95,6 +95,18 @@ describe("what a Redis server refuses", () => {
       assert.match(elsewhere[0]!.detail, /^NOPERM.*key/)
     }),
   )
+
+  it("is asked for every command that a script calls", () => {
+    const tried = source("check")
+    const files = readdirSync(new URL("../../src/store/lua/", import.meta.url))
+    const called = files.flatMap((file) =>
+      [...source(file.replace(".lua", "")).matchAll(/redis\.p?call\('(\w+)'/g)].map(
+        ([, command]) => command!,
+      ),
+    )
+    assert.isAbove(new Set(called).size, 20)
+    for (const command of new Set(called)) assert.include(tried, `'${command}', `)
+  })
 
   test(
     "because it is full is no missing right: the probe says it",

@@ -137,7 +137,7 @@ describe("over the wire to Redis", () => {
         assert.deepStrictEqual(yield* of(store.push(chain, filter, move!)), {
           wire: { push: 1 },
           // A block on top of one without logs takes the place of its record.
-          inside: 6 + logs + (logs === 1 ? 1 : 0),
+          inside: 9 + logs + (logs === 1 ? 1 : 0),
         })
       }
       const expected = yield* head()
@@ -153,11 +153,11 @@ describe("over the wire to Redis", () => {
             hash: below.hash,
           }),
         ),
-        { wire: { finalize: 1 }, inside: 6 },
+        { wire: { finalize: 1 }, inside: 9 },
       )
       assert.deepStrictEqual(yield* of(store.pop(chain, filter, { _tag: "Pop", expected })), {
         wire: { pop: 1 },
-        inside: 6 + 100,
+        inside: 9 + 100,
       })
       assert.deepStrictEqual(yield* of(store.ping(chain)), { wire: { probe: 1 }, inside: 1 })
 
