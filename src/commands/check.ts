@@ -84,7 +84,7 @@ const memory = (info: Info, settings: Settings): ReadonlyArray<Finding> => {
 
 /** What would allow what was refused. */
 const grant = ({ name, detail }: Refused, keys: string): string | undefined => {
-  if (!/NOPERM|can't run this command/.test(detail)) return undefined
+  if (!/NOPERM|ACL failure|user executing the script can't/.test(detail)) return undefined
   if (/\bkeys?\b/.test(detail)) return `give its user the keys ${keys}`
   return `give its user +${name.split(" ")[0]!.toLowerCase()}`
 }

@@ -14,7 +14,8 @@ const lost: Readonly<Record<string, string>> = {
   "MEMORY USAGE": "the bytes of a stream are not shown",
   HINCRBY: "what trimming takes from consumers is not counted",
   cjson: "what trimming takes from readers is not counted",
-  "redis.acl_check_cmd": "each move calls what it needs in a form that changes nothing, and then once more",
+  "redis.acl_check_cmd":
+    "each move first calls what it needs in a form that changes nothing, and a missing right to XADD is noticed by the move itself",
   DEL: "`event-ingestor reset` fails, and the commands of moves were not tried",
 }
 

@@ -69,7 +69,10 @@ describe("check", () => {
       yield* rights("~events:*", "~{events:*", "+@all", "-info", "-xinfo", "-memory")
       const warned = yield* check({ REDIS_URL: url })
       assert.sameDeepMembers(
-        warned.filter(({ level }) => level === "warning").map(({ detail, fix }) => [detail, fix]),
+        warned
+          // Redis 6.2 has none.
+          .filter(({ level, detail }) => level === "warning" && !detail.startsWith("no redis.acl_check_cmd"))
+          .map(({ detail, fix }) => [detail, fix]),
         [
           [
             "no INFO: version, memory, eviction policy and persistence are not shown, and none of them raises an alert",
@@ -110,7 +113,7 @@ describe("check", () => {
       const found = yield* check({ REDIS_URL: server.url })
       const [only, ...more] = failures(found)
       assert.deepStrictEqual(more, [])
-      assert.match(only!.detail, /^XTRIM is refused, .*: ERR [Uu]nknown/)
+      assert.match(only!.detail, /^XTRIM is refused, .*: .*Unknown/i)
       assert.strictEqual(only!.fix, "use a server that has XTRIM")
     }),
   )

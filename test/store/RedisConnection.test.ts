@@ -33,6 +33,7 @@ describe("what Redis refuses", () => {
       "refused",
     ],
     ["@user_script: 3: Unknown Redis command called from Lua script", "refused"],
+    ["@user_script: 290: The user executing the script can't run this command or subcommand", "refused"],
     // As Upstash says that a limit of the plan is reached.
     ["ERR DB capacity quota exceeded", "full"],
     ["ERR max single record size exceeded", "full"],

@@ -27,9 +27,12 @@ const write = Effect.fnUntraced(function* (store: Client) {
     assert.deepStrictEqual(yield* store.push(chain, filter, move), { _tag: "Pushed" })
 })
 
+/** By name, in brackets what can be done without. Redis 6.2 has no `redis.acl_check_cmd`. */
 const namesOf = (store: Client) =>
   Effect.map(store.refused(chain), (all) =>
-    all.map(({ name, lost }) => (lost === undefined ? name : `(${name})`)),
+    all
+      .filter(({ name }) => name !== "redis.acl_check_cmd")
+      .map(({ name, lost }) => (lost === undefined ? name : `(${name})`)),
   )
 
 /** A client that asks the server for nothing by itself. */
@@ -48,8 +51,8 @@ const needed =
 const watching = {
   info: "INFO",
   xinfo: "XINFO",
-  "memory|usage": "MEMORY USAGE",
-  "client|setname": "CLIENT SETNAME",
+  memory: "MEMORY USAGE",
+  client: "CLIENT SETNAME",
   hincrby: "HINCRBY",
   del: "DEL",
 }
@@ -62,7 +65,8 @@ describe("what a Redis server refuses", () => {
       const { client } = server
       const rights = (...words: ReadonlyArray<string>) =>
         Effect.promise(() => client.call("ACL", "SETUSER", "me", ...words))
-      yield* rights("on", ">secret", "~events:*", "~{events:*", "+@all", "-@dangerous", "-@admin", "+info")
+      yield* rights("on", ">secret", "~events:*", "~{events:*", "+@all", "-@dangerous", "-@admin")
+      yield* rights("+info", "+client")
       const store = yield* openRedis(
         standalone(server.port, { username: "me", password: Redacted.make("secret") }),
       )
@@ -92,7 +96,7 @@ describe("what a Redis server refuses", () => {
         elsewhere.map(({ name }) => name),
         "XRANGE",
       )
-      assert.match(elsewhere[0]!.detail, /^NOPERM.*key/)
+      assert.match(elsewhere[0]!.detail, /NOPERM.*key/)
     }),
   )
 
@@ -132,14 +136,13 @@ describe("what a Redis server refuses", () => {
       const found = yield* Effect.promise(
         () => server.client.eval(lacking, keys.length, ...keys) as Promise<ReadonlyArray<string>>,
       )
-      assert.deepStrictEqual(found, [
-        "cmsgpack",
-        "ERR the server's scripts have no cmsgpack",
-        "cjson",
-        "ERR the server's scripts have no cjson",
-        "redis.acl_check_cmd",
-        "ERR the server's scripts have no redis.acl_check_cmd",
-      ])
+      assert.deepStrictEqual(
+        found,
+        ["cmsgpack", "cjson", "redis.acl_check_cmd"].flatMap((name) => [
+          name,
+          `ERR the server's scripts have no ${name}`,
+        ]),
+      )
       assert.deepStrictEqual(yield* Effect.promise(() => server.client.keys("*")), [])
     }),
   )
@@ -162,6 +165,21 @@ describe("what a Redis server refuses", () => {
         ),
       )
       assert.isAbove(Number(trimmed), 200)
+    }),
+  )
+
+  test(
+    "6.2, whose probe tries to write a head, is left without one where there was none",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const names = ["stream", "head", "window", "missed", "readers", "filters", "ping"]
+      const keys = names.map((name) => `{a}:${name}`)
+      const probe = `${source("journal")}\n${source("probe")}`.replaceAll("redis.acl_check_cmd", "(nil)")
+      yield* Effect.promise(() => server.client.eval(probe, keys.length, ...keys))
+      assert.deepStrictEqual(yield* Effect.promise(() => server.client.keys("*")), ["{a}:ping"])
+      yield* Effect.promise(() => server.client.hset("{a}:head", "number", "7"))
+      yield* Effect.promise(() => server.client.eval(probe, keys.length, ...keys))
+      assert.strictEqual(yield* Effect.promise(() => server.client.hget("{a}:head", "number")), "7")
     }),
   )
 
@@ -207,7 +225,7 @@ describe("what a Redis server refuses", () => {
           const { entries, bytes, groups } = one.stats
           assert.strictEqual(entries, 5)
           assert.strictEqual(bytes === undefined, name === "MEMORY USAGE")
-          assert.strictEqual(groups[0]?.lag, name === "XINFO" ? undefined : 5)
+          assert.strictEqual(groups.length, name === "XINFO" ? 0 : 1)
           assert.strictEqual(status.store.info.evictionPolicy, name === "INFO" ? undefined : "noeviction")
           one.stats = undefined
           status.store.info = undefined
