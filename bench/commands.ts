@@ -4,7 +4,7 @@
  */
 import { Effect } from "effect"
 import { ground, pushes } from "../src/store/Journal.ts"
-import { block } from "../test/support/blocks.ts"
+import { block, blocks } from "../test/support/blocks.ts"
 import { counting } from "../test/support/commandCount.ts"
 import * as RedisServer from "../test/support/RedisServer.ts"
 import { openRedis, standalone } from "../test/support/redisStore.ts"
@@ -38,7 +38,23 @@ const measure = Effect.gen(function* () {
   }
   yield* push(1)
   const rows: Record<string, { readonly wire: number; readonly inside: number }> = {}
-  for (const logs of [0, 1, 10, 100]) rows[`a block of ${logs} logs`] = yield* of(push(logs))
+  for (const logs of [0, 1, 10, 100]) {
+    // What a block costs depends on the one below, too.
+    yield* push(logs)
+    rows[`a block of ${logs} logs`] = yield* of(push(logs))
+  }
+  const sparse = blocks(
+    1,
+    "b",
+    Array.from({ length: 500 }, () => 2),
+  )
+  for (const [title, final] of [
+    ["500 blocks of 2 logs, not final", false],
+    ["500 blocks of 2 logs, final", true],
+  ] as const) {
+    const [move] = [...pushes(ground(1), sparse, final)]
+    rows[title] = yield* of(store.push(final ? 2 : 3, filter, move!))
+  }
   const below = (yield* store.load(chain))!.window.at(-2)!
   rows["the floor is raised"] = yield* of(
     store.finalize(chain, filter, { _tag: "Finalize", expected: at, number: below.number, hash: below.hash }),
