@@ -12,7 +12,7 @@ import { oneEndpoint } from "./dialect.ts"
 import type { Finding } from "./dialect.ts"
 import { style, writeLines } from "./Output.ts"
 import { probe } from "./probe.ts"
-import { storeOnly } from "./service.ts"
+import { commandOnly, store as storeLayer } from "./service.ts"
 
 /** Of Redis, for an entry of three topics and a word of data: measured with `MEMORY USAGE`. */
 const bytesPerEntry = 600
@@ -87,7 +87,7 @@ const memory = (info: Info, settings: Settings): ReadonlyArray<Finding> => {
 
 /** What would allow what was refused. */
 const grant = ({ name, detail }: Refused, keys: string): string | undefined => {
-  if (!/NOPERM|can't run this command/.test(detail)) return undefined
+  if (!/NOPERM|ACL failure|user executing the script can't/.test(detail)) return undefined
   if (/\bkeys?\b/.test(detail)) return `give its user the keys ${keys}`
   return `give its user +${name.split(" ")[0]!.toLowerCase()}`
 }
@@ -216,7 +216,9 @@ export const check = Command.make(
         // All at once, as the service connects: each may wait for a head.
         { concurrency: "unbounded" },
       )
+      // Opened here: one that cannot be opened is a finding like others.
       const stored = yield* store(settings).pipe(
+        Effect.provide(storeLayer),
         Effect.catchTag("StoreError", (error) =>
           Effect.succeed<ReadonlyArray<Finding>>([
             { subject: "store", level: "failure", detail: error.message, fix: howToFixStore(settings) },
@@ -229,7 +231,7 @@ export const check = Command.make(
       if (failed) process.exitCode = exitCode.unreachable
     },
     Effect.provide(
-      Layer.mergeAll(storeOnly, Transport.layerNetwork, Layer.succeed(References.MinimumLogLevel, "None")),
+      Layer.mergeAll(commandOnly, Transport.layerNetwork, Layer.succeed(References.MinimumLogLevel, "None")),
     ),
   ),
 ).pipe(Command.withDescription("Check the configuration, the endpoints, the store and where telemetry goes"))

@@ -4,6 +4,7 @@ import { Command, Flag, Prompt } from "effect/cli"
 import { AppConfig } from "../Config.ts"
 import { fingerprint } from "../feed/Filter.ts"
 import { Store } from "../store/Store.ts"
+import type { StoreError } from "../store/Store.ts"
 import { blockFlag, chainFlag, chosen, jsonFlag } from "./chains.ts"
 import { writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
@@ -16,6 +17,9 @@ const confirmed = Effect.fnUntraced(function* (question: string) {
     Effect.catchTag("QuitError", () => Effect.succeed(false)),
   )
 })
+
+/** What cannot be read is what a reset is for. */
+const isCorrupt = ({ reason }: StoreError) => reason === "corrupt"
 
 export const reset = Command.make(
   "reset",
@@ -37,10 +41,15 @@ export const reset = Command.make(
     const { chains } = yield* AppConfig
     const store = yield* Store
     const chain = yield* chosen(chains, name)
-    const journal = yield* store.load(chain.id)
-    const { entries } = yield* store.stats(chain.id)
-    const head = journal === undefined ? "nothing" : `the head at block ${journal.head.number}`
-    const what = `forget ${head}${all ? ` and delete ${entries} entries` : ""} of ${chain.name} in ${store.description}`
+    const head = yield* store.load(chain.id).pipe(
+      Effect.map((journal) => (journal ? `the head at block ${journal.head.number}` : "nothing")),
+      Effect.catchIf(isCorrupt, () => Effect.succeed("a journal that does not fit together")),
+    )
+    const entries = yield* store.stats(chain.id).pipe(
+      Effect.map(({ entries }) => entries),
+      Effect.catchIf(isCorrupt, () => Effect.succeed(undefined)),
+    )
+    const what = `forget ${head}${all ? ` and delete ${entries ?? "all"} entries` : ""} of ${chain.name} in ${store.description}`
     if (!yes && !(yield* confirmed(`${what}?`))) {
       yield* writeLines([json ? JSON.stringify({ chain: chain.name, reset: false }) : "nothing was changed"])
       return
@@ -59,7 +68,7 @@ export const reset = Command.make(
             chain: chain.name,
             reset: true,
             from: Option.getOrNull(from),
-            deleted: all ? entries : 0,
+            deleted: all ? (entries ?? null) : 0,
           })
         : `${chain.name} ${begins}`,
     ])

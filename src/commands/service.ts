@@ -49,9 +49,11 @@ export const service = Layer.mergeAll(Ingest.layer, StoreWatch.layer, Sampler.la
   Layer.provide(Transport.layerNetwork),
 )
 
-/** What a command needs that only reads or changes the store. Its own logs would be in the way of what it prints. */
-export const storeOnly = store.pipe(
-  Layer.provideMerge(surroundings),
+/** What a command needs. Its own logs would be in the way of what it prints. */
+export const commandOnly = surroundings.pipe(
   Layer.provideMerge(Layer.succeed(Logger.LogToStderr, true)),
   Layer.provideMerge(AppConfig.layer),
 )
+
+/** What a command needs that only reads or changes the store. */
+export const storeOnly = store.pipe(Layer.provideMerge(commandOnly))

@@ -13,6 +13,9 @@ const takenToGrow = 20
 const tooLarge =
   /too (big|large|many|long)|exceed|invalid (multi)?bulk length|max(imum)? (request|payload|command|query)|query buffer|payload/i
 
+/** What they say with the same words of something else: how often they were asked, and by how many. */
+const otherLimit = /requests? limit|connections/i
+
 export class PushLimits {
   readonly #most: CallLimits
   #current: CallLimits
@@ -42,7 +45,11 @@ export class PushLimits {
     if (
       reason !== "timeout" &&
       !((again || this.#current !== this.#most) && reason === "unreachable") &&
-      !((reason === "refused" || reason === "unreachable") && tooLarge.test(detail))
+      !(
+        (reason === "refused" || reason === "unreachable") &&
+        tooLarge.test(detail) &&
+        !otherLimit.test(detail)
+      )
     )
       return false
     const half = (most: number, of: number) => Math.max(Math.floor(Math.min(most, of) / 2), 1)

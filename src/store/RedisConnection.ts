@@ -82,10 +82,12 @@ const insideScript = /@user_script: ?\d+: -?([A-Z]+)\b/
 
 /** Why Redis, or the way to it, refused, as far as its words say. */
 export const reasonOf = (message: string): StoreReason => {
-  // 6.2 says this without a word of its own in front.
-  if (/unknown redis command/i.test(message)) return "refused"
+  // 6.2 says this to a script without a word of its own in front.
+  if (/unknown redis command|user executing the script can't/i.test(message)) return "refused"
   // Of a server that has no place for us now: there will be one.
-  if (message.includes("max number of clients")) return "unreachable"
+  if (/max number of clients|max concurrent connections/.test(message)) return "unreachable"
+  // What the plan of a managed server has room for.
+  if (/capacity quota exceeded|single record size exceeded/.test(message)) return "full"
   const inside = insideScript.exec(message)?.[1]
   const own = /^-?([A-Z]+)\b/.exec(message.replace(ofSentinels, ""))?.[1]
   const word = inside !== undefined && inside in reasons ? inside : own

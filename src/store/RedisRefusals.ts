@@ -9,11 +9,13 @@ import type { Refused } from "./Store.ts"
 const lost: Readonly<Record<string, string>> = {
   INFO: "version, memory, eviction policy and persistence are not shown, and none of them raises an alert",
   "CLIENT SETNAME": "connections have no name in CLIENT LIST",
-  XINFO: "consumer groups and their lag are not shown, and what trimming takes from them is not counted",
+  XINFO:
+    "consumer groups and their lag are not shown, what trimming takes from them is not counted, and a stream that was set back is not noticed",
   "MEMORY USAGE": "the bytes of a stream are not shown",
   HINCRBY: "what trimming takes from consumers is not counted",
   cjson: "what trimming takes from readers is not counted",
-  "redis.acl_check_cmd": "each move calls what it needs in a form that changes nothing, and then once more",
+  "redis.acl_check_cmd":
+    "each move first calls what it needs in a form that changes nothing, and a missing right to XADD is noticed by the move itself",
   DEL: "`event-ingestor reset` fails, and the commands of moves were not tried",
 }
 

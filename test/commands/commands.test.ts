@@ -271,6 +271,25 @@ describe("status and reset", () => {
       }),
       60_000,
     )
+
+    test(
+      `begin ${kind} anew where what is stored does not fit together`,
+      Effect.gen(function* () {
+        const { variables, store, server } = yield* filled(kind)
+        if (server) yield* Effect.promise(() => server.client.del("{events:31337}:head"))
+        else {
+          const database = new DatabaseSync(variables["DATABASE_PATH"]!)
+          database.exec("DELETE FROM heads")
+          database.close()
+        }
+        assert.strictEqual((yield* Effect.flip(store.load(31337))).reason, "corrupt")
+        const args = ["reset", "--chain", "devnet", "--delete", "--yes"]
+        const { code, errors } = yield* Service.run({ args, env: { ...env, ...variables } })
+        assert.strictEqual(code, 0, errors)
+        assert.isUndefined(yield* store.load(31337))
+        assert.strictEqual((yield* store.stats(31337)).entries, 0)
+      }),
+    )
   }
 })
 

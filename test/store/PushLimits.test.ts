@@ -31,6 +31,9 @@ describe("how much a push carries", () => {
       failure("full", "OOM command not allowed when used memory > 'maxmemory'"),
       failure("refused", "NOPERM this user has no permissions to run the 'evalsha' command"),
       failure("unreachable", "connect ECONNREFUSED"),
+      failure("refused", "ERR max requests limit exceeded."),
+      failure("refused", "ERR max daily request limit exceeded"),
+      failure("unreachable", "ERR max concurrent connections exceeded"),
       failure("loading", "LOADING Redis is loading the dataset in memory"),
     ])
       assert.isFalse(limits.refused(of(800), error), error.detail)

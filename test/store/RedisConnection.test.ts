@@ -28,6 +28,17 @@ describe("what Redis refuses", () => {
     ],
     ["ERR Error running script (call to f_8a1c): @user_script:3: attempt to index a nil value", "refused"],
     ["connect ECONNREFUSED 127.0.0.1:6379", "unreachable"],
+    [
+      "ERR Error running script (call to f_8a1c): @user_script: 3: Unknown Redis command called from Lua script",
+      "refused",
+    ],
+    ["@user_script: 3: Unknown Redis command called from Lua script", "refused"],
+    ["@user_script: 290: The user executing the script can't run this command or subcommand", "refused"],
+    // As Upstash says that a limit of the plan is reached.
+    ["ERR DB capacity quota exceeded", "full"],
+    ["ERR max single record size exceeded", "full"],
+    ["ERR max concurrent connections exceeded", "unreachable"],
+    ["ERR max requests limit exceeded.", "refused"],
   ] as const
   for (const [message, reason] of said)
     it(`"${message.slice(-60)}" means ${reason}`, () => {

@@ -35,7 +35,8 @@ const followed = Effect.fnUntraced(function* (variables: Record<string, string> 
 
 describe("a wall clock that is set", () => {
   for (const by of shifts) {
-    it.effect(`by ${title(by)} and back does not hold a limited rate back`, () =>
+    const set = title(by)
+    it.effect(`by ${set} and back does not hold a limited rate back`, () =>
       Effect.gen(function* () {
         const { chain, node, store, status, shift } = yield* followed({ RPC_RATE: "5" })
         const before = askedOf(node)
@@ -56,7 +57,7 @@ describe("a wall clock that is set", () => {
       }),
     )
 
-    it.effect(`by ${title(by)} hides no silence, and is none`, () =>
+    it.effect(`by ${set} hides no silence, and is none`, () =>
       Effect.gen(function* () {
         const { chain, node, store, status, shift } = yield* followed()
         shift(by)
@@ -73,7 +74,7 @@ describe("a wall clock that is set", () => {
       }),
     )
 
-    it.effect(`by ${title(by)} is waited for no longer than a broken connection is`, () =>
+    it.effect(`by ${set} is waited for no longer than a broken connection is`, () =>
       Effect.gen(function* () {
         const { chain, node, status, shift } = yield* followed()
         node.up = false
@@ -86,7 +87,7 @@ describe("a wall clock that is set", () => {
       }),
     )
 
-    it.effect(`by ${title(by)} changes no age, lag or uptime that is told`, () =>
+    it.effect(`by ${set} changes no age, lag or uptime that is told`, () =>
       Effect.gen(function* () {
         const chain = new FakeChain()
         const wall = WallClock.make(yield* Clock.Clock)

@@ -32,6 +32,8 @@ export interface Ingestor {
   readonly kill: Effect.Effect<void>
   /** Starts it again. */
   readonly start: Effect.Effect<void>
+  /** Runs a command of the same program to its end, in the same environment. */
+  readonly command: (...args: ReadonlyArray<string>) => ReturnType<typeof Service.run>
   /** What it finds in its environment beside the rig's variables, from its next start on. */
   variables: Readonly<Record<string, string>>
   /** Moves its wall clock: so many milliseconds off from now on, also after a restart. */
@@ -166,6 +168,7 @@ const startIngestor = Effect.fnUntraced(function* (
       return Effect.asVoid(process.exit)
     }),
     start,
+    command: (...args) => Service.run({ entry, env, args }),
     variables: {},
     shiftClock: (millis) =>
       Effect.suspend(() => {

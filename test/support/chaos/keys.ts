@@ -76,6 +76,33 @@ export const keysGone: ReadonlyArray<Fault> = [
   gone("the stream of one chain deleted, and put back", "stream"),
 ]
 
+/** What is left cannot be put together again: the operator begins anew, as the error says. */
+export const resetInstead: Fault = {
+  name: "the head of one chain deleted, and the chain reset",
+  stores: ["sqlite", "redis"],
+  times: 2,
+  neighbour: true,
+  inflict: (rig) =>
+    Effect.gen(function* () {
+      yield* rig.kind === "redis"
+        ? Effect.promise(() => clientOf(rig).del(parts.head))
+        : Effect.sync(() => {
+            const database = new DatabaseSync(rig.file!, { timeout: 5000 })
+            database.exec(`DELETE FROM heads WHERE chain_id = ${chainId}`)
+            database.close()
+          })
+      yield* meanwhile(rig, halted(rig), "10 seconds")
+      const { code, errors } = yield* rig.ingestors[0]!.command(
+        "reset",
+        "--chain",
+        "devnet",
+        "--delete",
+        "--yes",
+      )
+      if (code !== 0) rig.problems.push(`reset ended with ${code}: ${errors}`)
+    }),
+}
+
 /** Moves are refused: an error is counted. */
 const refused = (rig: Rig, harm: Effect.Effect<unknown, unknown>) =>
   untilCounted(harm, errorsOf(rig.ingestors[0]!.process(), "devnet", "store"))

@@ -14,7 +14,7 @@ import type { Fault, Outcome } from "./Campaign.ts"
 import { awayLong, awayShortly } from "./away.ts"
 import { hostFaults } from "./host.ts"
 import * as Isolation from "./isolation.ts"
-import { anotherType, keysGone } from "./keys.ts"
+import { anotherType, keysGone, resetInstead } from "./keys.ts"
 import { atRandom, kills } from "./kills.ts"
 import { limitFaults } from "./limits.ts"
 import { nodeLeg, redisLeg } from "./network.ts"
@@ -62,6 +62,7 @@ const turns: ReadonlyArray<Turn> = [
   ...redisLeg,
   three,
   ...keysGone,
+  resetInstead,
   anotherType,
   ...hostFaults,
   ...awayShortly,

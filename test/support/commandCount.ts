@@ -1,0 +1,64 @@
+/** Counts what a Redis server is asked for: what clients send, and what scripts call. */
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import { createHash } from "node:crypto"
+import { readdirSync, readFileSync } from "node:fs"
+import type { RedisServer } from "./RedisServer.ts"
+
+const folder = new URL("../../src/store/lua/", import.meta.url)
+const source = (name: string) => readFileSync(new URL(`${name}.lua`, folder), "utf8")
+
+/** Scripts go by their digest, or by their text where the server does not know them. */
+const names = new Map(
+  readdirSync(folder).flatMap((file) => {
+    const name = file.replace(".lua", "")
+    const text = `${source("journal")}\n${source(name)}`
+    return [
+      [createHash("sha1").update(text).digest("hex"), name],
+      [text, name],
+    ] as const
+  }),
+)
+
+export interface Counts {
+  /** How often a client sent each command, a script under its own name. */
+  readonly wire: Record<string, number>
+  /** What scripts called, all together. */
+  readonly inside: number
+}
+
+/** Counts until the scope closes, but what the server's own client asks for. */
+export const counting = Effect.fnUntraced(function* (
+  server: RedisServer,
+): Effect.fn.Return<{ readonly take: Effect.Effect<Counts> }, never, Scope.Scope> {
+  const monitor = yield* Effect.acquireRelease(
+    Effect.promise(() => server.client.monitor()),
+    (monitor) => Effect.sync(() => monitor.disconnect()),
+  )
+  const own = (yield* Effect.promise(() => server.client.client("INFO"))).match(/ addr=(\S+)/)![1]!
+  let wire: Record<string, number> = {}
+  let inside = 0
+  let marks = 0
+  let marked = () => {}
+  monitor.on("monitor", (_time: string, words: ReadonlyArray<string>, from: string) => {
+    if (from === own) return words[0] === "echo" && words[1] === `mark ${marks}` ? marked() : undefined
+    if (from === "lua") return void inside++
+    // A text is shown with its lines as one.
+    const name = names.get((words[1] ?? "").replaceAll(String.raw`\n`, "\n")) ?? words[0]!.toLowerCase()
+    wire[name] = (wire[name] ?? 0) + 1
+  })
+  return {
+    /** What was counted since the last time. */
+    take: Effect.promise(async () => {
+      const seen = new Promise<void>((resolve) => {
+        marked = resolve
+      })
+      await server.client.echo(`mark ${++marks}`)
+      await seen
+      const counts = { wire, inside }
+      wire = {}
+      inside = 0
+      return counts
+    }),
+  }
+})
