@@ -1,8 +1,8 @@
 /**
- * Trims the stream of one chain each second, also while the store takes no moves, and keeps publishing from going on while
+ * Trims the stream of one chain, each second where there is something to trim, also while the store takes no moves, and keeps publishing from going on while
  * a pinned reader is too far behind (see Retention.ts).
  */
-import { Effect, Latch, Schedule } from "effect"
+import { Effect, Latch } from "effect"
 import type { Scope } from "effect"
 import * as Defects from "../Defects.ts"
 import type { Holder, Retention, Trimmed } from "./Retention.ts"
@@ -13,7 +13,12 @@ export interface Housekeeping {
   readonly untilResumed: Effect.Effect<void>
 }
 
-const interval = "1 second"
+/**
+ * Between two trims while there is something to trim, or somebody is waited for; else a look now and then is enough: some
+ * servers charge for each command, and pushes trim as well.
+ */
+const busy = "1 second"
+const idle = "10 seconds"
 
 const told = ({ reader, behind, length }: Holder) =>
   `${reader.replace(":", " ")} has not read ${behind} of ${length} entries`
@@ -54,18 +59,21 @@ export const make = (
         : Effect.void
     }
 
+    /** Opened where the next look is wanted at once. */
+    const wanted = yield* Latch.make(false)
+
     const look = Effect.gen(function* () {
-      const { holder } = yield* trim
+      const { dropped, holder } = yield* trim
       onHolder(holder)
       yield* tell(holder)
       yield* holder?.paused ? resumed.close : resumed.open
+      return dropped > 0 || holder !== undefined
     })
-    // A store that does not answer is the breaker's business.
-    yield* look.pipe(
-      Effect.ignore,
-      Effect.repeat(Schedule.spaced(interval)),
-      Defects.toOwner,
-      Effect.forkScoped,
-    )
-    return { untilResumed: Effect.andThen(resumed.close, resumed.await) }
+    yield* Effect.gen(function* () {
+      // A store that does not answer is the breaker's business.
+      const isBusy = yield* Effect.orElseSucceed(look, () => true)
+      yield* Effect.race(Effect.sleep(isBusy ? busy : idle), wanted.await)
+      yield* wanted.close
+    }).pipe(Effect.forever, Defects.toOwner, Effect.forkScoped)
+    return { untilResumed: Effect.andThen(wanted.open, Effect.andThen(resumed.close, resumed.await)) }
   })
