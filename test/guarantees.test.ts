@@ -27,7 +27,7 @@ const escaped = (words: string) => words.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 
 /** Whether a source has a test of exactly this title, or a fault of exactly this name; `…` is what a template puts there. */
 const hasTitle = (source: string, title: string) => {
-  const exactly = escaped(title).replaceAll("…", "\\$\\{\\w+\\}")
+  const exactly = escaped(title).replaceAll("…", "\\$\\{[^}]+\\}")
   const quoted = `(?:"${exactly}"|\`${exactly}\`)`
   return new RegExp(`\\w\\(\\s*${quoted},|\\bname: ${quoted},|^ *${quoted}: \\(`, "m").test(source)
 }
