@@ -89,7 +89,12 @@ export const start = (options: ProcessOptions = {}): Effect.Effect<Process, neve
       const entry = options.entry ?? main
       return spawn(process.execPath, [...flagsOf(entry), entry, ...(options.args ?? [])], {
         cwd: options.cwd ?? process.cwd(),
-        env: { PATH: process.env["PATH"], HTTP_PORT: "0", ...options.env },
+        env: {
+          PATH: process.env["PATH"],
+          TEST_RUN: process.env["TEST_RUN"],
+          HTTP_PORT: "0",
+          ...options.env,
+        },
         stdio: ["ignore", "pipe", "pipe"],
       })
     }),

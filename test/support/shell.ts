@@ -14,7 +14,7 @@ export const shell = (command: string, env: Record<string, string>) =>
   Effect.acquireRelease(
     Effect.sync(() => {
       const child = spawn("bash", ["-c", command], {
-        env: { PATH: path, HOME: "/tmp", ...env },
+        env: { PATH: path, HOME: "/tmp", TEST_RUN: process.env["TEST_RUN"], ...env },
         detached: true,
       })
       let output = ""

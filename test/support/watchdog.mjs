@@ -1,7 +1,10 @@
-/** `node watchdog.mjs PID`: when standard input ends, kills whatever is left of what the process had started. */
+/** `node watchdog.mjs PID RUN`: when standard input ends, kills whatever is left of what the process had started. */
 import { readdirSync, readFileSync } from "node:fs"
 
 const root = Number(process.argv[2])
+
+/** In the environment of what it starts: what is younger than the last look may have lost its parent already. */
+const mark = `TEST_RUN=${process.argv[3]}`
 
 /** How often new processes are looked for (ms). One that is younger is found through its parent. */
 const interval = 250
@@ -20,7 +23,15 @@ const about = (pid) => {
   }
 }
 
-const look = () => {
+const isMarked = (pid) => {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, "utf8").split("\0").includes(mark)
+  } catch {
+    return false
+  }
+}
+
+const look = (isOver = false) => {
   const all = new Map()
   for (const name of readdirSync("/proc")) {
     const pid = Number(name)
@@ -31,14 +42,15 @@ const look = () => {
   for (let before = -1; before !== known.size;) {
     before = known.size
     for (const [pid, { parent, started }] of all) {
-      if ((parent === root || known.has(parent)) && pid !== process.pid) known.set(pid, started)
+      const isOurs = parent === root || known.has(parent) || (isOver && isMarked(pid))
+      if (isOurs && pid !== process.pid) known.set(pid, started)
     }
   }
 }
 
 const killAll = () => {
   // Again, until none has started another meanwhile.
-  for (look(); known.size > 0; look()) {
+  for (look(true); known.size > 0; look(true)) {
     for (const [pid, started] of known) {
       try {
         if (about(pid)?.started === started) process.kill(pid, "SIGKILL")
@@ -52,5 +64,5 @@ const killAll = () => {
 }
 
 look()
-setInterval(look, interval)
+setInterval(() => look(), interval)
 process.stdin.on("end", killAll).on("error", killAll).resume()

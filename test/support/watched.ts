@@ -5,15 +5,18 @@
  * It reads /proc: elsewhere than on Linux there is none, and the scopes of the tests have to do.
  */
 import { spawn } from "node:child_process"
+import { randomUUID } from "node:crypto"
 import { existsSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
 export default () => {
   if (!existsSync("/proc/self/stat")) return undefined
+  const run = randomUUID()
+  process.env["TEST_RUN"] = run
   // Of its own session: Ctrl-C is not for it.
   const watchdog = spawn(
     process.execPath,
-    [fileURLToPath(new URL("watchdog.mjs", import.meta.url)), String(process.pid)],
+    [fileURLToPath(new URL("watchdog.mjs", import.meta.url)), String(process.pid), run],
     { detached: true, stdio: ["pipe", "ignore", "inherit"] },
   )
   watchdog.unref()
