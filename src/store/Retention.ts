@@ -39,6 +39,52 @@ export interface Holder {
   readonly release: string
 }
 
+/** A group or reader and where it is. */
+export interface Standing {
+  /** `group:<name>` or `reader:<name>`. */
+  readonly reader: string
+  /** The last entry that it has read. */
+  readonly id: string
+  /** Entries that it has not read, where they were counted. */
+  readonly lag: number | undefined
+  /** The command after which it is not waited for any more. */
+  readonly release: string
+}
+
+/** The pinned reader that trimming waits for, as far as that can be seen without trimming. */
+export type Waiting = Pick<Standing, "reader" | "lag" | "release">
+
+/** A reader that has not been seen for so long (seconds) is not waited for any more. */
+export const pinnedFor = 7 * 24 * 3600
+
+/** Up to so many entries beyond what is kept are not worth a trim. */
+const slack = 100
+
+const isBehind = (one: string, other: string): boolean => {
+  const [a, b] = [one, other].map((id) => id.split("-").map(Number)) as [Array<number>, Array<number>]
+  return a[0] === b[0] ? (a[1] ?? 0) < (b[1] ?? 0) : a[0]! < b[0]!
+}
+
+/**
+ * The pinned reader that trimming waits for.
+ *
+ * @param pinned those that are pinned
+ * @param entries of the stream
+ * @param keep how many of them stay in any case
+ */
+export const waitingFor = (
+  pinned: ReadonlyArray<Standing>,
+  entries: number,
+  keep: number,
+): Waiting | undefined => {
+  const [first, ...others] = pinned
+  if (first === undefined || entries < keep + slack) return undefined
+  const last = others.reduce((one, other) => (isBehind(other.id, one.id) ? other : one), first)
+  if (last.lag !== undefined && last.lag <= keep) return undefined
+  const { reader, lag, release } = last
+  return { reader, lag, release }
+}
+
 /** What a trim did. */
 export interface Trimmed {
   readonly dropped: number

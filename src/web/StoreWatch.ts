@@ -13,7 +13,7 @@ const every = "10 seconds"
 /** Groups of a stream that are shown, and get series of their own. */
 const mostGroups = 20
 
-/** Series of consumer groups come and go with the groups; that of a lag which the server cannot tell is not there. */
+/** Series of consumer groups come and go with the groups; a lag that the server cannot tell is NaN. */
 class GroupSeries {
   readonly #lags = new Map<string, Metric.Registration>()
   readonly #pending = new Map<string, Metric.Registration>()
@@ -26,8 +26,7 @@ class GroupSeries {
   }
 
   follow({ groups }: Stats): void {
-    const told = groups.filter(({ lag }) => lag !== undefined)
-    this.#keep(this.#lags, Metrics.streamGroupLag, told, ({ lag }) => lag!)
+    this.#keep(this.#lags, Metrics.streamGroupLag, groups, ({ lag }) => lag ?? Number.NaN)
     this.#keep(this.#pending, Metrics.streamGroupPending, groups, ({ pending }) => pending)
   }
 
@@ -47,7 +46,7 @@ class GroupSeries {
       if (registered.has(name)) continue
       const value = () => {
         const group = this.#chain.stats?.groups.find((one) => one.name === name)
-        return group === undefined ? 0 : (read(group) ?? 0)
+        return group === undefined ? 0 : read(group)
       }
       registered.set(name, series.read({ chain: this.#chain.name, group: name }, value, this.#registry))
     }
