@@ -1,6 +1,6 @@
 /** The command line: verbs, and what a failure of each kind means for the exit code. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Console, Effect } from "effect"
+import { Console, Effect, Layer } from "effect"
 import { CliError, CliOutput, Command } from "effect/cli"
 import { exitCode, runMain } from "../Process.ts"
 import { chains } from "./chainList.ts"
@@ -54,7 +54,6 @@ export const main = (args: ReadonlyArray<string>): void =>
       StoreError: (error) => Effect.andThen(Console.error(error.message), fail(exitCode.unreachable)),
       EndpointError: (error) => Effect.andThen(Console.error(error.message), fail(exitCode.unreachable)),
     }),
-    Effect.provide(presenter),
-    Effect.provide(NodeServices.layer),
+    Effect.provide(Layer.merge(NodeServices.layer, presenter)),
     runMain,
   )

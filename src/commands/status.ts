@@ -75,8 +75,12 @@ const size = (bytes: number) =>
 
 /** Whether an ingestor is alive, as far as the store can tell. */
 const ingestor = ({ ingestor_alive_s: alive, last_entry_s: added }: Report): string => {
-  if (alive !== null)
-    return alive <= aliveFor ? `an ingestor was alive ${span(alive)} ago` : `no ingestor for ${span(alive)}`
+  if (alive !== null && alive <= aliveFor) return `an ingestor was alive ${span(alive)} ago`
+  if (alive !== null) {
+    const isWritten = added !== null && added < alive - aliveFor
+    const by = isWritten ? `, but an entry was added ${span(added)} ago: one of version 0.1 may write` : ""
+    return `no ingestor for ${span(alive)}${by}`
+  }
   const last = added === null ? "" : `; the last entry was added ${span(added)} ago`
   return `unknown: none has said that it is alive (version 0.1 does not)${last}`
 }

@@ -386,6 +386,11 @@ describe("status", () => {
       )
 
       yield* Effect.promise(() => client.hincrby("{events:31337}:head", "alive", -240))
+      assert.match(
+        yield* text(variables),
+        /^ {2}ingestor no ingestor for 4 min, but an entry was added \d s ago: one of version 0\.1 may write$/m,
+      )
+      yield* Effect.promise(() => client.xtrim("events:31337", "MAXLEN", 0))
       assert.match(yield* text(variables), /^ {2}ingestor no ingestor for 4 min$/m)
     }),
   )
