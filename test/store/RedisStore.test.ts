@@ -406,6 +406,8 @@ describe("RedisStore", () => {
         ["beyond", "99999999999999-0"],
         ["last", ids[last]!],
         ["near", ids[last - 700]!],
+        ["nearer", ids[last - 15]!],
+        ["same", ids[last - 15]!],
         ["far", ids[500]!],
         ["none", "0-0"],
       ] as const)
@@ -413,7 +415,15 @@ describe("RedisStore", () => {
       // After this Redis tells no lag of groups that are below it.
       yield* Effect.promise(() => own.client.xdel("events:7", ids[last - 10]!, ids[last - 20]!))
       const lags = Object.fromEntries((yield* store.stats(7)).groups.map(({ name, lag }) => [name, lag]))
-      assert.deepStrictEqual(lags, { beyond: 0, last: 0, near: 698, far: undefined, none: 1998 })
+      assert.deepStrictEqual(lags, {
+        beyond: 0,
+        last: 0,
+        near: 698,
+        nearer: 14,
+        same: 14,
+        far: undefined,
+        none: 1998,
+      })
     }))
 
   test("waits for the groups that are named, frees the stream when one is destroyed, and counts what others miss", (own) =>

@@ -15,18 +15,10 @@ local groups = redis.pcall('XINFO', 'GROUPS', stream)
 local readers = redis.pcall('HGETALL', readersKey)
 local missed = redis.pcall('HGETALL', missedKey)
 
--- How many entries come after an id are counted up to here, and up to ten times as many for all that are asked about.
-local mostCounted = 1000
-local left = 10 * mostCounted
-
--- How many entries come after an id; false where they are too many to be counted.
-local function after(id)
-  if not last or not isBefore(place(id), place(last[1])) then return 0 end
-  if isBefore(place(id), place(first[1])) then return length end
-  if left <= 0 then return false end
-  local found = #redis.call('XRANGE', stream, '(' .. id, '+', 'COUNT', mostCounted + 1)
-  left = left - found
-  return found <= mostCounted and found
+-- Whoever wants to know how many entries come after an id, with what to do with the answer.
+local asked = {}
+local function ask(id, take)
+  asked[#asked + 1] = { id = id, place = place(id), take = take }
 end
 
 -- Redis 6 tells no lag, and others none after entries were deleted or it was set back. Where the next entry of a group was
@@ -37,13 +29,38 @@ for _, group in ipairs(groups.err and {} or groups) do
     if group[i] == 'lag' then at = i + 1 end
     if group[i] == 'last-delivered-id' then id = group[i + 1] end
   end
-  if not group[at] or (first and isBefore(place(id), place(first[1]))) then group[at - 1], group[at] = 'lag', after(id) end
+  if not group[at] or (first and isBefore(place(id), place(first[1]))) then
+    ask(id, function(lag) group[at - 1], group[at] = 'lag', lag end)
+  end
 end
 
 local found = {}
 for i = 1, readers.err and 0 or #readers, 2 do
   local id = string.match(readers[i + 1], '"id"%s*:%s*"(%d+%-%d+)"')
-  if id then found[#found + 1] = { readers[i], readers[i + 1], id, after(id) } end
+  if id then
+    local reader = { readers[i], readers[i + 1], id, false }
+    found[#found + 1] = reader
+    ask(id, function(lag) reader[4] = lag end)
+  end
+end
+
+-- The nearest to the end comes first, and each goes on where the one before it stood: a thousand entries are counted, however
+-- many ask. Of whoever is further away it is not known.
+local mostCounted = 1000
+local counted, upTo = 0, '+'
+table.sort(asked, function(a, b) return isBefore(b.place, a.place) end)
+for _, one in ipairs(asked) do
+  if not last or not isBefore(one.place, place(last[1])) then
+    one.take(0)
+  elseif isBefore(one.place, place(first[1])) then
+    one.take(length)
+  else
+    if counted <= mostCounted then
+      local more = redis.call('XRANGE', stream, '(' .. one.id, upTo, 'COUNT', mostCounted + 1 - counted)
+      counted, upTo = counted + #more, one.id
+    end
+    one.take(counted <= mostCounted and counted)
+  end
 end
 
 return {
