@@ -60,6 +60,9 @@ const measure = Effect.gen(function* () {
     store.finalize(chain, filter, { _tag: "Finalize", expected: at, number: below.number, hash: below.hash }),
   )
   rows["a block of 100 logs is undone"] = yield* of(store.pop(chain, filter, { _tag: "Pop", expected: at }))
+  // The first one says that the ingestor is alive.
+  yield* store.trim(chain)
+  rows["a look for what to trim"] = yield* of(store.trim(chain))
   rows["a look at a chain"] = yield* of(store.stats(chain))
   rows["a look at the server"] = yield* of(store.info)
   rows["a probe, while writes fail"] = yield* of(store.ping(chain))
@@ -70,9 +73,12 @@ const rows = await Effect.runPromise(Effect.scoped(measure))
 console.table(rows)
 
 const look = rows["a look at a chain"]!
+const trim = rows["a look for what to trim"]!
 const server = rows["a look at the server"]!
 const raised = rows["the floor is raised"]!
-console.log(`every ${lookInterval} s: ${server.wire}, and ${look.wire} + ${look.inside} for each chain`)
+console.log(
+  `every ${lookInterval} s: ${server.wire}, and ${look.wire + trim.wire} + ${look.inside + trim.inside} for each chain`,
+)
 for (const logs of [0, 10, 100]) {
   const push = rows[`a block of ${logs} logs`]!
   const table: Record<string, Record<string, number>> = {}
@@ -81,7 +87,7 @@ for (const logs of [0, 10, 100]) {
       Math.round(
         (month / seconds) * push[what] +
           (month / finalizeInterval) * raised[what] +
-          (month / lookInterval) * look[what],
+          (month / lookInterval) * (look[what] + trim[what]),
       )
     table[`a block every ${seconds} s`] = {
       sent: sum("wire"),

@@ -18,7 +18,7 @@ import type { ChainId, Filter, Hex } from "./Domain.ts"
 import * as Env from "./Environment.ts"
 import { makeRedactor } from "./Redact.ts"
 import type { Redactor } from "./Redact.ts"
-import { unusedNames } from "./Misspelt.ts"
+import { unknownChain, unusedNames } from "./Misspelt.ts"
 import type { Retention } from "./store/Retention.ts"
 import { readRetention, readStore } from "./StoreConfig.ts"
 import type { RedisConfig, SqliteConfig } from "./StoreConfig.ts"
@@ -190,7 +190,7 @@ const readChain = Effect.fnUntraced(function* (reader: Env.Reader, given: string
   const configuredId = yield* reader.read(`${prefix}_CHAIN_ID`, Env.count(1))
   const chainId = knownChain?.id ?? id ?? configuredId
   if (chainId === undefined && !reader.isSet(`${prefix}_CHAIN_ID`)) {
-    reader.problem(`${prefix}_CHAIN_ID`, `expected the chain id of ${name}, which is not built in`)
+    reader.problem(`${prefix}_CHAIN_ID`, `expected the chain id of ${name}, ${unknownChain(name)}`)
   }
   if (chainId !== undefined && configuredId !== undefined && configuredId !== chainId) {
     reader.problem(`${prefix}_CHAIN_ID`, `expected ${chainId}, the id of ${name}, got ${configuredId}`)

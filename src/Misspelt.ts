@@ -14,6 +14,13 @@ const nearest = (name: string, candidates: Iterable<string>, within: number): st
   return best
 }
 
+/** Why a name in `CHAINS` is not that of a chain: which one may be meant, and all that are built in. */
+export const unknownChain = (name: string): string => {
+  const names = knownChains.map((chain) => chain.name)
+  const guess = nearest(name, names, Math.max(1, Math.floor(name.length / 3)))
+  return `which is not built in${guess === undefined ? "" : `; did you mean ${guess}?`} (built in: ${names.join(", ")})`
+}
+
 /**
  * One sentence for each set variable that looks like one of ours and is not: a chain's variable for a chain that is
  * not followed (`ETHERUM_WS_URL`), an unknown end (`BASE_WS_ULR`), or a name a slip away from a known one.

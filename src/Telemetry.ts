@@ -108,16 +108,24 @@ const pointsOf = ({ scopeMetrics }: ResourceMetrics) =>
     0,
   )
 
-/** The unit belongs to the metric, not to each of its points. */
-const withoutUnits = (all: ResourceMetrics): ResourceMetrics => {
+/**
+ * The unit belongs to the metric, not to each of its points. And a value that is not known is NaN, which JSON cannot say:
+ * its point is left out.
+ */
+const cleaned = (all: ResourceMetrics): ResourceMetrics => {
   for (const { metrics } of all.scopeMetrics) {
-    for (const { dataPoints } of metrics) for (const { attributes } of dataPoints) delete attributes["unit"]
+    for (const metric of metrics) {
+      const points = metric.dataPoints as Array<{ attributes: Record<string, unknown>; value: unknown }>
+      for (const { attributes } of points) delete attributes["unit"]
+      const known = points.filter(({ value }) => !Number.isNaN(value))
+      if (known.length < points.length) points.splice(0, points.length, ...known)
+    }
   }
   return all
 }
 
 const metricExporter = (exporter: OTLPMetricExporter, noted: Noted): PushMetricExporter => ({
-  export: (all, callback) => exporter.export(withoutUnits(all), noted(pointsOf(all), callback)),
+  export: (all, callback) => exporter.export(cleaned(all), noted(pointsOf(all), callback)),
   forceFlush: () => exporter.forceFlush(),
   shutdown: () => exporter.shutdown(),
   selectAggregation: (kind) => exporter.selectAggregation(kind),

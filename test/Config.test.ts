@@ -564,6 +564,13 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     { CHAINS: "foo" },
     [/^FOO_CHAIN_ID: expected the chain id of foo/, /^FOO_WS_URL: expected a WebSocket or HTTP URL of foo/],
   ],
+  [
+    "a misspelt chain",
+    { CHAINS: "etherium", ETHERIUM_WS_URL: "wss://node" },
+    [
+      /^ETHERIUM_CHAIN_ID: expected the chain id of etherium, which is not built in; did you mean ethereum\? \(built in: ethereum, .*, sepolia\)$/,
+    ],
+  ],
   ["an unknown id", { CHAINS: "12345" }, [/^CHAIN_12345_WS_URL: expected a WebSocket or HTTP URL/]],
   [
     "a wrong id",

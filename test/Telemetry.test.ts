@@ -3,6 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { join } from "node:path"
+import { ground, pushes } from "../src/store/Journal.ts"
+import { blocks } from "./support/blocks.ts"
 import * as Devnet from "./support/devnet.ts"
 import { directory } from "./support/directory.ts"
 import { fetchFrom } from "./support/http.ts"
@@ -127,6 +129,49 @@ describe("telemetry", () => {
       const lost = receiver.spans.find(({ name }) => name === "connection lost")!
       assert.strictEqual(lost.status.code, 2)
       assert.isTrue(lost.events?.some(({ name }) => name === "exception"))
+    }),
+  )
+
+  test(
+    "has no value of a lag that is not known, which is NaN in /metrics",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const store = yield* openRedis(standalone(server.port))
+      for (const move of pushes(ground(1), blocks(1, "a", [1000, 1000]), true))
+        yield* store.push(Devnet.chainId, "none", move)
+      const ids = (yield* store.read(Devnet.chainId, undefined, 1000)).map(({ id }) => id)
+      const stream = `events:${Devnet.chainId}`
+      yield* Effect.promise(async () => {
+        for (const [name, id] of [
+          ["odd", ids[10]!],
+          ["even", "$"],
+        ] as const)
+          await server.client.xgroup("CREATE", stream, name, id)
+        await server.client.xdel(stream, ids[500]!)
+      })
+      const receiver = yield* Otlp.start()
+      const service = yield* Service.start({
+        env: {
+          ...Devnet.environment("ws://127.0.0.1:1", { REDIS_URL: server.url }),
+          OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url,
+          OTEL_METRIC_EXPORT_INTERVAL: "300",
+        },
+      })
+      const port = yield* service.port
+      const scraped = yield* Effect.repeat(metricsOf(port), {
+        until: (text) => /group_lag\{.*"odd"/.test(text),
+      })
+      assert.match(scraped, /stream_group_lag\{.*group="odd".*\} NaN$/m)
+      assert.match(scraped, /stream_group_lag\{.*group="even".*\} 0$/m)
+      receiver.metrics = []
+      yield* receiver.until(() => receiver.metrics.some(({ name }) => name.endsWith("stream_group_pending")))
+      const groupsOf = (end: string) =>
+        [...received(receiver.metrics)]
+          .filter((series) => series.includes(`${end} `))
+          .map((series) => /group=(\w+)/.exec(series)?.[1])
+          .sort()
+      assert.deepStrictEqual(groupsOf("stream_group_lag"), ["even"])
+      assert.deepStrictEqual(groupsOf("stream_group_pending"), ["even", "odd"])
     }),
   )
 

@@ -7,6 +7,16 @@ export const colours = Boolean(process.stdout.isTTY) && !process.env["NO_COLOR"]
 export const style = (code: number, text: string): string =>
   colours ? `\u001b[${code}m${text}\u001b[0m` : text
 
+/** A count for reading: `33 047`. */
+export const grouped = (count: number): string => String(count).replace(/\B(?=(\d{3})+$)/g, " ")
+
+/** A span of seconds for reading: `3 s`, `4 min`, `5 h`, `2 d`. */
+export const span = (seconds: number): string => {
+  if (seconds < 120) return `${Math.max(Math.round(seconds), 0)} s`
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`
+  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} d`
+}
+
 let gone = false
 
 /** Whether there is nobody any more who reads: no failure, and no reason to hide one. */

@@ -6,16 +6,15 @@ import type { ChainConfig, Settings } from "../Config.ts"
 import { Transport } from "../endpoint/Transport.ts"
 import { exitCode } from "../Process.ts"
 import { evictsStreams, Store } from "../store/Store.ts"
-import type { Info, Refused } from "../store/Store.ts"
+import type { Refused } from "../store/Store.ts"
 import { jsonFlag } from "./chains.ts"
 import { oneEndpoint } from "./dialect.ts"
 import type { Finding } from "./dialect.ts"
 import { style, writeLines } from "./Output.ts"
 import { probe } from "./probe.ts"
+import { sizes } from "./sizes.ts"
+import type { Stream } from "./sizes.ts"
 import { commandOnly, store as storeLayer } from "./service.ts"
-
-/** Of Redis, for an entry of three topics and a word of data: measured with `MEMORY USAGE`. */
-const bytesPerEntry = 600
 
 const ok = (subject: string, detail: string): Finding => ({ subject, level: "ok", detail })
 
@@ -56,33 +55,6 @@ const configuration = (settings: Settings): ReadonlyArray<Finding> => {
     ),
     ...settings.warnings.map((detail): Finding => ({ subject: "config", level: "warning", detail })),
   ]
-}
-
-const memory = (info: Info, settings: Settings): ReadonlyArray<Finding> => {
-  const {
-    chains,
-    retention: { maxLength },
-  } = settings
-  if (settings.store._tag === "Sqlite") return []
-  if (maxLength === 0) {
-    return [ok("store size", "STREAM_MAXLEN is 0: streams grow without end")]
-  }
-  // The limit is that of one master. Of a cluster's it must hold one chain at least: which chains is up to their slots.
-  const inCluster = settings.store.mode === "cluster"
-  const onOne = inCluster ? 1 : chains.length
-  const expected = onOne * maxLength * bytesPerEntry
-  const of = inCluster ? "each chain" : `${chains.length} chains`
-  const size = `about ${(expected / 1024 ** 3).toFixed(1)} GiB for ${of} of ${maxLength} entries`
-  return info.limit && expected > info.limit
-    ? [
-        {
-          subject: "store size",
-          level: "warning",
-          detail: `${size}, more than maxmemory`,
-          fix: "raise maxmemory or lower STREAM_MAXLEN",
-        },
-      ]
-    : [ok("store size", size)]
 }
 
 /** What would allow what was refused. */
@@ -148,15 +120,16 @@ const store = Effect.fnUntraced(function* (settings: Settings) {
       ...(!safe && { fix: "set maxmemory-policy noeviction: this one deletes streams" }),
     })
   }
-  findings.push(...memory(info, settings))
   const refused = yield* refusals(settings)
   findings.push(...refused)
-  if (refused.some(({ level }) => level === "failure")) return findings
-  for (const { id } of settings.chains) {
+  if (refused.some(({ level }) => level === "failure")) return [...findings, ...sizes(info, settings, [])]
+  const streams: Array<Stream> = []
+  for (const { name, id } of settings.chains) {
     yield* store.ping(id)
     yield* store.load(id)
-    yield* store.stats(id)
+    streams.push({ chain: name, ...(yield* store.stats(id, false)) })
   }
+  findings.push(...sizes(info, settings, streams))
   findings.push(ok("store access", "reading and writing are allowed"))
   return findings
 })
@@ -234,4 +207,13 @@ export const check = Command.make(
       Layer.mergeAll(commandOnly, Transport.layerNetwork, Layer.succeed(References.MinimumLogLevel, "None")),
     ),
   ),
-).pipe(Command.withDescription("Check the configuration, the endpoints, the store and where telemetry goes"))
+).pipe(
+  Command.withDescription("Check the configuration, the endpoints, the store and where telemetry goes"),
+  Command.withExamples([
+    { command: "event-ingestor check", description: "A line for each finding, with what to do" },
+    {
+      command: "event-ingestor check --json | jq 'select(.level != \"ok\")'",
+      description: "Only what is wrong",
+    },
+  ]),
+)

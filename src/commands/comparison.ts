@@ -83,6 +83,8 @@ export class Diff {
   readonly #different: Array<string> = []
   #logs = 0
   #trimmed = 0
+  /** Whether some logs of the lowest block that is there were trimmed. */
+  #bottomTrimmed = false
 
   /**
    * @param someTrimmed whether the journal was replayed from its oldest entry, and others were before it once: then what
@@ -106,9 +108,22 @@ export class Diff {
       if (known !== undefined) {
         if (known !== digestOf(number, log)) this.#different.push(id)
         this.#ours.delete(id)
-      } else if (this.#isTrimmed(number, hash, log.index)) this.#trimmed++
-      else this.#missing.push(id)
+      } else if (this.#isTrimmed(number, hash, log.index)) {
+        this.#trimmed++
+        this.#bottomTrimmed ||= number === Number(this.#replay.lowest?.block_number)
+      } else this.#missing.push(id)
     }
+  }
+
+  /**
+   * The block from which on no log of the node is one that was trimmed; at or above `from`.
+   *
+   * @param from the first block that was compared
+   */
+  firstWhole(from: number): number {
+    const { lowest } = this.#replay
+    if (this.#trimmed === 0 || lowest === undefined) return from
+    return Number(lowest.block_number) + (this.#bottomTrimmed ? 1 : 0)
   }
 
   /** A log that the chain has above an entry was written after that entry, so that it cannot have been trimmed. */

@@ -213,4 +213,15 @@ export const demo = Command.make(
   }),
 ).pipe(
   Command.withDescription("Two local devnets with reorgs, the real ingestor, and a comparison at the end"),
+  Command.withExamples([
+    { command: "event-ingestor demo", description: "Until Ctrl-C" },
+    {
+      command: "event-ingestor demo --seconds 30",
+      description: "Ends by itself; exit code 1 if anything is missing",
+    },
+    {
+      command: "event-ingestor demo --against ws://127.0.0.1:8545",
+      description: "Only traffic, on a devnet of your own",
+    },
+  ]),
 )

@@ -21,7 +21,7 @@ import { isUnfiltered } from "../feed/Filter.ts"
 import { saysNothingFinal } from "../feed/Finality.ts"
 import * as GetLogs from "../feed/GetLogs.ts"
 import * as Headers from "../feed/Headers.ts"
-import { blooms, finality, indexes } from "./dialect.ts"
+import { blooms, finality, indexes, variable } from "./dialect.ts"
 import type { Finding, Sample, Trait } from "./dialect.ts"
 import * as Heads from "./probeHeads.ts"
 
@@ -155,6 +155,13 @@ const howToFix = ({ reason }: EndpointError): string => {
   }
 }
 
+/** Nothing is stored before the chain has come so far. */
+const startsAbove = (chain: ChainConfig, { number }: Header): Trait => ({
+  level: "failure",
+  detail: `${variable(chain, "START_BLOCK")} (or START_BLOCK) is ${chain.startBlock}, above the chain's head, which is block ${number}`,
+  fix: "set a block that exists, or latest",
+})
+
 /** The endpoint as it would be used: over a connection, with what was learned of it on the connections before. */
 const traitsOf = Effect.fnUntraced(function* (
   chain: ChainConfig,
@@ -203,8 +210,11 @@ const traitsOf = Effect.fnUntraced(function* (
     atTip === undefined
       ? rangesOf(chain, yield* widest(getLogs, head), learned)
       : yield* otherWays(connection, socket?.subscribe, chain, atTip, receipts)
+  const start =
+    chain.startBlock === "latest" || chain.startBlock <= head.number ? [] : [startsAbove(chain, head)]
   return [
     ok(`chain ${chain.id}, head ${head.number}`),
+    ...start,
     heads.trait,
     logs,
     ok(`eth_getBlockReceipts: ${receipts ?? "yes"}`),

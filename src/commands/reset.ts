@@ -73,4 +73,13 @@ export const reset = Command.make(
         : `${chain.name} ${begins}`,
     ])
   }, Effect.provide(storeOnly)),
-).pipe(Command.withDescription("Forget where a chain's journal stands"))
+).pipe(
+  Command.withDescription("Forget where a chain's journal stands"),
+  Command.withExamples([
+    { command: "event-ingestor reset --chain base", description: "Begin again as configured; entries stay" },
+    {
+      command: "event-ingestor reset --chain base --from 19000000 --delete --yes",
+      description: "Begin again at a block, without the old entries, and do not ask",
+    },
+  ]),
+)

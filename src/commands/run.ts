@@ -18,4 +18,11 @@ export const serve = Effect.andThen(hello, Layer.launch(service)).pipe(
 
 export const run = Command.make("run", {}, () => serve).pipe(
   Command.withDescription("Follow every configured chain until stopped (the default)"),
+  Command.withExamples([
+    { command: "event-ingestor run", description: "Follow every configured chain until Ctrl-C" },
+    {
+      command: "CHAINS=1,8453 LOG_FORMAT=json event-ingestor run",
+      description: "Two chains by their ids, with JSON logs",
+    },
+  ]),
 )

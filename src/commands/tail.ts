@@ -101,4 +101,13 @@ export const tail = Command.make(
       yield* Effect.sleep(pollEvery)
     }
   }, Effect.provide(storeOnly)),
-).pipe(Command.withDescription("Print the entries of the store"))
+).pipe(
+  Command.withDescription("Print the entries of the store"),
+  Command.withExamples([
+    { command: "event-ingestor tail --follow", description: "What comes in, until Ctrl-C" },
+    {
+      command: "event-ingestor tail --chain base --from 19000000 --json",
+      description: "From a block on, for programs",
+    },
+  ]),
+)

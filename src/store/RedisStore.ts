@@ -12,19 +12,12 @@ import * as RedisConnection from "./RedisConnection.ts"
 import { isWithheld } from "./RedisConnection.ts"
 import type { Client, Script } from "./RedisConnection.ts"
 import { refusedOf } from "./RedisRefusals.ts"
+import { fieldsOf, release, statsOf } from "./RedisStats.ts"
+import type { StatsReply } from "./RedisStats.ts"
 import type { PauseReason, Retention, Trimmed } from "./Retention.ts"
 
 import { corruptJournal, evictsStreams, newerJournal, Store } from "./Store.ts"
-import type {
-  Acknowledged,
-  Conflict,
-  Epoch,
-  EpochCheck,
-  FilterChanged,
-  Group,
-  Stats,
-  StoreError,
-} from "./Store.ts"
+import type { Acknowledged, Conflict, EpochCheck, FilterChanged, StoreError } from "./Store.ts"
 
 export interface RedisStoreOptions {
   readonly config: RedisConfig
@@ -101,16 +94,9 @@ const trimmedOf = (
       behind: Number(behind),
       length: Number(length),
       paused: (why || undefined) as PauseReason | undefined,
-      release: kind === "group" ? `XGROUP DESTROY ${stream} ${name}` : `HDEL ${readers} ${name}`,
+      release: release[kind as keyof typeof release](name, stream!, readers!),
     },
   }
-}
-
-/** `[field, value, …]` → an object. */
-const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> => {
-  const fields: Record<string, string> = {}
-  for (let i = 0; i < flat.length; i += 2) fields[flat[i]!] = flat[i + 1]!
-  return fields
 }
 
 /** The digest of a part, if it was written with this part: see journal.lua. */
@@ -142,53 +128,6 @@ const journalOf = (head: Record<string, string>, members: ReadonlyArray<string>)
     }),
   }
 }
-
-const groupOf = (flat: ReadonlyArray<string | number>): Group => {
-  const group = fieldsOf(flat as ReadonlyArray<string>)
-  const lag = group["lag"]
-  return {
-    name: String(group["name"]),
-    consumers: Number(group["consumers"]),
-    pending: Number(group["pending"]),
-    lag: lag === undefined || lag === null ? undefined : Number(lag),
-    lastDelivered: String(group["last-delivered-id"]),
-  }
-}
-
-/** What `stats.lua` returns. */
-type StatsReply = readonly [
-  added: string | null,
-  firstNumber: string | null,
-  epoch: string | null,
-  reason: string | null,
-  entries: number,
-  first: string | null,
-  last: string | null,
-  bytes: number | null,
-  groups: ReadonlyArray<ReadonlyArray<string | number>>,
-]
-
-const statsOf = ([
-  added,
-  firstNumber,
-  token,
-  reason,
-  entries,
-  first,
-  last,
-  bytes,
-  groups,
-]: StatsReply): Stats => ({
-  entries,
-  gone: Math.max(Number(added ?? 0) - entries, 0),
-  older: Math.max(entries - Number(added ?? 0), 0),
-  firstNumber: firstNumber ? Number(firstNumber) : undefined,
-  epoch: token ? { token, reason: reason as Epoch["reason"] } : undefined,
-  firstId: first ?? undefined,
-  lastId: last ?? undefined,
-  bytes: bytes ?? undefined,
-  groups: groups.map(groupOf),
-})
 
 /** `key:value` lines of INFO. */
 const infoOf = (text: string): Record<string, string> =>
@@ -402,8 +341,11 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     }),
     stats: (chain) =>
       Effect.map(
-        commandOf(chain)("count", (client) => client.stats(...keysOf(chain)) as Promise<StatsReply>),
-        statsOf,
+        commandOf(chain)(
+          "count",
+          (client) => client.stats(...keysOf(chain), retention) as Promise<StatsReply>,
+        ),
+        (reply) => statsOf(reply, options.retention, keysOf(chain)),
       ),
     refused: (chain) =>
       refusedOf(commandOf(chain), `{${prefix}:${chain}}:check-${randomUUID()}`, keysOf(chain)[0]!),

@@ -24,6 +24,7 @@ import { entryFields } from "../Domain.ts"
 import type { ChainId, Entry, Hex } from "../Domain.ts"
 import { afterPush, callLimits, floorOf, journalVersion, samePosition } from "./Journal.ts"
 import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
+import { pinnedFor } from "./Retention.ts"
 import type { Retention, Trimmed } from "./Retention.ts"
 import { corruptJournal, newerJournal, Store, StoreError } from "./Store.ts"
 import type {
@@ -57,6 +58,9 @@ const largestLog = 64 * 1024 * 1024
 
 /** How many transactions pass between two readings of the log's size. */
 const logCheckInterval = 32
+
+/** Entries that a reader has not read are counted up to here where nobody wants to know exactly. */
+const mostCounted = 1000
 
 interface HeadRow {
   readonly number: number
@@ -93,9 +97,6 @@ interface EventRow {
   readonly traceparent: string | null
   readonly [column: string]: string | number | null
 }
-
-/** A reader that has not been seen for so long (seconds) is not waited for any more. */
-const pinnedFor = 7 * 24 * 3600
 
 /** SQLite's primary result codes, https://www.sqlite.org/rescode.html. */
 const reasons: Readonly<Record<number, StoreReason>> = {
@@ -355,6 +356,25 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
   const unread = row<{ readonly entries: number }>(
     "SELECT count(*) AS entries FROM events WHERE chain_id = ? AND id > ?",
   )
+  const readersOf = rows<{
+    readonly name: string
+    readonly id: number
+    readonly block: number
+    readonly seen: number
+    readonly missed: number
+    readonly lag: number
+  }>(
+    `SELECT name, id, block, seen, coalesce((SELECT entries FROM missed WHERE chain_id = readers.chain_id AND reader = name), 0) AS missed,
+       (SELECT count(*) FROM (SELECT 1 FROM events WHERE chain_id = readers.chain_id AND events.id > readers.id LIMIT ?)) AS lag
+     FROM readers WHERE chain_id = ? ORDER BY id`,
+  )
+  const beat = run(
+    `INSERT INTO heartbeats VALUES (?, unixepoch())
+     ON CONFLICT DO UPDATE SET at = excluded.at WHERE abs(excluded.at - at) >= 10`,
+  )
+  const lastBeat = row<{ readonly ago: number }>(
+    "SELECT unixepoch() - at AS ago FROM heartbeats WHERE chain_id = ?",
+  )
   const trim = run("DELETE FROM events WHERE chain_id = ? AND id <= ?")
   const countTrimmed = run("UPDATE heads SET entries = entries - ? WHERE chain_id = ?")
 
@@ -491,14 +511,32 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     return next.digest !== undefined && head.part === next.part && head.digest === next.digest
   }
 
+  /** The pinned reader furthest behind, if so many entries are enough to trim some. */
+  const pinOf = (chain: ChainId, entries: number) => {
+    const { maxLength } = retention
+    return entries > maxLength + trimSlack && maxLength > 0 ? lowestPin(chain, pinnedFor) : undefined
+  }
+
+  /** Whether a pinned reader keeps entries that neither the window nor whoever comes later needs. */
+  const isHeldBy = <Pin extends { readonly id: number }>(
+    chain: ChainId,
+    pin: Pin | undefined,
+    length: number,
+  ): pin is Pin =>
+    pin !== undefined &&
+    length > retention.maxLength + trimSlack &&
+    (oldestNeeded(chain)?.id ?? Infinity) > pin.id
+
+  const releaseOf = (chain: ChainId, name: string) =>
+    `DELETE FROM readers WHERE chain_id = ${chain} AND name = '${name.replaceAll("'", "''")}'`
+
   /** Trims, and says in the journal whether publishing pauses: see `trim` in journal.lua. */
   const trimmed = (chain: ChainId, before: number): Trimmed => {
-    const { maxLength, backlog } = retention
-    const pin = before > maxLength + trimSlack && maxLength > 0 ? lowestPin(chain, pinnedFor) : undefined
+    const { backlog } = retention
+    const pin = pinOf(chain, before)
     const dropped = drop(chain, before, pin?.id ?? null)
     const length = before - dropped
-    const isHeld =
-      pin !== undefined && length > maxLength + trimSlack && (oldestNeeded(chain)?.id ?? Infinity) > pin.id
+    const isHeld = isHeldBy(chain, pin, length)
     const isPaused = isHeld && length >= backlog * (journal(chain)?.paused === 1 ? 0.9 : 1)
     setPaused(isPaused ? 1 : 0, chain, isPaused ? 1 : 0)
     if (!isHeld) return { dropped, holder: undefined }
@@ -510,7 +548,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
         behind,
         length,
         paused: isPaused ? "backlog" : undefined,
-        release: `DELETE FROM readers WHERE chain_id = ${chain} AND name = '${pin.name.replaceAll("'", "''")}'`,
+        release: releaseOf(chain, pin.name),
       },
     }
   }
@@ -767,9 +805,18 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
         const { first, last } = bounds(chain, chain)!
         const text = (id: number | null) => (id === null ? undefined : String(id))
         const current = head(chain)
-        const { epoch, epoch_reason: reason } = journal(chain) ?? {}
+        const { epoch, epoch_reason: reason, paused } = journal(chain) ?? {}
         const entries = exactly || current === undefined ? entryCount(chain)!.entries : current.entries
         const added = current?.added ?? 0
+        const most = exactly ? -1 : mostCounted + 1
+        const readers = readersOf(most, chain).map(({ id, lag, ...reader }) => ({
+          ...reader,
+          id: String(id),
+          lag: lag === most ? undefined : lag,
+        }))
+        const pin = pinOf(chain, entries)
+        const lag = readers.find(({ name }) => name === pin?.name)?.lag
+        const isHeld = isHeldBy(chain, pin, entries) && (lag ?? Infinity) > retention.maxLength
         return {
           entries,
           gone: Math.max(added - entries, 0),
@@ -780,13 +827,21 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
           epoch: epoch === undefined ? undefined : { token: epoch, reason: reason! },
           bytes: undefined,
           groups: [],
+          readers,
+          holder: isHeld
+            ? { reader: `reader:${pin.name}`, lag, release: releaseOf(chain, pin.name) }
+            : undefined,
+          paused: paused === 1,
+          aliveAgo: lastBeat(chain)?.ago,
         }
       }),
     refused: () => Effect.succeed([]),
     trim: (chain) =>
       atomically("trim", () => {
-        const outcome = trimmed(chain, head(chain)?.entries ?? 0)
+        const current = head(chain)
+        const outcome = trimmed(chain, current?.entries ?? 0)
         complete(chain)
+        if (current !== undefined) beat(chain)
         return outcome
       }),
     reset: (chain, options) => atomically("reset", () => reset(chain, options)),

@@ -9,7 +9,7 @@ import { Context, Schema } from "effect"
 import type { Effect } from "effect"
 import type { ChainId, Entry } from "../Domain.ts"
 import { journalVersion } from "./Journal.ts"
-import type { Trimmed } from "./Retention.ts"
+import type { Trimmed, Waiting } from "./Retention.ts"
 import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
 
 /**
@@ -125,9 +125,26 @@ export interface Group {
   readonly consumers: number
   /** Entries delivered to a consumer and not acknowledged. */
   readonly pending: number
-  /** Entries not delivered yet; `undefined` where the server cannot tell. */
+  /** Entries not delivered yet; `undefined` where the server cannot tell, and they are too many to be counted. */
   readonly lag: number | undefined
   readonly lastDelivered: string
+  /** Entries that were trimmed before they were delivered to it. */
+  readonly missed: number
+}
+
+/** A reader that tells where it is. */
+export interface Reader {
+  readonly name: string
+  /** The last entry that it has read, … */
+  readonly id: string
+  /** … and the block of that entry. */
+  readonly block: number | undefined
+  /** When it said so (unix seconds). */
+  readonly seen: number | undefined
+  /** Entries that it has not read; `undefined` where they are too many to be counted. */
+  readonly lag: number | undefined
+  /** Entries that were trimmed before it read them. */
+  readonly missed: number
 }
 
 /**
@@ -154,6 +171,13 @@ export interface Stats {
   /** What they take, where the store can tell for one chain. */
   readonly bytes: number | undefined
   readonly groups: ReadonlyArray<Group>
+  readonly readers: ReadonlyArray<Reader>
+  /** The pinned reader that trimming waits for, if it does. */
+  readonly holder: Waiting | undefined
+  /** Whether publishing is paused for it. */
+  readonly paused: boolean
+  /** How many seconds ago an ingestor said that it is alive, which each does every ten; `undefined`: none ever did. */
+  readonly aliveAgo: number | undefined
 }
 
 /** What an operator should know of the store itself. */

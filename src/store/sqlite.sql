@@ -77,6 +77,12 @@ CREATE TABLE IF NOT EXISTS missed (
   PRIMARY KEY (chain_id, reader)
 ) STRICT;
 
+-- When an ingestor last said that it is alive (unix seconds), which each does every ten seconds.
+CREATE TABLE IF NOT EXISTS heartbeats (
+  chain_id INTEGER PRIMARY KEY,
+  at       INTEGER NOT NULL
+) STRICT;
+
 -- Blocks that can still be undone, and which entries are theirs.
 CREATE TABLE IF NOT EXISTS window (
   chain_id INTEGER NOT NULL,

@@ -1,8 +1,10 @@
 /** Looks at the store now and then: its memory, and the length and consumer groups of each stream. */
 import { Effect, Layer, Schedule } from "effect"
 import type { Metric } from "effect"
+import { AppConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
 import * as Metrics from "../Metrics.ts"
+import { noLimit, pinnedBy } from "../store/Retention.ts"
 import { Store } from "../store/Store.ts"
 import type { Group, Stats } from "../store/Store.ts"
 import { Status } from "./Status.ts"
@@ -13,7 +15,7 @@ const every = "10 seconds"
 /** Groups of a stream that are shown, and get series of their own. */
 const mostGroups = 20
 
-/** Series of consumer groups come and go with the groups; that of a lag which the server cannot tell is not there. */
+/** Series of consumer groups come and go with the groups; a lag that the server cannot tell is NaN. */
 class GroupSeries {
   readonly #lags = new Map<string, Metric.Registration>()
   readonly #pending = new Map<string, Metric.Registration>()
@@ -26,8 +28,7 @@ class GroupSeries {
   }
 
   follow({ groups }: Stats): void {
-    const told = groups.filter(({ lag }) => lag !== undefined)
-    this.#keep(this.#lags, Metrics.streamGroupLag, told, ({ lag }) => lag!)
+    this.#keep(this.#lags, Metrics.streamGroupLag, groups, ({ lag }) => lag ?? Number.NaN)
     this.#keep(this.#pending, Metrics.streamGroupPending, groups, ({ pending }) => pending)
   }
 
@@ -47,7 +48,7 @@ class GroupSeries {
       if (registered.has(name)) continue
       const value = () => {
         const group = this.#chain.stats?.groups.find((one) => one.name === name)
-        return group === undefined ? 0 : (read(group) ?? 0)
+        return group === undefined ? 0 : read(group)
       }
       registered.set(name, series.read({ chain: this.#chain.name, group: name }, value, this.#registry))
     }
@@ -58,6 +59,7 @@ export const layer = Layer.effectDiscard(
   Effect.gen(function* () {
     const store = yield* Store
     const status = yield* Status
+    const settings = yield* AppConfig
     status.store.description = store.description
     const watched = status.chains.map((chain) => ({ chain, series: new GroupSeries(chain, status.registry) }))
     const lookAtServer = Effect.gen(function* () {
@@ -80,6 +82,23 @@ export const layer = Layer.effectDiscard(
       concurrency: "unbounded",
       discard: true,
     })
-    yield* look.pipe(Defects.toOwner, Effect.repeat(Schedule.spaced(every)), Effect.forkScoped)
+    let isUnlimited = false
+    /** Says once that nothing but the backlog keeps a reader that is waited for from filling the memory. */
+    const warnOfMemory = Effect.suspend(() => {
+      const { info } = status.store
+      if (settings.store._tag === "Sqlite" || info === undefined) return Effect.void
+      const readers = status.chains.flatMap(({ stats }) => stats?.readers ?? [])
+      const pinned = pinnedBy(settings.retention, readers, Date.now() / 1000)
+      const was = isUnlimited
+      isUnlimited = pinned !== undefined && !info.limit
+      if (was || !isUnlimited) return Effect.void
+      const { detail, fix } = noLimit(info.limit, pinned!, settings.retention)
+      return Effect.logWarning(`${detail}: ${fix}`)
+    })
+    yield* Effect.andThen(look, warnOfMemory).pipe(
+      Defects.toOwner,
+      Effect.repeat(Schedule.spaced(every)),
+      Effect.forkScoped,
+    )
   }),
 )

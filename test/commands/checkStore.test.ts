@@ -5,6 +5,8 @@ import type { Scope } from "effect"
 import { execFileSync } from "node:child_process"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { ground, pushes } from "../../src/store/Journal.ts"
+import { block } from "../support/blocks.ts"
 import { directory } from "../support/directory.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
@@ -115,6 +117,62 @@ describe("check", () => {
       assert.deepStrictEqual(more, [])
       assert.match(only!.detail, /^XTRIM is refused, .*: .*Unknown/i)
       assert.strictEqual(only!.fix, "use a server that has XTRIM")
+    }),
+  )
+
+  test(
+    "says what the streams will take, by what an entry takes where there are some, and that a limit is wanted where readers are waited for",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start(["--maxmemory", "64mb"])
+      const of = (found: ReadonlyArray<Finding>) =>
+        found.filter(({ subject }) => /store (size|backlog)/.test(subject))
+      const sizes = (more: Record<string, string> = {}) =>
+        Effect.map(check({ REDIS_URL: server.url, STREAM_MAXLEN: "10000", ...more }), of)
+      const [guessed, ...none] = yield* sizes()
+      assert.deepStrictEqual(none, [], "nobody is waited for")
+      assert.strictEqual(guessed!.level, "ok")
+      assert.strictEqual(
+        guessed!.detail,
+        "0.01 GiB to 0.03 GiB for 2 chains of 10 000 entries (0.6 to 1.7 kB each)",
+      )
+
+      const store = yield* openRedis(standalone(server.port))
+      for (const move of pushes(ground(1), [block(1, "a", 2000)], true))
+        yield* store.push(31337, "none", move)
+      const { bytes, entries } = yield* store.stats(31337)
+      const [measured, pinned] = yield* sizes({ STREAM_GROUPS: "mine", STREAM_BACKLOG: "4000000" })
+      assert.include(
+        measured!.detail,
+        `(0.6 to 1.7 kB each, measured devnet ${Math.round(bytes! / entries)} bytes)`,
+      )
+      assert.strictEqual(pinned!.level, "warning")
+      assert.match(
+        pinned!.detail,
+        /2 chains of 4 000 000 entries .*, and 80 % of maxmemory is 0\.05 GiB: publishing pauses there, before STREAM_BACKLOG/,
+      )
+      assert.match(pinned!.fix!, /^raise maxmemory to \d+\.\d GiB or lower STREAM_BACKLOG to \d+ \d+$/)
+
+      const limit = (bytes: number) => Effect.promise(() => server.client.config("SET", "maxmemory", bytes))
+      yield* limit(0)
+      assert.deepStrictEqual(
+        (yield* sizes()).map(({ level }) => level),
+        ["ok"],
+      )
+      const unlimited = (yield* sizes({ STREAM_GROUPS: "mine" })).at(-1)!
+      assert.strictEqual(unlimited.level, "warning")
+      assert.match(
+        unlimited.detail,
+        /^maxmemory is 0, which is no limit, and STREAM_GROUPS=mine is waited for/,
+      )
+      assert.match(unlimited.fix!, /^set maxmemory/)
+      // A reader that tells where it is is waited for without being named.
+      const seen = Math.floor(Date.now() / 1000)
+      yield* Effect.promise(() =>
+        server.client.hset("{events:31337}:readers", "balances", JSON.stringify({ id: "1-1", seen })),
+      )
+      assert.match((yield* sizes()).at(-1)!.detail, /and the reader balances is waited for/)
+      yield* Effect.promise(() => server.client.call("ACL", "SETUSER", "default", "-info"))
+      assert.match((yield* sizes()).at(-1)!.detail, /^maxmemory is unknown, and the reader/)
     }),
   )
 

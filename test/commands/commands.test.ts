@@ -67,7 +67,7 @@ describe("the command line", () => {
   )
 
   test(
-    "exits with 64 when used wrongly, and says how to use it",
+    "exits with 64 when used wrongly, and says in one line what is wrong and where to read on",
     Effect.gen(function* () {
       for (const args of [
         ["nonsense"],
@@ -75,11 +75,16 @@ describe("the command line", () => {
         ["tail", "--chain", "mars"],
         ["tail", "--from", "yesterday"],
         ["demo", "--seconds", "-1"],
+        ["verify", "--from", "7", "--to", "6"],
+        ["reset"],
       ]) {
         const { code, output, errors } = yield* Service.run({ args, env })
         assert.strictEqual(code, 64, args.join(" "))
-        assert.match(output + errors, /USAGE|expected/, args.join(" "))
+        assert.strictEqual(output, "", args.join(" "))
+        assert.match(errors, /^event-ingestor.*: .*; see --help\n$/, args.join(" "))
       }
+      const { errors } = yield* Service.run({ args: ["tail", "--folow"], env })
+      assert.match(errors, /--folow.*, did you mean --follow\?; see --help/)
     }),
   )
 
@@ -101,9 +106,35 @@ describe("the command line", () => {
     Effect.gen(function* () {
       const help = yield* Service.run({ args: ["--help"] })
       assert.strictEqual(help.code, 0)
-      for (const verb of ["run", "tail", "demo"]) assert.match(help.output, new RegExp(`^ {2}${verb} `, "m"))
+      const verbs = [...help.output.matchAll(/^ {2}(\w+) {3,}/gm)].map(([, verb]) => verb!)
+      assert.includeMembers(verbs, ["run", "check", "status", "verify", "tail", "reset", "chains", "demo"])
+      for (const verb of verbs) {
+        const { output } = yield* Service.run({ args: [verb, "--help"] })
+        assert.match(output, new RegExp(`^EXAMPLES\n  # .*\n  .*event-ingestor ${verb}`, "m"), verb)
+      }
       const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string }
       assert.include((yield* Service.run({ args: ["--version"] })).output, version)
+    }),
+  )
+
+  test(
+    "lists the chains that are built in, and names them where CHAINS has another one",
+    Effect.gen(function* () {
+      const { code, output } = yield* Service.run({ args: ["chains", "--json"], env: { CHAINS: "nonsense" } })
+      assert.strictEqual(code, 0)
+      const names = output
+        .trim()
+        .split("\n")
+        .map((line) => (JSON.parse(line) as { name: string }).name)
+      assert.includeMembers(names, ["ethereum", "base", "bsc"])
+      const people = yield* Service.run({ args: ["chains"] })
+      assert.match(people.output, /^bsc +56 +a block every 0.75 s +needs BSC_WS_URL +BSC_…$/m)
+      const misspelt = yield* Service.run({ args: ["check"], env: { CHAINS: "etherium" } })
+      assert.strictEqual(misspelt.code, 78)
+      assert.include(misspelt.errors, "not built in; did you mean ethereum? (built in: ")
+      for (const name of names) assert.include(misspelt.errors, name)
+      const unlike = yield* Service.run({ args: ["check"], env: { CHAINS: "devnet" } })
+      assert.include(unlike.errors, "which is not built in (built in: ethereum, ")
     }),
   )
 
@@ -239,6 +270,7 @@ describe("status and reset", () => {
           last_id: lastId,
         })
         assert.strictEqual((told["groups"] as Array<unknown>).length, server ? 1 : 0)
+        assert.deepInclude(told, { unfinalized: 3, first_number: 10, ingestor_alive_s: null, paused: false })
         const people = (yield* run("status")).output
         assert.match(people, /^devnet \(31337\) {2}head 12, final -, start 10, /m)
         if (server)
@@ -293,6 +325,77 @@ describe("status and reset", () => {
   }
 })
 
+describe("status", () => {
+  const text = (variables: Record<string, string>) =>
+    Effect.map(Service.run({ args: ["status"], env: { ...env, ...variables } }), ({ output }) => output)
+
+  test(
+    "says whether an ingestor is alive, who missed what, whose lag is unknown, and whom publishing waits for",
+    Effect.gen(function* () {
+      const { server, variables } = yield* emptyStore("redis")
+      const { client } = server!
+      const group = (name: string, at: string) =>
+        Effect.promise(() => client.xgroup("CREATE", "events:31337", name, at, "MKSTREAM"))
+      yield* group("slow", "0")
+      const fill = Effect.fnUntraced(function* (groups: ReadonlyArray<string>, from: number) {
+        const retention = { maxLength: 1000, groups, backlog: 2000 }
+        const store = yield* openRedis(standalone(server!.port), "events", retention)
+        let head = (yield* store.load(31337))?.head ?? ground(from)
+        for (let number = from; number < from + 40; number++) {
+          const [move = assert.fail()] = [...pushes(head, [block(number, "a", 100)], true)]
+          if ((yield* store.push(31337, "none", move))._tag === "Paused") break
+          head = (yield* store.load(31337))!.head
+        }
+        return store
+      })
+      yield* fill([], 1)
+      const before = yield* text(variables)
+      assert.match(before, /^ {2}ingestor unknown: .*the last entry was added \d s ago$/m)
+      assert.match(before, /stream \d+ entries \(\d+ older ones trimmed, complete from block \d+ on\)/)
+      assert.match(
+        before,
+        /group {2}slow: \d+ to be delivered, .*, missed [1-9]\d+: trimmed before they were read/,
+      )
+
+      // A reader that tells where it is, and a group whose place Redis does not know any more.
+      const [first = assert.fail()] = yield* Effect.promise(() =>
+        client.xrange("events:31337", "-", "+", "COUNT", 1),
+      )
+      const seen = Math.floor(Date.now() / 1000) - 300
+      const place = JSON.stringify({ id: first[0], block: 7, seen })
+      yield* Effect.promise(() => client.hset("{events:31337}:readers", "balances", place))
+      yield* group("odd", first[0])
+      const store = yield* fill(["slow"], 41)
+      yield* Effect.promise(async () => {
+        const last = await client.xrevrange("events:31337", "+", "-", "COUNT", 1)
+        await client.xdel("events:31337", last[0]![0])
+      })
+      yield* store.trim(31337)
+      const after = yield* text({
+        ...variables,
+        STREAM_GROUPS: "slow",
+        STREAM_MAXLEN: "1000",
+        STREAM_BACKLOG: "2000",
+      })
+      assert.match(after, /^ {2}ingestor an ingestor was alive \d s ago$/m)
+      assert.match(after, /group {2}odd: unknown to be delivered/)
+      assert.match(after, /reader balances: at block 7, unknown to be read, seen 5 min ago/)
+      assert.match(
+        after,
+        /^ {2}paused nothing is published: waits for group slow, which has not read \d+ entries; to wait no longer: XGROUP DESTROY events:31337 slow$/m,
+      )
+
+      yield* Effect.promise(() => client.hincrby("{events:31337}:head", "alive", -240))
+      assert.match(
+        yield* text(variables),
+        /^ {2}ingestor no ingestor for 4 min, but an entry was added \d s ago: one of version 0\.1 may write$/m,
+      )
+      yield* Effect.promise(() => client.xtrim("events:31337", "MAXLEN", 0))
+      assert.match(yield* text(variables), /^ {2}ingestor no ingestor for 4 min$/m)
+    }),
+  )
+})
+
 describe("verify", () => {
   /** A chain, an empty store of it, and what `verify` finds. */
   const verifying = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
@@ -320,7 +423,7 @@ describe("verify", () => {
       server
         ? Effect.promise(() => server.client.xdel("events:31337", ...ids))
         : sqlite(variables["DATABASE_PATH"]!, `DELETE FROM events WHERE id IN (${ids.join(",")})`)
-    return { chain, node, url, store, run, counts, push, remove }
+    return { chain, node, url, store, server, variables, run, counts, push, remove }
   })
 
   for (const kind of ["sqlite", "redis"] as const) {
@@ -365,8 +468,10 @@ describe("verify", () => {
         assert.deepStrictEqual([holed.code, ...counts(holed.found)], [1, 2, 0, 0, 0])
 
         const outside = yield* run(["--from", "999999"])
-        assert.strictEqual(outside.code, 64)
-        assert.match(outside.errors, /nothing is stored there, but blocks 0 … \d+/)
+        assert.strictEqual(outside.code, 1)
+        assert.deepInclude(outside.found, { range: null, complete: false })
+        const [{ why } = assert.fail()] = outside.found!["not_there"] as ReadonlyArray<{ why: string }>
+        assert.match(why, /^the last block that is stored is \d+$/)
 
         node.up = false
         node.drop()
@@ -414,17 +519,79 @@ describe("verify", () => {
           [["--from", "2"], 10, 24],
           [["--from", "38"], 0, 9],
           [["--to", "4"], 12, 0],
+          [["--to", "30"], 13, 15],
         ] as const) {
           const { code, found } = yield* run(args)
           assert.deepStrictEqual(
             [args, found!["trimmed"], (found!["missing"] as Array<unknown>).length, code],
-            [args, trimmed, missing, missing === 0 ? 0 : 1],
+            [args, trimmed, missing, 1],
           )
+          // Of these blocks nothing is there.
+          if (missing === 0) assert.deepInclude(found, { matches: true, complete: false })
         }
       }),
       60_000,
     )
   }
+
+  test(
+    "says of a trimmed stream what is complete, what was trimmed, what of a range is not there, and who missed what",
+    Effect.gen(function* () {
+      const { chain, url, run, server, store, variables } = yield* verifying("redis")
+      const { client } = server!
+      chain.extend(...Array.from({ length: 60 }, () => 100))
+      yield* Effect.promise(() => client.xgroup("CREATE", "events:31337", "slow", "0", "MKSTREAM"))
+      const trimming = yield* openRedis(standalone(server!.port), "events", 1000)
+      for (const move of pushes(ground(0), chain.blocks(), true)) yield* trimming.push(31337, "none", move)
+      while ((yield* trimming.trim(31337)).dropped > 0);
+      const { firstNumber: first, gone } = yield* store.stats(31337)
+      assert.isAbove(gone, 4000)
+      const missed = [{ reader: "group slow", entries: gone }]
+
+      const whole = yield* run()
+      assert.strictEqual(whole.code, 0)
+      assert.deepInclude(whole.found, { range: [first, 60], first, trimmed_entries: gone, missed })
+      assert.deepInclude(whole.found, { complete: true, not_there: [] })
+      // A part of what is asked for is there: it is verified, and the rest is named.
+      const parts = yield* run(["--from", "0", "--to", "999999"])
+      assert.strictEqual(parts.code, 1)
+      assert.deepInclude(parts.found, { range: [first, 60], matches: true, complete: false })
+      const notThere = parts.found!["not_there"] as ReadonlyArray<{ from: number; to: number }>
+      assert.deepStrictEqual(
+        notThere.map(({ from, to }) => [from, to]),
+        [
+          [0, first! - 1],
+          [61, 999_999],
+        ],
+      )
+      for (const args of [
+        ["--to", "5"],
+        ["--from", "3", "--to", "9"],
+        ["--from", "61"],
+      ]) {
+        const { code, found } = yield* run(args)
+        assert.deepStrictEqual([code, found!["range"], found!["complete"]], [1, null, false], args.join(" "))
+      }
+      assert.strictEqual((yield* run(["--from", String(first), "--to", "60"])).code, 0)
+
+      const people = (args: ReadonlyArray<string>) =>
+        Effect.map(
+          Service.run({ args: ["verify", ...args], env: { ...env, DEVNET_WS_URL: url, ...variables } }),
+          ({ output }) => output,
+        )
+      const thousands = String(gone).replace(/(\d)(\d{3})$/, "$1 $2")
+      const said = yield* people([])
+      assert.include(said, `complete from block ${first} on; ${thousands} older entries trimmed`)
+      assert.include(said, `missed: group slow: ${thousands} entries`)
+      const above = yield* people(["--to", "999999"])
+      assert.include(above, "NOT complete")
+      assert.include(above, "not there: blocks 61 … 999999: the last block that is stored is 60")
+
+      const nothing = yield* run(["--from", "1"], { STREAM_PREFIX: "other" })
+      assert.deepStrictEqual([nothing.code, nothing.found!["complete"]], [1, false])
+    }),
+    60_000,
+  )
 
   test(
     "reads what is final and what is not in whatever way an endpoint grants it",
@@ -852,6 +1019,26 @@ describe("check", () => {
   )
 
   test(
+    "calls a start above the head an error, and names the variable",
+    Effect.gen(function* () {
+      const node = new FakeNode(new FakeChain())
+      node.chain.extend(...Array.from({ length: 5 }, () => 1))
+      mining(node)
+      const variables = {
+        ...env,
+        DEVNET_WS_URL: yield* node.serve,
+        DATABASE_PATH: join(yield* directory, "events.db"),
+      }
+      const check = (startBlock: string) =>
+        Service.run({ args: ["check"], env: { ...variables, DEVNET_START_BLOCK: startBlock } })
+      const { code, output } = yield* check("999999")
+      assert.strictEqual(code, 69)
+      assert.match(output, /✗ .* DEVNET_START_BLOCK .* is 999999, above the chain's head, which is block 5/)
+      assert.strictEqual((yield* check("5")).code, 0)
+    }),
+  )
+
+  test(
     "warns about an eviction policy that deletes what is needed, and a memory that is too small",
     Effect.gen(function* () {
       const server = yield* RedisServer.start([
@@ -870,7 +1057,7 @@ describe("check", () => {
       )
       assert.match(
         output,
-        /^! store size +about 0\.6 GiB for 1 chains of 1000000 entries, more than maxmemory/m,
+        /^! store size +0\.6 GiB to 1\.6 GiB for 1 chain of 1 000 000 entries \(0\.6 to 1\.7 kB each\), and 80 % of maxmemory is 0\.08 GiB {2}→ raise maxmemory to 2\.0 GiB or lower STREAM_MAXLEN to 49 344$/m,
       )
       assert.match(output, /^✓ store persistence +append-only file/m)
     }),

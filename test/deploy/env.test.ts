@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { readFileSync } from "node:fs"
 import { parseEnv } from "node:util"
+import { entryBytes } from "../../src/commands/sizes.ts"
 import { fromVariables } from "../../src/Config.ts"
 
 const certificateFiles: Readonly<Record<string, string>> = {
@@ -59,7 +60,7 @@ describe(".env.example", () => {
             DEVNET_CHAIN_ID: shown["DEVNET_CHAIN_ID"],
             DEVNET_WS_URL: shown["DEVNET_WS_URL"],
           }),
-          ...(/^REDIS_(?!URL|HOST)/.test(name) && { REDIS_HOST: shown["REDIS_HOST"] }),
+          ...(/^(REDIS_(?!URL|HOST)|STREAM_GROUPS$)/.test(name) && { REDIS_HOST: shown["REDIS_HOST"] }),
           ...(name.startsWith("REDIS_SENTINEL_") && {
             REDIS_SENTINEL_MASTER: shown["REDIS_SENTINEL_MASTER"],
             REDIS_SENTINEL_PASSWORD: "secret",
@@ -91,6 +92,7 @@ describe(".env.example", () => {
         "DATABASE_PATH",
         "STREAM_PREFIX",
         "STREAM_MAXLEN",
+        "STREAM_BACKLOG",
         "STALL_TIMEOUT",
         "REQUEST_TIMEOUT",
         "SHUTDOWN_TIMEOUT",
@@ -112,4 +114,16 @@ describe(".env.example", () => {
       }
     }),
   )
+})
+
+describe("docker-compose.yml", () => {
+  it("keeps no more of five chains than fits into its Redis, with room for what is not final", () => {
+    const stack = readFileSync("docker-compose.yml", "utf8")
+    const maxLength = Number(/STREAM_MAXLEN: \$\{STREAM_MAXLEN:-(\d+)\}/.exec(stack)![1])
+    const maxMemory = Number(/--maxmemory (\d+)gb/.exec(stack)![1]) * 1024 ** 3
+    // Not final of the busiest of the default chains: 1 300 logs a second for 15 minutes, most of them transfers.
+    const window = (1300 * 900 - maxLength) * entryBytes.least
+    assert.isAtMost(5 * maxLength * entryBytes.most + window, maxMemory * 0.8)
+    assert.include(example, `docker-compose.yml sets ${maxLength}`)
+  })
 })

@@ -152,6 +152,7 @@ describe("the stack", () => {
         const config = yield* fromVariables(services[name]!.environment!)
         assert.deepStrictEqual(config.warnings, [], name)
         assert.strictEqual(config.store._tag, "Redis", name)
+        assert.deepStrictEqual(config.retention, { maxLength: 200_000, groups: [], backlog: 800_000 }, name)
         assert.deepInclude(config.http, { host: "0.0.0.0", port: 9090 }, name)
       }
       // An .env that was made for a service outside of the stack.

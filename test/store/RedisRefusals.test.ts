@@ -24,7 +24,7 @@ const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>)
 
 const write = Effect.fnUntraced(function* (store: Client) {
   for (const move of pushes(ground(1), blocks(1, "a", [2, 0, 3]), false))
-    assert.deepStrictEqual(yield* store.push(chain, filter, move), { _tag: "Pushed" })
+    assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
 })
 
 /** By name, in brackets what can be done without. Redis 6.2 has no `redis.acl_check_cmd`. */
@@ -159,7 +159,10 @@ describe("what a Redis server refuses", () => {
       yield* Effect.promise(() => server.client.hset(keys[4]!, "me", '{"id":"1-1"}'))
       const trimmed = yield* Effect.promise(() =>
         server.client.eval(
-          `${source("journal")}\nreturn dropOldest(100)`.replaceAll("cjson.", "cjson_of_none."),
+          `${source("journal")}\nreturn dropOldest(100, retentionOf('100\\n400'))`.replaceAll(
+            "cjson.",
+            "cjson_of_none.",
+          ),
           keys.length,
           ...keys,
         ),
@@ -232,6 +235,43 @@ describe("what a Redis server refuses", () => {
           yield* TestClock.adjust("10 seconds")
         }
         assert.deepStrictEqual(said, [])
+      }).pipe(Effect.scoped),
+    )
+
+  for (const [what, groups, limit, warnings] of [
+    ["no limit of memory while a group is waited for is warned of, once", "mine", "0", 1],
+    ["a limit is no reason to warn", "mine", "100mb", 0],
+    ["nor is none while nobody is waited for", undefined, "0", 0],
+  ] as const)
+    it.effect(what, () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.start(["--maxmemory", limit])
+        const store = yield* openRedis(standalone(server.port), "events", 0, "1 hour")
+        const config = yield* fromVariables({
+          CHAINS: "devnet",
+          DEVNET_CHAIN_ID: String(chain),
+          DEVNET_WS_URL: "ws://node",
+          REDIS_URL: server.url,
+          STREAM_GROUPS: groups,
+        })
+        const said: Array<unknown> = []
+        const layer = StoreWatch.layer.pipe(
+          Layer.provideMerge(Status.layer),
+          Layer.provide(Layer.succeed(Store, store)),
+          Layer.provide(Layer.succeed(AppConfig, config)),
+          Layer.provide(Logger.layer([Logger.make(({ message }) => void said.push(message))])),
+        )
+        const status = yield* Status.pipe(Effect.provide(yield* Layer.build(layer)))
+        const one = status.chains[0]!
+        for (let look = 0; look < 3; look++) {
+          while (one.stats === undefined || status.store.info === undefined)
+            yield* Effect.promise(() => server.client.ping())
+          one.stats = undefined
+          yield* TestClock.adjust("10 seconds")
+        }
+        assert.strictEqual(said.length, warnings)
+        if (warnings > 0)
+          assert.match(String(said[0]), /^maxmemory is 0, .* STREAM_GROUPS=mine .*: set maxmemory/)
       }).pipe(Effect.scoped),
     )
 

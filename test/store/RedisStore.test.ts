@@ -336,6 +336,10 @@ describe("RedisStore", () => {
         epoch: undefined,
         bytes: undefined,
         groups: [],
+        readers: [],
+        holder: undefined,
+        paused: false,
+        aliveAgo: undefined,
       })
       yield* store.push(7, filter, first(undefined, block(1, "a", 10)))
       yield* Effect.promise(() => own.client.xgroup("CREATE", "events:7", "readers", "0"))
@@ -347,7 +351,7 @@ describe("RedisStore", () => {
       assert.deepInclude(stats, { entries: 10, firstId: entries[0]!.id, lastId: entries[9]!.id })
       assert.isAbove(stats.bytes!, 500)
       assert.deepStrictEqual(stats.groups, [
-        { name: "readers", consumers: 1, pending: 4, lag: 6, lastDelivered: entries[3]!.id },
+        { name: "readers", consumers: 1, pending: 4, lag: 6, lastDelivered: entries[3]!.id, missed: 0 },
       ])
       const info = yield* store.info
       assert.match(info.version, /^(redis|valkey) \d+\.\d+/)
@@ -374,6 +378,13 @@ describe("RedisStore", () => {
       assert.isAbove(gone, 500)
       const missed = () => Effect.promise(() => own.client.hgetall("{events:7}:missed"))
       assert.deepStrictEqual(yield* missed(), { "group:slow": String(gone - 123) })
+      assert.deepStrictEqual(
+        (yield* store.stats(7)).groups.map(({ name, lag, missed }) => [name, lag, missed]),
+        [
+          ["current", 0, 0],
+          ["slow", 1000 - gone, gone - 123],
+        ],
+      )
 
       yield* admin("ACL", "SETUSER", "default", "-xinfo")
       yield* store.push(7, filter, first(yield* store.load(7), block(2, "a", 1000)))
@@ -383,6 +394,36 @@ describe("RedisStore", () => {
       yield* trimming.trim(7)
       assert.isBelow(yield* Effect.promise(() => own.client.xlen("events:7")), 500)
       assert.deepStrictEqual(yield* missed(), { "group:slow": String(gone - 123) })
+    }))
+
+  test("counts what a group has not read where the server does not tell, up to a thousand entries, else it is unknown", (own, store) =>
+    Effect.gen(function* () {
+      yield* store.push(7, filter, first(undefined, block(1, "a", 1000)))
+      yield* store.push(7, filter, first(yield* store.load(7), block(2, "a", 1000)))
+      const ids = (yield* readAll(store, 7)).map(({ id }) => id)
+      const last = ids.length - 1
+      for (const [name, at] of [
+        ["beyond", "99999999999999-0"],
+        ["last", ids[last]!],
+        ["near", ids[last - 700]!],
+        ["nearer", ids[last - 15]!],
+        ["same", ids[last - 15]!],
+        ["far", ids[500]!],
+        ["none", "0-0"],
+      ] as const)
+        yield* Effect.promise(() => own.client.xgroup("CREATE", "events:7", name, at))
+      // After this Redis tells no lag of groups that are below it.
+      yield* Effect.promise(() => own.client.xdel("events:7", ids[last - 10]!, ids[last - 20]!))
+      const lags = Object.fromEntries((yield* store.stats(7)).groups.map(({ name, lag }) => [name, lag]))
+      assert.deepStrictEqual(lags, {
+        beyond: 0,
+        last: 0,
+        near: 698,
+        nearer: 14,
+        same: 14,
+        far: undefined,
+        none: 1998,
+      })
     }))
 
   test("waits for the groups that are named, frees the stream when one is destroyed, and counts what others miss", (own) =>
@@ -404,6 +445,11 @@ describe("RedisStore", () => {
       while ((yield* more) === "Pushed");
       assert.strictEqual(yield* length, 1200)
       const { holder } = yield* store.trim(7)
+      const seen = yield* store.stats(7)
+      assert.deepStrictEqual(
+        [seen.paused, seen.holder],
+        [true, { reader: "group:slow", lag: 1200, release: "XGROUP DESTROY events:7 slow" }],
+      )
       assert.deepStrictEqual(holder, {
         reader: "group:slow",
         behind: 1200,
@@ -414,6 +460,8 @@ describe("RedisStore", () => {
       assert.strictEqual(yield* more, "Paused")
       yield* admin("XREADGROUP", "GROUP", "slow", "me", "COUNT", "950", "STREAMS", "events:7", ">")
       assert.isUndefined((yield* store.trim(7)).holder)
+      const { holder: none, paused } = yield* store.stats(7)
+      assert.deepStrictEqual([paused, none], [false, undefined])
       const left = yield* length
       assert.isBelow(left, 500)
       assert.deepStrictEqual(yield* Effect.promise(() => own.client.hgetall("{events:7}:missed")), {
@@ -449,6 +497,7 @@ describe("RedisStore", () => {
       yield* admin("ACL", "SETUSER", "default", "-xinfo")
       const { dropped, holder } = yield* store.trim(7)
       assert.deepStrictEqual([dropped, holder!.reader], [0, "group:*"])
+      assert.deepInclude((yield* store.stats(7)).holder, { reader: "group:*", lag: undefined })
       yield* admin("ACL", "SETUSER", "default", "+xinfo")
       assert.isAbove((yield* store.trim(7)).dropped, 0)
     }))

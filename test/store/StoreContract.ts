@@ -571,6 +571,19 @@ export const contract = (
         assert.isAtMost(lowest! - Number(entries[0]!.entry.block_number), 1)
       }))
 
+    test("an ingestor says that it is alive when it trims, and nobody else does", (store) =>
+      Effect.gen(function* () {
+        const alive = Effect.map(store.stats(chain), ({ aliveAgo }) => aliveAgo)
+        yield* store.trim(chain)
+        assert.isUndefined(yield* alive, "of a chain that has no journal nothing is written")
+        const head = yield* push(store, start, [block(100, "a", 1)])
+        yield* store.load(chain)
+        assert.isUndefined(yield* alive)
+        yield* store.trim(chain)
+        assert.oneOf(yield* alive, [0, 1, 2])
+        assert.deepStrictEqual((yield* store.load(chain))!.head, head)
+      }))
+
     test("what a reader had not read when it was trimmed is counted exactly", (_, harness) =>
       Effect.gen(function* () {
         const store = yield* harness.open(1000)
@@ -606,6 +619,14 @@ export const contract = (
           all: 0,
         }))
           assert.strictEqual(yield* harness.missed(chain, name), unseen, name)
+        const told = (yield* store.stats(chain)).readers.map(({ name, lag, missed }) => [name, lag, missed])
+        assert.deepStrictEqual(Object.fromEntries(told.map(([name, ...rest]) => [name, rest])), {
+          none: [4000 - gone, gone],
+          some: [4000 - gone, gone - 720],
+          same: [4000 - gone, gone - 720],
+          half: [4000 - gone, gone - 2001],
+          all: [0, 0],
+        })
         // Nobody moves on, and more is trimmed.
         for (const next of blocks(108, "a", [400, 400, 400], hash("a", 107)))
           head = yield* push(store, head, [next], true)
@@ -645,6 +666,10 @@ export const contract = (
         const full = yield* store.trim(chain)
         assert.deepInclude(full.holder, { reader: "reader:slow", behind: 4000, paused: "backlog" })
         assert.match(full.holder!.release, /slow/)
+        const seen = yield* store.stats(chain)
+        assert.isTrue(seen.paused)
+        assert.deepInclude(seen.holder, { reader: "reader:slow", release: full.holder!.release })
+        assert.oneOf(seen.holder!.lag, [4000, undefined], "so many are not counted in Redis")
         const waiting = take()
         const [move] = [...pushes(head, [waiting], false)] as [Push]
         for (const expected of [head, ground(90)])
@@ -660,6 +685,7 @@ export const contract = (
         yield* harness.putReader(chain, "slow", ids[3800]!, now)
         while ((yield* store.trim(chain)).dropped > 0);
         assert.isUndefined((yield* store.trim(chain)).holder)
+        assert.deepInclude(yield* store.stats(chain), { holder: undefined, paused: false })
         assert.isAtMost(yield* length, 2000)
         assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
         assert.strictEqual(yield* harness.missed(chain, "slow"), 0)

@@ -8,6 +8,9 @@ import type { RedisServer } from "./RedisServer.ts"
 const folder = new URL("../../src/store/lua/", import.meta.url)
 const source = (name: string) => readFileSync(new URL(`${name}.lua`, folder), "utf8")
 
+/** A text without what `MONITOR` shows in another way: lines, backslashes and what is not ASCII. */
+const plain = (text: string) => text.replace(/\\x[0-9a-f]{2}|\\n|\n|\\|[^\x20-\x7e]/g, "")
+
 /** Scripts go by their digest, or by their text where the server does not know them. */
 const names = new Map(
   readdirSync(folder).flatMap((file) => {
@@ -15,7 +18,7 @@ const names = new Map(
     const text = `${source("journal")}\n${source(name)}`
     return [
       [createHash("sha1").update(text).digest("hex"), name],
-      [text, name],
+      [plain(text), name],
     ] as const
   }),
 )
@@ -43,8 +46,7 @@ export const counting = Effect.fnUntraced(function* (
   monitor.on("monitor", (_time: string, words: ReadonlyArray<string>, from: string) => {
     if (from === own) return words[0] === "echo" && words[1] === `mark ${marks}` ? marked() : undefined
     if (from === "lua") return void inside++
-    // A text is shown with its lines as one.
-    const name = names.get((words[1] ?? "").replaceAll(String.raw`\n`, "\n")) ?? words[0]!.toLowerCase()
+    const name = names.get(words[1] ?? "") ?? names.get(plain(words[1] ?? "")) ?? words[0]!.toLowerCase()
     wire[name] = (wire[name] ?? 0) + 1
   })
   return {

@@ -17,7 +17,7 @@ end
 
 local headFields = {
   'number', 'hash', 'part', 'final_number', 'final_hash', 'start_number', 'start_hash', 'filter', 'filter_since',
-  'added', 'part_digest', 'version', 'epoch', 'epoch_reason', 'first_number', 'paused',
+  'added', 'part_digest', 'version', 'epoch', 'epoch_reason', 'first_number', 'paused', 'alive',
 }
 
 local function digestMark(hash, part, added)
@@ -279,6 +279,16 @@ end
 -- Memory above which a stream does not grow for a pinned reader, and below which it grows again.
 local memoryHigh, memoryLow = 0.8, 0.75
 
+-- How many of the newest entries stay, whoever has read what: `maxLength`, or more where the window needs them.
+local function keepOf(head, maxLength)
+  -- Only the start block and the head may be without entries.
+  for _, member in ipairs(redis.call('ZRANGE', windowKey, 0, 2)) do
+    local oldest = parse(member)
+    if oldest.count > 0 then return math.max(maxLength, head.added - oldest.before) end
+  end
+  return maxLength
+end
+
 -- Trims to about `maxLength` entries (0: keeps all), but never what the window or a pinned reader needs, and says in the
 -- head whether publishing pauses since a pinned reader is too far behind.
 --
@@ -291,15 +301,7 @@ local function trim(head, retention)
   local wasPaused = head.paused == '1'
   head.paused = '0'
   if retention.maxLength == 0 then return { 0, '', 0, 0, '' } end
-  local keep = retention.maxLength
-  -- Only the start block and the head may be without entries.
-  for _, member in ipairs(redis.call('ZRANGE', windowKey, 0, 2)) do
-    local oldest = parse(member)
-    if oldest.count > 0 then
-      keep = math.max(keep, head.added - oldest.before)
-      break
-    end
-  end
+  local keep = keepOf(head, retention.maxLength)
   if redis.call('XLEN', stream) < keep + slack then return { 0, '', 0, 0, '' } end
   local dropped, holder = dropOldest(keep, retention)
   if dropped > 0 then head.first_number = nil end

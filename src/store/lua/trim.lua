@@ -1,5 +1,6 @@
 -- Trims the stream as far as nobody needs what goes, says whether publishing to it pauses, and completes the head of a
--- journal that version 1 wrote. It is called each second: what is true already is not written again.
+-- journal that version 1 wrote. It is called each second: what is true already is not written again,
+-- but every ten seconds that the ingestor is alive.
 --
 -- ARGV  retention, a token in case an epoch begins
 -- Returns trimmed, what `trim` returns | newer, its version
@@ -19,4 +20,7 @@ if head.paused ~= paused then
   fields[#fields + 1] = head.paused
 end
 if #fields > 0 then redis.call('HSET', headKey, unpack(fields)) end
+-- That an ingestor is at work. Where the memory is full there is no place for it, which is no failure.
+local now = redis.call('TIME')[1]
+if math.abs(tonumber(now) - (tonumber(head.alive) or 0)) >= 10 then redis.pcall('HSET', headKey, 'alive', now) end
 return { 'trimmed', unpack(outcome) }

@@ -282,7 +282,7 @@ const drawDetails = (node, chain) => {
       ...(stream?.groups ?? []).map(({ name, lag, pending }) => ({
         main: name,
         sub: "group",
-        lines: [`${lag === null ? "" : `${count(lag)} to read, `}${count(pending)} pending`],
+        lines: [`${lag === null ? "unknown" : count(lag)} to read, ${count(pending)} pending`],
       })),
     ],
     "",
