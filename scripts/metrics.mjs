@@ -1,13 +1,15 @@
 /** Writes docs/METRICS.md from the definitions; with `--check` only says whether it is up to date. */
 import { readFileSync, writeFileSync } from "node:fs"
-import { definitions } from "../src/Metrics.ts"
+import { definitions, namesOf } from "../src/Metrics.ts"
 
 const path = "docs/METRICS.md"
 
 const units = { 1: "", s: "seconds", By: "bytes" }
 
-const row = ({ name, type, unit, labels, help, buckets }) =>
-  `| \`${name}\` | ${type} | ${units[unit] ?? unit.slice(1, -1)} | ${labels.map((label) => `\`${label}\``).join(", ")} | ${help}${
+const code = (text) => `\`${text}\``
+
+const row = ({ type, unit, labels, help, buckets, ...names }) =>
+  `| ${namesOf(names).map(code).join(", also ")} | ${type} | ${units[unit] ?? unit.slice(1, -1)} | ${labels.map(code).join(", ")} | ${help}${
     buckets ? `. Buckets: ${buckets.join(", ")}` : ""
   } |`
 
@@ -16,6 +18,11 @@ export const text = `# Metrics
 Made from \`src/Metrics.ts\` by \`npm run metrics\`. \`/metrics\` and OTLP say the same: names, types, labels. Every series of a
 configured chain exists from the start, at 0. Labels are bounded: chain, endpoint _name_, method, error type; never a URL,
 a hash or a height.
+
+Names are in the namespace \`event_ingestor_\`. The seven of the original system have their bare names as well, with the
+same figures. What any Node process reports has the name that Prometheus' client for Node gives it. The other names of
+version 0.1 come for one version from the recording rules in \`deploy/prometheus/old-names.yaml\`; the table of both is in
+[CHANGELOG.md](../CHANGELOG.md).
 
 | name | type | unit | labels | |
 |---|---|---|---|---|

@@ -127,7 +127,7 @@ const chainIngest = Effect.fnUntraced(function* (
     Effect.gen(function* () {
       if (isUnusable(error)) return yield* standstill.refused(error)
       if (!storeBreaker.isOpen()) return
-      status.enter("waiting for the store")
+      status.enter("store-unavailable")
       status.failed("store", error.message)
       yield* storeBreaker.failed(error)
     })
@@ -166,7 +166,7 @@ const chainIngest = Effect.fnUntraced(function* (
 
   const session = (live: Live, heads: Heads.Heads, logs: Logs.Logs, audit: Audit.Audit | undefined) =>
     Effect.gen(function* () {
-      if (!storeBreaker.isOpen()) status.enter("waiting for the store")
+      if (!storeBreaker.isOpen()) status.enter("store-unavailable")
       const journal = yield* writer.load
       const { connection } = live
       const steps = yield* Feed.make({

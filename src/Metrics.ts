@@ -1,6 +1,9 @@
 /**
  * Every metric there is: name, type, unit, labels, and what it says. docs/METRICS.md is made from this file.
  *
+ * Names are `event_ingestor_…`. The seven that the original system had exist under its bare names as well, and what any
+ * Node process reports has the name that Prometheus' client for Node gives it, so that common dashboards work.
+ *
  * Most series are read when somebody asks for them, from the plain numbers that Status keeps: they cost nothing in
  * between. Only distributions are told about each value, once per block, request or call. Labels are bounded: chain,
  * endpoint name, method, error type; never a URL, a hash or a height.
@@ -24,6 +27,8 @@ export type Unit =
 
 export interface Definition {
   readonly name: string
+  /** The name that the original system had for it: the same series exist under this one too. */
+  readonly bareName?: string
   readonly type: MetricType
   readonly unit: Unit
   readonly labels: ReadonlyArray<string>
@@ -34,7 +39,11 @@ export interface Definition {
 /** Where series are kept: that of the process, unless a context says otherwise. */
 export type Registry = Context.Context<never>
 
-/** One name with all its series. */
+/** Every name of a metric. */
+export const namesOf = ({ name, bareName }: Definition): ReadonlyArray<string> =>
+  bareName === undefined ? [name] : [name, bareName]
+
+/** One metric with all its series. */
 export class Family<Label extends string = never> {
   readonly definition: Definition
 
@@ -47,21 +56,25 @@ export class Family<Label extends string = never> {
     return { description: help, attributes: { ...labels, unit } }
   }
 
-  /** A series whose value is read when somebody asks. Answers how to remove it. */
+  /** A series, under each of the names, whose value is read when somebody asks. Answers how to remove it. */
   read(labels: Record<Label, string>, value: () => number, registry: Registry): Metric.Registration {
-    const { name, type } = this.definition
+    const { type } = this.definition
+    const options = this.#options(labels)
     const ignore = () => {}
-    return type === "counter"
-      ? Metric.registerUnsafe(
-          Metric.counter(name, { ...this.#options(labels), incremental: true }),
-          registry,
-          { get: () => ({ count: value(), incremental: true }), update: ignore, modify: ignore },
-        )
-      : Metric.registerUnsafe(Metric.gauge(name, this.#options(labels)), registry, {
-          get: () => ({ value: value() }),
-          update: ignore,
-          modify: ignore,
-        })
+    const registered = namesOf(this.definition).map((name) =>
+      type === "counter"
+        ? Metric.registerUnsafe(Metric.counter(name, { ...options, incremental: true }), registry, {
+            get: () => ({ count: value(), incremental: true }),
+            update: ignore,
+            modify: ignore,
+          })
+        : Metric.registerUnsafe(Metric.gauge(name, options), registry, {
+            get: () => ({ value: value() }),
+            update: ignore,
+            modify: ignore,
+          }),
+    )
+    return { remove: () => registered.forEach((one) => one.remove()) }
   }
 
   /** A distribution that is told about each value. It exists, empty, from now on. */
@@ -75,66 +88,83 @@ export class Family<Label extends string = never> {
 
 const families: Array<Family<string>> = []
 
+const namespace = "event_ingestor_"
+
 const define =
-  (type: MetricType) =>
+  (type: MetricType, naming: (given: string) => Pick<Definition, "name" | "bareName">) =>
   <const Label extends string = never>(
-    name: string,
+    given: string,
     labels: ReadonlyArray<Label>,
     unit: Unit,
     help: string,
     buckets?: ReadonlyArray<number>,
   ): Family<Label> => {
-    const family = new Family<Label>({ name, type, unit, labels, help, ...(buckets && { buckets }) })
+    const family = new Family<Label>({
+      ...naming(given),
+      type,
+      unit,
+      labels,
+      help,
+      ...(buckets && { buckets }),
+    })
     families.push(family as unknown as Family<string>)
     return family
   }
 
-const counter = define("counter")
-const gauge = define("gauge")
-const histogram = define("histogram")
+const ours = (given: string) => ({ name: namespace + given })
+const originals = (given: string) => ({ name: namespace + given, bareName: given })
+const standard = (given: string) => ({ name: given })
+
+const counter = define("counter", ours)
+const gauge = define("gauge", ours)
+const histogram = define("histogram", ours)
+const originalCounter = define("counter", originals)
+const originalGauge = define("gauge", originals)
+const standardCounter = define("counter", standard)
+const standardGauge = define("gauge", standard)
 
 /** Latencies: 1 ms … 60 s in steps of 1, 2.5, 5. */
 const seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 60]
 
-// -- the seven of the original system
+// -- the seven of the original system, under its names as well
 
-export const eventsReceived = counter(
+export const eventsReceived = originalCounter(
   "events_received_total",
   ["chain"],
   "{log}",
   "Logs that were verified, before they are pushed",
 )
-export const eventsPublished = counter(
+export const eventsPublished = originalCounter(
   "events_published_total",
   ["chain"],
   "{log}",
   "Logs that the store has acknowledged as new",
 )
-export const eventsDeduplicated = counter(
+export const eventsDeduplicated = originalCounter(
   "events_deduplicated_total",
   ["chain"],
   "{log}",
   "Logs of blocks that the store already had",
 )
-export const websocketReconnects = counter(
+export const websocketReconnects = originalCounter(
   "websocket_reconnects_total",
   ["chain"],
   "{reconnect}",
   "Connections made after the first one, to any endpoint",
 )
-export const circuitBreakerState = gauge(
+export const circuitBreakerState = originalGauge(
   "circuit_breaker_state",
   ["chain"],
   "1",
   "Breaker of the endpoint in use: 0 closed, 1 open, 2 half-open",
 )
-export const eventProcessingErrors = counter(
+export const eventProcessingErrors = originalCounter(
   "event_processing_errors_total",
   ["chain", "error_type"],
   "{error}",
   "What went wrong, by kind",
 )
-export const consecutiveFailures = gauge(
+export const consecutiveFailures = originalGauge(
   "consecutive_failures",
   ["chain"],
   "1",
@@ -147,31 +177,31 @@ export const eventsRemoved = counter(
   "events_removed_total",
   ["chain"],
   "{log}",
-  "Logs that a reorg undid: entries with removed=true",
+  "Logs that a reorg retracted: entries with removed=true",
 )
 export const eventsRemovedIncomplete = counter(
   "events_removed_incomplete_total",
   ["chain"],
   "{log}",
-  "Logs that could not be undone because somebody had deleted their entries",
+  "Logs that could not be retracted, as their entries had been deleted",
 )
 export const eventsAuditedMissing = counter(
   "events_audited_missing_total",
   ["chain"],
   "{log}",
-  "Logs that the second look at final blocks found missing, and added",
+  "Logs that the audit of finalized blocks found missing, and added",
 )
 export const eventsAuditedExtra = counter(
   "events_audited_extra_total",
   ["chain"],
   "{log}",
-  "Logs that the second look at final blocks found to be wrong, and removed",
+  "Logs that the audit of finalized blocks found to be wrong, and retracted",
 )
 export const blocksUnaudited = counter(
   "blocks_unaudited_total",
   ["chain"],
   "{block}",
-  "Blocks that became final without a second look, as nobody else answered",
+  "Finalized blocks that were not audited",
 )
 export const reorgDepth = histogram(
   "reorg_depth_blocks",
@@ -186,7 +216,7 @@ export const chainFinal = gauge(
   "chain_final_block",
   ["chain"],
   "{block}",
-  "Highest stored block that is beyond undoing",
+  "Highest stored block that is final",
 )
 export const chainHeadAge = gauge(
   "chain_head_age_seconds",
@@ -198,7 +228,7 @@ export const chainHalted = gauge(
   "chain_halted",
   ["chain"],
   "1",
-  "1 when final blocks contradict each other or a later release wrote the journal: somebody must decide",
+  "1 when final blocks contradict each other or a later release wrote the journal: an operator must decide",
 )
 export const finalityDisagreement = gauge(
   "finality_disagreement",
@@ -227,7 +257,7 @@ export const publishBatchSize = histogram(
   "Logs of one push",
   [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
 )
-export const feedQueueSize = gauge("feed_queue_size", ["chain"], "1", "Moves on their way to the store")
+export const feedQueueSize = gauge("feed_queue_size", ["chain"], "1", "Moves in flight")
 
 // -- endpoints
 
@@ -237,11 +267,11 @@ export const endpointBreakerState = gauge(
   "1",
   "Breaker of an endpoint: 0 closed, 1 open, 2 half-open",
 )
-export const endpointContradicted = counter(
-  "endpoint_contradicted_total",
+export const endpointAuditMismatches = counter(
+  "endpoint_audit_mismatches_total",
   ["chain", "endpoint"],
   "1",
-  "Answers about a block's logs that were not the ones that the second look believed",
+  "Audit mismatches, of logs or of a final block, attributed to the endpoint",
 )
 export const rpcRequests = counter(
   "rpc_requests_total",
@@ -288,7 +318,7 @@ export const storeEvictionUnsafe = gauge(
   "store_eviction_unsafe",
   [],
   "1",
-  "1 when Redis' maxmemory-policy may delete what is needed",
+  "1 when Redis' maxmemory-policy deletes streams",
 )
 export const streamLength = gauge("stream_length", ["chain"], "{entry}", "Entries of the chain's stream")
 export const streamGroupLag = gauge(
@@ -316,15 +346,26 @@ export const telemetryDropped = counter(
 // -- the process
 
 export const buildInfo = gauge("build_info", ["version"], "1", "Always 1; the version is in the label")
-export const processStart = gauge("process_start_time_seconds", [], "s", "Start of the process, unix time")
-export const processCpu = counter("process_cpu_seconds_total", [], "s", "User and system CPU time")
-export const processMemory = gauge("process_resident_memory_bytes", [], "By", "Resident memory")
-export const processHeap = gauge("process_heap_bytes", [], "By", "JavaScript heap in use")
-export const eventLoopDelay = gauge(
-  "event_loop_delay_seconds",
-  ["quantile"],
+export const processStart = standardGauge(
+  "process_start_time_seconds",
+  [],
   "s",
-  "Delay of the event loop in the last minute",
+  "Start of the process, unix time",
+)
+export const processCpu = standardCounter("process_cpu_seconds_total", [], "s", "User and system CPU time")
+export const processMemory = standardGauge("process_resident_memory_bytes", [], "By", "Resident memory")
+export const heapUsed = standardGauge("nodejs_heap_size_used_bytes", [], "By", "JavaScript heap in use")
+export const eventLoopLagMedian = standardGauge(
+  "nodejs_eventloop_lag_p50_seconds",
+  [],
+  "s",
+  "Delay of the event loop in the last minute, median",
+)
+export const eventLoopLagHigh = standardGauge(
+  "nodejs_eventloop_lag_p99_seconds",
+  [],
+  "s",
+  "Delay of the event loop in the last minute, 99th percentile",
 )
 
 /** All of them, in the order of this file. */

@@ -745,7 +745,7 @@ describe("the store", () => {
           chain.extend(2)
           yield* TestClock.adjust("12 seconds")
         }
-        assert.strictEqual(status.phase, "waiting for the store")
+        assert.strictEqual(status.phase, "store-unavailable")
         assert.strictEqual(status.head, chain.head.number)
         assert.isAbove(status.lag(yield* Monotonic.millis), 500_000)
         assert.strictEqual(status.failures[0]?.type, "store")
@@ -848,12 +848,12 @@ describe("the store", () => {
       yield* caughtUp(store, chain, status)
       state.down = true
       chain.extend(3)
-      yield* eventually("it waits", () => status.phase === "waiting for the store")
+      yield* eventually("it waits", () => status.phase === "store-unavailable")
       const since = status.phaseSince
       node.drop()
       yield* TestClock.adjust("1 minute")
       assert.strictEqual(status.endpoints[0]!.connects, 2)
-      assert.deepStrictEqual([status.phase, status.phaseSince], ["waiting for the store", since])
+      assert.deepStrictEqual([status.phase, status.phaseSince], ["store-unavailable", since])
       state.down = false
       yield* eventually("it is live", () => status.phase === "live", 120)
       yield* caughtUp(store, chain, status)
@@ -1016,7 +1016,7 @@ describe("chains are separate", () => {
         const asked = () => [...nodes["a"]!.requests.values()].reduce((sum, count) => sum + count, 0)
         refuses = true
         a.extend(2)
-        yield* eventually("it waits", () => all[0]!.phase === "waiting for the store")
+        yield* eventually("it waits", () => all[0]!.phase === "store-unavailable")
         const [triesBefore, askedBefore] = [tries, asked()]
         for (let i = 0; i < 5; i++) {
           b.extend(1)

@@ -42,7 +42,7 @@ const metricsOf = (port: number) => Effect.map(fetchFrom(port, "/metrics"), ({ t
 const seriesOf = (text: string): ReadonlySet<string> => {
   const types = new Map([...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [name!, type!]))
   const found = new Set<string>()
-  for (const [, sample, labels = ""] of text.matchAll(/^([a-z_]+)(?:\{(.*)\})? \S+$/gm)) {
+  for (const [, sample, labels = ""] of text.matchAll(/^([a-z_0-9]+)(?:\{(.*)\})? \S+$/gm)) {
     const name = types.has(sample!) ? sample! : sample!.replace(/_(bucket|sum|count)$/, "")
     const pairs = [...labels.matchAll(/([a-z_]+)="([^"]*)"/g)].filter(([, key]) => key !== "le")
     found.add(
@@ -188,7 +188,7 @@ describe("telemetry", () => {
       yield* receiver.until(() => receiver.metrics.length > 0)
       assert.deepStrictEqual([...received(receiver.metrics)].sort(), [...scraped].sort())
       assert.isAbove(scraped.size, 60)
-      const latency = receiver.metrics.find(({ name }) => name === "publish_latency_seconds")!
+      const latency = receiver.metrics.find(({ name }) => name === "event_ingestor_publish_latency_seconds")!
       assert.strictEqual(latency.unit, "s")
       assert.match(latency.description, /acknowledged/)
     }),
@@ -283,7 +283,7 @@ describe("telemetry", () => {
         yield* Devnet.reached(store, devnet.head)
         const http = yield* service.port
         const dropped = Effect.map(metricsOf(http), (text) =>
-          Number(/telemetry_dropped_total\{signal="metrics"\} (\d+)/.exec(text)?.[1]),
+          Number(/event_ingestor_telemetry_dropped_total\{signal="metrics"\} (\d+)/.exec(text)?.[1]),
         )
         yield* Effect.repeat(Effect.delay(dropped, "100 millis"), { until: (n) => n > 0 })
         yield* devnet.block(4)

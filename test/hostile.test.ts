@@ -239,7 +239,7 @@ describe("a hostile provider", () => {
         yield* stored
         const malformed = Effect.map(fetchFrom(port, "/metrics"), ({ text }) =>
           Number(
-            /event_processing_errors_total\{chain="devnet",error_type="malformed"[^}]*\} (\d+)/.exec(
+            /event_ingestor_event_processing_errors_total\{chain="devnet",error_type="malformed"[^}]*\} (\d+)/.exec(
               text,
             )?.[1],
           ),

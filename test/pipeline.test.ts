@@ -216,7 +216,7 @@ describe("Redis in production", () => {
       server.kill("SIGSTOP")
       yield* devnet.block(1)
       yield* Effect.repeat(fetchFrom(port, "/metrics"), {
-        until: ({ text }) => /feed_queue_size\{chain="devnet"\} [1-9]/.test(text),
+        until: ({ text }) => /event_ingestor_feed_queue_size\{chain="devnet"\} [1-9]/.test(text),
       })
       service.kill("SIGTERM")
       assert.strictEqual(yield* service.exit, 1)

@@ -27,7 +27,7 @@ const cells = (chain: ChainStatus): ReadonlyArray<string> => {
   const latency = chain.latency(0.5)
   return [
     chain.name,
-    chain.phase,
+    chain.phase.replace("-", " "),
     String(chain.head ?? "-"),
     String(chain.stored ?? "-"),
     String(chain.published),

@@ -128,7 +128,7 @@ export class Learned {
       receipts_per_batch: this.receipts,
       finalized_tag: this.finalizedTag,
       computes_blooms: this.blooms.announced || this.blooms.fetched,
-      contradicted_blooms: this.contradictedBlooms,
+      bloom_mismatches: this.contradictedBlooms,
       nothing_final: this.nothingFinal,
       logs_by_hash: this.byHash,
       logs_of_ranges: this.ranges,

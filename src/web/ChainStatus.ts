@@ -23,20 +23,20 @@ import { Tail } from "./Tail.ts"
 
 /**
  * - `connecting`: no endpoint is connected.
- * - `catching up`: more than a few blocks behind the announced head.
+ * - `catching-up`: more than a few blocks behind the announced head.
  * - `live`: at the head.
- * - `quiet`: at the head, and the endpoint confirms that the chain makes no blocks.
- * - `waiting for the store`: connected, but the store does not take moves.
+ * - `idle`: at the head, and the endpoint confirms that the chain makes no blocks.
+ * - `store-unavailable`: connected, but the store does not take moves.
  * - `paused`: connected, but a pinned reader is so far behind that nothing is published.
  * - `superseded`: another ingestor continued the journal with another filter.
  * - `halted`: final blocks contradict each other, or a later release wrote the journal; somebody must decide.
  */
 export type Phase =
   | "connecting"
-  | "catching up"
+  | "catching-up"
   | "live"
-  | "quiet"
-  | "waiting for the store"
+  | "idle"
+  | "store-unavailable"
   | "paused"
   | "superseded"
   | "halted"
@@ -225,7 +225,7 @@ export class ChainStatus {
   /** Live or catching up, by the distance to the target. */
   progress(): void {
     if (this.head !== undefined && this.behind === 0) this.#completeSince = this.headSince
-    this.enter(this.behind > liveWithin ? "catching up" : "live")
+    this.enter(this.behind > liveWithin ? "catching-up" : "live")
   }
 
   /** Which pinned reader holds trimming back now, if any; publishing may be paused for it. */
@@ -239,7 +239,7 @@ export class ChainStatus {
   quiet(): void {
     this.headSince = Monotonic.millisUnsafe(this.#clock)
     if (this.head !== undefined && this.behind === 0) this.#completeSince = this.headSince
-    if (this.phase === "live") this.enter("quiet")
+    if (this.phase === "live") this.enter("idle")
   }
 
   /**

@@ -31,7 +31,7 @@ export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
       return [`halted${because}`]
     case "superseded":
       return ["another ingestor continues the journal with another filter"]
-    case "waiting for the store":
+    case "store-unavailable":
       return [`the store does not take moves${because}`]
     default:
   }

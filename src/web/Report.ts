@@ -23,11 +23,12 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
   connects: status.connects,
   /** How heads come from here when it is in use: `subscribed` or `polled`; `null` while it is not connected. */
   heads: status.heads ?? null,
-  contradicted: status.contradicted,
+  /** Of logs or of a final block: what the audit attributes to the endpoint. */
+  audit_mismatches: status.contradicted,
   breaker: breaker(status.breakerState, now),
-  learned: status.learned?.description ?? null,
-  /** The same in short sentences, where it differs from what is believed at first. */
-  notes: status.learned?.notes ?? [],
+  capabilities: status.learned?.description ?? null,
+  /** The same in short sentences, where it differs from what an endpoint is first taken to bear. */
+  limits: status.learned?.notes ?? [],
   /** Calls a second that the endpoint is asked at most; `null` without a limit. */
   rate: Number.isFinite(status.budget?.rate()) ? status.budget!.rate() : null,
 })
@@ -81,7 +82,7 @@ export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) =
     audit: {
       missing: chain.auditedMissing,
       extra: chain.auditedExtra,
-      unaudited_blocks: chain.unaudited,
+      unaudited: chain.unaudited,
     },
     endpoints: chain.endpoints.map((one) => endpoint(one, chain, now)),
     failures: chain.failures.map(({ at, type, text }) => ({ at: time(at), type, text })),

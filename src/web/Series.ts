@@ -19,7 +19,7 @@ const outcomes: ReadonlyArray<Outcome> = ["ok", "refused", "lost"]
 const ofEndpoint = (chain: string, endpoint: EndpointStatus, registry: Registry) => {
   const labels = { chain, endpoint: endpoint.name }
   Metrics.endpointBreakerState.read(labels, () => breakerCodes[endpoint.breakerState._tag], registry)
-  Metrics.endpointContradicted.read(labels, () => endpoint.contradicted, registry)
+  Metrics.endpointAuditMismatches.read(labels, () => endpoint.contradicted, registry)
   for (const [method, counts] of endpoint.requests) {
     for (const outcome of outcomes) {
       Metrics.rpcRequests.read({ ...labels, method, outcome }, () => counts[outcome], registry)
@@ -94,9 +94,8 @@ export const ofProcess = (startedAt: number, registry: Registry): void => {
   Metrics.processStart.read({}, () => startedAt / 1000, registry)
   Metrics.processCpu.read({}, () => (process.cpuUsage().user + process.cpuUsage().system) / 1e6, registry)
   Metrics.processMemory.read({}, () => process.memoryUsage.rss(), registry)
-  Metrics.processHeap.read({}, () => process.memoryUsage().heapUsed, registry)
-  for (const quantile of quantiles) {
-    const seconds = () => Math.max(delayAt(quantile) / 1e6 - resolution, 0) / 1000
-    Metrics.eventLoopDelay.read({ quantile: String(quantile / 100) }, seconds, registry)
-  }
+  Metrics.heapUsed.read({}, () => process.memoryUsage().heapUsed, registry)
+  const lag = (quantile: number) => Math.max(delayAt(quantile) / 1e6 - resolution, 0) / 1000
+  Metrics.eventLoopLagMedian.read({}, () => lag(50), registry)
+  Metrics.eventLoopLagHigh.read({}, () => lag(99), registry)
 }

@@ -102,7 +102,7 @@ describe("failover", () => {
         yield* blocks(chain, 10)
         yield* TestClock.adjust("20 minutes")
         assert.strictEqual(one.dials + two.dials, 2)
-        assert.strictEqual(status.phase, "quiet")
+        assert.strictEqual(status.phase, "idle")
         assert.strictEqual(status.breakerState._tag, "Closed")
         // Asking becomes rarer, not more frequent.
         assert.isBelow(asked(two, "eth_blockNumber"), (20 * 60) / 5)

@@ -82,7 +82,7 @@ describe("what was learned of an endpoint", () => {
       headers_per_batch: 20,
       receipts_per_batch: 20,
       finalized_tag: true,
-      contradicted_blooms: 0,
+      bloom_mismatches: 0,
       nothing_final: false,
       logs_by_hash: true,
       logs_of_ranges: true,

@@ -167,8 +167,8 @@ interface Report {
     readonly stored: number | null
     readonly failures: ReadonlyArray<{ readonly text: string }>
     readonly endpoints: ReadonlyArray<{
-      readonly contradicted: number
-      readonly notes: ReadonlyArray<string>
+      readonly audit_mismatches: number
+      readonly limits: ReadonlyArray<string>
       readonly breaker: { readonly failures: number }
     }>
   }>
@@ -203,14 +203,14 @@ const runWired = Effect.fnUntraced(function* (row: Row, i: number) {
   const metrics = yield* fetchFrom(port, "/metrics")
   const errors = [
     ...metrics.text.matchAll(
-      new RegExp(`^event_processing_errors_total\\{chain="${name}"[^}]*\\} (\\d+)`, "gm"),
+      new RegExp(`^event_ingestor_event_processing_errors_total\\{chain="${name}"[^}]*\\} (\\d+)`, "gm"),
     ),
   ].reduce((sum, [, count]) => sum + Number(count), 0)
   const blamed = endpoints.reduce(
-    (sum, { contradicted, breaker }) => sum + contradicted + breaker.failures,
+    (sum, { audit_mismatches, breaker }) => sum + audit_mismatches + breaker.failures,
     errors,
   )
-  if (row.notes) assert.match(endpoints[0]!.notes.join(), row.notes)
+  if (row.notes) assert.match(endpoints[0]!.limits.join(), row.notes)
   const { counts, faults } = yield* compare(yield* openSqlite(database), chain, 0, row.repaired)
   assertOutcome(row, {
     outcome: { ...counts, stoodStill: longest / 1000, connections: node.dials, blamed },

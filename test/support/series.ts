@@ -1,9 +1,11 @@
 /** The names that a query may use. */
-import { definitions } from "../../src/Metrics.ts"
+import { definitions, namesOf } from "../../src/Metrics.ts"
 
 /** Every series of every metric that is defined. */
 export const defined: ReadonlySet<string> = new Set(
-  definitions.flatMap(({ name, type }) =>
-    type === "histogram" ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name],
+  definitions.flatMap((one) =>
+    namesOf(one).flatMap((name) =>
+      one.type === "histogram" ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name],
+    ),
   ),
 )

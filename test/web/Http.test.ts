@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import type { Scope } from "effect"
 import { join } from "node:path"
-import { definitions } from "../../src/Metrics.ts"
+import { definitions, namesOf } from "../../src/Metrics.ts"
 import * as Devnet from "../support/devnet.ts"
 import { directory } from "../support/directory.ts"
 import { FakeChain } from "../support/FakeChain.ts"
@@ -67,7 +67,9 @@ describe("the HTTP routes", () => {
         in_use: true,
         connects: 1,
         heads: "subscribed",
-        learned: {
+        audit_mismatches: 0,
+        limits: [],
+        capabilities: {
           refused: [],
           range: 500,
           recent_range: 20,
@@ -80,7 +82,7 @@ describe("the HTTP routes", () => {
           logs_of_ranges: true,
           announces_heads: true,
           computes_blooms: true,
-          contradicted_blooms: 0,
+          bloom_mismatches: 0,
           oversized_blocks: 0,
         },
       })
@@ -175,8 +177,9 @@ describe("the HTTP routes", () => {
     Effect.gen(function* () {
       const { text, headers } = yield* fetchFrom(port, "/metrics")
       assert.strictEqual(headers["content-type"], "text/plain; version=0.0.4; charset=utf-8")
-      const groups = new Set(["stream_group_lag", "stream_group_pending"])
-      for (const { name, type, help, labels } of definitions) {
+      const groups = new Set(["event_ingestor_stream_group_lag", "event_ingestor_stream_group_pending"])
+      const all = definitions.flatMap((one) => namesOf(one).map((name) => ({ ...one, name })))
+      for (const { name, type, help, labels } of all) {
         if (groups.has(name)) continue
         assert.include(text, `# TYPE ${name} ${type}\n`)
         assert.include(text, `# HELP ${name} ${help.replaceAll("\n", "\\n")}\n`)
@@ -187,8 +190,12 @@ describe("the HTTP routes", () => {
           .filter((label) => label !== "le")
         assert.deepStrictEqual(found, [...labels], name)
       }
-      assert.include(text, 'events_published_total{chain="devnet"} 3\n')
-      assert.include(text, 'event_processing_errors_total{chain="devnet",error_type="defect"} 0\n')
+      assert.include(text, '\nevent_ingestor_events_published_total{chain="devnet"} 3\n')
+      assert.include(text, '\nevents_published_total{chain="devnet"} 3\n')
+      assert.include(
+        text,
+        'event_ingestor_event_processing_errors_total{chain="devnet",error_type="defect"} 0\n',
+      )
       assert.notMatch(text, /0x[0-9a-f]{8}|ws:\/\//)
     }))
 
@@ -256,11 +263,11 @@ describe("the HTTP routes", () => {
         const before = performance.now()
         const { status, text } = yield* fetchFrom(port, "/metrics")
         assert.strictEqual(status, 200)
-        assert.include(text, "events_published_total")
+        assert.include(text, "event_ingestor_events_published_total")
         scrapes.push(performance.now() - before)
       }
       assert.isBelow(scrapes.toSorted((a, b) => a - b)[20]!, 500)
-      const published = /events_published_total\{chain="devnet"\} (\d+)/
+      const published = /^event_ingestor_events_published_total\{chain="devnet"\} (\d+)/m
       yield* Effect.repeat(fetchFrom(port, "/metrics"), {
         until: ({ text }) => Number(published.exec(text)![1]) === 3 + 40 * 1200,
       })

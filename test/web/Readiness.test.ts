@@ -21,10 +21,10 @@ const ready: Parameters<typeof unready>[0] = {
 const failure = { at: now, type: "connection", text: "it is down" } as const
 
 describe("a chain", () => {
-  it("is ready at the head, behind by up to 3 blocks, and when it is quiet", () => {
+  it("is ready at the head, behind by up to 3 blocks, and when it is idle", () => {
     assert.deepStrictEqual(unready(ready, now), [])
     assert.deepStrictEqual(unready({ ...ready, behind: 3 }, now), [])
-    assert.deepStrictEqual(unready({ ...ready, phase: "quiet" }, now), [])
+    assert.deepStrictEqual(unready({ ...ready, phase: "idle" }, now), [])
     assert.deepStrictEqual(unready({ ...ready, breakerState: { _tag: "HalfOpen", failures: 4 } }, now), [])
   })
 
@@ -51,7 +51,7 @@ describe("a chain", () => {
     ],
     [
       "a store that is away",
-      { phase: "waiting for the store", failures: [failure] },
+      { phase: "store-unavailable", failures: [failure] },
       "the store does not take moves: it is down",
     ],
     ["another filter", { phase: "superseded" }, "another ingestor continues the journal with another filter"],

@@ -222,7 +222,7 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
         yield* says(opened, "h1", "The store takes no writes")
         yield* says(opened, `.store [data-field="state"]`, "takes no writes")
         yield* says(opened, `.store [data-field="reason"]`, "the store did not push")
-        yield* says(opened, field(alpha, "phase"), "waiting for the store")
+        yield* says(opened, field(alpha, "phase"), "store unavailable")
         yield* says(opened, field(alpha, "stored-sub"), "1 behind")
         yield* assertLegible(opened)
         yield* redis.restart

@@ -136,11 +136,11 @@ const curve = (within, name, values, least, label) => {
 /** @type {Record<string, string>} */
 const tones = {
   live: "good",
-  quiet: "good",
-  "catching up": "busy",
+  idle: "good",
+  "catching-up": "busy",
   connecting: "warn",
   superseded: "warn",
-  "waiting for the store": "bad",
+  "store-unavailable": "bad",
   halted: "bad",
 }
 
@@ -231,9 +231,9 @@ const drawDetails = (node, chain) => {
         connected_for_s: connected,
         connects,
         breaker,
-        notes,
+        limits,
         rate,
-        contradicted,
+        audit_mismatches: mismatches,
       }) => ({
         main: name,
         sub: [
@@ -251,10 +251,10 @@ const drawDetails = (node, chain) => {
         ...(connected === null && breaker.failures > 0 && { tone: "bad" }),
         lines: [
           ...(breaker.failures > 0 ? [`${breaker.state}, ${plural(breaker.failures, "failure")}`] : []),
-          ...(contradicted > 0 ? [`contradicted ${count(contradicted)} times`] : []),
+          ...(mismatches > 0 ? [plural(mismatches, "audit mismatch", "audit mismatches")] : []),
           // An endpoint that refuses a subscription says so itself.
           ...(in_use && heads === "polled" ? ["heads are polled"] : []),
-          ...notes.filter((note) => note !== "heads are polled"),
+          ...limits.filter((limit) => limit !== "heads are polled"),
           ...(rate === null ? [] : [`asked at most ${short.format(rate)} times a second`]),
         ],
       }),
@@ -276,9 +276,7 @@ const drawDetails = (node, chain) => {
       ...(audit.extra > 0
         ? [{ main: count(audit.extra), sub: "were too many, put right", tone: "warn" }]
         : []),
-      ...(audit.unaudited_blocks > 0
-        ? [{ main: plural(audit.unaudited_blocks, "final block"), sub: "not looked at again" }]
-        : []),
+      ...(audit.unaudited > 0 ? [{ main: plural(audit.unaudited, "final block"), sub: "not audited" }] : []),
       ...(stream?.groups ?? []).map(({ name, lag, pending }) => ({
         main: name,
         sub: "group",
@@ -332,7 +330,7 @@ const drawChain = (chain, now, open) => {
   const { head, target, stored, final } = chain
   fill(node, {
     name: chain.name,
-    phase: chain.phase,
+    phase: chain.phase.replace("-", " "),
     since: `for ${span((now - Date.parse(chain.since)) / 1000)}`,
     head: count(head),
     "head-sub": head === null ? "" : `${span(chain.head_age_s)} ago`,
@@ -373,7 +371,7 @@ const drawChain = (chain, now, open) => {
 const drawStore = ({ store, chains }) => {
   const panel = find(document, ".store")
   const failing = store.breaker.failures > 0
-  const waiting = chains.filter(({ phase }) => phase === "waiting for the store")
+  const waiting = chains.filter(({ phase }) => phase === "store-unavailable")
   const bad = failing || waiting.length > 0
   const [last] = chains.flatMap(({ failures }) => failures.filter(({ type }) => type === "store").slice(0, 1))
   fill(panel, {

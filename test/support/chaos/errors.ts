@@ -15,7 +15,7 @@ export const errorsOf = (
     ({ text }) =>
       types.reduce((sum, type) => {
         const series = new RegExp(
-          `^event_processing_errors_total\\{chain="${chain}",error_type="${type}"[^}]*\\} (\\d+)`,
+          `^event_ingestor_event_processing_errors_total\\{chain="${chain}",error_type="${type}"[^}]*\\} (\\d+)`,
           "m",
         )
         return sum + Number(series.exec(text)?.[1] ?? NaN)
@@ -26,7 +26,7 @@ export const errorsOf = (
 export const untilHalted = (process: Process, chain: string): Effect.Effect<void, Error> =>
   Effect.flatMap(process.port, (port) => fetchFrom(port, "/metrics")).pipe(
     Effect.repeat({
-      until: ({ text }) => text.includes(`\nchain_halted{chain="${chain}"} 1\n`),
+      until: ({ text }) => text.includes(`\nevent_ingestor_chain_halted{chain="${chain}"} 1\n`),
       schedule: Schedule.spaced("20 millis"),
     }),
     Effect.asVoid,

@@ -197,7 +197,7 @@ export const live = (rig: Rig) =>
 const incompleteOf = (rig: Rig) =>
   Effect.gen(function* () {
     const { text } = yield* fetchFrom(yield* rig.ingestors[0]!.process().port, "/metrics")
-    return Number(/^events_removed_incomplete_total\{.*\} (\d+)$/m.exec(text)![1])
+    return Number(/^event_ingestor_events_removed_incomplete_total\{.*\} (\d+)$/m.exec(text)![1])
   })
 
 /** Blocks at the top from which entries are deleted before they are undone. */
