@@ -60,7 +60,10 @@ const memory = Effect.gen(function* () {
     store,
     1,
     2_000_000,
-    Effect.map(infoOf(server, "memory", "used_memory"), (used) => void (most = Math.max(most, used - before))),
+    Effect.map(
+      infoOf(server, "memory", "used_memory"),
+      (used) => void (most = Math.max(most, used - before)),
+    ),
   )
   const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(0)} MB`
   console.log(

@@ -325,13 +325,31 @@ export const streamGroupLag = gauge(
   "stream_group_lag",
   ["chain", "group"],
   "{entry}",
-  "Entries that a consumer group has not been given yet (first 20 groups)",
+  "Entries that a consumer group has not been given yet (the 20 furthest behind)",
 )
 export const streamGroupPending = gauge(
   "stream_group_pending",
   ["chain", "group"],
   "{entry}",
-  "Entries that a consumer group was given and has not acknowledged (first 20 groups)",
+  "Entries that a consumer group was given and has not acknowledged (the 20 furthest behind)",
+)
+export const streamGroupMissed = counter(
+  "stream_group_missed_total",
+  ["chain", "group"],
+  "{entry}",
+  "Entries that were trimmed before a consumer group was given them; 0 while it has had no consumer (the 20 furthest behind)",
+)
+export const streamPaused = gauge(
+  "stream_paused",
+  ["chain"],
+  "1",
+  "1 while nothing is published to the chain's stream, since a reader that is waited for is too far behind",
+)
+export const storeRegressions = counter(
+  "store_regressions_total",
+  ["chain"],
+  "1",
+  "How often the store was found to have lost entries that it had acknowledged",
 )
 
 // -- telemetry

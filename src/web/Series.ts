@@ -50,6 +50,8 @@ export const ofChain = (chain: ChainStatus, clock: Clock.Clock, registry: Regist
     [Metrics.finalityDisagreement, () => (chain.finalDisagreement === undefined ? 0 : 1)],
     [Metrics.chainHalted, () => (chain.phase === "halted" ? 1 : 0)],
     [Metrics.feedQueueSize, () => chain.inFlight],
+    [Metrics.streamPaused, () => (chain.holder?.paused ? 1 : 0)],
+    [Metrics.storeRegressions, () => chain.storeRegressions],
     [Metrics.streamLength, () => chain.stats?.entries ?? 0],
   ]
   for (const [family, value] of series) family.read(labels, value, registry)

@@ -1,5 +1,5 @@
 /** Looks at the store now and then: its memory, and the length and consumer groups of each stream. */
-import { Effect, Layer, Schedule } from "effect"
+import { Clock, Effect, Layer, Schedule } from "effect"
 import type { Metric } from "effect"
 import { AppConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
@@ -15,10 +15,16 @@ const every = "10 seconds"
 /** Groups of a stream that are shown, and get series of their own. */
 const mostGroups = 20
 
+/** Those whose lag nobody can tell may be anywhere. */
+const furthestBehind = (a: Group, b: Group) => (b.lag ?? Infinity) - (a.lag ?? Infinity) || 0
+
 /** Series of consumer groups come and go with the groups; a lag that the server cannot tell is NaN. */
 class GroupSeries {
   readonly #lags = new Map<string, Metric.Registration>()
   readonly #pending = new Map<string, Metric.Registration>()
+  readonly #missed = new Map<string, Metric.Registration>()
+  /** Groups that had a consumer: what others miss is nobody's loss yet. */
+  readonly #read = new Set<string>()
   readonly #chain: ChainStatus
   readonly #registry: Metrics.Registry
 
@@ -30,11 +36,15 @@ class GroupSeries {
   follow({ groups }: Stats): void {
     this.#keep(this.#lags, Metrics.streamGroupLag, groups, ({ lag }) => lag ?? Number.NaN)
     this.#keep(this.#pending, Metrics.streamGroupPending, groups, ({ pending }) => pending)
+    for (const { name, consumers } of groups) if (consumers > 0) this.#read.add(name)
+    this.#keep(this.#missed, Metrics.streamGroupMissed, groups, ({ name, missed }) =>
+      this.#read.has(name) ? missed : 0,
+    )
   }
 
   #keep(
     registered: Map<string, Metric.Registration>,
-    series: typeof Metrics.streamGroupLag,
+    series: typeof Metrics.streamGroupLag | typeof Metrics.streamGroupMissed,
     groups: ReadonlyArray<Group>,
     read: (group: Group) => number,
   ): void {
@@ -74,7 +84,7 @@ export const layer = Layer.effectDiscard(
     })
     const lookAt = Effect.fnUntraced(function* ({ chain, series }: (typeof watched)[number]) {
       const stats = yield* store.stats(chain.id, false)
-      chain.stats = { ...stats, groups: stats.groups.slice(0, mostGroups) }
+      chain.stats = { ...stats, groups: stats.groups.toSorted(furthestBehind).slice(0, mostGroups) }
       series.follow(chain.stats)
     })
     // What cannot be seen keeps its last figures and hides nothing else: Ingest says when the store is away.
@@ -84,11 +94,11 @@ export const layer = Layer.effectDiscard(
     })
     let isUnlimited = false
     /** Says once that nothing but the backlog keeps a reader that is waited for from filling the memory. */
-    const warnOfMemory = Effect.suspend(() => {
+    const warnOfMemory = Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const { info } = status.store
       if (settings.store._tag === "Sqlite" || info === undefined) return Effect.void
       const readers = status.chains.flatMap(({ stats }) => stats?.readers ?? [])
-      const pinned = pinnedBy(settings.retention, readers, Date.now() / 1000)
+      const pinned = pinnedBy(settings.retention, readers, now / 1000)
       const was = isUnlimited
       isUnlimited = pinned !== undefined && !info.limit
       if (was || !isUnlimited) return Effect.void
