@@ -27,6 +27,7 @@ import type { Step } from "./feed/Moves.ts"
 import * as Logs from "./feed/Logs.ts"
 import * as LogsSubscription from "./feed/LogsSubscription.ts"
 import * as OverHttp from "./feed/OverHttp.ts"
+import { SeenHeaders } from "./feed/SeenHeaders.ts"
 import { Sides } from "./feed/Sides.ts"
 import { Verification } from "./feed/Verify.ts"
 import * as Observe from "./Observe.ts"
@@ -49,6 +50,7 @@ interface Lasting {
   readonly writer: Writer.Writer
   readonly auditMemory: Memory
   readonly sides: Sides
+  readonly seen: SeenHeaders
   readonly pushLimits: PushLimits
   readonly housekeeping: Housekeeping.Housekeeping
   readonly disagreed: Disagreed
@@ -60,7 +62,7 @@ interface Lasting {
 const chainIngest = Effect.fnUntraced(function* (
   chain: ChainConfig,
   storeBreaker: StoreBreaker.StoreBreaker,
-  { writer, auditMemory, sides, disagreed, pushLimits, housekeeping, breaker }: Lasting,
+  { writer, auditMemory, sides, seen, disagreed, pushLimits, housekeeping, breaker }: Lasting,
 ) {
   const config = yield* AppConfig
   const store = yield* Store
@@ -108,7 +110,7 @@ const chainIngest = Effect.fnUntraced(function* (
           else pushLimits.taken()
           sides.wrote(step.journal)
         }
-        writer.record(step.move, result)
+        writer.record(step, result)
         switch (step.move._tag) {
           case "Push":
             return Effect.all([observe.standoff(0), storeBreaker.succeed, handled(live, step.heard)])
@@ -186,6 +188,7 @@ const chainIngest = Effect.fnUntraced(function* (
         limits: { push: () => pushLimits.current, pop: store.limits.logs },
         knownStart: writer.start(),
         sides,
+        seen,
         onStandoff: observe.standoff,
         onFinal: (header) => (status.finalSeen = header.number),
         onDisagreement: observe.disagreement,
@@ -217,6 +220,7 @@ const chainIngest = Effect.fnUntraced(function* (
         onLatest: (header) => checkTime(connection.name, header),
         onHead: ({ header, at }, blockTime) => {
           newestTime = header.timestamp
+          seen.add(header)
           status.heard(header.number, at, blockTime)
           const late = connection.polled ? Duration.toMillis(chain.pollInterval) : 0
           failover.heard({ number: header.number, at, blockTime, late })
@@ -280,6 +284,7 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
     writer,
     auditMemory: new Memory(),
     sides: new Sides(),
+    seen: new SeenHeaders(),
     disagreed,
     pushLimits: new PushLimits(store.limits),
     housekeeping,

@@ -207,7 +207,7 @@ export const reorgDepth = histogram(
   "reorg_depth_blocks",
   ["chain"],
   "{block}",
-  "Heights that one reorg undid",
+  "Blocks of the chain that one reorg replaced, with logs or without",
   [1, 2, 3, 5, 8, 13, 21, 34, 64, 128],
 )
 export const chainHead = gauge("chain_head_block", ["chain"], "{block}", "Highest block that was announced")

@@ -7,7 +7,7 @@ import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
 import * as Monotonic from "./Monotonic.ts"
 import { fingerprint } from "./feed/Filter.ts"
-import type { Step } from "./feed/Moves.ts"
+import type { MoveStep, Step } from "./feed/Moves.ts"
 import type { StoreBreaker } from "./store/StoreBreaker.ts"
 import { afterPush, release } from "./store/Journal.ts"
 import type { Journal, Move, Position, Push } from "./store/Journal.ts"
@@ -45,8 +45,6 @@ const wholeUpTo = ({ number, part }: Position) => (part === 0 ? number : number 
 
 export type Result = PushResult | PopResult | FinalizeResult
 
-type MoveStep = Extract<Step, { readonly _tag: "Move" }>
-
 /** A step, and the store's answer if it is a move. */
 export type Applied =
   | { readonly step: MoveStep; readonly result: Result }
@@ -64,7 +62,7 @@ export interface Writer {
   /** Sends a move. Never left half done: shutting down waits for it. */
   readonly apply: (step: Step) => Effect.Effect<Applied, Lost | Superseded | Paused | StoreError>
   /** Counts a move that the store has answered, in the order of the moves. Its logs are gone then. */
-  readonly record: (move: Move, result: Result) => void
+  readonly record: (step: MoveStep, result: Result) => void
 }
 
 /**
@@ -84,8 +82,8 @@ export const make = Effect.fnUntraced(function* (
   /** Whether this process has written with its filter: another filter in the store is then newer than ours. */
   let established = false
   let knownStart: number | undefined
-  /** The height from which blocks are being undone just now. */
-  let undoingFrom: number | undefined
+  /** The reorg that is being followed just now: how many blocks are replaced, from which height down. */
+  let undoing: { readonly depth: number; readonly from: number } | undefined
 
   const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
     Effect.suspend(() => {
@@ -151,19 +149,18 @@ export const make = Effect.fnUntraced(function* (
     }
   }
 
-  const record = (move: Move, result: Result) => {
+  const record = ({ move, reorg }: MoveStep, result: Result) => {
     if (move._tag === "Pop") {
-      undoingFrom ??= move.expected.number
+      if (reorg !== undefined) undoing = { depth: reorg, from: move.expected.number }
       status.stored = move.expected.number - 1
       if (result._tag === "Popped") {
         status.removed += result.removed
         status.removedIncomplete += result.missing
         status.tail.popped(move.expected, result.removed)
       }
-    } else if (undoingFrom !== undefined) {
-      const depth = undoingFrom - move.expected.number
-      status.reorganised({ depth, from: undoingFrom })
-      undoingFrom = undefined
+    } else if (undoing !== undefined) {
+      status.reorganised(undoing)
+      undoing = undefined
     }
     if (move._tag === "Finalize") status.final = move.number
     if (move._tag === "Push") {

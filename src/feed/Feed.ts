@@ -28,6 +28,8 @@ import type { Asker } from "./Headers.ts"
 import type { Logs } from "./Logs.ts"
 import { Moves } from "./Moves.ts"
 import type { Step } from "./Moves.ts"
+import { forkPoint } from "./SeenHeaders.ts"
+import type { ForkPoint, Linked, SeenHeaders } from "./SeenHeaders.ts"
 import type { Sides } from "./Sides.ts"
 import type { Checks } from "./Verify.ts"
 import * as Witnesses from "./Witnesses.ts"
@@ -56,6 +58,8 @@ export interface FeedOptions {
   readonly knownStart: number | undefined
   /** What the node and the store agreed on, to know whether another ingestor replaced it. */
   readonly sides: Sides
+  /** The headers of the chain that were seen lately. */
+  readonly seen: SeenHeaders
   /** Another ingestor's node is on another fork: ours is not written again for so many milliseconds; 0: no longer so. */
   readonly onStandoff: (wait: number) => Effect.Effect<void>
   readonly onFinal: (header: Header) => void
@@ -109,7 +113,7 @@ type Following = Stream.Stream<Step, FeedError | Outdated>
 export const make = Effect.fnUntraced(function* (
   options: FeedOptions,
 ): Effect.fn.Return<Stream.Stream<Step, FeedError>, FeedError, Scope.Scope> {
-  const { audit, chain, connection, heads, learned, logs, sides } = options
+  const { audit, chain, connection, heads, learned, logs, seen, sides } = options
   const scope = yield* Effect.scope
   /** The height up to which blocks are being written anew. */
   let rewriting = -1
@@ -384,6 +388,7 @@ export const make = Effect.fnUntraced(function* (
     ).pipe(
       Stream.mapEffect(([from, to]) => logs.recent(from, to), { concurrency: recentAhead }),
       Stream.flatMap((blocks) => {
+        for (const block of blocks) seen.add(block)
         const unlinked = firstUnlinked(moves.journal.head.hash, blocks)
         if (unlinked === -1) return Stream.fromArray(moves.push(blocks, false, heard))
         return Stream.concat(
@@ -404,7 +409,7 @@ export const make = Effect.fnUntraced(function* (
       ? Stream.fail(doubt(`block ${heard.header.number} leads to one fork after another`))
       : Stream.unwrap(
           Effect.gen(function* () {
-            const number = yield* commonAncestor
+            const { depth, number } = yield* commonAncestor
             if (onAnother && number === moves.journal.head.number) return Stream.empty
             const ours = sides.replacedBy(moves.journal, number)
             const isReplaced = ours !== undefined && (yield* isHere(ours))
@@ -417,14 +422,56 @@ export const make = Effect.fnUntraced(function* (
               return Stream.empty
             }
             return Stream.concat(
-              Stream.suspend(() => Stream.fromArray(moves.popDownTo(number))),
+              Stream.suspend(() => Stream.fromArray(moves.popDownTo(number, depth))),
               again(heard, forks + 1),
             )
           }),
         )
 
-  /** The height of the highest recorded block that is still canonical here. */
+  /**
+   * Where the node's chain leaves ours, by headers. One of them is asked for, and the rest of the node's own where it was not
+   * seen before. `undefined` where it has no block at the height of our head, or what we have seen does not reach so far.
+   */
+  const leavesAt = Effect.gen(function* () {
+    const { journal } = moves
+    const parentOf = ({ parentHash }: Linked) =>
+      seen.get(parentHash) ?? journal.window.find(({ hash }) => hash === parentHash)
+    const ours = journal.window.at(-1)
+    const theirs = yield* headerAt(journal.head.number)
+    if (ours === undefined || theirs === undefined) return undefined
+    if (theirs.hash === ours.hash) return { lowest: ours.number + 1, depth: 0 } satisfies ForkPoint
+    seen.add(theirs)
+    for (;;) {
+      const found = forkPoint(ours, theirs, parentOf)
+      if (found === undefined || "depth" in found) return found
+      const top = found.missing.number - 1
+      const below = yield* Headers.headers(
+        connection,
+        Array.from({ length: Headers.mostPerBatch }, (_, i) => top - i).filter((number) => number >= 0),
+        learned,
+      )
+      for (const header of below) if (header !== undefined) seen.add(header)
+      // Not one chain: a node behind a balancer, or many heights without a block.
+      if (!below.some((header) => header?.hash === found.missing.parentHash)) return undefined
+    }
+  })
+
+  /** The height of the highest recorded block that is still canonical here, and how many blocks above it are not. */
   const commonAncestor = Effect.gen(function* () {
+    const { journal } = moves
+    const fork = yield* leavesAt
+    if (fork !== undefined) {
+      const shared = placesFromTop(journal).find(({ number }) => number < fork.lowest)
+      // Below the final block nothing is undone on the word of headers.
+      if (shared !== undefined && shared !== journal.final)
+        return { number: shared.number, depth: fork.depth }
+    }
+    const number = yield* recordedAncestor
+    return { number, depth: Math.min(fork?.depth ?? Infinity, journal.head.number - number) }
+  })
+
+  /** The same, found by asking for the headers at the heights of our records. */
+  const recordedAncestor = Effect.gen(function* () {
     const { journal } = moves
     const places = placesFromTop(journal)
     for (let i = 0; i < places.length; i += Headers.mostPerBatch) {

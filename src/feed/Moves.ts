@@ -22,9 +22,13 @@ export type Step =
       readonly journal: Journal
       readonly heard: Heard | undefined
       readonly trace: Trace
+      /** Where a reorg begins: how many blocks are replaced. */
+      readonly reorg?: number
     }
   | { readonly _tag: "Seen"; readonly journal: Journal; readonly hash: Hex; readonly heard: Heard }
   | { readonly _tag: "Followed"; readonly trace: Trace }
+
+export type MoveStep = Extract<Step, { readonly _tag: "Move" }>
 
 export class Moves {
   /** The trace of the head that is being followed. */
@@ -72,11 +76,16 @@ export class Moves {
     )
   }
 
-  /** Undoes every block above a height. */
-  popDownTo(number: number): ReadonlyArray<Step> {
+  /**
+   * Undoes every block above a height.
+   *
+   * @param reorg how many blocks of the chain are replaced, recorded or not; `undefined` where it is no reorg
+   */
+  popDownTo(number: number, reorg?: number): ReadonlyArray<Step> {
     const steps: Array<Step> = []
     while (this.#journal.head.number > number) {
-      steps.push(this.#make({ _tag: "Pop", expected: this.#journal.head }))
+      const step = this.#make({ _tag: "Pop", expected: this.#journal.head })
+      steps.push(steps.length === 0 && reorg !== undefined ? { ...step, reorg } : step)
     }
     return steps
   }
@@ -86,7 +95,7 @@ export class Moves {
     return this.#make({ _tag: "Finalize", expected: this.#journal.head, number, hash })
   }
 
-  #make(move: Move, heard?: Heard): Step {
+  #make(move: Move, heard?: Heard): MoveStep {
     this.#journal =
       move._tag === "Push"
         ? pushed(this.#journal, move)

@@ -2,9 +2,11 @@
  * Reorgs that are followed at once, although blocks come back that were there before, or another ingestor wrote what is
  * undone: none of them is a split between two nodes (sides.test.ts).
  */
-import { describe, it } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
+import type { Hex } from "../../src/Domain.ts"
+import { hash } from "../support/blocks.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
 import { eventually, memoryStore, startIngestor, switching, variablesFor } from "../support/ingestor.ts"
@@ -162,4 +164,72 @@ describe("what is no change of side is followed at once", () => {
       yield* assertComplete(replica, chain)
     }),
   )
+})
+
+describe("the depth of a reorg", () => {
+  const contracts = [1, 2].map((i) => hash("contract", i).slice(0, 42) as Hex)
+
+  for (const [title, addresses, every] of [
+    ["without a filter", [], 1],
+    ["under a filter with everybody", contracts, 1],
+    ["under a filter with logs every 25 blocks", contracts.slice(0, 1), 25],
+    ["under a filter with nobody", [`0x${"9".repeat(40)}`], 1],
+  ] as const) {
+    it.effect(`is the number of blocks that are replaced, ${title}, and is found by three headers`, () =>
+      Effect.gen(function* () {
+        const chain = new FakeChain({ finality: 200, contracts })
+        const node = new FakeNode(chain)
+        const store = yield* memoryStore()
+        const grow = (blocks: number) => {
+          for (let i = 0; i < blocks; i++) chain.extend(chain.head.number % every === 0 ? 2 : 0)
+        }
+        grow(90)
+        const start = startIngestor(
+          store,
+          { one: node },
+          {
+            ...variablesFor({ devnet: [chain, "one"] }),
+            ...(addresses.length > 0 && { ADDRESSES: addresses.join() }),
+          },
+        )
+        let { status, stop } = yield* start
+        const headersAsked = () => node.requests.get("eth_getBlockByNumber") ?? 0
+        const atHead = () => status.stored === chain.head.number
+        yield* eventually("it is at the head", atHead)
+        for (let i = 0; i < 30; i++) {
+          grow(1)
+          yield* TestClock.adjust("12 seconds")
+        }
+        for (const depth of [1, 1, 7, 30]) {
+          const before = headersAsked()
+          const reorgs = status.reorgs
+          const { window, start: begin } = (yield* store.load(chain.id))!
+          const below = window.findLast(({ number }) => number <= chain.head.number - depth)
+          const recorded = below?.number ?? begin.number
+          chain.fork(depth, ...Array.from({ length: depth + 1 }, () => 0))
+          yield* eventually("it is followed", atHead)
+          grow(1)
+          yield* eventually("it goes on", atHead)
+          assert.strictEqual(status.reorgs, reorgs + 1)
+          assert.strictEqual(status.lastReorgs[0]!.depth, depth)
+          // Those of the blocks above the one that is recorded below the fork are wanted anyway.
+          const fetched = chain.head.number - recorded
+          if (depth === 1) assert.isAtMost(headersAsked() - before - fetched, 3)
+          for (let i = 0; i < depth + 5; i++) {
+            grow(1)
+            yield* TestClock.adjust("12 seconds")
+          }
+        }
+        // The next process has seen nothing but what is recorded.
+        yield* stop
+        ;({ status, stop } = yield* start)
+        yield* eventually("it is at the head again", atHead)
+        chain.fork(1, 0, 0)
+        yield* eventually("it is followed", atHead)
+        grow(1)
+        yield* eventually("it goes on", atHead)
+        assert.strictEqual(status.lastReorgs[0]!.depth, 1)
+      }),
+    )
+  }
 })
