@@ -100,11 +100,15 @@ export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) =
           first_id: chain.stats.firstId ?? null,
           last_id: chain.stats.lastId ?? null,
           bytes: chain.stats.bytes ?? null,
-          groups: chain.stats.groups.map(({ name, consumers, pending, lag }) => ({
+          first_number: chain.stats.firstNumber ?? null,
+          epoch: chain.stats.epoch?.token ?? null,
+          epoch_reason: chain.stats.epoch?.reason ?? null,
+          groups: chain.stats.groups.map(({ name, consumers, pending, lag, missed }) => ({
             name,
             consumers,
             pending,
             lag: lag ?? null,
+            missed,
           })),
         }
       : null,
