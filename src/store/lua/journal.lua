@@ -99,7 +99,9 @@ local harmless = {
 
 -- Fails, before anything is written, where a later call would be refused: an entry without its record and the head would
 -- be appended again. Redis 7 says what this user may do; before, the calls are tried.
+local isAllowed = false
 local function mayWrite()
+  if isAllowed then return end
   if redis.acl_check_cmd and not redis.acl_check_cmd('XADD', stream, '*', 'chain_id', '1') then
     error({ err = 'NOPERM this user has no permission to run XADD on ' .. stream })
   end
@@ -110,6 +112,7 @@ local function mayWrite()
       error({ err = 'NOPERM this user has no permission to run ' .. command[1] .. ' on ' .. command[2] })
     end
   end
+  isAllowed = true
 end
 
 -- An id of an entry as two numbers, and their order.
@@ -234,6 +237,7 @@ local function dropOldest(keep, retention)
     local seen = {}
     -- No more than `most` go: those of them that are at or below the position are no loss.
     for i = 1, behind do seen[i] = #redis.call('XRANGE', stream, '-', all[i].id, 'COUNT', most) end
+    mayWrite()
     local nearest = all[behind + 1]
     local gone
     if nearest then

@@ -8,7 +8,6 @@
 local head = readHead()
 if newer(head) then return newer(head) end
 if not head.number then return { 'trimmed', 0, '', 0, 0, '' } end
-mayWrite()
 local paused, first = head.paused, head.first_number
 local outcome = trim(head, ARGV[1])
 -- Version 1 trims too, and anybody may delete the first entries.
@@ -19,7 +18,10 @@ if head.paused ~= paused then
   fields[#fields + 1] = 'paused'
   fields[#fields + 1] = head.paused
 end
-if #fields > 0 then redis.call('HSET', headKey, unpack(fields)) end
+if #fields > 0 then
+  mayWrite()
+  redis.call('HSET', headKey, unpack(fields))
+end
 -- That an ingestor is at work. Where the memory is full there is no place for it, which is no failure.
 local now = redis.call('TIME')[1]
 if math.abs(tonumber(now) - (tonumber(head.alive) or 0)) >= 10 then redis.pcall('HSET', headKey, 'alive', now) end
