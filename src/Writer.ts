@@ -82,8 +82,13 @@ export const make = Effect.fnUntraced(function* (
   /** Whether this process has written with its filter: another filter in the store is then newer than ours. */
   let established = false
   let knownStart: number | undefined
-  /** The reorg that is being followed just now: how many blocks are replaced, from which height down. */
-  let undoing: { readonly depth: number; readonly from: number } | undefined
+  /** The reorg that is being followed just now: how many blocks are replaced, from which height down to which head. */
+  let undoing: { readonly depth: number; readonly from: number; readonly to: string } | undefined
+
+  const reorgDone = () => {
+    if (undoing !== undefined) status.reorganised({ depth: undoing.depth, from: undoing.from })
+    undoing = undefined
+  }
 
   const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
     Effect.suspend(() => {
@@ -149,19 +154,20 @@ export const make = Effect.fnUntraced(function* (
     }
   }
 
-  const record = ({ move, reorg }: MoveStep, result: Result) => {
+  const record = ({ move, reorg, journal }: MoveStep, result: Result) => {
     if (move._tag === "Pop") {
-      if (reorg !== undefined) undoing = { depth: reorg, from: move.expected.number }
+      const { hash, number } = move.expected
+      if (undoing?.to !== hash) reorgDone()
+      // Where the chain changes once more meanwhile, the second depth counts what the first one undid as well.
+      const depth = Math.max(undoing?.depth ?? 0, reorg ?? 0)
+      if (depth > 0) undoing = { depth, from: undoing?.from ?? number, to: journal.head.hash }
       status.stored = move.expected.number - 1
       if (result._tag === "Popped") {
         status.removed += result.removed
         status.removedIncomplete += result.missing
         status.tail.popped(move.expected, result.removed)
       }
-    } else if (undoing !== undefined) {
-      status.reorganised(undoing)
-      undoing = undefined
-    }
+    } else reorgDone()
     if (move._tag === "Finalize") status.final = move.number
     if (move._tag === "Push") {
       if (result._tag === "Pushed") {

@@ -141,10 +141,14 @@ export const make = Effect.fnUntraced(function* (
       : begins
         ? yield* witnesses.highestLatest(latest.number)
         : latest.number)
-  const moves = new Moves(options.journal ?? emptyJournal(start, options.filter), options.limits, (block) =>
-    audit?.memory.wrote(block, logs.by()),
-  )
+  const moves = new Moves(options.journal ?? emptyJournal(start, options.filter), options.limits, (block) => {
+    seen.add(block)
+    audit?.memory.wrote(block, logs.by())
+  })
   audit?.memory.resume(moves.journal.head.hash)
+  // A head without a log leaves the window with the next block.
+  const top = moves.journal.window.at(-1)
+  if (top !== undefined) seen.add(top)
   yield* options.tried
   const finality = yield* Finality.make({
     chain,
@@ -430,14 +434,15 @@ export const make = Effect.fnUntraced(function* (
 
   /**
    * Where the node's chain leaves ours, by headers. One of them is asked for, and the rest of the node's own where it was not
-   * seen before. `undefined` where it has no block at the height of our head, or what we have seen does not reach so far.
+   * seen before. `undefined` where what we have seen does not reach so far.
    */
   const leavesAt = Effect.gen(function* () {
     const { journal } = moves
     const parentOf = ({ parentHash }: Linked) =>
       seen.get(parentHash) ?? journal.window.find(({ hash }) => hash === parentHash)
     const ours = journal.window.at(-1)
-    const theirs = yield* headerAt(journal.head.number)
+    // Where it has no block at the height of our head, the newest is as good.
+    const theirs = (yield* headerAt(journal.head.number)) ?? (yield* headerAt("latest"))
     if (ours === undefined || theirs === undefined) return undefined
     if (theirs.hash === ours.hash) return { lowest: ours.number + 1, depth: 0 } satisfies ForkPoint
     seen.add(theirs)
@@ -456,18 +461,23 @@ export const make = Effect.fnUntraced(function* (
     }
   })
 
-  /** The height of the highest recorded block that is still canonical here, and how many blocks above it are not. */
+  /**
+   * The height of the highest recorded block that is still canonical here, and how many blocks above it are not: those that
+   * we follow, and those on top of them that were announced.
+   */
   const commonAncestor = Effect.gen(function* () {
     const { journal } = moves
     const fork = yield* leavesAt
+    const ours = journal.window.at(-1)
+    const above = ours === undefined ? 0 : seen.above(ours.hash)
     if (fork !== undefined) {
       const shared = placesFromTop(journal).find(({ number }) => number < fork.lowest)
       // Below the final block nothing is undone on the word of headers.
       if (shared !== undefined && shared !== journal.final)
-        return { number: shared.number, depth: fork.depth }
+        return { number: shared.number, depth: fork.depth + above }
     }
     const number = yield* recordedAncestor
-    return { number, depth: Math.min(fork?.depth ?? Infinity, journal.head.number - number) }
+    return { number, depth: Math.min(fork?.depth ?? Infinity, journal.head.number - number) + above }
   })
 
   /** The same, found by asking for the headers at the heights of our records. */

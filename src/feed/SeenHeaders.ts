@@ -26,6 +26,19 @@ export class SeenHeaders {
   get(hash: Hex): Linked | undefined {
     return this.#byHash.get(hash)
   }
+
+  /** How many blocks on top of this one were seen, one on the other. */
+  above(hash: Hex): number {
+    const heights = new Map([[hash, 0]])
+    let most = 0
+    for (const block of [...this.#byHash.values()].toSorted((a, b) => a.number - b.number)) {
+      const below = heights.get(block.parentHash)
+      if (below === undefined || heights.has(block.hash)) continue
+      heights.set(block.hash, below + 1)
+      most = Math.max(most, below + 1)
+    }
+    return most
+  }
 }
 
 /** Where another chain leaves ours. */
@@ -40,7 +53,7 @@ export interface ForkPoint {
  * Follows both chains down to the block that they share.
  *
  * @param ours our head
- * @param theirs a block of the other chain, at the same height or below
+ * @param theirs a block of the other chain
  * @param parentOf the block below another one; `undefined` where it is not known
  * @returns where it leaves ours, or the block of the other chain whose parent is not known; `undefined` where our own
  *   headers do not reach so far

@@ -28,8 +28,7 @@ describe("the point where another chain leaves ours", () => {
     ([a, b]) => {
       const ours = branch("a", root, a)
       const head = ours.at(-1)!
-      const theirs = branch("b", root, b).filter(({ number }) => number <= head.number)
-      if (theirs.length === 0) return
+      const theirs = branch("b", root, b)
       const seen = new SeenHeaders()
       for (const block of [...ours, ...theirs, root]) seen.add(block)
       const found = forkPoint(head, theirs.at(-1)!, ({ parentHash }) => seen.get(parentHash))
@@ -58,6 +57,20 @@ describe("the point where another chain leaves ours", () => {
       assert.isUndefined(
         forkPoint(ours.at(-1)!, theirs.at(-1)!, ({ parentHash }) => forgetful.get(parentHash)),
       )
+    },
+  )
+
+  it.prop(
+    "has on top of it the longer of two branches, in whatever order their blocks were seen, and nothing that hangs elsewhere",
+    [Steps, Steps, Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 80 }))],
+    ([a, b, turn]) => {
+      const blocks = [...branch("a", root, a), ...branch("b", root, b), root]
+      const elsewhere = branch("c", branch("d", root, [1])[0]!, a)
+      const seen = new SeenHeaders()
+      const from = turn % blocks.length
+      for (const block of [...elsewhere, ...blocks.slice(from), ...blocks.slice(0, from)]) seen.add(block)
+      assert.strictEqual(seen.above(root.hash), Math.max(a.length, b.length))
+      assert.strictEqual(seen.above(blocks[a.length - 1]!.hash), 0)
     },
   )
 

@@ -232,4 +232,131 @@ describe("the depth of a reorg", () => {
       }),
     )
   }
+
+  /** An ingestor at the head, under a filter that finds logs in every 25th block. */
+  const filtered = Effect.fnUntraced(function* (more: Record<string, string> = {}) {
+    const chain = new FakeChain({ finality: 200, contracts })
+    const node = new FakeNode(chain)
+    const store = yield* memoryStore()
+    const grow = (blocks: number) => {
+      for (let i = 0; i < blocks; i++) chain.extend(chain.head.number % 25 === 0 ? 2 : 0)
+    }
+    grow(90)
+    const start = startIngestor(
+      store,
+      { one: node },
+      { ...variablesFor({ devnet: [chain, "one"] }), ADDRESSES: contracts[0]!, ...more },
+    )
+    return { chain, node, store, grow, start }
+  })
+
+  it.effect("counts blocks that were announced and wait for confirmations when they are replaced", () =>
+    Effect.gen(function* () {
+      const { chain, store, grow, start } = yield* filtered({ CONFIRMATIONS: "5" })
+      const { status } = yield* start
+      const there = () => status.stored === chain.head.number - 5
+      yield* eventually("it is five blocks behind the head", there)
+      for (let i = 0; i < 7; i++) {
+        grow(1)
+        yield* eventually("it follows", there)
+      }
+      chain.rollback(3)
+      grow(4)
+      yield* eventually("it follows what it has not stored", there)
+      assert.strictEqual(status.reorgs, 0)
+      chain.fork(8, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+      yield* eventually("it follows what replaces three stored blocks", there)
+      grow(1)
+      yield* eventually("it goes on", there)
+      assert.deepStrictEqual(
+        status.lastReorgs.map(({ depth }) => depth),
+        [8],
+      )
+      assert.strictEqual((yield* store.load(chain.id))!.head.hash, chain.at(status.stored!)!.header.hash)
+    }),
+  )
+
+  it.effect("is known of a block that was the head of the journal when the process started", () =>
+    Effect.gen(function* () {
+      const { chain, grow, start } = yield* filtered()
+      const before = yield* start
+      yield* eventually("it is at the head", () => before.status.stored === chain.head.number)
+      yield* before.stop
+      const { status } = yield* start
+      grow(1)
+      yield* eventually("the next one goes on", () => status.stored === chain.head.number)
+      chain.fork(2, 0, 0, 0)
+      yield* eventually("it is followed", () => status.stored === chain.head.number)
+      grow(1)
+      yield* eventually("it goes on", () => status.stored === chain.head.number)
+      assert.deepStrictEqual(
+        status.lastReorgs.map(({ depth }) => depth),
+        [2],
+      )
+    }),
+  )
+
+  it.effect("is 1 where a head is replaced by a block above a height without one", () =>
+    Effect.gen(function* () {
+      const { chain, grow, start } = yield* filtered()
+      const { status } = yield* start
+      yield* eventually("it is at the head", () => status.stored === chain.head.number)
+      chain.rollback(1)
+      chain.skip(1, 0)
+      yield* eventually("it is followed", () => status.stored === chain.head.number)
+      grow(1)
+      yield* eventually("it goes on", () => status.stored === chain.head.number)
+      assert.deepStrictEqual(
+        status.lastReorgs.map(({ depth }) => depth),
+        [1],
+      )
+    }),
+  )
+
+  it.effect("is that of both where the chain changes again while it is followed", () =>
+    Effect.gen(function* () {
+      const { chain, node, grow, start } = yield* filtered()
+      const { status } = yield* start
+      yield* eventually("it is at the head", () => status.stored === chain.head.number)
+      // Block 76 is recorded: the first reorg leaves it on top, the second replaces it as well.
+      let again = false
+      node.intercept = (method, [number], proceed) => {
+        if (!again && method === "eth_getBlockByNumber" && number === "0x4d") {
+          again = true
+          chain.fork(chain.head.number - 71, ...Array.from({ length: 30 }, () => 0))
+        }
+        return proceed()
+      }
+      const from = chain.head.number
+      // One block more is announced before the second.
+      chain.fork(1, 0, 0)
+      yield* eventually("it is followed", () => again && status.stored === chain.head.number)
+      grow(1)
+      yield* eventually("it goes on", () => status.stored === chain.head.number)
+      assert.deepStrictEqual(
+        status.lastReorgs.map(({ depth, from }) => [depth, from]),
+        [[from + 1 - 71, from]],
+      )
+    }),
+  )
+
+  it.effect("counts blocks without a log that is wanted, and writes no entry for them", () =>
+    Effect.gen(function* () {
+      const { chain, store, grow, start } = yield* filtered()
+      const { status } = yield* start
+      yield* eventually("it is at the head", () => status.stored === chain.head.number)
+      const { entries, lastId } = yield* store.stats(chain.id)
+      chain.fork(3, 0, 0, 0, 0)
+      yield* eventually("it is followed", () => status.stored === chain.head.number)
+      assert.strictEqual(chain.head.number, 91)
+      grow(1)
+      yield* eventually("it goes on", () => status.stored === chain.head.number)
+      assert.deepStrictEqual(
+        status.lastReorgs.map(({ depth }) => depth),
+        [3],
+      )
+      const after = yield* store.stats(chain.id)
+      assert.deepStrictEqual([after.entries, after.lastId], [entries, lastId])
+    }),
+  )
 })
