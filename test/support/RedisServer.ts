@@ -33,13 +33,19 @@ export const freePort = Effect.callback<number>((resume) => {
 
 const ready = /Ready to accept connections|Sentinel ID is/
 
+/** It writes its title over its environment, by which the watchdog of a killed run finds what the run started. */
+const marked = () => {
+  const run = process.env["TEST_RUN"]
+  return run === undefined ? [] : ["--proc-title-template", `{title} {listen-addr} TEST_RUN=${run}`]
+}
+
 /** Starts `redis-server` with these arguments and waits until it listens. */
 export const spawnServer = (
   args: ReadonlyArray<string>,
   program = "redis-server",
 ): Effect.Effect<ChildProcess> =>
   Effect.callback<ChildProcess>((resume) => {
-    const child = spawn(program, [...args], { stdio: ["ignore", "pipe", "inherit"] })
+    const child = spawn(program, [...args, ...marked()], { stdio: ["ignore", "pipe", "inherit"] })
     let said = ""
     child.on("error", (error) => resume(Effect.die(error)))
     child.on("exit", () => resume(Effect.die(new Error(`redis-server ended:\n${said}`))))

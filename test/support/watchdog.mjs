@@ -3,7 +3,10 @@ import { readdirSync, readFileSync } from "node:fs"
 
 const root = Number(process.argv[2])
 
-/** In the environment of what it starts: what is younger than the last look may have lost its parent already. */
+/**
+ * In the environment of what it starts, or in its command line: what is younger than the last look may have lost its parent
+ * already.
+ */
 const mark = `TEST_RUN=${process.argv[3]}`
 
 /** How often new processes are looked for (ms). One that is younger is found through its parent. */
@@ -25,7 +28,7 @@ const about = (pid) => {
 
 const isMarked = (pid) => {
   try {
-    return readFileSync(`/proc/${pid}/environ`, "utf8").split("\0").includes(mark)
+    return ["environ", "cmdline"].some((file) => readFileSync(`/proc/${pid}/${file}`, "utf8").includes(mark))
   } catch {
     return false
   }
