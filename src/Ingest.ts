@@ -5,10 +5,11 @@
  * flight, a defect the connection too: the chain then starts over from what the store has. Only a contradiction of
  * final blocks stops a chain, until the store's journal is changed.
  */
-import { Cause, Clock, Deferred, Duration, Effect, FiberMap, Layer, Stream } from "effect"
+import { Cause, Clock, Deferred, Duration, Effect, FiberMap, Layer, Schedule, Stream } from "effect"
 import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
 import * as Defects from "./Defects.ts"
+import { say } from "./LogEvents.ts"
 import * as Monotonic from "./Monotonic.ts"
 import { Defect } from "./endpoint/EndpointError.ts"
 import * as Failover from "./endpoint/Failover.ts"
@@ -31,7 +32,9 @@ import { SeenHeaders } from "./feed/SeenHeaders.ts"
 import { Sides } from "./feed/Sides.ts"
 import { Verification } from "./feed/Verify.ts"
 import * as Observe from "./Observe.ts"
+import * as Progress from "./Progress.ts"
 import { Redaction } from "./Redact.ts"
+import { Limited, Limits } from "./Repeats.ts"
 import * as Standstill from "./Standstill.ts"
 import * as Housekeeping from "./store/Housekeeping.ts"
 import * as StoreBreaker from "./store/StoreBreaker.ts"
@@ -110,14 +113,22 @@ const chainIngest = Effect.fnUntraced(function* (
           else pushLimits.taken()
           sides.wrote(step.journal)
         }
-        writer.record(step, result)
+        const recorded = writer.record(step, result)
         switch (step.move._tag) {
           case "Push":
-            return Effect.all([observe.standoff(0), storeBreaker.succeed, handled(live, step.heard)])
+            return Effect.all([
+              recorded,
+              observe.standoff(0),
+              storeBreaker.succeed,
+              handled(live, step.heard),
+            ])
           case "Pop":
-            return Effect.map(Monotonic.millis, (now) => sides.undid(now))
+            return Effect.andThen(
+              recorded,
+              Effect.map(Monotonic.millis, (now) => sides.undid(now)),
+            )
           case "Finalize":
-            return Effect.void
+            return recorded
         }
       })
 
@@ -204,7 +215,7 @@ const chainIngest = Effect.fnUntraced(function* (
   /** A defect costs the connection. */
   const broken = (live: Live) => (defect: unknown) =>
     Effect.andThen(
-      Effect.logError("a defect while following the chain", defect),
+      say("defect", "a defect while following the chain", {}, defect),
       live.connection.end(new Defect({ detail: redact(String(defect)) })),
     )
 
@@ -306,7 +317,7 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
         status.failed("defect", text)
         status.enter("connecting")
         for (const endpoint of status.endpoints) endpoint.connectedSince = undefined
-        yield* Effect.logError("a chain failed and is restarted", cause)
+        yield* say("chain_failed", "the chain failed and is restarted", {}, cause)
       }),
     ),
     Effect.retry({
@@ -321,7 +332,15 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
 export const layer = Layer.effectDiscard(
   Effect.gen(function* () {
     const { chains } = yield* AppConfig
+    const limits = new Limits()
     const fibers = yield* FiberMap.make<string>()
-    for (const chain of chains) yield* FiberMap.run(fibers, chain.name, supervised(chain))
+    const followed = (chain: ChainConfig) => Effect.provideService(supervised(chain), Limited, limits)
+    for (const chain of chains) yield* FiberMap.run(fibers, chain.name, followed(chain))
+    yield* Effect.andThen(Progress.make((yield* Status).chains), limits.flush).pipe(
+      Effect.repeat(Schedule.spaced(Progress.lookEvery)),
+      Defects.toOwner,
+      Effect.provideService(Limited, limits),
+      Effect.forkScoped,
+    )
   }),
 )

@@ -3,11 +3,12 @@ import { Effect } from "effect"
 import type { ChainConfig } from "./Config.ts"
 import * as Monotonic from "./Monotonic.ts"
 import { errorType } from "./endpoint/EndpointError.ts"
+import type { EndpointError } from "./endpoint/EndpointError.ts"
 import type { FailoverOptions } from "./endpoint/Failover.ts"
 import type { Findings } from "./feed/Audit.ts"
 import type { FeedOptions } from "./feed/Feed.ts"
 import type { FinalityOptions } from "./feed/Finality.ts"
-import * as Repeats from "./Repeats.ts"
+import { inWords, say } from "./LogEvents.ts"
 import { traceFailure } from "./Tracing.ts"
 import type { ChainStatus } from "./web/ChainStatus.ts"
 
@@ -17,6 +18,10 @@ export interface Observe {
   readonly disagreement: FinalityOptions["onDisagreement"]
   readonly standoff: FeedOptions["onStandoff"]
 }
+
+/** Why an endpoint cannot be used, without what the line says already. */
+const whyNot = ({ reason }: EndpointError) =>
+  reason._tag === "Disconnected" ? reason.detail : reason.message
 
 /** @param takesMoves whether the store does: else that is what the chain waits for, whatever its endpoints do */
 export const make = (
@@ -29,7 +34,8 @@ export const make = (
     endpoint.breaker = known.breaker
     endpoint.learned = known.learned
     endpoint.budget = known.budget
-    const repeats = Repeats.make()
+    let wasConnected = false
+    const at = Effect.annotateLogs({ endpoint: endpoint.name })
     return {
       onRequest: (method, outcome, millis) => endpoint.requested(method, outcome, millis),
       onConnected: (connection) =>
@@ -37,10 +43,12 @@ export const make = (
           endpoint.connection = connection
           endpoint.connectedSince = yield* Monotonic.millis
           endpoint.connects++
-          yield* repeats.over.pipe(Effect.annotateLogs({ endpoint: endpoint.name }))
+          const how = connection.polled ? ", heads are polled" : ""
+          yield* at(say("connected", `connected to ${endpoint.name}${how}`, {}))
         }),
       onFailure: (error) =>
         Effect.gen(function* () {
+          const since = endpoint.connectedSince
           endpoint.connectedSince = undefined
           status.failed(errorType(error.reason), error.message)
           if (status.endpoint === endpoint && takesMoves()) status.enter("connecting")
@@ -49,8 +57,37 @@ export const make = (
             "event_ingestor.endpoint": error.endpoint,
             "error.type": errorType(error.reason),
           })
-          yield* repeats.warn(error.reason.message).pipe(Effect.annotateLogs({ endpoint: error.endpoint }))
+          if (since === undefined) return
+          const reason = whyNot(error)
+          const seconds = Math.round(((yield* Monotonic.millis) - since) / 1000)
+          const text = `lost ${endpoint.name} after ${inWords(seconds)}: ${reason}`
+          yield* at(say("disconnected", text, { error_type: errorType(error.reason), reason, seconds }))
+          wasConnected = true
         }),
+      onWait: (error, { failures, opened, seconds }) =>
+        Effect.suspend(() => {
+          const isNews = !wasConnected
+          wasConnected = false
+          const next_try_seconds = Math.round(seconds * 10) / 10
+          const next = `next try in ${inWords(seconds)}`
+          const reason = whyNot(error)
+          if (opened) {
+            const text = `circuit to ${endpoint.name} opened after ${failures} failures: ${reason}; ${next}`
+            return at(say("circuit_open", text, { circuit: "endpoint", reason, failures, next_try_seconds }))
+          }
+          // That it was lost has been said just now.
+          if (!isNews) return Effect.void
+          const text = `cannot connect to ${endpoint.name}: ${reason}; ${next}`
+          const error_type = errorType(error.reason)
+          return at(say("connect_failed", text, { error_type, reason, failures, next_try_seconds }))
+        }),
+      onClosed: (failures) =>
+        at(
+          say("circuit_closed", `${endpoint.name} works again after ${failures} failures: circuit closed`, {
+            circuit: "endpoint",
+            failures,
+          }),
+        ),
     }
   },
   disagreement: (disagreement) =>
@@ -61,23 +98,27 @@ export const make = (
       const text = `final block ${disagreement.number} is another one at ${disagreement.endpoints.join(", ")}`
       for (const endpoint of disagreement.endpoints) status.contradicted(endpoint)
       status.failed("unverified", text)
-      yield* Effect.logError(disagreement.holds ? `${text}: nothing is made final until they agree` : text)
+      yield* say(
+        "final_disagreement",
+        disagreement.holds ? `${text}: nothing is made final until they agree` : text,
+        { block: disagreement.number, endpoints: disagreement.endpoints.join(",") },
+      )
     }),
   standoff: (wait) =>
     Effect.gen(function* () {
       const isNew = status.standoffUntil === undefined
       if (wait === 0) {
         status.standoffUntil = undefined
-        if (!isNew) yield* Effect.logInfo("the wait for another ingestor's node to leave its fork is over")
+        if (!isNew)
+          yield* say("standoff_over", "the wait for another ingestor's node to leave its fork is over", {})
         return
       }
       status.standoffUntil = (yield* Monotonic.millis) + wait
       if (!isNew) return
       const text = "another ingestor replaced blocks that this node still shows"
       status.failed("unverified", text)
-      yield* Effect.logWarning(
-        `${text}: they are written again in ${Math.ceil(wait / 1000)} s at the earliest`,
-      )
+      const seconds = Math.ceil(wait / 1000)
+      yield* say("standoff", `${text}: they are written again in ${seconds} s at the earliest`, { seconds })
     }),
   findings: {
     missing: (logs) => void (status.auditedMissing += logs),
@@ -87,7 +128,9 @@ export const make = (
       Effect.gen(function* () {
         status.contradicted(endpoint)
         status.failed("unverified", `${endpoint}: contradicted: ${text}`)
-        yield* Effect.logWarning(`contradicted: ${text}`).pipe(Effect.annotateLogs({ endpoint }))
+        yield* say("contradicted", `contradicted: ${text}`, { reason: text }).pipe(
+          Effect.annotateLogs({ endpoint }),
+        )
       }),
   },
 })

@@ -11,8 +11,11 @@ export const exitCode = { ok: 0, failed: 1, usage: 64, unreachable: 69, config: 
 
 const signals = { SIGINT: 2, SIGTERM: 15 } as const
 
-/** How long a stop may take. Set when the configuration is known. */
-export const shutdown = { timeout: Duration.seconds(10) }
+/** How long a stop may take, set when the configuration is known, and since when one is under way (`performance.now()`). */
+export const shutdown: { timeout: Duration.Duration; since: number | undefined } = {
+  timeout: Duration.seconds(10),
+  since: undefined,
+}
 
 const codeOf = (exit: Exit.Exit<unknown, unknown>): number => {
   if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause))
@@ -26,6 +29,7 @@ export const runMain = Runtime.makeRunMain(({ fiber }) => {
   const onSignal = (signal: keyof typeof signals) => {
     if (stopping) process.exit(128 + signals[signal])
     stopping = true
+    shutdown.since = performance.now()
     setTimeout(() => {
       process.stderr.write("the stop took longer than SHUTDOWN_TIMEOUT\n")
       process.exit(exitCode.failed)

@@ -6,6 +6,7 @@ import type { ErrorType } from "./endpoint/EndpointError.ts"
 import type { Asker } from "./feed/Headers.ts"
 import { isShown } from "./feed/Witnesses.ts"
 import type { Contradiction } from "./feed/Witnesses.ts"
+import { say } from "./LogEvents.ts"
 import type { Journal } from "./store/Journal.ts"
 import type { Store, StoreError } from "./store/Store.ts"
 import type { ChainStatus } from "./web/ChainStatus.ts"
@@ -57,7 +58,7 @@ export const make = ({ chain, store, status, writer, connected }: StandstillOpti
   const stop = Effect.fnUntraced(function* (type: ErrorType, reason: string) {
     status.enter("halted")
     status.failed(type, reason)
-    yield* Effect.logFatal(`halted: ${reason}`)
+    yield* say("halted", `halted: ${reason}`, { error_type: type, reason })
   })
 
   /** Development nodes call their latest block final, and undo it when they are asked to. */
@@ -75,8 +76,10 @@ export const make = ({ chain, store, status, writer, connected }: StandstillOpti
         untilChanged((journal) => [journal?.start, journal?.final]),
         untilShown(contradiction),
       )
-      yield* Effect.logInfo(
-        "the journal has been changed, or somebody shows the block that was final: looking again",
+      yield* say(
+        "halt_over",
+        "the journal has been changed, or an endpoint shows the block that was final: resuming",
+        {},
       )
     })
 
@@ -89,13 +92,13 @@ export const make = ({ chain, store, status, writer, connected }: StandstillOpti
         Effect.orElseSucceed(() => true),
         Effect.repeat({ while: (isRefused) => isRefused }),
       )
-      yield* Effect.logInfo("the journal can be used again")
+      yield* say("halt_over", "the journal can be used again: resuming", {})
     })
 
   const stepAside = (superseded: Superseded) =>
     Effect.gen(function* () {
       status.enter("superseded")
-      yield* Effect.logError(`${superseded.message}: not writing`)
+      yield* say("superseded", `${superseded.message}: not writing`, { filter: superseded.filter })
       yield* untilChanged((journal) => journal?.filter)
     })
 

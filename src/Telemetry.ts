@@ -25,6 +25,7 @@ import { Clock, Effect, Layer, Tracer } from "effect"
 import { hostname } from "node:os"
 import * as Delivery from "./Delivery.ts"
 import * as Otlp from "./Otlp.ts"
+import { say } from "./LogEvents.ts"
 import { Redaction } from "./Redact.ts"
 import { longestQueue } from "./TelemetryConfig.ts"
 import type { Batches, Destination, TelemetrySettings } from "./TelemetryConfig.ts"
@@ -163,8 +164,8 @@ const logOf = Effect.gen(function* () {
   const redact = yield* Redaction
   const run = Effect.runForkWith(yield* Effect.context<never>())
   return {
-    warn: (text: string) => void run(Effect.logWarning(redact(text))),
-    info: (text: string) => void run(Effect.logInfo(redact(text))),
+    warn: (text: string) => void run(say("telemetry_failed", redact(text), {})),
+    info: (text: string) => void run(say("telemetry_back", redact(text), {})),
   }
 })
 

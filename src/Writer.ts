@@ -5,6 +5,7 @@
 import { Clock, Effect, Schema } from "effect"
 import { AppConfig } from "./Config.ts"
 import type { ChainConfig } from "./Config.ts"
+import { counted, say } from "./LogEvents.ts"
 import * as Monotonic from "./Monotonic.ts"
 import { fingerprint } from "./feed/Filter.ts"
 import type { MoveStep, Step } from "./feed/Moves.ts"
@@ -62,7 +63,7 @@ export interface Writer {
   /** Sends a move. Never left half done: shutting down waits for it. */
   readonly apply: (step: Step) => Effect.Effect<Applied, Lost | Superseded | Paused | StoreError>
   /** Counts a move that the store has answered, in the order of the moves. Its logs are gone then. */
-  readonly record: (step: MoveStep, result: Result) => void
+  readonly record: (step: MoveStep, result: Result) => Effect.Effect<void>
 }
 
 /**
@@ -84,10 +85,50 @@ export const make = Effect.fnUntraced(function* (
   let knownStart: number | undefined
   /** The reorg that is being followed just now: how many blocks are replaced, from which height down to which head. */
   let undoing: { readonly depth: number; readonly from: number; readonly to: string } | undefined
+  /** What was retracted since: the blocks that had entries, and the entries. */
+  let retracted = { blocks: new Set<string>(), entries: 0 }
 
   const reorgDone = () => {
-    if (undoing !== undefined) status.reorganised({ depth: undoing.depth, from: undoing.from })
+    if (undoing === undefined) return Effect.void
+    const { depth, from } = undoing
+    const { blocks, entries } = retracted
+    status.reorganised({ depth, from })
     undoing = undefined
+    retracted = { blocks: new Set(), entries: 0 }
+    return say(
+      "reorg",
+      `reorg of ${counted(depth, "block")} from ${from} down: ${counted(blocks.size, "stored block")} with ${counted(entries, "entry", "entries")} retracted`,
+      { depth, block: from, retracted_blocks: blocks.size, retracted_entries: entries },
+    )
+  }
+
+  /** Where the journal stands was said: once in this process, unless it begins anew. */
+  let told: "begin" | "resume" | undefined
+  const filtered = filter === "none" ? "no filter" : `filter ${filter}`
+
+  const tellBegin = (block: number) => {
+    if (told === "begin") return Effect.void
+    told = "begin"
+    return say("begin", `beginning at block ${block} (${filtered})`, { block, filter })
+  }
+
+  const tellPlace = (journal: Journal | undefined) => {
+    if (journal === undefined) {
+      // Where `latest` is, the first push says.
+      return told === undefined && typeof chain.startBlock === "number"
+        ? tellBegin(chain.startBlock)
+        : Effect.void
+    }
+    if (told !== undefined) return Effect.void
+    told = "resume"
+    const stored = wholeUpTo(journal.head)
+    const final = journal.final?.number
+    const block = stored + 1
+    return say(
+      "resume",
+      `resuming at block ${block} (${final === undefined ? "nothing final yet" : `final ${final}`}, ${filtered})`,
+      { block, stored, final, filter },
+    )
   }
 
   const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
@@ -103,7 +144,11 @@ export const make = Effect.fnUntraced(function* (
     let journal = yield* timed("load", store.load(chain.id))
     if (journal !== undefined && journal.filter !== filter) {
       if (established) return yield* new Superseded({ filter: journal.filter })
-      yield* Effect.logWarning(`the filter has changed: it applies from block ${journal.head.number + 1} on`)
+      const block = journal.head.number + 1
+      yield* say("filter_changed", `the filter has changed: it applies from block ${block} on`, {
+        block,
+        filter,
+      })
       yield* store.takeOver(chain.id, filter)
       journal = yield* store.load(chain.id)
     }
@@ -114,6 +159,7 @@ export const make = Effect.fnUntraced(function* (
     knownStart = journal?.start.number ?? knownStart
     status.stored = journal && wholeUpTo(journal.head)
     status.final = journal?.final?.number
+    yield* tellPlace(journal)
     return journal
   })
 
@@ -129,15 +175,19 @@ export const make = Effect.fnUntraced(function* (
       case "kept":
         return
       case "new epoch":
-        return yield* Effect.logWarning(
+        return yield* say(
+          "new_epoch",
           "the stream is in a new epoch: it was reset, or another ingestor saw that it lost entries",
+          {},
         )
       case "lost":
       case "emptied": {
         status.storeRegressions++
         const stands = journal === undefined ? "has nothing now" : `stands at ${journal.head.number} now`
-        yield* Effect.logWarning(
+        yield* say(
+          "store_regression",
           `the store has lost entries: it stood at block ${stood ?? "-"} and ${stands}. They are written again in a new epoch, as the chain is now`,
+          { stood, stored: journal?.head.number },
         )
       }
     }
@@ -155,19 +205,24 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const record = ({ move, reorg, journal }: MoveStep, result: Result) => {
+    let done: Effect.Effect<void> = Effect.void
     if (move._tag === "Pop") {
       const { hash, number } = move.expected
-      if (undoing?.to !== hash) reorgDone()
+      if (undoing?.to !== hash) done = reorgDone()
       // Where the chain changes once more meanwhile, the second depth counts what the first one undid as well.
       const depth = Math.max(undoing?.depth ?? 0, reorg ?? 0)
       if (depth > 0) undoing = { depth, from: undoing?.from ?? number, to: journal.head.hash }
       status.stored = move.expected.number - 1
       if (result._tag === "Popped") {
+        if (undoing !== undefined && result.removed > 0) {
+          retracted.blocks.add(hash)
+          retracted.entries += result.removed
+        }
         status.removed += result.removed
         status.removedIncomplete += result.missing
         status.tail.popped(move.expected, result.removed)
       }
-    } else reorgDone()
+    } else done = reorgDone()
     if (move._tag === "Finalize") status.final = move.number
     if (move._tag === "Push") {
       if (result._tag === "Pushed") {
@@ -180,6 +235,7 @@ export const make = Effect.fnUntraced(function* (
     }
     if ("last" in result && known !== undefined) known = { ...known, last: result.last }
     established = true
+    return done
   }
 
   /** What a span of a move says, in OpenTelemetry's words for databases and messaging. */
@@ -202,7 +258,10 @@ export const make = Effect.fnUntraced(function* (
       status.batchSize(logs)
       // The first push of an empty store: `latest` means this block from now on, even if the store is emptied again.
       const { hash, number } = step.move.expected
-      if (hash === "") knownStart ??= number + 1
+      if (hash === "") {
+        knownStart ??= number + 1
+        yield* tellBegin(number + 1)
+      }
     }
     status.inFlight++
     const result = yield* Effect.ensuring(

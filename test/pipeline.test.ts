@@ -235,7 +235,7 @@ describe("Redis in production", () => {
       yield* Service.start({ env })
       const another = Effect.gen(function* () {
         const service = yield* Service.start({ env })
-        yield* service.says(/connection open/)
+        yield* service.says(/connected to /)
         return service
       })
       for (let round = 0; round < 4; round++) {

@@ -2,17 +2,28 @@
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../Config.ts"
+import { say } from "../LogEvents.ts"
+import { shutdown } from "../Process.ts"
 import { service, surroundings, telemetry } from "./service.ts"
 
 const hello = Effect.gen(function* () {
   const { chains, store, warnings } = yield* AppConfig
-  yield* Effect.logInfo(
-    `following ${chains.map(({ name }) => name).join(", ")} into ${store._tag === "Sqlite" ? store.path : "Redis"}`,
-  )
-  for (const warning of warnings) yield* Effect.logWarning(warning)
+  const into = store._tag === "Sqlite" ? store.path : "Redis"
+  yield* say("start", `following ${chains.map(({ name }) => name).join(", ")} into ${into}`, {
+    chains: chains.length,
+    store: store._tag === "Sqlite" ? "sqlite" : "redis",
+  })
+  for (const warning of warnings) yield* say("configuration", warning, {})
+})
+
+/** The last line: everything is closed, and how long that took. */
+const goodbye = Effect.suspend(() => {
+  const seconds = Math.round((performance.now() - (shutdown.since ?? performance.now())) / 100) / 10
+  return say("stopped", `stopped cleanly in ${seconds} s`, { seconds })
 })
 
 export const serve = Effect.andThen(hello, Layer.launch(service)).pipe(
+  Effect.onInterrupt(() => goodbye),
   Effect.provide(telemetry.pipe(Layer.provideMerge(surroundings), Layer.provideMerge(AppConfig.layer))),
 )
 

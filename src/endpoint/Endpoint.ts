@@ -10,6 +10,7 @@ import type { Scope } from "effect"
 import type { EndpointConfig } from "../Config.ts"
 import type { ChainId } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
+import { say } from "../LogEvents.ts"
 import { Redaction } from "../Redact.ts"
 import { Tracing } from "../Tracing.ts"
 import type { Budget } from "./Budget.ts"
@@ -274,11 +275,11 @@ export const connect = Effect.fnUntraced(
         },
       )
       .pipe(Effect.mapError((error) => failure(new Disconnected({ detail: redact(error.detail) }))))
-    yield* Effect.logInfo("connection open")
+    yield* Effect.logDebug("connection open")
     yield* Effect.addFinalizer(() =>
       Effect.gen(function* () {
         const seconds = Math.round((Monotonic.millisUnsafe(clock) - openedAt) / 1000)
-        yield* Effect.logInfo("connection closed").pipe(
+        yield* Effect.logDebug("connection closed").pipe(
           Effect.annotateLogs({
             seconds,
             requests: nextId - 1,
@@ -354,7 +355,12 @@ export const connect = Effect.fnUntraced(
         Effect.catchIf(neverAnnounces, (error) => {
           polled = true
           if (options.learned) options.learned.announcesHeads = false
-          return Effect.andThen(Effect.logInfo(`heads are polled: ${error.reason.message}`), poll)
+          return Effect.andThen(
+            say("heads_polled", `heads are polled: ${error.reason.message}`, {
+              reason: error.reason.message,
+            }),
+            poll,
+          )
         }),
       )
     }

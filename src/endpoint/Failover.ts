@@ -10,6 +10,7 @@ import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
 import * as Monotonic from "../Monotonic.ts"
+import { say } from "../LogEvents.ts"
 import { Redaction } from "../Redact.ts"
 import * as Budget from "./Budget.ts"
 import * as Endpoint from "./Endpoint.ts"
@@ -20,8 +21,8 @@ import { Learned } from "./Learned.ts"
 import type { Live } from "./Live.ts"
 import * as Referee from "./Referee.ts"
 import type { Announced } from "./Referee.ts"
-import { backoff, circuitBreaking, makeBreaker } from "./RetryPolicy.ts"
-import type { Breaker } from "./RetryPolicy.ts"
+import { backoff, circuitBreaking, makeBreaker, watched } from "./RetryPolicy.ts"
+import type { Breaker, Wait } from "./RetryPolicy.ts"
 import type { Transport } from "./Transport.ts"
 
 /** What is kept of an endpoint beside its connections. */
@@ -29,6 +30,10 @@ export interface Watcher {
   readonly onRequest: NonNullable<EndpointOptions["onRequest"]>
   readonly onConnected: (connection: Connection) => Effect.Effect<void>
   readonly onFailure: (error: EndpointError) => Effect.Effect<void>
+  /** After a failure: how long it is until the next try. */
+  readonly onWait: (error: EndpointError, wait: Wait) => Effect.Effect<void>
+  /** It works again, after so many failures. */
+  readonly onClosed: (failures: number) => Effect.Effect<void>
 }
 
 export interface Failover {
@@ -84,6 +89,9 @@ export const make = Effect.fnUntraced(function* (
   const http = yield* SubscriptionRef.make<ReadonlyArray<Live>>([])
   const inUse = yield* SubscriptionRef.make<Live | undefined>(undefined)
   let announced: Announced | undefined
+  /** The one that was in use last, and why connections ended. */
+  let last: Live | undefined
+  const whyLeft = new WeakMap<Live, string>()
   const untried = new Set(
     Array.from({ length: chain.endpoints.length + chain.rpc.length }, (_, rank) => rank),
   )
@@ -104,7 +112,8 @@ export const make = Effect.fnUntraced(function* (
     connect: (options: EndpointOptions) => Effect.Effect<SocketConnection, EndpointError, R>,
   ) =>
     Effect.gen(function* () {
-      const breaker = yield* makeBreaker
+      const closed: { on: (failures: number) => Effect.Effect<void> } = { on: () => Effect.void }
+      const breaker = watched(yield* makeBreaker, (failures) => closed.on(failures))
       const learned = new Learned()
       yield* Effect.sync(() => learned.fade()).pipe(
         Effect.delay("1 hour"),
@@ -114,7 +123,12 @@ export const make = Effect.fnUntraced(function* (
       )
       const limit = Budget.limitOf(endpoint, options.rpcRate)
       const budget = yield* Budget.make(limit)
-      const { onRequest, onConnected, onFailure } = options.watch(rank, { breaker, learned, budget })
+      const { onRequest, onConnected, onFailure, onWait, onClosed } = options.watch(rank, {
+        breaker,
+        learned,
+        budget,
+      })
+      closed.on = onClosed
       const connected = Effect.gen(function* () {
         const connection = yield* connect({
           ...options,
@@ -131,11 +145,13 @@ export const make = Effect.fnUntraced(function* (
           () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== one)),
         )
         yield* triedOnce(rank)
-        return yield* connection.ended
+        return yield* Effect.tapError(connection.ended, (error) =>
+          Effect.sync(() => void whyLeft.set(one, error.reason.message)),
+        )
       })
       return yield* Effect.scoped(connected).pipe(
         Effect.catchDefect((defect) =>
-          Effect.logError("a defect in a connection", defect).pipe(
+          say("defect", `a defect in the connection to ${endpoint.name}`, {}, defect).pipe(
             Effect.andThen(
               new EndpointError({
                 endpoint: endpoint.name,
@@ -146,7 +162,7 @@ export const make = Effect.fnUntraced(function* (
         ),
         Effect.tapError(onFailure),
         Effect.tapError(() => triedOnce(rank)),
-        Effect.retry(circuitBreaking(breaker)(redial)),
+        Effect.retry(circuitBreaking(breaker, onWait)(redial)),
       )
     })
 
@@ -162,9 +178,29 @@ export const make = Effect.fnUntraced(function* (
     yield* keep(endpoint, chain.endpoints.length + i, http, connect).pipe(Defects.toOwner, Effect.forkScoped)
   }
 
+  const hasOthers = chain.endpoints.length + chain.rpc.length > 1
+
+  /** Says which endpoint is in use from now on, where it is another one than before. */
+  const told = (one: Live) =>
+    Effect.suspend(() => {
+      const to = one.connection.name
+      const from = last?.connection.name
+      const reason = last && whyLeft.get(last)
+      last = one
+      if (!hasOthers || from === to) return Effect.void
+      const how = SubscriptionRef.getUnsafe(http).includes(one) ? ", polled over HTTP" : ""
+      if (from === undefined) {
+        return Effect.annotateLogs(say("in_use", `blocks come from ${to}${how}`, {}), { endpoint: to })
+      }
+      return reason === undefined
+        ? say("failback", `going back from ${from} to ${to}, which is preferred`, { from, to })
+        : say("failover", `left ${from} for ${to}${how}: ${reason}`, { from, to, reason })
+    })
+
   const use = (one: Live | undefined) => {
     announced = undefined
-    return SubscriptionRef.set(inUse, one)
+    const used = SubscriptionRef.set(inUse, one)
+    return one === undefined ? used : Effect.andThen(told(one), used)
   }
 
   /**

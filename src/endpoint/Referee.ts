@@ -117,7 +117,6 @@ export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announc
     const before = told()
     const best = (yield* headsOf(preferred)).find(({ head }) => head >= before)
     if (best === undefined) return
-    yield* Effect.logInfo(`going back to ${best.one.connection.name}, which is preferred`)
     yield* use(best.one)
   })
 

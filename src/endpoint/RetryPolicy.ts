@@ -55,13 +55,38 @@ export const breakerLabel = ({ _tag }: BreakerState): "closed" | "open" | "half-
 export const stateOf = (breaker: Breaker | undefined): BreakerState =>
   breaker ? SubscriptionRef.getUnsafe(breaker.state) : healthy
 
+/** The same breaker, which tells after how many failures it closed where it was open before. */
+export const watched = (breaker: Breaker, onClosed: (failures: number) => Effect.Effect<void>): Breaker => ({
+  state: breaker.state,
+  succeed: Effect.suspend(() => {
+    const { failures } = stateOf(breaker)
+    const isClosing = failures >= failuresToOpen
+    return isClosing ? Effect.andThen(breaker.succeed, onClosed(failures)) : breaker.succeed
+  }),
+})
+
+/** The wait after a failure. */
+export interface Wait {
+  /** In a row, with this one. */
+  readonly failures: number
+  /** Until the next try. */
+  readonly seconds: number
+  /** The breaker has opened just now. */
+  readonly opened: boolean
+}
+
 /**
  * Adds a circuit breaker to a schedule: from the third failure in a row the wait is spent Open and the try after it
  * is the probe (HalfOpen). The schedule's own delays stay as they are; it starts over after a success.
+ *
+ * @param onWait told of each failure how long the wait is
  */
 export const circuitBreaking =
-  (breaker: Breaker) =>
-  <Output, Input, Error, Env>(
+  <Failure = unknown>(
+    breaker: Breaker,
+    onWait: (failure: Failure, wait: Wait) => Effect.Effect<void> = () => Effect.void,
+  ) =>
+  <Output, Input extends Failure, Error, Env>(
     schedule: Schedule.Schedule<Output, Input, Error, Env>,
   ): Schedule.Schedule<Output, Input, Error, Env> => {
     type Paced = [Output, Duration.Duration]
@@ -73,6 +98,8 @@ export const circuitBreaking =
       if (delays === undefined || before === 0) delays = yield* Schedule.toStep(schedule)
       const [output, delay] = yield* delays(now, input)
       const failures = before + 1
+      const seconds = Duration.toSeconds(delay)
+      yield* onWait(input, { failures, seconds, opened: failures === failuresToOpen })
       if (failures < failuresToOpen) {
         yield* moveTo({ _tag: "Closed", failures })
         return [output, delay] as Paced

@@ -5,6 +5,7 @@
 import { Effect, Latch } from "effect"
 import type { Scope } from "effect"
 import * as Defects from "../Defects.ts"
+import { say } from "../LogEvents.ts"
 import type { Holder, Retention, Trimmed } from "./Retention.ts"
 import type { StoreError } from "./Store.ts"
 
@@ -43,19 +44,29 @@ export const make = (
       const was = before
       before = level
       if (level === was || holder === undefined)
-        return was === "paused" && level !== "paused" ? Effect.logInfo("publishing goes on") : Effect.void
+        return was === "paused" && level !== "paused"
+          ? say("unpaused", "publishing goes on", {})
+          : Effect.void
       if (level === "paused") {
         const why =
           holder.paused === "memory"
             ? "and Redis uses 80 % of its maxmemory"
             : `the backlog of ${backlog} is full`
-        return Effect.logError(
+        const { behind, length, reader } = holder
+        return say(
+          "paused",
           `publishing is paused: ${told(holder)}, ${why}. Nothing is lost; it goes on when that reader reads on, or after ${holder.release}`,
+          { reader, behind, length, reason: holder.paused },
         )
       }
-      if (was === "paused") return Effect.logInfo("publishing goes on")
+      if (was === "paused") return say("unpaused", "publishing goes on", {})
       return level === "filling"
-        ? Effect.logWarning(`${told(holder)}: publishing pauses at ${backlog} (STREAM_BACKLOG)`)
+        ? say("backlog", `${told(holder)}: publishing pauses at ${backlog} (STREAM_BACKLOG)`, {
+            reader: holder.reader,
+            behind: holder.behind,
+            length: holder.length,
+            backlog,
+          })
         : Effect.void
     }
 

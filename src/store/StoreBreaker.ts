@@ -9,9 +9,10 @@
  */
 import { Effect, Latch, Schedule } from "effect"
 import type { Scope } from "effect"
-import { circuitBreaking, makeBreaker, stateOf } from "../endpoint/RetryPolicy.ts"
-import type { Breaker } from "../endpoint/RetryPolicy.ts"
-import * as Repeats from "../Repeats.ts"
+import { circuitBreaking, makeBreaker, watched } from "../endpoint/RetryPolicy.ts"
+import type { Breaker, Wait } from "../endpoint/RetryPolicy.ts"
+import { inWords, say } from "../LogEvents.ts"
+import * as Monotonic from "../Monotonic.ts"
 import { StoreError } from "./Store.ts"
 
 export interface StoreBreaker {
@@ -41,11 +42,27 @@ export const make = (
 ): Effect.Effect<StoreBreaker, never, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
-    const breaker = yield* makeBreaker
+    const breaker = watched(yield* makeBreaker, (failures) =>
+      say("circuit_closed", `the store takes moves again after ${failures} failures: circuit closed`, {
+        circuit: "store",
+        failures,
+      }),
+    )
     const open = yield* Latch.make(true)
-    const repeats = Repeats.make()
     let recovering = false
-    const pause = yield* Schedule.toStepWithSleep(circuitBreaking(breaker)(refusedMoves))
+    const onWait = ({ message }: StoreError, { failures, opened, seconds }: Wait) => {
+      if (!opened)
+        return say("store_unavailable", `${message}; next try in ${inWords(seconds)}`, { reason: message })
+      const text = `circuit to the store opened after ${failures} failures: ${message}; next try in ${inWords(seconds)}`
+      return say("circuit_open", text, {
+        circuit: "store",
+        reason: message,
+        failures,
+        next_try_seconds: seconds,
+      })
+    }
+    const pacing = circuitBreaking(breaker, onWait)
+    const pause = yield* Schedule.toStepWithSleep(pacing(Schedule.setInputType<StoreError>()(refusedMoves)))
 
     // The chain must not wait for ever because of a bug.
     const answered = Effect.catchDefect(probe, (defect) =>
@@ -59,20 +76,18 @@ export const make = (
         if (!first) return answered
         first = false
         return Effect.fail(failure)
-      }).pipe(
-        Effect.tapError((error) => repeats.warn(error.message)),
-        Effect.retry(circuitBreaking(breaker)(probes)),
-      )
+      }).pipe(Effect.retry(pacing(Schedule.setInputType<StoreError>()(probes))))
     }
 
     const recover = Effect.fnUntraced(function* (failure: StoreError) {
+      const since = yield* Monotonic.millis
       const isAnswering = (yield* Effect.result(answered))._tag === "Success"
       if (isAnswering) {
-        yield* repeats.warn(failure.message)
         yield* Effect.ignore(pause(failure))
       } else {
         yield* untilAnswered(failure)
-        yield* Effect.logInfo("the store is back")
+        const seconds = Math.round((yield* Monotonic.millis) - since) / 1000
+        yield* say("store_available", `the store answers again after ${inWords(seconds)}`, { seconds })
       }
     })
 
@@ -90,9 +105,6 @@ export const make = (
           )
           return Effect.andThen(open.close, Effect.forkIn(recovered, scope))
         }).pipe(Effect.asVoid),
-      succeed: Effect.suspend(() => {
-        if (stateOf(breaker).failures === 0) return Effect.void
-        return Effect.andThen(breaker.succeed, repeats.over)
-      }),
+      succeed: breaker.succeed,
     }
   })

@@ -14,6 +14,7 @@ import { createServer } from "node:http"
 import { isIPv4 } from "node:net"
 import type { AddressInfo } from "node:net"
 import { AppConfig } from "../Config.ts"
+import { say } from "../LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import * as Events from "./Events.ts"
 import * as Page from "./Page.ts"
@@ -187,7 +188,11 @@ export const layer = Layer.unwrap(
     const { http } = yield* AppConfig
     const { host, port } = http
     if (!isLoopback(host) && http.token === undefined) {
-      yield* Effect.logWarning(`everybody who reaches ${host}:${port} may read the status: set METRICS_TOKEN`)
+      yield* say(
+        "http_unprotected",
+        `everybody who reaches ${host}:${port} may read the status: set METRICS_TOKEN`,
+        {},
+      )
     }
     const server = listen()
     yield* Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
@@ -206,7 +211,8 @@ export const layer = Layer.unwrap(
       Layer.tap(() =>
         Effect.suspend(() => {
           const { port } = server.address() as AddressInfo
-          return Effect.logInfo(`status at http://${host}:${port}/status`)
+          const url = `http://${host}:${port}/status`
+          return say("http", `status at ${url}`, { url })
         }),
       ),
       Layer.catchTag("ServeError", ({ cause }) =>

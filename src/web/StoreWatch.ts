@@ -4,6 +4,7 @@ import type { Metric } from "effect"
 import { AppConfig } from "../Config.ts"
 import * as Defects from "../Defects.ts"
 import * as Metrics from "../Metrics.ts"
+import { counted, say } from "../LogEvents.ts"
 import { noLimit, pinnedBy } from "../store/Retention.ts"
 import { Store } from "../store/Store.ts"
 import type { Group, Stats } from "../store/Store.ts"
@@ -77,15 +78,37 @@ export const layer = Layer.effectDiscard(
       status.store.info = yield* store.info
       if (status.store.evictionUnsafe && !before) {
         const policy = status.store.info.evictionPolicy
-        yield* Effect.logWarning(
+        yield* say(
+          "eviction",
           `Redis' maxmemory-policy is ${policy}, which deletes streams: set noeviction`,
+          {
+            policy,
+          },
         )
       }
     })
+    /** Entries of each chain that were gone when it was looked at before; `true`: trimming was told of. */
+    const goneBefore = new Map<ChainStatus, number | true>()
+    /** Says once that entries are trimmed since this process runs: pushes do that, too. */
+    const tellOfTrimming = (chain: ChainStatus, { entries, gone }: Stats) => {
+      const before = goneBefore.get(chain)
+      if (before === true) return Effect.void
+      const { maxLength } = settings.retention
+      const begins = before !== undefined && gone > before && maxLength > 0
+      goneBefore.set(chain, begins || gone)
+      return begins
+        ? say(
+            "trimming",
+            `trimming has begun: of ${counted(entries, "entry", "entries")}, about the newest ${maxLength} are kept (STREAM_MAXLEN), and what readers that are waited for have not read`,
+            { kept: maxLength },
+          ).pipe(Effect.annotateLogs({ chain: chain.name }))
+        : Effect.void
+    }
     const lookAt = Effect.fnUntraced(function* ({ chain, series }: (typeof watched)[number]) {
       const stats = yield* store.stats(chain.id, false)
       chain.stats = { ...stats, groups: stats.groups.toSorted(furthestBehind).slice(0, mostGroups) }
       series.follow(chain.stats)
+      yield* tellOfTrimming(chain, stats)
     })
     // What cannot be seen keeps its last figures and hides nothing else: Ingest says when the store is away.
     const look = Effect.forEach([lookAtServer, ...watched.map(lookAt)], (one) => Effect.ignore(one), {
@@ -103,7 +126,7 @@ export const layer = Layer.effectDiscard(
       isUnlimited = pinned !== undefined && !info.limit
       if (was || !isUnlimited) return Effect.void
       const { detail, fix } = noLimit(info.limit, pinned!, settings.retention)
-      return Effect.logWarning(`${detail}: ${fix}`)
+      return say("memory_unlimited", `${detail}: ${fix}`, {})
     })
     yield* Effect.andThen(look, warnOfMemory).pipe(
       Defects.toOwner,

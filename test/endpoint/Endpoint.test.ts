@@ -537,6 +537,7 @@ describe("a connection in virtual time", () => {
       })
       yield* Effect.scoped(Effect.andThen(open, TestClock.adjust("9 seconds"))).pipe(
         Effect.provide(Logger.layer([logger])),
+        Effect.provideService(References.MinimumLogLevel, "Debug"),
       )
       assert.deepStrictEqual(lines.at(-1), {
         message: "connection closed",
