@@ -45,7 +45,10 @@ describe("the service", () => {
         to(child.pid!)
         const [code, signal] = yield* Effect.promise(() => exit)
         assert.deepStrictEqual([code, signal], [0, null], output())
-        assert.match(output(), /"event":"stopped","message":"stopped cleanly in \d+(\.\d)? s","seconds":\d+(\.\d)?}\n$/)
+        assert.match(
+          output(),
+          /"event":"stopped","message":"stopped cleanly in \d+(\.\d)? s","seconds":\d+(\.\d)?}\n$/,
+        )
         yield* Effect.repeat(
           Effect.sync(() => isGone(child.pid!)),
           { until: (gone) => gone, schedule: Schedule.spaced("20 millis") },
