@@ -6,7 +6,7 @@ import type { ChainConfig, Settings } from "../Config.ts"
 import { Transport } from "../endpoint/Transport.ts"
 import { exitCode } from "../Process.ts"
 import { evictsStreams, Store } from "../store/Store.ts"
-import type { Refused } from "../store/Store.ts"
+import type { Refused, StoreError } from "../store/Store.ts"
 import { jsonFlag } from "./chains.ts"
 import { oneEndpoint } from "./dialect.ts"
 import type { Finding } from "./dialect.ts"
@@ -94,8 +94,14 @@ const refusals = Effect.fnUntraced(function* ({ chains, streamPrefix }: Settings
   return [...found.values()]
 })
 
+interface Checked {
+  readonly findings: ReadonlyArray<Finding>
+  /** The ids of chains that have a journal: they resume from it, wherever START_BLOCK is. */
+  readonly withJournal: ReadonlySet<number>
+}
+
 /** Version, persistence and policy; then whether it may be written to. */
-const store = Effect.fnUntraced(function* (settings: Settings) {
+const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return<Checked, StoreError, Store> {
   const store = yield* Store
   const findings: Array<Finding> = []
   const info = yield* store.info
@@ -122,16 +128,18 @@ const store = Effect.fnUntraced(function* (settings: Settings) {
   }
   const refused = yield* refusals(settings)
   findings.push(...refused)
-  if (refused.some(({ level }) => level === "failure")) return [...findings, ...sizes(info, settings, [])]
+  const withJournal = new Set<number>()
+  if (refused.some(({ level }) => level === "failure"))
+    return { findings: [...findings, ...sizes(info, settings, [])], withJournal }
   const streams: Array<Stream> = []
   for (const { name, id } of settings.chains) {
     yield* store.ping(id)
-    yield* store.load(id)
+    if ((yield* store.load(id)) !== undefined) withJournal.add(id)
     streams.push({ chain: name, ...(yield* store.stats(id, false)) })
   }
   findings.push(...sizes(info, settings, streams))
   findings.push(ok("store access", "reading and writing are allowed"))
-  return findings
+  return { findings, withJournal }
 })
 
 /** Whether what is sent to each signal's target is taken. A warning where it is not: nothing but telemetry depends on it. */
@@ -180,24 +188,31 @@ export const check = Command.make(
       const settings = yield* AppConfig
       yield* print(configuration(settings), json)
       const sent = yield* Effect.forkChild(telemetry(settings))
+      // Opened here: one that cannot be opened is a finding like others.
+      const storeChecked = yield* store(settings).pipe(
+        Effect.provide(storeLayer),
+        Effect.catchTag("StoreError", (error) =>
+          Effect.succeed<Checked>({
+            findings: [
+              { subject: "store", level: "failure", detail: error.message, fix: howToFixStore(settings) },
+            ],
+            withJournal: new Set(),
+          }),
+        ),
+        Effect.forkChild,
+      )
+      const hasJournal = ({ id }: ChainConfig) =>
+        Effect.map(Fiber.join(storeChecked), ({ withJournal }) => withJournal.has(id))
       const endpoints = yield* Effect.forEach(
         settings.chains.flatMap((chain) => [
-          ...chain.endpoints.map((endpoint) => probe(chain, endpoint, "heads", settings)),
-          ...chain.rpc.map((endpoint) => probe(chain, endpoint, "ranges", settings)),
+          ...chain.endpoints.map((endpoint) => probe(chain, endpoint, "heads", settings, hasJournal(chain))),
+          ...chain.rpc.map((endpoint) => probe(chain, endpoint, "ranges", settings, hasJournal(chain))),
         ]),
         Effect.tap((findings) => print(findings, json)),
         // All at once, as the service connects: each may wait for a head.
         { concurrency: "unbounded" },
       )
-      // Opened here: one that cannot be opened is a finding like others.
-      const stored = yield* store(settings).pipe(
-        Effect.provide(storeLayer),
-        Effect.catchTag("StoreError", (error) =>
-          Effect.succeed<ReadonlyArray<Finding>>([
-            { subject: "store", level: "failure", detail: error.message, fix: howToFixStore(settings) },
-          ]),
-        ),
-      )
+      const { findings: stored } = yield* Fiber.join(storeChecked)
       yield* print(stored, json)
       yield* print(yield* Fiber.join(sent), json)
       const failed = [...endpoints.flat(), ...stored].some(({ level }) => level === "failure")

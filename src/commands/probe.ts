@@ -155,7 +155,7 @@ const howToFix = ({ reason }: EndpointError): string => {
   }
 }
 
-/** Nothing is stored before the chain has come so far. */
+/** Without a journal, nothing is stored before the chain has reached that block. */
 const startsAbove = (chain: ChainConfig, { number }: Header): Trait => ({
   level: "failure",
   detail: `${variable(chain, "START_BLOCK")} (or START_BLOCK) is ${chain.startBlock}, above the chain's head, which is block ${number}`,
@@ -169,6 +169,7 @@ const traitsOf = Effect.fnUntraced(function* (
   purpose: "heads" | "ranges",
   settings: Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">,
   { learned, budget }: { readonly learned: Learned; readonly budget: Budget.Budget },
+  hasJournal: Effect.Effect<boolean>,
 ): Effect.fn.Return<ReadonlyArray<Trait>, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> {
   const options = { ...settings, budget, heads: chain.heads, pollInterval: chain.pollInterval }
   const socket = isHttp(endpoint) ? undefined : yield* Endpoint.connect(chain, endpoint, options)
@@ -210,8 +211,8 @@ const traitsOf = Effect.fnUntraced(function* (
     atTip === undefined
       ? rangesOf(chain, yield* widest(getLogs, head), learned)
       : yield* otherWays(connection, socket?.subscribe, chain, atTip, receipts)
-  const start =
-    chain.startBlock === "latest" || chain.startBlock <= head.number ? [] : [startsAbove(chain, head)]
+  const isAbove = chain.startBlock !== "latest" && chain.startBlock > head.number
+  const start = isAbove && !(yield* hasJournal) ? [startsAbove(chain, head)] : []
   return [
     ok(`chain ${chain.id}, head ${head.number}`),
     ...start,
@@ -225,12 +226,18 @@ const traitsOf = Effect.fnUntraced(function* (
   ]
 })
 
-/** The findings about one endpoint. @param purpose whether heads come from it, or only ranges */
+/**
+ * The findings about one endpoint.
+ *
+ * @param purpose whether heads come from it, or only ranges
+ * @param hasJournal whether the store has a journal of the chain, which then resumes there and not at START_BLOCK
+ */
 export const probe = (
   chain: ChainConfig,
   endpoint: EndpointConfig,
   purpose: "heads" | "ranges",
   settings: Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">,
+  hasJournal: Effect.Effect<boolean>,
 ): Effect.Effect<ReadonlyArray<Finding>, never, Transport | HttpClient.HttpClient> => {
   const subject = `${chain.name} ${endpoint.name}${isHttp(endpoint) ? " HTTP" : ""}`
   return Effect.gen(function* () {
@@ -239,7 +246,7 @@ export const probe = (
       learned: new Learned(),
       budget: yield* Budget.make(Budget.limitOf(endpoint, settings.rpcRate)),
     }
-    return yield* Effect.scoped(traitsOf(chain, endpoint, purpose, settings, known)).pipe(
+    return yield* Effect.scoped(traitsOf(chain, endpoint, purpose, settings, known, hasJournal)).pipe(
       Effect.retry({ while: asksTooMuch, times: mostReductions }),
     )
   }).pipe(

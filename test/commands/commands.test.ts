@@ -1035,6 +1035,15 @@ describe("check", () => {
       assert.strictEqual(code, 69)
       assert.match(output, /✗ .* DEVNET_START_BLOCK .* is 999999, above the chain's head, which is block 5/)
       assert.strictEqual((yield* check("5")).code, 0)
+
+      // A chain with a journal resumes from it, wherever START_BLOCK is.
+      const running = yield* Service.start({ env: variables })
+      yield* running.says(/live at block/)
+      running.kill("SIGTERM")
+      assert.strictEqual(yield* running.exit, 0)
+      const resumed = yield* check("999999")
+      assert.strictEqual(resumed.code, 0, resumed.output)
+      assert.notMatch(resumed.output, /START_BLOCK/)
     }),
   )
 
