@@ -8,7 +8,7 @@
 import { createHash } from "node:crypto"
 import { crc32 } from "node:zlib"
 import type { Hex } from "../src/Domain.ts"
-import { bloomOf } from "../src/feed/Bloom.ts"
+import { bloomOf } from "../src/logs/Bloom.ts"
 
 export interface Shape {
   /** Logs of each block. */

@@ -1,6 +1,6 @@
 /**
  * `node bench/commands.ts`: how many commands the service asks of a Redis, and in a month. Some servers are paid by the
- * command; `test/store/RedisWire.test.ts` holds the figures.
+ * command; `test/unit/store/redis/RedisWire.test.ts` holds the figures.
  */
 import { Effect } from "effect"
 import { ground, pushes } from "../src/store/Journal.ts"

@@ -7,7 +7,7 @@ if (!/^[1-9]\d{0,4}$/.test(values.seconds)) {
   console.error(`--seconds: a whole number from 1 on, not "${values.seconds}"`)
   process.exit(64)
 }
-const { status } = spawnSync("vitest", ["run", "test/bounds.test.ts"], {
+const { status } = spawnSync("vitest", ["run", "test/system/bounds.test.ts"], {
   stdio: "inherit",
   env: { ...process.env, BOUNDS_SECONDS: values.seconds, BOUNDS_FIGURES: "1" },
 })

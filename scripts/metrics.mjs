@@ -1,6 +1,6 @@
 /** Writes docs/METRICS.md from the definitions; with `--check` only says whether it is up to date. */
 import { readFileSync, writeFileSync } from "node:fs"
-import { definitions, namesOf } from "../src/Metrics.ts"
+import { definitions, namesOf } from "../src/observability/Metrics.ts"
 
 const path = "docs/METRICS.md"
 
@@ -15,7 +15,7 @@ const row = ({ type, unit, labels, help, buckets, ...names }) =>
 
 export const text = `# Metrics
 
-Made from \`src/Metrics.ts\` by \`npm run metrics\`. \`/metrics\` and OTLP say the same: names, types, labels. Every series of a
+Made from \`src/observability/Metrics.ts\` by \`npm run metrics\`. \`/metrics\` and OTLP say the same: names, types, labels. Every series of a
 configured chain exists from the start, at 0. Labels are bounded: chain, endpoint _name_, method, error type; never a URL,
 a hash or a height.
 

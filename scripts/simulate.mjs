@@ -10,7 +10,7 @@ const count = (name, value) => {
 const { values } = parseArgs({
   options: { seeds: { type: "string", default: "10000" }, first: { type: "string", default: "1" } },
 })
-const { status } = spawnSync("vitest", ["run", "test/simulation.test.ts", "-t", "virtual time"], {
+const { status } = spawnSync("vitest", ["run", "test/system/simulation.test.ts", "-t", "virtual time"], {
   stdio: "inherit",
   env: {
     ...process.env,

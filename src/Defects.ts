@@ -3,7 +3,7 @@
  * done no more: a watchdog that no longer watches.
  */
 import { Context, Effect } from "effect"
-import { say } from "./LogEvents.ts"
+import { say } from "./observability/LogEvents.ts"
 
 /** Who is told: the connection that the fiber belongs to, or the chain. Outside of both it is logged. */
 export const Owner = Context.Reference<(defect: unknown) => Effect.Effect<void>>("event-ingestor/Owner", {

@@ -1,4 +1,4 @@
 /** The process: `start.cjs` loads this once it knows that Node is new enough. */
-import { main } from "./commands/main.ts"
+import { main } from "./cli/main.ts"
 
 main(process.argv.slice(2))

@@ -5,7 +5,7 @@
 import { Redis } from "ioredis"
 import { readFileSync } from "node:fs"
 import { WebSocket } from "ws"
-import { pack } from "../../src/store/Pack.ts"
+import { pack } from "../../src/store/redis/MessagePack.ts"
 
 type Hex = `0x${string}`
 

@@ -1,7 +1,7 @@
 /** One live line per chain: redrawn in place on a terminal, a plain line now and then elsewhere. */
 import { Effect } from "effect"
-import { breakerLabel } from "../endpoint/RetryPolicy.ts"
-import type { ChainStatus } from "../web/ChainStatus.ts"
+import { breakerLabel } from "../Retry.ts"
+import type { ChainStatus } from "../observability/ChainStatus.ts"
 
 const columns: ReadonlyArray<readonly [title: string, width: number]> = [
   ["chain", -10],

@@ -7,16 +7,16 @@
  */
 import { Clock, Deferred, Duration, Effect, Schedule } from "effect"
 import type { Scope } from "effect"
-import type { EndpointConfig } from "../Config.ts"
+import type { EndpointConfig } from "../config/AppConfig.ts"
 import type { ChainId } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { say } from "../LogEvents.ts"
-import { Redaction } from "../Redact.ts"
-import { Tracing } from "../Tracing.ts"
-import type { Budget } from "./Budget.ts"
-import * as Calls from "./Calls.ts"
-import { notAnswered, rejected } from "./Calls.ts"
-import type { Answer, Outcome } from "./Calls.ts"
+import { say } from "../observability/LogEvents.ts"
+import { Redaction } from "../Redactor.ts"
+import { Tracing } from "../observability/Tracing.ts"
+import type { Budget } from "./RateLimiter.ts"
+import * as Calls from "./RpcClient.ts"
+import { notAnswered, rejected } from "./RpcClient.ts"
+import type { Answer, Outcome } from "./RpcClient.ts"
 import {
   Defect,
   Disconnected,
@@ -29,11 +29,11 @@ import {
 } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
-import type { Learned } from "./Learned.ts"
+import type { Learned } from "./Capabilities.ts"
 import * as PolledHeads from "./PolledHeads.ts"
-import { classify } from "./Refusal.ts"
-import type { RpcFailure } from "./Refusal.ts"
-import { Transport } from "./Transport.ts"
+import { classify } from "./RpcError.ts"
+import type { RpcFailure } from "./RpcError.ts"
+import { Transport } from "./Socket.ts"
 
 /** An endpoint that can be asked, over a WebSocket or over HTTP. */
 export interface Connection extends Calls.Calls {

@@ -3,7 +3,7 @@
  * while the connection goes on.
  */
 import { Effect, Schema } from "effect"
-import type { Refusal } from "./Refusal.ts"
+import type { Refusal } from "./RpcError.ts"
 
 const declared = <A>() => Schema.declare((value: unknown): value is A => value !== undefined)
 

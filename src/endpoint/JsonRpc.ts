@@ -4,7 +4,7 @@
  * nothing.
  */
 import { Predicate } from "effect"
-import type { RpcFailure } from "./Refusal.ts"
+import type { RpcFailure } from "./RpcError.ts"
 
 export interface Call {
   readonly method: string

@@ -5,7 +5,7 @@
 import { Effect, Latch } from "effect"
 import type { Scope } from "effect"
 import * as Defects from "../Defects.ts"
-import { say } from "../LogEvents.ts"
+import { say } from "../observability/LogEvents.ts"
 import type { Holder, Retention, Trimmed } from "./Retention.ts"
 import type { StoreError } from "./Store.ts"
 

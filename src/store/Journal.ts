@@ -6,7 +6,7 @@
  */
 import { createHash } from "node:crypto"
 import type { Block, Hex, Log } from "../Domain.ts"
-import { sizeOf } from "./Pack.ts"
+import { sizeOf } from "./redis/MessagePack.ts"
 
 /**
  * The version of what is stored of a journal beside its entries. Version 1 has neither digests of parts nor epochs; its

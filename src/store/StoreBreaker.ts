@@ -9,9 +9,9 @@
  */
 import { Effect, Latch, Schedule } from "effect"
 import type { Scope } from "effect"
-import { circuitBreaking, makeBreaker, watched } from "../endpoint/RetryPolicy.ts"
-import type { Breaker, Wait } from "../endpoint/RetryPolicy.ts"
-import { inWords, say } from "../LogEvents.ts"
+import { circuitBreaking, makeBreaker, watched } from "../Retry.ts"
+import type { Breaker, Wait } from "../Retry.ts"
+import { inWords, say } from "../observability/LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { StoreError } from "./Store.ts"
 

@@ -3,8 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { readFileSync } from "node:fs"
 import { parseEnv } from "node:util"
-import { entryBytes } from "../../src/commands/sizes.ts"
-import { fromVariables } from "../../src/Config.ts"
+import { entryBytes } from "../../src/cli/sizes.ts"
+import { fromVariables } from "../../src/config/AppConfig.ts"
 
 const certificateFiles: Readonly<Record<string, string>> = {
   REDIS_CA_FILE: "test/fixtures/tls/ca.crt",
@@ -21,7 +21,7 @@ describe(".env.example", () => {
   )
 
   it("has every variable that is read, and no other", () => {
-    const source = ["src/Config.ts", "src/StoreConfig.ts", "src/TelemetryConfig.ts"]
+    const source = ["src/config/AppConfig.ts", "src/config/StoreConfig.ts", "src/config/TelemetryConfig.ts"]
       .map((path) => readFileSync(path, "utf8"))
       .join("")
     const read = [...source.matchAll(/reader(?:\s*\.(?:read|secret|lenient)\(|,)\s*"([A-Z_]{5,})"/g)].map(

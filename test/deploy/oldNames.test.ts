@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { parse } from "yaml"
-import { definitions } from "../../src/Metrics.ts"
+import { definitions } from "../../src/observability/Metrics.ts"
 import { metricsOf } from "../support/Prometheus.ts"
 import { defined } from "../support/series.ts"
 

@@ -5,7 +5,7 @@ import { spawnSync } from "node:child_process"
 import { copyFileSync, cpSync, existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join, relative } from "node:path"
 import { parse } from "yaml"
-import { fromVariables } from "../../src/Config.ts"
+import { fromVariables } from "../../src/config/AppConfig.ts"
 import { directory } from "../support/directory.ts"
 
 interface Service {

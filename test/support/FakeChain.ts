@@ -1,6 +1,6 @@
 /** A chain in memory that grows, forks and shrinks on command. Its blooms are real, its hashes are made up. */
 import type { Block, Header, Hex, Log } from "../../src/Domain.ts"
-import { bloomOf } from "../../src/feed/Bloom.ts"
+import { bloomOf } from "../../src/logs/Bloom.ts"
 import { hash, log } from "./blocks.ts"
 
 export interface FakeBlock {

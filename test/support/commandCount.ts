@@ -5,7 +5,7 @@ import { createHash } from "node:crypto"
 import { readdirSync, readFileSync } from "node:fs"
 import type { RedisServer } from "./RedisServer.ts"
 
-const folder = new URL("../../src/store/lua/", import.meta.url)
+const folder = new URL("../../src/store/redis/lua/", import.meta.url)
 const source = (name: string) => readFileSync(new URL(`${name}.lua`, folder), "utf8")
 
 /** A text without what `MONITOR` shows in another way: lines, backslashes and what is not ASCII. */

@@ -6,7 +6,7 @@
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Hex } from "../../src/Domain.ts"
-import type { ChainStatus } from "../../src/web/ChainStatus.ts"
+import type { ChainStatus } from "../../src/observability/ChainStatus.ts"
 import { answers } from "./answers.ts"
 import { hash } from "./blocks.ts"
 import { FakeChain } from "./FakeChain.ts"

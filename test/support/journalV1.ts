@@ -7,7 +7,7 @@ import type { Redis } from "ioredis"
 import { readFileSync } from "node:fs"
 import type { Hex } from "../../src/Domain.ts"
 import type { Position } from "../../src/store/Journal.ts"
-import { pack } from "../../src/store/Pack.ts"
+import { pack } from "../../src/store/redis/MessagePack.ts"
 import type { Client } from "./ingestor.ts"
 
 type Reply = ReadonlyArray<string | number>

@@ -7,7 +7,7 @@
  */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
-import { compare, digestOf, replay } from "../../src/commands/comparison.ts"
+import { compare, digestOf, replay } from "../../src/cli/comparison.ts"
 import type { SocketConnection } from "../../src/endpoint/Endpoint.ts"
 import { identity } from "../../src/Domain.ts"
 import type { Entry, Hex } from "../../src/Domain.ts"

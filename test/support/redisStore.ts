@@ -1,12 +1,12 @@
 /** Opening the Redis store on servers of the tests. */
 import { Context, Duration, Effect, Layer } from "effect"
 import type { Scope } from "effect"
-import type { RedisConfig } from "../../src/Config.ts"
+import type { RedisConfig } from "../../src/config/AppConfig.ts"
 import { keeping } from "../../src/store/Retention.ts"
 import type { Retention } from "../../src/store/Retention.ts"
 import { callLimits } from "../../src/store/Journal.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
-import * as RedisStore from "../../src/store/RedisStore.ts"
+import * as RedisStore from "../../src/store/redis/RedisStore.ts"
 import { Store } from "../../src/store/Store.ts"
 import type { Client } from "./ingestor.ts"
 

@@ -1,5 +1,5 @@
 /** The names that a query may use. */
-import { definitions, namesOf } from "../../src/Metrics.ts"
+import { definitions, namesOf } from "../../src/observability/Metrics.ts"
 
 /** Every series of every metric that is defined. */
 export const defined: ReadonlySet<string> = new Set(

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger } from "effect"
 import * as Monotonic from "../../src/Monotonic.ts"
-import { unready } from "../../src/web/Readiness.ts"
+import { unready } from "../../src/observability/Readiness.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
 import { hurried } from "../support/hurried.ts"

@@ -9,7 +9,7 @@ import { FakeNode } from "../support/FakeNode.ts"
 import { eventually, memoryStore, startIngestor, switching, variablesFor } from "../support/ingestor.ts"
 import type { Client } from "../support/ingestor.ts"
 import { assertComplete } from "../support/oracle.ts"
-import { unready } from "../../src/web/Readiness.ts"
+import { unready } from "../../src/observability/Readiness.ts"
 
 const blockTime = 12
 const logsPerBlock = 10

@@ -1,7 +1,7 @@
 /** Blooms, short answers, fields that nobody compares, shapes of logs: a row each (`support/dialect.ts`). */
 import { assert } from "@effect/vitest"
 import { hex } from "../../src/endpoint/Decode.ts"
-import { bloomOf } from "../../src/feed/Bloom.ts"
+import { bloomOf } from "../../src/logs/Bloom.ts"
 import { answers } from "../support/answers.ts"
 import { both, filtered, on, unharmed } from "../support/dialect.ts"
 import type { Row, Scene, Wires } from "../support/dialect.ts"

@@ -1,0 +1,218 @@
+/** Does harm to a rig again and again, and after each time measures the recovery and asks the oracle. */
+import { Cause, Effect, Option, Random, Schedule } from "effect"
+import type { Scope } from "effect"
+import { compare, replay } from "../src/cli/comparison.ts"
+import { chainId } from "../test/support/devnet.ts"
+import type { Devnet } from "../test/support/devnet.ts"
+import type { Client } from "../test/support/ingestor.ts"
+import { memoryOf } from "./memory.ts"
+import { another, caughtUp, neighbourId, start, whileItGrows } from "./Rig.ts"
+import type { Kind, Rig, RigOptions } from "./Rig.ts"
+
+/** One thing that goes wrong. */
+export interface Fault {
+  readonly name: string
+  readonly stores: ReadonlyArray<Kind>
+  /** How often in a row, when there is time. */
+  readonly times: number
+  /**
+   * Does the harm and, where it lasts, ends it. What follows is the recovery. The chain grows meanwhile. The scope is
+   * the rig's.
+   */
+  readonly inflict: (rig: Rig) => Effect.Effect<void, unknown, Scope.Scope>
+  /** How many services share the chain and the store (default 1). */
+  readonly ingestors?: number
+  /** Whether the service follows another chain beside, which is to go on (default: no). */
+  readonly neighbour?: boolean
+  /** Whether the store is away: moves are taken again soon after the fault's end (default: no). */
+  readonly away?: boolean
+}
+
+export interface Outcome {
+  readonly fault: string
+  readonly kind: Kind
+  times: number
+  lost: number
+  doubled: number
+  /** Milliseconds from the end of each fault until the store was at the node's head, to stay there. */
+  readonly recoveries: Array<number>
+  /** Milliseconds from the moment when a store that was away answers until a move is taken. */
+  readonly resumptions: Array<number>
+  /** Whatever else was wrong, as sentences. */
+  readonly problems: Array<string>
+  /** What was measured beside that, as sentences. */
+  readonly notes: Array<string>
+  /** Bytes of memory that the service took more than before the faults. */
+  grown: number
+}
+
+export const nothingYet = ({ name }: Pick<Fault, "name">, kind: Kind): Outcome => ({
+  fault: name,
+  kind,
+  times: 0,
+  lost: 0,
+  doubled: 0,
+  recoveries: [],
+  resumptions: [],
+  problems: [],
+  notes: [],
+  grown: 0,
+})
+
+/**
+ * Memory is flat: a service may hold this much more (MiB) than when it was warm, garbage not counted. What the allocator
+ * keeps after a block of 20 000 logs has been seen to be 21.
+ */
+export const mostGrown = 32
+
+/** Moves are taken so soon (milliseconds) after the store answers again, however long it was away. */
+export const latestResumption = 1500
+
+/** Faults of one journal that are told one by one. */
+const mostTold = 5
+
+const mebi = 1024 * 1024
+
+const mostOf = (rig: Rig) =>
+  Effect.map(
+    Effect.forEach(rig.ingestors, ({ process }) => memoryOf(process())),
+    (all) => Math.max(...all),
+  )
+
+/** What the journal says against what the node says. What a foreign hand deleted is nobody's loss. */
+export const judge = Effect.fnUntraced(function* (
+  store: Client,
+  chain: number,
+  { node, head }: Pick<Devnet, "node" | "head">,
+  { from, trimmed = false, deleted }: { from: number; trimmed?: boolean; deleted?: ReadonlySet<string> },
+) {
+  const { number } = yield* head
+  const journal = yield* replay(store, chain, { fromTheBeginning: !trimmed })
+  const all = { id: chain, filter: { addresses: [], topics: [] } }
+  const { missing, extra, different } = yield* compare(journal, node, all, from, number, trimmed)
+  const ids = journal.blocks.flatMap(({ hash, logs }) => logs.map(({ index }) => `${hash}:${index}`))
+  const faults = [...journal.faults, ...different.map((id) => `${id} has other contents`)]
+  return {
+    lost: missing.filter((id) => !deleted?.has(id)).length,
+    doubled: extra.length + ids.length - new Set(ids).size,
+    // They come in swarms.
+    faults: faults.length > mostTold ? [...faults.slice(0, mostTold), `and ${faults.length} in all`] : faults,
+  }
+})
+
+/** Adds what the oracle says of one chain. */
+export const record = (
+  outcome: Outcome,
+  { lost, doubled, faults }: Effect.Success<ReturnType<typeof judge>>,
+) => {
+  outcome.lost += lost
+  outcome.doubled += doubled
+  outcome.problems.push(...faults)
+}
+
+/** Adds what became of the memory. */
+export const recordMemory = (outcome: Outcome, grown: number) => {
+  outcome.grown = grown
+  if (grown <= mostGrown * mebi) return
+  outcome.problems.push(`the service takes ${Math.round(grown / mebi)} MiB more than before`)
+}
+
+/** More blocks than moves can be on their way whose replies nobody will hear. */
+const enough = 5
+
+/** What the store has. The reader may have to connect again, too. */
+const stored = (rig: Rig) =>
+  rig.store.load(chainId).pipe(Effect.map(JSON.stringify), Effect.retry(Schedule.spaced("5 millis")))
+
+/** Milliseconds until a move is taken. */
+const resumption = Effect.fnUntraced(function* (rig: Rig, since: number) {
+  const before = yield* stored(rig)
+  yield* Effect.repeat(stored(rig), {
+    until: (now) => now !== before,
+    schedule: Schedule.spaced("5 millis"),
+  })
+  return performance.now() - since
+})
+
+/** Milliseconds until the store is at the node's head and stays there. */
+const recovery = Effect.fnUntraced(function* (rig: Rig, since: number) {
+  for (;;) {
+    yield* another(rig, "100 seconds")
+    const millis = performance.now() - since
+    const stays = yield* Effect.repeat(another(rig, "1 second"), { times: enough - 1 }).pipe(Effect.option)
+    if (Option.isSome(stays)) return millis
+  }
+})
+
+const once = Effect.fnUntraced(function* (rig: Rig, fault: Fault, outcome: Outcome) {
+  const millis = yield* whileItGrows(
+    rig,
+    Effect.gen(function* () {
+      // The seed decides at which moment of the traffic the fault comes: no event could stand for any moment.
+      yield* Effect.sleep(yield* Random.nextIntBetween(100, 800))
+      yield* fault.inflict(rig).pipe(
+        Effect.timeoutOrElse({
+          duration: "100 seconds",
+          orElse: () => Effect.die(new Error("the fault did not happen")),
+        }),
+      )
+      const since = performance.now()
+      if (fault.away) {
+        const resumed = yield* resumption(rig, since)
+        outcome.resumptions.push(resumed)
+        if (resumed > latestResumption)
+          outcome.problems.push(`no move was taken for ${Math.round(resumed)} ms`)
+      }
+      return yield* recovery(rig, since)
+    }),
+  )
+  yield* caughtUp(rig)
+  record(outcome, yield* judge(rig.store, chainId, rig.node, rig))
+  if (rig.neighbour) record(outcome, yield* judge(rig.store, neighbourId, rig.neighbour, { from: 0 }))
+  outcome.times++
+  outcome.recoveries.push(millis)
+})
+
+export interface Job extends Omit<RigOptions, "ingestors" | "neighbour" | "problems"> {
+  readonly faults: ReadonlyArray<Fault>
+  /** How often each fault. */
+  readonly times: (fault: Fault) => number
+  /** When it is too late to begin once more (`performance.now`). */
+  readonly until?: number
+  readonly seed: string
+}
+
+/** One rig and what is done to it, one fault after another. */
+export const run = (job: Job): Effect.Effect<ReadonlyArray<Outcome>> => {
+  const outcomes: Array<Outcome> = []
+  const problems: Array<string> = []
+  return Effect.gen(function* () {
+    const rig = yield* start({
+      ...job,
+      problems,
+      ingestors: Math.max(...job.faults.map(({ ingestors = 1 }) => ingestors)),
+      neighbour: job.faults.some(({ neighbour }) => neighbour),
+    })
+    const before = yield* mostOf(rig)
+    for (const fault of job.faults) {
+      const outcome = nothingYet(fault, job.kind)
+      outcomes.push(outcome)
+      for (let i = 0; i < job.times(fault); i++) {
+        if (i > 0 && performance.now() > (job.until ?? Infinity)) break
+        yield* once(rig, fault, outcome)
+      }
+      outcome.problems.push(...problems.splice(0))
+      recordMemory(outcome, (yield* mostOf(rig)) - before)
+    }
+  }).pipe(
+    Effect.scoped,
+    Effect.catchCause((cause) =>
+      Effect.sync(() => {
+        if (outcomes.length === 0) outcomes.push(nothingYet(job.faults[0]!, job.kind))
+        outcomes.at(-1)!.problems.push(...problems, Cause.pretty(cause))
+      }),
+    ),
+    Effect.as(outcomes),
+    Random.withSeed(job.seed),
+  )
+}

@@ -1,0 +1,306 @@
+/**
+ * What faults are done to: a real node that makes blocks and reorgs all the time, a real store, and the built service
+ * between them, which reaches both through proxies of its own.
+ */
+import { Effect, Random, Schedule, Schema, Scope, Semaphore } from "effect"
+import type { Duration } from "effect"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
+import * as Devnet from "../test/support/devnet.ts"
+import { directory } from "../test/support/directory.ts"
+import type { Client } from "../test/support/ingestor.ts"
+import * as RedisServer from "../test/support/RedisServer.ts"
+import { openRedis, standalone } from "../test/support/redisStore.ts"
+import * as Service from "../test/support/Service.ts"
+import { observed } from "./memory.ts"
+import * as TcpProxy from "../test/support/TcpProxy.ts"
+import { RedisRequests, WebSocketFrames } from "../test/support/wire.ts"
+
+export const kinds = ["sqlite", "redis"] as const
+export type Kind = (typeof kinds)[number]
+
+/** One service, and the two legs it stands on. */
+export interface Ingestor {
+  /** In front of the node. */
+  readonly ws: TcpProxy.TcpProxy
+  /** In front of Redis. */
+  readonly redis: TcpProxy.TcpProxy | undefined
+  readonly process: () => Service.Process
+  /** From now on its end is no surprise. */
+  readonly doom: () => void
+  /** `kill -9`, until it is gone. */
+  readonly kill: Effect.Effect<void>
+  /** Starts it again. */
+  readonly start: Effect.Effect<void>
+  /** Runs a command of the same program to its end, in the same environment. */
+  readonly command: (...args: ReadonlyArray<string>) => ReturnType<typeof Service.run>
+  /** What it finds in its environment beside the rig's variables, from its next start on. */
+  variables: Readonly<Record<string, string>>
+  /** Moves its wall clock: so many milliseconds off from now on, also after a restart. */
+  readonly shiftClock: (millis: number) => Effect.Effect<void>
+}
+
+export interface RedisBehind {
+  /** The server that has the data now: a replica may take its place. */
+  server: RedisServer.RedisServer
+}
+
+export interface Rig {
+  readonly kind: Kind
+  /** Whether faults are as short as they may be and still bite. */
+  readonly brief: boolean
+  readonly node: Effect.Success<ReturnType<typeof Devnet.start>>
+  /** Another chain of the same service and store, which no fault is about. */
+  readonly neighbour: Effect.Success<ReturnType<typeof Devnet.start>> | undefined
+  readonly redis: RedisBehind | undefined
+  /** Where SQLite keeps it. */
+  readonly file: string | undefined
+  readonly ingestors: ReadonlyArray<Ingestor>
+  /** Reads the store past all proxies. */
+  store: Client
+  /** The first block of the journal. */
+  from: number
+  /** Held while the chain grows by a step: whoever holds it has the chain to himself. */
+  readonly chain: Semaphore.Semaphore
+  /** What a foreign hand took from the stream: identities of entries, and whether it took from the beginning. */
+  readonly deleted: Set<string>
+  trimmed: boolean
+  /** What should never happen, as sentences. */
+  readonly problems: Array<string>
+}
+
+export interface RigOptions {
+  readonly kind: Kind
+  readonly brief: boolean
+  /** The built service. */
+  readonly entry: string
+  /** How many services share the chain and the store (default 1). */
+  readonly ingestors?: number
+  /** Whether there is another chain (default: no). */
+  readonly neighbour?: boolean
+  /** Where it is told what should never happen. */
+  readonly problems: Array<string>
+}
+
+/**
+ * A provider that is silent is noticed sooner than by default, so that ten minutes hold many faults. The rate is far above
+ * what is asked: only a clock that jumps can make it short.
+ */
+const impatient = { STALL_TIMEOUT: "2s", REQUEST_TIMEOUT: "3s", RPC_RATE: "1000" }
+
+/** The service's own user, whose rights faults may take away, and its own database. */
+export const user = "ingestor"
+const password = "secret"
+const database = 1
+
+/** Redis as people run it who care: an append-only file, written every second, no eviction, a user for each program. */
+const redisArguments =
+  `--appendonly yes --appendfsync everysec --user ${user} on >${password} ~* &* +@all`.split(" ")
+
+/** A server whose client for doing things behind the store's back is in the service's database. */
+export const startRedis = Effect.tap(RedisServer.start(redisArguments), ({ client }) =>
+  Effect.promise(() => client.select(database)),
+)
+
+/** What the service connects to. @param port the server's, or of a proxy in front of it */
+export const redisUrl = (port: number) => `redis://${user}:${password}@127.0.0.1:${port}/${database}`
+
+export const openReader = (server: RedisServer.RedisServer) =>
+  openRedis(standalone(server.port, { database }))
+
+/** The other chain of a rig that has one. */
+export const neighbourId = Devnet.chainId + 1
+
+const startIngestor = Effect.fnUntraced(function* (
+  entry: string,
+  nodePort: number,
+  neighbour: Devnet.Devnet | undefined,
+  store: { readonly path: string } | { readonly port: number },
+  problems: Array<string>,
+) {
+  const scope = yield* Effect.scope
+  const { nextDoubleUnsafe: random } = yield* Random.Random
+  const ws = yield* TcpProxy.start(nodePort, { random, cutters: { target: () => new WebSocketFrames() } })
+  const redis =
+    "port" in store
+      ? yield* TcpProxy.start(store.port, { random, cutters: { client: () => new RedisRequests() } })
+      : undefined
+  const clock = join(yield* directory, "clock")
+  const env = Devnet.environment(`ws://127.0.0.1:${ws.port}`, {
+    ...impatient,
+    ...observed,
+    CLOCK_FILE: clock,
+    DEVNET_START_BLOCK: "latest",
+    ...(neighbour && {
+      CHAINS: "devnet,neighbour",
+      NEIGHBOUR_CHAIN_ID: String(neighbourId),
+      NEIGHBOUR_WS_URL: neighbour.anvil.url,
+      NEIGHBOUR_START_BLOCK: "0",
+    }),
+    ...("path" in store ? { DATABASE_PATH: store.path } : { REDIS_URL: redisUrl(redis!.port) }),
+  })
+  let shifts = 0
+  let process: Service.Process
+  let doomed: Service.Process | undefined
+  const doom = () => void (doomed = process)
+
+  const start = Effect.gen(function* () {
+    const started = yield* Service.start({ entry, env: { ...env, ...ingestor.variables } })
+    process = started
+    yield* started.exit.pipe(
+      Effect.tap((code) =>
+        Effect.sync(() => {
+          if (doomed === started) return
+          problems.push(`the service ended by itself with ${code}: ${started.errors().slice(-500)}`)
+        }),
+      ),
+      Effect.forkIn(scope),
+    )
+  }).pipe((started) => Scope.provide(started, scope))
+  const ingestor: Ingestor = {
+    ws,
+    redis,
+    process: () => process,
+    doom,
+    kill: Effect.suspend(() => {
+      doom()
+      process.kill("SIGKILL")
+      return Effect.asVoid(process.exit)
+    }),
+    start,
+    command: (...args) => Service.run({ entry, env, args }),
+    variables: {},
+    shiftClock: (millis) =>
+      Effect.suspend(() => {
+        writeFileSync(clock, `${++shifts} ${millis}`)
+        process.kill("SIGURG")
+        return Effect.asVoid(process.says(new RegExp(`clock ${shifts}: ${millis} ms`)))
+      }),
+  }
+  yield* start
+  return ingestor
+})
+
+/** Between two steps of the chain, in milliseconds. */
+const steps = { shortest: 80, longest: 320 } as const
+
+/** One step of the chain: a block of several transactions, or a reorg and a block. */
+const step = Effect.fnUntraced(function* ({ node }: Rig) {
+  const sizes = yield* Effect.replicateEffect(Random.nextIntBetween(0, 9), yield* Random.nextIntBetween(0, 4))
+  yield* node.block(...sizes)
+  if ((yield* Random.next) > 0.15) return
+  yield* node.reorg(yield* Random.nextIntBetween(1, 6))
+  yield* node.block(3)
+})
+
+/** Has the chain to itself: nothing is mined meanwhile. */
+export const alone = (rig: Rig) => rig.chain.withPermit
+
+/** The chain grows, and forks, for as long as the effect takes. */
+export const whileItGrows = <A, E, R>(rig: Rig, effect: Effect.Effect<A, E, R>) =>
+  Effect.gen(function* () {
+    let over = false
+    const grow = Effect.gen(function* () {
+      yield* alone(rig)(step(rig))
+      // The block time of this chain.
+      yield* Effect.sleep(yield* Random.nextIntBetween(steps.shortest, steps.longest))
+    }).pipe(Effect.repeat({ while: () => !over }))
+    const stop = Effect.sync(() => void (over = true))
+    const [, result] = yield* Effect.all([grow, Effect.ensuring(effect, stop)], { concurrency: 2 })
+    return result
+  })
+
+export class Late extends Schema.TaggedError<Late>()("Late", {}) {
+  override get message() {
+    return "the store was not at the node's head in time"
+  }
+}
+
+/** Longer than the longest wait of a breaker, with its jitter. */
+const patience = "100 seconds"
+
+/** Waits until the store has the node's head, and a block of this height at least. */
+export const caughtUp = (
+  rig: Rig,
+  height = 0,
+  within: Duration.Input = patience,
+): Effect.Effect<void, unknown> =>
+  Effect.gen(function* () {
+    const { number, hash } = yield* rig.node.head
+    const journal = yield* Effect.orElseSucceed(rig.store.load(Devnet.chainId), () => undefined)
+    const head = journal?.head
+    return number >= height && head?.hash === hash && head.part === 0
+  }).pipe(
+    Effect.repeat({ until: (done) => done, schedule: Schedule.spaced("15 millis") }),
+    Effect.timeoutOrElse({
+      duration: within,
+      orElse: () => Effect.fail(new Late()),
+    }),
+    Effect.asVoid,
+  )
+
+/** Mines a block and waits until it is stored. */
+export const another = (rig: Rig, within?: Duration.Input) =>
+  Effect.gen(function* () {
+    const { number } = yield* alone(rig)(Effect.andThen(rig.node.block(2), rig.node.head))
+    yield* caughtUp(rig, number, within)
+  })
+
+const openStore = Effect.fnUntraced(function* (kind: Kind) {
+  if (kind === "sqlite") {
+    const path = join(yield* directory, "events.db")
+    return { redis: undefined, store: yield* Devnet.openSqlite(path), where: { path } }
+  }
+  const server = yield* startRedis
+  return { redis: { server }, store: yield* openReader(server), where: { port: server.port } }
+})
+
+/** The other chain is followed as if nothing were wrong. */
+export const neighbourGoesOn = Effect.fnUntraced(function* ({ neighbour, store, problems }: Rig) {
+  yield* neighbour!.block(3, 2)
+  const { number } = yield* neighbour!.head
+  yield* Effect.orElseSucceed(store.load(neighbourId), () => undefined).pipe(
+    Effect.repeat({
+      until: (journal) => (journal?.head.number ?? -1) >= number,
+      schedule: Schedule.spaced("15 millis"),
+    }),
+    Effect.timeoutOrElse({
+      duration: "3 seconds",
+      orElse: () => Effect.sync(() => problems.push("the other chain stood still")),
+    }),
+  )
+})
+
+/** Everything is up and has followed the chain for a moment. */
+export const start = Effect.fnUntraced(function* (options: RigOptions) {
+  const node = yield* Devnet.start(["--gas-limit", "1000000000"])
+  // More than the deepest reorg.
+  for (let i = 0; i < 8; i++) yield* node.block(2)
+  const neighbour = options.neighbour ? yield* Devnet.start([], neighbourId) : undefined
+  const { redis, store, where } = yield* openStore(options.kind)
+  const ingestors: Array<Ingestor> = []
+  for (let i = 0; i < (options.ingestors ?? 1); i++) {
+    ingestors.push(yield* startIngestor(options.entry, node.anvil.port, neighbour, where, options.problems))
+  }
+  const { kind, brief, problems } = options
+  const rig: Rig = {
+    kind,
+    brief,
+    node,
+    neighbour,
+    redis,
+    file: "path" in where ? where.path : undefined,
+    ingestors,
+    store,
+    from: 0,
+    chain: yield* Semaphore.make(1),
+    deleted: new Set(),
+    trimmed: false,
+    problems,
+  }
+  // Traffic for a while, so that memory is compared with that of a warm process.
+  yield* whileItGrows(rig, Effect.andThen(caughtUp(rig), Effect.sleep(brief ? "1 second" : "3 seconds")))
+  yield* caughtUp(rig)
+  rig.from = (yield* store.load(Devnet.chainId))!.start.number
+  return rig
+})

@@ -1,0 +1,67 @@
+/** A server or a link that takes less at once than a push holds: it is cut smaller, and taken. */
+import { Effect, Random } from "effect"
+import { fair } from "../test/support/Pipe.ts"
+import type { Tap } from "../test/support/TcpProxy.ts"
+import type { Fault } from "./Campaign.ts"
+import { alone, caughtUp } from "./Rig.ts"
+import type { Rig } from "./Rig.ts"
+
+/** A block of several pushes, in transactions of a thousand logs, until it is stored. */
+const bigBlock = (rig: Rig, thousands: number) =>
+  alone(rig)(
+    Effect.gen(function* () {
+      yield* rig.node.block(...Array.from({ length: thousands }, () => 1000), 500)
+      yield* caughtUp(rig)
+    }),
+  )
+
+/**
+ * As Redis does with more than `proto-max-bulk-len`, or, without a word, with more than `client-query-buffer-limit`, which
+ * it lets nobody set below a megabyte.
+ */
+const noLarger = (bytes: number, silent: boolean): { readonly tap: Tap; readonly refused: () => number } => {
+  let refused = 0
+  return {
+    refused: () => refused,
+    tap: (message, from, link) => {
+      if (from === "target" || message.length <= bytes) return message
+      refused++
+      if (!silent) link.say("client", Buffer.from("-ERR Protocol error: invalid bulk length\r\n"))
+      // When that has gone out.
+      setImmediate(link.cut)
+      return undefined
+    },
+  }
+}
+
+export const tooLarge: Fault = {
+  name: "Redis: refuses big pushes (proto-max-bulk-len, client-query-buffer-limit)",
+  stores: ["redis"],
+  times: 4,
+  inflict: (rig) =>
+    Effect.gen(function* () {
+      const { redis } = rig.ingestors[0]!
+      // A thousand logs here are some 400 kB.
+      const kilobytes = rig.brief ? 200 : yield* Random.nextIntBetween(32, 200)
+      const { tap, refused } = noLarger(kilobytes * 1024, yield* Random.nextBoolean)
+      redis!.tap(tap)
+      yield* bigBlock(rig, rig.brief ? 2 : 5)
+      redis!.tap(undefined)
+      if (refused() === 0) rig.problems.push("no push was refused for its size")
+    }),
+}
+
+const slowLink: Fault = {
+  name: "Redis: behind a link that is too slow for a big push",
+  stores: ["redis"],
+  times: 2,
+  inflict: (rig) =>
+    Effect.gen(function* () {
+      const { redis } = rig.ingestors[0]!
+      redis!.weather({ ...fair, rate: yield* Random.nextIntBetween(30_000, 50_000) })
+      yield* bigBlock(rig, 3)
+      redis!.weather(fair)
+    }),
+}
+
+export const limitFaults: ReadonlyArray<Fault> = [tooLarge, slowLink]

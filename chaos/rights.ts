@@ -1,0 +1,129 @@
+/** The store takes some commands and not others for a while: a move is made as a whole or not at all. */
+import { Effect, Random, Schedule } from "effect"
+import type { Scope } from "effect"
+import { spawnSync } from "node:child_process"
+import { DatabaseSync } from "node:sqlite"
+import { chainId } from "../test/support/devnet.ts"
+import type { Fault } from "./Campaign.ts"
+import { errorsOf, untilCounted } from "./errors.ts"
+import { command, sleepBetween } from "./redis.ts"
+import { another, neighbourGoesOn, user } from "./Rig.ts"
+import type { Rig } from "./Rig.ts"
+
+/** Every move needs these, and none is made without them. */
+const needed = ["xadd", "zadd", "hset", "xtrim", "zrem", "zremrangebyscore"]
+/** Only some moves need these, or a move goes on without them. */
+const sometimesNeeded =
+  "del exists eval evalsha hgetall hincrby hmget set xinfo xlen xrange xrevrange zrange zrangebyscore zrevrange".split(
+    " ",
+  )
+
+const right = (rig: Rig, change: string) => command(rig, "ACL", "SETUSER", user, change)
+
+const storeErrors = (rig: Rig) => errorsOf(rig.ingestors[0]!.process(), "devnet", "store")
+
+const some = <A>(rig: Rig, all: ReadonlyArray<A>, brief: number) =>
+  Effect.map(Random.shuffle(all), (shuffled) => (rig.brief ? shuffled.slice(0, brief) : shuffled))
+
+const eachRight: Fault = {
+  name: "Redis: a right that scripts need taken away and given back, one after another",
+  stores: ["redis"],
+  times: 2,
+  inflict: (rig) =>
+    Effect.gen(function* () {
+      const pause = rig.brief ? sleepBetween(100, 400) : sleepBetween(500, 2500)
+      for (const name of yield* some(rig, needed, 4)) {
+        yield* untilCounted(right(rig, `-${name}`), storeErrors(rig))
+        yield* pause
+        yield* right(rig, `+${name}`)
+        // What is refused while the store is not back is no failure more.
+        yield* another(rig)
+      }
+      for (const name of yield* some(rig, sometimesNeeded, 3)) {
+        yield* right(rig, `-${name}`)
+        yield* pause
+        yield* right(rig, `+${name}`)
+      }
+    }),
+}
+
+const noSelect: Fault = {
+  name: "Redis: its database may not be selected for a while",
+  stores: ["redis"],
+  times: 4,
+  inflict: (rig) =>
+    Effect.gen(function* () {
+      const service = rig.ingestors[0]!.process()
+      const logged = () => service.output() + service.errors()
+      const before = logged().length
+      yield* right(rig, "-select")
+      yield* command(rig, "CLIENT", "KILL", "USER", user)
+      yield* Effect.repeat(
+        Effect.sync(() => /NOPERM.*select/i.test(logged().slice(before))),
+        { until: (refused) => refused, schedule: Schedule.spaced("20 millis") },
+      )
+      yield* rig.brief ? sleepBetween(500, 1500) : sleepBetween(1500, 6000)
+      yield* right(rig, "+select")
+      const keyspace = String(yield* command(rig, "INFO", "keyspace"))
+      if (keyspace.includes("db0:")) rig.problems.push(`it wrote to another database: ${keyspace}`)
+    }),
+}
+
+const openFile = (rig: Rig): Effect.Effect<DatabaseSync, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => new DatabaseSync(rig.file!, { timeout: 5000 })),
+    (database) => Effect.sync(() => database.close()),
+  )
+
+/** Statements of moves, each of which another one follows or precedes in the same move. */
+const statements = [
+  ["INSERT ON events", "NEW"],
+  ["INSERT ON window", "NEW"],
+  ["DELETE ON window", "OLD"],
+  ["UPDATE ON heads", "NEW"],
+] as const
+
+const eachStatement: Fault = {
+  name: "SQLite: a statement of one chain's moves refused for a while, one after another",
+  stores: ["sqlite"],
+  times: 2,
+  neighbour: true,
+  inflict: (rig) =>
+    Effect.gen(function* () {
+      const database = yield* openFile(rig)
+      for (const [statement, row] of yield* some(rig, statements, 2)) {
+        const trigger = `CREATE TRIGGER refusal BEFORE ${statement} WHEN ${row}.chain_id = ${chainId}
+          BEGIN SELECT RAISE(ABORT, 'not now'); END`
+        yield* untilCounted(
+          Effect.sync(() => database.exec(trigger)),
+          storeErrors(rig),
+        )
+        yield* neighbourGoesOn(rig)
+        if (!rig.brief) yield* sleepBetween(500, 2500)
+        database.exec("DROP TRIGGER refusal")
+      }
+    }).pipe(Effect.scoped),
+}
+
+/** How many bytes the service's files may have: with none, each write fails as where a disk or a quota is full. */
+const limitFiles = (rig: Rig, bytes: "0" | "unlimited") =>
+  Effect.sync(() => {
+    const { pid } = rig.ingestors[0]!.process()
+    const { status, stderr } = spawnSync("prlimit", ["--pid", String(pid), `--fsize=${bytes}:`])
+    if (status !== 0) throw new Error(`prlimit: ${String(stderr)}`)
+  })
+
+const noWrites: Fault = {
+  name: "SQLite: nothing can be written to its files for a while",
+  stores: ["sqlite"],
+  times: 4,
+  away: true,
+  inflict: (rig) =>
+    Effect.gen(function* () {
+      yield* untilCounted(limitFiles(rig, "0"), storeErrors(rig))
+      yield* rig.brief ? sleepBetween(300, 1000) : sleepBetween(1500, 8000)
+      yield* limitFiles(rig, "unlimited")
+    }),
+}
+
+export const rightsTaken: ReadonlyArray<Fault> = [eachRight, noSelect, eachStatement, noWrites]

@@ -1,0 +1,136 @@
+/** What happens to a chain's endpoints, and what the second look finds: told to its status, its log and its traces. */
+import { Effect } from "effect"
+import type { ChainConfig } from "../config/AppConfig.ts"
+import * as Monotonic from "../Monotonic.ts"
+import { errorType } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
+import type { FailoverOptions } from "../endpoint/EndpointPool.ts"
+import type { Findings } from "./Audit.ts"
+import type { FeedOptions } from "./Feed.ts"
+import type { FinalityOptions } from "./Finality.ts"
+import { inWords, say } from "../observability/LogEvents.ts"
+import { traceFailure } from "../observability/Tracing.ts"
+import type { ChainStatus } from "../observability/ChainStatus.ts"
+
+export interface Observe {
+  readonly endpoint: FailoverOptions["watch"]
+  readonly findings: Findings
+  readonly disagreement: FinalityOptions["onDisagreement"]
+  readonly standoff: FeedOptions["onStandoff"]
+}
+
+/** Why an endpoint cannot be used, without what the line says already. */
+const whyNot = ({ reason }: EndpointError) =>
+  reason._tag === "Disconnected" ? reason.detail : reason.message
+
+/** @param takesMoves whether the store does: else that is what the chain waits for, whatever its endpoints do */
+export const make = (
+  chain: Pick<ChainConfig, "name">,
+  status: ChainStatus,
+  takesMoves: () => boolean,
+): Observe => ({
+  endpoint: (rank, known) => {
+    const endpoint = status.endpoints[rank]!
+    endpoint.breaker = known.breaker
+    endpoint.learned = known.learned
+    endpoint.budget = known.budget
+    let wasConnected = false
+    const at = Effect.annotateLogs({ endpoint: endpoint.name })
+    return {
+      onRequest: (method, outcome, millis) => endpoint.requested(method, outcome, millis),
+      onConnected: (connection) =>
+        Effect.gen(function* () {
+          endpoint.connection = connection
+          endpoint.connectedSince = yield* Monotonic.millis
+          endpoint.connects++
+          const how = connection.polled ? ", heads are polled" : ""
+          yield* at(say("connected", `connected to ${endpoint.name}${how}`, {}))
+        }),
+      onFailure: (error) =>
+        Effect.gen(function* () {
+          const since = endpoint.connectedSince
+          endpoint.connectedSince = undefined
+          status.failed(errorType(error.reason), error.message)
+          if (status.endpoint === endpoint && takesMoves()) status.enter("connecting")
+          yield* traceFailure("connection lost", error, {
+            "event_ingestor.chain": chain.name,
+            "event_ingestor.endpoint": error.endpoint,
+            "error.type": errorType(error.reason),
+          })
+          if (since === undefined) return
+          const reason = whyNot(error)
+          const seconds = Math.round(((yield* Monotonic.millis) - since) / 1000)
+          const text = `lost ${endpoint.name} after ${inWords(seconds)}: ${reason}`
+          yield* at(say("disconnected", text, { error_type: errorType(error.reason), reason, seconds }))
+          wasConnected = true
+        }),
+      onWait: (error, { failures, opened, seconds }) =>
+        Effect.suspend(() => {
+          const isNews = !wasConnected
+          wasConnected = false
+          const next_try_seconds = Math.round(seconds * 10) / 10
+          const next = `next try in ${inWords(seconds)}`
+          const reason = whyNot(error)
+          if (opened) {
+            const text = `circuit to ${endpoint.name} opened after ${failures} failures: ${reason}; ${next}`
+            return at(say("circuit_open", text, { circuit: "endpoint", reason, failures, next_try_seconds }))
+          }
+          // That it was lost has been said just now.
+          if (!isNews) return Effect.void
+          const text = `cannot connect to ${endpoint.name}: ${reason}; ${next}`
+          const error_type = errorType(error.reason)
+          return at(say("connect_failed", text, { error_type, reason, failures, next_try_seconds }))
+        }),
+      onClosed: (failures) =>
+        at(
+          say("circuit_closed", `${endpoint.name} works again after ${failures} failures: circuit closed`, {
+            circuit: "endpoint",
+            failures,
+          }),
+        ),
+    }
+  },
+  disagreement: (disagreement) =>
+    Effect.gen(function* () {
+      const isNew = disagreement !== undefined && status.finalDisagreement === undefined
+      status.finalDisagreement = disagreement
+      if (!isNew) return
+      const text = `final block ${disagreement.number} is another one at ${disagreement.endpoints.join(", ")}`
+      for (const endpoint of disagreement.endpoints) status.contradicted(endpoint)
+      status.failed("unverified", text)
+      yield* say(
+        "final_disagreement",
+        disagreement.holds ? `${text}: nothing is made final until they agree` : text,
+        { block: disagreement.number, endpoints: disagreement.endpoints.join(",") },
+      )
+    }),
+  standoff: (wait) =>
+    Effect.gen(function* () {
+      const isNew = status.standoffUntil === undefined
+      if (wait === 0) {
+        status.standoffUntil = undefined
+        if (!isNew)
+          yield* say("standoff_over", "the wait for another ingestor's node to leave its fork is over", {})
+        return
+      }
+      status.standoffUntil = (yield* Monotonic.millis) + wait
+      if (!isNew) return
+      const text = "another ingestor replaced blocks that this node still shows"
+      status.failed("unverified", text)
+      const seconds = Math.ceil(wait / 1000)
+      yield* say("standoff", `${text}: they are written again in ${seconds} s at the earliest`, { seconds })
+    }),
+  findings: {
+    missing: (logs) => void (status.auditedMissing += logs),
+    extra: (logs) => void (status.auditedExtra += logs),
+    unaudited: (blocks) => void (status.unaudited += blocks),
+    contradicted: (endpoint, text) =>
+      Effect.gen(function* () {
+        status.contradicted(endpoint)
+        status.failed("unverified", `${endpoint}: contradicted: ${text}`)
+        yield* say("contradicted", `contradicted: ${text}`, { reason: text }).pipe(
+          Effect.annotateLogs({ endpoint }),
+        )
+      }),
+  },
+})

@@ -1,0 +1,291 @@
+/**
+ * One chain's way into its journal: loads it under the chain's filter, sends the feed's moves, and counts what became of
+ * them.
+ */
+import { Clock, Effect, Schema } from "effect"
+import { AppConfig } from "../config/AppConfig.ts"
+import type { ChainConfig } from "../config/AppConfig.ts"
+import { counted, say } from "../observability/LogEvents.ts"
+import * as Monotonic from "../Monotonic.ts"
+import { fingerprint } from "../logs/Filter.ts"
+import type { MoveStep, Step } from "./PendingJournal.ts"
+import type { StoreBreaker } from "../store/StoreBreaker.ts"
+import { afterPush, release } from "../store/Journal.ts"
+import type { Journal, Move, Position, Push } from "../store/Journal.ts"
+import { Store } from "../store/Store.ts"
+import type { Known, FinalizeResult, PopResult, PushResult, StoreError } from "../store/Store.ts"
+import { traceMove } from "../observability/Tracing.ts"
+import { Status } from "../observability/Status.ts"
+import type { Operation } from "../observability/Status.ts"
+
+/** The store's head was not the expected one: the feed starts again from what the store has. */
+export class Lost extends Schema.TaggedError<Lost>()("Lost", {
+  expected: Schema.Finite,
+  stored: Schema.optional(Schema.Finite),
+}) {
+  override get message() {
+    const stands = this.stored === undefined ? "is empty" : `is at block ${this.stored}`
+    return `the store ${stands} and not at block ${this.expected}: going on from there`
+  }
+}
+
+/** Another ingestor continued the journal with another filter. */
+export class Superseded extends Schema.TaggedError<Superseded>()("Superseded", { filter: Schema.String }) {
+  override get message() {
+    return `the journal is continued with another filter (${this.filter})`
+  }
+}
+
+/** Publishing to this stream is paused, for a reader that is waited for. */
+export class Paused extends Schema.TaggedError<Paused>()("Paused", {}) {}
+
+const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
+
+/** The highest block that is stored as a whole. */
+const wholeUpTo = ({ number, part }: Position) => (part === 0 ? number : number - 1)
+
+export type Result = PushResult | PopResult | FinalizeResult
+
+/** A step, and the store's answer if it is a move. */
+export type Applied =
+  | { readonly step: MoveStep; readonly result: Result }
+  | { readonly step: Exclude<Step, MoveStep>; readonly result: undefined }
+
+export interface Writer {
+  /** The fingerprint of the chain's filter. */
+  readonly filter: string
+  /** The block with which the journal began, as far as it was seen: also when the store is emptied later. */
+  readonly start: () => number | undefined
+  /** Forgets it, until the journal is loaded again. */
+  readonly forgetStart: () => void
+  /** The journal as the store has it, under our filter. */
+  readonly load: Effect.Effect<Journal | undefined, Superseded | StoreError>
+  /** Sends a move. Never left half done: shutting down waits for it. */
+  readonly apply: (step: Step) => Effect.Effect<Applied, Lost | Superseded | Paused | StoreError>
+  /** Counts a move that the store has answered, in the order of the moves. Its logs are gone then. */
+  readonly record: (step: MoveStep, result: Result) => Effect.Effect<void>
+}
+
+/**
+ * @param chain the chain, with its filter
+ * @param storeBreaker what `load` waits for, while the store does not take moves of this chain
+ */
+export const make = Effect.fnUntraced(function* (
+  chain: ChainConfig,
+  storeBreaker: StoreBreaker,
+): Effect.fn.Return<Writer, never, AppConfig | Store | Status> {
+  const config = yield* AppConfig
+  const store = yield* Store
+  const clock = yield* Clock.Clock
+  const { chain: statusOf, storeOperation } = yield* Status
+  const status = statusOf(chain.name)
+  const filter = fingerprint(chain.filter)
+  /** Whether this process has written with its filter: another filter in the store is then newer than ours. */
+  let established = false
+  let knownStart: number | undefined
+  /** The reorg that is being followed just now: how many blocks are replaced, from which height down to which head. */
+  let undoing: { readonly depth: number; readonly from: number; readonly to: string } | undefined
+  /** What was retracted since: the blocks that had entries, and the entries. */
+  let retracted = { blocks: new Set<string>(), entries: 0 }
+
+  const reorgDone = () => {
+    if (undoing === undefined) return Effect.void
+    const { depth, from } = undoing
+    const { blocks, entries } = retracted
+    status.reorganised({ depth, from })
+    undoing = undefined
+    retracted = { blocks: new Set(), entries: 0 }
+    return say(
+      "reorg",
+      `reorg of ${counted(depth, "block")} from ${from} down: ${counted(blocks.size, "stored block")} with ${counted(entries, "entry", "entries")} retracted`,
+      { depth, block: from, retracted_blocks: blocks.size, retracted_entries: entries },
+    )
+  }
+
+  /** Where the journal stands was said: once in this process, unless it begins anew. */
+  let told: "begin" | "resume" | undefined
+  const filtered = filter === "none" ? "no filter" : `filter ${filter}`
+
+  const tellBegin = (block: number) => {
+    if (told === "begin") return Effect.void
+    told = "begin"
+    return say("begin", `beginning at block ${block} (${filtered})`, { block, filter })
+  }
+
+  const tellPlace = (journal: Journal | undefined) => {
+    if (journal === undefined) {
+      // Where `latest` is, the first push says.
+      return told === undefined && typeof chain.startBlock === "number"
+        ? tellBegin(chain.startBlock)
+        : Effect.void
+    }
+    if (told !== undefined) return Effect.void
+    told = "resume"
+    const stored = wholeUpTo(journal.head)
+    const final = journal.final?.number
+    const block = stored + 1
+    return say(
+      "resume",
+      `resuming at block ${block} (${final === undefined ? "nothing final yet" : `final ${final}`}, ${filtered})`,
+      { block, stored, final, filter },
+    )
+  }
+
+  const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
+    Effect.suspend(() => {
+      const since = Monotonic.millisUnsafe(clock)
+      return Effect.tap(effect, () =>
+        Effect.sync(() => storeOperation[operation]((Monotonic.millisUnsafe(clock) - since) / 1000)),
+      )
+    })
+
+  const load: Effect.Effect<Journal | undefined, Superseded | StoreError> = Effect.gen(function* () {
+    yield* storeBreaker.pass
+    let journal = yield* timed("load", store.load(chain.id))
+    if (journal !== undefined && journal.filter !== filter) {
+      if (established) return yield* new Superseded({ filter: journal.filter })
+      const block = journal.head.number + 1
+      yield* say("filter_changed", `the filter has changed: it applies from block ${block} on`, {
+        block,
+        filter,
+      })
+      yield* store.takeOver(chain.id, filter)
+      journal = yield* store.load(chain.id)
+    }
+    established ||= journal !== undefined
+    // A lowered limit is kept on a chain that makes no blocks, too. It also completes a journal of version 1.
+    yield* store.trim(chain.id)
+    yield* checkEpoch(journal)
+    knownStart = journal?.start.number ?? knownStart
+    status.stored = journal && wholeUpTo(journal.head)
+    status.final = journal?.final?.number
+    yield* tellPlace(journal)
+    return journal
+  })
+
+  /** What this process knows of the stream's end. */
+  let known: Known | undefined
+
+  /** Says it where the store has lost what it had acknowledged. */
+  const checkEpoch = Effect.fnUntraced(function* (journal: Journal | undefined) {
+    const stood = status.stored
+    const check = yield* store.checkEpoch(chain.id, known)
+    known = check.known
+    switch (check.outcome) {
+      case "kept":
+        return
+      case "new epoch":
+        return yield* say(
+          "new_epoch",
+          "the stream is in a new epoch: it was reset, or another ingestor saw that it lost entries",
+          {},
+        )
+      case "lost":
+      case "emptied": {
+        status.storeRegressions++
+        const stands = journal === undefined ? "has nothing now" : `stands at ${journal.head.number} now`
+        yield* say(
+          "store_regression",
+          `the store has lost entries: it stood at block ${stood ?? "-"} and ${stands}. They are written again in a new epoch, as the chain is now`,
+          { stood, stored: journal?.head.number },
+        )
+      }
+    }
+  })
+
+  const perform = (move: Move): Effect.Effect<Result, StoreError> => {
+    switch (move._tag) {
+      case "Push":
+        return Effect.uninterruptible(timed("push", store.push(chain.id, filter, move)))
+      case "Pop":
+        return Effect.uninterruptible(timed("pop", store.pop(chain.id, filter, move)))
+      case "Finalize":
+        return Effect.uninterruptible(timed("finalize", store.finalize(chain.id, filter, move)))
+    }
+  }
+
+  const record = ({ move, reorg, journal }: MoveStep, result: Result) => {
+    let done: Effect.Effect<void> = Effect.void
+    if (move._tag === "Pop") {
+      const { hash, number } = move.expected
+      if (undoing?.to !== hash) done = reorgDone()
+      // Where the chain changes once more meanwhile, the second depth counts what the first one undid as well.
+      const depth = Math.max(undoing?.depth ?? 0, reorg ?? 0)
+      if (depth > 0) undoing = { depth, from: undoing?.from ?? number, to: journal.head.hash }
+      status.stored = move.expected.number - 1
+      if (result._tag === "Popped") {
+        if (undoing !== undefined && result.removed > 0) {
+          retracted.blocks.add(hash)
+          retracted.entries += result.removed
+        }
+        status.removed += result.removed
+        status.removedIncomplete += result.missing
+        status.tail.popped(move.expected, result.removed)
+      }
+    } else done = reorgDone()
+    if (move._tag === "Finalize") status.final = move.number
+    if (move._tag === "Push") {
+      if (result._tag === "Pushed") {
+        status.published += logsOf(move)
+        status.tail.pushed(move.blocks)
+      } else status.deduplicated += logsOf(move)
+      status.stored = wholeUpTo(afterPush(move))
+      if (move.final) status.final = status.stored
+      release(move)
+    }
+    if ("last" in result && known !== undefined) known = { ...known, last: result.last }
+    established = true
+    return done
+  }
+
+  /** What a span of a move says, in OpenTelemetry's words for databases and messaging. */
+  const attributesOf = (move: Move) => ({
+    "db.system.name": config.store._tag === "Sqlite" ? "sqlite" : "redis",
+    "db.operation.name": move._tag.toLowerCase(),
+    "messaging.system": config.store._tag === "Sqlite" ? "sqlite" : "redis",
+    "messaging.destination.name": `${config.streamPrefix}:${chain.id}`,
+    ...(move._tag === "Push" && { "messaging.batch.message_count": logsOf(move) }),
+    ...(move._tag === "Pop" && { "event_ingestor.block.undone": move.expected.number }),
+  })
+
+  const apply = Effect.fnUntraced(function* (
+    step: Step,
+  ): Effect.fn.Return<Applied, Lost | Superseded | Paused | StoreError> {
+    if (step._tag !== "Move") return { step, result: undefined }
+    if (step.move._tag === "Push") {
+      const logs = logsOf(step.move)
+      status.received += logs
+      status.batchSize(logs)
+      // The first push of an empty store: `latest` means this block from now on, even if the store is emptied again.
+      const { hash, number } = step.move.expected
+      if (hash === "") {
+        knownStart ??= number + 1
+        yield* tellBegin(number + 1)
+      }
+    }
+    status.inFlight++
+    const result = yield* Effect.ensuring(
+      step.trace === undefined
+        ? perform(step.move)
+        : traceMove(step.trace, step.move._tag.toLowerCase(), attributesOf(step.move))(perform(step.move)),
+      Effect.sync(() => void status.inFlight--),
+    )
+    if (result._tag === "Conflict") {
+      return yield* new Lost({ expected: step.move.expected.number, stored: result.head?.number })
+    }
+    if (result._tag === "Paused") return yield* new Paused()
+    if (result._tag === "FilterChanged") return yield* new Superseded({ filter: result.filter })
+    return { step, result }
+  })
+
+  return {
+    filter,
+    start: () => knownStart,
+    forgetStart: () => {
+      knownStart = undefined
+    },
+    load,
+    apply,
+    record,
+  }
+})

@@ -1,0 +1,41 @@
+/** Choosing chains on the command line. */
+import { Effect, Option } from "effect"
+import { Flag } from "effect/cli"
+import type { ChainConfig } from "../config/AppConfig.ts"
+import { UsageError } from "./UsageError.ts"
+
+export const chainFlag = Flag.String("chain").pipe(Flag.withDescription("A chain's name or id"))
+
+export const jsonFlag = (what: string) =>
+  Flag.Boolean("json").pipe(Flag.withDescription(what), Flag.withDefault(false))
+
+/** A block number, checked where it is typed. */
+export const blockFlag = (name: string, what: string) =>
+  Flag.String(name).pipe(
+    Flag.withDescription(what),
+    Flag.filter(
+      (text) => /^\d{1,15}$/.test(text),
+      (text) => `expected a block number, got ${text}`,
+    ),
+    Flag.map(Number),
+    Flag.optional,
+  )
+
+/** The configured chain that a name or id means. */
+export const chosen = (
+  chains: ReadonlyArray<ChainConfig>,
+  name: string,
+): Effect.Effect<ChainConfig, UsageError> => {
+  const found = chains.find((chain) => chain.name === name || String(chain.id) === name)
+  const known = chains.map((chain) => chain.name).join(", ")
+  return found === undefined
+    ? Effect.fail(new UsageError({ detail: `--chain: expected one of ${known}, got ${name}` }))
+    : Effect.succeed(found)
+}
+
+/** As `chosen`; all of them where no name is given. */
+export const chosenOrAll = (
+  chains: ReadonlyArray<ChainConfig>,
+  name: Option.Option<string>,
+): Effect.Effect<ReadonlyArray<ChainConfig>, UsageError> =>
+  Option.isNone(name) ? Effect.succeed(chains) : Effect.map(chosen(chains, name.value), (chain) => [chain])

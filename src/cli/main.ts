@@ -1,0 +1,59 @@
+/** The command line: verbs, and what a failure of each kind means for the exit code. */
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import { Console, Effect, Layer } from "effect"
+import { CliError, CliOutput, Command } from "effect/cli"
+import { exitCode, runMain } from "./Process.ts"
+import { chains } from "./chainList.ts"
+import { check } from "./check.ts"
+import { demo } from "./demo.ts"
+import { reset } from "./reset.ts"
+import { run, serve } from "./run.ts"
+import { status } from "./status.ts"
+import { tail } from "./tail.ts"
+import { verify } from "./verify.ts"
+import { version } from "../Version.ts"
+
+const root = Command.make("event-ingestor", {}, () => serve).pipe(
+  Command.withDescription("Every event log of many EVM chains in a durable stream, in order, exactly once"),
+  Command.withExamples([
+    { command: "CHAINS=base event-ingestor", description: "Follow Base, through its public endpoints" },
+    {
+      command: "CHAINS=devnet DEVNET_CHAIN_ID=31337 DEVNET_WS_URL=ws://127.0.0.1:8545 event-ingestor",
+      description: "Follow a chain that is not built in",
+    },
+    { command: "event-ingestor check", description: "Before that: is the configuration good?" },
+  ]),
+  Command.withSubcommands([run, check, status, verify, tail, reset, chains, demo]),
+)
+
+/** A usage error in one line: what is wrong, and where to read on. */
+const usage = (command: string, detail: string) =>
+  Console.error(
+    `${command}: ${detail.replace(/\s*Did you mean this\?\s*(\S+)/g, ", did you mean $1?").replace(/\s*\n\s*/g, " ")}; see --help`,
+  )
+
+/** The help is printed where it is asked for, not above each mistake. */
+const presenter = CliOutput.layerPresenter({
+  present: (event) =>
+    event._tag === "InvalidInvocation"
+      ? usage(event.commandPath.join(" "), event.errors.map(({ message }) => message).join("; "))
+      : CliOutput.defaultPresenter.present(event),
+})
+
+const fail = (code: number) => Effect.sync(() => process.exit(code))
+
+export const main = (args: ReadonlyArray<string>): void =>
+  Command.runWith(root, { version })(args).pipe(
+    Effect.catchIf(CliError.isCliError, (error) =>
+      fail(error._tag === "ShowHelp" && error.errors.length === 0 ? exitCode.ok : exitCode.usage),
+    ),
+    Effect.catchTags({
+      ConfigProblems: (error) => Effect.andThen(Console.error(error.message), fail(exitCode.config)),
+      HttpError: (error) => Effect.andThen(Console.error(error.message), fail(exitCode.config)),
+      UsageError: (error) => Effect.andThen(usage("event-ingestor", error.message), fail(exitCode.usage)),
+      StoreError: (error) => Effect.andThen(Console.error(error.message), fail(exitCode.unreachable)),
+      EndpointError: (error) => Effect.andThen(Console.error(error.message), fail(exitCode.unreachable)),
+    }),
+    Effect.provide(Layer.merge(NodeServices.layer, presenter)),
+    runMain,
+  )

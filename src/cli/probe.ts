@@ -1,0 +1,261 @@
+/** What an endpoint can do, and how the service would use it: asked directly, a few requests each. */
+import { Effect, Predicate } from "effect"
+import type { Scope } from "effect"
+import type { HttpClient } from "effect/http"
+import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.ts"
+import type { Header } from "../Domain.ts"
+import * as Budget from "../endpoint/RateLimiter.ts"
+import { Learned } from "../endpoint/Capabilities.ts"
+import { hex, logsOf } from "../endpoint/Decode.ts"
+import type { PlacedLog } from "../endpoint/Decode.ts"
+import * as Endpoint from "../endpoint/Endpoint.ts"
+import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
+import { isOver, isRefusal, orMalformed, refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
+import { isHttp } from "../endpoint/EndpointPool.ts"
+import * as HttpEndpoint from "../endpoint/HttpRpcClient.ts"
+import type { Transport } from "../endpoint/Socket.ts"
+import { bitsSet } from "../logs/Bloom.ts"
+import { again } from "../logs/BlockLogs.ts"
+import { isUnfiltered } from "../logs/Filter.ts"
+import { saysNothingFinal } from "../chain/Finality.ts"
+import * as GetLogs from "../logs/GetLogs.ts"
+import * as Headers from "../endpoint/Headers.ts"
+import { blooms, finality, indexes, variable } from "./dialect.ts"
+import type { Finding, Sample, Trait } from "./dialect.ts"
+import * as Heads from "./probeHeads.ts"
+
+const widths = [1, 10, 100, 1000, 10_000]
+
+/** Blocks that are read to see how their logs are numbered. */
+const mostSamples = 3
+
+/** How often a request may be too large for the other side, which then leaves: each time less is asked for. */
+const mostReductions = 12
+
+/** The other side left, as a request was too large for it: a new connection asks for less. */
+const asksTooMuch = (error: EndpointError) => isOver(error) && refusalOf(error) === "fewer addresses"
+
+/** Why something is refused; `undefined` where it is not. */
+const accepted = <A, R>(effect: Effect.Effect<A, EndpointError, R>) =>
+  effect.pipe(
+    Effect.as(undefined),
+    Effect.catch((error) => (asksTooMuch(error) ? Effect.fail(error) : Effect.succeed(error.reason.message))),
+  )
+
+/** The widest range below the head that `eth_getLogs` answers, and what it says to a wider one. */
+const widest = Effect.fnUntraced(function* (getLogs: GetLogs.GetLogs, head: Header) {
+  let best = 0
+  for (const width of widths) {
+    if (width > head.number + 1) break
+    const range = { fromBlock: hex(head.number - width + 1), toBlock: hex(head.number) }
+    const refusal = yield* accepted(getLogs(range))
+    if (refusal !== undefined) return { best, refusal }
+    best = width
+  }
+  return { best, refusal: undefined }
+})
+
+/** What `eth_getLogs` bears: the range, and where it takes less than it is asked for. */
+const rangesOf = (
+  { filter }: ChainConfig,
+  { best, refusal }: { readonly best: number; readonly refusal: string | undefined },
+  { addresses: most, byHash }: Learned,
+): Trait => {
+  const ranges = best === 0 ? "but no ranges" : `and ranges up to ${best} wide`
+  const wider = refusal === undefined ? "" : `; wider: ${refusal}`
+  const addresses = filter.addresses.length
+  const fewer =
+    most < addresses
+      ? `; fewer addresses a call: ${most} of ${addresses}, in ${Math.ceil(addresses / most)} calls`
+      : ""
+  const height = byHash ? "" : "; by height, as blockHash is refused"
+  return {
+    level: best === 0 ? "warning" : "ok",
+    detail: `eth_getLogs: single blocks ${ranges}${fewer}${height}${wider}`,
+  }
+}
+
+/** What there is where `eth_getLogs` is refused, from the cheapest way on. */
+const otherWays = Effect.fnUntraced(function* (
+  connection: Connection,
+  subscribe: SocketConnection["subscribe"] | undefined,
+  { filter }: ChainConfig,
+  refused: string,
+  receipts: string | undefined,
+): Effect.fn.Return<Trait, EndpointError, Scope.Scope> {
+  if (receipts === undefined) {
+    return { level: "warning", detail: `${refused}: logs are read from receipts, which costs more` }
+  }
+  const single = yield* accepted(connection.request("eth_getTransactionReceipt", [`0x${"0".repeat(64)}`]))
+  const subscription =
+    subscribe !== undefined && isUnfiltered(filter)
+      ? yield* accepted(subscribe(["logs", {}], () => {}))
+      : "is of no use over HTTP or with a filter"
+  if (single !== undefined) {
+    const tip = subscription === undefined ? "; only the logs subscription is left, which fills no gap" : ""
+    return {
+      level: "failure",
+      detail: `${refused}; and ${receipts}${tip}`,
+      fix: "use another endpoint, or give addresses to follow",
+    }
+  }
+  const tip = subscription === undefined ? "from the logs subscription at the tip, else " : ""
+  return {
+    level: "warning",
+    detail: `${refused}: logs are read ${tip}receipt by receipt, which costs much more`,
+  }
+})
+
+/** All logs of a block by its receipts. */
+const logsOfReceipts = ({ name, request }: Connection, { hash, number }: Header) =>
+  Effect.flatMap(request("eth_getBlockReceipts", [hash]), (receipts) =>
+    Array.isArray(receipts)
+      ? orMalformed(
+          name,
+          logsOf(
+            receipts.flatMap((one: unknown) =>
+              Predicate.isObject(one) && "logs" in one ? (one.logs as unknown) : [null],
+            ),
+          ),
+        )
+      : Effect.fail(unverified(name, `no receipts for block ${number}`)),
+  )
+
+/** The recent block whose logs, read without a filter, say most of how they are numbered: best of several transactions. */
+const sampleOf = Effect.fnUntraced(function* (
+  connection: Connection,
+  headers: ReadonlyArray<Header>,
+  hasReceipts: boolean,
+) {
+  const getLogs = GetLogs.make(connection, { addresses: [], topics: [] }, new Learned())
+  const full = headers.toSorted((a, b) => bitsSet(b.logsBloom ?? "0x") - bitsSet(a.logsBloom ?? "0x"))
+  let best: Sample | undefined
+  for (const header of full.slice(0, mostSamples)) {
+    const byHash = getLogs({ blockHash: header.hash, number: header.number })
+    const read: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = hasReceipts
+      ? Effect.catchIf(byHash, isRefusal, () => logsOfReceipts(connection, header))
+      : byHash
+    const logs = yield* Effect.catch(read, () => Effect.succeed(undefined))
+    if (logs === undefined) return best
+    if (best === undefined || logs.length > best.logs.length) best = { header, logs }
+    if (new Set(logs.map(({ txHash }) => txHash)).size > 1) break
+  }
+  return best
+})
+
+const howToFix = ({ reason }: EndpointError): string => {
+  switch (reason._tag) {
+    case "WrongChain":
+      return "correct the URL or the chain id"
+    case "Rejected":
+      return reason.refusal.action === "operator" ? "check the key and its quota" : "use another endpoint"
+    default:
+      return "check the URL, the network and the provider's status page"
+  }
+}
+
+/** Without a journal, nothing is stored before the chain has reached that block. */
+const startsAbove = (chain: ChainConfig, { number }: Header): Trait => ({
+  level: "failure",
+  detail: `${variable(chain, "START_BLOCK")} (or START_BLOCK) is ${chain.startBlock}, above the chain's head, which is block ${number}`,
+  fix: "set a block that exists, or latest",
+})
+
+/** The endpoint as it would be used: over a connection, with what was learned of it on the connections before. */
+const traitsOf = Effect.fnUntraced(function* (
+  chain: ChainConfig,
+  endpoint: EndpointConfig,
+  purpose: "heads" | "ranges",
+  settings: Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">,
+  { learned, budget }: { readonly learned: Learned; readonly budget: Budget.Budget },
+  hasJournal: Effect.Effect<boolean>,
+): Effect.fn.Return<ReadonlyArray<Trait>, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> {
+  const options = { ...settings, budget, heads: chain.heads, pollInterval: chain.pollInterval }
+  const socket = isHttp(endpoint) ? undefined : yield* Endpoint.connect(chain, endpoint, options)
+  const connection = socket ?? (yield* HttpEndpoint.connect(chain, endpoint, options))
+  const ok = (detail: string): Trait => ({ level: "ok", detail })
+  const head = yield* Headers.header(connection, "latest")
+  if (head === undefined) {
+    return [{ level: "failure", detail: "there is no latest block", fix: "use another endpoint" }]
+  }
+  const tag = yield* Effect.catchIf(Headers.header(connection, "finalized"), isRefusal, (error) =>
+    Effect.succeed({ refusal: error.reason.message, isNothing: saysNothingFinal(error) }),
+  )
+  const getLogs = GetLogs.make(connection, chain.filter, learned)
+  const count = Math.min(Headers.mostPerBatch, head.number + 1)
+  const numbers = Array.from({ length: count }, (_, i) => head.number - i)
+  const found = yield* Headers.headers(connection, numbers, learned)
+  const headers = found.filter((header) => header !== undefined)
+  const batch = Math.min(learned.headers, count)
+  const atTip = yield* accepted(again(getLogs({ blockHash: head.hash, number: head.number })))
+  // What a block refuses twice is the endpoint's way: it is remembered for the second block.
+  const below = headers.find(({ number }) => number < head.number)
+  if (atTip === undefined && below !== undefined)
+    yield* accepted(getLogs({ blockHash: below.hash, number: below.number }))
+  const receipts = yield* accepted(again(logsOfReceipts(connection, head)))
+
+  const heads = socket
+    ? yield* Heads.probe(chain, socket, headers)
+    : {
+        trait: Heads.polled(
+          chain,
+          purpose === "heads" ? "as an HTTP endpoint announces none" : "while no WebSocket is connected",
+        ),
+      }
+  const { announced } = heads
+  const same = announced && (yield* Headers.header(connection, announced.number))
+  // Last: an answer that is too large costs the connection.
+  const sample = yield* sampleOf(connection, headers, receipts === undefined)
+  const logs =
+    atTip === undefined
+      ? rangesOf(chain, yield* widest(getLogs, head), learned)
+      : yield* otherWays(connection, socket?.subscribe, chain, atTip, receipts)
+  const isAbove = chain.startBlock !== "latest" && chain.startBlock > head.number
+  const start = isAbove && !(yield* hasJournal) ? [startsAbove(chain, head)] : []
+  return [
+    ok(`chain ${chain.id}, head ${head.number}`),
+    ...start,
+    heads.trait,
+    logs,
+    ok(`eth_getBlockReceipts: ${receipts ?? "yes"}`),
+    finality(chain, head, tag),
+    ok(batch < count ? `batches: up to ${batch} headers` : `batches: ${batch} headers and maybe more`),
+    blooms(chain, headers, announced && [announced, same], sample),
+    indexes(chain, sample, receipts === undefined),
+  ]
+})
+
+/**
+ * The findings about one endpoint.
+ *
+ * @param purpose whether heads come from it, or only ranges
+ * @param hasJournal whether the store has a journal of the chain, which then resumes there and not at START_BLOCK
+ */
+export const probe = (
+  chain: ChainConfig,
+  endpoint: EndpointConfig,
+  purpose: "heads" | "ranges",
+  settings: Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">,
+  hasJournal: Effect.Effect<boolean>,
+): Effect.Effect<ReadonlyArray<Finding>, never, Transport | HttpClient.HttpClient> => {
+  const subject = `${chain.name} ${endpoint.name}${isHttp(endpoint) ? " HTTP" : ""}`
+  return Effect.gen(function* () {
+    // As in the service, what is learned outlives the connection, and endpoints without a key are asked slowly.
+    const known = {
+      learned: new Learned(),
+      budget: yield* Budget.make(Budget.limitOf(endpoint, settings.rpcRate)),
+    }
+    return yield* Effect.scoped(traitsOf(chain, endpoint, purpose, settings, known, hasJournal)).pipe(
+      Effect.retry({ while: asksTooMuch, times: mostReductions }),
+    )
+  }).pipe(
+    Effect.scoped,
+    Effect.catch((error) =>
+      Effect.succeed<ReadonlyArray<Trait>>([
+        { level: "failure", detail: error.reason.message, fix: howToFix(error) },
+      ]),
+    ),
+    Effect.map((traits) => traits.map((trait) => ({ subject, ...trait }))),
+  )
+}

@@ -1,0 +1,110 @@
+/** How an endpoint's heads come: announced, polled, or not at all. */
+import { Clock, Deferred, Duration, Effect } from "effect"
+import type { Scope } from "effect"
+import { knownChains } from "../config/Chains.ts"
+import type { ChainConfig } from "../config/AppConfig.ts"
+import type { Header } from "../Domain.ts"
+import { headerOf } from "../endpoint/Decode.ts"
+import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
+import { orMalformed } from "../endpoint/EndpointError.ts"
+import type { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
+import * as Headers from "../endpoint/Headers.ts"
+import { variable } from "./dialect.ts"
+import type { Trait } from "./dialect.ts"
+
+/** How long a head is waited for: some block times, within bounds (seconds). */
+const blockTimes = 3
+const shortest = 5
+const longest = 30
+
+/** Where the chain moved on, the announcement may be on its way (seconds). */
+const late = 2
+
+/** Seconds between blocks: as the last headers have it, else as the chain is known for. */
+const blockTimeOf = ({ id }: Pick<ChainConfig, "id">, headers: ReadonlyArray<Header>): number => {
+  const [newest, oldest] = [headers[0], headers.at(-1)]
+  const blocks = (newest?.number ?? 0) - (oldest?.number ?? 0)
+  const seconds = (newest?.timestamp ?? 0) - (oldest?.timestamp ?? 0)
+  if (blocks > 0 && seconds > 0) return seconds / blocks
+  return (knownChains.find((known) => known.id === id)?.blockTime ?? 0) / 1000
+}
+
+/** A duration as people say it. @param seconds how long */
+const span = (seconds: number): string => {
+  if (seconds < 120) return `${Math.round(Math.max(seconds, 0))} s`
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`
+  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} days`
+}
+
+/** That heads are polled, and why. */
+export const polled = ({ pollInterval }: Pick<ChainConfig, "pollInterval">, why: string): Trait => ({
+  level: "ok",
+  detail: `heads: polled every ${Duration.toSeconds(pollInterval)} s, ${why}`,
+})
+
+const refusalOf = (connection: Connection) =>
+  Effect.match(connection.request("eth_subscribe", ["newHeads"]), {
+    onFailure: ({ reason }) => reason.message,
+    onSuccess: () => "eth_subscribe was refused",
+  })
+
+/**
+ * Subscribes to heads as the service does, and waits for one.
+ *
+ * @param headers the last ones, the newest first
+ */
+export const probe = Effect.fnUntraced(function* (
+  chain: ChainConfig,
+  socket: SocketConnection,
+  headers: ReadonlyArray<Header>,
+): Effect.fn.Return<
+  { readonly trait: Trait; readonly announced?: Header | undefined },
+  EndpointError,
+  Scope.Scope
+> {
+  const poll = `${variable(chain, "HEADS")}=poll`
+  if (socket.polled) return { trait: polled(chain, `as ${poll} says`) }
+  const first = yield* Deferred.make<Header | Malformed>()
+  const refused = yield* Effect.match(
+    socket.subscribe(["newHeads"], (raw) =>
+      Deferred.doneUnsafe(first, Effect.succeed(headerOf(raw, "announced"))),
+    ),
+    { onFailure: ({ reason }) => reason.message, onSuccess: () => undefined },
+  )
+  if (refused !== undefined)
+    return { trait: { level: "failure", detail: `heads: ${refused}`, fix: "use another endpoint" } }
+  // The subscription went over to polling, and does not tell why.
+  if (socket.polled) return { trait: polled(chain, `as ${yield* refusalOf(socket)}`) }
+
+  const latest = Headers.header(socket, "latest")
+  const before = yield* latest
+  const seconds = Math.min(Math.max(Math.ceil(blockTimes * blockTimeOf(chain, headers)), shortest), longest)
+  const within = (time: number) =>
+    Deferred.await(first).pipe(
+      Effect.raceFirst(socket.ended),
+      Effect.timeoutOrElse({ duration: Duration.seconds(time), orElse: () => Effect.succeed(undefined) }),
+      Effect.flatMap((head) => orMalformed(socket.name, head)),
+    )
+  const told = (head: Header) => ({
+    trait: { level: "ok", detail: `heads: subscribed, block ${head.number} was announced` } as const,
+    announced: head,
+  })
+  const head = yield* within(seconds)
+  if (head !== undefined) return told(head)
+  const after = yield* latest
+  const rose = (after?.number ?? 0) - (before?.number ?? 0)
+  if (after === undefined || rose < 0 || (rose === 0 && after.hash === before?.hash)) {
+    const age = span((yield* Clock.currentTimeMillis) / 1000 - (before?.timestamp ?? 0))
+    const detail = `heads: subscribed; the chain is idle: block ${before?.number}, ${age} old, was the latest for ${seconds} s`
+    return { trait: { level: "warning", detail } }
+  }
+  const tardy = yield* within(late)
+  if (tardy !== undefined) return told(tardy)
+  return {
+    trait: {
+      level: "failure",
+      detail: `heads: subscribed, but nothing is announced: the latest block went from ${before?.number} to ${after.number} in ${seconds} s`,
+      fix: `set ${poll}, or use another endpoint`,
+    },
+  }
+})

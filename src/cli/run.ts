@@ -1,0 +1,39 @@
+/** `run`, the default: follow every configured chain until told to stop. */
+import { Effect, Layer } from "effect"
+import { Command } from "effect/cli"
+import { AppConfig } from "../config/AppConfig.ts"
+import { say } from "../observability/LogEvents.ts"
+import { shutdown } from "./Process.ts"
+import { service, surroundings, telemetry } from "./service.ts"
+
+const hello = Effect.gen(function* () {
+  const { chains, store, warnings } = yield* AppConfig
+  const into = store._tag === "Sqlite" ? store.path : "Redis"
+  yield* say("start", `following ${chains.map(({ name }) => name).join(", ")} into ${into}`, {
+    chains: chains.length,
+    store: store._tag === "Sqlite" ? "sqlite" : "redis",
+  })
+  for (const warning of warnings) yield* say("configuration", warning, {})
+})
+
+/** The last line: everything is closed, and how long that took. */
+const goodbye = Effect.suspend(() => {
+  const seconds = Math.round((performance.now() - (shutdown.since ?? performance.now())) / 100) / 10
+  return say("stopped", `stopped cleanly in ${seconds} s`, { seconds })
+})
+
+export const serve = Effect.andThen(hello, Layer.launch(service)).pipe(
+  Effect.onInterrupt(() => goodbye),
+  Effect.provide(telemetry.pipe(Layer.provideMerge(surroundings), Layer.provideMerge(AppConfig.layer))),
+)
+
+export const run = Command.make("run", {}, () => serve).pipe(
+  Command.withDescription("Follow every configured chain until stopped (the default)"),
+  Command.withExamples([
+    { command: "event-ingestor run", description: "Follow every configured chain until Ctrl-C" },
+    {
+      command: "CHAINS=1,8453 LOG_FORMAT=json event-ingestor run",
+      description: "Two chains by their ids, with JSON logs",
+    },
+  ]),
+)

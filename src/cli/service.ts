@@ -1,0 +1,59 @@
+/** The layers that make the service, and what every command needs of them. */
+import { Effect, Layer, Logger } from "effect"
+import { AppConfig } from "../config/AppConfig.ts"
+import { Transport } from "../endpoint/Socket.ts"
+import * as Ingest from "../chain/Supervisor.ts"
+import * as Logging from "../observability/Logging.ts"
+import { shutdown } from "./Process.ts"
+import { Redaction } from "../Redactor.ts"
+import * as RedisStore from "../store/redis/RedisStore.ts"
+import * as SqliteStore from "../store/sqlite/SqliteStore.ts"
+import * as Http from "../http/Server.ts"
+import * as Sampler from "../observability/StatusSampler.ts"
+import { Status } from "../observability/Status.ts"
+import * as StoreWatch from "../observability/StorePoller.ts"
+
+/** The configured store. */
+export const store = Layer.unwrap(
+  Effect.map(AppConfig, ({ store, streamPrefix, retention }) =>
+    store._tag === "Sqlite"
+      ? SqliteStore.layer(store.path, retention)
+      : RedisStore.layer({ config: store, prefix: streamPrefix, retention }),
+  ),
+)
+
+/** Log format and level, secrets to hide, time to stop: as the configuration says. */
+export const surroundings = Layer.unwrap(
+  Effect.map(AppConfig, (config) => {
+    shutdown.timeout = config.shutdownTimeout
+    return Layer.mergeAll(Logging.layer(config.log), Layer.succeed(Redaction, config.redact))
+  }),
+)
+
+/** OpenTelemetry where it is configured; else not even loaded. */
+export const telemetry = Layer.unwrap(
+  Effect.flatMap(AppConfig, ({ telemetry }) =>
+    telemetry === undefined
+      ? Effect.succeed(Layer.empty)
+      : Effect.map(
+          Effect.promise(() => import("../observability/Telemetry.ts")),
+          ({ layer }) => layer(telemetry),
+        ),
+  ),
+)
+
+/** Everything that runs while chains are followed. */
+export const service = Layer.mergeAll(Ingest.layer, StoreWatch.layer, Sampler.layer, Http.layer).pipe(
+  Layer.provideMerge(Status.layer),
+  Layer.provideMerge(store),
+  Layer.provide(Transport.layerNetwork),
+)
+
+/** What a command needs. Its own logs would be in the way of what it prints. */
+export const commandOnly = surroundings.pipe(
+  Layer.provideMerge(Layer.succeed(Logger.LogToStderr, true)),
+  Layer.provideMerge(AppConfig.layer),
+)
+
+/** What a command needs that only reads or changes the store. */
+export const storeOnly = store.pipe(Layer.provideMerge(commandOnly))

@@ -1,0 +1,161 @@
+/** `status`: what the store knows of each chain. Needs no endpoint and no running service. */
+import { Clock, Effect } from "effect"
+import type { Option } from "effect"
+import { Command, Flag } from "effect/cli"
+import { AppConfig } from "../config/AppConfig.ts"
+import type { ChainConfig } from "../config/AppConfig.ts"
+import type { Journal } from "../store/Journal.ts"
+import { Store } from "../store/Store.ts"
+import type { Stats } from "../store/Store.ts"
+import { chainFlag, chosenOrAll, jsonFlag } from "./chains.ts"
+import { span, style, writeLines } from "./Output.ts"
+import { storeOnly } from "./service.ts"
+
+/** An ingestor says every ten seconds that it is alive: after so many without a word (seconds) there is none. */
+const aliveFor = 30
+
+/** When the last entry was added, which ids of Redis say (unix milliseconds). */
+const addedAt = (id: string | undefined): number | undefined => {
+  const [, millis] = /^(\d{12,})-\d+$/.exec(id ?? "") ?? []
+  return millis === undefined ? undefined : Number(millis)
+}
+
+const report = (chain: ChainConfig, journal: Journal | undefined, stats: Stats, now: number) => {
+  const added = addedAt(stats.lastId)
+  return {
+    chain: chain.name,
+    id: chain.id,
+    head:
+      journal === undefined || journal.head.hash === ""
+        ? null
+        : { number: journal.head.number, hash: journal.head.hash },
+    part: journal?.head.part ?? 0,
+    final: journal?.final ?? null,
+    start: journal === undefined ? null : { number: journal.start.number, hash: journal.start.hash || null },
+    filter: journal === undefined ? null : { fingerprint: journal.filter, since: journal.filterSince },
+    window: journal?.window.length ?? 0,
+    /** Heights that a reorg could still replace. */
+    unfinalized:
+      journal === undefined ? 0 : journal.head.number - (journal.final?.number ?? journal.start.number - 1),
+    entries: stats.entries,
+    gone: stats.gone,
+    first_number: stats.firstNumber ?? null,
+    first_id: stats.firstId ?? null,
+    last_id: stats.lastId ?? null,
+    bytes: stats.bytes ?? null,
+    epoch: stats.epoch ?? null,
+    /** Seconds since an ingestor said that it is alive, and since an entry was added; `null`: not known. */
+    ingestor_alive_s: stats.aliveAgo ?? null,
+    last_entry_s: added === undefined ? null : Math.max(Math.round((now - added) / 1000), 0),
+    paused: stats.paused,
+    waits_for: stats.holder === undefined ? null : { ...stats.holder, lag: stats.holder.lag ?? null },
+    groups: stats.groups.map(({ name, consumers, pending, lag, lastDelivered, missed }) => ({
+      name,
+      consumers,
+      pending,
+      lag: lag ?? null,
+      last_delivered: lastDelivered,
+      missed,
+    })),
+    readers: stats.readers.map(({ name, id, block, seen, lag, missed }) => ({
+      name,
+      id,
+      block: block ?? null,
+      seen_s: seen === undefined ? null : Math.max(Math.round(now / 1000 - seen), 0),
+      lag: lag ?? null,
+      missed,
+    })),
+  }
+}
+
+type Report = ReturnType<typeof report>
+
+const size = (bytes: number) =>
+  bytes < 1024 * 1024 ? `${Math.ceil(bytes / 1024)} KiB` : `${(bytes / 1024 / 1024).toFixed(1)} MiB`
+
+/** Whether an ingestor is alive, as far as the store can tell. */
+const ingestor = ({ ingestor_alive_s: alive, last_entry_s: added }: Report): string => {
+  if (alive !== null && alive <= aliveFor) return `an ingestor was alive ${span(alive)} ago`
+  if (alive !== null) {
+    const isWritten = added !== null && added < alive - aliveFor
+    const by = isWritten ? `, but an entry was added ${span(added)} ago: one of version 0.1 may write` : ""
+    return `no ingestor for ${span(alive)}${by}`
+  }
+  const last = added === null ? "" : `; the last entry was added ${span(added)} ago`
+  return `unknown: none has said that it is alive (version 0.1 does not)${last}`
+}
+
+const missedOf = (missed: number) =>
+  missed === 0 ? "" : `, ${style(31, `missed ${missed}: trimmed before they were read`)}`
+
+const waiting = ({ paused, waits_for: holder }: Report): ReadonlyArray<string> => {
+  if (holder === null)
+    return paused ? [`  ${style(31, "paused")} nothing is published until the next trim`] : []
+  const reader = `${holder.reader.replace(":", " ")}, which has not read ${holder.lag ?? "an unknown number of"} entries`
+  const free = `to wait no longer: ${holder.release}`
+  return paused
+    ? [`  ${style(31, "paused")} nothing is published: waits for ${reader}; ${free}`]
+    : [`  waits  trimming waits for ${reader}; ${free}`]
+}
+
+const forPeople = (chain: Report): ReadonlyArray<string> => {
+  const title = style(1, `${chain.chain} (${chain.id})`)
+  if (chain.start === null) return [`${title}  nothing stored yet`]
+  const { head, final, start, filter, part, epoch } = chain
+  const unfinished =
+    part === 0 ? "" : part > 0 ? `, ${part} of its logs so far` : `, being undone, ${-part} logs left`
+  const changed = filter !== null && filter.since > start.number ? `, changed at block ${filter.since}` : ""
+  const trimmed =
+    chain.gone === 0
+      ? ""
+      : ` (${chain.gone} older ones trimmed, complete from block ${chain.first_number ?? "?"} on)`
+  return [
+    `${title}  head ${head?.number ?? "-"}${unfinished}, final ${final?.number ?? "-"}, start ${start.number}, ${chain.unfinalized} unfinalized`,
+    `  head   ${head?.hash ?? "-"}`,
+    `  filter ${filter?.fingerprint ?? "-"}${changed}`,
+    `  stream ${chain.entries} entries${trimmed}, ${chain.first_id ?? "-"} … ${chain.last_id ?? "-"}${chain.bytes === null ? "" : `, ${size(chain.bytes)}`}`,
+    `  epoch  ${epoch === null ? "none: version 0.1 has written it" : `${epoch.token} (${epoch.reason})`}`,
+    `  ingestor ${ingestor(chain)}`,
+    ...waiting(chain),
+    ...chain.groups.map(
+      ({ name, consumers, pending, lag, missed }) =>
+        `  group  ${name}: ${lag ?? "unknown"} to be delivered, ${pending} not acknowledged, ${consumers} consumer${consumers === 1 ? "" : "s"}${missedOf(missed)}`,
+    ),
+    ...chain.readers.map(
+      ({ name, block, lag, missed, seen_s: seen }) =>
+        `  reader ${name}: at block ${block ?? "unknown"}, ${lag ?? "unknown"} to be read, seen ${seen === null ? "at an unknown time" : `${span(seen)} ago`}${missedOf(missed)}`,
+    ),
+  ]
+}
+
+export const status = Command.make(
+  "status",
+  { chain: Flag.optional(chainFlag), json: jsonFlag("One JSON object a line, one line a chain") },
+  Effect.fnUntraced(function* ({
+    chain,
+    json,
+  }: {
+    readonly chain: Option.Option<string>
+    readonly json: boolean
+  }) {
+    const config = yield* AppConfig
+    const store = yield* Store
+    const chains = yield* chosenOrAll(config.chains, chain)
+    if (!json) yield* writeLines([store.description])
+    for (const chain of chains) {
+      const one = report(
+        chain,
+        yield* store.load(chain.id),
+        yield* store.stats(chain.id),
+        yield* Clock.currentTimeMillis,
+      )
+      yield* writeLines(json ? [JSON.stringify(one)] : forPeople(one))
+    }
+  }, Effect.provide(storeOnly)),
+).pipe(
+  Command.withDescription("What the store knows of each chain"),
+  Command.withExamples([
+    { command: "event-ingestor status", description: "Every configured chain" },
+    { command: "event-ingestor status --chain base --json", description: "One chain, for programs" },
+  ]),
+)

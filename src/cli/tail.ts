@@ -1,0 +1,113 @@
+/** `tail`: the entries of the store, from a place on, as they are or for reading. */
+import { Effect, Option } from "effect"
+import { Command, Flag } from "effect/cli"
+import { AppConfig } from "../config/AppConfig.ts"
+import type { ChainConfig } from "../config/AppConfig.ts"
+import type { Entry } from "../Domain.ts"
+import { makeRedactor } from "../Redactor.ts"
+import { Store } from "../store/Store.ts"
+import type { Stored } from "../store/Store.ts"
+import { chainFlag, chosenOrAll, jsonFlag } from "./chains.ts"
+import { isUnread, style, writeLines } from "./Output.ts"
+import { storeOnly } from "./service.ts"
+import { UsageError } from "./UsageError.ts"
+
+const pageSize = 1000
+
+const pollEvery = "200 millis"
+
+type From = "start" | "now" | number
+
+const short = (hex: string | undefined) => (hex === undefined ? "-" : `${hex.slice(0, 10)}…${hex.slice(-4)}`)
+
+/** Others may write to a stream, too: anything can be in it. */
+const clean = makeRedactor({ urls: [], words: [] })
+
+const timeOf = (seconds: string | undefined): string => {
+  const time = new Date(Number(seconds) * 1000)
+  return Number.isNaN(time.getTime()) ? "-" : time.toISOString().slice(0, 19).replace("T", " ")
+}
+
+/** An entry for reading, whatever is in it or missing. */
+export const lineOf = (chain: string, entry: Partial<Entry>): string => {
+  const topic = /0x[0-9a-f]{64}/.exec(entry.topics ?? "")?.[0]
+  const what = `${chain} ${entry.block_number ?? "-"}/${entry.log_index ?? "-"}`
+  const line = clean(
+    `${timeOf(entry.timestamp)}  ${what.padEnd(24)}  ${entry.contract ?? "-"}  ${short(topic)}  tx ${short(entry.tx_hash)}`,
+  )
+  return entry.removed === "true" ? style(31, `${line}  removed`) : line
+}
+
+const placeOf = (given: Option.Option<string>, follow: boolean) => {
+  const text = Option.getOrElse(given, () => (follow ? "now" : "start"))
+  if (text === "start" || text === "now") return Effect.succeed<From>(text)
+  if (/^\d{1,15}$/.test(text)) return Effect.succeed<From>(Number(text))
+  return Effect.fail(new UsageError({ detail: `--from: expected start, now or a block number, got ${text}` }))
+}
+
+export const tail = Command.make(
+  "tail",
+  {
+    chain: Flag.optional(chainFlag),
+    from: Flag.String("from").pipe(
+      Flag.withDescription("start, now or a block number (default: start, with --follow now)"),
+      Flag.optional,
+    ),
+    follow: Flag.Boolean("follow").pipe(
+      Flag.withAlias("f"),
+      Flag.withDescription("Go on with new entries until stopped"),
+      Flag.withDefault(false),
+    ),
+    json: jsonFlag("One JSON object a line, with the fields and values of the stream entry"),
+  },
+  Effect.fnUntraced(function* ({ chain, from, follow, json }) {
+    const config = yield* AppConfig
+    const store = yield* Store
+    const chains = yield* chosenOrAll(config.chains, chain)
+    const place = yield* placeOf(from, follow)
+
+    const print = (chain: ChainConfig, page: ReadonlyArray<Stored>) =>
+      writeLines(
+        page
+          .filter(({ entry }) => typeof place !== "number" || Number(entry.block_number) >= place)
+          .map(({ entry }) => (json ? JSON.stringify(entry) : lineOf(chain.name, entry))),
+      )
+    const begin = Effect.fnUntraced(function* (chain: ChainConfig) {
+      if (place === "start") return undefined
+      return place === "now" ? (yield* store.stats(chain.id)).lastId : yield* store.seek(chain.id, place)
+    })
+
+    // What is written meanwhile is another matter.
+    const end = (chain: ChainConfig) =>
+      follow ? Effect.succeed(undefined) : Effect.map(store.stats(chain.id, false), ({ lastId }) => lastId)
+    const cursors = yield* Effect.forEach(chains, (chain) =>
+      Effect.zipWith(begin(chain), end(chain), (after, last) => ({ chain, after, last, isOver: false })),
+    )
+    for (;;) {
+      let printed = 0
+      for (const cursor of cursors) {
+        if (cursor.isOver) continue
+        const page = yield* store.read(cursor.chain.id, cursor.after, pageSize)
+        const last = page.findIndex(({ id }) => id === cursor.last)
+        const wanted = last === -1 ? page : page.slice(0, last + 1)
+        yield* print(cursor.chain, wanted)
+        cursor.isOver = last !== -1
+        cursor.after = page.at(-1)?.id ?? cursor.after
+        printed += wanted.length
+      }
+      if (isUnread()) return
+      if (printed > 0) continue
+      if (!follow) return
+      yield* Effect.sleep(pollEvery)
+    }
+  }, Effect.provide(storeOnly)),
+).pipe(
+  Command.withDescription("Print the entries of the store"),
+  Command.withExamples([
+    { command: "event-ingestor tail --follow", description: "What comes in, until Ctrl-C" },
+    {
+      command: "event-ingestor tail --chain base --from 19000000 --json",
+      description: "From a block on, for programs",
+    },
+  ]),
+)

@@ -1,0 +1,264 @@
+/**
+ * Several endpoints of one chain behaving as one: a stream of the connection to use.
+ *
+ * Each endpoint is kept connected by a loop of its own, with its own breaker and budget. One is in use until its
+ * connection ends or the referee prefers another; the others stand by and are witnesses.
+ */
+import { Deferred, Duration, Effect, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
+import type { Scope } from "effect"
+import type { HttpClient } from "effect/http"
+import type { ChainConfig, EndpointConfig } from "../config/AppConfig.ts"
+import * as Defects from "../Defects.ts"
+import * as Monotonic from "../Monotonic.ts"
+import { say } from "../observability/LogEvents.ts"
+import { Redaction } from "../Redactor.ts"
+import * as Budget from "./RateLimiter.ts"
+import * as Endpoint from "./Endpoint.ts"
+import type { Connection, EndpointOptions, SocketConnection } from "./Endpoint.ts"
+import { Defect, EndpointError } from "./EndpointError.ts"
+import * as HttpEndpoint from "./HttpRpcClient.ts"
+import { Learned } from "./Capabilities.ts"
+import type { Live } from "./PoolMember.ts"
+import * as Referee from "./HealthMonitor.ts"
+import type { Announced } from "./HealthMonitor.ts"
+import { backoff, circuitBreaking, makeBreaker, watched } from "../Retry.ts"
+import type { Breaker, Wait } from "../Retry.ts"
+import type { Transport } from "./Socket.ts"
+
+/** What is kept of an endpoint beside its connections. */
+export interface Watcher {
+  readonly onRequest: NonNullable<EndpointOptions["onRequest"]>
+  readonly onConnected: (connection: Connection) => Effect.Effect<void>
+  readonly onFailure: (error: EndpointError) => Effect.Effect<void>
+  /** After a failure: how long it is until the next try. */
+  readonly onWait: (error: EndpointError, wait: Wait) => Effect.Effect<void>
+  /** It works again, after so many failures. */
+  readonly onClosed: (failures: number) => Effect.Effect<void>
+}
+
+export interface Failover {
+  /** The connection to use; a new element takes the place of the one before. Never ends. */
+  readonly active: Stream.Stream<Live>
+  /** Tells what the endpoint in use announces. */
+  readonly heard: (announced: Announced) => void
+  /** All that can be asked now. */
+  readonly connected: Effect.Effect<ReadonlyArray<Connection>>
+  /** Waits until each endpoint has connected or failed once, but not for long. */
+  readonly tried: Effect.Effect<void>
+  /** The HTTP endpoint to ask for what must not block heads, if there is one now. */
+  readonly http: () => Live<Connection> | undefined
+  /** Who can be asked for history now: HTTP endpoints, the one in use, those that stand by. */
+  readonly sources: () => ReadonlyArray<Live<Connection>>
+}
+
+export interface FailoverOptions extends Omit<EndpointOptions, "onRequest" | "budget"> {
+  /** Calls a second and endpoint; `undefined`: 10 for endpoints without a key, no limit for the others. */
+  readonly rpcRate: number | undefined
+  /** Told about each connection of the endpoint at this rank, its requests and its end. */
+  readonly watch: (
+    rank: number,
+    known: { breaker: Breaker; learned: Learned; budget: Budget.Budget },
+  ) => Watcher
+}
+
+/** An endpoint of another chain is a mistake of the configuration: asking again soon is no use. */
+const wrongChainDelay = Duration.minutes(1)
+
+const redial = Schedule.setInputType<EndpointError>()(backoff).pipe(
+  Schedule.modifyDelay(({ input, duration }) =>
+    Effect.succeed(input.reason._tag === "WrongChain" ? Duration.max(duration, wrongChainDelay) : duration),
+  ),
+)
+
+/** An endpoint is spoken to over HTTP where its URL says so. */
+export const isHttp = ({ url }: EndpointConfig): boolean => /^https?:/.test(Redacted.value(url))
+
+/** How long a chain is without a socket before it is followed over HTTP: sockets that were cut are back sooner. */
+const socketGrace = Duration.seconds(3)
+
+/** How long one that neither connects nor fails is waited for. */
+const triedPatience = Duration.seconds(3)
+
+/** Keeps every endpoint of a chain connected for as long as the scope lives. */
+export const make = Effect.fnUntraced(function* (
+  chain: Pick<ChainConfig, "id" | "endpoints" | "rpc" | "heads" | "pollInterval">,
+  options: FailoverOptions,
+) {
+  const redact = yield* Redaction
+  const live = yield* SubscriptionRef.make<ReadonlyArray<Live>>([])
+  const http = yield* SubscriptionRef.make<ReadonlyArray<Live>>([])
+  const inUse = yield* SubscriptionRef.make<Live | undefined>(undefined)
+  let announced: Announced | undefined
+  /** The one that was in use last, and why connections ended. */
+  let last: Live | undefined
+  const whyLeft = new WeakMap<Live, string>()
+  const untried = new Set(
+    Array.from({ length: chain.endpoints.length + chain.rpc.length }, (_, rank) => rank),
+  )
+  const allTried = yield* Deferred.make<void>()
+
+  /** An endpoint has connected, or failed. */
+  const triedOnce = (rank: number) =>
+    Effect.suspend(() => {
+      untried.delete(rank)
+      return untried.size === 0 ? Deferred.succeed(allTried, undefined) : Effect.void
+    })
+
+  /** Keeps an endpoint connected, and on the list as long as it is. */
+  const keep = <R>(
+    endpoint: EndpointConfig,
+    rank: number,
+    list: SubscriptionRef.SubscriptionRef<ReadonlyArray<Live>>,
+    connect: (options: EndpointOptions) => Effect.Effect<SocketConnection, EndpointError, R>,
+  ) =>
+    Effect.gen(function* () {
+      const closed: { on: (failures: number) => Effect.Effect<void> } = { on: () => Effect.void }
+      const breaker = watched(yield* makeBreaker, (failures) => closed.on(failures))
+      const learned = new Learned()
+      yield* Effect.sync(() => learned.fade()).pipe(
+        Effect.delay("1 hour"),
+        Effect.forever,
+        Defects.toOwner,
+        Effect.forkScoped,
+      )
+      const limit = Budget.limitOf(endpoint, options.rpcRate)
+      const budget = yield* Budget.make(limit)
+      const { onRequest, onConnected, onFailure, onWait, onClosed } = options.watch(rank, {
+        breaker,
+        learned,
+        budget,
+      })
+      closed.on = onClosed
+      const connected = Effect.gen(function* () {
+        const connection = yield* connect({
+          ...options,
+          heads: chain.heads,
+          pollInterval: chain.pollInterval,
+          onRequest,
+          budget,
+          learned,
+        })
+        yield* onConnected(connection)
+        const one = { connection, breaker, learned, rank, since: yield* Monotonic.millis }
+        yield* Effect.acquireRelease(
+          SubscriptionRef.update(list, (all) => [...all, one].sort((a, b) => a.rank - b.rank)),
+          () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== one)),
+        )
+        yield* triedOnce(rank)
+        return yield* Effect.tapError(connection.ended, (error) =>
+          Effect.sync(() => void whyLeft.set(one, error.reason.message)),
+        )
+      })
+      return yield* Effect.scoped(connected).pipe(
+        Effect.catchDefect((defect) =>
+          say("defect", `a defect in the connection to ${endpoint.name}`, {}, defect).pipe(
+            Effect.andThen(
+              new EndpointError({
+                endpoint: endpoint.name,
+                reason: new Defect({ detail: redact(String(defect)) }),
+              }),
+            ),
+          ),
+        ),
+        Effect.tapError(onFailure),
+        Effect.tapError(() => triedOnce(rank)),
+        Effect.retry(circuitBreaking(breaker, onWait)(redial)),
+      )
+    })
+
+  for (const [rank, endpoint] of chain.endpoints.entries()) {
+    const connect = (
+      to: EndpointOptions,
+    ): Effect.Effect<SocketConnection, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> =>
+      isHttp(endpoint) ? HttpEndpoint.connect(chain, endpoint, to) : Endpoint.connect(chain, endpoint, to)
+    yield* keep(endpoint, rank, live, connect).pipe(Defects.toOwner, Effect.forkScoped)
+  }
+  for (const [i, endpoint] of chain.rpc.entries()) {
+    const connect = (to: EndpointOptions) => HttpEndpoint.connect(chain, endpoint, to)
+    yield* keep(endpoint, chain.endpoints.length + i, http, connect).pipe(Defects.toOwner, Effect.forkScoped)
+  }
+
+  const hasOthers = chain.endpoints.length + chain.rpc.length > 1
+
+  /** Says which endpoint is in use from now on, where it is another one than before. */
+  const told = (one: Live) =>
+    Effect.suspend(() => {
+      const to = one.connection.name
+      const from = last?.connection.name
+      const reason = last && whyLeft.get(last)
+      last = one
+      if (!hasOthers || from === to) return Effect.void
+      const how = SubscriptionRef.getUnsafe(http).includes(one) ? ", polled over HTTP" : ""
+      if (from === undefined) {
+        return Effect.annotateLogs(say("in_use", `blocks come from ${to}${how}`, {}), { endpoint: to })
+      }
+      return reason === undefined
+        ? say("failback", `going back from ${from} to ${to}, which is preferred`, { from, to })
+        : say("failover", `left ${from} for ${to}${how}: ${reason}`, { from, to, reason })
+    })
+
+  const use = (one: Live | undefined) => {
+    announced = undefined
+    const used = SubscriptionRef.set(inUse, one)
+    return one === undefined ? used : Effect.andThen(told(one), used)
+  }
+
+  /**
+   * The one in use stays in use as long as it is connected; then the first in order of preference follows. Without any,
+   * heads are polled over an HTTP endpoint for history, until one is back.
+   */
+  const choose = Effect.gen(function* () {
+    const current = SubscriptionRef.getUnsafe(inUse)
+    const all = SubscriptionRef.getUnsafe(live)
+    if (current !== undefined && all.includes(current)) return
+    if (all.length > 0) return yield* use(all[0])
+    if (current !== undefined && SubscriptionRef.getUnsafe(http).includes(current)) return
+    if (current !== undefined) yield* use(undefined)
+    yield* Effect.sleep(socketGrace)
+    const [first] = SubscriptionRef.getUnsafe(http)
+    if (first !== undefined) yield* use(first)
+  })
+  yield* Stream.merge(SubscriptionRef.changes(live), SubscriptionRef.changes(http)).pipe(
+    Stream.switchMap(() => Stream.fromEffectDrain(choose)),
+    Stream.runDrain,
+    Defects.toOwner,
+    Effect.forkScoped,
+  )
+
+  yield* SubscriptionRef.changes(inUse).pipe(
+    Stream.switchMap((one) => {
+      if (one === undefined) return Stream.empty
+      const others = () => SubscriptionRef.getUnsafe(live).filter((other) => other !== one)
+      // The connection that is gone back to may have ended while it was asked.
+      const goBack = (to: Live) =>
+        Effect.suspend(() => (SubscriptionRef.getUnsafe(live).includes(to) ? use(to) : Effect.void))
+      return Stream.fromEffectDrain(Referee.watch(one, { others, announced: () => announced, use: goBack }))
+    }),
+    Stream.runDrain,
+    Defects.toOwner,
+    Effect.forkScoped,
+  )
+
+  return {
+    active: SubscriptionRef.changes(inUse).pipe(Stream.filter((one) => one !== undefined)),
+    heard: (heard) => {
+      announced = heard
+    },
+    connected: Effect.sync(() =>
+      [...SubscriptionRef.getUnsafe(live), ...SubscriptionRef.getUnsafe(http)].map(
+        ({ connection }) => connection,
+      ),
+    ),
+    tried: Effect.asVoid(Effect.timeoutOption(Deferred.await(allTried), triedPatience)),
+    http: () => SubscriptionRef.getUnsafe(http)[0],
+    sources: () => {
+      const current = SubscriptionRef.getUnsafe(inUse)
+      const sockets = SubscriptionRef.getUnsafe(live)
+      return [
+        ...SubscriptionRef.getUnsafe(http),
+        ...sockets.filter((one) => one === current),
+        ...sockets.filter((one) => one !== current),
+      ]
+    },
+  } satisfies Failover as Failover
+})

@@ -1,0 +1,97 @@
+/** Block headers by height or tag, from one connection. */
+import { Effect } from "effect"
+import type { Header } from "../Domain.ts"
+import { isLeftOut } from "./RpcClient.ts"
+import type { Answer } from "./RpcClient.ts"
+import { headerOf, hex } from "./Decode.ts"
+import type { Connection } from "./Endpoint.ts"
+import { isOver, Malformed, orMalformed } from "./EndpointError.ts"
+import type { EndpointError } from "./EndpointError.ts"
+import type { Call } from "./JsonRpc.ts"
+import type { Learned } from "./Capabilities.ts"
+
+export type Asker = Pick<Connection, "name" | "request" | "batch"> & Partial<Pick<Connection, "polled">>
+
+export type Tag = "latest" | "finalized"
+
+/** Headers that are wanted at once; they come in one batch where the endpoint takes it. */
+export const mostPerBatch = 20
+
+const call = (block: number | Tag): Call => ({
+  method: "eth_getBlockByNumber",
+  params: [typeof block === "number" ? hex(block) : block, false],
+})
+
+const decoded = (
+  endpoint: string,
+  block: number | Tag,
+  result: unknown,
+): Effect.Effect<Header | undefined, EndpointError> => {
+  const header = result === null ? undefined : headerOf(result)
+  if (header === undefined || header instanceof Malformed || typeof block !== "number") {
+    return orMalformed(endpoint, header)
+  }
+  const hint = block === 0 ? ": there is no block 0 here; START_BLOCK=1 begins above it" : ""
+  const another = new Malformed({ detail: `block ${header.number} instead of ${block}${hint}` })
+  return orMalformed(endpoint, header.number === block ? header : another)
+}
+
+/** The header at a height, or `undefined` where the node has none. */
+export const header = (
+  { name, request }: Asker,
+  block: number | Tag,
+): Effect.Effect<Header | undefined, EndpointError> => {
+  const { method, params } = call(block)
+  return Effect.flatMap(request(method, params), (result) => decoded(name, block, result))
+}
+
+/** The batch as such was refused, not what is in it. */
+const isRefused = (answer: Answer): boolean => {
+  if (answer._tag === "Result" || answer.error.reason._tag !== "Rejected") return false
+  const { action } = answer.error.reason.refusal
+  return action !== "wait for head" && action !== "back off"
+}
+
+/**
+ * The headers at these heights, in their order, in batches as large as the endpoint takes them. What a batch refuses is
+ * asked for by itself.
+ */
+export const headers = (
+  asker: Asker,
+  numbers: ReadonlyArray<number>,
+  learned: Learned,
+): Effect.Effect<ReadonlyArray<Header | undefined>, EndpointError> => {
+  const some = (
+    part: ReadonlyArray<number>,
+  ): Effect.Effect<ReadonlyArray<Header | undefined>, EndpointError> =>
+    Effect.flatMap(
+      Effect.tapError(asker.batch(part.map(call)), (error) =>
+        Effect.sync(() => remember(error, part.length)),
+      ),
+      (answers) => {
+        if (part.length > 1 && answers.every(isRefused)) {
+          const half = Math.ceil(part.length / 2)
+          learned.headers = Math.min(learned.headers, half)
+          return Effect.map(Effect.forEach([part.slice(0, half), part.slice(half)], some), (halves) =>
+            halves.flat(),
+          )
+        }
+        if (answers.some((answer) => answer._tag === "Rejected" && isLeftOut(answer.error)))
+          learned.headers = Math.min(learned.headers, Math.ceil(part.length / 2))
+        return Effect.forEach(answers, (answer, i) =>
+          answer._tag === "Result" ? decoded(asker.name, part[i]!, answer.result) : header(asker, part[i]!),
+        )
+      },
+    )
+  /** A batch that was too large to send took the connection with it. */
+  const remember = (error: EndpointError, size: number) => {
+    if (isOver(error)) learned.headers = Math.max(Math.min(learned.headers, Math.ceil(size / 2)), 1)
+  }
+  return Effect.gen(function* () {
+    const all: Array<Header | undefined> = []
+    while (all.length < numbers.length) {
+      all.push(...(yield* some(numbers.slice(all.length, all.length + learned.headers))))
+    }
+    return all
+  })
+}

@@ -1,0 +1,205 @@
+/**
+ * The heads a connection announces, and the watchdog that notices when it stops.
+ *
+ * A head is only a hint, so heads that arrive while the last one is still being handled coalesce: what is kept is the
+ * highest and the newest, which differ when heads repeat, arrive out of order, or the chain became shorter.
+ */
+import { Clock, Duration, Effect, Latch, Stream } from "effect"
+import type { Scope, Tracer } from "effect"
+import * as Defects from "../Defects.ts"
+import type { Header } from "../Domain.ts"
+import * as Monotonic from "../Monotonic.ts"
+import { headerOf, quantity } from "./Decode.ts"
+import type { SocketConnection } from "./Endpoint.ts"
+import { EndpointError, Malformed, Stalled } from "./EndpointError.ts"
+import { mostLinks } from "../observability/Tracing.ts"
+import type { BlockTraces } from "../observability/Tracing.ts"
+import * as Headers from "./Headers.ts"
+
+/** A head, and when it was heard (monotonic milliseconds). */
+export interface Heard {
+  readonly header: Header
+  readonly at: number
+  /** The trace that it began, where somebody wants traces. */
+  readonly trace?: Tracer.Span | undefined
+}
+
+export interface Heads {
+  /** Heads to handle, each as soon as the one before is done with; what was overtaken meanwhile is left out. */
+  readonly stream: Stream.Stream<Heard>
+  /** Offers the newest head once more, because something else than the head has changed. */
+  readonly again: Effect.Effect<void>
+  /** Offers a head that was not announced. */
+  readonly offer: (header: Header) => Effect.Effect<void>
+}
+
+export interface HeadsOptions {
+  /** The least silence that is suspicious. */
+  readonly stallTimeout: Duration.Duration
+  /** How often heads are polled, where they are. */
+  readonly pollInterval?: Duration.Duration
+  /** Told about each head, with the time between blocks as observed (milliseconds; 0 as long as nothing is known). */
+  readonly onHead: (heard: Heard, blockTime: number) => void
+  readonly traces?: BlockTraces
+  /** Told the latest block once the subscription is there. */
+  readonly onLatest?: (header: Header) => Effect.Effect<void>
+  /** The connection is alive and says that there is no new block. */
+  readonly onQuiet: Effect.Effect<void>
+}
+
+/** More heads a second than any chain has that repeat or fall. */
+const mostPerSecond = 500
+
+/** Silence is suspicious after this many observed block times, and in any case after a minute (milliseconds). */
+const blockTimes = 3
+const longestSilence = 60_000
+
+/** The pace of a chain as it is seen: a moving average of the time between two heights. */
+class Pace {
+  #height = -1
+  #at = 0
+  #average: number | undefined
+
+  saw({ header, at }: Heard): void {
+    const blocks = header.number - this.#height
+    if (this.#height >= 0 && blocks > 0) {
+      const millis = (at - this.#at) / blocks
+      this.#average = this.#average === undefined ? millis : this.#average * 0.8 + millis * 0.2
+    }
+    if (blocks > 0) {
+      this.#height = header.number
+      this.#at = at
+    }
+  }
+
+  /** Milliseconds; 0 as long as nothing is known. */
+  get blockTime(): number {
+    return this.#average ?? 0
+  }
+}
+
+/** Subscribes to `newHeads` and asks for the head of now. Ends with the scope; stalls end the connection. */
+export const make = Effect.fnUntraced(function* (connection: SocketConnection, options: HeadsOptions) {
+  const clock = yield* Clock.Clock
+  const arrived = yield* Latch.make(false)
+  const pace = new Pace()
+  let highest: Heard | undefined
+  let newest: Heard | undefined
+  let pending: Array<Heard> = []
+  /** The last that the next head taken will be linked to; with the store away, nobody takes one for hours. */
+  let overtaken: Array<Tracer.Span> = []
+  /** The highest that was announced on this connection. */
+  let top = -1
+  let lastHeard = Monotonic.millisUnsafe(clock)
+  let second = { from: 0, heads: 0 }
+
+  const put = (heard: Heard) => {
+    const before = pending
+    newest = heard
+    if (highest === undefined || heard.header.number >= highest.header.number) highest = heard
+    pending = highest === newest ? [newest] : [highest, newest]
+    for (const one of before) if (one.trace && !pending.includes(one)) overtaken.push(one.trace)
+    if (overtaken.length > mostLinks) options.traces?.overtaken(overtaken.splice(0, 1), undefined)
+    arrived.openUnsafe()
+  }
+
+  const hear = (raw: unknown) => {
+    const header = headerOf(raw, "announced")
+    if (header instanceof Malformed) return connection.endUnsafe(header)
+    const at = Monotonic.millisUnsafe(clock)
+    if (at - second.from >= 1000) second = { from: at, heads: 0 }
+    // A node that catches up announces as many as it likes, each above the last: they coalesce.
+    if (header.number <= top && ++second.heads > mostPerSecond) {
+      return connection.endUnsafe(
+        new Malformed({ detail: `more than ${mostPerSecond} heads a second that are not new` }),
+      )
+    }
+    const heard = { header, at, trace: options.traces?.announced(header) }
+    lastHeard = at
+    top = Math.max(top, header.number)
+    pace.saw(heard)
+    options.onHead(heard, pace.blockTime)
+    return put(heard)
+  }
+
+  yield* connection.subscribe(["newHeads"], hear)
+  const first = yield* Headers.header(connection, "latest")
+  if (first === undefined) {
+    const reason = new Malformed({ detail: "there is no latest block" })
+    return yield* new EndpointError({ endpoint: connection.name, reason })
+  }
+  yield* options.onLatest?.(first) ?? Effect.void
+  if (newest === undefined) {
+    const heard = { header: first, at: Monotonic.millisUnsafe(clock) }
+    top = first.number
+    options.onHead(heard, 0)
+    put(heard)
+  }
+
+  const stalled = (detail: string) =>
+    Effect.suspend(() => {
+      const seconds = (Monotonic.millisUnsafe(clock) - lastHeard) / 1000
+      return connection.end(new Stalled({ seconds, detail }))
+    })
+
+  /** The chain may be silent for as long as it likes; the connection may not. */
+  const ask = connection.request("eth_blockNumber", []).pipe(
+    Effect.matchEffect({
+      onFailure: () => stalled("and no answer either"),
+      onSuccess: (answer) => {
+        const number = quantity(answer)
+        if (number === undefined)
+          return connection.end(new Malformed({ detail: "eth_blockNumber is no number" }))
+        const lagging = Effect.suspend(() =>
+          number > top ? stalled(`the chain is at ${number}, we were told ${top}`) : Effect.void,
+        )
+        if (number <= top) return options.onQuiet
+        // What is polled is told with the next poll.
+        return connection.polled && options.pollInterval
+          ? Effect.delay(lagging, Duration.times(options.pollInterval, 2))
+          : lagging
+      },
+    }),
+  )
+
+  yield* Effect.gen(function* () {
+    let since = lastHeard
+    for (;;) {
+      const silence = Math.min(blockTimes * pace.blockTime, longestSilence)
+      const limit = Math.max(silence, Duration.toMillis(options.stallTimeout))
+      yield* Effect.sleep(Math.max(since + limit - Monotonic.millisUnsafe(clock), 1))
+      if (lastHeard > since) {
+        since = lastHeard
+      } else if (Monotonic.millisUnsafe(clock) - since >= limit) {
+        yield* ask
+        since = Math.max(lastHeard, Monotonic.millisUnsafe(clock))
+      }
+    }
+  }).pipe(Defects.toOwner, Effect.forkScoped)
+
+  const take = Effect.gen(function* () {
+    yield* arrived.await
+    arrived.closeUnsafe()
+    const taken = pending
+    pending = []
+    highest = undefined
+    options.traces?.overtaken(overtaken, taken.at(-1)?.trace)
+    overtaken = []
+    return taken
+  })
+
+  return {
+    stream: Stream.fromIterableEffectRepeat(take),
+    again: Effect.sync(() => {
+      if (newest !== undefined) put({ header: newest.header, at: newest.at })
+    }),
+    offer: (header: Header) =>
+      Effect.sync(() => {
+        const at = Monotonic.millisUnsafe(clock)
+        put({ header, at, trace: options.traces?.announced(header) })
+      }),
+  } satisfies Heads as Heads
+}) satisfies (
+  connection: SocketConnection,
+  options: HeadsOptions,
+) => Effect.Effect<Heads, EndpointError, Scope.Scope>

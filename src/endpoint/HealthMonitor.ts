@@ -1,0 +1,136 @@
+/**
+ * Compares the endpoint in use with those that stand by.
+ *
+ * It is left when it stays silent while somebody tells of a new block, and when it is behind the others. If everybody is
+ * silent, the chain is. A preferred endpoint is returned to once it has been connected for a while and is not behind.
+ */
+import { Clock, Effect, Schedule } from "effect"
+import * as Monotonic from "../Monotonic.ts"
+import { quantity } from "./Decode.ts"
+import { Stalled } from "./EndpointError.ts"
+import { answered, isSettled } from "./PoolMember.ts"
+import type { Live } from "./PoolMember.ts"
+
+/** The last head that the endpoint in use announced, when (monotonic milliseconds), and the time between two (or 0). */
+export interface Announced {
+  readonly number: number
+  readonly at: number
+  readonly blockTime: number
+  /** How late heads may be told (milliseconds), where they are polled. */
+  readonly late?: number
+}
+
+export interface Pool {
+  /** The other connected endpoints, preferred ones first. */
+  readonly others: () => ReadonlyArray<Live>
+  readonly announced: () => Announced | undefined
+  /** Makes another endpoint the one in use. */
+  readonly use: (one: Live) => Effect.Effect<void>
+}
+
+/** Silence after which the others are asked: so many block times, and at least so many milliseconds. */
+const silentBlockTimes = 1.5
+const leastSilence = 2000
+
+/** How often all endpoints are compared, and a silent chain is asked about at least. */
+const interval = 15_000
+
+/** An endpoint may be behind the others by so many blocks or so much time, whichever is more. */
+const blocksBehind = 3
+const timeBehind = 6000
+
+/** What everybody gets to catch up before one is blamed: a tenth of a block time, within these limits. */
+const shortestGrace = 100
+const longestGrace = 1000
+
+/** The head that an endpoint tells when asked; -1 when it does not. */
+const headOf = ({ connection }: Live) =>
+  connection.request("eth_blockNumber", []).pipe(
+    Effect.map((answer) => quantity(answer) ?? -1),
+    Effect.timeoutOrElse({ duration: leastSilence, orElse: () => Effect.succeed(-1) }),
+    Effect.orElseSucceed(() => -1),
+  )
+
+const headsOf = (endpoints: ReadonlyArray<Live>) =>
+  Effect.forEach(endpoints, (one) => Effect.map(headOf(one), (head) => ({ one, head })), {
+    concurrency: "unbounded",
+  })
+
+/** Looks after the endpoint in use for as long as it is. */
+export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announced, use }: Pool) {
+  const clock = yield* Clock.Clock
+  const now = () => Monotonic.millisUnsafe(clock)
+  const blockTime = () => announced()?.blockTime ?? 0
+  const late = () => announced()?.late ?? 0
+  const told = () => announced()?.number ?? -1
+
+  const grace = Effect.suspend(() =>
+    Effect.sleep(Math.min(Math.max(blockTime() / 10, shortestGrace), longestGrace)),
+  )
+
+  const leave = (detail: string) =>
+    Effect.suspend(() => {
+      const seconds = (now() - (announced()?.at ?? inUse.since)) / 1000
+      return inUse.connection.end(new Stalled({ seconds, detail }))
+    })
+
+  /** The silent one is asked too: it may well know the block that it does not announce. */
+  const suspect = Effect.gen(function* () {
+    const before = told()
+    const heads = yield* headsOf([inUse, ...others()])
+    const highest = Math.max(...heads.map(({ head }) => head))
+    if (highest <= before) return
+    yield* grace
+    if (told() === before) yield* leave(`the chain is at ${highest}, we were told ${before}`)
+  })
+
+  const watchSilence = Effect.gen(function* () {
+    const silence = () => Math.max(silentBlockTimes * blockTime(), leastSilence) + late()
+    let last = announced()
+    let wait = silence()
+    for (;;) {
+      yield* Effect.sleep(wait)
+      const head = announced()
+      if (head !== undefined && head !== last) {
+        last = head
+        wait = Math.max(head.at + silence() - now(), 1)
+      } else {
+        if (others().length > 0) yield* suspect
+        // Each look costs a call per endpoint, and a chain without blocks is no news: it is asked less and less often.
+        wait = Math.max(Math.min(wait * 2, interval), silence())
+      }
+    }
+  })
+
+  const tolerated = () =>
+    Math.max(blocksBehind, blockTime() > 0 ? Math.ceil((timeBehind + late()) / blockTime()) : 0)
+
+  const isBehind = Effect.gen(function* () {
+    const own = told()
+    const theirs = yield* headsOf(others())
+    for (const { one, head } of theirs) if (head >= 0 && head >= own - tolerated()) yield* answered(one)
+    return own >= 0 && theirs.some(({ head }) => head > own + tolerated())
+  })
+
+  const comeBack = Effect.gen(function* () {
+    const preferred = others().filter((other) => other.rank < inUse.rank && isSettled(other, now()))
+    const before = told()
+    const best = (yield* headsOf(preferred)).find(({ head }) => head >= before)
+    if (best === undefined) return
+    yield* use(best.one)
+  })
+
+  const compare = Effect.gen(function* () {
+    if (others().length === 0) return
+    if (yield* isBehind) {
+      yield* grace
+      if (yield* isBehind) return yield* leave("it is behind the other endpoints")
+    }
+    yield* comeBack
+  })
+
+  yield* Effect.all([watchSilence, Effect.repeat(compare, Schedule.spaced(interval))], {
+    concurrency: "unbounded",
+    discard: true,
+  })
+})

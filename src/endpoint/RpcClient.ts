@@ -1,0 +1,97 @@
+/** What a connection can be asked, whatever carries it: one call, or several at once, within the endpoint's budget. */
+import { Effect, Predicate } from "effect"
+import type { ChainId } from "../Domain.ts"
+import type { Redactor } from "../Redactor.ts"
+import type { Budget } from "./RateLimiter.ts"
+import { quantity } from "./Decode.ts"
+import { EndpointError, Malformed, refusalOf, Rejected, WrongChain } from "./EndpointError.ts"
+import type { Reason } from "./EndpointError.ts"
+import type { Call } from "./JsonRpc.ts"
+import { traceRequest } from "../observability/Tracing.ts"
+import { classify } from "./RpcError.ts"
+import type { RpcFailure } from "./RpcError.ts"
+
+/** The answer to one call of a batch. */
+export type Answer =
+  | { readonly _tag: "Result"; readonly result: unknown }
+  | { readonly _tag: "Rejected"; readonly error: EndpointError }
+
+/** How a request ended: answered, refused, or without an answer. */
+export type Outcome = "ok" | "refused" | "lost"
+
+/** Sends calls together; the answers are in the order of the calls. */
+export type Exchange = (calls: ReadonlyArray<Call>) => Effect.Effect<ReadonlyArray<Answer>, EndpointError>
+
+export interface Calls {
+  readonly request: (method: string, params: ReadonlyArray<unknown>) => Effect.Effect<unknown, EndpointError>
+  /** Several calls in one frame. The answers are in the order of the calls; each may be a refusal of its own. */
+  readonly batch: (calls: ReadonlyArray<Call>) => Effect.Effect<ReadonlyArray<Answer>, EndpointError>
+}
+
+/** How often what was refused as "too many" is asked for again, each time as the budget allows it. */
+const timesAgain = 4
+
+const isBackOff = (error: EndpointError) => refusalOf(error) === "back off"
+
+/** What calls are named by in an error. */
+export const nameOf = (calls: ReadonlyArray<Call>): string =>
+  calls.length === 1 ? calls[0]!.method : `a batch of ${calls[0]!.method}`
+
+/** @param tracedAs the endpoint's name, where requests are to be spans */
+export const make = (
+  exchange: Exchange,
+  { budget, tracedAs }: { readonly budget?: Budget | undefined; readonly tracedAs: string | undefined },
+): Calls => {
+  const budgeted = (calls: ReadonlyArray<Call>) =>
+    budget === undefined ? exchange(calls) : budget.spend(calls.length)(exchange(calls))
+  const spend = (calls: ReadonlyArray<Call>) =>
+    tracedAs === undefined
+      ? budgeted(calls)
+      : traceRequest(tracedAs, calls[0]!.method, calls.length)(budgeted(calls))
+  return {
+    request: (method, params) =>
+      spend([{ method, params }]).pipe(
+        Effect.flatMap(([answer]) =>
+          answer!._tag === "Result" ? Effect.succeed(answer!.result) : Effect.fail(answer!.error),
+        ),
+        Effect.retry({ times: timesAgain, while: isBackOff }),
+      ),
+    batch: (calls) => (calls.length === 0 ? Effect.succeed([]) : spend(calls)),
+  }
+}
+
+/** A provider's error as an answer. One that says "too many" slows the endpoint's budget down. */
+export const rejected = (
+  endpoint: string,
+  method: string,
+  rpc: RpcFailure,
+  { redact, budget }: { readonly redact: Redactor; readonly budget: Budget | undefined },
+): Answer => {
+  const refusal = classify(rpc)
+  if (refusal.action === "back off") budget?.throttled(refusal.retryAfter)
+  const reason = new Rejected({ method, code: rpc.code, detail: redact(rpc.message), refusal })
+  return { _tag: "Rejected", error: new EndpointError({ endpoint, reason }) }
+}
+
+/** What a call of a batch is refused with that the answer to the batch leaves out. */
+export const notAnswered: RpcFailure = { code: 0, message: "not answered" }
+
+/** A call was left out of the answer to its batch: fewer may be answered. */
+export const isLeftOut = ({ reason }: EndpointError): boolean =>
+  reason._tag === "Rejected" && reason.detail === notAnswered.message
+
+/** Fails unless the endpoint serves this chain (`undefined`: any). */
+export const confirmChain = Effect.fnUntraced(function* (
+  endpoint: string,
+  expected: ChainId | undefined,
+  request: Calls["request"],
+) {
+  const failure = (reason: Reason) => new EndpointError({ endpoint, reason })
+  const answered = yield* request("eth_chainId", [])
+  const actual = Predicate.isString(answered) ? quantity(answered) : undefined
+  if (actual === undefined) {
+    return yield* failure(new Malformed({ detail: "eth_chainId was not answered with a number" }))
+  }
+  if (expected !== undefined && actual !== expected)
+    return yield* failure(new WrongChain({ expected, actual }))
+})

@@ -1,0 +1,152 @@
+/** What is known of the process, as the JSON that `/status` and `/ready` answer. */
+import { Clock, Effect } from "effect"
+import * as Monotonic from "../Monotonic.ts"
+import { breakerLabel } from "../Retry.ts"
+import type { BreakerState } from "../Retry.ts"
+import { version } from "../Version.ts"
+import { unready } from "../observability/Readiness.ts"
+import type { ChainStatus, EndpointStatus } from "../observability/ChainStatus.ts"
+import type { Status } from "../observability/Status.ts"
+
+const breaker = (state: BreakerState, now: number) => ({
+  state: breakerLabel(state),
+  failures: state.failures,
+  ...(state._tag === "Open" && { next_try_in_ms: Math.max(state.until - now, 0) }),
+})
+
+const seconds = (millis: number) => Math.round(millis / 100) / 10
+
+const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
+  name: status.name,
+  in_use: chain.endpoint === status,
+  connected_for_s: status.connectedSince === undefined ? null : seconds(now - status.connectedSince),
+  connects: status.connects,
+  /** How heads come from here when it is in use: `subscribed` or `polled`; `null` while it is not connected. */
+  heads: status.heads ?? null,
+  /** Of logs or of a final block: what the audit attributes to the endpoint. */
+  audit_mismatches: status.contradicted,
+  breaker: breaker(status.breakerState, now),
+  capabilities: status.learned?.description ?? null,
+  /** The same in short sentences, where it differs from what an endpoint is first taken to bear. */
+  limits: status.learned?.notes ?? [],
+  /** Calls a second that the endpoint is asked at most; `null` without a limit. */
+  rate: Number.isFinite(status.budget?.rate()) ? status.budget!.rate() : null,
+})
+
+/** The time of a report: `unix` for when something was, `monotonic` for how long it has lasted (milliseconds). */
+export interface Now {
+  readonly unix: number
+  readonly monotonic: number
+}
+
+/** The time now. */
+export const now: Effect.Effect<Now> = Effect.all({
+  unix: Clock.currentTimeMillis,
+  monotonic: Monotonic.millis,
+})
+
+const time = (millis: number) => new Date(millis).toISOString()
+
+/** One chain. */
+export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) => {
+  const reasons = unready(chain, now)
+  return {
+    name: chain.name,
+    id: chain.id,
+    ready: reasons.length === 0,
+    reasons,
+    phase: chain.phase,
+    store_breaker: breaker(chain.storeBreakerState, now),
+    since: time(unix - (now - chain.phaseSince)),
+    head: chain.head ?? null,
+    head_age_s: seconds(now - chain.headSince),
+    block_time_ms: Math.round(chain.blockTime),
+    target: chain.target ?? null,
+    stored: chain.stored ?? null,
+    final: chain.final ?? null,
+    behind: chain.behind,
+    lag_s: seconds(chain.lag(now)),
+    logs: {
+      received: chain.received,
+      published: chain.published,
+      deduplicated: chain.deduplicated,
+      removed: chain.removed,
+      per_second: Math.round(chain.history.perSecond * 10) / 10,
+    },
+    latency_ms: { p50: chain.latency(0.5) ?? null, p99: chain.latency(0.99) ?? null },
+    reorgs: {
+      count: chain.reorgs,
+      deepest: chain.deepestReorg,
+      last: chain.lastReorgs.map(({ at, depth, from }) => ({ at: time(at), depth, from })),
+    },
+    audit: {
+      missing: chain.auditedMissing,
+      extra: chain.auditedExtra,
+      unaudited: chain.unaudited,
+    },
+    endpoints: chain.endpoints.map((one) => endpoint(one, chain, now)),
+    failures: chain.failures.map(({ at, type, text }) => ({ at: time(at), type, text })),
+    reader_waited_for: chain.holder
+      ? {
+          reader: chain.holder.reader,
+          behind: chain.holder.behind,
+          paused: chain.holder.paused ?? null,
+          release: chain.holder.release,
+        }
+      : null,
+    stream: chain.stats
+      ? {
+          entries: chain.stats.entries,
+          first_id: chain.stats.firstId ?? null,
+          last_id: chain.stats.lastId ?? null,
+          bytes: chain.stats.bytes ?? null,
+          first_number: chain.stats.firstNumber ?? null,
+          epoch: chain.stats.epoch?.token ?? null,
+          epoch_reason: chain.stats.epoch?.reason ?? null,
+          groups: chain.stats.groups.map(({ name, consumers, pending, lag, missed }) => ({
+            name,
+            consumers,
+            pending,
+            lag: lag ?? null,
+            missed,
+          })),
+        }
+      : null,
+  }
+}
+
+/** What `/status` answers. */
+export const statusReport = (status: Status["Service"], now: Now) => {
+  const chains = status.chains.map((chain) => chainReport(chain, now))
+  const { store } = status
+  return {
+    version,
+    at: time(now.unix),
+    uptime_s: seconds(now.monotonic - status.startedSince),
+    ready: chains.every(({ ready }) => ready),
+    store: {
+      description: store.description,
+      version: store.info?.version ?? null,
+      breaker: breaker(store.breakerState, now.monotonic),
+      bytes: store.info?.bytes ?? null,
+      limit: store.info?.limit ?? null,
+      eviction_policy: store.info?.evictionPolicy ?? null,
+      eviction_unsafe: store.evictionUnsafe,
+      persistence: store.info?.persistence ?? null,
+    },
+    chains,
+  }
+}
+
+/** All chains, or the one that is asked for; `undefined` for one that is not followed. @param now monotonic milliseconds */
+export const readyReport = (status: Status["Service"], name: string | undefined, now: number) => {
+  const asked = name === undefined ? status.chains : status.chains.filter((chain) => chain.name === name)
+  if (asked.length === 0) return undefined
+  const chains = Object.fromEntries(
+    asked.map((chain) => {
+      const reasons = unready(chain, now)
+      return [chain.name, { ready: reasons.length === 0, reasons }]
+    }),
+  )
+  return { ready: Object.values(chains).every(({ ready }) => ready), chains }
+}

@@ -1,0 +1,227 @@
+/**
+ * The HTTP routes: `/health`, `/ready`, `/metrics`, `/status`, the page at `/` and its `/events`.
+ *
+ * At most 100 connections; 30 s for a request, of which 10 s for its headers, 30 s for the answer, and 30 s in which
+ * nothing of it is read (events go on). Where a token is set, everything but `/health` and `/ready` wants it, as Bearer or
+ * as the password of Basic, so that a browser can ask for it.
+ */
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import { Duration, Effect, Layer, Redacted, Schema } from "effect"
+import { HttpMiddleware, HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { PrometheusMetrics } from "effect/observability"
+import { createHash, timingSafeEqual } from "node:crypto"
+import { createServer } from "node:http"
+import { isIPv4 } from "node:net"
+import type { AddressInfo } from "node:net"
+import { AppConfig } from "../config/AppConfig.ts"
+import { say } from "../observability/LogEvents.ts"
+import * as Monotonic from "../Monotonic.ts"
+import * as Events from "./Events.ts"
+import * as Page from "./Page.ts"
+import * as Report from "./Report.ts"
+import { Status } from "../observability/Status.ts"
+
+export class HttpError extends Schema.TaggedError<HttpError>()("HttpError", { detail: Schema.String }) {
+  override get message() {
+    return this.detail
+  }
+}
+
+const mostConnections = 100
+const requestTimeout = Duration.seconds(30)
+const headersTimeout = Duration.seconds(10)
+/** How often Node looks for requests that take too long. Its default, 30 s, would let slow headers live for 40 s. */
+const checkInterval = Duration.seconds(1)
+/** How long open connections may take when the process stops. */
+const closeWithin = Duration.seconds(1)
+
+/** Beside the connection limit: requests are not to wait for each other. */
+const listen = () => {
+  const server = createServer({
+    requestTimeout: Duration.toMillis(requestTimeout),
+    headersTimeout: Duration.toMillis(headersTimeout),
+    connectionsCheckingInterval: Duration.toMillis(checkInterval),
+    keepAliveTimeout: 5_000,
+    maxHeaderSize: 16 * 1024,
+  })
+  // One more is closed at once, before a byte of it is read.
+  server.maxConnections = mostConnections
+  server.timeout = Duration.toMillis(requestTimeout)
+  return server
+}
+
+const json = (body: unknown, status = 200) =>
+  HttpServerResponse.jsonUnsafe(body, { status, headers: { "cache-control": "no-store" } })
+
+const problem = (status: number, detail: string, headers: Record<string, string> = {}) =>
+  HttpServerResponse.jsonUnsafe(
+    { error: detail },
+    { status, headers: { "cache-control": "no-store", ...headers } },
+  )
+
+const digest = (text: string) => createHash("sha256").update(text).digest()
+
+/** Compares in the same time whatever the texts are. */
+const same = (a: string, b: string) => timingSafeEqual(digest(a), digest(b))
+
+/** The token that a request carries: the Bearer token, or the password of Basic. */
+const tokenOf = (authorization: string): string => {
+  const [scheme = "", rest = ""] = authorization.split(" ", 2)
+  if (scheme.toLowerCase() === "bearer") return rest
+  if (scheme.toLowerCase() !== "basic") return ""
+  const decoded = Buffer.from(rest, "base64").toString()
+  const colon = decoded.indexOf(":")
+  return colon === -1 ? "" : decoded.slice(colon + 1)
+}
+
+const isLoopback = (name: string) => {
+  const host = name.toLowerCase()
+  return host === "localhost" || host === "::1" || (isIPv4(host) && host.startsWith("127."))
+}
+
+const wrongHost = problem(
+  421,
+  "host not allowed: HTTP_HOST is a loopback address, so only localhost, 127.0.0.1 and [::1] are. Behind a proxy, let it send Host: localhost; to listen on other addresses, set HTTP_HOST (0.0.0.0: all) and METRICS_TOKEN",
+)
+
+/**
+ * A page elsewhere may point its own name at 127.0.0.1 to read what only this machine should: its Host gives it away.
+ * Browsers always send one; a request of HTTP/1.0 without it is a probe.
+ */
+const hostCheck = HttpRouter.middleware(
+  Effect.gen(function* () {
+    const { http } = yield* AppConfig
+    const strict = isLoopback(http.host)
+    return (app) =>
+      Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) => {
+        const host = (headers["host"] ?? "").replace(/:\d+$/, "").replace(/^\[|\]$/g, "")
+        return strict && host !== "" && !isLoopback(host) ? Effect.succeed(wrongHost) : app
+      })
+  }),
+  { global: true },
+)
+
+const authenticated = HttpRouter.middleware(
+  Effect.gen(function* () {
+    const { http } = yield* AppConfig
+    const challenge = problem(401, "a token is needed", {
+      "www-authenticate": 'Basic realm="event-ingestor"',
+    })
+    return (app) =>
+      Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) =>
+        http.token === undefined || same(tokenOf(headers["authorization"] ?? ""), Redacted.value(http.token))
+          ? app
+          : Effect.succeed(challenge),
+      )
+  }),
+).layer
+
+const inTime = HttpRouter.middleware((app) =>
+  Effect.timeoutOrElse(app, {
+    duration: requestTimeout,
+    orElse: () => Effect.succeed(problem(503, "the answer took too long")),
+  }),
+).layer
+
+const open = HttpRouter.use(
+  Effect.fnUntraced(function* (router) {
+    const status = yield* Status
+    yield* router.add(
+      "GET",
+      "/health",
+      Effect.map(Monotonic.millis, (now) =>
+        json({ status: "ok", uptime_s: Math.round((now - status.startedSince) / 1000) }),
+      ),
+    )
+    yield* router.add(
+      "GET",
+      "/ready",
+      Effect.gen(function* () {
+        const { url } = yield* HttpServerRequest.HttpServerRequest
+        const name = new URL(url, "http://localhost").searchParams.get("chain") ?? undefined
+        const report = Report.readyReport(status, name, yield* Monotonic.millis)
+        return report ? json(report, report.ready ? 200 : 503) : problem(404, "that chain is not followed")
+      }),
+    )
+    // HEAD finds the routes of GET by itself. `/*` would be `/` too, which is the page's.
+    yield* router.add("GET", "*", problem(404, "there is nothing here"))
+    const refused = problem(405, "only GET and HEAD are answered", { allow: "GET, HEAD" })
+    for (const method of ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const) {
+      yield* router.add(method, "*", refused)
+    }
+  }),
+)
+
+const guarded = HttpRouter.use(
+  Effect.fnUntraced(function* (router) {
+    const status = yield* Status
+    yield* router.add(
+      "GET",
+      "/metrics",
+      Effect.sync(() =>
+        HttpServerResponse.text(PrometheusMetrics.formatUnsafe(status.registry), {
+          contentType: "text/plain; version=0.0.4; charset=utf-8",
+        }),
+      ),
+    )
+    yield* router.add(
+      "GET",
+      "/status",
+      Effect.map(Report.now, (now) => json(Report.statusReport(status, now))),
+    )
+    const page = Page.load()
+    yield* router.add(
+      "GET",
+      "/",
+      HttpServerResponse.text(page.html, { contentType: "text/html; charset=utf-8", headers: page.headers }),
+    )
+    const full = problem(503, `${Events.mostReaders} are reading already`, { "retry-after": "10" })
+    yield* router.add("GET", "/events", Events.make(status, full))
+  }),
+).pipe(Layer.provide(authenticated))
+
+const routes = Layer.mergeAll(open, guarded, hostCheck).pipe(Layer.provide(inTime))
+
+/** Serves the routes for as long as the layer lives. */
+export const layer = Layer.unwrap(
+  Effect.gen(function* () {
+    const { http } = yield* AppConfig
+    const { host, port } = http
+    if (!isLoopback(host) && http.token === undefined) {
+      yield* say(
+        "http_unprotected",
+        `everybody who reaches ${host}:${port} may read the status: set METRICS_TOKEN`,
+        {},
+      )
+    }
+    const server = listen()
+    yield* Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
+    return HttpRouter.serve(routes, { disableLogger: true, disableListenLog: true }).pipe(
+      Layer.provide(
+        HttpMiddleware.layerTracerDisabledForUrls([
+          "/",
+          "/health",
+          "/ready",
+          "/metrics",
+          "/status",
+          "/events",
+        ]),
+      ),
+      Layer.provide(NodeHttpServer.layer(() => server, { host, port, gracefulShutdownTimeout: closeWithin })),
+      Layer.tap(() =>
+        Effect.suspend(() => {
+          const { port } = server.address() as AddressInfo
+          const url = `http://${host}:${port}/status`
+          return say("http", `status at ${url}`, { url })
+        }),
+      ),
+      Layer.catchTag("ServeError", ({ cause }) =>
+        Layer.effectDiscard(
+          new HttpError({
+            detail: `HTTP_PORT: cannot listen on ${host}:${port}: ${(cause as Error).message}`,
+          }),
+        ),
+      ),
+    )
+  }),
+)

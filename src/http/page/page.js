@@ -1,0 +1,613 @@
+/**
+ * Shows what `/events` says. Every text gets into the page as a text node, never as markup.
+ *
+ * @typedef {ReturnType<typeof import("../Report.ts").statusReport>} Report
+ * @typedef {ReturnType<typeof import("../Report.ts").chainReport>} Chain
+ * @typedef {import("../RecentEntries.ts").Row} Row
+ * @typedef {{ lag_s: Array<number>, logs_per_s: Array<number> }} Curves
+ * @typedef {{ chain: string, row: Row, text: string }} Entry
+ */
+
+/** Entries that the page keeps to look for the filter's words, and those it shows. */
+const keptEntries = 1000
+const shownEntries = innerWidth > 700 ? 100 : 40
+/** Points of a curve, one a second. */
+const points = 300
+/** Milliseconds without an event after which nothing shown is called live. */
+const silence = 4000
+/** As many chains or fewer are shown with their details from the start. */
+const fewChains = 4
+
+// -- words for numbers
+
+const whole = new Intl.NumberFormat("en")
+const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 })
+
+/** @param {number | null} n */
+const count = (n) => (n === null ? "–" : whole.format(n))
+
+/** @param {number} n @param {string} one @param {string} [many] */
+const plural = (n, one, many = `${one}s`) => `${whole.format(n)} ${n === 1 ? one : many}`
+
+/** @param {number} s */
+const span = (s) => {
+  if (s < 9.95) return `${s.toFixed(1)} s`
+  if (s < 100) return `${Math.round(s)} s`
+  if (s < 6000) return `${Math.round(s / 60)} min`
+  const hours = Math.floor(s / 3600)
+  if (s < 172_800) return `${hours} h ${Math.floor((s % 3600) / 60)} min`
+  return `${Math.floor(s / 86_400)} d ${hours % 24} h`
+}
+
+/** @param {number | null} ms */
+const millis = (ms) => (ms === null ? "–" : ms < 10_000 ? `${Math.round(ms)} ms` : span(ms / 1000))
+
+/** @param {number | null} n */
+const bytes = (n) => {
+  if (n === null) return "–"
+  const power = Math.min(Math.floor(Math.log2(Math.max(n, 1)) / 10), 4)
+  return `${short.format(n / 1024 ** power)} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`
+}
+
+/** @param {string | number} at */
+const clock = (at) => {
+  const date = new Date(at)
+  const today = date.toDateString() === new Date().toDateString()
+  const time = date.toLocaleTimeString("en-GB")
+  return today ? time : `${date.toLocaleDateString("en-CA")} ${time}`
+}
+
+// -- the document
+
+/** @param {ParentNode} within @param {string} selector @returns {any} */
+const find = (within, selector) => within.querySelector(selector)
+
+/** @param {Element} node @param {string} text */
+const say = (node, text) => {
+  if (node.textContent !== text) node.textContent = text
+}
+
+/** @param {HTMLElement | SVGElement} node @param {string} tone */
+const tint = (node, tone) => {
+  if (node.dataset["tone"] !== tone) node.dataset["tone"] = tone
+}
+
+/** @param {string} tag @param {string} text @param {string} [style] */
+const make = (tag, text, style) => {
+  const node = document.createElement(tag)
+  node.textContent = text
+  if (style) node.className = style
+  return node
+}
+
+/** Sets many fields at once. @param {ParentNode} within @param {Record<string, string>} fields */
+const fill = (within, fields) => {
+  for (const [name, text] of Object.entries(fields)) say(find(within, `[data-field="${name}"]`), text)
+}
+
+/** @param {ParentNode} within @param {string} text */
+const reason = (within, text) => {
+  const node = find(within, '[data-field="reason"]')
+  node.hidden = text === ""
+  say(node, text)
+}
+
+/** @type {WeakMap<Element, string>} */
+const drawn = new WeakMap()
+
+/**
+ * Draws a list again when what it says has changed: a head, something in soft letters, and lines below.
+ * @param {ParentNode} within @param {string} name @param {string} empty
+ * @param {Array<{ main: string, sub?: string, tone?: string, lines?: ReadonlyArray<string> }>} items
+ */
+const list = (within, name, items, empty) => {
+  const node = find(within, `[data-list="${name}"]`)
+  const now = JSON.stringify(items)
+  if (drawn.get(node) === now) return
+  drawn.set(node, now)
+  const made = items.map(({ main, sub, tone, lines = [] }) => {
+    const item = make("li", "")
+    const head = make("span", main)
+    if (tone) tint(head, tone)
+    item.append(head)
+    if (sub) item.append(" ", make("span", sub, "sub"))
+    for (const line of lines) item.append(make("p", line, "sub"))
+    return item
+  })
+  node.replaceChildren(...(made.length > 0 ? made : [make("li", empty, "sub")]))
+}
+
+/** @param {ParentNode} within @param {string} name @param {Array<number>} values @param {number} least @param {string} label */
+const curve = (within, name, values, least, label) => {
+  const svg = find(within, `[data-curve="${name}"]`)
+  const top = Math.max(least, ...values)
+  const from = points - values.length
+  const path = values.map((y, i) => `${from + i + 1},${(24 - (y / top) * 23).toFixed(1)}`).join("L")
+  if (values.length > 1) {
+    find(svg, ".line").setAttribute("d", `M${path}`)
+    find(svg, ".area").setAttribute("d", `M${from + 1},24L${path}L300,24Z`)
+  }
+  svg.setAttribute("aria-label", label)
+  return svg
+}
+
+// -- the state of things
+
+/** @type {Record<string, string>} */
+const tones = {
+  live: "good",
+  idle: "good",
+  "catching-up": "busy",
+  connecting: "warn",
+  superseded: "warn",
+  "store-unavailable": "bad",
+  halted: "bad",
+}
+
+/** @param {{ state: string, failures: number, next_try_in_ms?: number }} breaker */
+const breakerSub = ({ state, failures, next_try_in_ms: next }) => {
+  if (state === "half-open") return `trying, ${plural(failures, "failure")}`
+  if (next !== undefined) return `next try in ${Math.ceil(next / 1000)} s`
+  return failures === 0 ? "" : plural(failures, "failure")
+}
+
+/** @param {{ state: string, failures: number }} breaker */
+const breakerTone = ({ state, failures }) => (state !== "closed" ? "bad" : failures > 0 ? "warn" : "")
+
+/** The same failure several times in a row is one line. @param {Chain["failures"]} failures */
+const folded = (failures) => {
+  /** @type {Array<{ type: string, text: string, last: string, first: string, times: number }>} */
+  const groups = []
+  for (const { at, type, text } of failures) {
+    const group = groups.at(-1)
+    if (group && group.type === type && group.text === text) {
+      group.first = at
+      group.times++
+    } else groups.push({ type, text, last: at, first: at, times: 1 })
+  }
+  return groups.slice(0, 5)
+}
+
+/** @type {Map<string, { node: HTMLElement, curves: Curves, before: { at: number, published: number } | undefined }>} */
+const chains = new Map()
+/** The curves as they were when the connection was made. @type {Record<string, Curves>} */
+let past = {}
+
+/** @param {Chain} chain @param {boolean} open */
+const addChain = (chain, open) => {
+  const node = find(find(document, "#chain").content.cloneNode(true), ".chain")
+  const details = find(node, ".details")
+  const button = find(node, "button")
+  node.setAttribute("aria-label", chain.name)
+  details.id = `details-${chain.id}`
+  button.setAttribute("aria-controls", details.id)
+  const show = (/** @type {boolean} */ open) => {
+    button.setAttribute("aria-expanded", String(open))
+    details.hidden = !open
+  }
+  button.addEventListener("click", () => show(details.hidden))
+  show(open)
+  find(document, "#chains").append(node)
+  const added = { node, curves: past[chain.name] ?? { lag_s: [], logs_per_s: [] }, before: undefined }
+  chains.set(chain.name, added)
+  return added
+}
+
+/** @param {HTMLElement} node @param {Chain} chain @param {Curves} curves */
+const drawCurves = (node, chain, { lag_s: lag, logs_per_s: rate }) => {
+  const peakLag = Math.max(0, ...lag)
+  const peakRate = Math.max(0, ...rate)
+  const blockTime = chain.block_time_ms / 1000
+  const lagCurve = curve(
+    node,
+    "lag",
+    lag,
+    Math.max(4 * blockTime, 5),
+    `Lag in 5 minutes, at most ${span(peakLag)}`,
+  )
+  tint(lagCurve, chain.ready ? "" : "bad")
+  curve(node, "rate", rate, 1, `Logs a second in 5 minutes, at most ${count(peakRate)}`)
+  fill(node, {
+    lag: span(chain.lag_s),
+    "lag-sub": chain.behind > 0 ? plural(chain.behind, "block") : `peak ${span(peakLag)}`,
+    rate:
+      chain.logs.per_second < 10
+        ? short.format(chain.logs.per_second)
+        : count(Math.round(chain.logs.per_second)),
+    "rate-sub": `peak ${count(peakRate)}`,
+  })
+}
+
+/** @param {HTMLElement} node @param {Chain} chain */
+const drawDetails = (node, chain) => {
+  list(
+    node,
+    "endpoints",
+    chain.endpoints.map(
+      ({
+        name,
+        in_use,
+        heads,
+        connected_for_s: connected,
+        connects,
+        breaker,
+        limits,
+        rate,
+        audit_mismatches: mismatches,
+      }) => ({
+        main: name,
+        sub: [
+          connected !== null
+            ? in_use
+              ? "in use"
+              : "stands by"
+            : connects === 0
+              ? "never connected"
+              : "not connected",
+          connects > 1 ? `connected ${count(connects)} times` : "",
+        ]
+          .filter(Boolean)
+          .join(", "),
+        ...(connected === null && breaker.failures > 0 && { tone: "bad" }),
+        lines: [
+          ...(breaker.failures > 0 ? [`${breaker.state}, ${plural(breaker.failures, "failure")}`] : []),
+          ...(mismatches > 0 ? [plural(mismatches, "audit mismatch", "audit mismatches")] : []),
+          // An endpoint that refuses a subscription says so itself.
+          ...(in_use && heads === "polled" ? ["heads are polled"] : []),
+          ...limits.filter((limit) => limit !== "heads are polled"),
+          ...(rate === null ? [] : [`asked at most ${short.format(rate)} times a second`]),
+        ],
+      }),
+    ),
+    "none",
+  )
+  const { audit, logs, reorgs, stream } = chain
+  list(
+    node,
+    "stream",
+    [
+      ...(stream ? [{ main: plural(stream.entries, "entry", "entries"), sub: "kept" }] : []),
+      { main: count(logs.published), sub: "published" },
+      { main: count(logs.removed), sub: "removed" },
+      ...(logs.deduplicated > 0 ? [{ main: count(logs.deduplicated), sub: "were there already" }] : []),
+      ...(audit.missing > 0
+        ? [{ main: count(audit.missing), sub: "were missing, put right", tone: "warn" }]
+        : []),
+      ...(audit.extra > 0
+        ? [{ main: count(audit.extra), sub: "were too many, put right", tone: "warn" }]
+        : []),
+      ...(audit.unaudited > 0 ? [{ main: plural(audit.unaudited, "final block"), sub: "not audited" }] : []),
+      ...(stream?.groups ?? []).map(({ name, lag, pending }) => ({
+        main: name,
+        sub: "group",
+        lines: [`${lag === null ? "unknown" : count(lag)} to read, ${count(pending)} pending`],
+      })),
+    ],
+    "",
+  )
+  list(
+    node,
+    "reorgs",
+    reorgs.last.slice(0, 5).map(({ at, depth, from }) => ({
+      main: clock(at),
+      sub: `${plural(depth, "block")} from ${count(from)} down`,
+    })),
+    "none since the start",
+  )
+  const heading =
+    reorgs.count > 0 ? `Reorgs: ${count(reorgs.count)}, deepest ${count(reorgs.deepest)}` : "Reorgs"
+  say(find(node, '[data-list="reorgs"]').previousElementSibling, heading)
+  list(
+    node,
+    "errors",
+    folded(chain.failures).map(({ type, text, first, last, times }) => ({
+      main: clock(last),
+      sub: `${type.replaceAll("_", " ")}${times > 1 ? `, ${times} times since ${clock(first)}` : ""}`,
+      lines: [text],
+    })),
+    "none since the start",
+  )
+}
+
+/** @param {Chain} chain @param {number} now @param {boolean} open */
+const drawChain = (chain, now, open) => {
+  const known = chains.get(chain.name) ?? addChain(chain, open)
+  const { node, curves, before } = known
+  const { published } = chain.logs
+  known.before = { at: now, published }
+  if (before && now > before.at) {
+    curves.lag_s.push(chain.lag_s)
+    curves.logs_per_s.push(
+      Math.max(Math.round(((published - before.published) * 1000) / (now - before.at)), 0),
+    )
+  }
+  for (const series of [curves.lag_s, curves.logs_per_s]) if (series.length > points) series.shift()
+  const inUse = chain.endpoints.find(({ in_use }) => in_use)
+  const standing = chain.endpoints.filter(
+    ({ in_use, connected_for_s }) => !in_use && connected_for_s !== null,
+  ).length
+  const breaker = inUse?.breaker ?? chain.endpoints[0]?.breaker ?? { state: "closed", failures: 0 }
+  const { head, target, stored, final } = chain
+  fill(node, {
+    name: chain.name,
+    phase: chain.phase.replace("-", " "),
+    since: `for ${span((now - Date.parse(chain.since)) / 1000)}`,
+    head: count(head),
+    "head-sub": head === null ? "" : `${span(chain.head_age_s)} ago`,
+    stored: count(stored),
+    "stored-sub":
+      stored === null
+        ? ""
+        : chain.behind > 0
+          ? `${count(chain.behind)} behind`
+          : inUse?.connected_for_s == null
+            ? "at the last head"
+            : target === head
+              ? "at the head"
+              : "at the target",
+    final: count(final),
+    "final-sub": final === null || stored === null ? "" : `${count(stored - final)} below`,
+    p50: millis(chain.latency_ms.p50),
+    p99: `${millis(chain.latency_ms.p99)} p99`,
+    breaker: breaker.state,
+    "breaker-sub": breakerSub(breaker),
+    endpoint: inUse?.name ?? chain.endpoints[0]?.name ?? "–",
+    "endpoint-sub": [
+      inUse?.connected_for_s == null ? "not connected" : `for ${span(inUse.connected_for_s)}`,
+      standing > 0 ? `${standing} stands by` : "",
+    ]
+      .filter(Boolean)
+      .join(", "),
+  })
+  tint(find(node, '[data-field="phase"]'), tones[chain.phase] ?? "")
+  tint(find(node, '[data-field="breaker"]'), breakerTone(breaker))
+  node.classList.toggle("unready", !chain.ready)
+  reason(node, chain.reasons.join("; "))
+  drawCurves(node, chain, curves)
+  drawDetails(node, chain)
+}
+
+/** @param {Report} report */
+const drawStore = ({ store, chains }) => {
+  const panel = find(document, ".store")
+  const failing = store.breaker.failures > 0
+  const waiting = chains.filter(({ phase }) => phase === "store-unavailable")
+  const bad = failing || waiting.length > 0
+  const [last] = chains.flatMap(({ failures }) => failures.filter(({ type }) => type === "store").slice(0, 1))
+  fill(panel, {
+    state: bad ? "takes no writes" : "takes writes",
+    description: store.description,
+    version: store.version ?? "–",
+    breaker: store.breaker.state,
+    "breaker-sub": breakerSub(store.breaker),
+    size: bytes(store.bytes),
+    limit: store.limit === null ? "" : store.limit === 0 ? "no limit" : `of ${bytes(store.limit)}`,
+    persistence: store.persistence ?? "–",
+    eviction: store.eviction_policy === null ? "" : `maxmemory-policy ${store.eviction_policy}`,
+  })
+  tint(find(panel, '[data-field="state"]'), bad ? "bad" : "good")
+  tint(find(panel, '[data-field="breaker"]'), breakerTone(store.breaker))
+  tint(find(panel, '[data-field="eviction"]'), store.eviction_unsafe ? "bad" : "")
+  panel.classList.toggle("unready", bad)
+  reason(panel, bad && last ? last.text : "")
+  panel.hidden = false
+  return bad
+}
+
+/** @param {string} colour */
+const icon = (colour) =>
+  `data:image/svg+xml,${encodeURIComponent(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><circle cx="8" cy="8" r="6" fill="${colour}"/></svg>`)}`
+
+/** @param {Report} report @param {boolean} storeDown */
+const drawVerdict = (report, storeDown) => {
+  const unready = report.chains.filter(({ ready }) => !ready).map(({ name }) => name)
+  const all = report.chains.length
+  const words = [
+    ...(storeDown ? ["The store takes no writes"] : []),
+    unready.length > 0
+      ? `${all === 1 ? unready[0] : `${unready.length} of ${all} chains`} not ready${all > 1 && unready.length < all ? `: ${unready.join(", ")}` : ""}`
+      : all === 1
+        ? `${report.chains[0]?.name} is ready`
+        : `${all} chains, all ready`,
+  ]
+  const good = unready.length === 0 && !storeDown
+  say(find(document, "#verdict"), words.join("; "))
+  document.title = good ? "Event Ingestor" : `(!) ${words.join("; ")}`
+  document.body.classList.toggle("good", good)
+  document.body.classList.toggle("bad", !good)
+  const link = find(document, 'link[rel="icon"]')
+  const href = icon(good ? "#2f9e66" : "#d93a31")
+  if (link.href !== href) link.href = href
+  say(find(document, "#process"), `event-ingestor ${report.version}, up ${span(report.uptime_s)}`)
+}
+
+/** @param {Report} report */
+const drawStatus = (report) => {
+  const now = Date.parse(report.at)
+  const roomy = report.chains.length <= fewChains && innerWidth > 700
+  for (const chain of report.chains) drawChain(chain, now, roomy || !chain.ready)
+  // After a restart another configuration may hold.
+  for (const [name, { node }] of chains) {
+    if (report.chains.some((chain) => chain.name === name)) continue
+    node.remove()
+    chains.delete(name)
+  }
+  drawVerdict(report, drawStore(report))
+}
+
+// -- the last entries
+
+/** Newest first. @type {Array<Entry>} */
+let entries = []
+/** @type {Map<string, number>} */
+const written = new Map()
+let missed = 0
+/** Entries that came while the list stands still; `undefined` while it moves. @type {number | undefined} */
+let paused
+const filter = find(document, "#filter")
+const rows = find(document, ".tail tbody")
+
+/** @param {Entry} entry */
+const isWanted = ({ text }) => {
+  const words = filter.value.toLowerCase().split(/\s+/)
+  return words.every((/** @type {string} */ word) => text.includes(word))
+}
+
+/** @param {Entry} entry */
+const drawRow = ({ chain, row }) => {
+  const line = make("tr", "", row.removed ? "removed" : "")
+  const sign = make("td", row.removed ? "−" : "+", "sign")
+  sign.append(make("span", row.removed ? " removed" : " added", "hidden"))
+  line.append(
+    sign,
+    make("td", clock(row.timestamp * 1000).slice(-8), "time"),
+    make("td", chain, "chain-name"),
+    make("td", count(row.block_number), "block"),
+    make("td", count(row.log_index), "log"),
+    make("td", row.contract, "contract"),
+    make("td", row.topics[0] ?? "–", "topic"),
+    make("td", row.tx_hash, "tx"),
+    make("td", bytes(row.data_bytes), "data"),
+  )
+  return line
+}
+
+const countTail = () => {
+  const kept = `the last ${plural(entries.length, "entry", "entries")}`
+  const text = [
+    paused === undefined ? "" : `standing still, ${count(paused)} new`,
+    filter.value === "" ? "" : `the last ${count(rows.childElementCount)} that match`,
+    missed > 0 ? `${count(missed)} more not shown` : "",
+  ]
+  say(find(document, "#tail-count"), text.filter(Boolean).join("; "))
+  const empty =
+    entries.length === 0 ? "Nothing was written since the process started." : `Nothing in ${kept} matches.`
+  say(find(document, "#tail-empty"), rows.childElementCount === 0 ? empty : "")
+}
+
+const drawTail = () => {
+  rows.replaceChildren(...entries.filter(isWanted).slice(0, shownEntries).map(drawRow))
+  countTail()
+}
+
+/** @param {Record<string, { seq: number, rows: Array<Row> }>} news */
+const addEntries = (news) => {
+  /** @type {Array<Entry>} */
+  const fresh = []
+  for (const [chain, { seq, rows }] of Object.entries(news)) {
+    const before = written.get(chain)
+    if (before !== undefined) missed += seq - before - rows.length
+    written.set(chain, seq)
+    for (const row of rows.toReversed()) {
+      const { block_number, block_hash, contract, topics, tx_hash, data, removed } = row
+      const text = [
+        chain,
+        block_number,
+        block_hash,
+        contract,
+        ...topics,
+        tx_hash,
+        data,
+        removed ? "removed" : "added",
+      ]
+      fresh.push({ chain, row, text: text.join(" ").toLowerCase() })
+    }
+  }
+  entries = [...fresh, ...entries].slice(0, keptEntries)
+  if (paused !== undefined) paused += fresh.length
+  else {
+    rows.prepend(...fresh.filter(isWanted).slice(0, shownEntries).map(drawRow))
+    while (rows.childElementCount > shownEntries) rows.lastElementChild.remove()
+  }
+  countTail()
+}
+
+const pause = find(document, "#pause")
+/** Makes the list stand still, or move again. @param {boolean} still */
+const hold = (still) => {
+  paused = still ? 0 : undefined
+  pause.setAttribute("aria-pressed", String(still))
+  if (still) countTail()
+  else drawTail()
+}
+pause.addEventListener("click", () => hold(paused === undefined))
+filter.addEventListener("input", drawTail)
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target === filter) return
+  event.preventDefault()
+  filter.focus()
+})
+
+// -- the connection
+
+const address = new URL("events", location.origin + location.pathname)
+let heardAt = Date.now()
+/** Why there is no connection, where that is known. */
+let why = ""
+
+const drawLink = () => {
+  const quiet = Date.now() - heardAt
+  const lost = quiet > silence
+  const link = find(document, "#link")
+  const banner = find(document, "#banner")
+  link.dataset["state"] = lost ? "lost" : "live"
+  say(link, lost ? "not live" : "live")
+  document.body.classList.toggle("stale", lost)
+  banner.hidden = !lost
+  // Said once, and not again with every second.
+  if (lost && banner.textContent === "") {
+    document.body.classList.remove("good", "bad")
+    document.title = "(?) Event Ingestor"
+    say(find(document, "#verdict"), "The ingestor is silent")
+    say(banner, `No news since ${clock(heardAt)}${why}. What is shown is how it was then. Trying again.`)
+  }
+  if (!lost) say(banner, "")
+}
+
+const connect = () => {
+  const source = new EventSource(address)
+  /** @param {(data: any) => void} show */
+  const on =
+    (show) =>
+    (/** @type {MessageEvent<string>} */ { data }) => {
+      heardAt = Date.now()
+      why = ""
+      show(JSON.parse(data))
+      drawLink()
+    }
+  source.addEventListener(
+    "history",
+    on(({ chains: curves }) => {
+      entries = []
+      written.clear()
+      missed = 0
+      if (paused !== undefined) hold(false)
+      rows.replaceChildren()
+      find(document, ".tail").hidden = false
+      past = curves
+      for (const [name, chain] of chains)
+        Object.assign(chain, { curves: past[name] ?? chain.curves, before: undefined })
+    }),
+  )
+  source.addEventListener("status", on(drawStatus))
+  source.addEventListener("entries", on(addEntries))
+  source.addEventListener("error", async () => {
+    // After an answer that is no stream the browser does not try again by itself.
+    if (source.readyState !== EventSource.CLOSED) return
+    const status = await fetch(address, { method: "HEAD" }).then(
+      (answer) => answer.status,
+      () => 0,
+    )
+    why =
+      status === 401
+        ? ": the token is needed, reload the page"
+        : status === 503
+          ? ": ten pages are open already"
+          : ""
+    say(find(document, "#banner"), "")
+    setTimeout(connect, 3000)
+  })
+}
+
+connect()
+setInterval(drawLink, 1000)

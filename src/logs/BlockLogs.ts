@@ -1,0 +1,390 @@
+/**
+ * The logs of one block that may have some, by the cheapest way that works:
+ *
+ * 1. `eth_getLogs` by the block's hash: a node that lacks the block must then say so instead of answering `[]`;
+ * 2. `eth_getBlockReceipts`, where the first is refused, too large for one answer, or wrong again and again;
+ * 3. the `logs` subscription, where both are refused, without a filter and for blocks that have just been announced;
+ * 4. `eth_getTransactionReceipt` in small batches, for a block too large for one answer, so that none can stop a chain.
+ *
+ * Each answer is checked; what an endpoint refuses is remembered for it.
+ */
+import { Effect, Predicate, Schedule } from "effect"
+import type { Block, Filter, Header, Hex } from "../Domain.ts"
+import * as Monotonic from "../Monotonic.ts"
+import { isLeftOut } from "../endpoint/RpcClient.ts"
+import { logsOf, sizeOf } from "../endpoint/Decode.ts"
+import type { PlacedLog } from "../endpoint/Decode.ts"
+import {
+  EndpointError,
+  isOver,
+  orMalformed,
+  refusalOf,
+  Rejected,
+  unverified,
+} from "../endpoint/EndpointError.ts"
+import type { Learned, Rung } from "../endpoint/Capabilities.ts"
+import { isUnfiltered, makeMatches } from "./Filter.ts"
+import type { GetLogs } from "./GetLogs.ts"
+import type { Asker } from "../endpoint/Headers.ts"
+import type { LogsSubscription } from "./LogsSubscription.ts"
+import { mayMatch } from "./Bloom.ts"
+import { hasHoles, incompleteWithHoles, inconsistent, wrongBloom } from "./Integrity.ts"
+import type { Checks } from "./Integrity.ts"
+
+/**
+ * Memory that the logs of one block may take, about (bytes): some 350 000 transfers. A log costs at least 375 gas and a
+ * byte of data 8, so no chain we know of comes near.
+ */
+const largestBlock = 256 * 1024 * 1024
+
+/** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
+export const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
+
+/**
+ * For so long (milliseconds) after a block was first asked for here, a refusal that does not say what it is about means
+ * that the node does not have the block yet.
+ */
+const arriving = 5_000
+
+/** A block that is older than the newest head by this (milliseconds) is there: what is said of it holds for others. */
+const old = 60_000
+
+/** Some nodes tell milliseconds instead of seconds, which no chain reaches before the year 5138. */
+const millisOf = (timestamp: number) => (timestamp < 1e11 ? timestamp * 1000 : timestamp)
+
+/** Blocks whose first request is remembered. */
+const mostArriving = 64
+
+/** Words that are about the way of asking, not about the block. */
+const isClear = ({ reason }: EndpointError): boolean =>
+  reason._tag !== "Rejected" ||
+  reason.refusal.action === "use receipts" ||
+  [-32601, 401, 403, 429].includes(reason.code) ||
+  /\bmethods?\b|HTTP status 4/i.test(reason.detail)
+
+const isUnclear = (error: EndpointError): boolean => {
+  const refusal = refusalOf(error)
+  return (
+    !isClear(error) &&
+    (refusal === "other endpoint" || refusal === "unsupported" || refusal === "operator") &&
+    !isLeftOut(error)
+  )
+}
+
+/** The same refusal, as one of a block that is not there yet. */
+const asNotYet = (error: EndpointError): EndpointError =>
+  error.reason._tag === "Rejected"
+    ? new EndpointError({
+        endpoint: error.endpoint,
+        reason: new Rejected({ ...error.reason, refusal: { action: "wait for head" } }),
+      })
+    : error
+
+/** Whatever is said of a fresh block, unless it is about the way of asking, is that it is not there yet. */
+export const ofFresh = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
+  Effect.mapError(effect, (error) => (isUnclear(error) ? asNotYet(error) : error))
+
+/** A node that does not have a block yet, or answers nonsense about it, may know better in a moment. */
+export const again = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
+  Effect.retry(effect, {
+    schedule: askAgain,
+    while: (error) => error.reason._tag === "Unverified" || refusalOf(error) === "wait for head",
+  })
+
+/** A block with these as its logs. */
+export const blockOf = (header: Header, logs: ReadonlyArray<PlacedLog>): Block => ({
+  number: header.number,
+  hash: header.hash,
+  parentHash: header.parentHash,
+  timestamp: header.timestamp,
+  logs,
+})
+
+/** What a block's ways of asking answered so far, right or wrong. */
+interface Answers {
+  logs: ReadonlyArray<PlacedLog> | undefined
+  receipts: ReadonlyArray<PlacedLog> | undefined
+  receiptCount: number
+  /** Whether the block is so young that a replica may not have it yet. */
+  isFresh: boolean
+}
+
+/** Reads a block's logs. `Unverified` where no answer can be believed; else why the last way was refused. */
+export type BlockLogs = (header: Header) => Effect.Effect<Block, EndpointError>
+
+/**
+ * @param asker who is asked
+ * @param learned what is known, and is then learned, of what it refuses
+ * @param newest the time of the newest head that is known, in the node's own units; by our own clock, which may be wrong,
+ *   every block could look old
+ * @param announced its `logs` subscription, where it can be used: under no filter
+ */
+export const make = (
+  asker: Asker,
+  filter: Filter,
+  learned: Learned,
+  getLogs: GetLogs,
+  checks: Checks,
+  newest: () => number | undefined,
+  announced: LogsSubscription | undefined,
+): BlockLogs => {
+  const matches = makeMatches(filter)
+  const unbelievable = checks.block(filter)
+
+  const doubt = (detail: string) => unverified(asker.name, detail)
+
+  const unfiltered = isUnfiltered(filter)
+
+  const suspicious = checks.empty(filter)
+
+  const believed = (header: Header) => (logs: ReadonlyArray<PlacedLog>) => {
+    const wrong =
+      (unfiltered && learned.indexHoles ? incompleteWithHoles : unbelievable)(logs, header) ??
+      suspicious(logs, header)
+    return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubt(wrong)
+  }
+
+  const byHash = (header: Header, answers: Answers) =>
+    Effect.flatMap(getLogs({ blockHash: header.hash, number: header.number }), (logs) => {
+      answers.logs = logs
+      return believed(header)(logs)
+    })
+
+  /**
+   * Where heads are polled each answer may come from another replica, and none of a fresh block may come from one that
+   * does not have it yet. Only a bloom that does not match proves that there are no logs.
+   */
+  const orDoubt = (header: Header, { isFresh }: Answers) =>
+    Effect.flatMap((block: Block) => {
+      const { logsBloom: bloom } = header
+      const isProven = bloom !== undefined && !mayMatch(bloom, filter.addresses, filter.topics)
+      // The connection knows late that heads are polled: when a subscription is refused.
+      return asker.polled === true && isFresh && block.logs.length === 0 && !isProven
+        ? doubt(`no logs in block ${header.number}, which another replica may have`)
+        : Effect.succeed(block)
+    })
+
+  /** Receipts prove more than the same answer once more; where there are none, it is asked for again. */
+  const byGetLogs = (header: Header, answers: Answers) => {
+    const confirmed = orDoubt(header, answers)
+    return learned.allows("eth_getBlockReceipts", header.hash)
+      ? confirmed(again(byHash(header, answers)))
+      : again(confirmed(byHash(header, answers)))
+  }
+
+  /** The logs of receipts, in order. */
+  const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
+    orMalformed(
+      asker.name,
+      logsOf(
+        receipts.flatMap((receipt: unknown) =>
+          Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
+        ),
+      ),
+    )
+
+  /** All logs of a block: checked as a whole, then filtered. */
+  const whole = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
+    const wrong = (learned.indexHoles ? incompleteWithHoles : checks.whole)(logs, header)
+    return wrong === undefined ? Effect.succeed(blockOf(header, logs.filter(matches))) : doubt(wrong)
+  }
+
+  const byBlockReceipts = Effect.fnUntraced(function* (header: Header, answers: Answers) {
+    const receipts = yield* asker.request("eth_getBlockReceipts", [header.hash])
+    if (!Array.isArray(receipts)) return yield* doubt(`no receipts for block ${header.number}`)
+    const logs = yield* logsOfReceipts(receipts)
+    answers.receipts = logs
+    answers.receiptCount = receipts.length
+    // Without a bloom only the number of transactions says that no receipt is missing.
+    if (header.logsBloom === undefined && header.executed !== false) yield* haveAllReceipts(header, receipts)
+    const block = yield* whole(header, logs)
+    return hasMore(header, answers.logs, block.logs) ? blockOf(header, answers.logs) : block
+  })
+
+  /**
+   * Whether `eth_getLogs` has all that the receipts have, and more: logs of a system transaction without a receipt, such
+   * as Polygon's state sync, which the bloom does not know either.
+   */
+  const hasMore = (
+    header: Header,
+    logs: ReadonlyArray<PlacedLog> | undefined,
+    receipts: ReadonlyArray<Pick<PlacedLog, "index" | "txHash">>,
+  ): logs is ReadonlyArray<PlacedLog> => {
+    if (logs === undefined || logs.length <= receipts.length || inconsistent(logs, header) !== undefined)
+      return false
+    if (unfiltered && hasHoles(logs)) return false
+    const have = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
+    return receipts.every(({ index, txHash }) => have.has(`${index} ${txHash}`))
+  }
+
+  /** The block's transactions by its hash. */
+  const transactionsOf = (header: Header) =>
+    Effect.flatMap(asker.request("eth_getBlockByHash", [header.hash, false]), (block) =>
+      Predicate.isObject(block) && "transactions" in block && Array.isArray(block.transactions)
+        ? Effect.succeed(block.transactions as ReadonlyArray<Hex>)
+        : Effect.fail(doubt(`the node does not have block ${header.number}`)),
+    )
+
+  const haveAllReceipts = (header: Header, { length }: { readonly length: number }) =>
+    Effect.flatMap(transactionsOf(header), (transactions) =>
+      transactions.length === length
+        ? Effect.void
+        : doubt(`${length} receipts for the ${transactions.length} transactions of block ${header.number}`),
+    )
+
+  /**
+   * What two ways of asking agree on although it fails a check: the header's bloom is wrong then, or this chain's log
+   * indexes have holes. A log that only `eth_getLogs` has is one of a system transaction without a receipt.
+   */
+  const agreed = Effect.fnUntraced(function* (header: Header, { logs, receipts, receiptCount }: Answers) {
+    if (logs === undefined || inconsistent(receipts ?? [], header) !== undefined) return undefined
+    if (receipts === undefined) {
+      // No receipts to read: an empty answer stands if the node has the block at all.
+      if (unfiltered || logs.length > 0) return undefined
+      yield* transactionsOf(header)
+      return blockOf(header, logs)
+    }
+    const have = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
+    const isMissing = receipts.some((log) => matches(log) && !have.has(`${log.index} ${log.txHash}`))
+    if (isMissing || (unfiltered && inconsistent(logs, header) !== undefined)) return undefined
+    yield* haveAllReceipts(header, { length: receiptCount })
+    const all = unfiltered ? logs : receipts
+    if (!hasHoles(all)) learned.contradictedBlooms++
+    // A hole under a bloom of other logs is a log that both ways leave out.
+    else if (wrongBloom(all, header) !== undefined) return undefined
+    else learned.indexHoles = true
+    return blockOf(header, logs)
+  })
+
+  const bySubscription = (header: Header) =>
+    announced === undefined
+      ? doubt(`the logs of block ${header.number} are not announced`)
+      : Effect.flatMap(announced.logs(header), believed(header))
+
+  /** Some receipts, in order. Where they are too many for one answer, fewer of them. */
+  const someReceipts = (
+    transactions: ReadonlyArray<Hex>,
+  ): Effect.Effect<ReadonlyArray<unknown>, EndpointError> =>
+    Effect.flatMap(
+      asker.batch(transactions.map((hash) => ({ method: "eth_getTransactionReceipt", params: [hash] }))),
+      Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
+    ).pipe(
+      Effect.catch((error) => {
+        const isTooMuch = refusalOf(error) === "split" || isLeftOut(error) || isOver(error)
+        if (!isTooMuch || transactions.length === 1) return Effect.fail(error)
+        const half = Math.ceil(transactions.length / 2)
+        learned.receipts = Math.min(learned.receipts, half)
+        if (isOver(error)) return Effect.fail(error)
+        return Effect.zipWith(
+          someReceipts(transactions.slice(0, half)),
+          someReceipts(transactions.slice(half)),
+          (first, second) => [...first, ...second],
+        )
+      }),
+    )
+
+  const byReceipt = Effect.fnUntraced(function* (header: Header) {
+    const transactions = yield* transactionsOf(header)
+    const all: Array<PlacedLog> = []
+    let size = 0
+    for (let i = 0; i < transactions.length;) {
+      const some = transactions.slice(i, i + learned.receipts)
+      const logs = yield* logsOfReceipts(yield* someReceipts(some))
+      for (const log of logs) {
+        all.push(log)
+        size += sizeOf(log)
+      }
+      if (size > largestBlock)
+        return yield* doubt(`block ${header.number} has more logs than a block can have`)
+      i += some.length
+    }
+    return yield* whole(header, all)
+  })
+
+  const rungs: ReadonlyArray<
+    readonly [Rung, (header: Header, answers: Answers) => Effect.Effect<Block, EndpointError>]
+  > = [
+    ["eth_getLogs", byGetLogs],
+    ["eth_getBlockReceipts", (header, answers) => again(byBlockReceipts(header, answers))],
+    ["eth_subscribe", bySubscription],
+    ["eth_getTransactionReceipt", (header) => again(byReceipt(header))],
+  ]
+
+  const isOpen = (rung: Rung, { hash }: Header): boolean =>
+    learned.allows(rung, hash) &&
+    (rung !== "eth_subscribe" ||
+      (announced !== undefined && learned.doubts("eth_getLogs") && learned.doubts("eth_getBlockReceipts")))
+
+  /** When blocks were first asked for. */
+  const asked = new Map<Hex, number>()
+
+  const ageOf = ({ hash, timestamp }: Header, now: number) => {
+    const since = asked.get(hash) ?? now
+    asked.set(hash, since)
+    if (asked.size > mostArriving) asked.delete(asked.keys().next().value!)
+    const isOld = millisOf(newest() ?? timestamp) - millisOf(timestamp) >= old
+    return { isOld, isArriving: !isOld && now - since < arriving }
+  }
+
+  /** Whether another way of asking may do better, after what an error says is remembered. */
+  const learn = (
+    rung: Rung,
+    { hash }: Header,
+    error: EndpointError,
+    { isOld, isArriving }: ReturnType<typeof ageOf>,
+  ): boolean => {
+    if (error.reason._tag === "Unverified") return true
+    switch (refusalOf(error)) {
+      case "split":
+        // A single receipt that is too large is nobody's fault, and there is no other way.
+        if (rung !== "eth_getTransactionReceipt") learned.tooLarge(rung, hash)
+        return error.reason._tag !== "Oversized"
+      case "use receipts":
+      case "unsupported":
+        if (!isArriving || isClear(error)) learned.refuse(rung, hash, isOld)
+        return true
+      case "other endpoint":
+      case "fewer addresses":
+        return !isOver(error)
+      default:
+        return false
+    }
+  }
+
+  return Effect.fnUntraced(function* (header) {
+    const { isOld } = ageOf(header, yield* Monotonic.millis)
+    const answers: Answers = { logs: undefined, receipts: undefined, receiptCount: 0, isFresh: !isOld }
+    let first: EndpointError | undefined
+    let unclear: EndpointError | undefined
+
+    /** No way is left: what two of them agree on, else why not. Where every way is refused, the first refusal says most. */
+    const exhausted = Effect.suspend(() => {
+      const failed = unclear ? asNotYet(unclear) : (first ?? doubt(`no way to read block ${header.number}`))
+      if (answers.receipts !== undefined) return Effect.fail(failed)
+      return Effect.flatMap(agreed(header, answers), (block) =>
+        block ? Effect.succeed(block) : Effect.fail(failed),
+      )
+    })
+
+    const climb = (from: number): Effect.Effect<Block, EndpointError> => {
+      const index = rungs.findIndex(([rung], i) => i >= from && isOpen(rung, header))
+      const [rung, ask] = rungs[index] ?? []
+      // An empty answer under a filter is not worth a receipt for each transaction.
+      const isWorthless = rung === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0
+      if (rung === undefined || ask === undefined || isWorthless) return exhausted
+      return Effect.catch(
+        Effect.tap(ask(header, answers), () => Effect.sync(() => learned.works(rung))),
+        Effect.fnUntraced(function* (error) {
+          const age = ageOf(header, yield* Monotonic.millis)
+          if (age.isArriving && isUnclear(error)) unclear ??= error
+          first ??= error
+          if (!learn(rung, header, error, age)) return yield* error === unclear ? asNotYet(error) : error
+          const hasReceipts = rung === "eth_getBlockReceipts" && answers.receipts !== undefined
+          const block = hasReceipts ? yield* agreed(header, answers) : undefined
+          return block ?? (yield* climb(index + 1))
+        }),
+      )
+    }
+    return yield* climb(0)
+  })
+}

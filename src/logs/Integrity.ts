@@ -1,0 +1,161 @@
+/**
+ * Whether an answer can be all of a block's logs. Pure; every function returns what is wrong, or `undefined`.
+ *
+ * Nodes have been seen to answer `[]` for a block they announced a moment before, to leave out logs, and to mix two
+ * forks in one answer. An error is harmless; a short answer that is believed is a loss.
+ */
+import { Context } from "effect"
+import type { Filter, Header, Hex, Log } from "../Domain.ts"
+import type { PlacedLog } from "../endpoint/Decode.ts"
+import { bitsSet, bloomOf, chanceOfMatch, isZero, provenBloom } from "./Bloom.ts"
+import { isUnfiltered, makeMatches } from "./Filter.ts"
+import { finalVerdict } from "../chain/FinalityQuorum.ts"
+
+/** With fewer zero bits than this, the bloom of almost any logs would be the same. */
+const leastZeroBits = 2
+
+/** Two logs of a block with one index: without an identity neither can be stored. */
+const repeated = (index: number, number: number): string =>
+  `two logs of block ${number} have the index ${index}: logs without an identity cannot be stored`
+
+/** What is wrong with logs as those of one block, wherever they come from. */
+const misplaced = (
+  logs: ReadonlyArray<PlacedLog>,
+  block: Pick<Header, "number" | "hash">,
+): string | undefined => {
+  let before = -1
+  for (const log of logs) {
+    if (log.blockHash !== block.hash || log.blockNumber !== block.number) {
+      return `a log of another block among those of ${block.number}`
+    }
+    if (log.removed) return `a removed log in block ${block.number}`
+    if (log.index === before) return repeated(log.index, block.number)
+    if (log.index < before) return `log ${log.index} after ${before} in block ${block.number}`
+    before = log.index
+  }
+  return undefined
+}
+
+/** Without a filter a block's logs are numbered from 0 without a hole. */
+const holed = (logs: ReadonlyArray<Pick<Log, "index">>, number: number): string | undefined => {
+  const hole = logs.findIndex((log, i) => log.index !== i)
+  return hole === -1 ? undefined : `log ${hole} is missing in block ${number}`
+}
+
+/** Whether a bloom can show that logs are missing, or that there are none. */
+const tells = (bloom: Header["logsBloom"], logs: number): bloom is Hex =>
+  bloom !== undefined && (isZero(bloom) ? logs === 0 : bitsSet(bloom) <= 2048 - leastZeroBits)
+
+/** Whether these are not the logs of which the bloom was made. @param header its bloom is `undefined` where it proves nothing */
+export const wrongBloom = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
+  tells(header.logsBloom, logs.length) && bloomOf(logs) !== header.logsBloom
+    ? `the ${logs.length} logs of block ${header.number} do not make its bloom`
+    : undefined
+
+/** What is wrong with `logs` as the complete logs of a block under no filter. */
+const incomplete = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
+  misplaced(logs, header) ?? holed(logs, header.number) ?? wrongBloom(logs, header)
+
+/** The same for an endpoint whose log indexes have holes: there only the header's bloom shows that a log is missing. */
+export const incompleteWithHoles = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
+  misplaced(logs, header) ??
+  (tells(header.logsBloom, logs.length) ? wrongBloom(logs, header) : holed(logs, header.number))
+
+/** What is wrong with `logs` as those of one block, complete or not. */
+export const inconsistent = misplaced
+
+/** Whether indexes are missing. */
+export const hasHoles = (logs: ReadonlyArray<Pick<Log, "index">>): boolean => holed(logs, 0) !== undefined
+
+/** What is wrong with `logs` as the logs of a block that match a filter. */
+const makeUnbelievable = (
+  filter: Filter,
+): ((logs: ReadonlyArray<PlacedLog>, header: Header) => string | undefined) => {
+  if (isUnfiltered(filter)) return incomplete
+  const matches = makeMatches(filter)
+  return (logs, header) =>
+    misplaced(logs, header) ??
+    (logs.every(matches) ? undefined : `a log that does not match the filter in block ${header.number}`)
+}
+
+/** What is wrong with the logs of a range of final blocks, of which only the last block's header is known. */
+const makeUnbelievableRange = (
+  filter: Filter,
+): ((
+  logs: ReadonlyArray<PlacedLog>,
+  from: number,
+  last: Header,
+  mayHaveHoles?: boolean,
+) => string | undefined) => {
+  const unfiltered = isUnfiltered(filter)
+  const matches = makeMatches(filter)
+  return (logs, from, last, mayHaveHoles = false) => {
+    let block: PlacedLog | undefined
+    let next = 0
+    for (const log of logs) {
+      if (log.removed) return `a removed log in block ${log.blockNumber}`
+      if (log.blockNumber < from || log.blockNumber > last.number) return `a log of block ${log.blockNumber}`
+      if (block !== undefined && log.blockNumber < block.blockNumber) return "blocks out of order"
+      if (block?.blockNumber !== log.blockNumber) {
+        if (log.blockNumber === last.number && log.blockHash !== last.hash) return "logs of two forks"
+        block = log
+        next = 0
+      } else if (log.blockHash !== block.blockHash) {
+        return "logs of two forks"
+      }
+      if (log.index === next - 1) return repeated(log.index, log.blockNumber)
+      if (unfiltered && !mayHaveHoles ? log.index !== next : log.index < next) {
+        return `log ${log.index} where ${next} was expected in block ${log.blockNumber}`
+      }
+      next = log.index + 1
+      if (!unfiltered && !matches(log))
+        return `a log that does not match the filter in block ${log.blockNumber}`
+    }
+    return undefined
+  }
+}
+
+/** A bloom that matches a filter by chance more often than this says nothing about an empty answer. */
+const likelyChance = 0.1
+
+/** What is wrong with no logs as those of a block that match a filter, whose bloom would hardly match by chance. */
+const makeSuspicious =
+  (filter: Filter): ((logs: ReadonlyArray<PlacedLog>, header: Header) => string | undefined) =>
+  (logs, { number, logsBloom: bloom }) =>
+    !isUnfiltered(filter) &&
+    logs.length === 0 &&
+    bloom !== undefined &&
+    !isZero(bloom) &&
+    chanceOfMatch(bloom, filter.addresses, filter.topics) < likelyChance
+      ? `no logs in block ${number}, whose bloom matches the filter`
+      : undefined
+
+/** What decides whether an answer is believed. */
+export interface Checks {
+  /** All logs of a block, under no filter. */
+  readonly whole: typeof incomplete
+  /** The logs of a block that match a filter. */
+  readonly block: typeof makeUnbelievable
+  /** The same where there are none, though the bloom has been asked and matches. */
+  readonly empty: typeof makeSuspicious
+  /** The logs of a range of final blocks that match a filter. */
+  readonly range: typeof makeUnbelievableRange
+  /** What a header's bloom proves. */
+  readonly bloom: typeof provenBloom
+  /** Whether a block is final that is so at the endpoint in use. */
+  readonly final: typeof finalVerdict
+}
+
+export const strict: Checks = {
+  whole: incomplete,
+  block: makeUnbelievable,
+  empty: makeSuspicious,
+  range: makeUnbelievableRange,
+  bloom: provenBloom,
+  final: finalVerdict,
+}
+
+/** The checks in use. They are replaced only to show what happens without them. */
+export const Verification = Context.Reference<Checks>("event-ingestor/feed/Verification", {
+  defaultValue: () => strict,
+})

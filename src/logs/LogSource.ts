@@ -1,0 +1,396 @@
+/**
+ * The logs of a block or of a range, complete or not at all.
+ *
+ * - `tip`: one block, on the connection that announced it; without a request when its bloom says that there are none.
+ * - `recent`: a range above the final block. Every header is fetched, and a log is believed only under the hash of its
+ *   height's header.
+ * - `history`: a range at or below the final block, as wide as the provider bears it.
+ *
+ * What fails its checks is asked again, then read in another way, and else is an error: never an empty block.
+ */
+import { Effect } from "effect"
+import type { ChainConfig } from "../config/AppConfig.ts"
+import type { Block, Header, Hex } from "../Domain.ts"
+import { hex } from "../endpoint/Decode.ts"
+import type { PlacedLog } from "../endpoint/Decode.ts"
+import { isRefusal, notYet, refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
+import type { Learned } from "../endpoint/Capabilities.ts"
+import type { Refusal } from "../endpoint/RpcError.ts"
+import * as BlockLogs from "./BlockLogs.ts"
+import { again, askAgain, blockOf, ofFresh } from "./BlockLogs.ts"
+import { isZero, mayMatch } from "./Bloom.ts"
+import { isUnfiltered } from "./Filter.ts"
+import * as GetLogs from "./GetLogs.ts"
+import * as Headers from "../endpoint/Headers.ts"
+import type { Asker } from "../endpoint/Headers.ts"
+import type { LogsSubscription } from "./LogsSubscription.ts"
+import { hasHoles } from "./Integrity.ts"
+import type { Checks } from "./Integrity.ts"
+
+/** Blocks of one range whose logs are read one by one at the same time. */
+const singleBlocks = 4
+
+/** A range is refused that may be too wide. What is said of one block is another matter. */
+const isTooWide = (refusal: Refusal["action"] | undefined): boolean =>
+  refusal === "split" || refusal === "other endpoint"
+
+/** `eth_getLogs` is refused for whatever range: blocks are to be read one by one, in another way. */
+const isRefused = (refusal: Refusal["action"] | undefined): boolean =>
+  refusal === "use receipts" || refusal === "unsupported"
+
+/** Heights without a block that may follow one another. */
+const longestNullRun = 5
+
+const unknownParent: Hex = `0x${"0".repeat(64)}`
+
+export interface Logs {
+  readonly tip: (header: Header) => Effect.Effect<Block, EndpointError>
+  /** A range above the final block. All blocks, linked or not. */
+  readonly recent: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
+  /**
+   * A range of final blocks: those with logs, and the last one. Where the whole is too much for one answer, only its
+   * beginning, whose last block says how far it goes: what is held is bounded by what one answer may be. Where the last
+   * height has no block, the next block above is the last one.
+   *
+   * @param times whether the blocks' times are wanted, which may cost headers; without, they are not to be stored
+   */
+  readonly history: (
+    from: number,
+    to: number,
+    times?: boolean,
+  ) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
+  /** Blocks that the next piece of history should have. */
+  readonly width: () => number
+  /** The name of the endpoint that is asked for blocks now. */
+  readonly by: () => string
+}
+
+/**
+ * The logs of one endpoint.
+ *
+ * @param learned what it was found to bear, and is found to bear here
+ * @param newest the time of the newest head that is known, in the node's own units
+ */
+export const make = (
+  asker: Asker,
+  { filter, logsBloom }: Pick<ChainConfig, "filter" | "logsBloom">,
+  learned: Learned,
+  checks: Checks,
+  newest: () => number | undefined,
+  /** The logs that the same connection announces, where they can be used. */
+  announced?: LogsSubscription,
+): Logs => {
+  const unbelievable = checks.block(filter)
+  const unbelievableRange = checks.range(filter)
+  const unfiltered = isUnfiltered(filter)
+  const getLogs = GetLogs.make(asker, filter, learned)
+  const ask = BlockLogs.make(
+    asker,
+    filter,
+    learned,
+    getLogs,
+    checks,
+    newest,
+    unfiltered ? announced : undefined,
+  )
+
+  const doubt = (detail: string) => unverified(asker.name, detail)
+
+  /** The header with its bloom as far as it proves something. */
+  const withBloom = (header: Header): Header => {
+    const proven = checks.bloom(header, learned.blooms)
+    const bloom = logsBloom === "ignore" ? undefined : proven
+    return bloom === header.logsBloom ? header : { ...header, logsBloom: bloom }
+  }
+
+  /** @param header as `withBloom` returns it */
+  const mayHaveLogs = ({ logsBloom: bloom }: Header): boolean => {
+    if (bloom === undefined) return true
+    return unfiltered ? !isZero(bloom) : mayMatch(bloom, filter.addresses, filter.topics)
+  }
+
+  /** An empty answer under an announced bloom that proves nothing: the fetched header may have one that does. */
+  const recheckEmpty = Effect.fnUntraced(function* (empty: Block, { number }: Header) {
+    const fetched = yield* ofFresh(Headers.header(asker, number))
+    if (fetched?.hash !== empty.hash) return yield* notYet(asker.name, number)
+    const header = withBloom(fetched)
+    return header.logsBloom !== undefined && mayHaveLogs(header) ? yield* ask(header) : empty
+  })
+
+  const tip = (seen: Header) => {
+    const header = withBloom(seen)
+    if (!mayHaveLogs(header)) return Effect.succeed(blockOf(header, []))
+    // A bloom that is ignored may still be right that there are some.
+    const isIgnored = logsBloom === "ignore" && seen.logsBloom !== undefined && !isZero(seen.logsBloom)
+    const mayRecheck =
+      logsBloom === "trust" &&
+      header.logsBloom === undefined &&
+      seen.origin === "announced" &&
+      learned.blooms.fetched
+    const block =
+      isIgnored && unfiltered
+        ? Effect.repeat(ask(header), { while: ({ logs }) => logs.length === 0, schedule: askAgain })
+        : ask(header)
+    return block.pipe(
+      Effect.flatMap((block) =>
+        mayRecheck && block.logs.length === 0 ? recheckEmpty(block, seen) : Effect.succeed(block),
+      ),
+      Effect.tap(({ logs }) => Effect.sync(() => learned.answeredRecent(1, logs.length))),
+    )
+  }
+
+  const oneByOne = (headers: ReadonlyArray<Header>) =>
+    Effect.forEach(headers, tip, { concurrency: singleBlocks })
+
+  const existingHeaders = (from: number, to: number) =>
+    Effect.flatMap(
+      Headers.headers(
+        asker,
+        Array.from({ length: to - from + 1 }, (_, i) => from + i),
+        learned,
+      ),
+      (headers) => {
+        const missing = headers.indexOf(undefined)
+        return missing === -1
+          ? Effect.succeed((headers as ReadonlyArray<Header>).map(withBloom))
+          : withoutNullRounds(headers, from)
+      },
+    )
+
+  /**
+   * Heights without a block exist on some chains (Filecoin's null rounds): there the block above is on top of the block
+   * below. Any other height that is missing is not there yet.
+   */
+  const withoutNullRounds = Effect.fnUntraced(function* (
+    found: ReadonlyArray<Header | undefined>,
+    from: number,
+  ) {
+    const headers = [...found]
+    for (let i = 0; i < longestNullRun && headers.at(-1) === undefined; i++) {
+      headers.push(yield* Headers.header(asker, from + headers.length))
+    }
+    const to = headers.length - 1
+    let below = from === 0 ? undefined : yield* Headers.header(asker, from - 1)
+    let missing: number | undefined
+    const existing: Array<Header> = []
+    for (const [i, header] of headers.entries()) {
+      if (header === undefined) {
+        missing ??= from + i
+        continue
+      }
+      if (missing !== undefined && below !== undefined && header.parentHash !== below.hash)
+        return yield* notYet(asker.name, missing)
+      missing = undefined
+      below = header
+      if (i < found.length) existing.push(withBloom(header))
+    }
+    if (missing !== undefined) return yield* notYet(asker.name, Math.min(missing, from + to))
+    return existing
+  })
+
+  /** The header at a height of final blocks, or the next one above where that height has no block. */
+  const headerFrom = Effect.fnUntraced(function* (number: number) {
+    for (let i = 0; i <= longestNullRun; i++) {
+      const header = yield* Headers.header(asker, number + i)
+      if (header !== undefined) return header
+    }
+    return yield* notYet(asker.name, number)
+  })
+
+  /** Whether a block has matching logs, by all checks. Where only ranges are granted it cannot be known: `false`. */
+  const hasLogs = (header: Header) =>
+    ask(header).pipe(
+      Effect.map(({ logs }) => logs.length > 0),
+      Effect.catchIf(
+        (error) => isRefusal(error) && refusalOf(error) !== "wait for head",
+        () => Effect.succeed(false),
+      ),
+    )
+
+  /** Logs of a range under their headers; blocks that are not as they must be are asked for one by one. */
+  const settle = (headers: ReadonlyArray<Header>, logs: ReadonlyArray<PlacedLog>) => {
+    const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
+    return Effect.forEach(
+      headers,
+      (header) => {
+        const found = byNumber.get(header.number) ?? []
+        if (found.length === 0) return tip(header)
+        return unbelievable(found, header) === undefined
+          ? Effect.succeed(blockOf(header, found))
+          : ask(header)
+      },
+      { concurrency: singleBlocks },
+    )
+  }
+
+  /** Ranges are refused where single blocks are; and a range of one is a block. */
+  const isSingle = (from: number, to: number) =>
+    from === to || !learned.ranges || learned.refused.has("eth_getLogs")
+
+  const recent = Effect.fnUntraced(function* (from: number, to: number) {
+    const existing = ofFresh(existingHeaders(from, to))
+    if (isSingle(from, to)) return yield* oneByOne(yield* existing)
+    const range = getLogs({ fromBlock: hex(from), toBlock: hex(to) })
+    const [headers, logs] = yield* Effect.all([existing, Effect.result(range)], {
+      concurrency: 2,
+    })
+    if (logs._tag === "Success") {
+      learned.works("range")
+      learned.answeredRecent(to - from + 1, logs.success.length)
+      return yield* settle(headers, logs.success)
+    }
+    const refusal = refusalOf(logs.failure)
+    if (isTooWide(refusal)) learned.narrowRecent(to - from + 1)
+    // After a frame that was too large there is no connection any more.
+    if (refusal === undefined || logs.failure.reason._tag === "Oversized") return yield* logs.failure
+    if (isRefused(refusal)) learned.refuseRange(from, false)
+    return yield* oneByOne(headers)
+  }, again)
+
+  /**
+   * The time of each block. That of its logs is used where the node's `blockTimestamp` agrees with a header that is
+   * known; else headers are fetched, and their hashes are compared too.
+   *
+   * @param known headers of the range that were fetched anyway
+   */
+  const timestamps = Effect.fnUntraced(function* (
+    blocks: ReadonlyArray<ReadonlyArray<PlacedLog>>,
+    known: ReadonlyArray<Header>,
+  ) {
+    const times = new Map<number, number>(known.map(({ number, timestamp }) => [number, timestamp]))
+    const headersOf = Effect.fnUntraced(function* (logs: ReadonlyArray<PlacedLog>) {
+      const headers = yield* Headers.headers(
+        asker,
+        logs.map((log) => log.blockNumber),
+        learned,
+      )
+      for (const [i, header] of headers.entries()) {
+        const { blockHash, blockNumber } = logs[i]!
+        if (header?.hash !== blockHash) return yield* doubt(`block ${blockNumber} has another hash`)
+        times.set(header.number, header.timestamp)
+      }
+    })
+    const firsts = blocks.map(([log]) => log!)
+    if (firsts.length === 0) return times
+    if (!firsts.some(({ blockNumber }) => times.has(blockNumber))) yield* headersOf([firsts.at(-1)!])
+    const latest = known.reduce((time, { timestamp }) => Math.max(time, timestamp), 0)
+    const isPlausible = (time: number | undefined): time is number =>
+      time !== undefined && time > 0 && time <= latest
+    const agrees = firsts.every(
+      ({ blockNumber, blockTimestamp }) =>
+        !times.has(blockNumber) || (blockTimestamp ?? 0) === times.get(blockNumber),
+    )
+    const unknown = firsts.filter(({ blockNumber, blockTimestamp }) => {
+      if (times.has(blockNumber)) return false
+      if (!agrees || !isPlausible(blockTimestamp)) return true
+      times.set(blockNumber, blockTimestamp)
+      return false
+    })
+    if (unknown.length > 0) yield* headersOf(unknown)
+    return times
+  })
+
+  /**
+   * A replica that is behind answers the beginning of a range as if it were the whole; one that was pruned answers its
+   * end. The last block, and the one before the first that has logs, show it where their blooms match.
+   */
+  const truncated = Effect.fnUntraced(function* (
+    logs: ReadonlyArray<PlacedLog>,
+    from: number,
+    last: Header,
+    below: ReadonlyArray<Header>,
+  ) {
+    const ends = [...(logs.at(-1)?.blockNumber === last.number ? [] : [last]), ...below]
+    for (const header of ends) {
+      if (header.number >= from && mayHaveLogs(header) && (yield* hasLogs(header)))
+        return `the logs of block ${header.number} are missing`
+    }
+    return undefined
+  })
+
+  /** The first block of a range, and the one before the first that has logs: where a pruned answer would begin. */
+  const headersBelow = (logs: ReadonlyArray<PlacedLog>, from: number, to: number) => {
+    const first = logs[0]?.blockNumber ?? to
+    const numbers = [...new Set([from, first - 1])].filter((number) => number >= from && number < first)
+    return Effect.map(Headers.headers(asker, numbers, learned), (headers) =>
+      headers.flatMap((header) => (header === undefined ? [] : [withBloom(header)])),
+    )
+  }
+
+  /** Where nothing but holes in the indexes is wrong, the first such block is read in every way to know whether they are. */
+  const wrongRange = Effect.fnUntraced(function* (
+    logs: ReadonlyArray<PlacedLog>,
+    from: number,
+    last: Header,
+  ) {
+    const wrong = unbelievableRange(logs, from, last, learned.indexHoles)
+    if (wrong === undefined || unbelievableRange(logs, from, last, true) !== undefined) return wrong
+    const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
+    const holed = [...byNumber].find(([, ofBlock]) => hasHoles(ofBlock))
+    const header = holed && (yield* Headers.header(asker, holed[0]))
+    if (header) yield* ask(withBloom(header))
+    return learned.indexHoles ? undefined : wrong
+  })
+
+  /** One answer for the whole range, under the header of its last block. */
+  const whole = Effect.fnUntraced(function* (from: number, end: number, withTimes: boolean) {
+    const last = withBloom(yield* headerFrom(end))
+    const to = last.number
+    const logs = yield* getLogs({ fromBlock: hex(from), toBlock: hex(to) })
+    const below = from < learned.servedFrom ? yield* headersBelow(logs, from, to) : []
+    const wrong = (yield* wrongRange(logs, from, last)) ?? (yield* truncated(logs, from, last, below))
+    if (wrong !== undefined) return yield* doubt(wrong)
+    learned.servedFrom = Math.min(learned.servedFrom, from)
+    learned.works("range")
+    learned.answered(to - from + 1, logs.length)
+    const found = [...Map.groupBy(logs, (log) => log.blockNumber).values()]
+    const times = withTimes ? yield* timestamps(found, [last, ...below]) : undefined
+    const blocks = found.map((logs): Block => {
+      const { blockNumber: number, blockHash: hash } = logs[0]!
+      const parentHash = number === last.number ? last.parentHash : unknownParent
+      return { number, hash, parentHash, timestamp: times === undefined ? 0 : times.get(number)!, logs }
+    })
+    return blocks.at(-1)?.number === to ? blocks : [...blocks, blockOf(last, [])]
+  }, again)
+
+  const narrower = (from: number, to: number, refusal: Refusal | undefined): number => {
+    const half = from + Math.floor((to - from) / 2)
+    if (refusal?.action !== "split") return half
+    const hinted = refusal.through ?? (refusal.blocks === undefined ? undefined : from + refusal.blocks - 1)
+    // A hint must lie inside the request and be smaller than it.
+    return hinted !== undefined && hinted >= from && hinted < to ? hinted : half
+  }
+
+  const history = (
+    from: number,
+    to: number,
+    withTimes = true,
+  ): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
+    const singly = Effect.gen(function* () {
+      const end = Math.min(from + learned.recentWidth - 1, to)
+      const headers = yield* existingHeaders(from, end)
+      return yield* oneByOne(headers.length > 0 ? headers : [withBloom(yield* headerFrom(end))])
+    })
+    if (isSingle(from, to)) return singly
+    return whole(from, to, withTimes).pipe(
+      Effect.catch((error) => {
+        const refusal = refusalOf(error)
+        // Perhaps a shorter one is answered as a whole: when it is asked again, after the end of this connection.
+        if (error.reason._tag === "Unverified") learned.narrow(Math.ceil((to - from + 1) / 2))
+        if (isRefused(refusal)) {
+          learned.refuseRange(from, true)
+          learned.narrow(Headers.mostPerBatch)
+          return singly
+        }
+        if (!isTooWide(refusal)) return Effect.fail(error)
+        const { reason } = error
+        const through = narrower(from, to, reason._tag === "Rejected" ? reason.refusal : undefined)
+        learned.narrow(through - from + 1)
+        return reason._tag === "Oversized" ? Effect.fail(error) : history(from, through, withTimes)
+      }),
+    )
+  }
+
+  return { tip, recent, history, width: () => learned.width, by: () => asker.name }
+}

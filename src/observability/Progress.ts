@@ -1,0 +1,165 @@
+/**
+ * Says how far chains are that are behind, and when they are at the head. They are looked at each second: what is over
+ * within it is not worth a line.
+ */
+import { Effect } from "effect"
+import { counted, inWords, say } from "./LogEvents.ts"
+import * as Monotonic from "../Monotonic.ts"
+import { liveWithin } from "./ChainStatus.ts"
+import type { ChainStatus, Phase } from "./ChainStatus.ts"
+
+export const lookEvery = "1 second"
+
+/** Between two lines about a chain that is behind (milliseconds). */
+const backfillEvery = 10_000
+
+/** For more chains than these there is one line for all. */
+const mostLines = 20
+
+/** A failure is a reason for so long (milliseconds). */
+const recent = 60_000
+
+/** The phases in which a chain follows its head; the others have lines of their own. */
+const following: ReadonlySet<Phase> = new Set(["catching-up", "live", "idle"])
+
+/** What a chain had, and when (monotonic milliseconds). */
+interface Mark {
+  readonly at: number
+  readonly stored: number | undefined
+  readonly logs: number
+}
+
+class Told {
+  readonly status: ChainStatus
+  isLive = false
+  /** Since it is behind, or since its last line. */
+  mark: Mark | undefined
+
+  constructor(status: ChainStatus) {
+    this.status = status
+  }
+
+  get isFollowing(): boolean {
+    return this.status.head !== undefined && following.has(this.status.phase)
+  }
+
+  markAt(at: number): Mark {
+    const { stored, published, deduplicated } = this.status
+    return { at, stored, logs: published + deduplicated }
+  }
+}
+
+const rounded = (value: number) => (value < 10 ? Math.round(value * 10) / 10 : Math.round(value))
+
+/** How fast a chain is, and how long it takes at that pace. */
+const paceOf = ({ status }: Told, mark: Mark, now: Mark) => {
+  const seconds = (now.at - mark.at) / 1000
+  const blocks =
+    mark.stored === undefined ? undefined : Math.max((now.stored ?? 0) - mark.stored, 0) / seconds
+  return {
+    blocks,
+    logs: Math.max(now.logs - mark.logs, 0) / seconds,
+    left: blocks === undefined || blocks === 0 ? undefined : status.behind / blocks,
+  }
+}
+
+/** The line of one chain. */
+const tellOne = (one: Told, mark: Mark, now: Mark, wallClock: number) => {
+  const { status } = one
+  const { behind, failures, stored, target } = status
+  const { blocks, left, logs } = paceOf(one, mark, now)
+  const last = failures[0]
+  const isStill = blocks === 0 || stored === undefined
+  const reason = isStill && last !== undefined && wallClock - last.at < recent ? last.text : undefined
+  const why = reason === undefined ? "" : `: ${reason}`
+  const text =
+    stored === undefined
+      ? `nothing stored yet, the target is block ${target}${why}`
+      : isStill
+        ? `${counted(behind, "block")} behind, at block ${stored} of ${target}: no block in ${inWords((now.at - mark.at) / 1000)}${why}`
+        : `${counted(behind, "block")} behind, at block ${stored} of ${target}${
+            blocks === undefined
+              ? ""
+              : `: ${rounded(blocks)} blocks/s, ${rounded(logs)} logs/s, ${inWords(left!)} left`
+          }`
+  return say("backfill", text, {
+    block: stored,
+    target,
+    behind: stored === undefined ? undefined : behind,
+    blocks_per_second: blocks && rounded(blocks),
+    logs_per_second: rounded(logs),
+    seconds_left: left && Math.round(left),
+    reason,
+  }).pipe(Effect.annotateLogs({ chain: status.name }))
+}
+
+/** One line for many chains. */
+const tellAll = (all: ReadonlyArray<{ readonly one: Told; readonly mark: Mark; readonly now: Mark }>) => {
+  const paces = all.map(({ one, mark, now }) => ({ one, ...paceOf(one, mark, now) }))
+  const slowest = paces.reduce((a, b) => ((b.left ?? Infinity) > (a.left ?? Infinity) ? b : a))
+  const sum = (of: (pace: (typeof paces)[number]) => number) =>
+    paces.reduce((total, pace) => total + of(pace), 0)
+  const behind = sum(({ one }) => (one.status.stored === undefined ? 0 : one.status.behind))
+  const blocks = rounded(sum((pace) => pace.blocks ?? 0))
+  const logs = rounded(sum((pace) => pace.logs))
+  const { name } = slowest.one.status
+  const left = slowest.left === undefined ? "does not move" : `has ${inWords(slowest.left)} left`
+  return say(
+    "backfill",
+    `${all.length} chains are behind, ${counted(behind, "block")} in all: ${blocks} blocks/s, ${logs} logs/s; the slowest, ${name}, ${left}`,
+    {
+      chains: all.length,
+      behind,
+      blocks_per_second: blocks,
+      logs_per_second: logs,
+      seconds_left: slowest.left && Math.round(slowest.left),
+      slowest: name,
+    },
+  )
+}
+
+/** To be run each second. */
+export const make = (chains: ReadonlyArray<ChainStatus>): Effect.Effect<void> => {
+  const all = chains.map((status) => new Told(status))
+  let due: number | undefined
+
+  const tellLive = (one: Told) => {
+    const { name, stored } = one.status
+    one.isLive = true
+    one.mark = undefined
+    return Effect.annotateLogs(
+      say("live", stored === undefined ? "live" : `live at block ${stored}`, { block: stored }),
+      { chain: name },
+    )
+  }
+
+  return Effect.gen(function* () {
+    const at = yield* Monotonic.millis
+    due ??= at + backfillEvery
+    for (const one of all) {
+      if (!one.isFollowing) {
+        one.isLive = false
+        one.mark = undefined
+      } else if (one.status.behind > liveWithin) {
+        // Its pace is that since the first block was stored.
+        if (one.mark === undefined || (one.mark.stored ?? one.status.stored) !== one.mark.stored)
+          one.mark = one.markAt(at)
+      } else if (!one.isLive && one.status.stored !== undefined) yield* tellLive(one)
+      else one.mark = undefined
+    }
+    if (at < due) return
+    due = at + backfillEvery
+    const behind = all.flatMap((one) => {
+      const { mark } = one
+      if (mark === undefined) return []
+      // A chain that was live may be behind for a moment.
+      if (one.isLive && at - mark.at < backfillEvery / 2) return []
+      one.isLive = false
+      one.mark = one.markAt(at)
+      return at > mark.at ? [{ one, mark, now: one.mark }] : []
+    })
+    if (behind.length > mostLines) return yield* tellAll(behind)
+    const wallClock = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
+    for (const { one, mark, now } of behind) yield* tellOne(one, mark, now, wallClock)
+  })
+}

@@ -1,0 +1,17 @@
+/** Takes one sample a second of every chain, for the curves of the page and for the rates. */
+import { Effect, Layer, Schedule } from "effect"
+import * as Defects from "../Defects.ts"
+import * as Monotonic from "../Monotonic.ts"
+import { sampleEvery } from "./Sparkline.ts"
+import { Status } from "./Status.ts"
+
+export const layer = Layer.effectDiscard(
+  Effect.gen(function* () {
+    const { chains } = yield* Status
+    const sample = Effect.map(Monotonic.millis, (now) => {
+      for (const chain of chains) chain.history.sample(now, chain.lag(now), chain.published)
+    })
+    // Not `fixed`, which samples twice within a millisecond when a timer comes early.
+    yield* sample.pipe(Defects.toOwner, Effect.repeat(Schedule.spaced(sampleEvery)), Effect.forkScoped)
+  }),
+)

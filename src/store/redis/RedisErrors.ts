@@ -1,0 +1,67 @@
+/** What the service uses of Redis, tried one by one: managed servers have not all of it, and users not all rights. */
+import { Effect } from "effect"
+import { clientName, reasonOf } from "./RedisConnection.ts"
+import type { Client, RedisConnection } from "./RedisConnection.ts"
+import { StoreError } from "../Store.ts"
+import type { Refused } from "../Store.ts"
+
+/** What can be done without, and what there is not then. Nothing can be written without any other. */
+const lost: Readonly<Record<string, string>> = {
+  INFO: "version, memory, eviction policy and persistence are not shown, and none of them raises an alert",
+  "CLIENT SETNAME": "connections have no name in CLIENT LIST",
+  XINFO:
+    "consumer groups and their lag are not shown, what trimming takes from them is not counted, and a stream that was set back is not noticed",
+  "MEMORY USAGE": "the bytes of a stream are not shown",
+  HINCRBY: "what trimming takes from consumers is not counted",
+  cjson: "what trimming takes from readers is not counted",
+  "redis.acl_check_cmd":
+    "each move first calls what it needs in a form that changes nothing, and a missing right to XADD is noticed by the move itself",
+  DEL: "`event-ingestor reset` fails, and the commands of moves were not tried",
+}
+
+const suffixes = ["stream", "head", "window", "missed", "readers", "filters"]
+
+/**
+ * Tries all of it. What is written is deleted again, by the script that writes it.
+ *
+ * @param key the beginning of keys that nothing else has, in the slot of the stream
+ */
+export const refusedOf = Effect.fnUntraced(function* (
+  command: RedisConnection["command"],
+  key: string,
+  stream: string,
+) {
+  const found = new Map<string, Refused>()
+  const add = (name: string, detail: string) => {
+    if (!found.has(name)) found.set(name, { name, detail, lost: lost[name] })
+  }
+  const attempt = (name: string, send: (client: Client) => Promise<unknown>) =>
+    Effect.catchIf(
+      Effect.asVoid(command(`take ${name}`, send)),
+      ({ reason }) => reason === "refused",
+      ({ detail }) => Effect.sync(() => add(name, detail)),
+    )
+  yield* attempt("EVAL", (client) => client.eval("return 1", 1, stream))
+  yield* attempt("EVALSHA", (client) =>
+    client.evalsha("0".repeat(40), 1, stream).catch((error: Error) => {
+      if (!error.message.startsWith("NOSCRIPT")) throw error
+    }),
+  )
+  yield* attempt("XRANGE", (client) => client.xrange(stream, "-", "+", "COUNT", 1))
+  yield* attempt("XREVRANGE", (client) => client.xrevrange(stream, "+", "-", "COUNT", 1))
+  yield* attempt("INFO", (client) => client.info())
+  yield* attempt("CLIENT SETNAME", (client) => client.client("SETNAME", clientName))
+  if (found.has("EVAL") || found.has("EVALSHA")) return [...found.values()]
+  const failed = yield* command(
+    "take the commands of moves",
+    (client) =>
+      client.check(...suffixes.map((suffix) => `${key}:${suffix}`)) as Promise<ReadonlyArray<string>>,
+  )
+  for (let i = 0; i < failed.length; i += 2) {
+    const [name, detail] = failed.slice(i, i + 2) as [string, string]
+    const reason = reasonOf(detail)
+    if (reason !== "refused") return yield* new StoreError({ operation: `take ${name}`, reason, detail })
+    add(name, detail)
+  }
+  return [...found.values()]
+})

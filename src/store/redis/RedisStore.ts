@@ -1,0 +1,392 @@
+/** The store on Redis Streams: each move is one Lua script on three keys of one slot. */
+import { Duration, Effect, Layer } from "effect"
+import type { Scope } from "effect"
+import { Cluster } from "ioredis"
+import { randomUUID } from "node:crypto"
+import type { RedisConfig } from "../../config/AppConfig.ts"
+import type { ChainId, Entry, Hex } from "../../Domain.ts"
+import { callLimits, journalVersion } from "../Journal.ts"
+import type { CallLimits, Journal, Position, Push } from "../Journal.ts"
+import { pack } from "./MessagePack.ts"
+import * as RedisConnection from "./RedisConnection.ts"
+import { isWithheld } from "./RedisConnection.ts"
+import type { Client, Script } from "./RedisConnection.ts"
+import { refusedOf } from "./RedisErrors.ts"
+import { fieldsOf, release, statsOf } from "./RedisStats.ts"
+import type { StatsReply } from "./RedisStats.ts"
+import type { PauseReason, Retention, Trimmed } from "../Retention.ts"
+
+import { corruptJournal, evictsStreams, newerJournal, Store } from "../Store.ts"
+import type { Acknowledged, Conflict, EpochCheck, FilterChanged, StoreError } from "../Store.ts"
+
+export interface RedisStoreOptions {
+  readonly config: RedisConfig
+  /** Streams are `<prefix>:<chain id>`. */
+  readonly prefix: string
+  /** How much of each stream is kept. */
+  readonly retention: Retention
+  /** For connecting, and for one command (default 5 s). */
+  readonly timeout?: Duration.Duration
+  /** How much a move carries. */
+  readonly limits?: CallLimits
+}
+
+/** How long a probe waits: a store that comes back is to be noticed at once. */
+const probePatience = Duration.seconds(1)
+
+/** Entries that one call reads. */
+const pageSize = 1000
+
+type Reply = readonly [string, ...ReadonlyArray<string | number>]
+
+const conflictOf = ([, number, hash, part, digest]: Reply): Conflict => ({
+  _tag: "Conflict",
+  head:
+    hash === undefined
+      ? undefined
+      : {
+          number: Number(number),
+          hash: hash as Hex | "",
+          part: Number(part),
+          ...(digest && { digest: String(digest) }),
+        },
+})
+
+/** How the store answers a move that is not made. */
+const declined = (reply: Reply): Conflict | FilterChanged =>
+  reply[0] === "filter" ? { _tag: "FilterChanged", filter: String(reply[1]) } : conflictOf(reply)
+
+const positionArgs = ({ number, hash, part, digest }: Position) => [
+  String(number),
+  hash,
+  String(part),
+  digest ?? "",
+]
+
+const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, retention: string) => {
+  const args: Array<string | Buffer> = [filter, ...positionArgs(expected), String(chain), retention]
+  args.push(final ? "1" : "0", String(blocks.length), blocks.at(-1)!.digest ?? "", randomUUID(), pack(blocks))
+  for (const { number, hash, parentHash, timestamp, whole, traceparent, logs } of blocks) {
+    args.push(String(number), hash, parentHash, String(timestamp), whole ? "1" : "0", traceparent ?? "")
+    args.push(String(logs.length))
+  }
+  return args
+}
+
+/** The last entry of a move, where it has any. */
+const lastOf = (
+  id: Reply[number] | undefined,
+  identity: Reply[number] | undefined,
+  epoch: Reply[number] | undefined,
+): { last?: Acknowledged } =>
+  id ? { last: { id: String(id), identity: String(identity), epoch: String(epoch) } } : {}
+
+const trimmedOf = (
+  [, dropped, reader, behind, length, why]: Reply,
+  [stream, , , , readers]: ReadonlyArray<string>,
+): Trimmed => {
+  if (!reader) return { dropped: Number(dropped), holder: undefined }
+  const [, kind, name = ""] = /^(\w+):(.*)$/s.exec(String(reader)) ?? []
+  return {
+    dropped: Number(dropped),
+    holder: {
+      reader: String(reader),
+      behind: Number(behind),
+      length: Number(length),
+      paused: (why || undefined) as PauseReason | undefined,
+      release: release[kind as keyof typeof release](name, stream!, readers!),
+    },
+  }
+}
+
+/** The digest of a part, if it was written with this part: see journal.lua. */
+const digestOf = (stored: string | undefined, mark: string): { digest?: string } =>
+  stored?.startsWith(mark) ? { digest: stored.slice(mark.length) } : {}
+
+const journalOf = (head: Record<string, string>, members: ReadonlyArray<string>): Journal | undefined => {
+  if (head["number"] === undefined) return undefined
+  const { final_number: finalNumber, final_hash: finalHash } = head
+  return {
+    head: {
+      number: Number(head["number"]),
+      hash: head["hash"] as Hex | "",
+      part: Number(head["part"]),
+      ...digestOf(head["part_digest"], `${head["hash"]}:${head["part"]}:${head["added"]}:`),
+    },
+    final: finalNumber === undefined ? undefined : { number: Number(finalNumber), hash: finalHash as Hex },
+    start: { number: Number(head["start_number"]), hash: head["start_hash"] as Hex | "" },
+    filter: head["filter"] ?? "",
+    filterSince: Number(head["filter_since"]),
+    window: members.map((member) => {
+      const [number, hash, parentHash, , , count] = member.split(" ")
+      return {
+        number: Number(number),
+        hash: hash as Hex,
+        parentHash: parentHash as Hex,
+        count: Number(count),
+      }
+    }),
+  }
+}
+
+/** `key:value` lines of INFO. */
+const infoOf = (text: string): Record<string, string> =>
+  Object.fromEntries(
+    text.split("\r\n").flatMap((line) => {
+      const at = line.indexOf(":")
+      return at > 0 ? [[line.slice(0, at), line.slice(at + 1)]] : []
+    }),
+  )
+
+/** What each master says of itself; of those of a cluster at least one must. */
+const infos = async (client: Client): Promise<ReadonlyArray<string>> => {
+  if (!(client instanceof Cluster)) return [await client.info()]
+  const answers = await Promise.allSettled(client.nodes("master").map((node) => node.info()))
+  const texts = answers.flatMap((answer) => (answer.status === "fulfilled" ? [answer.value] : []))
+  const refused = answers.find((answer) => answer.status === "rejected")
+  if (texts.length === 0) throw refused?.reason ?? new Error("no master of the cluster is known")
+  return texts
+}
+
+/** Of several masters: the fullest, with the worst policy and the least persistence among them. */
+const worstOf = (masters: ReadonlyArray<Record<string, string>>): Record<string, string> => {
+  const full = (info: Record<string, string>) =>
+    Number(info["maxmemory"]) === 0 ? 0 : Number(info["used_memory"]) / Number(info["maxmemory"])
+  const fullest = masters.reduce((one, other) => (full(other) > full(one) ? other : one))
+  const unsafe = masters.find((info) => evictsStreams(info["maxmemory_policy"]))
+  const fleeting = masters.find((info) => info["aof_enabled"] !== "1")
+  return {
+    ...fullest,
+    ...(unsafe && { maxmemory_policy: unsafe["maxmemory_policy"]! }),
+    ...(fleeting && { aof_enabled: "0" }),
+  }
+}
+
+const persistenceOf = (info: Record<string, string>): string =>
+  info["aof_enabled"] === "1" ? "append-only file" : "snapshots only, if any (no append-only file)"
+
+/** When an entry was added (unix milliseconds), which is the first half of its id. */
+const millisOf = (id: string) => Number(id.split("-")[0])
+
+type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
+
+const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
+  const { config, prefix, limits = callLimits } = options
+  const { maxLength, backlog, groups } = options.retention
+  const retention = [maxLength, backlog, ...groups].join("\n")
+  const { command } = yield* RedisConnection.make(config, options.timeout)
+  const context = yield* Effect.context<Scope.Scope>()
+  const connections = new Map<ChainId, RedisConnection.RedisConnection>()
+
+  /**
+   * A command on the keys of a chain. In a cluster each chain has connections of its own: those of a node that is gone
+   * are given up, and no other chain is to notice.
+   */
+  const commandOf = (chain: ChainId): RedisConnection.RedisConnection["command"] => {
+    if (config.mode !== "cluster") return command
+    const connection = Effect.suspend(() => {
+      const known = connections.get(chain)
+      if (known !== undefined) return Effect.succeed(known)
+      return RedisConnection.make(config, options.timeout).pipe(
+        Effect.provideContext(context),
+        Effect.tap((made) => Effect.sync(() => connections.set(chain, made))),
+      )
+    })
+    return (operation, send, patience) =>
+      Effect.flatMap(connection, (own) => own.command(operation, send, patience))
+  }
+
+  const keysOf = (chain: ChainId) => [
+    `${prefix}:${chain}`,
+    `{${prefix}:${chain}}:head`,
+    `{${prefix}:${chain}}:window`,
+    `{${prefix}:${chain}}:missed`,
+    `{${prefix}:${chain}}:readers`,
+    `{${prefix}:${chain}}:filters`,
+  ]
+  const script = (name: Script, operation: string, chain: ChainId, args: ReadonlyArray<string | Buffer>) =>
+    Effect.filterOrFail(
+      commandOf(chain)(operation, (client) => client[name](...keysOf(chain), ...args)) as Effect.Effect<
+        Reply,
+        StoreError
+      >,
+      ([answer]) => answer !== "newer",
+      ([, version]) => newerJournal(operation, Number(version)),
+    )
+  const streamOf = (chain: ChainId) => keysOf(chain)[0]!
+
+  /** The first entry at or after an id. */
+  const entryFrom = (chain: ChainId, id: string) =>
+    Effect.map(
+      commandOf(chain)(
+        "read",
+        (client) => client.xrange(streamOf(chain), id, "+", "COUNT", 1) as Promise<Entries>,
+      ),
+      (entries) => entries[0],
+    )
+
+  const blockOf = ([, fields]: Entries[number]) => Number(fieldsOf(fields)["block_number"])
+
+  return Store.of({
+    description: `redis ${config.nodes.map(({ host, port }) => `${host}:${port}`).join(",")} ${prefix}:*`,
+    limits,
+    ping: (chain) =>
+      Effect.asVoid(
+        commandOf(chain)(
+          "answer",
+          (client) => client.probe(...keysOf(chain), `{${prefix}:${chain}}:ping`),
+          probePatience,
+        ),
+      ),
+    load: (chain) =>
+      Effect.flatMap(script("load", "load", chain, []), (reply) => {
+        if (reply[0] === "corrupt") return Effect.fail(corruptJournal(chain, String(reply[1])))
+        const [flat, window] = reply as unknown as readonly [ReadonlyArray<string>, ReadonlyArray<string>]
+        const head = fieldsOf(flat)
+        const version = Number(head["version"] ?? 1)
+        return version > journalVersion
+          ? Effect.fail(newerJournal("load", version))
+          : Effect.succeed(journalOf(head, window))
+      }),
+    push: (chain, filter, push) =>
+      Effect.map(script("push", "push", chain, pushArgs(chain, filter, push, retention)), (reply) => {
+        if (reply[0] === "pushed") return { _tag: "Pushed", ...lastOf(reply[1], reply[2], reply[3]) }
+        if (reply[0] === "paused") return { _tag: "Paused" }
+        return reply[0] === "duplicate" ? { _tag: "Duplicate" } : declined(reply)
+      }),
+    pop: (chain, filter, { expected }) =>
+      Effect.map(
+        script("pop", "pop", chain, [filter, ...positionArgs(expected), String(limits.logs)]),
+        (reply) =>
+          reply[0] === "popped"
+            ? {
+                _tag: "Popped",
+                removed: Number(reply[1]),
+                missing: Number(reply[2]),
+                ...lastOf(reply[3], reply[4], reply[5]),
+              }
+            : declined(reply),
+      ),
+    finalize: (chain, filter, { expected, number, hash }) =>
+      Effect.map(
+        script("finalize", "finalize", chain, [
+          filter,
+          ...positionArgs(expected),
+          String(number),
+          hash,
+          retention,
+        ]),
+        (reply) => (reply[0] === "finalized" ? { _tag: "Finalized" } : declined(reply)),
+      ),
+    checkEpoch: (chain, known) =>
+      Effect.map(
+        script("epoch", "check its epoch", chain, [
+          known?.last?.id ?? "",
+          known?.last?.identity ?? "",
+          known?.last?.epoch ?? "",
+          randomUUID(),
+          ...(known?.before ?? []),
+        ]),
+        ([outcome, epoch, before, id, identity]) => ({
+          outcome: outcome as EpochCheck["outcome"],
+          known: {
+            last: lastOf(id, identity, epoch).last,
+            before: String(before)
+              .split(" ")
+              .filter((one) => one !== ""),
+          },
+        }),
+      ),
+    takeOver: (chain, filter) => Effect.asVoid(script("takeover", "take over", chain, [filter])),
+    read: (chain, after, limit) =>
+      Effect.map(
+        commandOf(chain)("read", (client) => {
+          const from = after === undefined ? "-" : `(${after}`
+          return client.xrange(streamOf(chain), from, "+", "COUNT", limit) as Promise<Entries>
+        }),
+        (entries) => entries.map(([id, fields]) => ({ id, entry: fieldsOf(fields) as unknown as Entry })),
+      ),
+    seek: Effect.fnUntraced(function* (chain, block) {
+      const ends = yield* commandOf(chain)("seek", (client) =>
+        Promise.all([
+          client.xrange(streamOf(chain), "-", "+", "COUNT", 1) as Promise<Entries>,
+          client.xrevrange(streamOf(chain), "+", "-", "COUNT", 1) as Promise<Entries>,
+        ]),
+      )
+      const [[first], [last]] = ends
+      if (first === undefined || last === undefined) return undefined
+      // By time first; entries of one millisecond are then read through.
+      let low = millisOf(first[0])
+      let high = millisOf(last[0])
+      while (low <= high) {
+        const middle = Math.floor((low + high) / 2)
+        const found = yield* entryFrom(chain, `${middle}-0`)
+        if (found === undefined || blockOf(found) >= block) high = middle - 1
+        else low = Math.max(millisOf(found[0]), middle) + 1
+      }
+      let after: string | undefined
+      // `high` is the last millisecond whose first entry is below the block.
+      let from = high < millisOf(first[0]) ? undefined : `${high}-0`
+      while (from !== undefined) {
+        const page = yield* commandOf(chain)(
+          "seek",
+          (client) => client.xrange(streamOf(chain), from!, "+", "COUNT", pageSize) as Promise<Entries>,
+        )
+        const reached = page.findIndex((entry) => blockOf(entry) >= block)
+        const below = reached === -1 ? page.at(-1) : page[reached - 1]
+        after = below?.[0] ?? after
+        from = reached === -1 && page.length === pageSize ? `(${page.at(-1)![0]}` : undefined
+      }
+      return after
+    }),
+    stats: (chain) =>
+      Effect.map(
+        commandOf(chain)(
+          "count",
+          (client) => client.stats(...keysOf(chain), retention) as Promise<StatsReply>,
+        ),
+        (reply) => statsOf(reply, options.retention, keysOf(chain)),
+      ),
+    refused: (chain) =>
+      refusedOf(commandOf(chain), `{${prefix}:${chain}}:check-${randomUUID()}`, keysOf(chain)[0]!),
+    trim: (chain) =>
+      Effect.map(script("trim", "trim", chain, [retention, randomUUID()]), (reply) =>
+        trimmedOf(reply, keysOf(chain)),
+      ),
+    reset: (chain, { from, filter, delete: all }) =>
+      Effect.asVoid(
+        script("reset", "reset", chain, [
+          from === undefined ? "" : String(from),
+          all ? "1" : "0",
+          filter,
+          randomUUID(),
+        ]),
+      ),
+    info: command("describe itself", infos).pipe(
+      Effect.map((texts) => {
+        const info = worstOf(texts.map(infoOf))
+        const name = info["valkey_version"] === undefined ? "redis" : "valkey"
+        return {
+          version: `${name} ${info["valkey_version"] ?? info["redis_version"]}`,
+          bytes: Number(info["used_memory"]),
+          limit: Number(info["maxmemory"]),
+          evictionPolicy: info["maxmemory_policy"],
+          persistence: persistenceOf(info),
+        }
+      }),
+      // Any other refusal is one of the connection, and no server was reached.
+      Effect.catchIf(isWithheld, () =>
+        Effect.succeed({
+          version: "redis (its user may not ask for the version)",
+          bytes: undefined,
+          limit: undefined,
+          evictionPolicy: undefined,
+          persistence: undefined,
+        }),
+      ),
+    ),
+  })
+})
+
+/** A store on Redis. Connects when it is first used, so that the service starts while Redis is down. */
+export const layer = (options: RedisStoreOptions): Layer.Layer<Store> => Layer.effect(Store, make(options))

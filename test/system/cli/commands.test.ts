@@ -1,0 +1,1216 @@
+/** The command line as a user types it. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schedule } from "effect"
+import type { Scope } from "effect"
+import { execFileSync, spawnSync } from "node:child_process"
+import { readFileSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import { oneEndpoint } from "../../../src/cli/dialect.ts"
+import { entryFields } from "../../../src/Domain.ts"
+import type { Block, Hex } from "../../../src/Domain.ts"
+import { ground, pushes } from "../../../src/store/Journal.ts"
+import { block, blocks, hash } from "../../support/blocks.ts"
+import * as Devnet from "../../support/devnet.ts"
+import { directory } from "../../support/directory.ts"
+import { FakeChain } from "../../support/FakeChain.ts"
+import { FakeNode, Refused, silence } from "../../support/FakeNode.ts"
+import type { Intercept } from "../../support/FakeNode.ts"
+import { both, drpc, publicnode, without } from "../../support/providers.ts"
+import * as RedisServer from "../../support/RedisServer.ts"
+import { openRedis, standalone } from "../../support/redisStore.ts"
+import * as Service from "../../support/Service.ts"
+
+const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>, timeout = 30_000) =>
+  it.live(title, () => Effect.scoped(body), timeout)
+
+const env = { CHAINS: "devnet", DEVNET_CHAIN_ID: "31337", DEVNET_WS_URL: "ws://127.0.0.1:1" }
+
+const sqlite = (path: string, statement: string) =>
+  Effect.sync(() => {
+    const database = new DatabaseSync(path)
+    database.exec(statement)
+    database.close()
+  })
+
+/** A store of either kind, and the variables that lead to it. */
+const emptyStore = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
+  const server = kind === "redis" ? yield* RedisServer.start() : undefined
+  const path = join(yield* directory, "events.db")
+  const store = server ? yield* openRedis(standalone(server.port)) : yield* Devnet.openSqlite(path)
+  const variables: Record<string, string> = server ? { REDIS_URL: server.url } : { DATABASE_PATH: path }
+  return { store, server, variables }
+})
+
+/** A store with three blocks, of which the last was undone and replaced. */
+const filled = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
+  const { store, server, variables } = yield* emptyStore(kind)
+  for (const move of pushes(ground(10), blocks(10, "a", [2, 0, 1]), false))
+    yield* store.push(31337, "none", move)
+  const { head } = (yield* store.load(31337))!
+  yield* store.pop(31337, "none", { _tag: "Pop", expected: head })
+  const below = (yield* store.load(31337))!.head
+  const next = [block(11, "b", 0, below.hash as Hex), block(12, "b", 2)]
+  for (const move of pushes(below, next, false)) yield* store.push(31337, "none", move)
+  return { variables, store, server }
+})
+
+describe("the command line", () => {
+  test(
+    "says every problem of the configuration at once, and exits with 78",
+    Effect.gen(function* () {
+      const { code, errors } = yield* Service.run({ env: { CHAINS: "foo", HTTP_PORT: "x", LOG_LEVEL: "y" } })
+      assert.strictEqual(code, 78)
+      for (const name of ["FOO_CHAIN_ID", "FOO_WS_URL", "HTTP_PORT", "LOG_LEVEL"])
+        assert.include(errors, `${name}: expected`)
+    }),
+  )
+
+  test(
+    "exits with 64 when used wrongly, and says in one line what is wrong and where to read on",
+    Effect.gen(function* () {
+      for (const args of [
+        ["nonsense"],
+        ["tail", "--nonsense"],
+        ["tail", "--chain", "mars"],
+        ["tail", "--from", "yesterday"],
+        ["demo", "--seconds", "-1"],
+        ["verify", "--from", "7", "--to", "6"],
+        ["reset"],
+      ]) {
+        const { code, output, errors } = yield* Service.run({ args, env })
+        assert.strictEqual(code, 64, args.join(" "))
+        assert.strictEqual(output, "", args.join(" "))
+        assert.match(errors, /^event-ingestor.*: .*; see --help\n$/, args.join(" "))
+      }
+      const { errors } = yield* Service.run({ args: ["tail", "--folow"], env })
+      assert.match(errors, /--folow.*, did you mean --follow\?; see --help/)
+    }),
+  )
+
+  test(
+    "exits with 69 where the store cannot be opened",
+    Effect.gen(function* () {
+      const place = yield* directory
+      writeFileSync(join(place, "file"), "")
+      const { code, errors } = yield* Service.run({
+        env: { ...env, DATABASE_PATH: join(place, "file", "events.db") },
+      })
+      assert.strictEqual(code, 69)
+      assert.match(errors, /the store did not open/)
+    }),
+  )
+
+  test(
+    "knows its help and its version",
+    Effect.gen(function* () {
+      const help = yield* Service.run({ args: ["--help"] })
+      assert.strictEqual(help.code, 0)
+      const verbs = [...help.output.matchAll(/^ {2}(\w+) {3,}/gm)].map(([, verb]) => verb!)
+      assert.includeMembers(verbs, ["run", "check", "status", "verify", "tail", "reset", "chains", "demo"])
+      for (const verb of verbs) {
+        const { output } = yield* Service.run({ args: [verb, "--help"] })
+        assert.match(output, new RegExp(`^EXAMPLES\n  # .*\n  .*event-ingestor ${verb}`, "m"), verb)
+      }
+      const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string }
+      assert.include((yield* Service.run({ args: ["--version"] })).output, version)
+    }),
+  )
+
+  test(
+    "lists the chains that are built in, and names them where CHAINS has another one",
+    Effect.gen(function* () {
+      const { code, output } = yield* Service.run({ args: ["chains", "--json"], env: { CHAINS: "nonsense" } })
+      assert.strictEqual(code, 0)
+      const names = output
+        .trim()
+        .split("\n")
+        .map((line) => (JSON.parse(line) as { name: string }).name)
+      assert.includeMembers(names, ["ethereum", "base", "bsc"])
+      const people = yield* Service.run({ args: ["chains"] })
+      assert.match(people.output, /^bsc +56 +a block every 0.75 s +needs BSC_WS_URL +BSC_…$/m)
+      const misspelt = yield* Service.run({ args: ["check"], env: { CHAINS: "etherium" } })
+      assert.strictEqual(misspelt.code, 78)
+      assert.include(misspelt.errors, "not built in; did you mean ethereum? (built in: ")
+      for (const name of names) assert.include(misspelt.errors, name)
+      const unlike = yield* Service.run({ args: ["check"], env: { CHAINS: "devnet" } })
+      assert.include(unlike.errors, "which is not built in (built in: ethereum, ")
+    }),
+  )
+
+  test(
+    "warns about misspelt variables when it starts, and stops cleanly while nobody answers",
+    Effect.gen(function* () {
+      const path = join(yield* directory, "events.db")
+      const service = yield* Service.start({ env: { ...env, DATABASE_PATH: path, DEVNET_WS_ULR: "x" } })
+      yield* service.says(/DEVNET_WS_ULR is not used; did you mean DEVNET_WS_URL\?/)
+      yield* service.says(/ECONNREFUSED/)
+      service.kill("SIGTERM")
+      assert.strictEqual(yield* service.exit, 0)
+    }),
+  )
+})
+
+for (const kind of ["sqlite", "redis"] as const) {
+  describe(`tail of ${kind}`, () => {
+    test(
+      "prints entries with exactly the fields of the stream",
+      Effect.gen(function* () {
+        const { variables, store } = yield* filled(kind)
+        const { code, output } = yield* Service.run({
+          args: ["tail", "--json"],
+          env: { ...env, ...variables },
+        })
+        assert.strictEqual(code, 0)
+        const printed = output
+          .trim()
+          .split("\n")
+          .map((line) => JSON.parse(line) as Record<string, string>)
+        const stored = yield* store.read(31337, undefined, 100)
+        assert.deepStrictEqual<unknown>(
+          printed,
+          stored.map(({ entry }) => entry),
+        )
+        assert.deepStrictEqual(Object.keys(printed[0]!), entryFields.slice(0, -1))
+        assert.deepStrictEqual(
+          printed.map((entry) => [entry["block_number"], entry["removed"]]),
+          [
+            ["10", "false"],
+            ["10", "false"],
+            ["12", "false"],
+            ["12", "true"],
+            ["12", "false"],
+            ["12", "false"],
+          ],
+        )
+      }),
+    )
+
+    test(
+      "begins where it is told to, and prints for people without colours into a pipe",
+      Effect.gen(function* () {
+        const { variables } = yield* filled(kind)
+        const tail = (...args: ReadonlyArray<string>) =>
+          Effect.map(Service.run({ args: ["tail", ...args], env: { ...env, ...variables } }), ({ output }) =>
+            output.split("\n").filter((line) => line !== ""),
+          )
+        assert.strictEqual((yield* tail("--chain", "devnet")).length, 6)
+        assert.strictEqual((yield* tail("--chain", "31337", "--from", "12")).length, 4)
+        assert.strictEqual((yield* tail("--from", "13")).length, 0)
+        assert.strictEqual((yield* tail("--from", "now")).length, 0)
+        const lines = yield* tail("--from", "start")
+        assert.match(
+          lines[0]!,
+          /^2023-11-14 22:13:30 {2}devnet 10\/0 .* 0x[0-9a-f]{40} {2}- {2}tx 0x[0-9a-f]{8}…[0-9a-f]{4}$/,
+        )
+        assert.match(lines[3]!, /removed$/)
+        assert.notInclude(lines.join(), "\u001b")
+      }),
+    )
+
+    test(
+      "follows what is added, until it is stopped",
+      Effect.gen(function* () {
+        const { variables, store } = yield* filled(kind)
+        const tail = yield* Service.start({
+          args: ["tail", "--follow", "--from", "start", "--json"],
+          env: { ...env, ...variables },
+        })
+        yield* tail.says(/"block_number":"12".*"removed":"true"/)
+        const { head } = (yield* store.load(31337))!
+        for (const move of pushes(head, [block(13, "b", 1)], false)) yield* store.push(31337, "none", move)
+        yield* tail.says(/"block_number":"13"/)
+        tail.kill("SIGINT")
+        assert.strictEqual(yield* tail.exit, 0)
+      }),
+    )
+
+    test(
+      "ends with 0 when its reader goes away",
+      Effect.gen(function* () {
+        const { variables, store } = yield* filled(kind)
+        const { head } = (yield* store.load(31337))!
+        for (const move of pushes(head, [block(13, "b", 20_000)], false))
+          yield* store.push(31337, "none", move)
+        const command = `set -o pipefail; "${process.execPath}" "${Service.main}" tail --json | head -n 1`
+        const { status, stdout } = spawnSync("bash", ["-c", command], {
+          env: { PATH: process.env["PATH"], ...env, ...variables },
+        })
+        assert.strictEqual(status, 0)
+        assert.strictEqual(JSON.parse(stdout.toString()).log_index, "0")
+      }),
+    )
+  })
+}
+
+describe("status and reset", () => {
+  const groups = (server: RedisServer.RedisServer) =>
+    Effect.promise(() => server.client.xgroup("CREATE", "events:31337", "readers", "0"))
+
+  for (const kind of ["sqlite", "redis"] as const) {
+    test(
+      `tell the truth about ${kind}, and forget what they are told to`,
+      Effect.gen(function* () {
+        const { variables, store, server } = yield* filled(kind)
+        const run = (...args: ReadonlyArray<string>) => Service.run({ args, env: { ...env, ...variables } })
+        if (server) yield* groups(server)
+        const before = yield* run("status", "--json")
+        assert.strictEqual(before.code, 0)
+        const { firstId, lastId } = yield* store.stats(31337)
+        const told = JSON.parse(before.output) as Record<string, unknown>
+        assert.deepInclude(told, {
+          chain: "devnet",
+          id: 31337,
+          head: { number: 12, hash: hash("b", 12) },
+          final: null,
+          start: { number: 10, hash: hash("a", 10) },
+          filter: { fingerprint: "none", since: 10 },
+          entries: 6,
+          first_id: firstId,
+          last_id: lastId,
+        })
+        assert.strictEqual((told["groups"] as Array<unknown>).length, server ? 1 : 0)
+        assert.deepInclude(told, { unfinalized: 3, first_number: 10, ingestor_alive_s: null, paused: false })
+        const people = (yield* run("status")).output
+        assert.match(people, /^devnet \(31337\) {2}head 12, final -, start 10, /m)
+        if (server)
+          assert.match(people, /group {2}readers: 6 to be delivered, 0 not acknowledged, 0 consumers/)
+
+        const refused = yield* run("reset", "--chain", "devnet")
+        assert.strictEqual(refused.code, 64)
+        assert.match(refused.errors, /add --yes/)
+        assert.strictEqual((yield* run("reset", "--yes")).code, 64)
+        assert.strictEqual((yield* run("reset", "--chain", "devnet", "--from", "x", "--yes")).code, 64)
+        assert.strictEqual((yield* store.load(31337))!.head.number, 12, "nothing happened so far")
+
+        const from = yield* run("reset", "--chain", "31337", "--from", "11", "--yes", "--json")
+        assert.deepStrictEqual(JSON.parse(from.output), {
+          chain: "devnet",
+          reset: true,
+          from: 11,
+          deleted: 0,
+        })
+        assert.deepStrictEqual((yield* store.load(31337))!.head, ground(11))
+        assert.strictEqual((yield* store.stats(31337)).entries, 6)
+        assert.match(
+          (yield* run("reset", "--chain", "devnet", "--delete", "-y")).output,
+          /begins again as configured/,
+        )
+        assert.isUndefined(yield* store.load(31337))
+        assert.strictEqual((yield* store.stats(31337)).entries, 0)
+        assert.match((yield* run("status")).output, /nothing stored yet/)
+        assert.match((yield* run("reset", "--chain", "devnet", "-y")).output, /begins again/)
+      }),
+      60_000,
+    )
+
+    test(
+      `begin ${kind} anew where what is stored does not fit together`,
+      Effect.gen(function* () {
+        const { variables, store, server } = yield* filled(kind)
+        if (server) yield* Effect.promise(() => server.client.del("{events:31337}:head"))
+        else {
+          const database = new DatabaseSync(variables["DATABASE_PATH"]!)
+          database.exec("DELETE FROM heads")
+          database.close()
+        }
+        assert.strictEqual((yield* Effect.flip(store.load(31337))).reason, "corrupt")
+        const args = ["reset", "--chain", "devnet", "--delete", "--yes"]
+        const { code, errors } = yield* Service.run({ args, env: { ...env, ...variables } })
+        assert.strictEqual(code, 0, errors)
+        assert.isUndefined(yield* store.load(31337))
+        assert.strictEqual((yield* store.stats(31337)).entries, 0)
+      }),
+    )
+  }
+})
+
+describe("status", () => {
+  const text = (variables: Record<string, string>) =>
+    Effect.map(Service.run({ args: ["status"], env: { ...env, ...variables } }), ({ output }) => output)
+
+  test(
+    "says whether an ingestor is alive, who missed what, whose lag is unknown, and whom publishing waits for",
+    Effect.gen(function* () {
+      const { server, variables } = yield* emptyStore("redis")
+      const { client } = server!
+      const group = (name: string, at: string) =>
+        Effect.promise(() => client.xgroup("CREATE", "events:31337", name, at, "MKSTREAM"))
+      yield* group("slow", "0")
+      const fill = Effect.fnUntraced(function* (groups: ReadonlyArray<string>, from: number) {
+        const retention = { maxLength: 1000, groups, backlog: 2000 }
+        const store = yield* openRedis(standalone(server!.port), "events", retention)
+        let head = (yield* store.load(31337))?.head ?? ground(from)
+        for (let number = from; number < from + 40; number++) {
+          const [move = assert.fail()] = [...pushes(head, [block(number, "a", 100)], true)]
+          if ((yield* store.push(31337, "none", move))._tag === "Paused") break
+          head = (yield* store.load(31337))!.head
+        }
+        return store
+      })
+      yield* fill([], 1)
+      const before = yield* text(variables)
+      assert.match(before, /^ {2}ingestor unknown: .*the last entry was added \d s ago$/m)
+      assert.match(before, /stream \d+ entries \(\d+ older ones trimmed, complete from block \d+ on\)/)
+      assert.match(
+        before,
+        /group {2}slow: \d+ to be delivered, .*, missed [1-9]\d+: trimmed before they were read/,
+      )
+
+      // A reader that tells where it is, and a group whose place Redis does not know any more.
+      const [first = assert.fail()] = yield* Effect.promise(() =>
+        client.xrange("events:31337", "-", "+", "COUNT", 1),
+      )
+      const seen = Math.floor(Date.now() / 1000) - 300
+      const place = JSON.stringify({ id: first[0], block: 7, seen })
+      yield* Effect.promise(() => client.hset("{events:31337}:readers", "balances", place))
+      yield* group("odd", first[0])
+      const store = yield* fill(["slow"], 41)
+      yield* Effect.promise(async () => {
+        const last = await client.xrevrange("events:31337", "+", "-", "COUNT", 1)
+        await client.xdel("events:31337", last[0]![0])
+      })
+      yield* store.trim(31337)
+      const after = yield* text({
+        ...variables,
+        STREAM_GROUPS: "slow",
+        STREAM_MAXLEN: "1000",
+        STREAM_BACKLOG: "2000",
+      })
+      assert.match(after, /^ {2}ingestor an ingestor was alive \d s ago$/m)
+      assert.match(after, /group {2}odd: unknown to be delivered/)
+      assert.match(after, /reader balances: at block 7, unknown to be read, seen 5 min ago/)
+      assert.match(
+        after,
+        /^ {2}paused nothing is published: waits for group slow, which has not read \d+ entries; to wait no longer: XGROUP DESTROY events:31337 slow$/m,
+      )
+
+      yield* Effect.promise(() => client.hincrby("{events:31337}:head", "alive", -240))
+      assert.match(
+        yield* text(variables),
+        /^ {2}ingestor no ingestor for 4 min, but an entry was added \d s ago: one of version 0\.1 may write$/m,
+      )
+      yield* Effect.promise(() => client.xtrim("events:31337", "MAXLEN", 0))
+      assert.match(yield* text(variables), /^ {2}ingestor no ingestor for 4 min$/m)
+    }),
+  )
+})
+
+describe("verify", () => {
+  /** A chain, an empty store of it, and what `verify` finds. */
+  const verifying = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
+    const chain = new FakeChain()
+    const node = new FakeNode(chain)
+    const { variables, store, server } = yield* emptyStore(kind)
+    const url = yield* node.serve
+    const run = (args: ReadonlyArray<string> = [], more: Record<string, string> = {}) =>
+      Effect.map(
+        Service.run({
+          args: ["verify", "--json", ...args],
+          env: { ...env, DEVNET_WS_URL: url, ...variables, ...more },
+        }),
+        ({ code, output, errors }) => ({
+          code,
+          errors,
+          found: output === "" ? undefined : (JSON.parse(output) as Record<string, unknown>),
+        }),
+      )
+    const counts = (found: Record<string, unknown> | undefined) =>
+      ["missing", "extra", "different", "faults"].map((kind) => (found![kind] as Array<unknown>).length)
+    const push = (blocks: ReadonlyArray<Block>) =>
+      Effect.forEach(pushes(ground(0), blocks, false), (move) => store.push(31337, "none", move))
+    const remove = (ids: ReadonlyArray<string>) =>
+      server
+        ? Effect.promise(() => server.client.xdel("events:31337", ...ids))
+        : sqlite(variables["DATABASE_PATH"]!, `DELETE FROM events WHERE id IN (${ids.join(",")})`)
+    return { chain, node, url, store, server, variables, run, counts, push, remove }
+  })
+
+  for (const kind of ["sqlite", "redis"] as const) {
+    test(
+      `tells missing, extra, different and trimmed apart in ${kind}`,
+      Effect.gen(function* () {
+        const { chain, node, store, run, counts, push, remove } = yield* verifying(kind)
+        chain.extend(...Array.from({ length: 40 }, (_, i) => (i % 3) * 20))
+        assert.deepStrictEqual((yield* run()).found, { chain: "devnet", range: null, complete: true })
+
+        yield* push(chain.blocks())
+        const whole = yield* run()
+        assert.deepInclude(whole.found, { range: [0, 40], complete: true, trimmed: 0 })
+        assert.strictEqual(whole.code, 0)
+        const part = yield* run(["--from", "11", "--to", "20"])
+        assert.deepInclude(part.found, { range: [11, 20], logs: 200, complete: true })
+
+        // The node has another fork now: what the store has is extra, what the node has is missing.
+        chain.fork(2, 7, 7)
+        const forked = yield* run(["--from", "30"])
+        assert.strictEqual(forked.code, 1)
+        assert.deepStrictEqual(counts(forked.found), [14, 40, 0, 0])
+        assert.deepStrictEqual(counts((yield* run(["--to", "37"])).found), [0, 0, 0, 0])
+
+        // A log that says something else.
+        node.intercept = (method, _params, proceed) => {
+          const answer = proceed() as Array<Record<string, unknown>>
+          if (method === "eth_getLogs" && answer.length > 0) answer[0] = { ...answer[0], data: "0x99" }
+          return answer
+        }
+        const different = yield* run(["--from", "10", "--to", "12"])
+        assert.deepStrictEqual([different.code, ...counts(different.found)], [1, 0, 0, 1, 0])
+        node.intercept = (_method, _params, proceed) => proceed()
+
+        // Entries that are gone from the middle are missing, those before the first that is left were trimmed.
+        const entries = yield* store.read(31337, undefined, 1000)
+        yield* remove(entries.slice(0, 30).map(({ id }) => id))
+        const trimmed = yield* run(["--to", "30"])
+        assert.deepInclude(trimmed.found, { trimmed: 30, complete: true })
+        yield* remove([entries[100]!.id, entries[101]!.id])
+        const holed = yield* run(["--to", "30"])
+        assert.deepStrictEqual([holed.code, ...counts(holed.found)], [1, 2, 0, 0, 0])
+
+        const outside = yield* run(["--from", "999999"])
+        assert.strictEqual(outside.code, 1)
+        assert.deepInclude(outside.found, { range: null, complete: false })
+        const [{ why } = assert.fail()] = outside.found!["not_there"] as ReadonlyArray<{ why: string }>
+        assert.match(why, /^the last block that is stored is \d+$/)
+
+        node.up = false
+        node.drop()
+        assert.strictEqual((yield* run()).code, 69)
+      }),
+      60_000,
+    )
+
+    test(
+      `knows where the journal of ${kind} begins, after a reset and with another filter`,
+      Effect.gen(function* () {
+        const { chain, store, run, push } = yield* verifying(kind)
+        chain.extend(...Array.from({ length: 20 }, () => 3))
+        yield* push(chain.blocks().map((block) => ({ ...block, logs: block.logs.slice(1) })))
+        assert.strictEqual((yield* run()).code, 1)
+        yield* store.reset(31337, { from: 5, filter: "none", delete: false })
+        const head = (yield* store.load(31337))!.head
+        for (const move of pushes(head, chain.blocks(5, 12), false)) yield* store.push(31337, "none", move)
+        const after = yield* run()
+        assert.deepInclude(after.found, { range: [5, 12], logs: 24, trimmed: 0, faults: [], complete: true })
+        assert.deepInclude((yield* run(["--from", "9"])).found, { range: [9, 12], complete: true })
+        yield* store.takeOver(31337, "other")
+        const { head: top, filterSince } = (yield* store.load(31337))!
+        assert.strictEqual(filterSince, 13)
+        for (const move of pushes(top, chain.blocks(13, 20), false)) yield* store.push(31337, "other", move)
+        assert.deepInclude((yield* run()).found, { range: [13, 20], logs: 24, complete: true })
+      }),
+      60_000,
+    )
+
+    test(
+      `takes nothing for trimmed that is above the oldest entry of ${kind}`,
+      Effect.gen(function* () {
+        const { chain, store, run, push, remove } = yield* verifying(kind)
+        chain.extend(...Array.from({ length: 40 }, () => 3))
+        const isLost = ({ number }: Block) => (number >= 20 && number < 25) || number >= 38
+        yield* push(chain.blocks().map((block) => (isLost(block) ? { ...block, logs: [] } : block)))
+        const entries = yield* store.read(31337, undefined, 1000)
+        const below = entries.filter(({ entry }) => Number(entry.block_number) < 5)
+        yield* remove([...below, entries[below.length]!].map(({ id }) => id))
+
+        for (const [args, trimmed, missing] of [
+          [["--from", "0", "--to", "30"], 13, 15],
+          [["--from", "20", "--to", "30"], 0, 15],
+          [["--from", "2"], 10, 24],
+          [["--from", "38"], 0, 9],
+          [["--to", "4"], 12, 0],
+          [["--to", "30"], 13, 15],
+        ] as const) {
+          const { code, found } = yield* run(args)
+          assert.deepStrictEqual(
+            [args, found!["trimmed"], (found!["missing"] as Array<unknown>).length, code],
+            [args, trimmed, missing, 1],
+          )
+          // Of these blocks nothing is there.
+          if (missing === 0) assert.deepInclude(found, { matches: true, complete: false })
+        }
+      }),
+      60_000,
+    )
+  }
+
+  test(
+    "says of a trimmed stream what is complete, what was trimmed, what of a range is not there, and who missed what",
+    Effect.gen(function* () {
+      const { chain, url, run, server, store, variables } = yield* verifying("redis")
+      const { client } = server!
+      chain.extend(...Array.from({ length: 60 }, () => 100))
+      yield* Effect.promise(() => client.xgroup("CREATE", "events:31337", "slow", "0", "MKSTREAM"))
+      const trimming = yield* openRedis(standalone(server!.port), "events", 1000)
+      for (const move of pushes(ground(0), chain.blocks(), true)) yield* trimming.push(31337, "none", move)
+      while ((yield* trimming.trim(31337)).dropped > 0);
+      const { firstNumber: first, gone } = yield* store.stats(31337)
+      assert.isAbove(gone, 4000)
+      const missed = [{ reader: "group slow", entries: gone }]
+
+      const whole = yield* run()
+      assert.strictEqual(whole.code, 0)
+      assert.deepInclude(whole.found, { range: [first, 60], first, trimmed_entries: gone, missed })
+      assert.deepInclude(whole.found, { complete: true, not_there: [] })
+      // A part of what is asked for is there: it is verified, and the rest is named.
+      const parts = yield* run(["--from", "0", "--to", "999999"])
+      assert.strictEqual(parts.code, 1)
+      assert.deepInclude(parts.found, { range: [first, 60], matches: true, complete: false })
+      const notThere = parts.found!["not_there"] as ReadonlyArray<{ from: number; to: number }>
+      assert.deepStrictEqual(
+        notThere.map(({ from, to }) => [from, to]),
+        [
+          [0, first! - 1],
+          [61, 999_999],
+        ],
+      )
+      for (const args of [
+        ["--to", "5"],
+        ["--from", "3", "--to", "9"],
+        ["--from", "61"],
+      ]) {
+        const { code, found } = yield* run(args)
+        assert.deepStrictEqual([code, found!["range"], found!["complete"]], [1, null, false], args.join(" "))
+      }
+      assert.strictEqual((yield* run(["--from", String(first), "--to", "60"])).code, 0)
+
+      const people = (args: ReadonlyArray<string>) =>
+        Effect.map(
+          Service.run({ args: ["verify", ...args], env: { ...env, DEVNET_WS_URL: url, ...variables } }),
+          ({ output }) => output,
+        )
+      const thousands = String(gone).replace(/(\d)(\d{3})$/, "$1 $2")
+      const said = yield* people([])
+      assert.include(said, `complete from block ${first} on; ${thousands} older entries trimmed`)
+      assert.include(said, `missed: group slow: ${thousands} entries`)
+      const above = yield* people(["--to", "999999"])
+      assert.include(above, "NOT complete")
+      assert.include(above, "not there: blocks 61 … 999999: the last block that is stored is 60")
+
+      const nothing = yield* run(["--from", "1"], { STREAM_PREFIX: "other" })
+      assert.deepStrictEqual([nothing.code, nothing.found!["complete"]], [1, false])
+    }),
+    60_000,
+  )
+
+  test(
+    "reads what is final and what is not in whatever way an endpoint grants it",
+    Effect.gen(function* () {
+      const { chain, node, url, store, run, push } = yield* verifying("sqlite")
+      chain.extend(...Array.from({ length: 90 }, (_, i) => (i * 7) % 5))
+      yield* push(chain.blocks())
+      const { head } = (yield* store.load(31337))!
+      const { number, hash } = chain.at(60)!.header
+      yield* store.finalize(31337, "none", { _tag: "Finalize", expected: head, number, hash })
+      const expected = { complete: true, logs: chain.blocks().flatMap(({ logs }) => logs).length }
+
+      const capped: Intercept = (method, _params, proceed) => {
+        const answer = proceed() as ReadonlyArray<unknown>
+        if (method === "eth_getLogs" && answer.length > 20)
+          throw new Refused(-32005, "query returned too many results")
+        return answer
+      }
+      const single = both(publicnode(node), without("eth_getBlockReceipts"))
+      const ways = { capped, drpc, publicnode: publicnode(node), single }
+      for (const [way, intercept] of Object.entries(ways)) {
+        node.intercept = intercept
+        const { code, found, errors } = yield* run()
+        assert.deepStrictEqual([way, code, errors], [way, 0, ""])
+        assert.deepInclude(found, expected)
+      }
+
+      // Large answers cost the connection, and a first endpoint that fails is not the end.
+      node.intercept = (_method, _params, proceed) => proceed()
+      const before = node.dials
+      const other = yield* run([], { DEVNET_WS_URL: `ws://127.0.0.1:1,${url}`, WS_MAX_PAYLOAD: "40000" })
+      assert.isAbove(node.dials - before, 1)
+      assert.deepInclude(other.found, expected)
+
+      const socket = new FakeNode(chain)
+      socket.intercept = without("eth_getLogs", "eth_getBlockReceipts", "eth_getTransactionReceipt")
+      const http = yield* run([], {
+        DEVNET_WS_URL: yield* socket.serve,
+        DEVNET_RPC_URL: url.replace("ws:", "http:"),
+      })
+      assert.deepInclude(http.found, expected)
+    }),
+    60_000,
+  )
+})
+
+describe("check", () => {
+  /** A block is made as soon as somebody subscribes to heads. */
+  const mining = (node: FakeNode, logs = 2) => {
+    const { intercept } = node
+    node.intercept = (method, params, proceed) => {
+      if (method === "eth_subscribe" && params[0] === "newHeads") setImmediate(() => node.chain.extend(logs))
+      return intercept(method, params, proceed)
+    }
+  }
+
+  const findings = (output: string) =>
+    output
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { subject: string; level: string; detail: string; fix?: string })
+
+  test(
+    "says what endpoints and store can do, without a secret",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start(["--requirepass", "hunter2"])
+      const node = new FakeNode(new FakeChain())
+      node.chain.extend(...Array.from({ length: 30 }, () => 4))
+      mining(node)
+      const url = `${yield* node.serve}/SECRETKEY123`
+      const variables = {
+        ...env,
+        DEVNET_WS_URL: url,
+        REDIS_URL: `redis://:hunter2@127.0.0.1:${server.port}`,
+        METRICS_TOKEN: "t0ken",
+      }
+      const check = yield* Service.run({ args: ["check", "--json"], env: variables })
+      assert.strictEqual(check.code, 0, check.output)
+      const all = findings(check.output)
+      const detail = (subject: string) =>
+        all.filter((one) => one.subject === subject).map((one) => one.detail)
+      const endpoint = all.find(({ detail }) => detail.startsWith("chain 31337, head"))
+      assert.strictEqual(endpoint!.detail, "chain 31337, head 30")
+      assert.deepStrictEqual(detail(endpoint!.subject).slice(1), [
+        "heads: subscribed, block 31 was announced",
+        "eth_getLogs: single blocks and ranges up to 10 wide",
+        "eth_getBlockReceipts: yes",
+        "finality: by the finalized tag, block 0",
+        "batches: 20 headers and maybe more",
+        "logsBloom: fetched usable, announced usable",
+        "log indexes: per block, from 0",
+      ])
+      assert.deepStrictEqual(
+        all.filter(({ detail }) => detail === oneEndpoint).map(({ subject, level }) => [subject, level]),
+        [["config devnet", "warning"]],
+      )
+      assert.match(detail("store")[0]!, /^(redis|valkey) \d/)
+      assert.deepStrictEqual(detail("store access"), ["reading and writing are allowed"])
+      assert.strictEqual(all.find(({ subject }) => subject === "store persistence")?.level, "warning")
+      const people = yield* Service.run({ args: ["check"], env: variables })
+      assert.match(people.output, /^✓ store access/m)
+      for (const text of [check.output, people.output]) {
+        assert.notMatch(text, /SECRETKEY123|hunter2|t0ken/)
+        assert.notInclude(text, "\u001b")
+      }
+    }),
+  )
+
+  test(
+    "says what fails and what to do about it, and exits with 69",
+    Effect.gen(function* () {
+      const wrong = new FakeNode(new FakeChain({ id: 5 }))
+      const picky = new FakeNode(new FakeChain())
+      picky.chain.extend(1)
+      picky.intercept = (method, params, proceed) => {
+        if (method === "eth_getLogs" && !("address" in (params[0] as object))) {
+          throw new Refused(-32701, "Please specify an address in your request")
+        }
+        if (method === "eth_getBlockByNumber" && params[0] === "finalized")
+          throw new Refused(-32602, "unknown tag")
+        return proceed()
+      }
+      // Neither blooms nor batches nor the receipts of a block.
+      const poor = new FakeNode(new FakeChain())
+      poor.chain.blooms = false
+      poor.chain.extend(1, 2, 3, 4, 5, 6)
+      poor.mostCalls = 3
+      poor.intercept = (method, _params, proceed) => {
+        if (/getLogs|BlockReceipts/.test(method)) throw new Refused(-32601, "the method does not exist")
+        return proceed()
+      }
+      mining(picky)
+      mining(poor)
+      const urls = ["ws://127.0.0.1:1", yield* wrong.serve, yield* picky.serve, yield* poor.serve]
+      const overHttp = urls.slice(1, 3).map((url) => url.replace("ws:", "http:"))
+      const variables = {
+        ...env,
+        DEVNET_WS_URL: urls.join(","),
+        DEVNET_RPC_URL: overHttp.join(","),
+        REDIS_URL: "redis://127.0.0.1:1",
+      }
+      const { code, output } = yield* Service.run({ args: ["check", "--json"], env: variables })
+      assert.strictEqual(code, 69)
+      const failures = findings(output).filter(({ level }) => level === "failure")
+      assert.deepStrictEqual(failures.map(({ detail, fix }) => [detail, fix !== undefined]).sort(), [
+        ["connection lost: connect ECONNREFUSED 127.0.0.1:1", true],
+        ["serves chain 5, not 31337", true],
+        ["serves chain 5, not 31337", true],
+        ["the store did not describe itself (unreachable): connect ECONNREFUSED 127.0.0.1:1", true],
+      ])
+      assert.strictEqual(
+        output.match(/Please specify an address in your request: logs are read from receipts/g)?.length,
+        2,
+        "over the WebSocket and over HTTP",
+      )
+      assert.match(
+        output,
+        /finality: by depth, 64 blocks: eth_getBlockByNumber was refused \(-32602\): unknown tag/,
+      )
+      assert.notInclude(output, oneEndpoint)
+      assert.match(
+        output,
+        /does not exist: logs are read from the logs subscription at the tip, else receipt/,
+      )
+      assert.match(output, /batches: up to 2 headers/)
+      assert.match(
+        output,
+        /logsBloom: fetched zero, announced zero \(a block without logs\); as long as no other is seen/,
+      )
+    }),
+  )
+
+  test(
+    "waits for a head, and says how heads come, and why",
+    Effect.gen(function* () {
+      const node = () => {
+        const one = new FakeNode(new FakeChain({ blockTime: 1 }))
+        one.chain.extend(1, 2, 3)
+        return one
+      }
+      const idle = node()
+      const mute = node()
+      mute.announces = false
+      let subscribed = false
+      // A block is made after the latest one was asked for.
+      mute.intercept = (method, params, proceed) => {
+        if (method === "eth_subscribe") subscribed = true
+        if (subscribed && params[0] === "latest") setImmediate(() => mute.chain.extend(1))
+        return proceed()
+      }
+      const refusing = node()
+      refusing.intercept = (method, _params, proceed) => {
+        if (method === "eth_subscribe") throw new Refused(-32601, "notifications not supported")
+        return proceed()
+      }
+      const urls = [yield* idle.serve, yield* mute.serve, yield* refusing.serve]
+      const { code, output } = yield* Service.run({
+        args: ["check", "--json"],
+        env: {
+          CHAINS: "devnet,other",
+          DEVNET_CHAIN_ID: "31337",
+          DEVNET_WS_URL: [...urls, urls[0]!.replace("ws:", "http:")].join(","),
+          DEVNET_RPC_URL: urls[1]!.replace("ws:", "http:"),
+          DEVNET_POLL_INTERVAL: "3s",
+          OTHER_CHAIN_ID: "31338",
+          OTHER_WS_URL: yield* new FakeNode(new FakeChain({ id: 31338 })).serve,
+          OTHER_HEADS: "poll",
+          DATABASE_PATH: join(yield* directory, "events.db"),
+        },
+      })
+      assert.strictEqual(code, 69)
+      const heads = findings(output).filter(({ detail }) => detail.startsWith("heads: "))
+      const said = heads.map(({ level, detail, fix }) => [
+        level,
+        detail.replace(/\d+ days old/, "N days old"),
+        fix,
+      ])
+      assert.sameDeepMembers(said, [
+        [
+          "warning",
+          "heads: subscribed; the chain is idle: block 3, N days old, was the latest for 5 s",
+          undefined,
+        ],
+        [
+          "failure",
+          "heads: subscribed, but nothing is announced: the latest block went from 3 to 4 in 5 s",
+          "set DEVNET_HEADS=poll, or use another endpoint",
+        ],
+        [
+          "ok",
+          "heads: polled every 3 s, as eth_subscribe was refused (-32601): notifications not supported",
+          undefined,
+        ],
+        ["ok", "heads: polled every 3 s, as an HTTP endpoint announces none", undefined],
+        ["ok", "heads: polled every 3 s, while no WebSocket is connected", undefined],
+        ["ok", "heads: polled every 1 s, as OTHER_HEADS=poll says", undefined],
+      ])
+    }),
+  )
+
+  test(
+    "asks no faster than RPC_RATE allows",
+    Effect.gen(function* () {
+      const node = new FakeNode(new FakeChain())
+      node.chain.extend(4, 4)
+      const times: Array<number> = []
+      node.intercept = (_method, _params, proceed) => {
+        times.push(performance.now())
+        return proceed()
+      }
+      mining(node)
+      const { code, output } = yield* Service.run({
+        args: ["check", "--json"],
+        env: {
+          ...env,
+          DEVNET_WS_URL: yield* node.serve,
+          RPC_RATE: "10",
+          DATABASE_PATH: join(yield* directory, "events.db"),
+        },
+      })
+      assert.strictEqual(code, 0, output)
+      // A second's worth may be asked at once.
+      assert.isAbove(times.length, 14)
+      assert.isAbove(times.at(-1)! - times[0]!, ((times.length - 10) / 10) * 1000 - 150)
+    }),
+  )
+
+  test(
+    "splits a list of addresses as the service would",
+    Effect.gen(function* () {
+      const refusing = new FakeNode(new FakeChain())
+      refusing.chain.extend(1, 2, 3)
+      refusing.intercept = (method, params, proceed) => {
+        const { address = [] } = (params[0] ?? {}) as { address?: ReadonlyArray<string> }
+        if (method === "eth_getLogs" && address.length > 10) throw new Refused(-32602, "Request blocked")
+        return proceed()
+      }
+      // It takes no request of more than 1 000 characters: not 25 addresses, and not 20 headers either.
+      const leaving = new FakeNode(refusing.chain)
+      leaving.mostCharacters = 1000
+      // It takes all of them, and no hash.
+      const old = new FakeNode(refusing.chain)
+      old.intercept = (method, params, proceed) => {
+        if (method === "eth_getLogs" && "blockHash" in (params[0] as object))
+          throw new Refused(-32602, "invalid argument 0: blockHash is not known")
+        return proceed()
+      }
+      for (const node of [refusing, leaving, old]) mining(node)
+      const urls = [yield* refusing.serve, yield* leaving.serve, yield* old.serve]
+      const { code, output } = yield* Service.run({
+        args: ["check", "--json"],
+        env: {
+          ...env,
+          DEVNET_WS_URL: urls.join(","),
+          DEVNET_ADDRESSES: Array.from({ length: 25 }, (_, i) => hash("address", i).slice(0, 42)).join(","),
+          DATABASE_PATH: join(yield* directory, "events.db"),
+        },
+      })
+      assert.strictEqual(code, 0, output)
+      const logs = findings(output).filter(({ detail }) => detail.startsWith("eth_getLogs"))
+      assert.sameMembers(
+        logs.map(({ level, detail }) => `${level}: ${detail}`),
+        [
+          "; fewer addresses a call: 7 of 25, in 4 calls",
+          "; fewer addresses a call: 13 of 25, in 2 calls",
+          "; by height, as blockHash is refused",
+        ].map((how) => `ok: eth_getLogs: single blocks and ranges up to 1 wide${how}`),
+      )
+    }),
+  )
+
+  test(
+    "says what is different at an endpoint, and what cannot be handled",
+    Effect.gen(function* () {
+      const node = (announced?: FakeNode["announced"]) => {
+        const one = new FakeNode(new FakeChain({ finality: 0 }))
+        one.chain.extend(4, 3, 6)
+        if (announced) one.announced = announced
+        return one
+      }
+      const zeros = node((header) => ({ ...header, logsBloom: `0x${"0".repeat(512)}` }))
+      // Logs are numbered anew in each transaction.
+      const renumbered = node()
+      renumbered.intercept = (method, _params, proceed) => {
+        const answer = proceed()
+        if (method !== "eth_getLogs") return answer
+        const next = new Map<string, number>()
+        return (answer as ReadonlyArray<{ transactionHash: string }>).map((log) => {
+          const index = next.get(log.transactionHash) ?? 0
+          next.set(log.transactionHash, index + 1)
+          return { ...log, logIndex: index }
+        })
+      }
+      // Full blooms, holes in the indexes, no address no logs; nothing is final.
+      const odd = node((header) => ({ ...header, logsBloom: `0x${"f".repeat(512)}` }))
+      odd.intercept = (method, params, proceed) => {
+        if (params[0] === "finalized") throw new Refused(-39001, "finalized block not found")
+        if (method === "eth_getLogs" && !("address" in (params[0] as object)))
+          throw new Refused(-32701, "Please specify an address in your request")
+        const answer = proceed()
+        if (method === "eth_getBlockByNumber") return { ...(answer as object), logsBloom: null }
+        if (method !== "eth_getBlockReceipts") return answer
+        const receipts = answer as ReadonlyArray<{ logs: ReadonlyArray<{ logIndex: string }> }>
+        return receipts.map(({ logs }) => ({
+          logs: logs.map((log) => ({ ...log, logIndex: Number(log.logIndex) * 2 })),
+        }))
+      }
+      for (const one of [zeros, renumbered, odd]) mining(one)
+      const traits = Effect.fnUntraced(function* (one: FakeNode, variables: Record<string, string> = {}) {
+        const { output } = yield* Service.run({
+          args: ["check", "--json"],
+          env: {
+            ...env,
+            ...variables,
+            DEVNET_WS_URL: yield* one.serve,
+            DATABASE_PATH: join(yield* directory, "events.db"),
+          },
+        })
+        return findings(output)
+          .filter(
+            ({ subject, detail }) =>
+              subject.startsWith("devnet") && /^(finality|logsBloom|log ind)/.test(detail),
+          )
+          .map(({ level, detail }) => `${level}: ${detail}`)
+      })
+      assert.deepStrictEqual(yield* traits(zeros, { DEVNET_FINALITY: "depth" }), [
+        "ok: finality: by depth, 64 blocks, as DEVNET_FINALITY=depth says",
+        "ok: logsBloom: fetched usable, announced zero",
+        "ok: log indexes: per block, from 0",
+      ])
+      assert.deepStrictEqual(yield* traits(renumbered), [
+        "ok: finality: by the finalized tag, block 3, the latest",
+        "ok: logsBloom: fetched usable, announced usable",
+        "failure: log indexes: from 0 in each transaction (block 3): logs that share an index have no identity, which cannot be handled",
+      ])
+      assert.deepStrictEqual(yield* traits(odd), [
+        "ok: finality: by the finalized tag, nothing is final yet: eth_getBlockByNumber was refused (-39001): finalized block not found",
+        "ok: logsBloom: fetched missing, announced all ones; as long as no other is seen, every block is asked for its logs",
+        "ok: log indexes: per block, with holes (block 3), believed where the receipts have the same",
+      ])
+    }),
+  )
+
+  test(
+    "fails also where nobody reads what it says",
+    Effect.sync(() => {
+      const command = `set -o pipefail; "${process.execPath}" "${Service.main}" check --json | true`
+      const { status } = spawnSync("bash", ["-c", command], {
+        env: { PATH: process.env["PATH"], ...env, DEVNET_WS_URL: "ws://127.0.0.1:1" },
+      })
+      assert.strictEqual(status, 69)
+    }),
+  )
+
+  test(
+    "blames no endpoint for a range that is too large for a frame, or takes too long",
+    Effect.gen(function* () {
+      const node = new FakeNode(new FakeChain())
+      node.chain.extend(...Array.from({ length: 120 }, () => 10))
+      const slow = new FakeNode(node.chain)
+      slow.intercept = (method, params, proceed) => {
+        const { fromBlock } = (params[0] ?? {}) as Record<string, string>
+        return method === "eth_getLogs" && fromBlock === "0x15" ? silence : proceed()
+      }
+      mining(node, 10)
+      mining(slow, 10)
+      const urls = [yield* node.serve, yield* slow.serve]
+      const variables = {
+        ...env,
+        DEVNET_WS_URL: urls.join(","),
+        DEVNET_RPC_URL: urls.map((url) => url.replace("ws:", "http:")).join(","),
+        WS_MAX_PAYLOAD: "100000",
+        REQUEST_TIMEOUT: "1s",
+      }
+      const { code, output } = yield* Service.run({ args: ["check", "--json"], env: variables })
+      assert.strictEqual(code, 0, output)
+      const ranges = findings(output).filter(({ detail }) => detail.startsWith("eth_getLogs"))
+      assert.strictEqual(ranges.length, 4)
+      for (const { level, detail } of ranges) {
+        assert.strictEqual(level, "ok")
+        assert.match(detail, /ranges up to 10 wide; wider: (a frame|.*of more than|.*1000 ms|.*no answer)/)
+      }
+      assert.strictEqual(output.match(/logsBloom: fetched usable/g)?.length, 4)
+    }),
+  )
+
+  test(
+    "calls a start above the head an error, and names the variable",
+    Effect.gen(function* () {
+      const node = new FakeNode(new FakeChain())
+      node.chain.extend(...Array.from({ length: 5 }, () => 1))
+      mining(node)
+      const variables = {
+        ...env,
+        DEVNET_WS_URL: yield* node.serve,
+        DATABASE_PATH: join(yield* directory, "events.db"),
+      }
+      const check = (startBlock: string) =>
+        Service.run({ args: ["check"], env: { ...variables, DEVNET_START_BLOCK: startBlock } })
+      const { code, output } = yield* check("999999")
+      assert.strictEqual(code, 69)
+      assert.match(output, /✗ .* DEVNET_START_BLOCK .* is 999999, above the chain's head, which is block 5/)
+      assert.strictEqual((yield* check("5")).code, 0)
+
+      // A chain with a journal resumes from it, wherever START_BLOCK is.
+      const running = yield* Service.start({ env: variables })
+      yield* running.says(/live at block/)
+      running.kill("SIGTERM")
+      assert.strictEqual(yield* running.exit, 0)
+      const resumed = yield* check("999999")
+      assert.strictEqual(resumed.code, 0, resumed.output)
+      assert.notMatch(resumed.output, /START_BLOCK/)
+    }),
+  )
+
+  test(
+    "warns about an eviction policy that deletes what is needed, and a memory that is too small",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start([
+        "--maxmemory",
+        "100mb",
+        "--maxmemory-policy",
+        "allkeys-lru",
+        "--appendonly",
+        "yes",
+      ])
+      const { code, output } = yield* Service.run({ args: ["check"], env: { ...env, REDIS_URL: server.url } })
+      assert.strictEqual(code, 69)
+      assert.match(
+        output,
+        /^! store eviction +maxmemory-policy is allkeys-lru {2}→ set maxmemory-policy noeviction/m,
+      )
+      assert.match(
+        output,
+        /^! store size +0\.6 GiB to 1\.6 GiB for 1 chain of 1 000 000 entries \(0\.6 to 1\.7 kB each\), and 80 % of maxmemory is 0\.08 GiB {2}→ raise maxmemory to 2\.0 GiB or lower STREAM_MAXLEN to 49 344$/m,
+      )
+      assert.match(output, /^✓ store persistence +append-only file/m)
+    }),
+  )
+})
+
+describe("colours and completions", () => {
+  test(
+    "are for terminals, and NO_COLOR is respected",
+    Effect.gen(function* () {
+      const { variables } = yield* filled("sqlite")
+      // `script` gives a program a terminal.
+      const onTerminal = (extra: Record<string, string>) =>
+        spawnSync("script", ["-qec", `"${process.execPath}" "${Service.main}" status`, "/dev/null"], {
+          env: { PATH: process.env["PATH"], TERM: "xterm", ...env, ...variables, ...extra },
+        }).stdout.toString()
+      assert.include(onTerminal({}), "\u001b[1mdevnet (31337)\u001b[0m")
+      assert.notInclude(onTerminal({ NO_COLOR: "1" }), "\u001b[1m")
+    }),
+  )
+
+  for (const shell of ["bash", "zsh", "fish"]) {
+    test(
+      `complete in ${shell}`,
+      Effect.gen(function* () {
+        const { code, output } = yield* Service.run({ args: ["--completions", shell] })
+        assert.strictEqual(code, 0)
+        for (const word of ["event-ingestor", "tail", "status", "reset", "check", "follow"])
+          assert.include(output, word)
+      }),
+    )
+  }
+})
+
+describe("demo", () => {
+  test(
+    "ends by itself with complete journals and at least one reorg undone",
+    Effect.gen(function* () {
+      const { code, output } = yield* Service.run({ args: ["demo", "--seconds", "12"] })
+      assert.strictEqual(code, 0, output)
+      assert.match(output, /^devnet-a {2}state live .* breaker closed$/m)
+      assert.strictEqual(output.match(/^ {2}complete: yes$/gm)?.length, 2, output)
+      assert.match(output, /devnet-a: .* of them undoing [1-9]\d* reorg/)
+      assert.notMatch(output, /connection/)
+    }),
+    60_000,
+  )
+
+  test(
+    "stops with a summary on Ctrl-C, and at once when told twice",
+    Effect.gen(function* () {
+      const first = yield* Service.start({ args: ["demo"] })
+      yield* first.says(/devnet-b {2}state live/)
+      first.kill("SIGINT")
+      assert.strictEqual(yield* first.exit, 0)
+      assert.strictEqual(first.output().match(/complete: yes/g)?.length, 2)
+
+      // Nodes that do not answer make the stop slow.
+      const freeze = (parent: number) => {
+        const children = execFileSync("pgrep", ["-P", String(parent)])
+          .toString()
+          .trim()
+          .split("\n")
+        for (const pid of children) process.kill(Number(pid), "SIGSTOP")
+        return children.length
+      }
+      const second = yield* Service.start({ args: ["demo"] })
+      yield* second.says(/devnet-b {2}state live/)
+      assert.strictEqual(freeze(second.pid), 2)
+      // Two signals at once may arrive as one.
+      const again = Effect.repeat(
+        Effect.sync(() => second.kill("SIGTERM")),
+        Schedule.spaced("50 millis"),
+      )
+      assert.strictEqual(yield* Effect.raceFirst(second.exit, again), 143)
+
+      const third = yield* Service.start({ args: ["demo"], env: { SHUTDOWN_TIMEOUT: "1s" } })
+      yield* third.says(/devnet-b {2}state live/)
+      freeze(third.pid)
+      third.kill("SIGTERM")
+      assert.strictEqual(yield* third.exit, 1)
+      assert.match(third.errors(), /the stop took longer than SHUTDOWN_TIMEOUT/)
+    }),
+    60_000,
+  )
+
+  test(
+    "uses only its own prefix in Redis, begins anew each time, and exits with 1 when something is missing",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const { client, url } = server
+      yield* Effect.promise(() => client.xadd("events:31337", "1-1", "chain_id", "31337"))
+      yield* Effect.promise(() => client.xadd("demo:31337", "1-1", "chain_id", "31337"))
+      for (const spoil of [false, true]) {
+        const demo = yield* Service.start({ args: ["demo"], env: { REDIS_URL: url } })
+        yield* demo.says(/devnet-b {2}state live/)
+        if (spoil) {
+          const last = yield* Effect.promise(() => client.xrevrange("demo:31338", "+", "-", "COUNT", 1))
+          const [id] = last[0]!
+          yield* Effect.promise(() => client.xdel("demo:31338", id))
+        }
+        demo.kill("SIGINT")
+        assert.strictEqual(yield* demo.exit, spoil ? 1 : 0, demo.output())
+        if (spoil) assert.match(demo.output(), /missing 1, extra 0, .*\n {2}complete: NO/)
+        else assert.strictEqual(demo.output().match(/complete: yes/g)?.length, 2)
+      }
+      assert.strictEqual(yield* Effect.promise(() => client.xlen("events:31337")), 1)
+      const keys = yield* Effect.promise(() => client.keys("*"))
+      assert.isTrue(
+        keys.every((key) => key === "events:31337" || /^\{?demo:/.test(key)),
+        keys.join(),
+      )
+    }),
+    60_000,
+  )
+
+  test(
+    "only makes traffic when pointed at a node",
+    Effect.gen(function* () {
+      const devnet = yield* Devnet.start()
+      yield* Service.start({ args: ["demo", "--against", devnet.anvil.url] })
+      const logs = Effect.gen(function* () {
+        yield* devnet.node.request("evm_mine", [])
+        return (yield* devnet.node.request("eth_getLogs", [{ fromBlock: "0x0" }])) as ReadonlyArray<unknown>
+      })
+      yield* Effect.repeat(logs, { until: (found) => found.length > 50 })
+    }),
+  )
+})
+
+describe("the build", () => {
+  test(
+    "runs under plain Node",
+    Effect.gen(function* () {
+      assert.match(Service.main, /\/dist\/start\.cjs$/)
+      const { code, output } = yield* Service.run({ args: ["--help"] })
+      assert.strictEqual(code, 0)
+      assert.include(output, "USAGE")
+      const path = join(yield* directory, "events.db")
+      const service = yield* Service.start({ env: { ...env, DATABASE_PATH: path } })
+      yield* service.says(/ECONNREFUSED/)
+      service.kill("SIGTERM")
+      assert.strictEqual(yield* service.exit, 0)
+    }),
+    60_000,
+  )
+})

@@ -1,0 +1,91 @@
+/** A real node behind a proxy that does to its answers what providers are known to do. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { join } from "node:path"
+import * as Devnet from "../support/devnet.ts"
+import { directory } from "../support/directory.ts"
+import { refusal } from "../support/providers.ts"
+import * as RpcProxy from "../support/RpcProxy.ts"
+import type { Changes } from "../support/RpcProxy.ts"
+import * as Service from "../support/Service.ts"
+
+/** publicnode's refusal of logs without an address, and no receipts of whole blocks. */
+const unwilling: Changes = {
+  refuse: ({ method }) => {
+    if (method === "eth_getLogs") return refusal("publicnode", "specify an address")
+    if (method === "eth_getBlockReceipts") return { code: -32601, message: "the method does not exist" }
+    return undefined
+  },
+}
+
+/** `[]` for a block that was announced a moment ago: twice for each (op-geth). */
+const forgetful = (): Changes => {
+  const times = new Map<string, number>()
+  return {
+    answer: ({ method }, result) => {
+      if (method !== "eth_getLogs") return result
+      const logs = result as ReadonlyArray<{ readonly blockHash: string }>
+      for (const hash of new Set(logs.map(({ blockHash }) => blockHash)))
+        times.set(hash, (times.get(hash) ?? 0) + 1)
+      return logs.filter(({ blockHash }) => times.get(blockHash)! > 2)
+    },
+  }
+}
+
+/** Every third notification is lost (erigon). */
+const lossy = (): Changes => {
+  let count = 0
+  return { lets: () => ++count % 3 !== 0 }
+}
+
+const quirks: ReadonlyArray<readonly [string, () => Changes]> = [
+  ["refuses logs without an address, and receipts", () => unwilling],
+  ["refuses them and loses every third notification", () => ({ ...unwilling, ...lossy() })],
+  ["answers [] for a fresh block", forgetful],
+  ["answers [] for a fresh block and loses every third notification", () => ({ ...forgetful(), ...lossy() })],
+]
+
+describe("the service before a real node that", () => {
+  for (const [title, changes] of quirks) {
+    it.live(
+      `${title} stores what the node says, through reorgs and cut connections`,
+      () =>
+        Effect.gen(function* () {
+          const path = join(yield* directory, "events.db")
+          const store = yield* Devnet.openSqlite(path)
+          const devnet = yield* Devnet.start()
+          const proxy = yield* RpcProxy.start(devnet.anvil.url, changes())
+          yield* devnet.block(3, 2)
+          yield* Service.start({ env: Devnet.environment(proxy.url, { DATABASE_PATH: path }) })
+          yield* Devnet.reached(store, devnet.head)
+          for (let i = 1; i <= 5; i++) {
+            for (let n = 0; n < 4; n++) {
+              yield* devnet.block(2 + n, 1, 40)
+              if (proxy.changes.lets === undefined) yield* Devnet.reached(store, devnet.head)
+            }
+            yield* devnet.reorg(i)
+            yield* devnet.block(i)
+            if (i === 3) proxy.cut()
+          }
+          // What was announced last may have been lost; the next one is not.
+          const { lets, ...rest } = proxy.changes
+          proxy.changes = rest
+          yield* devnet.block(1)
+          yield* Devnet.reached(store, devnet.head)
+          const { replay } = yield* Devnet.assertEqual(store, devnet)
+          assert.isAbove(replay.entries, 300)
+          const asked = (method: string) => proxy.requests.get(method) ?? 0
+          if (rest.refuse === undefined) {
+            assert.strictEqual(asked("eth_getBlockReceipts"), 0)
+          } else {
+            // Two ranges and two blocks, each refused, on two connections.
+            assert.isAtMost(asked("eth_getLogs"), 4)
+            assert.isAtLeast(asked("eth_subscribe"), 4, "heads and logs, on two connections")
+            // Some forty blocks from the subscription; what was announced before it began, receipt by receipt.
+            if (lets === undefined) assert.isBelow(asked("eth_getTransactionReceipt"), 40)
+          }
+        }).pipe(Effect.scoped),
+      60_000,
+    )
+  }
+})

@@ -1,0 +1,103 @@
+/** Every command of the README is run, as it is written but for ports and time. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import { execFileSync } from "node:child_process"
+import { readFileSync } from "node:fs"
+import { join } from "node:path"
+import * as Devnet from "../support/devnet.ts"
+import { directory } from "../support/directory.ts"
+import { replayOf } from "../support/oracle.ts"
+import * as RedisServer from "../support/RedisServer.ts"
+import { openRedis, standalone } from "../support/redisStore.ts"
+import { python, shell } from "../support/shell.ts"
+
+const readme = readFileSync("README.md", "utf8")
+
+const commands = [...readme.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].flatMap(([, block]) =>
+  block!.trim().split("\n"),
+)
+
+/** Run elsewhere: by `.ci/run`, or by the tests of the demo and the build. */
+const elsewhere = new Set(["npm ci && npm run demo", "npm ci && npm test"])
+
+const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
+  it.live(title, () => Effect.scoped(body), 60_000)
+
+describe("the README", () => {
+  it("has no command that is run by no test", () => {
+    const known = [/^(\w+=\S+ )*npm start$/, /^redis-cli /, / (node|python3) examples\/consume\.(ts|py) /]
+    const unknown = commands.filter(
+      (line) => !elsewhere.has(line) && !known.some((pattern) => pattern.test(line)),
+    )
+    assert.deepStrictEqual(unknown, [])
+    assert.isAbove(commands.length, 8)
+  })
+
+  it("names no variable that does not exist, and leaves out none", () => {
+    const source = ["AppConfig", "StoreConfig", "TelemetryConfig"]
+      .map((name) => readFileSync(`src/config/${name}.ts`, "utf8"))
+      .join("")
+    const read = [...source.matchAll(/reader(?:\s*\.(?:read|secret|lenient)\(|,)\s*"([A-Z_]{5,})"/g)].map(
+      ([, name]) => name!,
+    )
+    const own = [...source.matchAll(/own\("([A-Z_]+)"/g)].map(([, name]) => `<NAME>_${name}`)
+    const table = readme.slice(readme.indexOf("## Configuration"), readme.indexOf("## When things fail"))
+    const all = [...read, ...own, "<NAME>_WS_URL", "<NAME>_RPC_URL", "<NAME>_CHAIN_ID"]
+    for (const name of all) {
+      assert.include(table, `\`${name}\``, `${name} is not in the table`)
+    }
+  })
+
+  test(
+    "starts the service on any devnet, into SQLite and into Redis, and its examples read the stream",
+    Effect.gen(function* () {
+      const devnet = yield* Devnet.start()
+      const server = yield* RedisServer.start()
+      for (let i = 0; i < 5; i++) yield* devnet.block(3)
+      const place = yield* directory
+      const run = Effect.fnUntraced(function* (line: string) {
+        const here = line.replace("8545", String(devnet.anvil.port)).replace("6379", String(server.port))
+        const env = {
+          DATABASE_PATH: join(place, "events.db"),
+          HTTP_PORT: String(yield* RedisServer.freePort),
+        }
+        return yield* shell(here, env)
+      })
+
+      const starts = commands.filter((line) => line.endsWith("npm start"))
+      assert.strictEqual(starts.length, 2)
+      for (const line of starts) yield* run(line)
+      const stores = [
+        yield* Devnet.openSqlite(join(place, "events.db")),
+        yield* openRedis(standalone(server.port)),
+      ]
+      for (const store of stores) {
+        yield* Devnet.reached(store, devnet.head)
+        yield* Devnet.assertEqual(store, devnet)
+      }
+
+      const examples = yield* Effect.forEach(
+        commands.filter((line) => line.includes("examples/consume")),
+        // Each example gets a group of its own.
+        (line, i) => run(`${line.replace("python3", python)} group-${i}`),
+      )
+      assert.strictEqual(examples.length, 2)
+      for (const { says } of examples) yield* says(/^15 logs$/m)
+      yield* devnet.reorg(2)
+      yield* devnet.block(7)
+      yield* Devnet.reached(stores[1]!, devnet.head)
+      const replay = yield* replayOf(stores[1]!, Devnet.chainId)
+      const live = replay.blocks.reduce((sum, { logs }) => sum + logs.length, 0)
+      assert.isAbove(replay.removed, 0)
+      for (const { says } of examples) yield* says(new RegExp(`^${live} logs$`, "m"))
+
+      for (const line of commands.filter((line) => line.startsWith("redis-cli"))) {
+        const here = line.replace("redis-cli", `redis-cli -p ${server.port}`)
+        const said = execFileSync("bash", ["-c", here]).toString()
+        assert.match(said, /^(OK|\S+)/, line)
+        assert.notMatch(said, /ERR|NOGROUP/, line)
+      }
+    }),
+  )
+})

@@ -1,0 +1,258 @@
+/**
+ * Loss = 0, duplicates = 0, replay = canonical chain, whatever happens and in whatever order.
+ *
+ * A failing seed is printed with its shortest failing list of steps and the command that replays it.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Effect, Layer, Logger } from "effect"
+import { TestClock } from "effect/testing"
+import type { Hex } from "../../src/Domain.ts"
+import { provenBloom } from "../../src/logs/Bloom.ts"
+import { strict, Verification } from "../../src/logs/Integrity.ts"
+import type { Checks } from "../../src/logs/Integrity.ts"
+import type { Position, Push } from "../../src/store/Journal.ts"
+import { StoreError } from "../../src/store/Store.ts"
+import { hurried } from "../support/hurried.ts"
+import { memoryStore } from "../support/ingestor.ts"
+import * as RedisServer from "../support/RedisServer.ts"
+import { openRedis, standalone } from "../support/redisStore.ts"
+import { limitsOf, Scenario } from "../support/actions.ts"
+import type { Setting } from "../support/actions.ts"
+import { complaint, simulate, withJitter } from "../support/simulation.ts"
+import type { Outcome, Sabotage } from "../support/simulation.ts"
+
+const seeds = Number(process.env["SIMULATION_SEEDS"] ?? 150)
+const first = Number(process.env["SIMULATION_FIRST"] ?? 1)
+
+const Scenarios = Arbitrary.schema(Scenario)
+
+/** A night does not end at its first failure, but after so many. */
+const enough = 5
+
+const quiet = Logger.layer([])
+
+/** How fast time goes beside a real Redis, and what a call to it may take in that time: five real seconds. */
+const hurry = 20
+const patience = `${5 * hurry} seconds` as const
+
+/** One run on a fresh store, with a clock of its own. */
+const run = (scenario: Scenario, sabotage?: Sabotage): Effect.Effect<Outcome, unknown> =>
+  Effect.gen(function* () {
+    return yield* simulate(scenario, yield* memoryStore(0, limitsOf(scenario.setting)), sabotage)
+  }).pipe(Effect.scoped, withJitter, Effect.provide(Layer.fresh(Layer.merge(TestClock.layer(), quiet))))
+
+/** The setting and the steps that a seed means. */
+const scenarioOf = (seed: number) =>
+  Effect.map(Arbitrary.sampleEffect(Scenarios, { count: 1, seed, size: 100 }), ([scenario]) => scenario!)
+
+/** What is wrong with a run of these steps, if anything. */
+const fault = (scenario: Scenario, sabotage?: Sabotage) =>
+  run(scenario, sabotage).pipe(
+    Effect.map(complaint),
+    // What the store itself notices when it is read.
+    Effect.catchIf(
+      (error) => error instanceof StoreError && error.reason === "corrupt",
+      (error) => Effect.succeed(`1 faults: ${String(error)}`),
+    ),
+  )
+
+/** The same failure with as few steps as can be found by leaving out ever smaller runs of them. */
+const shrink = Effect.fnUntraced(function* ({ setting, steps: failing }: Scenario, sabotage?: Sabotage) {
+  let steps = failing
+  for (let size = Math.ceil(steps.length / 2); size >= 1; size = size === 1 ? 0 : Math.ceil(size / 2)) {
+    for (let at = 0; at < steps.length;) {
+      const fewer = steps.toSpliced(at, size)
+      if ((yield* fault({ setting, steps: fewer }, sabotage)) === undefined) at += size
+      else steps = fewer
+    }
+  }
+  return { setting, steps }
+})
+
+/** What is wrong with a seed, told so that it can be seen again. */
+const check = Effect.fnUntraced(function* (seed: number, sabotage?: Sabotage) {
+  const scenario = yield* scenarioOf(seed)
+  if ((yield* fault(scenario, sabotage)) === undefined) return undefined
+  const few = yield* shrink(scenario, sabotage)
+  const wrong = yield* fault(few, sabotage)
+  const lines = [
+    `seed ${seed}: ${wrong}`,
+    `replay: npm run simulate -- --first ${seed} --seeds 1`,
+    JSON.stringify(few.setting),
+    ...few.steps.map(({ action, pause }) => `  ${JSON.stringify(action)} then ${pause} ms`),
+  ]
+  return lines.join("\n")
+})
+
+// -- plausible bugs
+
+/** The head is moved first and the logs are appended after it: a failure in between leaves them out. */
+const headFirst: Sabotage = (store, faults) => ({
+  ...store,
+  push: (chain, filter, push) =>
+    Effect.suspend(() => {
+      if (faults.failures === 0) return store.push(chain, filter, push)
+      faults.failures = 0
+      const bare = { ...push, blocks: push.blocks.map((block) => ({ ...block, logs: [] })) }
+      return Effect.andThen(
+        store.push(chain, filter, bare as unknown as Push),
+        new StoreError({ operation: "push", reason: "unreachable", detail: "between head and logs" }),
+      )
+    }),
+})
+
+/** Every move is done to the head as it is, whatever head it was meant for. */
+const unconditional: Sabotage = (store) => {
+  const atHead =
+    <M extends { readonly expected: object }, A>(
+      move: (chain: number, filter: string, move: M) => Effect.Effect<A, StoreError>,
+    ) =>
+    (chain: number, filter: string, to: M) =>
+      Effect.flatMap(store.load(chain), (journal) =>
+        move(chain, filter, journal ? { ...to, expected: journal.head } : to),
+      )
+  return { ...store, push: atHead(store.push), pop: atHead(store.pop), finalize: atHead(store.finalize) }
+}
+
+/** Every answer is all of a block's logs. */
+const believing: Checks = {
+  ...strict,
+  whole: () => undefined,
+  block: () => () => undefined,
+  range: () => () => undefined,
+}
+
+const zeroBloom: Hex = `0x${"0".repeat(512)}`
+
+/** Zeros prove that there are no logs, whoever says so. */
+const zerosProve: Checks = {
+  ...strict,
+  bloom: (header, origins) => (header.logsBloom === zeroBloom ? zeroBloom : provenBloom(header, origins)),
+}
+
+/** Under a filter an empty answer says that nothing matches. */
+const emptyIsTrue: Checks = { ...strict, empty: () => () => undefined }
+
+/** A block is final when the endpoint in use says so, whatever the others say. */
+const finalAlone: Checks = { ...strict, final: () => ({ _tag: "Agreed", others: [] }) }
+
+/** How far a block is written is but a number: any logs are as good as any others. */
+const withoutDigest: Sabotage = (store) => {
+  const bare = <A extends { readonly digest?: string }>(of: A): A =>
+    of.digest === undefined ? of : { ...of, digest: "any" }
+  const move = <M extends { readonly expected: Position }>(to: M): M => ({
+    ...to,
+    expected: bare(to.expected),
+  })
+  return {
+    ...store,
+    push: (chain, filter, push) => {
+      const [first, ...rest] = push.blocks
+      return store.push(chain, filter, { ...move(push), blocks: [bare(first), ...rest.map(bare)] })
+    },
+    pop: (chain, filter, pop) => store.pop(chain, filter, move(pop)),
+    finalize: (chain, filter, to) => store.finalize(chain, filter, move(to)),
+  }
+}
+
+describe("the simulation", () => {
+  it.live(
+    `holds for ${seeds} seeds in virtual time`,
+    () =>
+      Effect.gen(function* () {
+        const failed: Array<string> = []
+        for (let seed = first; seed < first + seeds && failed.length < enough; seed++) {
+          const wrong = yield* check(seed)
+          if (wrong !== undefined) failed.push(wrong)
+        }
+        if (failed.length > 0) assert.fail(failed.join("\n\n"))
+      }),
+    60_000 + seeds * 3_000,
+  )
+
+  it.live("gives the same journal for the same seed, byte for byte", () =>
+    Effect.gen(function* () {
+      for (const seed of [1, 2, 3, 4, 5]) {
+        const scenario = yield* scenarioOf(seed)
+        assert.isAtLeast(scenario.steps.length, 60)
+        const runs = [yield* run(scenario), yield* run(scenario)]
+        assert.isAbove(runs[0]!.journal.length, 1000)
+        assert.strictEqual(runs[0]!.journal, runs[1]!.journal)
+      }
+    }),
+  )
+
+  it.live(
+    "holds for 10 seeds on Redis, in real time",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.start()
+        const seeds = Array.from({ length: 10 }, (_, i) => i + 1)
+        const onRedis = Effect.fnUntraced(function* (seed: number) {
+          const scenario = yield* scenarioOf(seed)
+          const limits = limitsOf(scenario.setting)
+          const store = yield* openRedis(standalone(server.port), `seed-${seed}`, 0, patience, limits)
+          const wrong = complaint(yield* simulate(scenario, store, undefined, Effect.sleep))
+          if (wrong === undefined) return
+          const again = `npm test -- test/system/simulation.test.ts -t "on Redis"`
+          assert.fail(`seed ${seed}: ${wrong}\nagain, in real time: ${again}`)
+        })
+        yield* Effect.forEach(seeds, (seed) => Effect.scoped(onRedis(seed)), { concurrency: 10 })
+      }).pipe(Effect.scoped, hurried(hurry), Effect.provide(quiet)),
+    120_000,
+  )
+
+  // Without this, nobody knows that it can fail.
+  const bugs: ReadonlyArray<readonly [string, Sabotage | undefined, Checks, Partial<Setting>?]> = [
+    ["a head that is moved before the logs", headFirst, strict],
+    ["no comparison with the expected head", unconditional, strict, { logsPerCall: 1000, slowness: 0 }],
+    ["no check that an answer is complete", undefined, believing],
+    ["a zero bloom that is believed", undefined, zerosProve],
+    ["an empty answer under a filter that is believed", undefined, emptyIsTrue, { filter: "all" }],
+    [
+      "a part that is continued without a digest",
+      withoutDigest,
+      strict,
+      { filter: "all", logsPerCall: 5, slowness: 3, leavesOut: true },
+    ],
+    ["a block that is made final while endpoints disagree", undefined, finalAlone],
+  ]
+  /** The first seed that shows a loss, a double or a fault: a service that only stands still, any test would find. */
+  const firstToShow = Effect.fnUntraced(function* (
+    sabotage: Sabotage | undefined,
+    checks: Checks,
+    setting: Partial<Setting> = {},
+  ) {
+    const tries = 60
+    for (let seed = 1; seed <= tries; seed++) {
+      const { steps, ...scenario } = yield* scenarioOf(seed)
+      const run = fault({ setting: { ...scenario.setting, ...setting }, steps }, sabotage)
+      const wrong = yield* Effect.provideService(run, Verification, checks)
+      if (wrong !== undefined && /[1-9]\d* (lost|doubled|faults)/.test(wrong)) return seed
+    }
+    return assert.fail(`not found by ${tries} seeds`)
+  })
+
+  for (const [bug, sabotage, checks, setting] of bugs) {
+    it.live(
+      `finds ${bug}`,
+      ({ annotate }) =>
+        Effect.gen(function* () {
+          const seed = yield* firstToShow(sabotage, checks, setting)
+          yield* Effect.promise(() => annotate(`found by seed ${seed}`))
+        }),
+      120_000,
+    )
+  }
+
+  it.live("tells a failure in few steps, and the command that shows it again", () =>
+    Effect.gen(function* () {
+      const seed = yield* firstToShow(headFirst, strict)
+      const [what, again, , ...steps] = (yield* check(seed, headFirst))!.split("\n")
+      assert.match(what!, new RegExp(`^seed ${seed}: `))
+      assert.strictEqual(again, `replay: npm run simulate -- --first ${seed} --seeds 1`)
+      assert.isAtMost(steps.length, 10)
+      assert.isTrue(steps.some((step) => step.includes("FailStore")))
+    }),
+  )
+})

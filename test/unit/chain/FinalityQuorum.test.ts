@@ -1,0 +1,75 @@
+/** Final means final: endpoints that show different blocks at a final height. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { TestClock } from "effect/testing"
+import { finalVerdict } from "../../../src/chain/FinalityQuorum.ts"
+import type { Vote } from "../../../src/chain/FinalityQuorum.ts"
+import { eventually } from "../../support/ingestor.ts"
+import { blockTime, withBoth, world } from "../../support/quirks.ts"
+
+const votes = (shown: string): ReadonlyArray<Vote> =>
+  [...shown].map((block, i) => ({ name: `${i + 2}`, hash: `0x${block}` }))
+
+describe("the verdict on a final block", () => {
+  // What the others show, who is away, and what comes of it where the endpoint in use shows `a`.
+  const cases = [
+    ["", [], "Agreed", []],
+    ["a", [], "Agreed", []],
+    ["b", [], "Split", ["2"]],
+    ["ab", [], "Agreed", ["3"]],
+    ["bb", [], "Outvoted", undefined],
+    ["bc", [], "Split", ["2", "3"]],
+    ["abb", [], "Split", ["3", "4"]],
+    ["", ["2"], "Split", ["2"]],
+    ["a", ["3"], "Agreed", ["3"]],
+    ["b", ["3"], "Split", ["2", "3"]],
+  ] as const
+  for (const [shown, away, tag, others] of cases)
+    it(`is ${tag} where the others show "${shown}" and ${away.length} of those who disagreed are away`, () => {
+      const verdict = finalVerdict("0xa", votes(shown), away)
+      assert.strictEqual(verdict._tag, tag)
+      assert.deepStrictEqual("others" in verdict ? verdict.others : undefined, others)
+    })
+})
+
+/** Two nodes differ from a fork on, for some minutes; then they agree again. */
+const divided = (title: string, reconnects: boolean) =>
+  world(title, ({ chain, two, one, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...Array.from({ length: 40 }, () => 1))
+      const { status } = yield* start(withBoth)
+      yield* eventually("it is stored", () => status.stored === chain.head.number)
+      const fork = chain.head.number - 3
+      const view = chain.branch(3, 0, 0, 0)
+      one.follow(view)
+      for (let i = 0; i < 60; i++) {
+        chain.extend(0)
+        view.extend(0)
+        if (reconnects && i === 30) {
+          // Both are cut off, and the right one is not there to be asked when the chain is followed again.
+          for (const node of [one, two]) {
+            node.up = false
+            node.drop()
+          }
+          for (const branch of [chain, view]) branch.jump(...Array.from({ length: 40 }, () => 0))
+          one.up = true
+        }
+        yield* TestClock.adjust(`${blockTime} seconds`)
+        const journal = yield* store.load(chain.id)
+        assert.isAtMost(journal?.final?.number ?? -1, fork)
+      }
+      two.up = true
+      one.follow(chain)
+      yield* eventually("it is stored", () => status.stored === chain.head.number, 120)
+      chain.extend(0, 0)
+      yield* TestClock.adjust("90 seconds")
+      const journal = yield* store.load(chain.id)
+      assert.isAbove(journal!.final!.number, fork)
+      assert.strictEqual(journal!.final!.hash, chain.at(journal!.final!.number)!.header.hash)
+    }),
+  )
+
+describe("the service", () => {
+  divided("makes nothing final while two endpoints disagree", false)
+  divided("makes nothing final while one of two endpoints that disagree is away", true)
+})

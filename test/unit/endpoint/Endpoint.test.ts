@@ -1,0 +1,552 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Duration, Effect, Exit, Fiber, Logger, Redacted, References, identity } from "effect"
+import type { Scope } from "effect"
+import { createServer } from "node:net"
+import type { AddressInfo } from "node:net"
+import { TestClock } from "effect/testing"
+import { connect } from "../../../src/endpoint/Endpoint.ts"
+import type { EndpointOptions } from "../../../src/endpoint/Endpoint.ts"
+import { refusalOf } from "../../../src/endpoint/EndpointError.ts"
+import type { EndpointError } from "../../../src/endpoint/EndpointError.ts"
+import { Learned } from "../../../src/endpoint/Capabilities.ts"
+import { Transport } from "../../../src/endpoint/Socket.ts"
+import type { Hex } from "../../../src/Domain.ts"
+import * as GetLogs from "../../../src/logs/GetLogs.ts"
+import * as Headers from "../../../src/endpoint/Headers.ts"
+import { Redaction, makeRedactor } from "../../../src/Redactor.ts"
+import { FakeChain } from "../../support/FakeChain.ts"
+import { FakeNode, Raw, Refused, layerTransport, silence } from "../../support/FakeNode.ts"
+
+const options: EndpointOptions = { requestTimeout: Duration.seconds(10), wsMaxPayload: 1024 * 1024 }
+
+const dial = (url: string, id: number | undefined = 31337, overrides: Partial<EndpointOptions> = {}) =>
+  connect({ id }, { name: "fake", url: Redacted.make(url), keyless: false }, { ...options, ...overrides })
+
+const reason = (error: EndpointError) => error.reason
+
+/** A real socket to a node that does what the test says. */
+const socketTest = (
+  title: string,
+  body: (node: FakeNode, url: string) => Effect.Effect<unknown, unknown, Transport | Scope.Scope>,
+) =>
+  it.live(title, () =>
+    Effect.gen(function* () {
+      const node = new FakeNode(new FakeChain())
+      yield* body(node, yield* node.serve)
+    }).pipe(Effect.scoped, Effect.provide(Transport.layerWebSocket)),
+  )
+
+describe("a connection", () => {
+  socketTest("answers requests, several at once and out of order", (node, url) =>
+    Effect.gen(function* () {
+      node.chain.extend(1, 2, 3)
+      let held: (() => void) | undefined
+      node.intercept = (method, params, proceed) => {
+        if (params[0] !== "0x1") {
+          if (method === "eth_getBlockByNumber") queueMicrotask(() => held?.())
+          return proceed()
+        }
+        const answer = proceed()
+        held = () => node.say(JSON.stringify({ jsonrpc: "2.0", id: 2, result: answer }))
+        return silence
+      }
+      const connection = yield* dial(url)
+      const ask = (number: string) =>
+        Effect.map(
+          connection.request("eth_getBlockByNumber", [number, false]),
+          (block) => (block as { number: string }).number,
+        )
+      assert.deepStrictEqual(yield* Effect.all([ask("0x1"), ask("0x2"), ask("0x3")], { concurrency: 3 }), [
+        "0x1",
+        "0x2",
+        "0x3",
+      ])
+    }),
+  )
+
+  socketTest("ends with a mistake of ours in what is called back; the process goes on", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      yield* connection.subscribe(["newHeads"], () => {
+        throw new TypeError("a mistake")
+      })
+      node.chain.extend(1)
+      const error = yield* Effect.flip(connection.ended)
+      assert.strictEqual(reason(error)._tag, "Defect")
+      assert.match(error.message, /TypeError: a mistake/)
+    }),
+  )
+
+  socketTest("answers a batch in the order of its calls, each refusal by itself", (_, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      const answers = yield* connection.batch([
+        { method: "eth_blockNumber", params: [] },
+        { method: "eth_nonsense", params: [] },
+        { method: "eth_chainId", params: [] },
+      ])
+      assert.deepStrictEqual(
+        answers.map(({ _tag }) => _tag),
+        ["Result", "Rejected", "Result"],
+      )
+      const [, refused] = answers
+      assert.strictEqual(refused?._tag === "Rejected" && reason(refused.error)._tag, "Rejected")
+      assert.deepStrictEqual(yield* connection.batch([]), [])
+      assert.strictEqual((yield* connection.batch([{ method: "eth_chainId", params: [] }])).length, 1)
+    }),
+  )
+
+  socketTest("fails all calls of a batch that is refused as a whole", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      let said = false
+      node.intercept = () => {
+        if (said) return silence
+        said = true
+        return new Raw(
+          JSON.stringify({ jsonrpc: "2.0", id: null, error: { code: -32600, message: "batch too large" } }),
+        )
+      }
+      const call = { method: "eth_blockNumber", params: [] }
+      const answers = yield* connection.batch([call, call])
+      assert.isTrue(answers.every((answer) => answer._tag === "Rejected"))
+      node.intercept = (_method, _params, proceed) => proceed()
+      assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+    }),
+  )
+
+  socketTest(
+    "fails all calls of a batch whose first is refused, as geth refuses a large batch",
+    (node, url) =>
+      Effect.gen(function* () {
+        node.mostCalls = 2
+        const connection = yield* dial(url)
+        const call = { method: "eth_blockNumber", params: [] }
+        const answers = yield* connection.batch([call, call, call])
+        assert.deepStrictEqual(
+          answers.map((answer) => answer._tag === "Rejected" && refusalOf(answer.error)),
+          ["split", "split", "split"],
+        )
+        assert.strictEqual((yield* connection.batch([call, call])).length, 2)
+      }),
+  )
+
+  socketTest("refuses the calls that the answer to a batch leaves out", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      node.intercept = (_method, params, proceed) => (params.length > 0 ? silence : proceed())
+      const answers = yield* connection.batch([
+        { method: "eth_blockNumber", params: [1] },
+        { method: "eth_blockNumber", params: [] },
+      ])
+      assert.deepStrictEqual(
+        answers.map(({ _tag }) => _tag),
+        ["Rejected", "Result"],
+      )
+      assert.match(answers[0]?._tag === "Rejected" ? answers[0].error.message : "", /not answered/)
+    }),
+  )
+
+  const withoutId = (message: string, code = -32005) =>
+    new Raw(JSON.stringify({ jsonrpc: "2.0", id: null, error: { code, message } }))
+
+  socketTest("slows down, and refuses its oldest request, at 'too many' without an id", (node, url) =>
+    Effect.gen(function* () {
+      let throttled = 0
+      const budget = { spend: () => identity, rate: () => 1, throttled: () => void throttled++ }
+      const connection = yield* dial(url, 31337, { budget })
+      let left = 1
+      node.intercept = (_method, _params, proceed) =>
+        left-- > 0 ? withoutId("project ID request rate exceeded") : proceed()
+      assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+      assert.strictEqual(throttled, 1)
+      node.say(withoutId("slow down").text)
+      assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+      assert.strictEqual(throttled, 2)
+    }),
+  )
+
+  socketTest("refuses its oldest request at any other error without an id", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      let left = 1
+      node.intercept = (_method, _params, proceed) => (left-- > 0 ? withoutId("invalid", -32600) : proceed())
+      const error = yield* Effect.flip(connection.request("eth_blockNumber", []))
+      assert.strictEqual(reason(error)._tag, "Rejected")
+      assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+    }),
+  )
+
+  socketTest("says why a request was refused, without secrets", (node, url) =>
+    Effect.gen(function* () {
+      node.intercept = (method, _params, proceed) => {
+        if (method === "eth_getLogs")
+          throw new Refused(-32005, "daily request count exceeded for SECRETKEY1\n, request rate limited")
+        return proceed()
+      }
+      const connection = yield* dial(url)
+      const error = yield* Effect.flip(connection.request("eth_getLogs", [{}]))
+      assert.deepInclude(reason(error), {
+        method: "eth_getLogs",
+        code: -32005,
+        refusal: { action: "back off" },
+      })
+      assert.strictEqual(
+        error.message,
+        "fake: eth_getLogs was refused (-32005): daily request count exceeded for *** , request rate limited",
+      )
+    }).pipe(Effect.provideService(Redaction, makeRedactor({ urls: [], words: ["SECRETKEY1"] }))),
+  )
+
+  socketTest("ignores an answer that nobody waits for any more", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      node.say(JSON.stringify({ jsonrpc: "2.0", id: 1, result: "0x1" }))
+      assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+    }),
+  )
+
+  socketTest("passes on the notifications of a subscription, and no others", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      const done = yield* Deferred.make<void>()
+      const heads: Array<string> = []
+      yield* connection.subscribe(["newHeads"], (head) => {
+        heads.push((head as { number: string }).number)
+        if (heads.length === 2) Deferred.doneUnsafe(done, Exit.void)
+      })
+      node.say(
+        JSON.stringify({
+          jsonrpc: "2.0",
+          method: "eth_subscription",
+          params: { subscription: "0xother", result: { number: "0x99" } },
+        }),
+      )
+      node.chain.extend(0, 1)
+      yield* Deferred.await(done)
+      assert.deepStrictEqual(heads, ["0x1", "0x2"])
+    }),
+  )
+
+  socketTest("keeps a notification that arrives before the reply to its subscribe", (node, url) =>
+    Effect.gen(function* () {
+      node.intercept = (method, _params, proceed) => {
+        const id = proceed()
+        if (method === "eth_subscribe") node.chain.extend(0)
+        return id
+      }
+      const connection = yield* dial(url)
+      const heads: Array<unknown> = []
+      yield* connection.subscribe(["newHeads"], (head) => heads.push((head as { number: string }).number))
+      assert.deepStrictEqual(heads, ["0x1"])
+    }),
+  )
+
+  socketTest("is of the configured chain or of none", (_, url) =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(dial(url, 1))
+      assert.deepInclude(reason(error), { _tag: "WrongChain", expected: 1, actual: 31337 })
+      assert.strictEqual(error.message, "fake: serves chain 31337, not 1")
+      yield* dial(url, undefined)
+    }),
+  )
+
+  socketTest(
+    "is asked with fewer addresses, or in smaller batches, when it closes at a large request",
+    (node, url) =>
+      Effect.gen(function* () {
+        node.chain.extend(...Array.from({ length: 20 }, () => 1))
+        node.mostCharacters = 1000
+        const learned = new Learned()
+        const addresses = Array.from({ length: 64 }, (_, i): Hex => `0x${String(i).padStart(40, "0")}`)
+        const { hash: blockHash } = node.chain.head
+        const logs = Effect.flatMap(dial(url), (connection) =>
+          GetLogs.make(connection, { addresses, topics: [] }, learned)({ blockHash }),
+        )
+        const error = yield* Effect.flip(logs)
+        assert.deepInclude(reason(error), { _tag: "Disconnected", code: 1009 })
+        assert.strictEqual(refusalOf(error), "fewer addresses")
+        assert.strictEqual(learned.addresses, 32)
+        yield* Effect.flip(logs)
+        assert.deepStrictEqual(yield* logs, [])
+        assert.strictEqual(learned.addresses, 16)
+        const numbers = Array.from({ length: 20 }, (_, i) => i + 1)
+        const headers = Effect.flatMap(dial(url), (connection) =>
+          Headers.headers(connection, numbers, learned),
+        )
+        yield* Effect.flip(headers)
+        assert.strictEqual(learned.headers, 10)
+        assert.strictEqual((yield* headers).length, 20)
+      }),
+  )
+
+  socketTest("ends when the socket is cut, and so does what waits for an answer", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      node.intercept = () => silence
+      const waiting = yield* Effect.forkChild(Effect.flip(connection.request("eth_blockNumber", [])), {
+        startImmediately: true,
+      })
+      node.drop()
+      const error = yield* Effect.flip(connection.ended)
+      assert.strictEqual(reason(error)._tag, "Disconnected")
+      assert.match(error.message, /code 1006/)
+      assert.strictEqual(yield* Fiber.join(waiting), error)
+      assert.strictEqual(yield* Effect.flip(connection.request("eth_blockNumber", [])), error)
+    }),
+  )
+
+  for (const [title, frame] of [
+    ["a frame that is no JSON", "{nonsense"],
+    [
+      "an error about nothing",
+      JSON.stringify({ jsonrpc: "2.0", id: null, error: { code: -32700, message: "Parse error" } }),
+    ],
+    ["an answer without a result", JSON.stringify({ jsonrpc: "2.0", id: 1 })],
+  ] as const) {
+    socketTest(`ends at ${title}`, (node, url) =>
+      Effect.gen(function* () {
+        const connection = yield* dial(url)
+        node.say(frame)
+        assert.strictEqual(reason(yield* Effect.flip(connection.ended))._tag, "Malformed")
+      }),
+    )
+  }
+
+  socketTest("ends at a frame that is too large", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      node.say(JSON.stringify({ junk: "x".repeat(2 * 1024 * 1024) }))
+      const error = yield* Effect.flip(connection.ended)
+      assert.strictEqual(error.message, "fake: a frame of more than 1048576 bytes")
+    }),
+  )
+
+  for (const id of [4711, 0, -1, 1.5, 1e300]) {
+    socketTest(`ends at an answer to request ${id}, which there never was`, (node, url) =>
+      Effect.gen(function* () {
+        const connection = yield* dial(url)
+        node.say(JSON.stringify({ jsonrpc: "2.0", id, result: "0x1" }))
+        const error = yield* Effect.flip(connection.ended)
+        assert.strictEqual(error.message, "fake: malformed: an answer to no request of ours")
+      }),
+    )
+  }
+
+  for (const [what, message] of [
+    ["late answers", { id: 1, result: "0x1" }],
+    ["notifications of no subscription", { method: "eth_subscription", params: { subscription: "0x99" } }],
+    ["messages of other kinds", { method: "net_hello", params: [] }],
+  ] as const) {
+    socketTest(`bears 1 000 ${what} a second, and no more`, (node, url) =>
+      Effect.gen(function* () {
+        const connection = yield* dial(url)
+        const frame = JSON.stringify(message)
+        for (let i = 0; i < 900; i++) node.say(frame)
+        assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
+        for (let i = 0; i < 3000; i++) node.say(frame)
+        assert.match(
+          (yield* Effect.flip(connection.ended)).message,
+          /messages a second that nobody asked for/,
+        )
+      }),
+    )
+  }
+
+  socketTest("keeps up to 64 early notifications, and none that is long", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      const notify = (result: string) =>
+        node.say(JSON.stringify({ method: "eth_subscription", params: { subscription: "0x1", result } }))
+      for (let i = 0; i < 100; i++) notify(String(i))
+      notify("x".repeat(100_000))
+      const heads: Array<unknown> = []
+      yield* connection.subscribe(["newHeads"], (head) => heads.push(head))
+      assert.deepStrictEqual(
+        heads,
+        Array.from({ length: 64 }, (_, i) => String(36 + i)),
+      )
+    }),
+  )
+
+  socketTest("refuses a subscription with an id of a megabyte", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      node.intercept = () => "x".repeat(1_000_000)
+      const error = yield* Effect.flip(connection.subscribe(["newHeads"], () => {}))
+      assert.match(error.message, /not answered with an id/)
+    }),
+  )
+
+  socketTest("turns what its user throws at a notification into its own end", (node, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      yield* connection.subscribe(["newHeads"], () => {
+        throw new Error("oh")
+      })
+      node.chain.extend(1)
+      assert.deepInclude(reason(yield* Effect.flip(connection.ended)), {
+        _tag: "Defect",
+        detail: "Error: oh",
+      })
+    }),
+  )
+
+  socketTest("ends for the reason its user gives, once", (_, url) =>
+    Effect.gen(function* () {
+      const connection = yield* dial(url)
+      const error = yield* Effect.flip(dial(url, 1))
+      yield* connection.end(error.reason)
+      connection.endUnsafe({ ...error.reason, _tag: "Timeout" } as never)
+      assert.strictEqual(reason(yield* Effect.flip(connection.ended))._tag, "WrongChain")
+    }),
+  )
+
+  it.live("cannot be made where nobody listens, and no redirect is followed", () =>
+    Effect.gen(function* () {
+      const refused = yield* Effect.flip(dial("ws://127.0.0.1:1"))
+      assert.match(refused.message, /^fake: connection lost: .*ECONNREFUSED/)
+      const redirecting = yield* Effect.acquireRelease(
+        Effect.callback<AddressInfo & { close: () => void }>((resume) => {
+          const server = createServer((socket) =>
+            socket.end("HTTP/1.1 302 Found\r\nLocation: ws://127.0.0.1:1/\r\n\r\n"),
+          )
+          server.listen(0, "127.0.0.1", () =>
+            resume(Effect.succeed({ ...(server.address() as AddressInfo), close: () => server.close() })),
+          )
+        }),
+        ({ close }) => Effect.sync(close),
+      )
+      const redirected = yield* Effect.flip(dial(`ws://127.0.0.1:${redirecting.port}`))
+      assert.match(redirected.message, /302/)
+    }).pipe(Effect.scoped, Effect.provide(Transport.layerWebSocket)),
+  )
+
+  it.live("gives up a handshake that takes too long", () =>
+    Effect.gen(function* () {
+      const silent = yield* Effect.acquireRelease(
+        Effect.callback<{ port: number; close: () => void }>((resume) => {
+          const sockets = new Set<{ destroy: () => void }>()
+          const server = createServer((socket) => void sockets.add(socket))
+          const close = () => {
+            for (const socket of sockets) socket.destroy()
+            server.close()
+          }
+          server.listen(0, "127.0.0.1", () =>
+            resume(Effect.succeed({ port: (server.address() as AddressInfo).port, close })),
+          )
+        }),
+        ({ close }) => Effect.sync(close),
+      )
+      const error = yield* Effect.flip(
+        dial(`ws://127.0.0.1:${silent.port}`, 31337, { requestTimeout: Duration.millis(100) }),
+      )
+      assert.match(error.message, /timed out/)
+    }).pipe(Effect.scoped, Effect.provide(Transport.layerWebSocket)),
+  )
+})
+
+describe("a connection in virtual time", () => {
+  const virtual = (
+    title: string,
+    body: (node: FakeNode) => Effect.Effect<unknown, unknown, Transport | Scope.Scope>,
+  ) =>
+    it.effect(title, () => {
+      const node = new FakeNode(new FakeChain())
+      return body(node).pipe(Effect.provide(layerTransport({ fake: node })))
+    })
+  const open = Effect.gen(function* () {
+    const dialling = yield* Effect.forkChild(dial("ws://fake"), { startImmediately: true })
+    yield* TestClock.adjust("1 second")
+    return yield* Fiber.join(dialling)
+  })
+
+  virtual("gives up a request after its time, and goes on", (node) =>
+    Effect.gen(function* () {
+      const connection = yield* open
+      node.intercept = () => silence
+      const waiting = yield* Effect.forkChild(Effect.flip(connection.request("eth_blockNumber", [])), {
+        startImmediately: true,
+      })
+      yield* TestClock.adjust("9 seconds")
+      assert.isUndefined(waiting.pollUnsafe())
+      yield* TestClock.adjust("1 second")
+      assert.deepInclude(reason(yield* Fiber.join(waiting)), {
+        _tag: "Timeout",
+        method: "eth_blockNumber",
+        millis: 10_000,
+      })
+      node.intercept = (_method, _params, proceed) => proceed()
+      const next = yield* Effect.forkChild(connection.request("eth_blockNumber", []), {
+        startImmediately: true,
+      })
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(yield* Fiber.join(next), "0x0")
+    }),
+  )
+
+  virtual("ends when a ping is not answered: a half-open socket is noticed", (node) =>
+    Effect.gen(function* () {
+      const connection = yield* open
+      yield* TestClock.adjust("5 minutes")
+      node.answers = false
+      const ended = yield* Effect.forkChild(Effect.flip(connection.ended), { startImmediately: true })
+      yield* TestClock.adjust("31 seconds")
+      assert.deepInclude(reason(yield* Fiber.join(ended)), { _tag: "Timeout", method: "a ping" })
+    }),
+  )
+
+  virtual("does not end for a missing pong while anything else arrives", (node) =>
+    Effect.gen(function* () {
+      const connection = yield* open
+      node.answers = false
+      const ended = yield* Effect.forkChild(Effect.flip(connection.ended), { startImmediately: true })
+      for (let i = 0; i < 60; i++) {
+        node.say('{"method":"net_hello","params":[]}')
+        yield* TestClock.adjust("5 seconds")
+      }
+      assert.isUndefined(ended.pollUnsafe())
+    }),
+  )
+
+  virtual("ignores blank frames, and takes numbers for subscription ids", (node) =>
+    Effect.gen(function* () {
+      node.intercept = (method, _params, proceed) => (method === "eth_subscribe" ? 7 : proceed())
+      const connection = yield* open
+      const seen: Array<unknown> = []
+      const subscribed = yield* Effect.forkScoped(
+        connection.subscribe(["newHeads"], (head) => seen.push(head)),
+        { startImmediately: true },
+      )
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(subscribed)
+      node.say("")
+      node.say(" \n")
+      node.say('{"method":"eth_subscription","params":{"subscription":7,"result":"a"}}')
+      node.say('{"method":"eth_subscription","params":{"subscription":"7","result":"b"}}')
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(seen, ["a", "b"])
+    }),
+  )
+
+  virtual("logs its end with name, duration and counts", () =>
+    Effect.gen(function* () {
+      const lines: Array<Record<string, unknown>> = []
+      const logger = Logger.make(({ message, fiber }) => {
+        lines.push({ message: String(message), ...fiber.getRef(References.CurrentLogAnnotations) })
+      })
+      yield* Effect.scoped(Effect.andThen(open, TestClock.adjust("9 seconds"))).pipe(
+        Effect.provide(Logger.layer([logger])),
+        Effect.provideService(References.MinimumLogLevel, "Debug"),
+      )
+      assert.deepStrictEqual(lines.at(-1), {
+        message: "connection closed",
+        endpoint: "fake",
+        seconds: 10,
+        requests: 1,
+        notifications: 0,
+        reason: "by us",
+      })
+    }),
+  )
+})

@@ -1,0 +1,466 @@
+/** Several endpoints of one chain, seen from the service: which one is in use, and that nothing is lost by changing. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { FakeChain } from "../../support/FakeChain.ts"
+import { FakeNode, Refused, silence } from "../../support/FakeNode.ts"
+import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "../../support/ingestor.ts"
+import type { Client, Ingestor } from "../../support/ingestor.ts"
+import { replayOf } from "../../support/oracle.ts"
+
+interface World {
+  readonly chain: FakeChain
+  readonly one: FakeNode
+  readonly two: FakeNode
+  /** Only over HTTP, and only where it is configured. */
+  readonly http: FakeNode
+  readonly store: Client
+  readonly start: (variables?: Record<string, string>) => Effect.Effect<Ingestor, unknown, Scope.Scope>
+}
+
+const blockTime = 4
+
+/** A chain with a block every four seconds, and two nodes of it in order of preference. */
+const world = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
+  it.effect(title, () =>
+    Effect.gen(function* () {
+      const chain = new FakeChain({ finality: 16, blockTime })
+      const [one, two, http] = [new FakeNode(chain), new FakeNode(chain), new FakeNode(chain)]
+      const store = yield* memoryStore()
+      const start = (variables = {}) =>
+        startIngestor(
+          store,
+          { one, two, http },
+          { ...variablesFor({ devnet: [chain, "one,two"] }), ...variables },
+        )
+      yield* body({ chain, one, two, http, store, start })
+    }),
+  )
+
+/** The chain goes on for this many blocks. */
+const blocks = (chain: FakeChain, count: number) =>
+  Effect.gen(function* () {
+    for (let i = 0; i < count; i++) {
+      chain.extend((i % 3) + 1)
+      yield* TestClock.adjust(`${blockTime} seconds`)
+    }
+  })
+
+const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
+
+describe("failover", () => {
+  world(
+    "uses the first endpoint, and keeps the second one connected and unasked",
+    ({ chain, one, two, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start({ AUDIT: "off" })
+        yield* blocks(chain, 20)
+        yield* caughtUp(store, chain, status)
+        assert.strictEqual(status.endpoint, status.endpoints[0])
+        assert.strictEqual(two.sessions.size, 1)
+        assert.strictEqual(asked(two, "eth_getLogs"), 0)
+        assert.strictEqual(asked(two, "eth_subscribe"), 0)
+        assert.strictEqual(one.dials + two.dials, 2)
+      }),
+  )
+
+  world("goes over to the second at once when the first is gone", ({ chain, one, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start()
+      yield* blocks(chain, 5)
+      one.up = false
+      one.drop()
+      chain.extend(2)
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual(status.endpoint, status.endpoints[1])
+      assert.strictEqual(status.stored, chain.head.number)
+    }),
+  )
+
+  world("notices silence within half a block time and two seconds", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start()
+      yield* blocks(chain, 10)
+      one.announces = false
+      chain.extend(3)
+      yield* TestClock.adjust(`${blockTime / 2 + 2} seconds`)
+      assert.strictEqual(status.endpoint, status.endpoints[1])
+      assert.strictEqual(status.stored, chain.head.number)
+      assert.match(status.failures[0]!.text, /stall|no head/)
+      assert.strictEqual(status.errors.stalled, 1)
+      yield* blocks(chain, 5)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
+  world(
+    "blames nobody when the whole pool is silent: then the chain is",
+    ({ chain, one, two, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start()
+        yield* blocks(chain, 10)
+        yield* TestClock.adjust("20 minutes")
+        assert.strictEqual(one.dials + two.dials, 2)
+        assert.strictEqual(status.phase, "idle")
+        assert.strictEqual(status.breakerState._tag, "Closed")
+        // Asking becomes rarer, not more frequent.
+        assert.isBelow(asked(two, "eth_blockNumber"), (20 * 60) / 5)
+        yield* blocks(chain, 3)
+        yield* caughtUp(store, chain, status)
+        assert.strictEqual(status.endpoint, status.endpoints[0])
+      }),
+  )
+
+  world("leaves an endpoint that announces heads but is behind the others", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start()
+      yield* blocks(chain, 20)
+      one.lag = 6
+      yield* blocks(chain, 8)
+      assert.strictEqual(status.endpoint, status.endpoints[1])
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+    }),
+  )
+
+  world("tolerates one that is a few blocks behind", ({ chain, one, two, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start()
+      yield* blocks(chain, 10)
+      one.lag = 2
+      yield* blocks(chain, 30)
+      assert.strictEqual(status.endpoint, status.endpoints[0])
+      assert.strictEqual(one.dials + two.dials, 2)
+    }),
+  )
+
+  world(
+    "to a node that is five blocks behind takes nothing back, and waits for it",
+    ({ chain, one, two, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start()
+        yield* blocks(chain, 20)
+        two.lag = 5
+        one.up = false
+        one.drop()
+        yield* blocks(chain, 4)
+        assert.strictEqual(status.endpoint, status.endpoints[1])
+        assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+        two.lag = 0
+        yield* blocks(chain, 1)
+        yield* caughtUp(store, chain, status)
+        assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+      }),
+  )
+
+  world("passes over a node that is behind when there is a better one", ({ chain, one, two, http, store }) =>
+    Effect.gen(function* () {
+      const three = http
+      const variables = variablesFor({ devnet: [chain, "one,two,three"] })
+      const { status } = yield* startIngestor(store, { one, two, three }, variables)
+      yield* blocks(chain, 20)
+      two.lag = 8
+      one.up = false
+      one.drop()
+      yield* blocks(chain, 2)
+      assert.strictEqual(status.endpoint, status.endpoints[2])
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+    }),
+  )
+
+  world("does not go back to one that has ended while it was asked", ({ chain, one, two, http, store }) =>
+    Effect.gen(function* () {
+      const three = http
+      one.up = two.up = false
+      const variables = variablesFor({ devnet: [chain, "one,two,three"] })
+      const { status } = yield* startIngestor(store, { one, two, three }, { ...variables, AUDIT: "off" })
+      yield* blocks(chain, 2)
+      one.up = two.up = true
+      yield* eventually("both are connected", () => one.sessions.size + two.sessions.size === 2, 120)
+      assert.strictEqual(status.endpoint, status.endpoints[2])
+      // Whoever asks both waits for the second; and the first is gone once it has answered.
+      let answers = 0
+      two.intercept = (method, _params, proceed) => (method === "eth_blockNumber" ? silence : proceed())
+      one.intercept = (method, _params, proceed) => {
+        if (method === "eth_blockNumber") answers++
+        return proceed()
+      }
+      // Each comparison asks all once; the one that goes back asks the preferred ones again.
+      let last = 0
+      let apart = Infinity
+      for (let i = 0; apart > 10 && i < 4000; i++) {
+        if (i % 16 === 0) chain.extend(1)
+        const before = answers
+        yield* TestClock.adjust("250 millis")
+        if (answers === before) continue
+        apart = last === 0 ? Infinity : i - last
+        last = i
+      }
+      assert.isAtMost(apart, 10)
+      one.up = false
+      one.drop()
+      yield* blocks(chain, 10)
+      yield* caughtUp(store, chain, status)
+      assert.notStrictEqual(status.endpoint, status.endpoints[0])
+    }),
+  )
+
+  world(
+    "forgets the failures of one that stands by, once it has been there for a while",
+    ({ chain, two, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start()
+        yield* blocks(chain, 5)
+        for (let i = 0; i < 3; i++) {
+          two.drop()
+          yield* blocks(chain, 20)
+        }
+        assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "HalfOpen", failures: 3 })
+        // A minute, and twice as long for each failure.
+        yield* blocks(chain, (6 * 60) / blockTime)
+        assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "HalfOpen" })
+        yield* blocks(chain, (3 * 60) / blockTime)
+        assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "Closed", failures: 0 })
+      }),
+  )
+
+  world(
+    "returns to the preferred endpoint once it has been there for a while, without a gap",
+    ({ chain, one, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start()
+        yield* blocks(chain, 5)
+        one.up = false
+        one.drop()
+        yield* blocks(chain, 1)
+        one.up = true
+        yield* blocks(chain, 50)
+        assert.strictEqual(status.endpoint, status.endpoints[1], "two failures: four minutes are not over")
+        yield* blocks(chain, 20)
+        assert.strictEqual(status.endpoint, status.endpoints[0])
+        yield* caughtUp(store, chain, status)
+        assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+      }),
+  )
+
+  world(
+    "does not return to one that comes and goes, nor to one that is behind",
+    ({ chain, one, two, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start()
+        yield* blocks(chain, 5)
+        for (let i = 0; i < 20; i++) {
+          one.drop()
+          yield* blocks(chain, 8)
+          if (i > 0) assert.strictEqual(status.endpoint, status.endpoints[1], `after ${i} drops`)
+        }
+        one.lag = 9
+        yield* blocks(chain, 600)
+        assert.strictEqual(status.endpoint, status.endpoints[1])
+        assert.strictEqual(two.dials, 1)
+        yield* caughtUp(store, chain, status)
+      }),
+  )
+
+  world("never gives the last endpoint up, whatever it does", ({ chain, one, two, store, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start()
+      two.up = false
+      two.drop()
+      one.lag = 9
+      yield* blocks(chain, 30)
+      assert.strictEqual(status.endpoint, status.endpoints[0])
+      assert.strictEqual(status.stored, chain.head.number - 9)
+      one.up = false
+      one.drop()
+      yield* TestClock.adjust("1 hour")
+      one.lag = 0
+      one.up = true
+      yield* eventually("connected again", () => one.sessions.size === 1, 80)
+      yield* blocks(chain, 2)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
+  world("tries every hour what an endpoint refused before", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      let refuses = true
+      one.intercept = (method, params, proceed) => {
+        if (refuses && (method === "eth_getLogs" || params[0] === "finalized"))
+          throw new Refused(-32701, "Please specify an address in your request")
+        return proceed()
+      }
+      const { status } = yield* start({ DEVNET_WS_URL: "ws://one" })
+      yield* blocks(chain, 3)
+      const known = () => status.endpoints[0]!.learned!
+      assert.isTrue(known().refused.has("eth_getLogs"))
+      yield* TestClock.adjust("30 seconds")
+      assert.isFalse(known().finalizedTag)
+      const before = asked(one, "eth_getLogs")
+      yield* blocks(chain, 30)
+      assert.strictEqual(asked(one, "eth_getLogs"), before)
+      yield* TestClock.adjust("1 hour")
+      yield* blocks(chain, 3)
+      assert.strictEqual(asked(one, "eth_getLogs"), before + 2, "asked again, and refused for two blocks")
+      refuses = false
+      yield* TestClock.adjust("1 hour")
+      yield* blocks(chain, 5)
+      assert.strictEqual(known().refused.size, 0)
+      assert.isTrue(known().finalizedTag)
+      assert.isAtLeast(asked(one, "eth_getLogs"), before + 7)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
+  world("leaves an endpoint that refuses what is needed", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start()
+      yield* blocks(chain, 3)
+      one.intercept = (method, _params, proceed) => {
+        if (/Logs|Receipt/.test(method))
+          throw new Refused(-32000, "Archive requests require a personal token")
+        return proceed()
+      }
+      yield* blocks(chain, 2)
+      assert.strictEqual(status.endpoint, status.endpoints[1])
+      assert.isAbove(status.errors.rejected, 0)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+})
+
+describe("an HTTP endpoint", () => {
+  const withHttp = { DEVNET_RPC_URL: "http://http" }
+  const long = Array.from({ length: 400 }, (_, i) => i % 4)
+
+  world(
+    "is asked for history, so that heads have the WebSocket for themselves",
+    ({ chain, one, http, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...long)
+        const { status } = yield* start(withHttp)
+        yield* blocks(chain, 3)
+        yield* caughtUp(store, chain, status)
+        assert.isAbove(asked(http, "eth_getLogs"), 0)
+        const ranges = asked(one, "eth_getLogs")
+        assert.isBelow(ranges, 25, "the WebSocket is asked for what is not final only")
+        assert.strictEqual(status.endpoints[2]!.name, "http:80")
+        assert.strictEqual(status.endpoints[2]!.breakerState._tag, "Closed")
+      }),
+  )
+
+  world(
+    "may be down, of another chain, or silent: the WebSocket does it then",
+    ({ chain, http, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...long)
+        http.up = false
+        const down = yield* start(withHttp)
+        yield* caughtUp(store, chain, down.status)
+        yield* down.stop
+        const all = { from: undefined, filter: "none", delete: true }
+        yield* store.reset(chain.id, all)
+        http.up = true
+        http.intercept = (method, _params, proceed) => (method === "eth_chainId" ? "0x5" : proceed())
+        const foreign = yield* start(withHttp)
+        yield* caughtUp(store, chain, foreign.status)
+        assert.strictEqual(foreign.status.errors.wrong_chain, 1)
+        yield* foreign.stop
+        yield* store.reset(chain.id, all)
+        http.intercept = (method, _params, proceed) => (method === "eth_getLogs" ? silence : proceed())
+        const silent = yield* start(withHttp)
+        yield* caughtUp(store, chain, silent.status)
+      }),
+  )
+
+  world("that lies is not believed, and left alone for a while", ({ chain, http, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...long)
+      http.intercept = (_method, _params, proceed) => {
+        const answer = proceed()
+        // Of block 3 only the first of three.
+        return Array.isArray(answer)
+          ? answer.filter(({ blockNumber, logIndex }) => blockNumber !== "0x3" || logIndex !== "0x0")
+          : answer
+      }
+      const { status } = yield* start(withHttp)
+      yield* caughtUp(store, chain, status)
+      assert.isAbove(status.errors.unverified, 0)
+      assert.isBelow(asked(http, "eth_getLogs"), 30)
+    }),
+  )
+
+  world(
+    "answers for a WebSocket endpoint that refuses logs without an address",
+    ({ chain, one, http, store, start }) =>
+      Effect.gen(function* () {
+        one.intercept = (method, params, proceed) => {
+          if (/Receipt/.test(method)) throw new Refused(-32601, "the method does not exist")
+          if (method === "eth_getLogs" && !JSON.stringify(params).includes("address"))
+            throw new Refused(
+              -32701,
+              "Please specify an address in your request or, to remove restrictions, order a dedicated full node",
+            )
+          return proceed()
+        }
+        const { status } = yield* start({ ...withHttp, DEVNET_WS_URL: "ws://one" })
+        yield* blocks(chain, 10)
+        yield* caughtUp(store, chain, status)
+        assert.isAbove(asked(http, "eth_getLogs"), 5)
+      }),
+  )
+
+  world("is found to work again when it answers the second look", ({ chain, http, store, start }) =>
+    Effect.gen(function* () {
+      http.up = false
+      const { status } = yield* start({ DEVNET_RPC_URL: "http://http" })
+      const failures = () => status.endpoints[2]!.breakerState.failures
+      yield* blocks(chain, 5)
+      assert.isAbove(failures(), 2)
+      http.up = true
+      yield* eventually("it is connected", () => status.endpoints[2]!.connects > 0, 120)
+      yield* blocks(chain, (40 * 60) / blockTime)
+      assert.strictEqual(failures(), 0)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+
+  for (const [title, answer] of [
+    ["503 with Retry-After", { status: 503, headers: { "retry-after": "5" }, text: "" }],
+    ["503 in words", { status: 503, headers: {}, text: "slow down, please" }],
+    ["429 with a page", { status: 429, headers: {}, text: "<html><body>timed out</body></html>" }],
+    ["403 in a gateway's words", { status: 403, headers: {}, text: '{"message":"API rate limit exceeded"}' }],
+  ] as const) {
+    world(`is slowed down by ${title}, over the same connection`, ({ chain, http, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start({ ...withHttp, RPC_RATE: "40" })
+        yield* blocks(chain, 1)
+        const endpoint = status.endpoints[2]!
+        assert.strictEqual(endpoint.connects, 1)
+        http.http = answer
+        chain.extend(...long)
+        yield* eventually("it is asked half as often", () => endpoint.budget!.rate() <= 20, 120)
+        http.http = { status: 200, headers: {} }
+        yield* TestClock.adjust("20 seconds")
+        yield* caughtUp(store, chain, status)
+        assert.strictEqual(endpoint.connects, 1)
+      }),
+    )
+  }
+
+  world("is slowed down by 429, and obeys Retry-After", ({ chain, http, store, start }) =>
+    Effect.gen(function* () {
+      chain.extend(...long)
+      http.http = { status: 429, headers: { "retry-after": "20" } }
+      const { status } = yield* start(withHttp)
+      yield* TestClock.adjust("1 second")
+      const before = asked(http, "eth_chainId")
+      yield* TestClock.adjust("18 seconds")
+      assert.strictEqual(asked(http, "eth_chainId"), before)
+      http.http = { status: 200, headers: {} }
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+})

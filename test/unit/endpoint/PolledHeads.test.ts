@@ -1,0 +1,111 @@
+/** Heads that are asked for instead of announced: the chain is followed all the same. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { FakeChain } from "../../support/FakeChain.ts"
+import { FakeNode, Refused } from "../../support/FakeNode.ts"
+import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "../../support/ingestor.ts"
+import type { Client } from "../../support/ingestor.ts"
+
+const blockTime = 4
+
+interface World {
+  readonly chain: FakeChain
+  readonly one: FakeNode
+  readonly http: FakeNode
+  readonly store: Client
+  readonly start: (variables: Record<string, string>) => ReturnType<typeof startIngestor>
+}
+
+const world = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
+  it.effect(title, () =>
+    Effect.gen(function* () {
+      const chain = new FakeChain({ finality: 16, blockTime })
+      const [one, http] = [new FakeNode(chain), new FakeNode(chain)]
+      const store = yield* memoryStore()
+      const start = (variables: Record<string, string>) =>
+        startIngestor(store, { one, http }, { ...variablesFor({ devnet: [chain, "one"] }), ...variables })
+      yield* body({ chain, one, http, store, start })
+    }),
+  )
+
+const blocks = (chain: FakeChain, count: number) =>
+  Effect.gen(function* () {
+    for (let i = 0; i < count; i++) {
+      chain.extend((i % 3) + 1)
+      yield* TestClock.adjust(`${blockTime} seconds`)
+    }
+  })
+
+const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
+
+describe("polled heads", () => {
+  world("an HTTP endpoint alone: the chain is followed", ({ chain, http, store, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start({ DEVNET_WS_URL: "http://http" })
+      yield* blocks(chain, 10)
+      chain.rollback(2)
+      chain.extend(1, 2, 3)
+      yield* blocks(chain, 5)
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual(asked(http, "eth_subscribe"), 0)
+      assert.deepStrictEqual(status.failures, [])
+    }),
+  )
+
+  world("a quiet chain is no stall, and neither is a slow poll", ({ chain, store, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start({ DEVNET_WS_URL: "http://http", POLL_INTERVAL: "1m" })
+      yield* blocks(chain, 60)
+      yield* TestClock.adjust("10 minutes")
+      yield* caughtUp(store, chain, status)
+      assert.deepStrictEqual(status.failures, [])
+    }),
+  )
+
+  world("HEADS=poll asks a socket for no subscription", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start({ HEADS: "poll", POLL_INTERVAL: "2s" })
+      yield* blocks(chain, 10)
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual(asked(one, "eth_subscribe"), 0)
+    }),
+  )
+
+  world(
+    "a socket that refuses eth_subscribe is polled, and not asked again when it reconnects",
+    ({ chain, one, store, start }) =>
+      Effect.gen(function* () {
+        one.intercept = (method, _params, proceed) => {
+          if (method === "eth_subscribe") throw new Refused(-32601, "the method eth_subscribe does not exist")
+          return proceed()
+        }
+        const { status } = yield* start({})
+        yield* blocks(chain, 10)
+        yield* caughtUp(store, chain, status)
+        one.drop()
+        yield* blocks(chain, 10)
+        yield* caughtUp(store, chain, status)
+        assert.strictEqual(asked(one, "eth_subscribe"), 1)
+        assert.include(status.endpoints[0]!.learned!.notes, "heads are polled")
+      }),
+  )
+
+  world("HTTP takes over while no socket is connected, and gives back", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* start({ DEVNET_RPC_URL: "http://http" })
+      yield* blocks(chain, 5)
+      assert.strictEqual(status.endpoint, status.endpoints[0])
+      one.up = false
+      one.drop()
+      yield* blocks(chain, 10)
+      assert.strictEqual(status.endpoint, status.endpoints[1])
+      yield* caughtUp(store, chain, status)
+      one.up = true
+      yield* eventually("the socket is back", () => status.endpoint === status.endpoints[0], 120)
+      yield* blocks(chain, 5)
+      yield* caughtUp(store, chain, status)
+    }),
+  )
+})

@@ -1,0 +1,1228 @@
+import { assert, describe } from "@effect/vitest"
+import { Effect } from "effect"
+import { TestClock } from "effect/testing"
+import type { Block, Hex } from "../../../src/Domain.ts"
+import { quantity } from "../../../src/endpoint/Decode.ts"
+import { refusalOf } from "../../../src/endpoint/EndpointError.ts"
+import type { EndpointError } from "../../../src/endpoint/EndpointError.ts"
+import { Learned } from "../../../src/endpoint/Capabilities.ts"
+import * as Logs from "../../../src/logs/LogSource.ts"
+import { strict } from "../../../src/logs/Integrity.ts"
+import { Refused, silence } from "../../support/FakeNode.ts"
+import type { Intercept } from "../../support/FakeNode.ts"
+import { connected, soon } from "../../support/virtual.ts"
+import type { World } from "../../support/virtual.ts"
+
+const unfiltered = { filter: { addresses: [], topics: [] }, logsBloom: "trust" } as const
+
+/** Logs of a connection, and what was learned of its endpoint. */
+const make = ({ chain: source, connection }: World, chain: Parameters<typeof Logs.make>[1] = unfiltered) => {
+  const learned = new Learned()
+  return {
+    ...Logs.make(connection, chain, learned, strict, () => source.head.timestamp),
+    learned,
+    width: () => learned.width,
+  }
+}
+
+const shape = (blocks: ReadonlyArray<Block>) =>
+  blocks.map(({ number, hash, timestamp, logs }) => ({
+    number,
+    hash,
+    timestamp,
+    logs: logs.map(({ index, txHash, contract, topics, data, txIndex }) => [
+      index,
+      txHash,
+      contract,
+      topics,
+      data,
+      txIndex,
+    ]),
+  }))
+
+const asked = ({ node }: World, method: string) => node.requests.get(method) ?? 0
+
+/** Answers one method in its own way. */
+const on =
+  (
+    method: string,
+    answer: (filter: Readonly<Record<string, string>>, proceed: () => unknown) => unknown,
+  ): Intercept =>
+  (called, params, proceed) =>
+    called === method ? answer((params[0] ?? {}) as Record<string, string>, proceed) : proceed()
+
+const refuse = (code: number, message: string) => () => {
+  throw new Refused(code, message)
+}
+
+type Wire = Array<{ blockHash: string; logIndex: string; removed: boolean; address: string }>
+
+/** A range of history, answer after answer. */
+const wholeHistory = (
+  { history }: Pick<Logs.Logs, "history">,
+  from: number,
+  to: number,
+): Effect.Effect<ReadonlyArray<Block>, EndpointError> =>
+  Effect.flatMap(history(from, to), (blocks) => {
+    const last = blocks.at(-1)!.number
+    return last === to
+      ? Effect.succeed(blocks)
+      : Effect.map(wholeHistory({ history }, last + 1, to), (more) => [...blocks, ...more])
+  })
+
+describe("the logs of one block", () => {
+  connected("are asked for by its hash", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      const block = yield* soon(make(world).tip(world.chain.head))
+      assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
+      assert.strictEqual(block.parentHash, world.chain.at(0)!.header.hash)
+      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+    }),
+  )
+
+  connected("are not asked for when the bloom says that there are none", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 0, 3)
+      const logs = make(world)
+      yield* soon(logs.tip(world.chain.at(1)!.header))
+      assert.deepStrictEqual((yield* soon(logs.tip(world.chain.at(2)!.header))).logs, [])
+      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+    }),
+  )
+
+  connected("are not asked for when the bloom does not match the filter", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3, 3)
+      const contract = world.chain.at(1)!.logs[0]!.contract
+      const logs = make(world, { ...unfiltered, filter: { addresses: [contract], topics: [] } })
+      const block = yield* soon(logs.tip(world.chain.at(1)!.header))
+      assert.deepStrictEqual(
+        block.logs.map(({ index }) => index),
+        [0],
+      )
+      yield* soon(logs.tip(world.chain.at(2)!.header))
+      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+    }),
+  )
+
+  connected(
+    "are asked for under a bloom of zeros as long as the chain was never seen to compute one",
+    (world) =>
+      Effect.gen(function* () {
+        world.chain.blooms = false
+        world.chain.extend(4, 0)
+        const logs = make(world)
+        assert.strictEqual((yield* soon(logs.tip(world.chain.at(1)!.header))).logs.length, 4)
+        assert.strictEqual((yield* soon(logs.tip(world.chain.at(2)!.header))).logs.length, 0)
+        assert.strictEqual(asked(world, "eth_getLogs"), 2)
+      }),
+  )
+
+  connected("are always asked for where blooms are to be ignored", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(1, 0)
+      const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
+      yield* soon(logs.tip(world.chain.at(1)!.header))
+      yield* soon(logs.tip(world.chain.at(2)!.header))
+      assert.strictEqual(asked(world, "eth_getLogs"), 2)
+    }),
+  )
+
+  connected("are stored under a wrong bloom where it is ignored, or where receipts agree", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3, 2, 0, 4)
+      const headers = [1, 2, 3, 4].map((number) => world.chain.at(number)!.header)
+      for (const header of headers) Object.assign(header, { logsBloom: `0x01${"0".repeat(510)}` })
+      const trusting = make(world)
+      for (const header of headers) {
+        const { number, logs } = yield* soon(trusting.tip(header), "10 seconds")
+        assert.lengthOf(logs, world.chain.at(number)!.logs.length)
+      }
+      assert.strictEqual(trusting.learned.contradictedBlooms, 4)
+      assert.match(trusting.learned.notes.join(), /LOGS_BLOOM=ignore/)
+      const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
+      for (const read of [
+        Effect.forEach(headers, logs.tip),
+        logs.recent(1, 4),
+        Effect.map(logs.history(1, 4), (blocks) => blocks.toSpliced(2, 0, ...world.chain.blocks(3, 3))),
+      ]) {
+        assert.deepStrictEqual(shape(yield* soon(read)), shape(world.chain.blocks(1)))
+      }
+    }),
+  )
+
+  connected("are asked for again where an ignored bloom says that there are some", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3)
+      let tries = 0
+      world.node.intercept = on("eth_getLogs", (_, proceed) => (tries++ < 2 ? [] : proceed()))
+      const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
+      assert.strictEqual((yield* soon(logs.tip(world.chain.head))).logs.length, 3)
+      world.node.intercept = on("eth_getLogs", () => [])
+      assert.deepStrictEqual((yield* soon(logs.tip(world.chain.head))).logs, [])
+    }),
+  )
+
+  connected("are asked for again when a fresh block is not known yet", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2)
+      let tries = 0
+      world.node.intercept = on("eth_getLogs", (_, proceed) => {
+        if (tries++ < 2) throw new Refused(-32000, "unknown block")
+        return proceed()
+      })
+      assert.strictEqual((yield* soon(make(world).tip(world.chain.head))).logs.length, 2)
+      assert.strictEqual(tries, 3)
+    }),
+  )
+
+  connected("an empty list for a fresh block is not believed", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2)
+      let tries = 0
+      world.node.intercept = on("eth_getLogs", (_, proceed) => (tries++ < 2 ? [] : proceed()))
+      assert.strictEqual((yield* soon(make(world).tip(world.chain.head))).logs.length, 2)
+    }),
+  )
+
+  connected("come from the receipts where getLogs stays wrong", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(7)
+      world.node.intercept = on("eth_getLogs", () => [])
+      const block = yield* soon(make(world).tip(world.chain.head), "5 seconds")
+      assert.deepStrictEqual(
+        shape([{ ...block, timestamp: 0 }]),
+        shape(world.chain.blocks(1).map((b) => ({ ...b, timestamp: 0 }))),
+      )
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 1)
+    }),
+  )
+
+  connected(
+    "come from the receipts where getLogs without an address is refused, after two refusals at once",
+    (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(3, 4, 5)
+        world.node.intercept = on("eth_getLogs", refuse(-32701, "Please specify an address in your request"))
+        const logs = make(world)
+        assert.strictEqual((yield* soon(logs.tip(world.chain.at(1)!.header))).logs.length, 3)
+        assert.strictEqual((yield* soon(logs.tip(world.chain.at(2)!.header))).logs.length, 4)
+        assert.strictEqual((yield* soon(logs.tip(world.chain.at(3)!.header))).logs.length, 5)
+        assert.strictEqual(asked(world, "eth_getLogs"), 2)
+      }),
+  )
+
+  connected("come from the receipts, filtered, where one answer would be too large", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(9)
+      const contract = world.chain.head && world.chain.at(1)!.logs[1]!.contract
+      world.node.intercept = on("eth_getLogs", refuse(-32008, "Response is too big"))
+      const logs = make(world, { ...unfiltered, filter: { addresses: [contract], topics: [] } })
+      const block = yield* soon(logs.tip(world.chain.head))
+      assert.deepStrictEqual(
+        block.logs.map(({ index }) => index),
+        [1, 6],
+      )
+    }),
+  )
+
+  connected("come receipt by receipt where receipts are refused as well", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(90, 4, 5)
+      world.node.intercept = (method, _params, proceed) => {
+        if (method === "eth_getLogs") throw new Refused(-32701, "Please specify an address in your request")
+        if (method === "eth_getBlockReceipts") throw new Refused(-32601, "method not found")
+        return proceed()
+      }
+      const logs = make(world)
+      const block = yield* soon(logs.tip(world.chain.at(1)!.header))
+      assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1, 1)))
+      assert.strictEqual(asked(world, "eth_getTransactionReceipt"), 30)
+      yield* soon(logs.tip(world.chain.at(2)!.header))
+      yield* soon(logs.tip(world.chain.at(3)!.header))
+      assert.strictEqual(asked(world, "eth_getLogs"), 2, "refusals are remembered")
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 2)
+    }),
+  )
+
+  connected("are not there yet, whatever the node says of a block that has just been announced", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3, 4, 5)
+      world.node.intercept = (method, _params, proceed) => {
+        if (/Logs|Receipt/.test(method)) throw new Refused(-32000, "le bloc fait défaut")
+        return proceed()
+      }
+      const logs = make(world)
+      const { header } = world.chain.at(1)!
+      const ask = soon(Effect.flip(logs.tip(header)))
+      assert.strictEqual(refusalOf(yield* ask), "wait for head")
+      yield* soon(Effect.flip(logs.tip(world.chain.at(2)!.header)))
+      yield* soon(Effect.flip(logs.tip(world.chain.at(3)!.header)))
+      assert.strictEqual(logs.learned.refused.size, 0, "nothing is learned of it")
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(refusalOf(yield* ask), "other endpoint", "five seconds later it is a refusal")
+      world.node.intercept = (_method, _params, proceed) => proceed()
+      assert.strictEqual((yield* soon(logs.tip(header))).logs.length, 3)
+    }),
+  )
+
+  connected("close no way of asking in odd words, and close one at once for an old block", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(1, 2, 3)
+      world.node.intercept = on("eth_getLogs", refuse(-32004, "unsupported"))
+      const logs = make(world)
+      for (const { header } of world.chain.blocks(1).map(({ number }) => world.chain.at(number)!))
+        assert.isAbove((yield* soon(logs.tip(header))).logs.length, 0)
+      assert.strictEqual(logs.learned.refused.size, 0)
+      yield* soon(logs.tip({ ...world.chain.head, timestamp: -61 }))
+      assert.deepStrictEqual([...logs.learned.refused], ["eth_getLogs"])
+    }),
+  )
+
+  const withoutHash = (words: string) =>
+    on("eth_getLogs", (filter, proceed) => {
+      if (filter["blockHash"] !== undefined) throw new Refused(-32602, words)
+      return proceed()
+    })
+
+  for (const words of ["missing fromBlock", "invalid argument 0: json: unknown field blockHash"]) {
+    connected(
+      `are asked for by their height where the hash is refused (${words}), which is remembered`,
+      (world) =>
+        Effect.gen(function* () {
+          world.chain.extend(1, 2, 3)
+          world.node.intercept = withoutHash(words)
+          const logs = make(world)
+          for (const number of [1, 2, 3])
+            assert.strictEqual((yield* soon(logs.tip(world.chain.at(number)!.header))).logs.length, number)
+          assert.isFalse(logs.learned.byHash)
+          assert.strictEqual(asked(world, "eth_getLogs"), 5)
+          assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+        }),
+    )
+  }
+
+  connected("are believed by their height only of a node that has this block", (world) =>
+    Effect.gen(function* () {
+      world.chain.blooms = false
+      world.chain.extend(2, 0)
+      const ours = world.chain.blocks(1).map(({ number }) => world.chain.at(number)!.header)
+      const refusing = withoutHash("missing fromBlock")
+      world.node.intercept = (method, params, proceed) =>
+        method === "eth_getBlockReceipts" || method === "eth_getBlockByHash"
+          ? refuse(-32601, "method not found")()
+          : refusing(method, params, proceed)
+      const logs = make(world)
+      assert.deepStrictEqual((yield* soon(logs.tip(ours[1]!))).logs, [], "the node has it")
+      world.node.lag = 1
+      assert.match((yield* soon(Effect.flip(logs.tip(ours[1]!)), "5 seconds")).message, /does not have/)
+      world.node.lag = 0
+      const another = { ...ours[0]!, hash: ours[1]!.hash }
+      assert.match(
+        (yield* soon(Effect.flip(logs.tip(another)), "5 seconds")).message,
+        /logs of another block/,
+      )
+    }),
+  )
+
+  connected("come in fewer receipts at once where they are too many for one answer", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(300)
+      let inBatch = 0
+      world.node.intercept = (method, _params, proceed) => {
+        if (method === "eth_getLogs" || method === "eth_getBlockReceipts")
+          throw new Refused(-32008, "Response is too big")
+        if (method === "eth_getTransactionReceipt" && ++inBatch > 5)
+          throw new Refused(-32003, "response too large")
+        return proceed()
+      }
+      const receive = world.node.receive.bind(world.node)
+      world.node.receive = (session, text) => {
+        inBatch = 0
+        receive(session, text)
+      }
+      const logs = make(world)
+      const block = yield* soon(logs.tip(world.chain.head), "1 minute")
+      assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
+      assert.isAtMost(logs.learned.receipts, 5)
+    }),
+  )
+
+  connected("are an error where everything is refused: the first refusal is told", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3)
+      world.node.intercept = (method, _params, proceed) => {
+        if (method === "eth_getLogs") throw new Refused(-32701, "Please specify an address in your request")
+        if (method === "eth_getBlockReceipts" || method === "eth_getTransactionReceipt") {
+          throw new Refused(-32601, "method not found")
+        }
+        return proceed()
+      }
+      const error = yield* soon(Effect.flip(make(world).tip(world.chain.head)), "5 seconds")
+      assert.match(error.message, /Please specify an address/)
+    }),
+  )
+
+  const lies: ReadonlyArray<readonly [string, (logs: Wire) => unknown]> = [
+    ["the last log is missing", (logs) => logs.slice(0, -1)],
+    ["a log in the middle is missing", (logs) => logs.toSpliced(2, 1)],
+    ["the first log is missing", (logs) => logs.slice(1)],
+    ["two logs have the same index", (logs) => logs.with(1, { ...logs[1]!, logIndex: "0x0" })],
+    ["a log is of another block", (logs) => logs.with(1, { ...logs[1]!, blockHash: `0x${"99".repeat(32)}` })],
+    ["a log is marked as removed", (logs) => logs.with(1, { ...logs[1]!, removed: true })],
+    ["a log has another address", (logs) => logs.with(1, { ...logs[1]!, address: `0x${"99".repeat(20)}` })],
+  ]
+
+  const dialects: ReadonlyArray<readonly [string, (logs: Wire) => unknown]> = [
+    ["a log comes twice", (logs) => [...logs, logs.at(-1)]],
+    ["logs are out of order", (logs) => logs.toReversed()],
+    ["quantities are numbers", (logs) => logs.map((log) => ({ ...log, logIndex: Number(log.logIndex) }))],
+    ["quantities are digits", (logs) => logs.map((log) => ({ ...log, logIndex: `${Number(log.logIndex)}` }))],
+    ["removed is null", (logs) => logs.map((log) => ({ ...log, removed: null }))],
+  ]
+  for (const [title, change] of dialects) {
+    connected(`are read when ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(5)
+        world.node.intercept = on("eth_getLogs", (_, proceed) => change(proceed() as Wire))
+        const block = yield* soon(make(world).tip(world.chain.head))
+        assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
+        assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+      }),
+    )
+  }
+
+  connected("may have holes in their indexes where the receipts have the same", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5, 4, 3)
+      const holed = (logs: Wire) =>
+        logs.map((log) => ({ ...log, logIndex: `0x${(Number(log.logIndex) * 2).toString(16)}` }))
+      world.node.intercept = (method, _params, proceed) => {
+        if (method === "eth_getLogs") return holed(proceed() as Wire)
+        if (method !== "eth_getBlockReceipts") return proceed()
+        return (proceed() as Array<{ logs: Wire }>).map(({ logs, ...rest }) => ({
+          ...rest,
+          logs: holed(logs),
+        }))
+      }
+      const logs = make(world)
+      const first = yield* soon(logs.tip(world.chain.at(1)!.header), "5 seconds")
+      assert.deepStrictEqual(
+        first.logs.map(({ index }) => index),
+        [0, 2, 4, 6, 8],
+      )
+      assert.lengthOf((yield* soon(logs.tip(world.chain.head))).logs, 3)
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 4)
+      const blocks = yield* soon(make(world).history(1, 3), "5 seconds")
+      assert.deepStrictEqual(
+        blocks.map(({ logs }) => logs.length),
+        [5, 4, 3],
+      )
+    }),
+  )
+
+  connected("under a filter are asked for again, then read from receipts, where the bloom matches", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      const filter = { addresses: [world.chain.at(1)!.logs[0]!.contract], topics: [] }
+      let early = 2
+      world.node.intercept = on("eth_getLogs", (_, proceed) => (early-- > 0 ? [] : proceed()))
+      assert.lengthOf((yield* soon(make(world, { ...unfiltered, filter }).tip(world.chain.head))).logs, 1)
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+      world.node.intercept = on("eth_getLogs", () => null)
+      assert.lengthOf(
+        (yield* soon(make(world, { ...unfiltered, filter }).tip(world.chain.head), "5 seconds")).logs,
+        1,
+      )
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 1)
+    }),
+  )
+
+  connected("under a filter may be none under a matching bloom where nothing else can be asked", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      const filter = { addresses: [world.chain.at(1)!.logs[0]!.contract], topics: [] }
+      world.node.intercept = (method, _params, proceed) => {
+        if (/Receipts?$/.test(method)) throw new Refused(-32601, "method not found")
+        return method === "eth_getLogs" ? [] : proceed()
+      }
+      const { logs } = yield* soon(make(world, { ...unfiltered, filter }).tip(world.chain.head), "5 seconds")
+      assert.lengthOf(logs, 0)
+      assert.strictEqual(asked(world, "eth_getBlockByHash"), 1)
+      assert.strictEqual(asked(world, "eth_getTransactionReceipt"), 0)
+    }),
+  )
+
+  const zeros = `0x${"0".repeat(512)}` as const
+  connected("are read under announced zeros where fetched headers have the right bloom", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3, 2, 4)
+      const logs = make(world)
+      yield* soon(logs.recent(1, 2))
+      const announced = { ...world.chain.head, logsBloom: zeros, origin: "announced" } as const
+      assert.lengthOf((yield* soon(logs.tip(announced))).logs, 4)
+      let early = 1
+      world.node.intercept = on("eth_getLogs", (_, proceed) => (early-- > 0 ? [] : proceed()))
+      assert.lengthOf((yield* soon(logs.tip(announced))).logs, 4)
+    }),
+  )
+
+  for (const [title, bloom] of [
+    ["zeros under used gas", zeros],
+    ["all ones", `0x${"f".repeat(512)}`],
+    ["missing", undefined],
+  ] as const) {
+    connected(`are read where the bloom is ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(3, 2, 4)
+        for (const settings of [unfiltered, { ...unfiltered, logsBloom: "ignore" as const }]) {
+          const logs = make(world, settings)
+          yield* soon(logs.recent(1, 2))
+          const header = { ...world.chain.head, logsBloom: bloom, executed: true }
+          assert.lengthOf((yield* soon(logs.tip(header))).logs, 4)
+        }
+      }),
+    )
+  }
+
+  connected("keep what eth_getLogs has beyond the receipts (Polygon's state sync)", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      const extra = { logIndex: "0x5", transactionIndex: "0x2", transactionHash: `0x${"77".repeat(32)}` }
+      world.node.intercept = on("eth_getLogs", (_, proceed) => {
+        const logs = proceed() as Wire
+        return [...logs, { ...logs[0]!, ...extra, address: `0x${"88".repeat(20)}` }]
+      })
+      for (const settings of [unfiltered, { ...unfiltered, logsBloom: "ignore" as const }]) {
+        const { logs } = yield* soon(make(world, settings).tip(world.chain.head), "5 seconds")
+        assert.lengthOf(logs, 6)
+      }
+    }),
+  )
+
+  connected("are not read from receipts that lack a transaction, where no bloom shows it", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      world.node.intercept = (method, _params, proceed) => {
+        if (method === "eth_getLogs") throw new Refused(-32701, "Please specify an address in your request")
+        if (method === "eth_getTransactionReceipt") throw new Refused(-32601, "method not found")
+        return method === "eth_getBlockReceipts" ? [] : proceed()
+      }
+      const header = { ...world.chain.head, logsBloom: undefined, executed: true }
+      const error = yield* soon(Effect.flip(make(world).tip(header)), "10 seconds")
+      assert.match(error.message, /specify an address/)
+    }),
+  )
+  for (const [title, lie] of lies) {
+    connected(`are not believed when ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(5)
+        world.node.intercept = (method, _params, proceed) => {
+          if (/Receipts?$/.test(method)) throw new Refused(-32601, "method not found")
+          return method === "eth_getLogs" ? lie(proceed() as Wire) : proceed()
+        }
+        const error = yield* soon(Effect.flip(make(world).tip(world.chain.head)), "5 seconds")
+        assert.strictEqual(error.reason._tag, "Unverified")
+      }),
+    )
+  }
+
+  connected("that do not match the filter are dropped", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      const contract = world.chain.at(1)!.logs[0]!.contract
+      world.node.intercept = (method, params, proceed) => {
+        if (method === "eth_getLogs") delete (params[0] as { address?: unknown }).address
+        return proceed()
+      }
+      const logs = make(world, { ...unfiltered, filter: { addresses: [contract], topics: [] } })
+      assert.lengthOf((yield* soon(logs.tip(world.chain.head))).logs, 1)
+    }),
+  )
+
+  connected("of a large block must be numbered without a hole", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(400)
+      assert.strictEqual((yield* soon(make(world).tip(world.chain.head))).logs.length, 400)
+      world.node.intercept = (method, _params, proceed) => {
+        if (/Receipts?$/.test(method)) throw new Refused(-32601, "method not found")
+        return method === "eth_getLogs" ? (proceed() as Wire).toSpliced(300, 1) : proceed()
+      }
+      const error = yield* soon(Effect.flip(make(world).tip(world.chain.head)), "5 seconds")
+      assert.match(error.message, /log 300 is missing/)
+    }),
+  )
+})
+
+describe("the logs of recent blocks", () => {
+  connected("come with one request, under all headers", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 0, 3, 0, 1)
+      const blocks = yield* soon(make(world).recent(1, 5))
+      assert.deepStrictEqual(shape(blocks), shape(world.chain.blocks(1)))
+      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+    }),
+  )
+
+  connected("are asked for one by one where the range left out a block that has some", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 3, 1)
+      world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+        const logs = proceed() as ReadonlyArray<{ blockNumber: string }>
+        return "blockHash" in filter ? logs : logs.filter(({ blockNumber }) => blockNumber !== "0x2")
+      })
+      assert.deepStrictEqual(shape(yield* soon(make(world).recent(1, 3))), shape(world.chain.blocks(1)))
+      assert.strictEqual(asked(world, "eth_getLogs"), 2)
+    }),
+  )
+
+  connected("are asked for one by one where the range is of another fork than the headers", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 3)
+      world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+        const logs = proceed() as Wire
+        return "blockHash" in filter
+          ? logs
+          : logs.map((log) => ({ ...log, blockHash: `0x${"99".repeat(32)}` }))
+      })
+      assert.deepStrictEqual(shape(yield* soon(make(world).recent(1, 2))), shape(world.chain.blocks(1)))
+    }),
+  )
+
+  connected("are asked for one by one where a range is refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 3)
+      world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+        if (!("blockHash" in filter)) throw new Refused(-32005, "query returned more than 10000 results")
+        return proceed()
+      })
+      assert.deepStrictEqual(shape(yield* soon(make(world).recent(1, 2))), shape(world.chain.blocks(1)))
+    }),
+  )
+
+  connected("whose headers are not there yet are asked for later", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(1, 1)
+      const error = yield* soon(Effect.flip(make(world).recent(1, 5)), "5 seconds")
+      assert.match(error.message, /block 3 is not available yet/)
+    }),
+  )
+
+  connected("may lack heights that the chain left out", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 3, 1)
+      const [first, , third] = [1, 2, 3].map((number) => world.chain.at(number)!)
+      Object.assign(third!.header, { parentHash: first!.header.hash })
+      world.node.intercept = (method, params, proceed) =>
+        method === "eth_getBlockByNumber" && params[0] === "0x2" ? null : proceed()
+      for (const [from, to] of [
+        [1, 3],
+        [2, 3],
+        [1, 2],
+      ] as const) {
+        const blocks = yield* soon(make(world).recent(from, to), "5 seconds")
+        assert.deepStrictEqual(
+          blocks.map(({ number }) => number),
+          [1, 3].filter((number) => number >= from && number <= to),
+        )
+      }
+    }),
+  )
+
+  connected("do without batches where the node refuses them", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(1, 2, 1)
+      let batched = true
+      world.node.intercept = on("eth_getBlockByNumber", (_, proceed) => {
+        if (batched) throw new Refused(-32600, "batch too large")
+        return proceed()
+      })
+      const blocks = yield* Effect.forkChild(make(world).recent(1, 3), { startImmediately: true })
+      yield* soon(Effect.void, "2 millis")
+      batched = false
+      yield* soon(Effect.void)
+      assert.strictEqual(blocks.pollUnsafe()?._tag, "Success")
+    }),
+  )
+
+  connected("come with smaller batches of headers where a node refuses a large one without an id", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 20 }, () => 1))
+      world.node.mostCalls = 10
+      world.node.tooLarge = "no id"
+      const logs = make(world)
+      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
+      assert.strictEqual(logs.learned.headers, 10)
+    }),
+  )
+
+  connected("come with smaller batches of headers where answers to a large one are left out", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 20 }, () => 1))
+      let asked = 0
+      world.node.intercept = on("eth_getBlockByNumber", (_, proceed) =>
+        ++asked > 10 && asked <= 20 ? silence : proceed(),
+      )
+      const logs = make(world)
+      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
+      assert.strictEqual(logs.learned.headers, 10)
+    }),
+  )
+
+  connected("name the variable to set where block 0 is another block", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(1)
+      world.node.intercept = (method, params, proceed) => {
+        const block = proceed()
+        return method === "eth_getBlockByNumber" && params[0] === "0x0"
+          ? { ...(block as object), number: "0x1" }
+          : block
+      }
+      const error = yield* soon(Effect.flip(make(world).recent(0, 1)), "5 seconds")
+      assert.match(error.message, /block 1 instead of 0.*START_BLOCK=1/)
+    }),
+  )
+
+  connected("come in batches of headers as large as the node takes them, which is remembered", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 40 }, () => 1))
+      world.node.mostCalls = 10
+      const logs = make(world)
+      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
+      assert.strictEqual(logs.learned.headers, 10)
+      world.node.mostCalls = 4
+      yield* soon(logs.recent(21, 40))
+      assert.strictEqual(logs.learned.headers, 3)
+      const frames = asked(world, "eth_getBlockByNumber")
+      yield* soon(logs.recent(1, 20))
+      assert.strictEqual(asked(world, "eth_getBlockByNumber") - frames, 20, "each header once")
+    }),
+  )
+})
+
+describe("the logs of history", () => {
+  connected("come in one answer: blocks with logs, and the last block", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 0, 3, 0)
+      const blocks = yield* soon(make(world).history(1, 4))
+      const all = world.chain.blocks(1)
+      assert.deepStrictEqual(shape(blocks), shape([all[0]!, all[2]!, all[3]!]))
+      assert.strictEqual(asked(world, "eth_getBlockByNumber"), 2)
+    }),
+  )
+
+  connected("have the headers' time where the logs' own cannot be right", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 0, 3, 1)
+      for (const time of ["0x0", "0x6553f100123", null]) {
+        world.node.intercept = on("eth_getLogs", (_, proceed) =>
+          (proceed() as Wire).map((log) => ({ ...log, blockTimestamp: time })),
+        )
+        const blocks = yield* soon(make(world).history(1, 4))
+        assert.deepStrictEqual(
+          shape(blocks),
+          shape(world.chain.blocks(1).filter(({ logs }) => logs.length > 0)),
+        )
+      }
+    }),
+  )
+
+  connected("have the headers' time where logs have none", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 0, 3)
+      world.node.timestamps = false
+      const blocks = yield* soon(make(world).history(1, 3))
+      const all = world.chain.blocks(1)
+      assert.deepStrictEqual(shape(blocks), shape([all[0]!, all[2]!]))
+    }),
+  )
+
+  /** Refuses more than so many logs or blocks, and counts how often. */
+  const limited = (
+    world: World,
+    most: { readonly logs?: number; readonly blocks?: number },
+    text: string,
+  ) => {
+    const ranges: Array<number> = []
+    world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+      const { fromBlock, toBlock } = filter
+      const logs = proceed() as ReadonlyArray<unknown>
+      if (fromBlock === undefined) return logs
+      const blocks = quantity(toBlock)! - quantity(fromBlock)! + 1
+      ranges.push(blocks)
+      if (logs.length > (most.logs ?? Infinity) || blocks > (most.blocks ?? Infinity))
+        throw new Refused(-32005, text)
+      return logs
+    })
+    return ranges
+  }
+
+  connected("are asked for in halves when there are too many", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 64 }, (_, i) => i % 3))
+      const ranges = limited(world, { logs: 10 }, "query returned more than 10 results")
+      const logs = make(world)
+      const blocks = yield* soon(wholeHistory(logs, 1, 64), "5 seconds")
+      assert.deepStrictEqual(
+        shape(blocks.filter((block) => block.logs.length > 0)),
+        shape(world.chain.blocks(1).filter((block) => block.logs.length > 0)),
+      )
+      assert.deepStrictEqual(ranges.slice(0, 4), [64, 32, 16, 8])
+      assert.isBelow(logs.width(), 64)
+    }),
+  )
+
+  connected("are answered in part where the whole is refused, so that what is held stays small", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 64 }, () => 3))
+      limited(world, { logs: 10 }, "query returned more than 10 results")
+      const blocks = yield* soon(make(world).history(1, 64), "5 seconds")
+      assert.isAtMost(blocks.flatMap(({ logs }) => logs).length, 10)
+      assert.deepStrictEqual(shape(blocks), shape(world.chain.blocks(1).slice(0, blocks.length)))
+    }),
+  )
+
+  connected("are asked for as wide as a refusal says", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 64 }, () => 1))
+      const ranges = limited(world, { blocks: 10 }, "eth_getLogs is limited to a 10 range")
+      const logs = make(world)
+      assert.strictEqual((yield* soon(wholeHistory(logs, 1, 64), "5 seconds")).length, 64)
+      assert.deepStrictEqual(ranges.slice(0, 3), [64, 10, 54])
+      assert.isAtMost(logs.width(), 15)
+    }),
+  )
+
+  connected("are asked for in halves where a refusal of a range says nothing of its width", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 64 }, () => 1))
+      const ranges = limited(world, { blocks: 10 }, "ranges over 10000 blocks are not supported on free plan")
+      const logs = make(world)
+      assert.strictEqual((yield* soon(wholeHistory(logs, 1, 64), "5 seconds")).length, 64)
+      assert.deepStrictEqual(ranges.slice(0, 4), [64, 32, 16, 8])
+      yield* soon(logs.recent(1, 20), "5 seconds")
+      assert.strictEqual(logs.learned.recentWidth, 10)
+    }),
+  )
+
+  connected("are given up where a single block is refused too", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 64 }, () => 1))
+      world.node.intercept = (method, _params, proceed) => {
+        if (/Logs|Receipt/.test(method))
+          throw new Refused(-32602, "Archive requests require a personal token")
+        return proceed()
+      }
+      const error = yield* soon(Effect.flip(wholeHistory(make(world), 1, 64)), "5 seconds")
+      assert.match(error.message, /Archive requests/)
+      assert.isBelow(asked(world, "eth_getLogs"), 10)
+    }),
+  )
+
+  connected("come block by block where even one is too much", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5, 6)
+      limited(world, { logs: 4 }, "query returned more than 4 results")
+      assert.deepStrictEqual(
+        shape(yield* soon(wholeHistory(make(world), 1, 2), "5 seconds")),
+        shape(world.chain.blocks(1)),
+      )
+    }),
+  )
+
+  connected("take a timeout for a range that is too wide", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 8 }, () => 1))
+      world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+        const { fromBlock, toBlock } = filter
+        return quantity(toBlock)! - quantity(fromBlock)! >= 4 ? silence : proceed()
+      })
+      assert.strictEqual((yield* soon(wholeHistory(make(world), 1, 8), "1 minute")).length, 8)
+    }),
+  )
+
+  for (const [title, code, message] of [
+    ["without an address is refused", -32701, "Please specify an address in your request"],
+    ["is not supported at all", -32601, "the method eth_getLogs does not exist/is not available"],
+  ] as const) {
+    connected(`come from receipts where getLogs ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(...Array.from({ length: 50 }, (_, i) => i % 2))
+        world.node.intercept = on("eth_getLogs", refuse(code, message))
+        const blocks = yield* soon(wholeHistory(make(world), 1, 50), "5 seconds")
+        assert.strictEqual(blocks.flatMap(({ logs }) => logs).length, 25)
+        assert.strictEqual(asked(world, "eth_getBlockReceipts"), 25)
+        // The range, and the single blocks that are read at the same time.
+        assert.isAtMost(asked(world, "eth_getLogs"), 5)
+      }),
+    )
+  }
+
+  connected("come from eth_getLogs block by block where only ranges are refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 40 }, () => 2))
+      let ranges = 0
+      world.node.intercept = on("eth_getLogs", ({ blockHash }, proceed) => {
+        if (blockHash !== undefined) return proceed()
+        ranges++
+        throw new Refused(-32601, "the method eth_getLogs does not exist/is not available")
+      })
+      const logs = make(world)
+      assert.strictEqual((yield* soon(wholeHistory(logs, 1, 20), "5 seconds")).length, 20)
+      for (const from of [21, 31]) yield* soon(logs.recent(from, from + 9), "5 seconds")
+      assert.strictEqual(ranges, 1)
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+    }),
+  )
+
+  connected("come in ranges again after one was refused once", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 30 }, () => 2))
+      const logs = make(world)
+      world.node.intercept = on("eth_getLogs", ({ blockHash }, proceed) => {
+        if (blockHash === undefined) throw new Refused(-32601, "the method eth_getLogs does not exist")
+        return proceed()
+      })
+      yield* soon(logs.recent(1, 2), "5 seconds")
+      world.node.intercept = (_method, _params, proceed) => proceed()
+      const before = asked(world, "eth_getLogs")
+      yield* soon(logs.recent(11, 20), "5 seconds")
+      assert.strictEqual(asked(world, "eth_getLogs"), before + 1)
+    }),
+  )
+
+  const lies: ReadonlyArray<readonly [string, (logs: Array<Record<string, unknown>>) => unknown]> = [
+    ["a log lies outside the range", (logs) => logs.with(0, { ...logs[0], blockNumber: "0x0" })],
+    ["a block has two hashes", (logs) => logs.with(1, { ...logs[1], blockHash: `0x${"99".repeat(32)}` })],
+    [
+      "the last block has another hash",
+      (logs) =>
+        logs.map((log) =>
+          log["blockNumber"] === "0x3" ? { ...log, blockHash: `0x${"99".repeat(32)}` } : log,
+        ),
+    ],
+    ["a log is missing", (logs) => logs.toSpliced(1, 1)],
+    ["a log was removed", (logs) => logs.with(1, { ...logs[1], removed: true })],
+  ]
+  for (const [title, lie] of lies) {
+    connected(`are not believed when ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(3, 3, 3)
+        world.node.intercept = on("eth_getLogs", (_, proceed) =>
+          lie(proceed() as Array<Record<string, unknown>>),
+        )
+        const error = yield* soon(Effect.flip(make(world).history(1, 3)), "5 seconds")
+        assert.strictEqual(error.reason._tag, "Unverified")
+      }),
+    )
+  }
+
+  const clamped = (to: number): Intercept =>
+    on("eth_getLogs", ({ fromBlock }, proceed) =>
+      fromBlock === undefined
+        ? proceed()
+        : (proceed() as Array<Record<string, unknown>>).filter((log) => quantity(log["blockNumber"])! < to),
+    )
+
+  for (const [title, filterOf] of [
+    ["without a filter", () => unfiltered.filter],
+    ["under a filter", (contract: Hex) => ({ addresses: [contract], topics: [] })],
+  ] as const) {
+    connected(`are not believed when the answer ends before the range, ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(3, 3, 3, 1)
+        const filter = filterOf(world.chain.at(4)!.logs[0]!.contract)
+        world.node.intercept = clamped(3)
+        const logs = make(world, { ...unfiltered, filter })
+        const error = yield* soon(Effect.flip(logs.history(1, 4)), "5 seconds")
+        assert.match(error.message, /block 4/)
+      }),
+    )
+  }
+
+  connected("are not believed when the answer ends before the range, on a chain without blooms", (world) =>
+    Effect.gen(function* () {
+      world.chain.blooms = false
+      world.chain.extend(3, 3, 3, 1)
+      world.node.intercept = clamped(3)
+      const error = yield* soon(Effect.flip(make(world).history(1, 4)), "5 seconds")
+      assert.match(error.message, /the logs of block 4 are missing/)
+    }),
+  )
+
+  connected("are believed where only ranges are granted: nobody can tell", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3, 3, 3, 0)
+      world.chain.blooms = false
+      world.chain.extend(0)
+      world.node.intercept = on("eth_getLogs", ({ blockHash }, proceed) =>
+        blockHash === undefined ? proceed() : refuse(-32601, "the method does not exist")(),
+      )
+      const logs = make(world)
+      assert.strictEqual((yield* soon(logs.history(1, 5))).length, 4)
+      yield* soon(logs.history(1, 4))
+    }),
+  )
+
+  connected("are asked for in a shorter range the next time where the answer was cut short", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 100 }, () => 3))
+      world.node.intercept = on("eth_getLogs", (_, proceed) => (proceed() as Array<unknown>).slice(0, 30))
+      const logs = make(world)
+      const before = logs.width()
+      yield* soon(Effect.flip(logs.history(1, 100)), "5 seconds")
+      assert.isBelow(logs.width(), before)
+    }),
+  )
+
+  connected("are asked for in wider ranges while answers stay small", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(...Array.from({ length: 2000 }, () => 0))
+      const logs = make(world)
+      const first = logs.width()
+      yield* soon(logs.history(1, first))
+      assert.isAbove(logs.width(), first)
+      const second = logs.width()
+      yield* soon(logs.history(first + 1, first + second))
+      assert.isAbove(logs.width(), second)
+    }),
+  )
+})
+
+describe("recent ranges", () => {
+  connected("are no wider than blocks are full, whoever tells", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2000, 1000, 2, ...Array.from({ length: 30 }, () => 1))
+      const logs = make(world)
+      assert.strictEqual(logs.learned.recentWidth, 20)
+      yield* soon(logs.tip(world.chain.at(1)!.header))
+      assert.strictEqual(logs.learned.recentWidth, 2)
+      yield* soon(logs.recent(3, 4))
+      yield* soon(logs.recent(5, 7))
+      assert.strictEqual(logs.learned.recentWidth, 4)
+      yield* soon(logs.history(1, 2))
+      assert.strictEqual(logs.learned.recentWidth, 3)
+    }),
+  )
+})
+
+describe("a filter of many addresses", () => {
+  const many = (world: World, count: number) => {
+    const wanted = world.chain.blocks().flatMap(({ logs }) => logs.map(({ contract }) => contract))
+    const others = Array.from(
+      { length: count },
+      (_, i) => `0x${(i + 1).toString(16).padStart(40, "0")}` as const,
+    )
+    return {
+      filter: { addresses: [...new Set([...others, ...wanted])], topics: [] },
+      logsBloom: "trust",
+    } as const
+  }
+
+  connected("is split over requests, and the answers are put in order", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5, 4, 3)
+      const sizes: Array<number> = []
+      world.node.intercept = (method, params, proceed) => {
+        if (method === "eth_getLogs")
+          sizes.push((params[0] as { address: ReadonlyArray<string> }).address.length)
+        return proceed()
+      }
+      const logs = make(world, many(world, 2500))
+      const blocks = yield* soon(logs.history(1, 3))
+      assert.deepStrictEqual(shape(blocks), shape(world.chain.blocks(1)))
+      assert.strictEqual(sizes.length, 3)
+      assert.isAtMost(Math.max(...sizes), 1000)
+    }),
+  )
+
+  connected(
+    "is split further where the endpoint says that it is too large, and that is remembered",
+    (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(5, 4)
+        let refusals = 0
+        world.node.intercept = on("eth_getLogs", ({ address }, proceed) => {
+          if (address!.length < 10) return proceed()
+          refusals++
+          throw new Refused(-32602, "Request blocked")
+        })
+        const logs = make(world, many(world, 60))
+        yield* soon(logs.tip(world.chain.at(1)!.header))
+        assert.isBelow(logs.learned.addresses, 10)
+        const before = refusals
+        const block = yield* soon(logs.tip(world.chain.at(2)!.header))
+        assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(2)))
+        assert.strictEqual(refusals, before)
+      }),
+  )
+
+  connected("is split too where blocks are asked for by height, as the hash is refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5)
+      world.node.intercept = on("eth_getLogs", ({ address, blockHash }, proceed) => {
+        if (blockHash !== undefined) throw new Refused(-32602, "invalid argument 0: blockHash")
+        if (address!.length >= 10) throw new Refused(-32602, "Request blocked")
+        return proceed()
+      })
+      const logs = make(world, many(world, 60))
+      const block = yield* soon(logs.tip(world.chain.head))
+      assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
+      assert.isBelow(logs.learned.addresses, 10)
+      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+    }),
+  )
+})
+
+describe("an empty answer where heads are polled", () => {
+  /** The same logs over a connection whose heads are polled. */
+  const polled = (world: World, chain?: Parameters<typeof Logs.make>[1]) =>
+    make({ ...world, connection: { ...world.connection, polled: true } }, chain)
+
+  /** A filter for the second contract of a block. */
+  const forOneOf = ({ chain }: World, number: number) =>
+    ({ ...unfiltered, filter: { addresses: [chain.at(number)!.logs[1]!.contract], topics: [] } }) as const
+
+  const empty = on("eth_getLogs", () => [])
+
+  for (const [title, blooms, logs, filtered] of [
+    ["without a filter, under no bloom", false, 3, false],
+    ["under a filter and no bloom", false, 3, true],
+    ["under a filter and a bloom so full that it matches by chance", true, 400, true],
+  ] as const) {
+    connected(`is doubted ${title}: the receipts are read`, (world) =>
+      Effect.gen(function* () {
+        world.chain.blooms = blooms
+        world.chain.extend(logs)
+        world.node.intercept = empty
+        const chain = filtered ? forOneOf(world, 1) : unfiltered
+        const block = yield* soon(polled(world, chain).tip(world.chain.head))
+        const [wanted] = chain.filter.addresses
+        assert.deepStrictEqual(
+          block.logs.map(({ txHash, index }) => [txHash, index]),
+          world.chain
+            .at(1)!
+            .logs.filter(({ contract }) => wanted === undefined || contract === wanted)
+            .map(({ txHash, index }) => [txHash, index]),
+        )
+        assert.strictEqual(asked(world, "eth_getLogs"), 1)
+      }),
+    )
+  }
+
+  connected("costs the receipts where it is right, and nothing under a bloom that does not match", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(3, 3)
+      const { tip } = polled(world, forOneOf(world, 1))
+      assert.lengthOf((yield* soon(tip(world.chain.at(2)!.header))).logs, 0)
+      assert.strictEqual(asked(world, "eth_getLogs"), 0)
+      world.chain.blooms = false
+      world.chain.extend(3)
+      assert.lengthOf((yield* soon(tip(world.chain.head))).logs, 0)
+      assert.deepStrictEqual([asked(world, "eth_getLogs"), asked(world, "eth_getBlockReceipts")], [1, 1])
+    }),
+  )
+
+  connected("is asked for again where receipts are refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.blooms = false
+      world.chain.extend(3, 3, 3, 3)
+      const filter = forOneOf(world, 4)
+      const { learned, tip } = polled(world, filter)
+      let answers = 0
+      world.node.intercept = on("eth_getLogs", (_filter, proceed) => (++answers < 4 ? [] : proceed()))
+      learned.refused.add("eth_getBlockReceipts")
+      const block = yield* soon(tip(world.chain.head))
+      assert.deepStrictEqual(
+        block.logs.map(({ index }) => index),
+        [1],
+      )
+      assert.strictEqual(answers, 4)
+    }),
+  )
+
+  connected("is doubted from the moment on that a subscription is refused", (world) =>
+    Effect.gen(function* () {
+      world.chain.blooms = false
+      world.chain.extend(3)
+      const { tip } = make(world)
+      world.node.intercept = empty
+      assert.lengthOf((yield* soon(tip(world.chain.head))).logs, 0)
+      world.node.intercept = (method, params, proceed) =>
+        method === "eth_subscribe"
+          ? refuse(-32601, "the method does not exist")()
+          : empty(method, params, proceed)
+      yield* soon(world.connection.subscribe(["newHeads"], () => {}))
+      assert.lengthOf((yield* soon(tip(world.chain.head))).logs, 3)
+    }),
+  )
+
+  for (const [unit, told] of [
+    ["seconds", 1],
+    ["milliseconds", 1000],
+  ] as const) {
+    connected(
+      `is believed of a block that is a minute older than the head, told in ${unit}: every replica has it`,
+      (world) =>
+        Effect.gen(function* () {
+          world.chain.blooms = false
+          world.chain.extend(3, 3)
+          const now = 1_700_000_000 * told
+          const [block, head] = [world.chain.at(1)!.header, world.chain.head]
+          const { tip } = polled(world, {
+            ...unfiltered,
+            filter: { addresses: [`0x${"1".repeat(40)}`], topics: [] },
+          })
+          Object.assign(block, { timestamp: now })
+          for (const [age, receipts] of [
+            [59, 1],
+            [60, 1],
+          ] as const) {
+            Object.assign(head, { timestamp: now + age * told })
+            assert.lengthOf((yield* soon(tip(block))).logs, 0)
+            assert.strictEqual(asked(world, "eth_getBlockReceipts"), receipts)
+          }
+        }),
+    )
+  }
+
+  connected("is doubted of the newest head whatever time it is here", (world) =>
+    Effect.gen(function* () {
+      world.chain.blooms = false
+      world.chain.extend(3)
+      world.node.intercept = empty
+      yield* TestClock.adjust("1 day")
+      assert.lengthOf((yield* soon(polled(world).tip(world.chain.head))).logs, 3)
+    }),
+  )
+})
+
+describe("logs that eth_getLogs and all receipts leave out", () => {
+  for (const [title, filtered] of [
+    ["without a filter", false],
+    ["under a filter", true],
+  ] as const) {
+    connected(`leave a hole under a bloom that was made with them: not believed ${title}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(2, 5)
+        const { contract } = world.chain.at(2)!.logs[1]!
+        const drop = (logs: Wire) => logs.filter(({ logIndex }) => logIndex !== "0x1")
+        world.node.intercept = (method, _params, proceed) => {
+          const answer = proceed()
+          if (method === "eth_getLogs") return drop(answer as Wire)
+          const without = (one: { logs: Wire }) => ({ ...one, logs: drop(one.logs) })
+          if (method === "eth_getTransactionReceipt") return without(answer as { logs: Wire })
+          if (method !== "eth_getBlockReceipts") return answer
+          return (answer as ReadonlyArray<{ logs: Wire }>).map(without)
+        }
+        const { learned, tip } = make(
+          world,
+          filtered ? { ...unfiltered, filter: { addresses: [contract], topics: [] } } : unfiltered,
+        )
+        yield* soon(Effect.flip(tip(world.chain.head)), "10 seconds")
+        assert.isFalse(learned.indexHoles)
+      }),
+    )
+  }
+})

@@ -1,0 +1,48 @@
+import { assert, describe, it } from "@effect/vitest"
+import { spawnSync } from "node:child_process"
+import { definitions, namesOf } from "../../../src/observability/Metrics.ts"
+
+describe("metrics", () => {
+  it("are described in docs/METRICS.md as they are", () => {
+    const { status, stderr } = spawnSync(process.execPath, ["scripts/metrics.mjs", "--check"])
+    assert.strictEqual(status, 0, stderr.toString())
+  })
+
+  it("have names of their own, in the words of Prometheus", () => {
+    const names = definitions.flatMap(namesOf)
+    assert.strictEqual(new Set(names).size, names.length)
+    for (const { help, name, type } of definitions) {
+      assert.match(name, /^[a-z][a-z_0-9]*$/)
+      assert.strictEqual(name.endsWith("_total"), type === "counter", name)
+      assert.isAbove(help.length, 10)
+    }
+  })
+
+  it("are in one namespace; the original's seven have their bare names too, and Node's own the usual ones", () => {
+    const bare = definitions.flatMap(({ bareName }) => bareName ?? [])
+    assert.deepStrictEqual(bare, [
+      "events_received_total",
+      "events_published_total",
+      "events_deduplicated_total",
+      "websocket_reconnects_total",
+      "circuit_breaker_state",
+      "event_processing_errors_total",
+      "consecutive_failures",
+    ])
+    for (const { bareName, name } of definitions) {
+      if (bareName !== undefined) assert.strictEqual(name, `event_ingestor_${bareName}`)
+    }
+    const outside = definitions.filter(({ name }) => !name.startsWith("event_ingestor_"))
+    assert.deepStrictEqual(
+      outside.map(({ name }) => name),
+      [
+        "process_start_time_seconds",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "nodejs_heap_size_used_bytes",
+        "nodejs_eventloop_lag_p50_seconds",
+        "nodejs_eventloop_lag_p99_seconds",
+      ],
+    )
+  })
+})

@@ -1,0 +1,74 @@
+import { assert, describe, it } from "@effect/vitest"
+import { unready } from "../../../src/observability/Readiness.ts"
+
+const now = 1_000_000
+
+const ready: Parameters<typeof unready>[0] = {
+  phase: "live",
+  head: 100,
+  headSince: now - 1000,
+  blockTime: 2000,
+  behind: 0,
+  stored: 100,
+  finalDisagreement: undefined,
+  standoffUntil: undefined,
+  holder: undefined,
+  final: 90,
+  breakerState: { _tag: "Closed", failures: 0 },
+  failures: [],
+}
+
+const failure = { at: now, type: "connection", text: "it is down" } as const
+
+describe("a chain", () => {
+  it("is ready at the head, behind by up to 3 blocks, and when it is idle", () => {
+    assert.deepStrictEqual(unready(ready, now), [])
+    assert.deepStrictEqual(unready({ ...ready, behind: 3 }, now), [])
+    assert.deepStrictEqual(unready({ ...ready, phase: "idle" }, now), [])
+    assert.deepStrictEqual(unready({ ...ready, breakerState: { _tag: "HalfOpen", failures: 4 } }, now), [])
+  })
+
+  it.each([
+    ["4 blocks behind", { behind: 4 }, "4 blocks behind"],
+    ["nothing stored", { stored: undefined }, "nothing is stored yet"],
+    ["no head for a minute", { headSince: now - 61_000 }, "no head for 61 s"],
+    ["no head for ten block times", { headSince: now - 121_000, blockTime: 12_000 }, "no head for 121 s"],
+    [
+      "a head below what is final",
+      { head: 40, final: 41 },
+      "the endpoint is at 40, and 41 was final already",
+    ],
+    ["no head at all", { head: undefined }, "no head yet"],
+    [
+      "no endpoint",
+      { head: undefined, phase: "connecting", failures: [failure] },
+      "no endpoint is connected: it is down",
+    ],
+    [
+      "an open breaker",
+      { breakerState: { _tag: "Open", failures: 5, until: now + 1 }, failures: [failure] },
+      "the breaker is open after 5 failures: it is down",
+    ],
+    [
+      "a store that is away",
+      { phase: "store-unavailable", failures: [failure] },
+      "the store does not take moves: it is down",
+    ],
+    ["another filter", { phase: "superseded" }, "another ingestor continues the journal with another filter"],
+    ["a contradiction", { phase: "halted", failures: [failure] }, "halted: it is down"],
+  ] as const)("is not ready with %s", (_, change, reason) => {
+    assert.deepStrictEqual(unready({ ...ready, ...change } as typeof ready, now), [reason])
+  })
+
+  it("is not late within ten block times of a slow chain", () =>
+    assert.deepStrictEqual(unready({ ...ready, headSince: now - 110_000, blockTime: 12_000 }, now), []))
+
+  it("tells every reason at once", () =>
+    assert.strictEqual(
+      unready(
+        { ...ready, behind: 50, headSince: 0, breakerState: { _tag: "Open", failures: 3, until: now } },
+        now,
+      ).length,
+      3,
+    ))
+})

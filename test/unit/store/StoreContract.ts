@@ -1,0 +1,877 @@
+/**
+ * What every store promises, each promise a test. A store's own test file calls `contract` with a way to open it.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Schema } from "effect"
+import type { Scope } from "effect"
+import type { Block, Hex } from "../../../src/Domain.ts"
+import {
+  digestOfPart,
+  afterPush,
+  callLimits,
+  emptyJournal,
+  finalized,
+  ground,
+  popped,
+  pushed,
+  pushes,
+} from "../../../src/store/Journal.ts"
+import type { Journal, Position, Push } from "../../../src/store/Journal.ts"
+import { Replay } from "../../../src/store/Replay.ts"
+import { StoreError } from "../../../src/store/Store.ts"
+import type { Store, Stored } from "../../../src/store/Store.ts"
+import { block, blocks, hash } from "../../support/blocks.ts"
+
+type Client = Store["Service"]
+
+/** One set of data, however many clients. */
+export interface Harness {
+  /** Another client of the same data, keeping about `maxLength` entries a chain (default: all). */
+  readonly open: (maxLength?: number) => Effect.Effect<Client, unknown, Scope.Scope>
+  /** Remembers the data as they are now; running the result brings them back. */
+  readonly snapshot: Effect.Effect<Effect.Effect<void, unknown>, unknown>
+  readonly wipe: Effect.Effect<void, unknown>
+  /** Deletes entries behind the store's back. */
+  readonly deleteEntries: (chain: number, ids: ReadonlyArray<string>) => Effect.Effect<void, unknown>
+  /** Makes a journal one of another version. */
+  readonly setVersion: (chain: number, version: number) => Effect.Effect<void, unknown>
+  /**
+   * Says that a reader has read up to this entry, as readers do.
+   *
+   * @param seen unix seconds; by default so long ago that it is not waited for
+   */
+  readonly putReader: (chain: number, name: string, id: string, seen?: number) => Effect.Effect<void, unknown>
+  /** How many entries were trimmed that a reader had not read. */
+  readonly missed: (chain: number, reader: string) => Effect.Effect<number, unknown>
+  /** The filters that were replaced, oldest first. */
+  readonly filters: (chain: number) => Effect.Effect<ReadonlyArray<string>, unknown>
+}
+
+const chain = 31337
+const filter = "none"
+
+/** Pushes blocks on top of a journal, cut into calls as the service does, and says where the head stands then. */
+const push = Effect.fnUntraced(function* (
+  store: Client,
+  expected: Position,
+  blocks: ReadonlyArray<Block>,
+  final = false,
+) {
+  let position = expected
+  for (const move of pushes(expected, blocks, final)) {
+    assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
+    position = afterPush(move)
+  }
+  return position
+})
+
+/** Pops until the head is at or below a height. */
+const popTo = Effect.fnUntraced(function* (store: Client, height: number) {
+  for (;;) {
+    const { head } = (yield* store.load(chain))!
+    if (head.number <= height && head.part === 0) return head
+    assert.strictEqual((yield* store.pop(chain, filter, { _tag: "Pop", expected: head }))._tag, "Popped")
+  }
+})
+
+export const readAll = Effect.fnUntraced(function* (store: Client, chain: number) {
+  const all: Array<Stored> = []
+  for (;;) {
+    const page = yield* store.read(chain, all.at(-1)?.id, 1000)
+    if (page.length === 0) return all
+    all.push(...page)
+  }
+})
+
+/** Replays the journal; asserts that it has no fault and what it holds. */
+const holds = Effect.fnUntraced(function* (store: Client, expected: ReadonlyArray<Block>) {
+  const replay = new Replay()
+  for (const stored of yield* readAll(store, chain)) replay.apply(stored)
+  assert.deepStrictEqual(replay.faults, [])
+  assert.deepStrictEqual(
+    replay.blocks.map((block) => [block.number, block.hash, block.logs.length]),
+    expected
+      .filter((block) => block.logs.length > 0)
+      .map((block) => [block.number, block.hash, block.logs.length]),
+  )
+  return replay
+})
+
+const summary = (entries: ReadonlyArray<Stored>) =>
+  entries.map(
+    ({ entry }) => `${entry.removed === "true" ? "-" : "+"}${entry.block_number}/${entry.log_index}`,
+  )
+
+/** One random step on a journal; heights and sizes are reduced to what fits when it is run. */
+const Step = Schema.Union([
+  Schema.TaggedStruct("Push", {
+    sizes: Schema.Array(Schema.Int).check(Schema.isMinLength(1), Schema.isMaxLength(4)),
+  }),
+  Schema.TaggedStruct("Pop", { times: Schema.Int }),
+  Schema.TaggedStruct("Finalize", { depth: Schema.Int }),
+])
+
+export const contract = (
+  name: string,
+  fresh: Effect.Effect<Harness, unknown, Scope.Scope>,
+  runs = 100,
+): void => {
+  const test = (
+    title: string,
+    body: (store: Client, harness: Harness) => Effect.Effect<unknown, unknown, Scope.Scope>,
+  ) =>
+    it.live(title, () =>
+      Effect.gen(function* () {
+        const harness = yield* fresh
+        yield* body(yield* harness.open(), harness)
+      }).pipe(Effect.scoped),
+    )
+  const start = ground(100)
+
+  describe(`${name} keeps the store's contract`, () => {
+    test("it knows nothing of a chain before the first push", (store) =>
+      Effect.gen(function* () {
+        assert.isUndefined(yield* store.load(chain))
+        assert.deepStrictEqual(yield* readAll(store, chain), [])
+        assert.isUndefined(yield* store.seek(chain, 5))
+        assert.strictEqual((yield* store.stats(chain)).entries, 0)
+      }))
+
+    test("an entry has exactly the documented fields, all of them text", (store) =>
+      Effect.gen(function* () {
+        const pushedBlock = block(100, "a", 2)
+        yield* push(store, start, [pushedBlock])
+        const log = pushedBlock.logs[1]!
+        const [, second] = yield* readAll(store, chain)
+        assert.deepStrictEqual(Object.entries(second!.entry), [
+          ["chain_id", "31337"],
+          ["block_number", "100"],
+          ["block_hash", pushedBlock.hash],
+          ["tx_hash", log.txHash],
+          ["log_index", "1"],
+          ["contract", log.contract],
+          ["topics", JSON.stringify(log.topics)],
+          ["data", log.data],
+          ["timestamp", "1700000100"],
+          ["tx_index", "0"],
+          ["removed", "false"],
+        ])
+      }))
+
+    test("pushing twice adds once", (store) =>
+      Effect.gen(function* () {
+        const [move] = [...pushes(start, blocks(100, "a", [2, 1]), false)] as [Push]
+        assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
+        assert.deepStrictEqual(yield* store.push(chain, filter, move), { _tag: "Duplicate" })
+        assert.deepStrictEqual(summary(yield* readAll(store, chain)), ["+100/0", "+100/1", "+101/0"])
+      }))
+
+    test("a resent push whose successor already landed is a duplicate", (store) =>
+      Effect.gen(function* () {
+        const all = blocks(100, "a", [2, 1, 3])
+        const [first] = [...pushes(start, all.slice(0, 2), false)] as [Push]
+        yield* push(store, start, all)
+        assert.deepStrictEqual(yield* store.push(chain, filter, first), { _tag: "Duplicate" })
+        yield* holds(store, all)
+      }))
+
+    test("a wrong expected head is a conflict that tells the real one and changes nothing", (store) =>
+      Effect.gen(function* () {
+        const head = yield* push(store, start, blocks(100, "a", [1, 1]))
+        const before = yield* store.load(chain)
+        const elsewhere = { number: 101, hash: hash("b", 101), part: 0 }
+        const late = [...pushes(elsewhere, [block(102, "b", 1)], false)][0]!
+        const conflict = { _tag: "Conflict", head } as const
+        assert.deepStrictEqual(yield* store.push(chain, filter, late), conflict)
+        assert.deepStrictEqual(
+          yield* store.pop(chain, filter, { _tag: "Pop", expected: elsewhere }),
+          conflict,
+        )
+        const raise = { _tag: "Finalize", expected: elsewhere, number: 100, hash: hash("a", 100) } as const
+        assert.deepStrictEqual(yield* store.finalize(chain, filter, raise), conflict)
+        assert.deepStrictEqual(yield* store.load(chain), before)
+        assert.strictEqual((yield* readAll(store, chain)).length, 2)
+      }))
+
+    test("a push that expects a head of a chain nobody knows is a conflict without a head", (store) =>
+      Effect.gen(function* () {
+        const late = [...pushes({ number: 7, hash: hash("a", 7), part: 0 }, [block(8, "a", 1)], false)][0]!
+        assert.deepStrictEqual(yield* store.push(chain, filter, late), { _tag: "Conflict", head: undefined })
+        assert.isUndefined(yield* store.load(chain))
+      }))
+
+    test("the window holds the start block, blocks with logs, and the head", (store) =>
+      Effect.gen(function* () {
+        let head = yield* push(store, start, [block(100, "a", 0)])
+        for (const next of blocks(101, "a", [0, 2, 0, 0])) head = yield* push(store, head, [next])
+        const journal = (yield* store.load(chain))!
+        assert.deepStrictEqual(
+          journal.window.map(({ number, count }) => [number, count]),
+          [
+            [100, 0],
+            [102, 2],
+            [104, 0],
+          ],
+        )
+        assert.deepStrictEqual(journal.start, { number: 100, hash: hash("a", 100) })
+        assert.deepStrictEqual(journal.head, { number: 104, hash: hash("a", 104), part: 0 })
+        assert.strictEqual(journal.window[2]!.parentHash, hash("a", 103))
+      }))
+
+    test("pop writes removed copies in reverse order and moves down to the next recorded block", (store) =>
+      Effect.gen(function* () {
+        const kept = blocks(100, "a", [1, 0, 0])
+        const head = yield* push(store, start, [...kept, block(103, "a", 3)])
+        const before = yield* readAll(store, chain)
+        const result = yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
+        assert.deepInclude(result, { _tag: "Popped", removed: 3, missing: 0 })
+        const after = yield* readAll(store, chain)
+        assert.deepStrictEqual(summary(after.slice(4)), ["-103/2", "-103/1", "-103/0"])
+        assert.deepStrictEqual(
+          after.slice(4).map(({ entry }) => ({ ...entry, removed: "false" })),
+          before
+            .slice(1)
+            .reverse()
+            .map(({ entry }) => entry),
+        )
+        assert.deepStrictEqual((yield* store.load(chain))!.head, {
+          number: 100,
+          hash: hash("a", 100),
+          part: 0,
+        })
+        yield* holds(store, kept)
+      }))
+
+    test("a block that left may come back", (store) =>
+      Effect.gen(function* () {
+        const all = blocks(100, "a", [1, 2])
+        const head = yield* push(store, start, all)
+        yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
+        yield* push(store, { number: 100, hash: hash("a", 100), part: 0 }, [all[1]!])
+        const replay = yield* holds(store, all)
+        assert.strictEqual(replay.entries, 7)
+      }))
+
+    test("everything down to below the start block can be undone and begun again", (store) =>
+      Effect.gen(function* () {
+        const head = yield* push(store, start, blocks(100, "a", [2]))
+        yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
+        const journal = (yield* store.load(chain))!
+        assert.deepStrictEqual(journal.head, ground(100))
+        assert.deepStrictEqual(journal.start, { number: 100, hash: "" })
+        const nothing = yield* store.pop(chain, filter, { _tag: "Pop", expected: ground(100) })
+        assert.deepStrictEqual(nothing, { _tag: "Conflict", head: ground(100) })
+        const again = blocks(100, "b", [1, 1])
+        yield* push(store, start, again)
+        yield* holds(store, again)
+        assert.strictEqual((yield* store.load(chain))!.start.hash, hash("b", 100))
+      }))
+
+    test("a block of 25 000 logs", (store) =>
+      Effect.gen(function* () {
+        const big = block(100, "a", 25_000)
+        const head = yield* push(store, start, [big])
+        assert.deepStrictEqual(head, { number: 100, hash: big.hash, part: 0 })
+        yield* holds(store, [big])
+        yield* popTo(store, 99)
+        const replay = yield* holds(store, [])
+        assert.strictEqual(replay.removed, 25_000)
+      }))
+
+    test("a crash between the parts of a big block leaves a head from which it goes on", (_, harness) =>
+      Effect.gen(function* () {
+        const all = [block(100, "a", 5), block(101, "a", 3500)]
+        const moves = [...pushes(start, all, false)]
+        assert.strictEqual(moves.length, 5)
+        const first = yield* harness.open()
+        for (const move of moves.slice(0, 3)) yield* first.push(chain, filter, move)
+        const second = yield* harness.open()
+        const journal = (yield* second.load(chain))!
+        const digest = digestOfPart(all[1]!, 2000)
+        assert.deepStrictEqual(journal.head, { number: 101, hash: hash("a", 101), part: 2000, digest })
+        assert.deepStrictEqual(yield* second.push(chain, filter, moves[2]!), { _tag: "Duplicate" })
+        yield* push(second, journal.head, [all[1]!])
+        yield* holds(second, all)
+      }))
+
+    test("a part is continued, or known as written, only by who wrote the same logs", (store) =>
+      Effect.gen(function* () {
+        const whole = block(100, "a", 2500)
+        const short = { ...whole, logs: whole.logs.toSpliced(500, 1) }
+        const [ours, theirs] = [[...pushes(start, [whole], false)], [...pushes(start, [short], false)]]
+        yield* store.push(chain, filter, ours[0]!)
+        const { head } = (yield* store.load(chain))!
+        assert.strictEqual(head.digest, digestOfPart(whole, 1000))
+        const conflict = { _tag: "Conflict", head } as const
+        for (const late of theirs.slice(0, 2))
+          assert.deepStrictEqual(yield* store.push(chain, filter, late), conflict)
+        const { digest: _, ...unknown } = head
+        for (const expected of [theirs[1]!.expected, unknown])
+          assert.deepStrictEqual(yield* store.pop(chain, filter, { _tag: "Pop", expected }), conflict)
+        assert.deepStrictEqual(yield* store.push(chain, filter, ours[0]!), { _tag: "Duplicate" })
+        for (const next of ours.slice(1)) yield* store.push(chain, filter, next)
+        yield* holds(store, [whole])
+      }))
+
+    test("a block half written and then reorged away is popped as far as it was written", (store) =>
+      Effect.gen(function* () {
+        const kept = block(100, "a", 5)
+        const moves = [...pushes(start, [kept, block(101, "a", 3500)], false)]
+        for (const move of moves.slice(0, 3)) yield* store.push(chain, filter, move)
+        const at = { number: 101, hash: hash("a", 101) }
+        const half = (yield* store.load(chain))!.head
+        const pop = yield* store.pop(chain, filter, { _tag: "Pop", expected: half })
+        assert.deepInclude(pop, { _tag: "Popped", removed: callLimits.logs, missing: 0 })
+        const undoing = { ...at, part: -1000 }
+        assert.deepStrictEqual((yield* store.load(chain))!.head, undoing)
+        const late = yield* store.push(chain, filter, moves[3]!)
+        assert.deepStrictEqual(
+          late,
+          { _tag: "Conflict", head: undoing },
+          "what is being undone is not continued",
+        )
+        const head = yield* popTo(store, 100)
+        const other = block(101, "b", 2, kept.hash)
+        yield* push(store, head, [other])
+        yield* holds(store, [kept, other])
+      }))
+
+    test("a final block is the floor: it leaves the window and nothing below it can be undone", (store) =>
+      Effect.gen(function* () {
+        const all = blocks(100, "a", [1, 1, 0, 1, 1])
+        const head = yield* push(store, start, all)
+        const move = { _tag: "Finalize", expected: head, number: 102, hash: hash("a", 102) } as const
+        assert.deepStrictEqual(yield* store.finalize(chain, filter, move), { _tag: "Finalized" })
+        const journal = (yield* store.load(chain))!
+        assert.deepStrictEqual(journal.final, { number: 102, hash: hash("a", 102) })
+        assert.deepStrictEqual(
+          journal.window.map(({ number }) => number),
+          [103, 104],
+        )
+        assert.deepStrictEqual(yield* popTo(store, 102), { number: 102, hash: hash("a", 102), part: 0 })
+        assert.strictEqual(
+          (yield* store.pop(chain, filter, {
+            _tag: "Pop",
+            expected: { number: 102, hash: hash("a", 102), part: 0 },
+          }))._tag,
+          "Conflict",
+        )
+        yield* holds(store, all.slice(0, 3))
+      }))
+
+    test("the floor is never lowered by somebody who knows less of what is final", (store) =>
+      Effect.gen(function* () {
+        const all = blocks(100, "a", [1, 1, 1, 1])
+        const head = yield* push(store, start, all)
+        const final = (number: number) =>
+          store.finalize(chain, filter, {
+            _tag: "Finalize",
+            expected: head,
+            number,
+            hash: hash("a", number),
+          })
+        yield* final(102)
+        assert.deepStrictEqual(yield* final(101), { _tag: "Finalized" })
+        assert.deepStrictEqual((yield* store.load(chain))!.final, { number: 102, hash: hash("a", 102) })
+        assert.deepStrictEqual(yield* popTo(store, 102), { number: 102, hash: hash("a", 102), part: 0 })
+        yield* holds(store, all.slice(0, 3))
+      }))
+
+    test("a final block above the head, or of another fork, is refused", (store) =>
+      Effect.gen(function* () {
+        const head = yield* push(store, start, blocks(100, "a", [1, 1]))
+        for (const [number, at] of [
+          [102, hash("a", 102)],
+          [101, hash("b", 101)],
+        ] as ReadonlyArray<[number, Hex]>) {
+          const move = { _tag: "Finalize", expected: head, number, hash: at } as const
+          assert.deepStrictEqual(yield* store.finalize(chain, filter, move), { _tag: "Conflict", head })
+        }
+        assert.isUndefined((yield* store.load(chain))!.final)
+      }))
+
+    test("of blocks that are final already only the head is kept", (store) =>
+      Effect.gen(function* () {
+        const all = [...blocks(100, "a", [1, 0, 2]), block(250, "a", 0)]
+        const head = yield* push(store, start, all, true)
+        const journal = (yield* store.load(chain))!
+        assert.deepStrictEqual(journal.head, head)
+        assert.deepStrictEqual(journal.final, { number: 250, hash: hash("a", 250) })
+        assert.deepStrictEqual(journal.window, [])
+        yield* push(store, head, [block(251, "a", 1)])
+        yield* holds(store, [...all, block(251, "a", 1)])
+      }))
+
+    test("another filter takes over; who still has the old one is told so", (_, harness) =>
+      Effect.gen(function* () {
+        const old = yield* harness.open()
+        const head = yield* push(old, start, blocks(100, "a", [1, 1]))
+        const next = yield* harness.open()
+        yield* next.takeOver(chain, "other")
+        const journal = (yield* next.load(chain))!
+        assert.strictEqual(journal.filter, "other")
+        assert.strictEqual(journal.filterSince, 102)
+        const move = [...pushes(head, [block(102, "a", 1)], false)][0]!
+        const changed = { _tag: "FilterChanged", filter: "other" } as const
+        assert.deepStrictEqual(yield* old.push(chain, filter, move), changed)
+        assert.deepStrictEqual(yield* old.pop(chain, filter, { _tag: "Pop", expected: head }), changed)
+        assert.strictEqual((yield* next.push(chain, "other", move))._tag, "Pushed")
+      }))
+
+    test("a block half written under the old filter is undone under the new one", (store) =>
+      Effect.gen(function* () {
+        const kept = block(100, "a", 1)
+        const moves = [...pushes(start, [kept, block(101, "a", 1500)], false)]
+        for (const move of moves.slice(0, 2)) yield* store.push(chain, filter, move)
+        yield* store.takeOver(chain, "other")
+        const { head, filterSince } = (yield* store.load(chain))!
+        assert.deepStrictEqual(head, { number: 101, hash: hash("a", 101), part: -1000 })
+        assert.strictEqual(filterSince, 101)
+        yield* store.pop(chain, "other", { _tag: "Pop", expected: head })
+        yield* holds(store, [kept])
+      }))
+
+    test("a store that lost its last entries takes them again", (_, harness) =>
+      Effect.gen(function* () {
+        const all = blocks(100, "a", [1, 2, 3])
+        const before = yield* harness.open()
+        yield* push(before, start, all.slice(0, 1))
+        const restore = yield* harness.snapshot
+        const late = yield* push(before, { number: 100, hash: hash("a", 100), part: 0 }, all.slice(1))
+        yield* restore
+        const after = yield* harness.open()
+        const move = [...pushes(late, [block(103, "a", 1)], false)][0]!
+        const head = { number: 100, hash: hash("a", 100), part: 0 }
+        assert.deepStrictEqual(yield* after.push(chain, filter, move), { _tag: "Conflict", head })
+        yield* push(after, head, all.slice(1))
+        yield* holds(after, all)
+      }))
+
+    test("a store found empty is filled from the start", (_, harness) =>
+      Effect.gen(function* () {
+        const all = blocks(100, "a", [1, 2])
+        yield* push(yield* harness.open(), start, all)
+        yield* harness.wipe
+        const after = yield* harness.open()
+        assert.isUndefined(yield* after.load(chain))
+        yield* push(after, start, all)
+        yield* holds(after, all)
+      }))
+
+    test("trimming keeps about the length it was given and never eats what a pop needs", (_, harness) =>
+      Effect.gen(function* () {
+        const store = yield* harness.open(500)
+        let head = yield* push(
+          store,
+          start,
+          blocks(
+            100,
+            "a",
+            Array.from({ length: 10 }, () => 400),
+          ),
+        )
+        const all = yield* readAll(store, chain)
+        assert.strictEqual(all.length, 4000, "all of it is in the window")
+        const final = { _tag: "Finalize", expected: head, number: 108, hash: hash("a", 108) } as const
+        yield* store.finalize(chain, filter, final)
+        for (const next of blocks(110, "a", [100, 100, 100])) head = yield* push(store, head, [next])
+        const { entries, gone } = yield* store.stats(chain)
+        assert.strictEqual(entries + gone, 4300)
+        assert.isAtLeast(entries, 700)
+        assert.isAtMost(entries, 2000)
+        yield* popTo(store, 108)
+        const replay = new Replay()
+        for (const stored of yield* readAll(store, chain)) replay.apply(stored)
+        assert.deepStrictEqual(replay.faults, [])
+        assert.strictEqual(replay.removed, 700)
+      }))
+
+    test("entries of a journal that was reset are told apart, and trimmed", (_, harness) =>
+      Effect.gen(function* () {
+        const store = yield* harness.open(500)
+        yield* push(store, start, blocks(100, "a", [400, 400]))
+        yield* store.reset(chain, { from: undefined, filter, delete: false })
+        assert.deepInclude(yield* store.stats(chain), { entries: 800, gone: 0, older: 800 })
+        let head = yield* push(store, start, blocks(100, "b", [400, 400, 400]))
+        for (const exactly of [true, false]) {
+          const { entries, gone, older } = yield* store.stats(chain, exactly)
+          assert.deepStrictEqual([entries - older, gone], [1200, 0])
+          assert.isBelow(older, 800)
+        }
+        const final = { _tag: "Finalize", expected: head, number: 102, hash: hash("b", 102) } as const
+        yield* store.finalize(chain, filter, final)
+        for (const next of blocks(103, "b", [100, 100, 100], hash("b", 102)))
+          head = yield* push(store, head, [next])
+        const { entries, gone, older } = yield* store.stats(chain)
+        assert.strictEqual(older, 0)
+        assert.strictEqual(entries + gone, 1500)
+      }))
+
+    test("an epoch begins with the journal, and only a reset begins another", (store) =>
+      Effect.gen(function* () {
+        assert.isUndefined((yield* store.stats(chain)).epoch)
+        let head = yield* push(store, start, blocks(100, "a", [2, 0, 3]))
+        const { epoch } = yield* store.stats(chain)
+        assert.strictEqual(epoch!.reason, "begun")
+        assert.match(epoch!.token, /^\S{16,}$/)
+        head = yield* popTo(store, 100)
+        head = yield* push(store, head, blocks(101, "b", [1500], hash("a", 100)))
+        yield* store.finalize(chain, filter, {
+          _tag: "Finalize",
+          expected: head,
+          number: 100,
+          hash: hash("a", 100),
+        })
+        yield* store.takeOver(chain, "other")
+        yield* store.trim(chain)
+        assert.deepStrictEqual((yield* store.stats(chain)).epoch, epoch)
+        for (const from of [undefined, 7]) {
+          const before = (yield* store.stats(chain)).epoch
+          yield* store.reset(chain, { from, filter, delete: from === undefined })
+          const after = (yield* store.stats(chain)).epoch
+          assert.strictEqual(after!.reason, "reset")
+          assert.notStrictEqual(after!.token, before!.token)
+          assert.strictEqual((yield* store.load(chain))?.head.number, from && from - 1)
+          yield* push(store, from === undefined ? start : ground(from), [block(from ?? 100, "c", 1)])
+          assert.deepStrictEqual((yield* store.stats(chain)).epoch, after)
+        }
+      }))
+
+    test("two journals never have the same epoch", (store, harness) =>
+      Effect.gen(function* () {
+        const tokens = new Set<string>()
+        for (let i = 0; i < 5; i++) {
+          yield* push(store, start, [block(100, "a", 1)])
+          tokens.add((yield* store.stats(chain)).epoch!.token)
+          yield* harness.wipe
+        }
+        assert.strictEqual(tokens.size, 5)
+      }))
+
+    test("the first number is the block from which on every entry is kept", (_, harness) =>
+      Effect.gen(function* () {
+        const store = yield* harness.open(500)
+        const first = Effect.map(store.stats(chain), ({ firstNumber }) => firstNumber)
+        const sizes = Array.from({ length: 40 }, (_, i) => [0, 70, 130, 1][i % 4]!)
+        let head = yield* push(store, start, [block(100, "a", 0)])
+        assert.strictEqual(yield* first, 100)
+        head = yield* push(store, head, blocks(101, "a", sizes, hash("a", 100)))
+        assert.strictEqual(yield* first, 102, "the first block with an entry")
+        const final = { _tag: "Finalize", expected: head, number: 138, hash: hash("a", 138) } as const
+        yield* store.finalize(chain, filter, final)
+        while ((yield* store.trim(chain)).dropped > 0);
+        const entries = yield* readAll(store, chain)
+        const lowest = yield* first
+        const kept = (number: number) =>
+          entries.filter(({ entry }) => entry.block_number === String(number)).length
+        assert.isAbove(lowest!, 102)
+        assert.isBelow(lowest!, 138)
+        for (let number = lowest!; number <= 140; number++)
+          assert.strictEqual(kept(number), sizes[number - 101], `block ${number}`)
+        assert.isAtMost(lowest! - Number(entries[0]!.entry.block_number), 1)
+      }))
+
+    test("an ingestor says that it is alive when it trims, and nobody else does", (store) =>
+      Effect.gen(function* () {
+        const alive = Effect.map(store.stats(chain), ({ aliveAgo }) => aliveAgo)
+        yield* store.trim(chain)
+        assert.isUndefined(yield* alive, "of a chain that has no journal nothing is written")
+        const head = yield* push(store, start, [block(100, "a", 1)])
+        yield* store.load(chain)
+        assert.isUndefined(yield* alive)
+        yield* store.trim(chain)
+        assert.oneOf(yield* alive, [0, 1, 2])
+        assert.deepStrictEqual((yield* store.load(chain))!.head, head)
+      }))
+
+    test("what a reader had not read when it was trimmed is counted exactly", (_, harness) =>
+      Effect.gen(function* () {
+        const store = yield* harness.open(1000)
+        let head = yield* push(
+          store,
+          start,
+          blocks(
+            100,
+            "a",
+            Array.from({ length: 8 }, () => 500),
+          ),
+        )
+        const ids = (yield* readAll(store, chain)).map(({ id }) => id)
+        // Has read nothing, up to here, up to the same entry, and all of it.
+        const positions = {
+          none: "0-0",
+          some: ids[719]!,
+          same: ids[719]!,
+          half: ids[2000]!,
+          all: ids.at(-1)!,
+        }
+        for (const [name, id] of Object.entries(positions)) yield* harness.putReader(chain, name, id)
+        const final = { _tag: "Finalize", expected: head, number: 107, hash: hash("a", 107) } as const
+        yield* store.finalize(chain, filter, final)
+        while ((yield* store.trim(chain)).dropped > 0);
+        const gone = 4000 - (yield* readAll(store, chain)).length
+        assert.isAbove(gone, 2100)
+        for (const [name, unseen] of Object.entries({
+          none: gone,
+          some: gone - 720,
+          same: gone - 720,
+          half: gone - 2001,
+          all: 0,
+        }))
+          assert.strictEqual(yield* harness.missed(chain, name), unseen, name)
+        const told = (yield* store.stats(chain)).readers.map(({ name, lag, missed }) => [name, lag, missed])
+        assert.deepStrictEqual(Object.fromEntries(told.map(([name, ...rest]) => [name, rest])), {
+          none: [4000 - gone, gone],
+          some: [4000 - gone, gone - 720],
+          same: [4000 - gone, gone - 720],
+          half: [4000 - gone, gone - 2001],
+          all: [0, 0],
+        })
+        // Nobody moves on, and more is trimmed.
+        for (const next of blocks(108, "a", [400, 400, 400], hash("a", 107)))
+          head = yield* push(store, head, [next], true)
+        while ((yield* store.trim(chain)).dropped > 0);
+        const since = 5200 - (yield* readAll(store, chain)).length
+        assert.isAbove(since, gone)
+        assert.strictEqual(yield* harness.missed(chain, "none"), since)
+        assert.strictEqual(yield* harness.missed(chain, "some"), since - 720)
+        assert.strictEqual(yield* harness.missed(chain, "all"), Math.max(since - 4000, 0))
+      }))
+
+    test("nothing is trimmed that a pinned reader has not read, and publishing pauses at the backlog until it reads on", (_, harness) =>
+      Effect.gen(function* () {
+        const store = yield* harness.open(1000)
+        const now = Math.floor(Date.now() / 1000)
+        let head = yield* push(store, start, [block(100, "a", 1)], true)
+        const [{ id: first } = assert.fail()] = yield* readAll(store, chain)
+        yield* harness.putReader(chain, "slow", first, now)
+        yield* harness.putReader(chain, "gone", first, now - 8 * 24 * 3600)
+        const next = function* () {
+          let parent = hash("a", 100)
+          for (let number = 101; ; number++) {
+            yield block(number, "a", 500, parent)
+            parent = hash("a", number)
+          }
+        }
+        const more = next()
+        const take = () => more.next().value as Block
+        const length = Effect.map(readAll(store, chain), ({ length }) => length)
+        for (let i = 0; i < 7; i++) head = yield* push(store, head, [take()], true)
+        const held = yield* store.trim(chain)
+        assert.deepInclude(held.holder, { reader: "reader:slow", behind: 3500, paused: undefined })
+        assert.isAtLeast(yield* length, 3500)
+        assert.strictEqual(yield* harness.missed(chain, "slow"), 0)
+        // At 4 000 of 4 000 it pauses, whatever head a push expects; what is on its way to be undone goes on.
+        head = yield* push(store, head, [take()], true)
+        const full = yield* store.trim(chain)
+        assert.deepInclude(full.holder, { reader: "reader:slow", behind: 4000, paused: "backlog" })
+        assert.match(full.holder!.release, /slow/)
+        const seen = yield* store.stats(chain)
+        assert.isTrue(seen.paused)
+        assert.deepInclude(seen.holder, { reader: "reader:slow", release: full.holder!.release })
+        assert.oneOf(seen.holder!.lag, [4000, undefined], "so many are not counted in Redis")
+        const waiting = take()
+        const [move] = [...pushes(head, [waiting], false)] as [Push]
+        for (const expected of [head, ground(90)])
+          assert.deepStrictEqual(yield* store.push(chain, filter, { ...move, expected }), { _tag: "Paused" })
+        const { number, hash: headHash } = head
+        const final = { _tag: "Finalize", expected: head, number, hash: headHash as Hex } as const
+        assert.deepStrictEqual(yield* store.finalize(chain, filter, final), { _tag: "Finalized" })
+        assert.strictEqual((yield* store.load(chain))!.head.number, number)
+        // It reads, a little and then nearly all.
+        const ids = (yield* readAll(store, chain)).map(({ id }) => id)
+        yield* harness.putReader(chain, "slow", ids[100]!, now)
+        assert.strictEqual((yield* store.trim(chain)).holder!.paused, "backlog", "not at once again")
+        yield* harness.putReader(chain, "slow", ids[3800]!, now)
+        while ((yield* store.trim(chain)).dropped > 0);
+        assert.isUndefined((yield* store.trim(chain)).holder)
+        assert.deepInclude(yield* store.stats(chain), { holder: undefined, paused: false })
+        assert.isAtMost(yield* length, 2000)
+        assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
+        assert.strictEqual(yield* harness.missed(chain, "slow"), 0)
+        assert.isAbove(yield* harness.missed(chain, "gone"), 2000)
+      }))
+
+    test("what is not final pauses no push: the window alone may be longer than the backlog", (_, harness) =>
+      Effect.gen(function* () {
+        const store = yield* harness.open(100)
+        let head = yield* push(store, start, [block(100, "a", 1)])
+        const [{ id } = assert.fail()] = yield* readAll(store, chain)
+        let parent = hash("a", 100)
+        for (let number = 101; number < 106; number++) {
+          head = yield* push(store, head, [block(number, "a", 500, parent)])
+          parent = hash("a", number)
+        }
+        yield* harness.putReader(
+          chain,
+          "current",
+          (yield* readAll(store, chain)).at(-1)!.id,
+          Math.floor(Date.now() / 1000),
+        )
+        assert.deepStrictEqual(yield* store.trim(chain), { dropped: 0, holder: undefined })
+        yield* push(store, head, [block(106, "a", 500, parent)])
+        assert.strictEqual((yield* readAll(store, chain))[0]!.id, id)
+      }))
+
+    test("filters that were replaced are remembered, the last twenty, and one that came back is not among them", (store, harness) =>
+      Effect.gen(function* () {
+        yield* push(store, start, [block(100, "a", 1)])
+        yield* store.takeOver(chain, filter)
+        assert.deepStrictEqual(yield* harness.filters(chain), [])
+        for (const next of ["one", "two", filter]) yield* store.takeOver(chain, next)
+        assert.deepStrictEqual(yield* harness.filters(chain), ["one", "two"])
+        for (let i = 0; i < 30; i++) yield* store.takeOver(chain, `filter ${i}`)
+        const kept = yield* harness.filters(chain)
+        assert.deepStrictEqual([kept.length, kept[0], kept.at(-1)], [20, "filter 9", "filter 28"])
+      }))
+
+    test("a journal of a newer version is refused and left as it is", (store, harness) =>
+      Effect.gen(function* () {
+        const head = yield* push(store, start, blocks(100, "a", [1, 1]))
+        const before = yield* store.stats(chain)
+        yield* harness.setVersion(chain, 3)
+        const [move] = [...pushes(head, [block(102, "a", 1)], false)] as [Push]
+        const place = { expected: head, number: 100, hash: hash("a", 100) }
+        const refused: Record<string, Effect.Effect<unknown, unknown>> = {
+          load: store.load(chain),
+          push: store.push(chain, filter, move),
+          pop: store.pop(chain, filter, { _tag: "Pop", expected: head }),
+          finalize: store.finalize(chain, filter, { _tag: "Finalize", ...place }),
+          "take over": store.takeOver(chain, "other"),
+          trim: store.trim(chain),
+          reset: store.reset(chain, { from: undefined, filter, delete: true }),
+        }
+        for (const [name, operation] of Object.entries(refused)) {
+          const error = yield* Effect.flip(operation)
+          assert.instanceOf(error, StoreError, name)
+          assert.strictEqual((error as StoreError).reason, "newer", name)
+          assert.match((error as StoreError).message, /of version 3 and this release writes version 2/)
+        }
+        yield* harness.setVersion(chain, 2)
+        assert.deepStrictEqual(yield* store.stats(chain), before)
+        assert.deepStrictEqual((yield* store.load(chain))!.head, head)
+      }))
+
+    test("pop goes on where somebody deleted entries, and counts them", (store, harness) =>
+      Effect.gen(function* () {
+        const head = yield* push(store, start, blocks(100, "a", [1, 4]))
+        const ids = (yield* readAll(store, chain)).map(({ id }) => id)
+        yield* harness.deleteEntries(chain, [ids[2]!, ids[4]!])
+        const result = yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
+        assert.deepInclude(result, { _tag: "Popped", removed: 2, missing: 2 })
+        assert.deepStrictEqual(summary(yield* readAll(store, chain)), [
+          "+100/0",
+          "+101/0",
+          "+101/2",
+          "-101/2",
+          "-101/0",
+        ])
+        assert.strictEqual((yield* store.load(chain))!.head.number, 100)
+      }))
+
+    test("chains do not see each other", (store) =>
+      Effect.gen(function* () {
+        yield* push(store, start, blocks(100, "a", [2, 2]))
+        const [move] = [...pushes(ground(7), [block(7, "x", 3)], false)] as [Push]
+        yield* store.push(8453, filter, move)
+        yield* popTo(store, 100)
+        yield* holds(store, blocks(100, "a", [2]))
+        assert.deepStrictEqual(summary(yield* readAll(store, 8453)), ["+7/0", "+7/1", "+7/2"])
+      }))
+
+    test("reading starts after an id, and seek finds the id before a height", (store) =>
+      Effect.gen(function* () {
+        let head = yield* push(store, start, blocks(100, "a", [2, 0, 3, 1]))
+        const all = yield* readAll(store, chain)
+        assert.deepStrictEqual(yield* store.read(chain, all[2]!.id, 2), all.slice(3, 5))
+        assert.deepStrictEqual(yield* store.read(chain, all.at(-1)!.id, 2), [])
+        assert.isUndefined(yield* store.seek(chain, 100))
+        assert.strictEqual(yield* store.seek(chain, 101), all[1]!.id)
+        assert.strictEqual(yield* store.seek(chain, 103), all[4]!.id)
+        assert.strictEqual(yield* store.seek(chain, 999), all[5]!.id)
+        head = yield* popTo(store, 100)
+        yield* push(store, head, blocks(101, "b", [2, 2], hash("a", 100)))
+        const replay = new Replay()
+        for (const stored of yield* store.read(chain, yield* store.seek(chain, 102), 100))
+          replay.apply(stored)
+        const found = replay.blocks.filter(({ number }) => number >= 102)
+        assert.deepStrictEqual(
+          found.map(({ hash }) => hash),
+          [hash("b", 102)],
+        )
+        const { entries, firstId, lastId } = yield* store.stats(chain)
+        assert.deepStrictEqual([entries, firstId], [14, all[0]!.id])
+        assert.strictEqual(lastId, (yield* readAll(store, chain)).at(-1)!.id)
+      }))
+
+    test("two writers with different views leave one journal", (_, harness) =>
+      Effect.gen(function* () {
+        const writer = Effect.fnUntraced(function* (fork: string) {
+          const store = yield* harness.open()
+          for (let tries = 0; tries < 300; tries++) {
+            const journal = (yield* store.load(chain)) ?? emptyJournal(100, filter)
+            const { head } = journal
+            const mine = head.hash === "" || head.hash === hash(fork, head.number)
+            if (!mine && head.number > 100) {
+              yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
+            } else {
+              const next = block(head.number + 1, fork, tries % 4, head.hash === "" ? undefined : head.hash)
+              yield* store.push(chain, filter, [...pushes(head, [next], false)][0]!)
+            }
+            yield* Effect.yieldNow
+          }
+        })
+        yield* Effect.all([writer("a"), writer("b")], { concurrency: 2 })
+        const replay = new Replay()
+        const entries = yield* readAll(yield* harness.open(), chain)
+        for (const stored of entries) replay.apply(stored)
+        assert.deepStrictEqual(replay.faults, [])
+        assert.isAbove(replay.removed, 0)
+        const live = replay.blocks.flatMap(({ hash, logs }) => logs.map(({ index }) => `${hash}:${index}`))
+        assert.strictEqual(new Set(live).size, live.length)
+      }))
+
+    it.effect.prop(
+      "any history of moves leaves what the pure journal says",
+      [Schema.Array(Step).check(Schema.isMaxLength(25))],
+      ([steps]) =>
+        Effect.gen(function* () {
+          const store = yield* (yield* fresh).open()
+          let model: Journal = emptyJournal(100, filter)
+          const content: Array<Block> = []
+          let serial = 0
+          for (const step of steps) {
+            if (step._tag === "Push") {
+              const next = step.sizes.map((size, i) => {
+                const parent = i === 0 && model.head.hash !== "" ? model.head.hash : undefined
+                const logs = Math.abs(size) % 13 === 0 ? 2300 : Math.abs(size) % 4
+                return block(model.head.number + 1 + i, `fork${serial}`, logs, parent)
+              })
+              serial++
+              for (const move of pushes(model.head, next, false)) {
+                assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
+                model = pushed(model, move)
+              }
+              content.push(...next)
+            } else if (step._tag === "Pop") {
+              for (let i = Math.abs(step.times) % 3; i >= 0 && model.window.length > 0; i--) {
+                do {
+                  yield* store.pop(chain, filter, { _tag: "Pop", expected: model.head })
+                  model = popped(model)
+                } while (model.head.part !== 0)
+              }
+              while (content.length > 0 && content.at(-1)!.number > model.head.number) content.pop()
+            } else if (content.length > 0) {
+              const { number, hash } = content[Math.abs(step.depth) % content.length]!
+              yield* store.finalize(chain, filter, { _tag: "Finalize", expected: model.head, number, hash })
+              model = finalized(model, number, hash)
+            }
+            const loaded = yield* store.load(chain)
+            if (serial > 0) assert.deepStrictEqual(loaded, model)
+          }
+          yield* holds(store, content)
+        }).pipe(Effect.scoped),
+      { arbitrary: { runs }, timeout: 60_000 },
+    )
+  })
+}

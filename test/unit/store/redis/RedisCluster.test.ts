@@ -1,0 +1,81 @@
+/** A cluster of which a node goes away: the chains on its slots wait, and no other chain notices. */
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Fiber, Ref, Schedule } from "effect"
+import { execFileSync } from "node:child_process"
+import { ground, pushes } from "../../../../src/store/Journal.ts"
+import * as StoreBreaker from "../../../../src/store/StoreBreaker.ts"
+import { block } from "../../../support/blocks.ts"
+import type { Client } from "../../../support/ingestor.ts"
+import * as RedisServer from "../../../support/RedisServer.ts"
+import { openRedis, standalone } from "../../../support/redisStore.ts"
+
+const filter = "none"
+
+const eventually = <A, E>(effect: Effect.Effect<A, E>) =>
+  Effect.retry(effect, Schedule.spaced("100 millis").pipe(Schedule.upTo({ times: 150 })))
+
+/** Pushes one more block. */
+const extend = Effect.fnUntraced(function* (store: Client, chain: number) {
+  const head = (yield* store.load(chain))?.head ?? ground(1)
+  const next = block(head.number + 1, "a", 3, head.hash || undefined)
+  const [move] = [...pushes(head, [next], false)]
+  assert.strictEqual((yield* store.push(chain, filter, move!))._tag, "Pushed")
+})
+
+describe("a Redis Cluster", () => {
+  it.live(
+    "of which a node goes away stops only the chains of its slots, and those go on when it returns",
+    () =>
+      Effect.gen(function* () {
+        const options = [
+          ["--cluster-enabled", "yes"],
+          ["--cluster-require-full-coverage", "no"],
+          ["--cluster-node-timeout", "2000"],
+        ].flat()
+        const nodes = yield* Effect.forEach([1, 2, 3], () => RedisServer.start(options))
+        const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`)
+        execFileSync("redis-cli", ["--cluster", "create", ...addresses, "--cluster-yes"], { stdio: "ignore" })
+        const store = yield* openRedis(
+          standalone(nodes[0]!.port, { mode: "cluster" }),
+          "events",
+          0,
+          "5 seconds",
+        )
+        const chains = Array.from({ length: 12 }, (_, i) => i + 1)
+        for (const chain of chains) yield* eventually(extend(store, chain))
+        const gone = nodes[2]!
+        const keys = yield* Effect.promise(() => gone.client.keys("events:*"))
+        const there = chains.filter((chain) => keys.includes(`events:${chain}`))
+        const elsewhere = chains.filter((chain) => !there.includes(chain))
+        assert.isAbove(there.length, 0)
+        assert.isAbove(elsewhere.length, 1)
+        const waiting = there[0]!
+        gone.client.disconnect()
+        gone.kill("SIGKILL")
+        // Its chain's breaker probes all the time, as the service does.
+        const breaker = yield* StoreBreaker.make(store.ping(waiting))
+        const error = yield* Effect.flip(Effect.repeat(extend(store, waiting), { times: 20 }))
+        assert.propertyVal(error, "_tag", "StoreError")
+        yield* breaker.failed(error)
+        const longest = yield* Ref.make(0)
+        for (let round = 0; round < 15; round++) {
+          for (const chain of elsewhere) {
+            const since = yield* Clock.currentTimeMillis
+            yield* extend(store, chain)
+            const took = (yield* Clock.currentTimeMillis) - since
+            yield* Ref.update(longest, (most) => Math.max(most, took))
+          }
+          yield* Effect.sleep("100 millis")
+        }
+        assert.isBelow(yield* Ref.get(longest), 1000, "milliseconds for a move of another chain")
+        assert.isFalse(breaker.isOpen())
+        const released = yield* Effect.forkChild(breaker.pass)
+        yield* gone.restart
+        const back = yield* Clock.currentTimeMillis
+        yield* Fiber.join(released)
+        yield* extend(store, waiting)
+        assert.isBelow((yield* Clock.currentTimeMillis) - back, 5000, "milliseconds until it goes on")
+      }).pipe(Effect.scoped),
+    30_000,
+  )
+})

@@ -1,0 +1,302 @@
+/** Rights, commands and libraries that a server does not give: what `check` finds, and that the rest goes on. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Logger, Redacted } from "effect"
+import type { Scope } from "effect"
+import { TestClock } from "effect/testing"
+import { Redis } from "ioredis"
+import { readdirSync, readFileSync } from "node:fs"
+import { AppConfig, fromVariables } from "../../../../src/config/AppConfig.ts"
+import { ground, pushes } from "../../../../src/store/Journal.ts"
+import { Store } from "../../../../src/store/Store.ts"
+import { Status } from "../../../../src/observability/Status.ts"
+import * as StoreWatch from "../../../../src/observability/StorePoller.ts"
+import { blocks } from "../../../support/blocks.ts"
+import type { Client } from "../../../support/ingestor.ts"
+import { replayOf } from "../../../support/oracle.ts"
+import * as RedisServer from "../../../support/RedisServer.ts"
+import { openRedis, standalone } from "../../../support/redisStore.ts"
+
+const chain = 31337
+const filter = "none"
+
+const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
+  it.live(title, () => Effect.scoped(body), 30_000)
+
+const write = Effect.fnUntraced(function* (store: Client) {
+  for (const move of pushes(ground(1), blocks(1, "a", [2, 0, 3]), false))
+    assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
+})
+
+/** By name, in brackets what can be done without. Redis 6.2 has no `redis.acl_check_cmd`. */
+const namesOf = (store: Client) =>
+  Effect.map(store.refused(chain), (all) =>
+    all
+      .filter(({ name }) => name !== "redis.acl_check_cmd")
+      .map(({ name, lost }) => (lost === undefined ? name : `(${name})`)),
+  )
+
+/** A client that asks the server for nothing by itself. */
+const bare = (port: number) =>
+  Effect.acquireRelease(
+    Effect.sync(() => new Redis({ port, enableReadyCheck: false, disableClientInfo: true })),
+    (client) => Effect.sync(() => client.disconnect()),
+  )
+
+const source = (name: string) =>
+  readFileSync(new URL(`../../../../src/store/redis/lua/${name}.lua`, import.meta.url), "utf8")
+
+const needed =
+  "xadd xlen xrange xrevrange xtrim exists hset hmget hgetall zadd zrange zrevrange zrangebyscore zrem " +
+  "zremrangebyscore set rpush lrem ltrim eval evalsha"
+const watching = {
+  info: "INFO",
+  xinfo: "XINFO",
+  memory: "MEMORY USAGE",
+  client: "CLIENT SETNAME",
+  hincrby: "HINCRBY",
+  del: "DEL",
+}
+
+describe("what a Redis server refuses", () => {
+  test(
+    "is told by name for each right that is missing, and nothing is touched or left behind",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const { client } = server
+      const rights = (...words: ReadonlyArray<string>) =>
+        Effect.promise(() => client.call("ACL", "SETUSER", "me", ...words))
+      yield* rights("on", ">secret", "~events:*", "~{events:*", "+@all", "-@dangerous", "-@admin")
+      yield* rights("+info", "+client")
+      const store = yield* openRedis(
+        standalone(server.port, { username: "me", password: Redacted.make("secret") }),
+      )
+      yield* write(store)
+      const keys = yield* Effect.promise(() => client.keys("*"))
+      const stored = Effect.promise(async () => {
+        const dumps = []
+        for (const key of keys) dumps.push((await client.dumpBuffer(key))!.toString("hex"))
+        return { all: (await client.keys("*")).sort(), dumps }
+      })
+      const before = yield* stored
+      assert.deepStrictEqual(yield* namesOf(store), [])
+      for (const command of needed.split(" ")) {
+        yield* rights(`-${command}`)
+        assert.include(yield* namesOf(store), command.toUpperCase())
+        yield* rights(`+${command}`)
+      }
+      for (const [command, name] of Object.entries(watching)) {
+        yield* rights(`-${command}`)
+        assert.deepStrictEqual(yield* namesOf(store), [`(${name})`])
+        yield* rights(`+${command}`)
+      }
+      assert.deepStrictEqual(yield* stored, before)
+      yield* rights("resetkeys", "~{events:*")
+      const elsewhere = yield* store.refused(chain)
+      assert.include(
+        elsewhere.map(({ name }) => name),
+        "XRANGE",
+      )
+      assert.match(elsewhere[0]!.detail, /NOPERM.*key/)
+    }),
+  )
+
+  it("is asked for every command that a script calls", () => {
+    const tried = source("check")
+    const files = readdirSync(new URL("../../../../src/store/redis/lua/", import.meta.url))
+    const called = files.flatMap((file) =>
+      [...source(file.replace(".lua", "")).matchAll(/redis\.p?call\('(\w+)'/g)].map(
+        ([, command]) => command!,
+      ),
+    )
+    assert.isAbove(new Set(called).size, 20)
+    for (const command of new Set(called)) assert.include(tried, `'${command}', `)
+  })
+
+  test(
+    "because it is full is no missing right: the probe says it",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const store = yield* openRedis(standalone(server.port))
+      yield* Effect.promise(() => server.client.config("SET", "maxmemory", "1"))
+      assert.deepStrictEqual(yield* namesOf(store), [])
+      assert.strictEqual((yield* Effect.flip(store.ping(chain))).reason, "full")
+      assert.deepStrictEqual(yield* Effect.promise(() => server.client.keys("*")), [])
+    }),
+  )
+
+  test(
+    "is told of libraries and functions of its scripts, too",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const lacking = `${source("journal")}\n${source("check")}`
+        .replaceAll("cmsgpack.", "cmsgpack_of_none.")
+        .replaceAll("cjson.", "cjson_of_none.")
+        .replaceAll("redis.acl_check_cmd end", "redis.acl_check_of_none end")
+      const keys = ["stream", "head", "window", "missed", "readers", "filters"].map((name) => `{a}:${name}`)
+      const found = yield* Effect.promise(
+        () => server.client.eval(lacking, keys.length, ...keys) as Promise<ReadonlyArray<string>>,
+      )
+      assert.deepStrictEqual(
+        found,
+        ["cmsgpack", "cjson", "redis.acl_check_cmd"].flatMap((name) => [
+          name,
+          `ERR the server's scripts have no ${name}`,
+        ]),
+      )
+      assert.deepStrictEqual(yield* Effect.promise(() => server.client.keys("*")), [])
+    }),
+  )
+
+  test(
+    "without cjson, what readers missed is not counted, and a move that trims is made as a whole",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const keys = [
+        "events:7",
+        ..."head window missed readers filters".split(" ").map((k) => `{events:7}:${k}`),
+      ]
+      for (let i = 0; i < 500; i++) yield* Effect.promise(() => server.client.xadd(keys[0]!, "*", "a", "b"))
+      yield* Effect.promise(() => server.client.hset(keys[4]!, "me", '{"id":"1-1"}'))
+      const trimmed = yield* Effect.promise(() =>
+        server.client.eval(
+          `${source("journal")}\nreturn dropOldest(100, retentionOf('100\\n400'))`.replaceAll(
+            "cjson.",
+            "cjson_of_none.",
+          ),
+          keys.length,
+          ...keys,
+        ),
+      )
+      assert.isAbove(Number(trimmed), 200)
+    }),
+  )
+
+  test(
+    "6.2, whose probe tries to write a head, is left without one where there was none",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const names = ["stream", "head", "window", "missed", "readers", "filters", "ping"]
+      const keys = names.map((name) => `{a}:${name}`)
+      const probe = `${source("journal")}\n${source("probe")}`.replaceAll("redis.acl_check_cmd", "(nil)")
+      yield* Effect.promise(() => server.client.eval(probe, keys.length, ...keys))
+      assert.deepStrictEqual(yield* Effect.promise(() => server.client.keys("*")), ["{a}:ping"])
+      yield* Effect.promise(() => server.client.hset("{a}:head", "number", "7"))
+      yield* Effect.promise(() => server.client.eval(probe, keys.length, ...keys))
+      assert.strictEqual(yield* Effect.promise(() => server.client.hget("{a}:head", "number")), "7")
+    }),
+  )
+
+  /** Each as a server that does not have the command, and one whose user may not use it. */
+  for (const [name, renamed] of [
+    ["INFO", "INFO"],
+    ["XINFO", "XINFO"],
+    ["MEMORY USAGE", "MEMORY"],
+    ["CLIENT SETNAME", "CLIENT"],
+    ["CONFIG, ACL, BGREWRITEAOF, MULTI, SCRIPT or SELECT", "CONFIG ACL BGREWRITEAOF MULTI SCRIPT SELECT"],
+  ] as const)
+    it.effect(`without ${name}, the rest is shown and nothing is logged`, () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.start(
+          renamed.split(" ").flatMap((command) => ["--rename-command", command, ""]),
+        )
+        const store = yield* openRedis(standalone(server.port), "events", 0, "1 hour")
+        yield* write(store)
+        assert.deepStrictEqual((yield* replayOf(store, chain)).faults, [])
+        assert.deepStrictEqual(yield* namesOf(store), /^(CONFIG)/.test(name) ? [] : [`(${name})`])
+        const client = yield* bare(server.port)
+        yield* Effect.promise(() => client.xgroup("CREATE", `events:${chain}`, "mine", "0"))
+        const said: Array<unknown> = []
+        const config = yield* fromVariables({
+          CHAINS: "devnet",
+          DEVNET_CHAIN_ID: String(chain),
+          DEVNET_WS_URL: "ws://node",
+          REDIS_URL: server.url,
+        })
+        const layer = StoreWatch.layer.pipe(
+          Layer.provideMerge(Status.layer),
+          Layer.provide(Layer.succeed(Store, store)),
+          Layer.provide(Layer.succeed(AppConfig, config)),
+          Layer.provide(Logger.layer([Logger.make(({ message }) => void said.push(message))])),
+        )
+        const context = yield* Layer.build(layer)
+        const status = yield* Status.pipe(Effect.provide(context))
+        const one = status.chains[0]!
+        for (let look = 0; look < 3; look++) {
+          // The server answers in its own time.
+          while (one.stats === undefined || status.store.info === undefined)
+            yield* Effect.promise(() => client.ping())
+          const { entries, bytes, groups } = one.stats
+          assert.strictEqual(entries, 5)
+          assert.strictEqual(bytes === undefined, name === "MEMORY USAGE")
+          assert.strictEqual(groups.length, name === "XINFO" ? 0 : 1)
+          assert.strictEqual(status.store.info.evictionPolicy, name === "INFO" ? undefined : "noeviction")
+          one.stats = undefined
+          status.store.info = undefined
+          yield* TestClock.adjust("10 seconds")
+        }
+        assert.deepStrictEqual(said, [])
+      }).pipe(Effect.scoped),
+    )
+
+  for (const [what, groups, limit, warnings] of [
+    ["no limit of memory while a group is waited for is warned of, once", "mine", "0", 1],
+    ["a limit is no reason to warn", "mine", "100mb", 0],
+    ["nor is none while nobody is waited for", undefined, "0", 0],
+  ] as const)
+    it.effect(what, () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.start(["--maxmemory", limit])
+        const store = yield* openRedis(standalone(server.port), "events", 0, "1 hour")
+        const config = yield* fromVariables({
+          CHAINS: "devnet",
+          DEVNET_CHAIN_ID: String(chain),
+          DEVNET_WS_URL: "ws://node",
+          REDIS_URL: server.url,
+          STREAM_GROUPS: groups,
+        })
+        const said: Array<unknown> = []
+        const layer = StoreWatch.layer.pipe(
+          Layer.provideMerge(Status.layer),
+          Layer.provide(Layer.succeed(Store, store)),
+          Layer.provide(Layer.succeed(AppConfig, config)),
+          Layer.provide(Logger.layer([Logger.make(({ message }) => void said.push(message))])),
+        )
+        const status = yield* Status.pipe(Effect.provide(yield* Layer.build(layer)))
+        const one = status.chains[0]!
+        for (let look = 0; look < 3; look++) {
+          while (one.stats === undefined || status.store.info === undefined)
+            yield* Effect.promise(() => server.client.ping())
+          one.stats = undefined
+          yield* TestClock.adjust("10 seconds")
+        }
+        assert.strictEqual(said.length, warnings)
+        if (warnings > 0)
+          assert.match(String(said[0]), /^maxmemory is 0, .* STREAM_GROUPS=mine .*: set maxmemory/)
+      }).pipe(Effect.scoped),
+    )
+
+  it.effect("one chain whose stream is something else hides no other chain's figures", () =>
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const store = yield* openRedis(standalone(server.port), "events", 0, "1 hour")
+      yield* write(store)
+      yield* Effect.promise(() => server.client.set("events:7", "mine"))
+      const config = yield* fromVariables({
+        CHAINS: "odd,devnet",
+        ODD_CHAIN_ID: "7",
+        ODD_WS_URL: "ws://node",
+        DEVNET_CHAIN_ID: String(chain),
+        DEVNET_WS_URL: "ws://node",
+        REDIS_URL: server.url,
+      })
+      const layer = StoreWatch.layer.pipe(
+        Layer.provideMerge(Status.layer),
+        Layer.provide(Layer.succeed(Store, store)),
+        Layer.provide(Layer.succeed(AppConfig, config)),
+      )
+      const { chain: statusOf } = yield* Status.pipe(Effect.provide(yield* Layer.build(layer)))
+      while (statusOf("devnet").stats === undefined) yield* Effect.promise(() => server.client.ping())
+      assert.isUndefined(statusOf("odd").stats)
+    }).pipe(Effect.scoped),
+  )
+})

@@ -1,0 +1,231 @@
+/** What goes over the wire to Redis: within the limits of managed servers, and few commands, as they are billed. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer } from "effect"
+import type { Scope } from "effect"
+import { AppConfig, fromVariables } from "../../../../src/config/AppConfig.ts"
+import type { Block, Hex } from "../../../../src/Domain.ts"
+import { callLimits, ground, pushes } from "../../../../src/store/Journal.ts"
+import type { Push } from "../../../../src/store/Journal.ts"
+import { Store } from "../../../../src/store/Store.ts"
+import { Status } from "../../../../src/observability/Status.ts"
+import * as StoreWatch from "../../../../src/observability/StorePoller.ts"
+import { block, blocks } from "../../../support/blocks.ts"
+import { counting } from "../../../support/commandCount.ts"
+import { FakeChain } from "../../../support/FakeChain.ts"
+import { FakeNode } from "../../../support/FakeNode.ts"
+import type { Client } from "../../../support/ingestor.ts"
+import * as RedisServer from "../../../support/RedisServer.ts"
+import { openRedis, standalone } from "../../../support/redisStore.ts"
+import * as Service from "../../../support/Service.ts"
+import * as TcpProxy from "../../../support/TcpProxy.ts"
+import { RedisRequests, wordsOf } from "../../../support/wire.ts"
+
+const chain = 31337
+const filter = "none"
+
+/** That of ElastiCache Serverless, the lowest that is documented: a request with more arguments is refused. */
+const mostArguments = 3999
+
+const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
+  it.live(title, () => Effect.scoped(body), 30_000)
+
+/** Pushes of one run, as a writer cuts them. */
+const pushAll = Effect.fnUntraced(function* (store: Client, all: ReadonlyArray<Block>, final = false) {
+  const head = (yield* store.load(chain))?.head ?? ground(1)
+  const moves = [...pushes(head, all, final)]
+  for (const move of moves) assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
+  return moves
+})
+
+const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
+
+describe("over the wire to Redis", () => {
+  test(
+    "no request has more arguments than a managed server takes, nor more bytes than a push is cut to",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const proxy = yield* TcpProxy.start(server.port, { cutters: { client: () => new RedisRequests() } })
+      const seen: Array<{ readonly words: number; readonly bytes: number }> = []
+      proxy.tap((data, from) => {
+        if (from === "client") seen.push({ words: wordsOf(data).length, bytes: data.length })
+        return data
+      })
+      const most = (what: "words" | "bytes") =>
+        seen.splice(0).reduce((highest, one) => Math.max(highest, one[what]), 0)
+      const store = yield* openRedis(standalone(proxy.port), "events", 5000)
+      // As full as it gets: every block has logs, each with its parent and time, traces are on.
+      const sparse = blocks(
+        1,
+        "sparse",
+        Array.from({ length: 1200 }, () => 2),
+      ).map((one) => ({
+        ...one,
+        traceparent: "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01",
+      }))
+      const moves = yield* pushAll(store, sparse)
+      assert.deepStrictEqual(
+        moves.map((move) => [move.blocks.length, logsOf(move)]),
+        [
+          [500, 1000],
+          [500, 1000],
+          [200, 400],
+        ],
+      )
+      // EVAL with the script, or EVALSHA; the number of keys, 6 keys, 12 arguments, and 7 of each block.
+      assert.strictEqual(most("words"), 3 + 6 + 12 + 7 * 500)
+      assert.isBelow(3 + 6 + 12 + 7 * callLimits.blocks, mostArguments)
+
+      const full = block(1201, "full", 1000, sparse.at(-1)!.hash)
+      const larger = block(1202, "full", 2500, full.hash)
+      assert.strictEqual((yield* pushAll(store, [full, larger])).length, 4)
+      assert.isBelow(most("words"), 50)
+
+      // Bytes: 500 blocks with logs of 1 KiB are cut by size; what is around them is a fraction of that.
+      const data: Hex = `0x${"ab".repeat(512)}`
+      const heavy = blocks(
+        1203,
+        "heavy",
+        Array.from({ length: 600 }, () => 2),
+        larger.hash,
+      ).map((one) => ({
+        ...one,
+        logs: one.logs.map((log) => ({ ...log, data })),
+      }))
+      assert.isAbove((yield* pushAll(store, heavy)).length, 1)
+      const bytes = most("bytes")
+      assert.isAbove(bytes, callLimits.bytes * 0.8)
+      assert.isBelow(bytes, callLimits.bytes * 1.25)
+
+      const { head, window } = (yield* store.load(chain))!
+      const below = window.at(-2)!
+      yield* store.finalize(chain, filter, {
+        _tag: "Finalize",
+        expected: head,
+        number: below.number,
+        hash: below.hash,
+      })
+      yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
+      yield* store.takeOver(chain, "other")
+      yield* store.ping(chain)
+      yield* store.trim(chain)
+      yield* store.stats(chain)
+      yield* store.read(chain, undefined, 1000)
+      yield* store.seek(chain, 1100)
+      yield* store.refused(chain)
+      yield* store.info
+      yield* store.reset(chain, { from: 1, filter, delete: true })
+      assert.isBelow(most("words"), 30)
+    }),
+  )
+
+  test(
+    "a block is one command, and so are a final block, an undone one, a look at a chain, and one at the server",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const store = yield* openRedis(standalone(server.port), "events", 1000)
+      const start = yield* pushAll(store, blocks(1, "a", [1]))
+      // Before Redis 7, moves try what they need: nine calls.
+      const asked = (yield* store.refused(chain)).every(({ name }) => name !== "redis.acl_check_cmd")
+      const tries = asked ? 0 : 9
+      const counts = yield* counting(server)
+      /** On the wire, and inside of scripts. */
+      const of = <A, E>(work: Effect.Effect<A, E>) => Effect.andThen(work, counts.take)
+      const head = () => Effect.map(store.load(chain), (journal) => journal!.head)
+      let at = start[0]!.blocks[0].hash
+      for (const logs of [0, 1, 10, 100]) {
+        const next = block((yield* head()).number + 1, "a", logs, at)
+        at = next.hash
+        const [move] = [...pushes(yield* head(), [next], false)]
+        yield* counts.take
+        assert.deepStrictEqual(yield* of(store.push(chain, filter, move!)), {
+          wire: { push: 1 },
+          // A block on top of one without logs takes the place of its record; each hundred entries here are looked at for a trim.
+          inside: 7 + tries + logs + (logs === 1 ? 1 : 0) + (logs === 100 ? 2 : 0),
+        })
+      }
+      const expected = yield* head()
+      const { window } = (yield* store.load(chain))!
+      yield* counts.take
+      const below = window.at(-2)!
+      assert.deepStrictEqual(
+        yield* of(
+          store.finalize(chain, filter, {
+            _tag: "Finalize",
+            expected,
+            number: below.number,
+            hash: below.hash,
+          }),
+        ),
+        { wire: { finalize: 1 }, inside: 9 + tries },
+      )
+      assert.deepStrictEqual(yield* of(store.pop(chain, filter, { _tag: "Pop", expected })), {
+        wire: { pop: 1 },
+        inside: 9 + tries + 100,
+      })
+      assert.deepStrictEqual(yield* of(store.ping(chain)), {
+        wire: { probe: 1 },
+        inside: 1 + (asked ? 0 : tries + 1),
+      })
+
+      const config = yield* fromVariables({
+        CHAINS: "devnet,other",
+        DEVNET_CHAIN_ID: String(chain),
+        DEVNET_WS_URL: "ws://node",
+        OTHER_CHAIN_ID: "7",
+        OTHER_WS_URL: "ws://node",
+        REDIS_URL: server.url,
+      })
+      const watch = StoreWatch.layer.pipe(
+        Layer.provideMerge(Status.layer),
+        Layer.provide(Layer.succeed(Store, store)),
+        Layer.provide(Layer.succeed(AppConfig, config)),
+      )
+      yield* counts.take
+      const { chains } = yield* Status.pipe(Effect.provide(yield* Layer.build(watch)))
+      while (chains.some(({ stats }) => stats === undefined)) yield* Effect.sleep("5 millis")
+      assert.deepStrictEqual(yield* counts.take, { wire: { info: 1, stats: 2 }, inside: 17 })
+    }),
+  )
+
+  test(
+    "the service sends a push for each block at the tip, one for 500 of the history, and nothing else but its looks",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const node = new FakeNode(new FakeChain())
+      node.chain.extend(...Array.from({ length: 600 }, () => 1))
+      const counts = yield* counting(server)
+      const service = yield* Service.start({
+        env: {
+          CHAINS: "devnet",
+          DEVNET_CHAIN_ID: "31337",
+          DEVNET_WS_URL: yield* node.serve,
+          START_BLOCK: "1",
+          AUDIT: "off",
+          REDIS_URL: server.url,
+        },
+      })
+      yield* service.port
+      const stored = (number: number) =>
+        Effect.gen(function* () {
+          while (
+            Number(yield* Effect.promise(() => server.client.hget("{events:31337}:head", "number"))) < number
+          )
+            yield* Effect.sleep("5 millis")
+        })
+      yield* stored(600)
+      const begun = (yield* counts.take).wire
+      assert.isAtMost(begun["push"]!, 70)
+      for (let i = 0; i < 50; i++) {
+        node.chain.extend(2)
+        yield* stored(601 + i)
+      }
+      const { wire } = yield* counts.take
+      assert.strictEqual(wire["push"], 50)
+      delete wire["push"]
+      for (const [name, times] of Object.entries(wire)) {
+        assert.include(["info", "stats", "finalize"], name)
+        assert.isAtMost(times, 2, name)
+      }
+    }),
+  )
+})
