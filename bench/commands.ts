@@ -3,7 +3,7 @@
  * command; `test/unit/store/redis/RedisWire.test.ts` holds the figures.
  */
 import { Effect } from "effect"
-import { ground, pushes } from "../src/store/Journal.ts"
+import { emptyHead, pushes } from "../src/store/Journal.ts"
 import { block, blocks } from "../test/support/blocks.ts"
 import { counting } from "../test/support/commandCount.ts"
 import * as RedisServer from "../test/support/RedisServer.ts"
@@ -29,7 +29,7 @@ const measure = Effect.gen(function* () {
       const { wire, inside } = yield* counts.take
       return { wire: Object.values(wire).reduce((sum, one) => sum + one, 0), inside }
     })
-  let at = ground(1)
+  let at = emptyHead(1)
   const push = (logs: number) => {
     const next = block(at.number + 1, "a", logs, at.hash || undefined)
     const [move] = [...pushes(at, [next], false)]
@@ -52,7 +52,7 @@ const measure = Effect.gen(function* () {
     ["500 blocks of 2 logs, not final", false],
     ["500 blocks of 2 logs, final", true],
   ] as const) {
-    const [move] = [...pushes(ground(1), sparse, final)]
+    const [move] = [...pushes(emptyHead(1), sparse, final)]
     rows[title] = yield* of(store.push(final ? 2 : 3, filter, move!))
   }
   const below = (yield* store.load(chain))!.window.at(-2)!

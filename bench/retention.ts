@@ -3,7 +3,7 @@
  * much memory a backfill of two million entries takes that keeps 50 000, beside a stream that never had more.
  */
 import { Effect } from "effect"
-import { ground, pushes } from "../src/store/Journal.ts"
+import { emptyHead, pushes } from "../src/store/Journal.ts"
 import type { Position } from "../src/store/Journal.ts"
 import type { Store } from "../src/store/Store.ts"
 import { afterPush } from "../src/store/Journal.ts"
@@ -23,7 +23,7 @@ const fill = Effect.fnUntraced(function* (
   entries: number,
   onBlock: Effect.Effect<void>,
 ) {
-  let at: Position = ground(1)
+  let at: Position = emptyHead(1)
   for (let number = 1; number <= entries / logsPerBlock; number++) {
     const next = block(number, "a", logsPerBlock, at.hash || undefined)
     for (const move of pushes(at, [next], true)) {

@@ -3,11 +3,11 @@
  * done no more: a watchdog that no longer watches.
  */
 import { Context, Effect } from "effect"
-import { say } from "./observability/LogEvents.ts"
+import { logEvent } from "./observability/LogEvents.ts"
 
 /** Who is told: the connection that the fiber belongs to, or the chain. Outside of both it is logged. */
 export const Owner = Context.Reference<(defect: unknown) => Effect.Effect<void>>("event-ingestor/Owner", {
-  defaultValue: () => (defect) => say("defect", "a defect in the background", {}, defect),
+  defaultValue: () => (defect) => logEvent("defect", "a defect in the background", {}, defect),
 })
 
 /** Ends where it dies, and tells the owner. For what is forked. */

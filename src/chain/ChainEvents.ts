@@ -4,17 +4,17 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { errorType } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import type { FailoverOptions } from "../endpoint/EndpointPool.ts"
-import type { Findings } from "./Audit.ts"
+import type { EndpointPoolOptions } from "../endpoint/EndpointPool.ts"
+import type { AuditEvents } from "./Audit.ts"
 import type { FeedOptions } from "./Feed.ts"
 import type { FinalityOptions } from "./Finality.ts"
-import { inWords, say } from "../observability/LogEvents.ts"
+import { inWords, logEvent } from "../observability/LogEvents.ts"
 import { traceFailure } from "../observability/Tracing.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 
-export interface Observe {
-  readonly endpoint: FailoverOptions["watch"]
-  readonly findings: Findings
+export interface ChainEvents {
+  readonly endpoint: EndpointPoolOptions["watch"]
+  readonly findings: AuditEvents
   readonly disagreement: FinalityOptions["onDisagreement"]
   readonly standoff: FeedOptions["onStandoff"]
 }
@@ -28,12 +28,12 @@ export const make = (
   chain: Pick<ChainConfig, "name">,
   status: ChainStatus,
   takesMoves: () => boolean,
-): Observe => ({
+): ChainEvents => ({
   endpoint: (rank, known) => {
     const endpoint = status.endpoints[rank]!
     endpoint.breaker = known.breaker
-    endpoint.learned = known.learned
-    endpoint.budget = known.budget
+    endpoint.capabilities = known.capabilities
+    endpoint.rateLimiter = known.rateLimiter
     let wasConnected = false
     const at = Effect.annotateLogs({ endpoint: endpoint.name })
     return {
@@ -44,13 +44,13 @@ export const make = (
           endpoint.connectedSince = yield* Monotonic.millis
           endpoint.connects++
           const how = connection.polled ? ", heads are polled" : ""
-          yield* at(say("connected", `connected to ${endpoint.name}${how}`, {}))
+          yield* at(logEvent("connected", `connected to ${endpoint.name}${how}`, {}))
         }),
       onFailure: (error) =>
         Effect.gen(function* () {
           const since = endpoint.connectedSince
           endpoint.connectedSince = undefined
-          status.failed(errorType(error.reason), error.message)
+          status.recordFailure(errorType(error.reason), error.message)
           if (status.endpoint === endpoint && takesMoves()) status.enter("connecting")
           yield* traceFailure("connection lost", error, {
             "event_ingestor.chain": chain.name,
@@ -61,7 +61,7 @@ export const make = (
           const reason = whyNot(error)
           const seconds = Math.round(((yield* Monotonic.millis) - since) / 1000)
           const text = `lost ${endpoint.name} after ${inWords(seconds)}: ${reason}`
-          yield* at(say("disconnected", text, { error_type: errorType(error.reason), reason, seconds }))
+          yield* at(logEvent("disconnected", text, { error_type: errorType(error.reason), reason, seconds }))
           wasConnected = true
         }),
       onWait: (error, { failures, opened, seconds }) =>
@@ -73,20 +73,26 @@ export const make = (
           const reason = whyNot(error)
           if (opened) {
             const text = `circuit to ${endpoint.name} opened after ${failures} failures: ${reason}; ${next}`
-            return at(say("circuit_open", text, { circuit: "endpoint", reason, failures, next_try_seconds }))
+            return at(
+              logEvent("circuit_open", text, { circuit: "endpoint", reason, failures, next_try_seconds }),
+            )
           }
           // That it was lost has been said just now.
           if (!isNews) return Effect.void
           const text = `cannot connect to ${endpoint.name}: ${reason}; ${next}`
           const error_type = errorType(error.reason)
-          return at(say("connect_failed", text, { error_type, reason, failures, next_try_seconds }))
+          return at(logEvent("connect_failed", text, { error_type, reason, failures, next_try_seconds }))
         }),
       onClosed: (failures) =>
         at(
-          say("circuit_closed", `${endpoint.name} works again after ${failures} failures: circuit closed`, {
-            circuit: "endpoint",
-            failures,
-          }),
+          logEvent(
+            "circuit_closed",
+            `${endpoint.name} works again after ${failures} failures: circuit closed`,
+            {
+              circuit: "endpoint",
+              failures,
+            },
+          ),
         ),
     }
   },
@@ -97,8 +103,8 @@ export const make = (
       if (!isNew) return
       const text = `final block ${disagreement.number} is another one at ${disagreement.endpoints.join(", ")}`
       for (const endpoint of disagreement.endpoints) status.contradicted(endpoint)
-      status.failed("unverified", text)
-      yield* say(
+      status.recordFailure("unverified", text)
+      yield* logEvent(
         "final_disagreement",
         disagreement.holds ? `${text}: nothing is made final until they agree` : text,
         { block: disagreement.number, endpoints: disagreement.endpoints.join(",") },
@@ -110,15 +116,21 @@ export const make = (
       if (wait === 0) {
         status.standoffUntil = undefined
         if (!isNew)
-          yield* say("standoff_over", "the wait for another ingestor's node to leave its fork is over", {})
+          yield* logEvent(
+            "standoff_over",
+            "the wait for another ingestor's node to leave its fork is over",
+            {},
+          )
         return
       }
       status.standoffUntil = (yield* Monotonic.millis) + wait
       if (!isNew) return
       const text = "another ingestor replaced blocks that this node still shows"
-      status.failed("unverified", text)
+      status.recordFailure("unverified", text)
       const seconds = Math.ceil(wait / 1000)
-      yield* say("standoff", `${text}: they are written again in ${seconds} s at the earliest`, { seconds })
+      yield* logEvent("standoff", `${text}: they are written again in ${seconds} s at the earliest`, {
+        seconds,
+      })
     }),
   findings: {
     missing: (logs) => void (status.auditedMissing += logs),
@@ -127,8 +139,8 @@ export const make = (
     contradicted: (endpoint, text) =>
       Effect.gen(function* () {
         status.contradicted(endpoint)
-        status.failed("unverified", `${endpoint}: contradicted: ${text}`)
-        yield* say("contradicted", `contradicted: ${text}`, { reason: text }).pipe(
+        status.recordFailure("unverified", `${endpoint}: contradicted: ${text}`)
+        yield* logEvent("contradicted", `contradicted: ${text}`, { reason: text }).pipe(
           Effect.annotateLogs({ endpoint }),
         )
       }),

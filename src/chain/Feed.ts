@@ -10,42 +10,42 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import { errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
-import type { Learned } from "../endpoint/Capabilities.ts"
-import { digestOfPart, emptyJournal, floorOf } from "../store/Journal.ts"
+import type { Capabilities } from "../endpoint/Capabilities.ts"
+import { digestOfPart, emptyJournal, finalizedHead } from "../store/Journal.ts"
 import type { CallLimits, Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
 import type { Audit } from "./Audit.ts"
-import { ofFresh } from "../logs/BlockLogs.ts"
-import { decide, firstUnlinked, pieces, placesFromTop } from "./ForkChoice.ts"
-import type { Place } from "./ForkChoice.ts"
+import { retryNotYet } from "../logs/BlockLogs.ts"
+import { classifyHead, firstBrokenLink, blockRanges, ancestorCandidates } from "./ForkChoice.ts"
+import type { BlockRef } from "./ForkChoice.ts"
 import * as Finality from "./Finality.ts"
 import type { Disagreed } from "./FinalityQuorum.ts"
-import type { Heads, Heard } from "../endpoint/Heads.ts"
+import type { Heads, ReceivedHead } from "../endpoint/Heads.ts"
 import * as Headers from "../endpoint/Headers.ts"
-import type { Asker } from "../endpoint/Headers.ts"
-import type { Logs } from "../logs/LogSource.ts"
-import { Moves } from "./PendingJournal.ts"
-import type { Step } from "./PendingJournal.ts"
+import type { NamedClient } from "../endpoint/Headers.ts"
+import type { LogSource } from "../logs/LogSource.ts"
+import { PendingJournal } from "./PendingJournal.ts"
+import type { ChainStep } from "./PendingJournal.ts"
 import { forkPoint } from "./RecentHeaders.ts"
-import type { ForkPoint, Linked, SeenHeaders } from "./RecentHeaders.ts"
-import type { Sides } from "./ForkStandoff.ts"
-import type { Checks } from "../logs/Integrity.ts"
-import * as Witnesses from "./CrossCheck.ts"
-import type { Contradiction } from "./CrossCheck.ts"
+import type { ForkPoint, Linked, RecentHeaders } from "./RecentHeaders.ts"
+import type { ForkStandoff } from "./ForkStandoff.ts"
+import type { IntegrityChecks } from "../logs/Integrity.ts"
+import * as CrossCheck from "./CrossCheck.ts"
+import type { FinalityViolation } from "./CrossCheck.ts"
 
 export interface FeedOptions {
   readonly chain: Pick<ChainConfig, "startBlock" | "confirmations" | "filter" | "finality" | "finalityDepth">
-  readonly connection: Asker
+  readonly connection: NamedClient
   readonly heads: Heads
-  readonly logs: Logs
-  readonly learned: Learned
+  readonly logs: LogSource
+  readonly capabilities: Capabilities
   /** Everybody who can be asked now, this connection included. */
-  readonly witnesses: Effect.Effect<ReadonlyArray<Asker>>
+  readonly endpoints: Effect.Effect<ReadonlyArray<NamedClient>>
   /** Waits for those that connect for the first time: they may show another final block. */
-  readonly tried: Effect.Effect<void>
-  readonly checks: Checks
+  readonly firstAttempts: Effect.Effect<void>
+  readonly checks: IntegrityChecks
   readonly disagreed: Disagreed
   /** The journal as the store has it; `undefined` for an empty store. */
   readonly journal: Journal | undefined
@@ -57,9 +57,9 @@ export interface FeedOptions {
   /** Where an empty store was begun before, by this process. */
   readonly knownStart: number | undefined
   /** What the node and the store agreed on, to know whether another ingestor replaced it. */
-  readonly sides: Sides
+  readonly sides: ForkStandoff
   /** The headers of the chain that were seen lately. */
-  readonly seen: SeenHeaders
+  readonly seen: RecentHeaders
   /** Another ingestor's node is on another fork: ours is not written again for so many milliseconds; 0: no longer so. */
   readonly onStandoff: (wait: number) => Effect.Effect<void>
   readonly onFinal: (header: Header) => void
@@ -81,10 +81,10 @@ const mostWaitsForLogs = 5
  * A chain that goes on after a while waits so long (milliseconds) for endpoints that are still connecting, once: four
  * tries of each.
  */
-const lookPatience = 30_000
+const auditDeadline = 30_000
 
 /** How long a part must stand still before it is removed: another ingestor may be writing it. */
-const partPatience = Duration.seconds(3)
+const partialBlockDelay = Duration.seconds(3)
 
 /** How often, and how far apart, the store is read until it has what is on its way to it. */
 const settling = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 6 }))
@@ -105,32 +105,32 @@ class Forked extends Schema.TaggedError<Forked>()("Forked", {}) {}
 /** Internal: the store has changed meanwhile, so that the journal is to be read again. */
 class Outdated extends Schema.TaggedError<Outdated>()("Outdated", {}) {}
 
-type FeedError = EndpointError | Contradiction | StoreError
+type FeedError = EndpointError | FinalityViolation | StoreError
 
-type Following = Stream.Stream<Step, FeedError | Outdated>
+type Following = Stream.Stream<ChainStep, FeedError | Outdated>
 
 /** Moves for as long as the connection lives. */
 export const make = Effect.fnUntraced(function* (
   options: FeedOptions,
-): Effect.fn.Return<Stream.Stream<Step, FeedError>, FeedError, Scope.Scope> {
-  const { audit, chain, connection, heads, learned, logs, seen, sides } = options
+): Effect.fn.Return<Stream.Stream<ChainStep, FeedError>, FeedError, Scope.Scope> {
+  const { audit, chain, connection, heads, capabilities, logs, seen, sides } = options
   const scope = yield* Effect.scope
   /** The height up to which blocks are being written anew. */
   let rewriting = -1
   /** The head that the node announced and does not know, and how often it was met. */
   let unknown = { hash: "", times: 0 }
   /** What another ingestor replaced, if the newest head is offered again once that has stood for long enough. */
-  let awaited: Place | undefined
+  let awaited: BlockRef | undefined
 
-  const doubt = (detail: string) => unverified(connection.name, detail)
+  const doubtful = (detail: string) => integrityError(connection.name, detail)
   const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
 
   const latest = yield* headerAt("latest")
-  if (latest === undefined) return yield* doubt("there is no latest block")
-  const witnesses = Witnesses.make(connection, options.witnesses, options.checks, options.disagreed)
+  if (latest === undefined) return yield* doubtful("there is no latest block")
+  const witnesses = CrossCheck.make(connection, options.endpoints, options.checks, options.disagreed)
   const begins = options.journal === undefined && options.knownStart === undefined
   if (begins && chain.startBlock === "latest" && (yield* witnesses.isSyncing)) {
-    return yield* doubt(
+    return yield* doubtful(
       `the node is syncing and at block ${latest.number}: its latest block is not the chain's`,
     )
   }
@@ -141,30 +141,34 @@ export const make = Effect.fnUntraced(function* (
       : begins
         ? yield* witnesses.highestLatest(latest.number)
         : latest.number)
-  const moves = new Moves(options.journal ?? emptyJournal(start, options.filter), options.limits, (block) => {
-    seen.add(block)
-    audit?.memory.wrote(block, logs.by())
-  })
-  audit?.memory.resume(moves.journal.head.hash)
+  const pending = new PendingJournal(
+    options.journal ?? emptyJournal(start, options.filter),
+    options.limits,
+    (block) => {
+      seen.add(block)
+      audit?.provenance.recordPush(block, logs.servedBy())
+    },
+  )
+  audit?.provenance.resume(pending.journal.head.hash)
   // A head without a log leaves the window with the next block.
-  const top = moves.journal.window.at(-1)
+  const top = pending.journal.window.at(-1)
   if (top !== undefined) seen.add(top)
-  yield* options.tried
+  yield* options.firstAttempts
   const finality = yield* Finality.make({
     chain,
     connection,
-    learned,
+    capabilities,
     audit,
-    journal: () => moves.journal,
+    journal: () => pending.journal,
     stored: (to) => storedUpTo(to),
-    onChange: heads.again,
+    onChange: heads.replay,
     onFinal: options.onFinal,
     agreeOn: witnesses.agreeOn,
     onDisagreement: options.onDisagreement,
     onOutvoted: options.leave,
   })
 
-  const { final, start: first } = moves.journal
+  const { final, start: first } = pending.journal
   if (final !== undefined) {
     yield* witnesses.confirm(final)
     if (first.hash !== "" && first.number < final.number)
@@ -179,8 +183,8 @@ export const make = Effect.fnUntraced(function* (
     const isOurs = (stored: Journal | undefined): boolean => {
       if (stored === undefined) return false
       // Another ingestor may have raised the floor already.
-      const floor = Math.max(floorOf(moves.journal).number, floorOf(stored).number)
-      const [ours, theirs] = [moves.journal, stored].map(({ window }) =>
+      const floor = Math.max(finalizedHead(pending.journal).number, finalizedHead(stored).number)
+      const [ours, theirs] = [pending.journal, stored].map(({ window }) =>
         window.filter(({ number }) => number > floor && number <= to),
       )
       return (
@@ -191,7 +195,7 @@ export const make = Effect.fnUntraced(function* (
     return options.stored.pipe(
       Effect.repeat({ schedule: settling, until: isOurs }),
       Effect.map((stored) => {
-        if (!isOurs(stored)) audit?.memory.othersWrote()
+        if (!isOurs(stored)) audit?.provenance.invalidate()
         return stored !== undefined && stored.head.number >= to ? stored : undefined
       }),
     )
@@ -203,10 +207,10 @@ export const make = Effect.fnUntraced(function* (
     if (chain.confirmations === 0) return header
     const height = header.number - chain.confirmations
     if (height < 0) return undefined
-    const target = yield* Effect.catchIf(ofFresh(headerAt(height)), isUnknownBlock, () =>
+    const target = yield* Effect.catchIf(retryNotYet(headerAt(height)), isUnknownBlock, () =>
       Effect.succeed(undefined),
     )
-    if (target === undefined && timesUnknown(header) <= mostWaits) yield* offerLater(header)
+    if (target === undefined && timesUnknown(header) <= mostWaits) yield* retryLater(header)
     return target
   })
 
@@ -216,59 +220,61 @@ export const make = Effect.fnUntraced(function* (
     return unknown.times
   }
 
-  const follow = (heard: Heard, forks = 0): Following =>
+  const reconcile = (heard: ReceivedHead, forks = 0): Following =>
     Stream.unwrap(
       Effect.gen(function* () {
-        const { journal } = moves
+        const { journal } = pending
         if (journal.head.part !== 0) {
-          const resumed = yield* resumePart
-          if (resumed !== undefined) return Stream.concat(resumed, again(heard, forks))
-          yield* offerLater(heard.header)
+          const resumed = yield* resumePartialBlock
+          if (resumed !== undefined) return Stream.concat(resumed, reconcileAgain(heard, forks))
+          yield* retryLater(heard.header)
           return Stream.empty
         }
         const wrong = finality.takeWrong()
         // What is below the floor was looked at before it became final.
-        if (wrong !== undefined && wrong > floorOf(journal).number) {
+        if (wrong !== undefined && wrong > finalizedHead(journal).number) {
           rewriting = journal.head.number
-          return Stream.concat(Stream.fromArray(moves.popDownTo(wrong - 1)), again(heard, forks))
+          return Stream.concat(Stream.fromArray(pending.rewindTo(wrong - 1)), reconcileAgain(heard, forks))
         }
         const target = yield* targetOf(heard.header)
         if (target === undefined) return Stream.empty
-        const relation = decide(journal, target)
-        const isOther = relation !== "known" && relation !== "next"
-        if (isOther && (yield* isReplacedStill)) return Stream.empty
+        const relation = classifyHead(journal, target)
+        const isOther = relation !== "duplicate" && relation !== "extends"
+        if (isOther && (yield* isStandoff)) return Stream.empty
         // What is written anew is compared before: the same endpoint would tell the same again. So is what is to be final
         // from the first, which is not to be undone.
         const isCompared =
           audit !== undefined &&
           target.number <= (finality.block()?.number ?? -1) &&
           (target.number <= rewriting || chain.confirmations === "finalized")
-        switch (relation === "next" && isCompared ? "gap" : relation) {
-          case "known":
-            return Stream.make<[Step]>({ _tag: "Seen", journal, hash: target.hash, heard })
-          case "next":
-            return next(target, heard)
+        switch (relation === "extends" && isCompared ? "gap" : relation) {
+          case "duplicate":
+            return Stream.make<[ChainStep]>({ _tag: "Seen", journal, hash: target.hash, heard })
+          case "extends":
+            return extend(target, heard)
           case "gap":
-            return gap(target, heard).pipe(
-              Stream.catchTag("Forked", () => fork(heard, forks)),
+            return backfill(target, heard).pipe(
+              Stream.catchTag("Forked", () => rollBack(heard, forks)),
               Stream.catchTag("EndpointError", (error) =>
-                isUnknownBlock(error) ? Stream.unwrap(meetUnknown(target, heard, error)) : Stream.fail(error),
+                isUnknownBlock(error)
+                  ? Stream.unwrap(retryUnknownBlock(target, heard, error))
+                  : Stream.fail(error),
               ),
             )
           case "fork":
-            return fork(heard, forks, true)
-          case "rival":
-            return yield* meetRival(heard, forks)
+            return rollBack(heard, forks, true)
+          case "competing":
+            return yield* resolveCompetingHead(heard, forks)
         }
       }),
     )
 
-  const again = (heard: Heard, forks: number) => Stream.suspend(() => follow(heard, forks))
+  const reconcileAgain = (heard: ReceivedHead, forks: number) => Stream.suspend(() => reconcile(heard, forks))
 
-  const next = (header: Header, heard: Heard): Stream.Stream<Step, FeedError> =>
-    logs.tip(header).pipe(
-      Effect.map((block) => Stream.fromArray(moves.push([block], false, heard))),
-      Effect.catchIf(isUnknownBlock, (error) => meetUnknown(header, heard, error)),
+  const extend = (header: Header, heard: ReceivedHead): Stream.Stream<ChainStep, FeedError> =>
+    logs.block(header).pipe(
+      Effect.map((block) => Stream.fromArray(pending.push([block], false, heard))),
+      Effect.catchIf(isUnknownBlock, (error) => retryUnknownBlock(header, heard, error)),
       Stream.unwrap,
     )
 
@@ -276,127 +282,135 @@ export const make = Effect.fnUntraced(function* (
    * A block that was announced is not known: another replica answers, which is behind, or there is another block since.
    * One that knows its head is to know its logs as well, soon.
    */
-  const meetUnknown = Effect.fnUntraced(function* (header: Header, heard: Heard, error: EndpointError) {
+  const retryUnknownBlock = Effect.fnUntraced(function* (
+    header: Header,
+    heard: ReceivedHead,
+    error: EndpointError,
+  ) {
     const now = yield* headerAt("latest")
     const times = timesUnknown(header)
     if (now !== undefined && header.number > now.number + mostBlocksAhead)
-      return yield* doubt(`block ${header.number} was announced, and block ${now.number} is the latest`)
+      return yield* doubtful(`block ${header.number} was announced, and block ${now.number} is the latest`)
     const isKnown = now === undefined || now.hash === header.hash
     if (isKnown && times > mostWaitsForLogs) return yield* error
     const isBehind = isKnown || (now.number < header.number && times <= mostWaits)
-    if (isBehind) yield* offerLater(heard.header)
+    if (isBehind) yield* retryLater(heard.header)
     // What the node has is followed meanwhile: where every block is late, the chain stands still for none of them.
-    if (!isKnown && (!isBehind || now.number > moves.journal.head.number)) yield* heads.offer(now)
+    if (!isKnown && (!isBehind || now.number > pending.journal.head.number)) yield* heads.inject(now)
     return Stream.empty
   })
 
-  const offerLater = (header: Header) =>
-    heads.offer(header).pipe(Effect.delay(laterInterval), Defects.toOwner, Effect.forkIn(scope))
+  const retryLater = (header: Header) =>
+    heads.inject(header).pipe(Effect.delay(laterInterval), Defects.toOwner, Effect.forkIn(scope))
 
   const afterStandoff = (wait: number) =>
     Effect.sync(() => void (awaited = undefined)).pipe(
-      Effect.andThen(heads.again),
+      Effect.andThen(heads.replay),
       Effect.delay(wait),
       Defects.toOwner,
       Effect.forkIn(scope),
     )
 
   /** Whether another ingestor's blocks are still to stand: the node shows ours, and the store has theirs. */
-  const isReplacedStill = Effect.gen(function* () {
+  const isStandoff = Effect.gen(function* () {
     if (awaited === undefined || !sides.isWaiting || !(yield* isHere(awaited))) return false
     const { hash, number } = awaited
     const stored = yield* options.stored
     // Another ingestor has written it again, and perhaps made it final; or the store was emptied.
     const isOver =
       stored === undefined ||
-      floorOf(stored).number >= number ||
+      finalizedHead(stored).number >= number ||
       stored.window.some((record) => record.hash === hash)
     return isOver ? yield* new Outdated() : true
   })
 
   /** Whether the node shows a block. */
-  const isHere = ({ number, hash }: Place) => Effect.map(headerAt(number), (shown) => shown?.hash === hash)
+  const isHere = ({ number, hash }: BlockRef) => Effect.map(headerAt(number), (shown) => shown?.hash === hash)
 
   /** From our head to the target: final blocks in wide ranges, the rest under their headers. */
-  const gap = (target: Header, heard: Heard): Stream.Stream<Step, FeedError | Forked> =>
+  const backfill = (target: Header, heard: ReceivedHead): Stream.Stream<ChainStep, FeedError | Forked> =>
     Stream.concat(
       Stream.unwrap(
-        Effect.gen(function* (): Effect.fn.Return<Stream.Stream<Step, FeedError | Forked>, FeedError> {
-          const { journal } = moves
+        Effect.gen(function* (): Effect.fn.Return<Stream.Stream<ChainStep, FeedError | Forked>, FeedError> {
+          const { journal } = pending
           const to = Math.min(target.number, finality.block()?.number ?? -1)
           if (journal.head.number >= to) return Stream.empty
           // History is not linked block by block, so our own head has to be in it.
           const { hash, number } = journal.head
-          if (hash !== "" && number > floorOf(journal).number) {
+          if (hash !== "" && number > finalizedHead(journal).number) {
             const ours = yield* headerAt(number)
             if (ours?.hash !== hash) return Stream.fail(new Forked())
-            const wrong = yield* lookNow
+            const wrong = yield* auditBeforeBackfill
             if (wrong !== undefined) {
               return Stream.concat(
-                Stream.fromArray(moves.popDownTo(wrong - 1)),
-                Stream.suspend(() => history(to, heard)),
+                Stream.fromArray(pending.rewindTo(wrong - 1)),
+                Stream.suspend(() => backfillFinalized(to, heard)),
               )
             }
           } else if (hash !== "") {
             yield* witnesses.confirm({ number, hash })
           }
-          return history(to, heard)
+          return backfillFinalized(to, heard)
         }),
       ),
-      Stream.suspend(() => recent(target, heard)),
+      Stream.suspend(() => backfillUnfinalized(target, heard)),
     )
 
   /** History makes final whatever is below it: that is looked at first, and nobody is waited for for long. */
-  const lookNow = Effect.gen(function* () {
-    const { number } = moves.journal.head
+  const auditBeforeBackfill = Effect.gen(function* () {
+    const { number } = pending.journal.head
     const stored = audit && (yield* storedUpTo(number))
-    return audit && (yield* audit.look(stored ?? moves.journal, number, lookPatience))
+    return audit && (yield* audit.auditRange(stored ?? pending.journal, number, auditDeadline))
   })
 
-  const history = (
+  const backfillFinalized = (
     to: number,
-    heard: Heard,
-    from = moves.journal.head.number + 1,
-  ): Stream.Stream<Step, EndpointError> =>
+    heard: ReceivedHead,
+    from = pending.journal.head.number + 1,
+  ): Stream.Stream<ChainStep, EndpointError> =>
     // The start block comes alone, so that its hash is known.
-    Stream.unfold({ from, alone: moves.journal.head.hash === "" }, ({ from, alone }) => {
+    Stream.unfold({ from, alone: pending.journal.head.hash === "" }, ({ from, alone }) => {
       if (from > to) return Effect.succeed(undefined)
       const through = alone ? from : Math.min(from + logs.width() - 1, to)
       return Effect.succeed([[from, through] as const, { from: through + 1, alone: false }] as const)
     }).pipe(
       Stream.mapEffect(
-        ([from, through]) => Effect.map(logs.history(from, through), (blocks) => ({ blocks, through })),
+        ([from, through]) =>
+          Effect.map(logs.finalizedRange(from, through), (blocks) => ({ blocks, through })),
         { concurrency: historyAhead },
       ),
       Stream.flatMap(({ blocks: found, through }) => {
         const last = found.at(-1)!.number
         // Where a piece ends at a height without a block, it overlaps with the next one.
-        const blocks = found.filter(({ number }) => number > moves.journal.head.number)
-        const steps = Stream.fromArray(moves.push(blocks, true, heard))
+        const blocks = found.filter(({ number }) => number > pending.journal.head.number)
+        const steps = Stream.fromArray(pending.push(blocks, true, heard))
         return last < through
           ? Stream.concat(
               steps,
-              Stream.suspend(() => history(through, heard, last + 1)),
+              Stream.suspend(() => backfillFinalized(through, heard, last + 1)),
             )
           : steps
       }),
     )
 
-  const recent = (target: Header, heard: Heard): Stream.Stream<Step, EndpointError | Forked> =>
+  const backfillUnfinalized = (
+    target: Header,
+    heard: ReceivedHead,
+  ): Stream.Stream<ChainStep, EndpointError | Forked> =>
     // One after the other: a head may be announced at any height.
     Stream.fromIterable(
-      pieces(moves.journal.head.number + 1, target.number, () => learned.recentWidth),
+      blockRanges(pending.journal.head.number + 1, target.number, () => capabilities.recentWidth),
       {
         chunkSize: 1,
       },
     ).pipe(
-      Stream.mapEffect(([from, to]) => logs.recent(from, to), { concurrency: recentAhead }),
+      Stream.mapEffect(([from, to]) => logs.unfinalizedRange(from, to), { concurrency: recentAhead }),
       Stream.flatMap((blocks) => {
         for (const block of blocks) seen.add(block)
-        const unlinked = firstUnlinked(moves.journal.head.hash, blocks)
-        if (unlinked === -1) return Stream.fromArray(moves.push(blocks, false, heard))
+        const unlinked = firstBrokenLink(pending.journal.head.hash, blocks)
+        if (unlinked === -1) return Stream.fromArray(pending.push(blocks, false, heard))
         return Stream.concat(
-          Stream.fromArray(moves.push(blocks.slice(0, unlinked), false, heard)),
+          Stream.fromArray(pending.push(blocks.slice(0, unlinked), false, heard)),
           Stream.fail(new Forked()),
         )
       }),
@@ -408,14 +422,14 @@ export const make = Effect.fnUntraced(function* (
    * @param onAnother whether the head says itself that it is on top of another block than ours: if ours stands all the
    *   same, the head is gone again
    */
-  const fork = (heard: Heard, forks: number, onAnother = false): Following =>
+  const rollBack = (heard: ReceivedHead, forks: number, onAnother = false): Following =>
     forks >= mostForks
-      ? Stream.fail(doubt(`block ${heard.header.number} leads to one fork after another`))
+      ? Stream.fail(doubtful(`block ${heard.header.number} leads to one fork after another`))
       : Stream.unwrap(
           Effect.gen(function* () {
             const { depth, number } = yield* commonAncestor
-            if (onAnother && number === moves.journal.head.number) return Stream.empty
-            const ours = sides.replacedBy(moves.journal, number)
+            if (onAnother && number === pending.journal.head.number) return Stream.empty
+            const ours = sides.replacedBy(pending.journal, number)
             const isReplaced = ours !== undefined && (yield* isHere(ours))
             const wait = isReplaced ? sides.waitFor(yield* Monotonic.millis) : 0
             yield* options.onStandoff(wait)
@@ -426,8 +440,8 @@ export const make = Effect.fnUntraced(function* (
               return Stream.empty
             }
             return Stream.concat(
-              Stream.suspend(() => Stream.fromArray(moves.popDownTo(number, depth))),
-              again(heard, forks + 1),
+              Stream.suspend(() => Stream.fromArray(pending.rewindTo(number, depth))),
+              reconcileAgain(heard, forks + 1),
             )
           }),
         )
@@ -436,8 +450,8 @@ export const make = Effect.fnUntraced(function* (
    * Where the node's chain leaves ours, by headers. One of them is asked for, and the rest of the node's own where it was not
    * seen before. `undefined` where what we have seen does not reach so far.
    */
-  const leavesAt = Effect.gen(function* () {
-    const { journal } = moves
+  const forkPointByHeaders = Effect.gen(function* () {
+    const { journal } = pending
     const parentOf = ({ parentHash }: Linked) =>
       seen.get(parentHash) ?? journal.window.find(({ hash }) => hash === parentHash)
     const ours = journal.window.at(-1)
@@ -453,7 +467,7 @@ export const make = Effect.fnUntraced(function* (
       const below = yield* Headers.headers(
         connection,
         Array.from({ length: Headers.mostPerBatch }, (_, i) => top - i).filter((number) => number >= 0),
-        learned,
+        capabilities,
       )
       for (const header of below) if (header !== undefined) seen.add(header)
       // Not one chain: a node behind a balancer, or many heights without a block.
@@ -466,39 +480,39 @@ export const make = Effect.fnUntraced(function* (
    * we follow, and those on top of them that were announced.
    */
   const commonAncestor = Effect.gen(function* () {
-    const { journal } = moves
-    const fork = yield* leavesAt
+    const { journal } = pending
+    const rollBack = yield* forkPointByHeaders
     const ours = journal.window.at(-1)
     const above = ours === undefined ? 0 : seen.above(ours.hash)
-    if (fork !== undefined) {
-      const shared = placesFromTop(journal).find(({ number }) => number < fork.lowest)
+    if (rollBack !== undefined) {
+      const shared = ancestorCandidates(journal).find(({ number }) => number < rollBack.lowest)
       // Below the final block nothing is undone on the word of headers.
       if (shared !== undefined && shared !== journal.final)
-        return { number: shared.number, depth: fork.depth + above }
+        return { number: shared.number, depth: rollBack.depth + above }
     }
     const number = yield* recordedAncestor
-    return { number, depth: Math.min(fork?.depth ?? Infinity, journal.head.number - number) + above }
+    return { number, depth: Math.min(rollBack?.depth ?? Infinity, journal.head.number - number) + above }
   })
 
   /** The same, found by asking for the headers at the heights of our records. */
   const recordedAncestor = Effect.gen(function* () {
-    const { journal } = moves
-    const places = placesFromTop(journal)
+    const { journal } = pending
+    const places = ancestorCandidates(journal)
     for (let i = 0; i < places.length; i += Headers.mostPerBatch) {
       const some = places.slice(i, i + Headers.mostPerBatch)
       const seen = yield* Headers.headers(
         connection,
         some.map(({ number }) => number),
-        learned,
+        capabilities,
       )
       const shared = some.find(({ hash }, i) => seen[i]?.hash === hash)
       if (shared !== undefined) return shared.number
     }
     if (journal.final !== undefined) {
       yield* witnesses.confirm(journal.final)
-      return yield* doubt(`the node does not have block ${journal.final.number}, which is final`)
+      return yield* doubtful(`the node does not have block ${journal.final.number}, which is final`)
     }
-    return floorOf(journal).number
+    return finalizedHead(journal).number
   })
 
   /**
@@ -508,42 +522,42 @@ export const make = Effect.fnUntraced(function* (
    *
    * @returns `undefined` to wait
    */
-  const resumePart = Effect.gen(function* () {
-    const { number, hash, part, digest } = moves.journal.head
+  const resumePartialBlock = Effect.gen(function* () {
+    const { number, hash, part, digest } = pending.journal.head
     if (part > 0) {
       const header = yield* headerAt(number)
       if (header === undefined) return undefined
-      const block = header.hash === hash && digest !== undefined ? yield* logs.tip(header) : undefined
+      const block = header.hash === hash && digest !== undefined ? yield* logs.block(header) : undefined
       if (block !== undefined && block.logs.length > part && digestOfPart(block, part) === digest)
-        return Stream.suspend(() => Stream.fromArray(moves.finish(block)))
-      yield* Effect.sleep(partPatience)
+        return Stream.suspend(() => Stream.fromArray(pending.resume(block)))
+      yield* Effect.sleep(partialBlockDelay)
     }
-    return Stream.suspend(() => Stream.fromArray(moves.popDownTo(number - 1)))
+    return Stream.suspend(() => Stream.fromArray(pending.rewindTo(number - 1)))
   })
 
   /** Waits until nobody shows our head any more for a while; then it is followed like a longer chain. */
-  const meetRival = Effect.fnUntraced(function* (heard: Heard, forks: number) {
-    const verdict = yield* witnesses.judge(moves.journal.head)
-    if (verdict === "gone") return fork(heard, forks)
-    if (verdict === "in doubt") yield* offerLater(heard.header)
+  const resolveCompetingHead = Effect.fnUntraced(function* (heard: ReceivedHead, forks: number) {
+    const verdict = yield* witnesses.competingVerdict(pending.journal.head)
+    if (verdict === "reorged") return rollBack(heard, forks)
+    if (verdict === "unsure") yield* retryLater(heard.header)
     return Stream.empty
   })
 
-  const raiseFloor = Effect.map(finality.raise, (place): ReadonlyArray<Step> =>
-    place === undefined ? [] : [moves.finalize(place)],
+  const raiseFloor = Effect.map(finality.finalize, (place): ReadonlyArray<ChainStep> =>
+    place === undefined ? [] : [pending.finalize(place)],
   )
 
-  yield* heads.offer(latest)
+  yield* heads.inject(latest)
 
-  const followTraced = (heard: Heard): Following => {
-    if (heard.trace === undefined) return follow(heard)
-    const followed: Step = { _tag: "Followed", trace: heard.trace }
+  const followTraced = (heard: ReceivedHead): Following => {
+    if (heard.trace === undefined) return reconcile(heard)
+    const followed: ChainStep = { _tag: "Followed", trace: heard.trace }
     return Stream.suspend(() => {
-      moves.trace = heard.trace
-      return Stream.concat(follow(heard), Stream.make(followed))
+      pending.trace = heard.trace
+      return Stream.concat(reconcile(heard), Stream.make(followed))
     }).pipe(
       Stream.provideService(Tracer.ParentSpan, heard.trace),
-      Stream.ensuring(Effect.sync(() => (moves.trace = undefined))),
+      Stream.ensuring(Effect.sync(() => (pending.trace = undefined))),
     )
   }
 
@@ -560,4 +574,4 @@ export const make = Effect.fnUntraced(function* (
 })
 
 /** The node says that it has no such block. */
-const isUnknownBlock = (error: EndpointError) => refusalOf(error) === "wait for head"
+const isUnknownBlock = (error: EndpointError) => errorKind(error) === "BlockNotFound"

@@ -5,23 +5,23 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { isRefusal, unverified } from "../endpoint/EndpointError.ts"
+import { isRpcError, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
-import type { Learned } from "../endpoint/Capabilities.ts"
-import { firstAboveFloor } from "../store/Journal.ts"
+import type { Capabilities } from "../endpoint/Capabilities.ts"
+import { firstUnfinalized } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
 import type { Audit } from "./Audit.ts"
-import type { Place } from "./ForkChoice.ts"
+import type { BlockRef } from "./ForkChoice.ts"
 import * as Headers from "../endpoint/Headers.ts"
-import type { Asker } from "../endpoint/Headers.ts"
-import type { Witnesses } from "./CrossCheck.ts"
+import type { NamedClient } from "../endpoint/Headers.ts"
+import type { CrossCheck } from "./CrossCheck.ts"
 
 /** How often the final block is asked for. */
 const interval = Duration.seconds(15)
 
 /** The floor is raised at most so often (milliseconds): what becomes final meanwhile costs no requests of its own. */
-const raiseInterval = 60_000
+const finalizeInterval = 60_000
 
 /**
  * Records in the window, at most. Where finality stands still for longer (a week of Ethereum, four hours of a chain with
@@ -41,8 +41,8 @@ export const saysNothingFinal = ({ reason }: EndpointError): boolean =>
 
 export interface FinalityOptions {
   readonly chain: Pick<ChainConfig, "finality" | "finalityDepth">
-  readonly connection: Asker
-  readonly learned: Learned
+  readonly connection: NamedClient
+  readonly capabilities: Capabilities
   readonly audit: Audit | undefined
   /** The journal as it will stand once all moves are done. */
   readonly journal: () => Journal
@@ -54,7 +54,7 @@ export interface FinalityOptions {
   /** Leaves the endpoint: most of the others show another final block. */
   readonly onOutvoted: (reason: Reason) => Effect.Effect<void>
   /** Compares a final block across the endpoints. */
-  readonly agreeOn: Witnesses["agreeOn"]
+  readonly agreeOn: CrossCheck["agreeOn"]
   /** Reports endpoints that disagree about a final block; `undefined` once they agree. */
   readonly onDisagreement: (disagreement: Disagreement | undefined) => Effect.Effect<void>
 }
@@ -73,22 +73,22 @@ export interface Finality {
   /** The lowest block that the second look found to be stored wrong; told once. */
   readonly takeWrong: () => number | undefined
   /** The block that may become the floor now, if any. */
-  readonly raise: Effect.Effect<Place | undefined, EndpointError>
+  readonly finalize: Effect.Effect<BlockRef | undefined, EndpointError>
 }
 
 /** Asks for the final block, now and from time to time, for as long as the scope lives. */
 export const make = Effect.fnUntraced(function* (
   options: FinalityOptions,
 ): Effect.fn.Return<Finality, EndpointError, Scope.Scope> {
-  const { audit, chain, connection, journal, learned } = options
+  const { audit, chain, connection, journal, capabilities } = options
   const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
   const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
   let final: Header | undefined
   /** What the second look has found up to a place: the block from which to write again, if any. */
-  let looked: { readonly place: Place; readonly wrong: number | undefined } | undefined
-  let looking = false
-  let raisedAt = -Infinity
+  let lastAudit: { readonly place: BlockRef; readonly wrong: number | undefined } | undefined
+  let isAuditing = false
+  let finalizedAt = -Infinity
 
   /** How often in a row there was no block under the tag, and whether there ever was one. */
   let missing = 0
@@ -98,14 +98,14 @@ export const make = Effect.fnUntraced(function* (
   const ask = Effect.gen(function* () {
     if (chain.finality === "tag") {
       const answer = yield* headerAt("finalized").pipe(
-        Effect.catchIf(isRefusal, (error) =>
+        Effect.catchIf(isRpcError, (error) =>
           Effect.succeed(saysNothingFinal(error) ? ("nothing" as const) : undefined),
         ),
       )
       missing = Predicate.isObject(answer) ? 0 : missing + 1
       const lasts = missing >= timesMissing
-      learned.finalizedTag = answer !== undefined || !lasts
-      learned.nothingFinal = answer === "nothing" && lasts
+      capabilities.finalizedTag = answer !== undefined || !lasts
+      capabilities.nothingFinal = answer === "nothing" && lasts
       if (answer === "nothing") return undefined
       if (answer !== undefined) {
         tagged = true
@@ -124,7 +124,7 @@ export const make = Effect.fnUntraced(function* (
     if (header === undefined || header.number === final?.number) return false
     const verdict = yield* options.agreeOn(header)
     if (verdict._tag === "Outvoted") {
-      return yield* unverified(
+      return yield* integrityError(
         connection.name,
         `block ${header.number} is final here and another one at most endpoints`,
       )
@@ -141,54 +141,54 @@ export const make = Effect.fnUntraced(function* (
   })
 
   /** The highest block of ours that is final by now, if it is above the floor. */
-  const highestFinal = (): Place | undefined => {
+  const highestFinal = (): BlockRef | undefined => {
     const { head, window } = journal()
     if (head.part !== 0 || head.hash === "") return undefined
     const oldest = window.at(-mostRecorded)
     const highest = oldest !== undefined && oldest.number > (final?.number ?? -1) ? oldest : final
     if (highest === undefined) return undefined
-    const place: Place = highest.number < head.number ? highest : { number: head.number, hash: head.hash }
-    return place.number >= firstAboveFloor(journal()) ? place : undefined
+    const place: BlockRef = highest.number < head.number ? highest : { number: head.number, hash: head.hash }
+    return place.number >= firstUnfinalized(journal()) ? place : undefined
   }
 
   /** Looks again at what is to become final, beside everything else. */
-  const look = (audit: Audit, place: Place) => {
-    if (looking) return Effect.void
-    looking = true
+  const startAudit = (audit: Audit, place: BlockRef) => {
+    if (isAuditing) return Effect.void
+    isAuditing = true
     return Effect.gen(function* () {
       const stored = yield* options.stored(place.number)
       if (stored === undefined) return
-      looked = { place, wrong: yield* audit.look(stored, place.number) }
+      lastAudit = { place, wrong: yield* audit.auditRange(stored, place.number) }
       yield* options.onChange
     }).pipe(
       // With the store away nothing becomes final.
       Effect.ignore,
-      Effect.ensuring(Effect.sync(() => (looking = false))),
+      Effect.ensuring(Effect.sync(() => (isAuditing = false))),
       Defects.toOwner,
       Effect.forkIn(scope),
     )
   }
 
   /** The lowest record that is not below the new floor must be canonical: then so is everything of ours under it. */
-  const raise = Effect.gen(function* () {
+  const finalize = Effect.gen(function* () {
     const highest = highestFinal()
-    if (highest === undefined || looked?.wrong !== undefined) return undefined
+    if (highest === undefined || lastAudit?.wrong !== undefined) return undefined
     const now = Monotonic.millisUnsafe(clock)
-    if (now - raisedAt < raiseInterval) return undefined
-    if (audit && looked === undefined) {
-      yield* look(audit, highest)
+    if (now - finalizedAt < finalizeInterval) return undefined
+    if (audit && lastAudit === undefined) {
+      yield* startAudit(audit, highest)
       return undefined
     }
-    raisedAt = now
-    const place = looked?.place ?? highest
-    looked = undefined
+    finalizedAt = now
+    const place = lastAudit?.place ?? highest
+    lastAudit = undefined
     // Meanwhile blocks may have been undone.
     if (place.number > highest.number) return undefined
     const above = journal().window.find((record) => record.number >= place.number)
     if (above === undefined || (above.number === place.number && above.hash !== place.hash)) return undefined
     const seen = yield* headerAt(above.number)
     if (seen?.hash !== above.hash) return undefined
-    audit?.memory.forget(place.number)
+    audit?.provenance.forget(place.number)
     return place
   })
 
@@ -210,10 +210,10 @@ export const make = Effect.fnUntraced(function* (
   return {
     block: () => final,
     takeWrong: () => {
-      const wrong = looked?.wrong
-      if (wrong !== undefined) looked = undefined
+      const wrong = lastAudit?.wrong
+      if (wrong !== undefined) lastAudit = undefined
       return wrong
     },
-    raise,
+    finalize,
   }
 })

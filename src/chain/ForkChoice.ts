@@ -5,37 +5,37 @@
  * the gap is longer.
  */
 import type { Header, Hex } from "../Domain.ts"
-import { floorOf } from "../store/Journal.ts"
+import { finalizedHead } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
 
-export type Decision =
+export type HeadRelation =
   /** It is our head, or a recorded block below it, or final: nothing to do. */
-  | "known"
+  | "duplicate"
   /** It is on top of our head. */
-  | "next"
+  | "extends"
   /** It is further above; what is in between says whether it is on top of our head. */
   | "gap"
   /** It is one above our head and on top of another block: our head is no longer canonical. */
   | "fork"
   /** It is another block at or below the height of our head. Perhaps the chain became shorter, perhaps the node lags. */
-  | "rival"
+  | "competing"
 
 /** @param announced the header as the provider tells it */
-export const decide = (
+export const classifyHead = (
   journal: Journal,
   announced: Pick<Header, "number" | "hash" | "parentHash">,
-): Decision => {
+): HeadRelation => {
   const { head } = journal
-  if (announced.hash === head.hash || announced.number <= floorOf(journal).number) return "known"
+  if (announced.hash === head.hash || announced.number <= finalizedHead(journal).number) return "duplicate"
   if (announced.number === head.number + 1) {
-    return head.hash === "" || announced.parentHash === head.hash ? "next" : "fork"
+    return head.hash === "" || announced.parentHash === head.hash ? "extends" : "fork"
   }
   if (announced.number > head.number) return "gap"
-  return journal.window.some((record) => record.hash === announced.hash) ? "known" : "rival"
+  return journal.window.some((record) => record.hash === announced.hash) ? "duplicate" : "competing"
 }
 
 /** A block whose place on the canonical chain can be asked for. */
-export interface Place {
+export interface BlockRef {
   readonly number: number
   readonly hash: Hex
 }
@@ -44,13 +44,13 @@ export interface Place {
  * Where to look for the block that the journal and the chain have in common: recorded blocks from the top down, and
  * the final block below them. Heights without a record held no logs, so falling below one loses nothing.
  */
-export const placesFromTop = (journal: Journal): ReadonlyArray<Place> => [
+export const ancestorCandidates = (journal: Journal): ReadonlyArray<BlockRef> => [
   ...journal.window.toReversed(),
   ...(journal.final ? [journal.final] : []),
 ]
 
 /** The first header that is not on top of the one before it; -1 when all are linked, from `parent` on. */
-export const firstUnlinked = (
+export const firstBrokenLink = (
   parent: Hex | "",
   headers: ReadonlyArray<Pick<Header, "hash" | "parentHash">>,
 ): number => {
@@ -63,7 +63,7 @@ export const firstUnlinked = (
 }
 
 /** `from … to` in pieces of at most `width`, lowest first; the width is asked for before each piece. */
-export const pieces = function* (
+export const blockRanges = function* (
   from: number,
   to: number,
   width: () => number,

@@ -10,7 +10,7 @@
  * Pure: the time is an argument.
  */
 import type { Hex } from "../Domain.ts"
-import type { Journal, Recorded } from "../store/Journal.ts"
+import type { Journal, BlockRecord } from "../store/Journal.ts"
 
 /** Blocks that are remembered as agreed on: more than can be undone. */
 const mostKnown = 20_000
@@ -22,9 +22,9 @@ const longestWait = 10 * 60_000
 /** After so long (milliseconds) without a change of side they are forgotten. */
 const quietAfter = 60 * 60_000
 
-export class Sides {
+export class ForkStandoff {
   /** What was recorded when the node and the store agreed last. */
-  #agreed: ReadonlyArray<Recorded> = []
+  #agreed: ReadonlyArray<BlockRecord> = []
   /** What was recorded whenever they agreed. */
   readonly #known = new Set<Hex>()
   #changes = 0
@@ -35,7 +35,7 @@ export class Sides {
   #isDue = false
 
   /** The store has taken what the node shows: everything that the journal has is agreed. */
-  wrote({ window }: Pick<Journal, "window">): void {
+  recordPush({ window }: Pick<Journal, "window">): void {
     this.#agree(window)
   }
 
@@ -44,7 +44,7 @@ export class Sides {
    *
    * @returns whether that says that they agree. A block that both sides have says nothing: a late replica shows it as well.
    */
-  shown({ window }: Pick<Journal, "window">, hash: Hex): boolean {
+  confirm({ window }: Pick<Journal, "window">, hash: Hex): boolean {
     const top = window.findLastIndex((record) => record.hash === hash)
     if (top < 0) return false
     if (top < window.length - 1 && this.#agreed.some((record) => record.hash === hash)) return false
@@ -53,7 +53,7 @@ export class Sides {
   }
 
   /** The store has undone a block: if it was one of the other side, the side has changed. */
-  undid(now: number): void {
+  recordPop(now: number): void {
     if (!this.#isDue) return
     this.#changes++
     this.#changedAt = now
@@ -65,7 +65,7 @@ export class Sides {
    * What another ingestor may have replaced, if everything in the journal above a height is to be undone: the lowest block
    * with logs above it that was agreed on. It has replaced it if the node still shows that block.
    */
-  replacedBy({ window }: Pick<Journal, "window">, height: number): Recorded | undefined {
+  replacedBy({ window }: Pick<Journal, "window">, height: number): BlockRecord | undefined {
     const isForeign = window.some(({ number, hash }) => number > height && !this.#known.has(hash))
     return isForeign ? this.#agreed.find(({ number, count }) => number > height && count > 0) : undefined
   }
@@ -86,7 +86,7 @@ export class Sides {
     return this.#since !== undefined
   }
 
-  #agree(window: ReadonlyArray<Recorded>): void {
+  #agree(window: ReadonlyArray<BlockRecord>): void {
     this.#agreed = window
     // What is below a known block is known.
     const known = window.findLastIndex(({ hash }) => this.#known.has(hash))

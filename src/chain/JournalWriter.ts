@@ -5,12 +5,12 @@
 import { Clock, Effect, Schema } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import { counted, say } from "../observability/LogEvents.ts"
+import { counted, logEvent } from "../observability/LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { fingerprint } from "../logs/Filter.ts"
-import type { MoveStep, Step } from "./PendingJournal.ts"
+import type { MoveStep, ChainStep } from "./PendingJournal.ts"
 import type { StoreBreaker } from "../store/StoreBreaker.ts"
-import { afterPush, release } from "../store/Journal.ts"
+import { afterPush, freeLogs } from "../store/Journal.ts"
 import type { Journal, Move, Position, Push } from "../store/Journal.ts"
 import { Store } from "../store/Store.ts"
 import type { Known, FinalizeResult, PopResult, PushResult, StoreError } from "../store/Store.ts"
@@ -19,7 +19,7 @@ import { Status } from "../observability/Status.ts"
 import type { Operation } from "../observability/Status.ts"
 
 /** The store's head was not the expected one: the feed starts again from what the store has. */
-export class Lost extends Schema.TaggedError<Lost>()("Lost", {
+export class HeadConflict extends Schema.TaggedError<HeadConflict>()("Lost", {
   expected: Schema.Finite,
   stored: Schema.optional(Schema.Finite),
 }) {
@@ -30,7 +30,9 @@ export class Lost extends Schema.TaggedError<Lost>()("Lost", {
 }
 
 /** Another ingestor continued the journal with another filter. */
-export class Superseded extends Schema.TaggedError<Superseded>()("Superseded", { filter: Schema.String }) {
+export class FilterReplaced extends Schema.TaggedError<FilterReplaced>()("Superseded", {
+  filter: Schema.String,
+}) {
   override get message() {
     return `the journal is continued with another filter (${this.filter})`
   }
@@ -47,11 +49,11 @@ const wholeUpTo = ({ number, part }: Position) => (part === 0 ? number : number 
 export type Result = PushResult | PopResult | FinalizeResult
 
 /** A step, and the store's answer if it is a move. */
-export type Applied =
+export type Submitted =
   | { readonly step: MoveStep; readonly result: Result }
-  | { readonly step: Exclude<Step, MoveStep>; readonly result: undefined }
+  | { readonly step: Exclude<ChainStep, MoveStep>; readonly result: undefined }
 
-export interface Writer {
+export interface JournalWriter {
   /** The fingerprint of the chain's filter. */
   readonly filter: string
   /** The block with which the journal began, as far as it was seen: also when the store is emptied later. */
@@ -59,11 +61,13 @@ export interface Writer {
   /** Forgets it, until the journal is loaded again. */
   readonly forgetStart: () => void
   /** The journal as the store has it, under our filter. */
-  readonly load: Effect.Effect<Journal | undefined, Superseded | StoreError>
+  readonly load: Effect.Effect<Journal | undefined, FilterReplaced | StoreError>
   /** Sends a move. Never left half done: shutting down waits for it. */
-  readonly apply: (step: Step) => Effect.Effect<Applied, Lost | Superseded | Paused | StoreError>
+  readonly submit: (
+    step: ChainStep,
+  ) => Effect.Effect<Submitted, HeadConflict | FilterReplaced | Paused | StoreError>
   /** Counts a move that the store has answered, in the order of the moves. Its logs are gone then. */
-  readonly record: (step: MoveStep, result: Result) => Effect.Effect<void>
+  readonly acknowledge: (step: MoveStep, result: Result) => Effect.Effect<void>
 }
 
 /**
@@ -73,7 +77,7 @@ export interface Writer {
 export const make = Effect.fnUntraced(function* (
   chain: ChainConfig,
   storeBreaker: StoreBreaker,
-): Effect.fn.Return<Writer, never, AppConfig | Store | Status> {
+): Effect.fn.Return<JournalWriter, never, AppConfig | Store | Status> {
   const config = yield* AppConfig
   const store = yield* Store
   const clock = yield* Clock.Clock
@@ -92,10 +96,10 @@ export const make = Effect.fnUntraced(function* (
     if (undoing === undefined) return Effect.void
     const { depth, from } = undoing
     const { blocks, entries } = retracted
-    status.reorganised({ depth, from })
+    status.recordReorg({ depth, from })
     undoing = undefined
     retracted = { blocks: new Set(), entries: 0 }
-    return say(
+    return logEvent(
       "reorg",
       `reorg of ${counted(depth, "block")} from ${from} down: ${counted(blocks.size, "stored block")} with ${counted(entries, "entry", "entries")} retracted`,
       { depth, block: from, retracted_blocks: blocks.size, retracted_entries: entries },
@@ -103,28 +107,28 @@ export const make = Effect.fnUntraced(function* (
   }
 
   /** Where the journal stands was said: once in this process, unless it begins anew. */
-  let told: "begin" | "resume" | undefined
+  let logged: "begin" | "resume" | undefined
   const filtered = filter === "none" ? "no filter" : `filter ${filter}`
 
-  const tellBegin = (block: number) => {
-    if (told === "begin") return Effect.void
-    told = "begin"
-    return say("begin", `beginning at block ${block} (${filtered})`, { block, filter })
+  const logBegin = (block: number) => {
+    if (logged === "begin") return Effect.void
+    logged = "begin"
+    return logEvent("begin", `beginning at block ${block} (${filtered})`, { block, filter })
   }
 
-  const tellPlace = (journal: Journal | undefined) => {
+  const logResume = (journal: Journal | undefined) => {
     if (journal === undefined) {
       // Where `latest` is, the first push says.
-      return told === undefined && typeof chain.startBlock === "number"
-        ? tellBegin(chain.startBlock)
+      return logged === undefined && typeof chain.startBlock === "number"
+        ? logBegin(chain.startBlock)
         : Effect.void
     }
-    if (told !== undefined) return Effect.void
-    told = "resume"
+    if (logged !== undefined) return Effect.void
+    logged = "resume"
     const stored = wholeUpTo(journal.head)
     const final = journal.final?.number
     const block = stored + 1
-    return say(
+    return logEvent(
       "resume",
       `resuming at block ${block} (${final === undefined ? "nothing final yet" : `final ${final}`}, ${filtered})`,
       { block, stored, final, filter },
@@ -139,17 +143,17 @@ export const make = Effect.fnUntraced(function* (
       )
     })
 
-  const load: Effect.Effect<Journal | undefined, Superseded | StoreError> = Effect.gen(function* () {
-    yield* storeBreaker.pass
+  const load: Effect.Effect<Journal | undefined, FilterReplaced | StoreError> = Effect.gen(function* () {
+    yield* storeBreaker.awaitClosed
     let journal = yield* timed("load", store.load(chain.id))
     if (journal !== undefined && journal.filter !== filter) {
-      if (established) return yield* new Superseded({ filter: journal.filter })
+      if (established) return yield* new FilterReplaced({ filter: journal.filter })
       const block = journal.head.number + 1
-      yield* say("filter_changed", `the filter has changed: it applies from block ${block} on`, {
+      yield* logEvent("filter_changed", `the filter has changed: it applies from block ${block} on`, {
         block,
         filter,
       })
-      yield* store.takeOver(chain.id, filter)
+      yield* store.changeFilter(chain.id, filter)
       journal = yield* store.load(chain.id)
     }
     established ||= journal !== undefined
@@ -159,7 +163,7 @@ export const make = Effect.fnUntraced(function* (
     knownStart = journal?.start.number ?? knownStart
     status.stored = journal && wholeUpTo(journal.head)
     status.final = journal?.final?.number
-    yield* tellPlace(journal)
+    yield* logResume(journal)
     return journal
   })
 
@@ -175,7 +179,7 @@ export const make = Effect.fnUntraced(function* (
       case "kept":
         return
       case "new epoch":
-        return yield* say(
+        return yield* logEvent(
           "new_epoch",
           "the stream is in a new epoch: it was reset, or another ingestor saw that it lost entries",
           {},
@@ -184,7 +188,7 @@ export const make = Effect.fnUntraced(function* (
       case "emptied": {
         status.storeRegressions++
         const stands = journal === undefined ? "has nothing now" : `stands at ${journal.head.number} now`
-        yield* say(
+        yield* logEvent(
           "store_regression",
           `the store has lost entries: it stood at block ${stood ?? "-"} and ${stands}. They are written again in a new epoch, as the chain is now`,
           { stood, stored: journal?.head.number },
@@ -204,7 +208,7 @@ export const make = Effect.fnUntraced(function* (
     }
   }
 
-  const record = ({ move, reorg, journal }: MoveStep, result: Result) => {
+  const acknowledge = ({ move, reorg, journal }: MoveStep, result: Result) => {
     let done: Effect.Effect<void> = Effect.void
     if (move._tag === "Pop") {
       const { hash, number } = move.expected
@@ -231,7 +235,7 @@ export const make = Effect.fnUntraced(function* (
       } else status.deduplicated += logsOf(move)
       status.stored = wholeUpTo(afterPush(move))
       if (move.final) status.final = status.stored
-      release(move)
+      freeLogs(move)
     }
     if ("last" in result && known !== undefined) known = { ...known, last: result.last }
     established = true
@@ -248,9 +252,9 @@ export const make = Effect.fnUntraced(function* (
     ...(move._tag === "Pop" && { "event_ingestor.block.undone": move.expected.number }),
   })
 
-  const apply = Effect.fnUntraced(function* (
-    step: Step,
-  ): Effect.fn.Return<Applied, Lost | Superseded | Paused | StoreError> {
+  const submit = Effect.fnUntraced(function* (
+    step: ChainStep,
+  ): Effect.fn.Return<Submitted, HeadConflict | FilterReplaced | Paused | StoreError> {
     if (step._tag !== "Move") return { step, result: undefined }
     if (step.move._tag === "Push") {
       const logs = logsOf(step.move)
@@ -260,7 +264,7 @@ export const make = Effect.fnUntraced(function* (
       const { hash, number } = step.move.expected
       if (hash === "") {
         knownStart ??= number + 1
-        yield* tellBegin(number + 1)
+        yield* logBegin(number + 1)
       }
     }
     status.inFlight++
@@ -271,10 +275,10 @@ export const make = Effect.fnUntraced(function* (
       Effect.sync(() => void status.inFlight--),
     )
     if (result._tag === "Conflict") {
-      return yield* new Lost({ expected: step.move.expected.number, stored: result.head?.number })
+      return yield* new HeadConflict({ expected: step.move.expected.number, stored: result.head?.number })
     }
     if (result._tag === "Paused") return yield* new Paused()
-    if (result._tag === "FilterChanged") return yield* new Superseded({ filter: result.filter })
+    if (result._tag === "FilterChanged") return yield* new FilterReplaced({ filter: result.filter })
     return { step, result }
   })
 
@@ -285,7 +289,7 @@ export const make = Effect.fnUntraced(function* (
       knownStart = undefined
     },
     load,
-    apply,
-    record,
+    submit,
+    acknowledge,
   }
 })

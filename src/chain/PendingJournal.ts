@@ -6,36 +6,36 @@ import type { Block, Hex } from "../Domain.ts"
 import { finalized, popped, pushed, pushes } from "../store/Journal.ts"
 import type { CallLimits, Journal, Move, Push } from "../store/Journal.ts"
 import { traceparent } from "../observability/Tracing.ts"
-import type { Place } from "./ForkChoice.ts"
-import type { Heard } from "../endpoint/Heads.ts"
+import type { BlockRef } from "./ForkChoice.ts"
+import type { ReceivedHead } from "../endpoint/Heads.ts"
 
-type Trace = Heard["trace"]
+type Trace = ReceivedHead["trace"]
 
 /**
  * A move to make, the news that a head needs none, or that all of its moves have been told. `journal`: as it stands then;
  * `hash`: the block of it that the head is about.
  */
-export type Step =
+export type ChainStep =
   | {
       readonly _tag: "Move"
       readonly move: Move
       readonly journal: Journal
-      readonly heard: Heard | undefined
+      readonly heard: ReceivedHead | undefined
       readonly trace: Trace
       /** Where a reorg begins: how many blocks are replaced. */
       readonly reorg?: number
     }
-  | { readonly _tag: "Seen"; readonly journal: Journal; readonly hash: Hex; readonly heard: Heard }
+  | { readonly _tag: "Seen"; readonly journal: Journal; readonly hash: Hex; readonly heard: ReceivedHead }
   | { readonly _tag: "Followed"; readonly trace: Trace }
 
-export type MoveStep = Extract<Step, { readonly _tag: "Move" }>
+export type MoveStep = Extract<ChainStep, { readonly _tag: "Move" }>
 
-export class Moves {
+export class PendingJournal {
   /** The trace of the head that is being followed. */
   trace: Trace
   #journal: Journal
   readonly #limits: { readonly push: () => CallLimits; readonly pop: number }
-  readonly #wrote: (block: Block) => void
+  readonly #onPush: (block: Block) => void
 
   /**
    * @param journal as the store has it
@@ -49,7 +49,7 @@ export class Moves {
   ) {
     this.#journal = journal
     this.#limits = limits
-    this.#wrote = wrote
+    this.#onPush = wrote
   }
 
   /** As it will stand. */
@@ -58,8 +58,8 @@ export class Moves {
   }
 
   /** Pushes for blocks on top of the journal. The last one handles the head when it brings it in. */
-  push(blocks: ReadonlyArray<Block>, final: boolean, heard: Heard): ReadonlyArray<Step> {
-    if (!final) for (const block of blocks) this.#wrote(block)
+  push(blocks: ReadonlyArray<Block>, final: boolean, heard: ReceivedHead): ReadonlyArray<ChainStep> {
+    if (!final) for (const block of blocks) this.#onPush(block)
     const context = traceparent(this.trace)
     const traced = context ? blocks.map((block) => ({ ...block, traceparent: context })) : blocks
     const moves = [...pushes(this.#journal.head, traced, final, this.#limits.push())]
@@ -69,8 +69,8 @@ export class Moves {
   }
 
   /** Pushes for what is missing of the block on top. */
-  finish(block: Block): ReadonlyArray<Step> {
-    this.#wrote(block)
+  resume(block: Block): ReadonlyArray<ChainStep> {
+    this.#onPush(block)
     return [...pushes(this.#journal.head, [block], false, this.#limits.push())].map((push) =>
       this.#make(push),
     )
@@ -81,8 +81,8 @@ export class Moves {
    *
    * @param reorg how many blocks of the chain are replaced, recorded or not; `undefined` where it is no reorg
    */
-  popDownTo(number: number, reorg?: number): ReadonlyArray<Step> {
-    const steps: Array<Step> = []
+  rewindTo(number: number, reorg?: number): ReadonlyArray<ChainStep> {
+    const steps: Array<ChainStep> = []
     while (this.#journal.head.number > number) {
       const step = this.#make({ _tag: "Pop", expected: this.#journal.head })
       steps.push(steps.length === 0 && reorg !== undefined ? { ...step, reorg } : step)
@@ -91,11 +91,11 @@ export class Moves {
   }
 
   /** Raises the floor. */
-  finalize({ number, hash }: Place): Step {
+  finalize({ number, hash }: BlockRef): ChainStep {
     return this.#make({ _tag: "Finalize", expected: this.#journal.head, number, hash })
   }
 
-  #make(move: Move, heard?: Heard): MoveStep {
+  #make(move: Move, heard?: ReceivedHead): MoveStep {
     this.#journal =
       move._tag === "Push"
         ? pushed(this.#journal, move)

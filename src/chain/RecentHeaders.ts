@@ -12,15 +12,15 @@ export interface Linked {
 }
 
 /** Reorgs are at most so deep that the headers of both sides are among these. */
-const mostSeen = 1024
+const mostKept = 1024
 
-export class SeenHeaders {
+export class RecentHeaders {
   readonly #byHash = new Map<Hex, Linked>()
 
   add({ number, hash, parentHash }: Linked): void {
     this.#byHash.delete(hash)
     this.#byHash.set(hash, { number, hash, parentHash })
-    if (this.#byHash.size > mostSeen) this.#byHash.delete(this.#byHash.keys().next().value!)
+    if (this.#byHash.size > mostKept) this.#byHash.delete(this.#byHash.keys().next().value!)
   }
 
   get(hash: Hex): Linked | undefined {

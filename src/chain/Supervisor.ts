@@ -9,33 +9,33 @@ import { Cause, Clock, Deferred, Duration, Effect, FiberMap, Layer, Schedule, St
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import * as Defects from "../Defects.ts"
-import { say } from "../observability/LogEvents.ts"
+import { logEvent } from "../observability/LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { Defect } from "../endpoint/EndpointError.ts"
-import * as Failover from "../endpoint/EndpointPool.ts"
+import * as EndpointPool from "../endpoint/EndpointPool.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
-import type { Live } from "../endpoint/PoolMember.ts"
+import type { PoolMember } from "../endpoint/PoolMember.ts"
 import { backoff, circuitBreaking, makeBreaker } from "../Retry.ts"
 import type { Breaker } from "../Retry.ts"
 import * as Audit from "./Audit.ts"
-import { Memory } from "./Provenance.ts"
+import { Provenance } from "./Provenance.ts"
 import * as Feed from "./Feed.ts"
 import * as Heads from "../endpoint/Heads.ts"
 import type { Disagreed } from "./FinalityQuorum.ts"
-import * as HeadTime from "./ClockSkew.ts"
-import type { Heard } from "../endpoint/Heads.ts"
-import type { Step } from "./PendingJournal.ts"
-import * as Logs from "../logs/LogSource.ts"
+import * as ClockSkew from "./ClockSkew.ts"
+import type { ReceivedHead } from "../endpoint/Heads.ts"
+import type { ChainStep } from "./PendingJournal.ts"
+import * as LogSource from "../logs/LogSource.ts"
 import * as LogsSubscription from "../logs/LogsSubscription.ts"
-import * as OverHttp from "../logs/HttpFallback.ts"
-import { SeenHeaders } from "./RecentHeaders.ts"
-import { Sides } from "./ForkStandoff.ts"
+import * as HttpFallback from "../logs/HttpFallback.ts"
+import { RecentHeaders } from "./RecentHeaders.ts"
+import { ForkStandoff } from "./ForkStandoff.ts"
 import { Verification } from "../logs/Integrity.ts"
-import * as Observe from "./ChainEvents.ts"
+import * as ChainEvents from "./ChainEvents.ts"
 import * as Progress from "../observability/Progress.ts"
 import { Redaction } from "../Redactor.ts"
-import { Limited, Limits } from "../observability/LogLimits.ts"
-import * as Standstill from "./Suspension.ts"
+import { CurrentLogLimits, LogLimits } from "../observability/LogLimits.ts"
+import * as Suspension from "./Suspension.ts"
 import * as Housekeeping from "../store/Housekeeping.ts"
 import * as StoreBreaker from "../store/StoreBreaker.ts"
 import { PushLimits } from "../store/PushLimits.ts"
@@ -43,17 +43,17 @@ import { Store } from "../store/Store.ts"
 import type { StoreError } from "../store/Store.ts"
 import { blockTraces } from "../observability/Tracing.ts"
 import { Status } from "../observability/Status.ts"
-import * as Writer from "./JournalWriter.ts"
+import * as JournalWriter from "./JournalWriter.ts"
 
 /** Moves on their way to the store at the same time; the head each one expects is known beforehand. */
 const movesInFlight = 3
 
 /** What a chain knows that outlives a defect. */
-interface Lasting {
-  readonly writer: Writer.Writer
-  readonly auditMemory: Memory
-  readonly sides: Sides
-  readonly seen: SeenHeaders
+interface ChainState {
+  readonly writer: JournalWriter.JournalWriter
+  readonly provenance: Provenance
+  readonly sides: ForkStandoff
+  readonly seen: RecentHeaders
   readonly pushLimits: PushLimits
   readonly housekeeping: Housekeeping.Housekeeping
   readonly disagreed: Disagreed
@@ -62,10 +62,10 @@ interface Lasting {
 }
 
 /** Follows a chain, whatever its endpoints do. */
-const chainIngest = Effect.fnUntraced(function* (
+const follow = Effect.fnUntraced(function* (
   chain: ChainConfig,
   storeBreaker: StoreBreaker.StoreBreaker,
-  { writer, auditMemory, sides, seen, disagreed, pushLimits, housekeeping, breaker }: Lasting,
+  { writer, provenance, sides, seen, disagreed, pushLimits, housekeeping, breaker }: ChainState,
 ) {
   const config = yield* AppConfig
   const store = yield* Store
@@ -73,59 +73,59 @@ const chainIngest = Effect.fnUntraced(function* (
   const checks = yield* Verification
   const status = (yield* Status).chain(chain.name)
   const traces = yield* blockTraces(chain)
-  const observe = Observe.make(chain, status, storeBreaker.isOpen)
+  const events = ChainEvents.make(chain, status, storeBreaker.isOpen)
 
-  const failover = yield* Failover.make(chain, {
+  const pool = yield* EndpointPool.make(chain, {
     requestTimeout: config.requestTimeout,
     wsMaxPayload: config.wsMaxPayload,
     rpcRate: config.rpcRate,
-    watch: observe.endpoint,
+    watch: events.endpoint,
   })
 
-  const standstill = Standstill.make({ chain, store, status, writer, connected: failover.connected })
-  const checkTime = HeadTime.make()
+  const suspension = Suspension.make({ chain, store, status, writer, connected: pool.connected })
+  const checkTime = ClockSkew.make()
   let newestTime: number | undefined
   const newest = () => newestTime
-  const alone = chain.endpoints.length + chain.rpc.length === 1
-  const handled = (live: Live, heard: Heard | undefined) =>
+  const singleEndpoint = chain.endpoints.length + chain.rpc.length === 1
+  const headHandled = (member: PoolMember, heard: ReceivedHead | undefined) =>
     Effect.gen(function* () {
       if (heard !== undefined) {
-        status.handledIn((yield* Monotonic.millis) - heard.at)
+        status.recordLatency((yield* Monotonic.millis) - heard.at)
         status.eventLatency(Math.max((yield* Clock.currentTimeMillis) / 1000 - heard.header.timestamp, 0))
       }
-      status.progress()
-      yield* live.breaker.succeed
+      status.updatePhase()
+      yield* member.breaker.succeed
       yield* breaker.succeed
     })
 
-  const settle =
-    (live: Live) =>
-    ({ step, result }: Writer.Applied) =>
+  const acknowledge =
+    (member: PoolMember) =>
+    ({ step, result }: JournalWriter.Submitted) =>
       Effect.suspend(() => {
         if (result === undefined) {
           if (step._tag === "Followed") return Effect.sync(() => traces.done(step.trace))
-          const agrees = sides.shown(step.journal, step.hash)
-          return Effect.andThen(agrees ? observe.standoff(0) : Effect.void, handled(live, undefined))
+          const agrees = sides.confirm(step.journal, step.hash)
+          return Effect.andThen(agrees ? events.standoff(0) : Effect.void, headHandled(member, undefined))
         }
         // What is stored there may not be what this process would have written.
         if (step.move._tag === "Push") {
-          if (result._tag === "Duplicate") auditMemory.othersWrote(step.move.blocks)
+          if (result._tag === "Duplicate") provenance.invalidate(step.move.blocks)
           else pushLimits.taken()
-          sides.wrote(step.journal)
+          sides.recordPush(step.journal)
         }
-        const recorded = writer.record(step, result)
+        const recorded = writer.acknowledge(step, result)
         switch (step.move._tag) {
           case "Push":
             return Effect.all([
               recorded,
-              observe.standoff(0),
+              events.standoff(0),
               storeBreaker.succeed,
-              handled(live, step.heard),
+              headHandled(member, step.heard),
             ])
           case "Pop":
             return Effect.andThen(
               recorded,
-              Effect.map(Monotonic.millis, (now) => sides.undid(now)),
+              Effect.map(Monotonic.millis, (now) => sides.recordPop(now)),
             )
           case "Finalize":
             return recorded
@@ -138,11 +138,11 @@ const chainIngest = Effect.fnUntraced(function* (
 
   const refused = (error: StoreError) =>
     Effect.gen(function* () {
-      if (isUnusable(error)) return yield* standstill.refused(error)
+      if (isUnusable(error)) return yield* suspension.refused(error)
       if (!storeBreaker.isOpen()) return
       status.enter("store-unavailable")
-      status.failed("store", error.message)
-      yield* storeBreaker.failed(error)
+      status.recordFailure("store", error.message)
+      yield* storeBreaker.trip(error)
     })
 
   /**
@@ -151,46 +151,54 @@ const chainIngest = Effect.fnUntraced(function* (
    *
    * @param again whether it is made again
    */
-  const apply = (
-    step: Step,
+  const submit = (
+    step: ChainStep,
     again: boolean,
-  ): Effect.Effect<Writer.Applied, Writer.Lost | Writer.Superseded | StoreError> =>
-    writer.apply(step).pipe(
+  ): Effect.Effect<
+    JournalWriter.Submitted,
+    JournalWriter.HeadConflict | JournalWriter.FilterReplaced | StoreError
+  > =>
+    writer.submit(step).pipe(
       Effect.catchTags({
         Paused: () =>
-          housekeeping.untilResumed.pipe(Effect.andThen(Effect.suspend(() => apply(step, again)))),
+          housekeeping.untilResumed.pipe(Effect.andThen(Effect.suspend(() => submit(step, again)))),
         Lost: (lost) => {
           // Whoever wrote them may have been told of other logs.
-          if (step._tag === "Move" && step.move._tag === "Push") auditMemory.othersWrote(step.move.blocks)
+          if (step._tag === "Move" && step.move._tag === "Push") provenance.invalidate(step.move.blocks)
           return Effect.fail(lost)
         },
         StoreError: (error) => {
           if (isUnusable(error)) return Effect.fail(error)
-          const { move } = step as Extract<Step, { readonly _tag: "Move" }>
+          const { move } = step as Extract<ChainStep, { readonly _tag: "Move" }>
           // Cut anew, from what the store has.
           if (move._tag === "Push" && pushLimits.refused(move, error, again)) return Effect.fail(error)
           return refused(error).pipe(
-            Effect.andThen(storeBreaker.pass),
-            Effect.andThen(Effect.suspend(() => apply(step, true))),
+            Effect.andThen(storeBreaker.awaitClosed),
+            Effect.andThen(Effect.suspend(() => submit(step, true))),
           )
         },
       }),
     )
 
-  const session = (live: Live, heads: Heads.Heads, logs: Logs.Logs, audit: Audit.Audit | undefined) =>
+  const followJournal = (
+    member: PoolMember,
+    heads: Heads.Heads,
+    logs: LogSource.LogSource,
+    audit: Audit.Audit | undefined,
+  ) =>
     Effect.gen(function* () {
       if (!storeBreaker.isOpen()) status.enter("store-unavailable")
       const journal = yield* writer.load
-      const { connection } = live
+      const { connection } = member
       const steps = yield* Feed.make({
         chain,
         connection,
         heads,
-        logs: audit === undefined ? logs : { ...logs, history: audit.history },
+        logs: audit === undefined ? logs : { ...logs, finalizedRange: audit.finalizedRange },
         audit,
-        learned: live.learned,
-        witnesses: failover.connected,
-        tried: failover.tried,
+        capabilities: member.capabilities,
+        endpoints: pool.connected,
+        firstAttempts: pool.firstAttempts,
         checks,
         disagreed,
         journal,
@@ -200,30 +208,30 @@ const chainIngest = Effect.fnUntraced(function* (
         knownStart: writer.start(),
         sides,
         seen,
-        onStandoff: observe.standoff,
+        onStandoff: events.standoff,
         onFinal: (header) => (status.finalSeen = header.number),
-        onDisagreement: observe.disagreement,
+        onDisagreement: events.disagreement,
         leave: connection.end,
       })
-      status.progress()
+      status.updatePhase()
       yield* steps.pipe(
-        Stream.mapEffect((step) => apply(step, false), { concurrency: movesInFlight }),
-        Stream.runForEach(settle(live)),
+        Stream.mapEffect((step) => submit(step, false), { concurrency: movesInFlight }),
+        Stream.runForEach(acknowledge(member)),
       )
     }).pipe(Effect.scoped)
 
   /** A defect costs the connection. */
-  const broken = (live: Live) => (defect: unknown) =>
+  const onDefect = (member: PoolMember) => (defect: unknown) =>
     Effect.andThen(
-      say("defect", "a defect while following the chain", {}, defect),
-      live.connection.end(new Defect({ detail: redact(String(defect)) })),
+      logEvent("defect", "a defect while following the chain", {}, defect),
+      member.connection.end(new Defect({ detail: redact(String(defect)) })),
     )
 
   /** Follows one connection until it ends. */
-  const serve = (live: Live) =>
+  const withEndpoint = (member: PoolMember) =>
     Effect.gen(function* () {
-      const { connection } = live
-      status.endpoint = status.endpoints[live.rank]
+      const { connection } = member
+      status.endpoint = status.endpoints[member.rank]
       const heads = yield* Heads.make(connection, {
         stallTimeout: config.stallTimeout,
         pollInterval: chain.pollInterval,
@@ -232,47 +240,55 @@ const chainIngest = Effect.fnUntraced(function* (
         onHead: ({ header, at }, blockTime) => {
           newestTime = header.timestamp
           seen.add(header)
-          status.heard(header.number, at, blockTime)
+          status.headAnnounced(header.number, at, blockTime)
           const late = connection.polled ? Duration.toMillis(chain.pollInterval) : 0
-          failover.heard({ number: header.number, at, blockTime, late })
+          pool.headAnnounced({ number: header.number, at, blockTime, late })
         },
         onQuiet: Effect.andThen(
-          live.breaker.succeed,
-          Effect.sync(() => status.quiet()),
+          member.breaker.succeed,
+          Effect.sync(() => status.confirmedIdle()),
         ),
       })
-      const logsOf = (of: Live<Connection>) => Logs.make(of.connection, chain, of.learned, checks, newest)
+      const logsOf = (of: PoolMember<Connection>) =>
+        LogSource.make(of.connection, chain, of.capabilities, checks, newest)
       const announced = yield* LogsSubscription.make(connection)
-      const socket = Logs.make(connection, chain, live.learned, checks, newest, announced)
-      const logs = OverHttp.prefer(socket, live.learned, failover.http, logsOf)
+      const socket = LogSource.make(connection, chain, member.capabilities, checks, newest, announced)
+      const logs = HttpFallback.preferHttp(socket, member.capabilities, pool.http, logsOf)
       const audit = config.audit
         ? Audit.make(
-            { sourceInUse: live, alone, sources: failover.sources, logsOf, logs, findings: observe.findings },
-            auditMemory,
+            {
+              sourceInUse: member,
+              singleEndpoint,
+              sources: pool.sources,
+              logsOf,
+              logs,
+              events: events.findings,
+            },
+            provenance,
           )
         : undefined
-      return yield* session(live, heads, logs, audit).pipe(
+      return yield* followJournal(member, heads, logs, audit).pipe(
         Effect.tapError((error) => traces.abandon(error.message)),
         Effect.catchTags({
           Lost: (lost) => Effect.logDebug(lost.message),
-          Superseded: standstill.stepAside,
-          Contradiction: standstill.halt,
+          Superseded: suspension.yieldJournal,
+          Contradiction: suspension.haltUntilResolved,
           StoreError: refused,
         }),
         Effect.forever,
       )
     }).pipe(
-      Effect.raceFirst(live.connection.ended),
+      Effect.raceFirst(member.connection.ended),
       Effect.tapError((error) => traces.abandon(error.message)),
-      Effect.catch((error) => live.connection.end(error.reason)),
-      Effect.catchDefect(broken(live)),
+      Effect.catch((error) => member.connection.end(error.reason)),
+      Effect.catchDefect(onDefect(member)),
       Effect.ensuring(traces.abandon("another endpoint is in use")),
       Effect.scoped,
-      Effect.provideService(Defects.Owner, broken(live)),
+      Effect.provideService(Defects.Owner, onDefect(member)),
     )
 
-  return yield* failover.active.pipe(
-    Stream.switchMap((live) => Stream.fromEffectDrain(serve(live))),
+  return yield* pool.active.pipe(
+    Stream.switchMap((member) => Stream.fromEffectDrain(withEndpoint(member))),
     Stream.runDrain,
   )
 })
@@ -283,19 +299,19 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
   const breaker = yield* makeBreaker
   const store = yield* Store
   const storeBreaker = yield* StoreBreaker.make(store.ping(chain.id))
-  const writer = yield* Writer.make(chain, storeBreaker)
+  const writer = yield* JournalWriter.make(chain, storeBreaker)
   const disagreed: Disagreed = { endpoints: [], at: -Infinity }
   const status = (yield* Status).chain(chain.name)
   status.storeBreaker = storeBreaker.breaker
   const { retention } = yield* AppConfig
   const housekeeping = yield* Housekeeping.make(store.trim(chain.id), retention, (holder) =>
-    status.held(holder),
+    status.setHolder(holder),
   )
-  const lasting = {
+  const state = {
     writer,
-    auditMemory: new Memory(),
-    sides: new Sides(),
-    seen: new SeenHeaders(),
+    provenance: new Provenance(),
+    sides: new ForkStandoff(),
+    seen: new RecentHeaders(),
     disagreed,
     pushLimits: new PushLimits(store.limits),
     housekeeping,
@@ -303,7 +319,7 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
   }
   const followed = Effect.gen(function* () {
     const defect = yield* Deferred.make<never>()
-    return yield* chainIngest(chain, storeBreaker, lasting).pipe(
+    return yield* follow(chain, storeBreaker, state).pipe(
       Effect.provideService(Defects.Owner, (cause) => Deferred.die(defect, cause)),
       Effect.raceFirst(Deferred.await(defect)),
     )
@@ -314,10 +330,10 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
       Effect.gen(function* () {
         if (Cause.hasInterruptsOnly(cause)) return
         const text = redact(Cause.pretty(cause))
-        status.failed("defect", text)
+        status.recordFailure("defect", text)
         status.enter("connecting")
         for (const endpoint of status.endpoints) endpoint.connectedSince = undefined
-        yield* say("chain_failed", "the chain failed and is restarted", {}, cause)
+        yield* logEvent("chain_failed", "the chain failed and is restarted", {}, cause)
       }),
     ),
     Effect.retry({
@@ -332,14 +348,15 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
 export const layer = Layer.effectDiscard(
   Effect.gen(function* () {
     const { chains } = yield* AppConfig
-    const limits = new Limits()
+    const limits = new LogLimits()
     const fibers = yield* FiberMap.make<string>()
-    const followed = (chain: ChainConfig) => Effect.provideService(supervised(chain), Limited, limits)
+    const followed = (chain: ChainConfig) =>
+      Effect.provideService(supervised(chain), CurrentLogLimits, limits)
     for (const chain of chains) yield* FiberMap.run(fibers, chain.name, followed(chain))
     yield* Effect.andThen(Progress.make((yield* Status).chains), limits.flush).pipe(
       Effect.repeat(Schedule.spaced(Progress.lookEvery)),
       Defects.toOwner,
-      Effect.provideService(Limited, limits),
+      Effect.provideService(CurrentLogLimits, limits),
       Effect.forkScoped,
     )
   }),

@@ -14,7 +14,7 @@ const rows = knownChains.map(({ name, id, blockTime, finalityDepth, publicEndpoi
   variables: `${variablePrefix(name)}_…`,
 }))
 
-const forPeople = rows.map(({ name, id, block_time_s: time, has_public_endpoint: isPublic, variables }) =>
+const renderText = rows.map(({ name, id, block_time_s: time, has_public_endpoint: isPublic, variables }) =>
   [
     name.padEnd(10),
     String(id).padStart(9),
@@ -28,7 +28,7 @@ export const chains = Command.make(
   "chains",
   { json: jsonFlag("One JSON object a line, one line a chain") },
   Effect.fnUntraced(function* ({ json }) {
-    yield* writeLines(json ? rows.map((row) => JSON.stringify(row)) : forPeople)
+    yield* writeLines(json ? rows.map((row) => JSON.stringify(row)) : renderText)
   }),
 ).pipe(
   Command.withDescription("List the chains that need no <NAME>_CHAIN_ID"),

@@ -22,7 +22,7 @@ export const blockFlag = (name: string, what: string) =>
   )
 
 /** The configured chain that a name or id means. */
-export const chosen = (
+export const resolveChain = (
   chains: ReadonlyArray<ChainConfig>,
   name: string,
 ): Effect.Effect<ChainConfig, UsageError> => {
@@ -34,8 +34,10 @@ export const chosen = (
 }
 
 /** As `chosen`; all of them where no name is given. */
-export const chosenOrAll = (
+export const resolveChains = (
   chains: ReadonlyArray<ChainConfig>,
   name: Option.Option<string>,
 ): Effect.Effect<ReadonlyArray<ChainConfig>, UsageError> =>
-  Option.isNone(name) ? Effect.succeed(chains) : Effect.map(chosen(chains, name.value), (chain) => [chain])
+  Option.isNone(name)
+    ? Effect.succeed(chains)
+    : Effect.map(resolveChain(chains, name.value), (chain) => [chain])

@@ -172,13 +172,13 @@ const howToFixStore = (settings: Settings): string => {
 
 const marks = { ok: ["✓", 32], warning: ["!", 33], failure: ["✗", 31] } as const
 
-const forPeople = ({ subject, level, detail, fix }: Finding): string => {
+const renderText = ({ subject, level, detail, fix }: Finding): string => {
   const [mark, colour] = marks[level]
   return `${style(colour, mark)} ${subject.padEnd(28)} ${detail}${fix === undefined ? "" : style(2, `  → ${fix}`)}`
 }
 
 const print = (findings: ReadonlyArray<Finding>, json: boolean) =>
-  writeLines(findings.map((finding) => (json ? JSON.stringify(finding) : forPeople(finding))))
+  writeLines(findings.map((finding) => (json ? JSON.stringify(finding) : renderText(finding))))
 
 export const check = Command.make(
   "check",

@@ -4,7 +4,7 @@ import type { Block, ChainId, Filter, Hex, Log } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { orMalformed } from "../endpoint/EndpointError.ts"
-import { pieces } from "../chain/ForkChoice.ts"
+import { blockRanges } from "../chain/ForkChoice.ts"
 import { logParams } from "../logs/Filter.ts"
 import { mostRecorded } from "../chain/Finality.ts"
 import { digest, Replay } from "../store/Replay.ts"
@@ -171,7 +171,7 @@ export const compare = Effect.fnUntraced(function* (
   someTrimmed = false,
 ) {
   const diff = new Diff(replay, from, to, someTrimmed)
-  for (const [start, end] of pieces(from, to, () => width)) {
+  for (const [start, end] of blockRanges(from, to, () => width)) {
     const params = [{ ...logParams(chain.filter), fromBlock: hex(start), toBlock: hex(end) }]
     const answer = yield* orMalformed(node.name, logsOf(yield* node.request("eth_getLogs", params)))
     for (const log of answer) diff.take({ number: log.blockNumber, hash: log.blockHash, logs: [log] })

@@ -22,7 +22,7 @@ import { Store } from "../store/Store.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import { Status } from "../observability/Status.ts"
 import { compare, replay } from "./comparison.ts"
-import { service, store, surroundings, telemetry } from "./service.ts"
+import { service, store, runtime, telemetry } from "./service.ts"
 
 const devnets = [
   { name: "devnet-a", id: 31337, blockTime: 1, logs: 25, reorgs: true },
@@ -149,7 +149,7 @@ const play = (seconds: Option.Option<number>) =>
       )
       const config = yield* demoConfig(nodes.map(({ anvil }) => anvil.url))
       const appConfig = Layer.succeed(AppConfig, config)
-      const base = Layer.provideMerge(surroundings, appConfig)
+      const base = Layer.provideMerge(runtime, appConfig)
       // With Redis, an earlier demo may have left its chains there.
       yield* restore(Effect.scoped(Effect.provide(forget(config), Layer.provide(store, base))))
       const context = yield* restore(

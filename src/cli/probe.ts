@@ -4,19 +4,19 @@ import type { Scope } from "effect"
 import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
-import * as Budget from "../endpoint/RateLimiter.ts"
-import { Learned } from "../endpoint/Capabilities.ts"
+import * as RateLimiter from "../endpoint/RateLimiter.ts"
+import { Capabilities } from "../endpoint/Capabilities.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
-import { isOver, isRefusal, orMalformed, refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import { isOver, isRpcError, orMalformed, errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
-import * as HttpEndpoint from "../endpoint/HttpRpcClient.ts"
+import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
 import type { Transport } from "../endpoint/Socket.ts"
 import { bitsSet } from "../logs/Bloom.ts"
-import { again } from "../logs/BlockLogs.ts"
+import { retryUnverified } from "../logs/BlockLogs.ts"
 import { isUnfiltered } from "../logs/Filter.ts"
 import { saysNothingFinal } from "../chain/Finality.ts"
 import * as GetLogs from "../logs/GetLogs.ts"
@@ -34,10 +34,10 @@ const mostSamples = 3
 const mostReductions = 12
 
 /** The other side left, as a request was too large for it: a new connection asks for less. */
-const asksTooMuch = (error: EndpointError) => isOver(error) && refusalOf(error) === "fewer addresses"
+const asksTooMuch = (error: EndpointError) => isOver(error) && errorKind(error) === "TooManyAddresses"
 
 /** Why something is refused; `undefined` where it is not. */
-const accepted = <A, R>(effect: Effect.Effect<A, EndpointError, R>) =>
+const errorOf = <A, R>(effect: Effect.Effect<A, EndpointError, R>) =>
   effect.pipe(
     Effect.as(undefined),
     Effect.catch((error) => (asksTooMuch(error) ? Effect.fail(error) : Effect.succeed(error.reason.message))),
@@ -49,7 +49,7 @@ const widest = Effect.fnUntraced(function* (getLogs: GetLogs.GetLogs, head: Head
   for (const width of widths) {
     if (width > head.number + 1) break
     const range = { fromBlock: hex(head.number - width + 1), toBlock: hex(head.number) }
-    const refusal = yield* accepted(getLogs(range))
+    const refusal = yield* errorOf(getLogs(range))
     if (refusal !== undefined) return { best, refusal }
     best = width
   }
@@ -60,7 +60,7 @@ const widest = Effect.fnUntraced(function* (getLogs: GetLogs.GetLogs, head: Head
 const rangesOf = (
   { filter }: ChainConfig,
   { best, refusal }: { readonly best: number; readonly refusal: string | undefined },
-  { addresses: most, byHash }: Learned,
+  { addresses: most, byHash }: Capabilities,
 ): Trait => {
   const ranges = best === 0 ? "but no ranges" : `and ranges up to ${best} wide`
   const wider = refusal === undefined ? "" : `; wider: ${refusal}`
@@ -87,10 +87,10 @@ const otherWays = Effect.fnUntraced(function* (
   if (receipts === undefined) {
     return { level: "warning", detail: `${refused}: logs are read from receipts, which costs more` }
   }
-  const single = yield* accepted(connection.request("eth_getTransactionReceipt", [`0x${"0".repeat(64)}`]))
+  const single = yield* errorOf(connection.request("eth_getTransactionReceipt", [`0x${"0".repeat(64)}`]))
   const subscription =
     subscribe !== undefined && isUnfiltered(filter)
-      ? yield* accepted(subscribe(["logs", {}], () => {}))
+      ? yield* errorOf(subscribe(["logs", {}], () => {}))
       : "is of no use over HTTP or with a filter"
   if (single !== undefined) {
     const tip = subscription === undefined ? "; only the logs subscription is left, which fills no gap" : ""
@@ -119,7 +119,7 @@ const logsOfReceipts = ({ name, request }: Connection, { hash, number }: Header)
             ),
           ),
         )
-      : Effect.fail(unverified(name, `no receipts for block ${number}`)),
+      : Effect.fail(integrityError(name, `no receipts for block ${number}`)),
   )
 
 /** The recent block whose logs, read without a filter, say most of how they are numbered: best of several transactions. */
@@ -128,13 +128,13 @@ const sampleOf = Effect.fnUntraced(function* (
   headers: ReadonlyArray<Header>,
   hasReceipts: boolean,
 ) {
-  const getLogs = GetLogs.make(connection, { addresses: [], topics: [] }, new Learned())
+  const getLogs = GetLogs.make(connection, { addresses: [], topics: [] }, new Capabilities())
   const full = headers.toSorted((a, b) => bitsSet(b.logsBloom ?? "0x") - bitsSet(a.logsBloom ?? "0x"))
   let best: Sample | undefined
   for (const header of full.slice(0, mostSamples)) {
     const byHash = getLogs({ blockHash: header.hash, number: header.number })
     const read: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = hasReceipts
-      ? Effect.catchIf(byHash, isRefusal, () => logsOfReceipts(connection, header))
+      ? Effect.catchIf(byHash, isRpcError, () => logsOfReceipts(connection, header))
       : byHash
     const logs = yield* Effect.catch(read, () => Effect.succeed(undefined))
     if (logs === undefined) return best
@@ -149,7 +149,7 @@ const howToFix = ({ reason }: EndpointError): string => {
     case "WrongChain":
       return "correct the URL or the chain id"
     case "Rejected":
-      return reason.refusal.action === "operator" ? "check the key and its quota" : "use another endpoint"
+      return reason.refusal.kind === "Unauthorized" ? "check the key and its quota" : "use another endpoint"
     default:
       return "check the URL, the network and the provider's status page"
   }
@@ -168,32 +168,35 @@ const traitsOf = Effect.fnUntraced(function* (
   endpoint: EndpointConfig,
   purpose: "heads" | "ranges",
   settings: Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">,
-  { learned, budget }: { readonly learned: Learned; readonly budget: Budget.Budget },
+  {
+    capabilities,
+    rateLimiter,
+  }: { readonly capabilities: Capabilities; readonly rateLimiter: RateLimiter.RateLimiter },
   hasJournal: Effect.Effect<boolean>,
 ): Effect.fn.Return<ReadonlyArray<Trait>, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> {
-  const options = { ...settings, budget, heads: chain.heads, pollInterval: chain.pollInterval }
+  const options = { ...settings, rateLimiter, heads: chain.heads, pollInterval: chain.pollInterval }
   const socket = isHttp(endpoint) ? undefined : yield* Endpoint.connect(chain, endpoint, options)
-  const connection = socket ?? (yield* HttpEndpoint.connect(chain, endpoint, options))
+  const connection = socket ?? (yield* HttpRpcClient.connect(chain, endpoint, options))
   const ok = (detail: string): Trait => ({ level: "ok", detail })
   const head = yield* Headers.header(connection, "latest")
   if (head === undefined) {
     return [{ level: "failure", detail: "there is no latest block", fix: "use another endpoint" }]
   }
-  const tag = yield* Effect.catchIf(Headers.header(connection, "finalized"), isRefusal, (error) =>
+  const tag = yield* Effect.catchIf(Headers.header(connection, "finalized"), isRpcError, (error) =>
     Effect.succeed({ refusal: error.reason.message, isNothing: saysNothingFinal(error) }),
   )
-  const getLogs = GetLogs.make(connection, chain.filter, learned)
+  const getLogs = GetLogs.make(connection, chain.filter, capabilities)
   const count = Math.min(Headers.mostPerBatch, head.number + 1)
   const numbers = Array.from({ length: count }, (_, i) => head.number - i)
-  const found = yield* Headers.headers(connection, numbers, learned)
+  const found = yield* Headers.headers(connection, numbers, capabilities)
   const headers = found.filter((header) => header !== undefined)
-  const batch = Math.min(learned.headers, count)
-  const atTip = yield* accepted(again(getLogs({ blockHash: head.hash, number: head.number })))
+  const batch = Math.min(capabilities.headers, count)
+  const atTip = yield* errorOf(retryUnverified(getLogs({ blockHash: head.hash, number: head.number })))
   // What a block refuses twice is the endpoint's way: it is remembered for the second block.
   const below = headers.find(({ number }) => number < head.number)
   if (atTip === undefined && below !== undefined)
-    yield* accepted(getLogs({ blockHash: below.hash, number: below.number }))
-  const receipts = yield* accepted(again(logsOfReceipts(connection, head)))
+    yield* errorOf(getLogs({ blockHash: below.hash, number: below.number }))
+  const receipts = yield* errorOf(retryUnverified(logsOfReceipts(connection, head)))
 
   const heads = socket
     ? yield* Heads.probe(chain, socket, headers)
@@ -209,7 +212,7 @@ const traitsOf = Effect.fnUntraced(function* (
   const sample = yield* sampleOf(connection, headers, receipts === undefined)
   const logs =
     atTip === undefined
-      ? rangesOf(chain, yield* widest(getLogs, head), learned)
+      ? rangesOf(chain, yield* widest(getLogs, head), capabilities)
       : yield* otherWays(connection, socket?.subscribe, chain, atTip, receipts)
   const isAbove = chain.startBlock !== "latest" && chain.startBlock > head.number
   const start = isAbove && !(yield* hasJournal) ? [startsAbove(chain, head)] : []
@@ -243,8 +246,8 @@ export const probe = (
   return Effect.gen(function* () {
     // As in the service, what is learned outlives the connection, and endpoints without a key are asked slowly.
     const known = {
-      learned: new Learned(),
-      budget: yield* Budget.make(Budget.limitOf(endpoint, settings.rpcRate)),
+      capabilities: new Capabilities(),
+      rateLimiter: yield* RateLimiter.make(RateLimiter.limitOf(endpoint, settings.rpcRate)),
     }
     return yield* Effect.scoped(traitsOf(chain, endpoint, purpose, settings, known, hasJournal)).pipe(
       Effect.retry({ while: asksTooMuch, times: mostReductions }),

@@ -5,7 +5,7 @@ import { AppConfig } from "../config/AppConfig.ts"
 import { fingerprint } from "../logs/Filter.ts"
 import { Store } from "../store/Store.ts"
 import type { StoreError } from "../store/Store.ts"
-import { blockFlag, chainFlag, chosen, jsonFlag } from "./chains.ts"
+import { blockFlag, chainFlag, resolveChain, jsonFlag } from "./chains.ts"
 import { writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
 import { UsageError } from "./UsageError.ts"
@@ -40,7 +40,7 @@ export const reset = Command.make(
   Effect.fnUntraced(function* ({ chain: name, from, delete: all, yes, json }) {
     const { chains } = yield* AppConfig
     const store = yield* Store
-    const chain = yield* chosen(chains, name)
+    const chain = yield* resolveChain(chains, name)
     const head = yield* store.load(chain.id).pipe(
       Effect.map((journal) => (journal ? `the head at block ${journal.head.number}` : "nothing")),
       Effect.catchIf(isCorrupt, () => Effect.succeed("a journal that does not fit together")),

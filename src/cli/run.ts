@@ -2,29 +2,29 @@
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
-import { say } from "../observability/LogEvents.ts"
+import { logEvent } from "../observability/LogEvents.ts"
 import { shutdown } from "./Process.ts"
-import { service, surroundings, telemetry } from "./service.ts"
+import { service, runtime, telemetry } from "./service.ts"
 
-const hello = Effect.gen(function* () {
+const logStartup = Effect.gen(function* () {
   const { chains, store, warnings } = yield* AppConfig
   const into = store._tag === "Sqlite" ? store.path : "Redis"
-  yield* say("start", `following ${chains.map(({ name }) => name).join(", ")} into ${into}`, {
+  yield* logEvent("start", `following ${chains.map(({ name }) => name).join(", ")} into ${into}`, {
     chains: chains.length,
     store: store._tag === "Sqlite" ? "sqlite" : "redis",
   })
-  for (const warning of warnings) yield* say("configuration", warning, {})
+  for (const warning of warnings) yield* logEvent("configuration", warning, {})
 })
 
 /** The last line: everything is closed, and how long that took. */
-const goodbye = Effect.suspend(() => {
+const logStopped = Effect.suspend(() => {
   const seconds = Math.round((performance.now() - (shutdown.since ?? performance.now())) / 100) / 10
-  return say("stopped", `stopped cleanly in ${seconds} s`, { seconds })
+  return logEvent("stopped", `stopped cleanly in ${seconds} s`, { seconds })
 })
 
-export const serve = Effect.andThen(hello, Layer.launch(service)).pipe(
-  Effect.onInterrupt(() => goodbye),
-  Effect.provide(telemetry.pipe(Layer.provideMerge(surroundings), Layer.provideMerge(AppConfig.layer))),
+export const serve = Effect.andThen(logStartup, Layer.launch(service)).pipe(
+  Effect.onInterrupt(() => logStopped),
+  Effect.provide(telemetry.pipe(Layer.provideMerge(runtime), Layer.provideMerge(AppConfig.layer))),
 )
 
 export const run = Command.make("run", {}, () => serve).pipe(

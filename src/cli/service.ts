@@ -2,16 +2,16 @@
 import { Effect, Layer, Logger } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import { Transport } from "../endpoint/Socket.ts"
-import * as Ingest from "../chain/Supervisor.ts"
+import * as Supervisor from "../chain/Supervisor.ts"
 import * as Logging from "../observability/Logging.ts"
 import { shutdown } from "./Process.ts"
 import { Redaction } from "../Redactor.ts"
 import * as RedisStore from "../store/redis/RedisStore.ts"
 import * as SqliteStore from "../store/sqlite/SqliteStore.ts"
-import * as Http from "../http/Server.ts"
-import * as Sampler from "../observability/StatusSampler.ts"
+import * as Server from "../http/Server.ts"
+import * as StatusSampler from "../observability/StatusSampler.ts"
 import { Status } from "../observability/Status.ts"
-import * as StoreWatch from "../observability/StorePoller.ts"
+import * as StorePoller from "../observability/StorePoller.ts"
 
 /** The configured store. */
 export const store = Layer.unwrap(
@@ -23,7 +23,7 @@ export const store = Layer.unwrap(
 )
 
 /** Log format and level, secrets to hide, time to stop: as the configuration says. */
-export const surroundings = Layer.unwrap(
+export const runtime = Layer.unwrap(
   Effect.map(AppConfig, (config) => {
     shutdown.timeout = config.shutdownTimeout
     return Layer.mergeAll(Logging.layer(config.log), Layer.succeed(Redaction, config.redact))
@@ -43,14 +43,15 @@ export const telemetry = Layer.unwrap(
 )
 
 /** Everything that runs while chains are followed. */
-export const service = Layer.mergeAll(Ingest.layer, StoreWatch.layer, Sampler.layer, Http.layer).pipe(
-  Layer.provideMerge(Status.layer),
-  Layer.provideMerge(store),
-  Layer.provide(Transport.layerNetwork),
-)
+export const service = Layer.mergeAll(
+  Supervisor.layer,
+  StorePoller.layer,
+  StatusSampler.layer,
+  Server.layer,
+).pipe(Layer.provideMerge(Status.layer), Layer.provideMerge(store), Layer.provide(Transport.layerNetwork))
 
 /** What a command needs. Its own logs would be in the way of what it prints. */
-export const commandOnly = surroundings.pipe(
+export const commandOnly = runtime.pipe(
   Layer.provideMerge(Layer.succeed(Logger.LogToStderr, true)),
   Layer.provideMerge(AppConfig.layer),
 )

@@ -7,7 +7,7 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Journal } from "../store/Journal.ts"
 import { Store } from "../store/Store.ts"
 import type { Stats } from "../store/Store.ts"
-import { chainFlag, chosenOrAll, jsonFlag } from "./chains.ts"
+import { chainFlag, resolveChains, jsonFlag } from "./chains.ts"
 import { span, style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
 
@@ -38,7 +38,7 @@ const report = (chain: ChainConfig, journal: Journal | undefined, stats: Stats, 
     unfinalized:
       journal === undefined ? 0 : journal.head.number - (journal.final?.number ?? journal.start.number - 1),
     entries: stats.entries,
-    gone: stats.gone,
+    gone: stats.trimmed,
     first_number: stats.firstNumber ?? null,
     first_id: stats.firstId ?? null,
     last_id: stats.lastId ?? null,
@@ -98,7 +98,7 @@ const waiting = ({ paused, waits_for: holder }: Report): ReadonlyArray<string> =
     : [`  waits  trimming waits for ${reader}; ${free}`]
 }
 
-const forPeople = (chain: Report): ReadonlyArray<string> => {
+const renderText = (chain: Report): ReadonlyArray<string> => {
   const title = style(1, `${chain.chain} (${chain.id})`)
   if (chain.start === null) return [`${title}  nothing stored yet`]
   const { head, final, start, filter, part, epoch } = chain
@@ -140,7 +140,7 @@ export const status = Command.make(
   }) {
     const config = yield* AppConfig
     const store = yield* Store
-    const chains = yield* chosenOrAll(config.chains, chain)
+    const chains = yield* resolveChains(config.chains, chain)
     if (!json) yield* writeLines([store.description])
     for (const chain of chains) {
       const one = report(
@@ -149,7 +149,7 @@ export const status = Command.make(
         yield* store.stats(chain.id),
         yield* Clock.currentTimeMillis,
       )
-      yield* writeLines(json ? [JSON.stringify(one)] : forPeople(one))
+      yield* writeLines(json ? [JSON.stringify(one)] : renderText(one))
     }
   }, Effect.provide(storeOnly)),
 ).pipe(

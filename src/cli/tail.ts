@@ -7,7 +7,7 @@ import type { Entry } from "../Domain.ts"
 import { makeRedactor } from "../Redactor.ts"
 import { Store } from "../store/Store.ts"
 import type { Stored } from "../store/Store.ts"
-import { chainFlag, chosenOrAll, jsonFlag } from "./chains.ts"
+import { chainFlag, resolveChains, jsonFlag } from "./chains.ts"
 import { isUnread, style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
 import { UsageError } from "./UsageError.ts"
@@ -63,7 +63,7 @@ export const tail = Command.make(
   Effect.fnUntraced(function* ({ chain, from, follow, json }) {
     const config = yield* AppConfig
     const store = yield* Store
-    const chains = yield* chosenOrAll(config.chains, chain)
+    const chains = yield* resolveChains(config.chains, chain)
     const place = yield* placeOf(from, follow)
 
     const print = (chain: ChainConfig, page: ReadonlyArray<Stored>) =>

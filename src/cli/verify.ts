@@ -4,20 +4,20 @@ import { Command, Flag } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.ts"
 import type { Block } from "../Domain.ts"
-import * as Budget from "../endpoint/RateLimiter.ts"
+import * as RateLimiter from "../endpoint/RateLimiter.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection, EndpointOptions } from "../endpoint/Endpoint.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
-import * as HttpEndpoint from "../endpoint/HttpRpcClient.ts"
-import { Learned } from "../endpoint/Capabilities.ts"
+import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
+import { Capabilities } from "../endpoint/Capabilities.ts"
 import { Transport } from "../endpoint/Socket.ts"
 import * as Headers from "../endpoint/Headers.ts"
-import * as Logs from "../logs/LogSource.ts"
+import * as LogSource from "../logs/LogSource.ts"
 import { Verification } from "../logs/Integrity.ts"
 import { exitCode } from "./Process.ts"
 import { Store } from "../store/Store.ts"
-import { blockFlag, chainFlag, chosenOrAll, jsonFlag } from "./chains.ts"
+import { blockFlag, chainFlag, resolveChains, jsonFlag } from "./chains.ts"
 import { Diff, isBeyondUndoing, replay } from "./comparison.ts"
 import { grouped, style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
@@ -47,19 +47,19 @@ const readBlocks = Effect.fnUntraced(function* (
     endpoint: EndpointConfig,
     connect: (options: EndpointOptions) => Effect.Effect<Connection, EndpointError, R>,
   ) => {
-    const learned = new Learned()
+    const capabilities = new Capabilities()
     return Effect.gen(function* () {
-      const budget = yield* Budget.make(Budget.limitOf(endpoint, settings.rpcRate))
-      const connection = yield* connect({ ...settings, budget })
+      const rateLimiter = yield* RateLimiter.make(RateLimiter.limitOf(endpoint, settings.rpcRate))
+      const connection = yield* connect({ ...settings, rateLimiter })
       const latest = yield* Headers.header(connection, "latest")
-      const logs = Logs.make(connection, chain, learned, checks, () => latest?.timestamp)
+      const logs = LogSource.make(connection, chain, capabilities, checks, () => latest?.timestamp)
       while (next <= to) {
         const isFinal = next <= final
         const through = Math.min(
-          next + (isFinal ? learned.width : learned.recentWidth) - 1,
+          next + (isFinal ? capabilities.width : capabilities.recentWidth) - 1,
           isFinal ? Math.min(final, to) : to,
         )
-        const blocks = yield* logs[isFinal ? "history" : "recent"](next, through)
+        const blocks = yield* logs[isFinal ? "finalizedRange" : "unfinalizedRange"](next, through)
         for (const block of blocks) take(block)
         next = blocks.at(-1)!.number + 1
       }
@@ -73,7 +73,7 @@ const readBlocks = Effect.fnUntraced(function* (
   const sockets = chain.endpoints.filter((endpoint) => !isHttp(endpoint))
   yield* Effect.firstSuccessOf([
     ...[...chain.rpc, ...chain.endpoints.filter(isHttp)].map((endpoint) =>
-      readOn(endpoint, (options) => HttpEndpoint.connect(chain, endpoint, options)),
+      readOn(endpoint, (options) => HttpRpcClient.connect(chain, endpoint, options)),
     ),
     ...sockets.map((endpoint) => readOn(endpoint, (options) => Endpoint.connect(chain, endpoint, options))),
   ]).pipe(
@@ -149,52 +149,53 @@ const verifyChain = Effect.fnUntraced(function* (
   if (journal === undefined) return { chain: chain.name, range: null, complete: !isAsked }
   const attempt = Effect.gen(function* () {
     const { final, head, start, filterSince } = (yield* store.load(chain.id)) ?? journal
-    const { firstNumber, gone, groups, older, readers } = yield* store.stats(chain.id)
+    const { firstNumber, trimmed, groups, previous, readers } = yield* store.stats(chain.id)
     // What is below was read with another filter, or is of a journal that was reset.
     const begins = Math.max(start.number, filterSince)
     const why =
       filterSince > start.number
         ? `the filter is another one since block ${filterSince}`
         : `the journal begins at block ${start.number}`
-    const first = gone === 0 ? begins : Math.max(begins, firstNumber ?? begins)
+    const first = trimmed === 0 ? begins : Math.max(begins, firstNumber ?? begins)
     const last = head.part === 0 ? head.number : head.number - 1
-    const { from, to, notThere } = rangeOf(asked, { begins, why, first, last, trimmed: gone })
+    const { from, to, notThere } = rangeOf(asked, { begins, why, first, last, trimmed })
     const missed = [
       ...groups.map(({ name, missed }) => ({ reader: `group ${name}`, entries: missed })),
       ...readers.map(({ name, missed }) => ({ reader: `reader ${name}`, entries: missed })),
     ].filter(({ entries }) => entries > 0)
-    const about = { chain: chain.name, first, trimmed_entries: gone, not_there: notThere, missed }
+    const about = { chain: chain.name, first, trimmed_entries: trimmed, not_there: notThere, missed }
     if (from > to) {
       // Of what nobody asked for, nothing is missing.
       if (!isAsked && begins > last) return { chain: chain.name, range: null, complete: true }
-      const why = notThere.length === 0 ? [{ from: begins, to: last, why: keptFrom(first, gone) }] : notThere
+      const why =
+        notThere.length === 0 ? [{ from: begins, to: last, why: keptFrom(first, trimmed) }] : notThere
       return { ...about, not_there: why, range: null, matches: true, complete: false }
     }
     // Heights are looked up in one journal alone.
-    const after = from === start.number || older > 0 ? undefined : yield* store.seek(chain.id, from)
+    const after = from === start.number || previous > 0 ? undefined : yield* store.seek(chain.id, from)
     // What is at `after` is below the range and still there: nothing of the range was trimmed.
     const startsAtOldest = after === undefined
     const replayed = yield* replay(store, chain.id, {
       after,
-      skip: older,
-      fromTheBeginning: startsAtOldest && gone === 0,
+      skip: previous,
+      fromTheBeginning: startsAtOldest && trimmed === 0,
       isEnough: (replay) => isBeyondUndoing(replay, to),
     })
-    const diff = new Diff(replayed, from, to, startsAtOldest && gone > 0)
+    const diff = new Diff(replayed, from, to, startsAtOldest && trimmed > 0)
     yield* readBlocks(chain, settings, { from, to, final: final?.number ?? -1 }, (block) => diff.take(block))
-    const { logs, missing, trimmed, extra, different } = diff.result
+    const { logs, missing, trimmed: trimmedLogs, extra, different } = diff.result
     const { faults } = replayed
     const matches = missing.length + extra.length + different.length + faults.length === 0
     // Entries that others deleted are noticed only here.
     const whole = diff.firstWhole(from)
     if (whole > from && (asked.from !== undefined || whole > to))
-      notThere.push({ from, to: Math.min(to, whole - 1), why: keptFrom(whole, gone) })
+      notThere.push({ from, to: Math.min(to, whole - 1), why: keptFrom(whole, trimmed) })
     return {
       ...about,
       first: Math.max(first, whole),
       range: [from, to],
       logs,
-      trimmed,
+      trimmed: trimmedLogs,
       missing,
       extra,
       different,
@@ -222,7 +223,7 @@ const verdictOf = ({
   return complete ? style(32, said) : style(31, `NOT complete: not all of it is there; the rest is ${said}`)
 }
 
-const forPeople = (found: Verdict): ReadonlyArray<string> => {
+const renderText = (found: Verdict): ReadonlyArray<string> => {
   if (!("matches" in found)) return [`${found.chain}: nothing stored yet`]
   const { chain, missed, not_there: notThere } = found
   const about = [
@@ -264,10 +265,10 @@ export const verify = Command.make(
         return yield* new UsageError({
           detail: `--from: expected at most --to, which is ${asked.to}, got ${asked.from}`,
         })
-      for (const one of yield* chosenOrAll(settings.chains, chain)) {
+      for (const one of yield* resolveChains(settings.chains, chain)) {
         const found = yield* verifyChain(one, settings, asked)
         if (!found.complete) process.exitCode = exitCode.failed
-        yield* writeLines(json ? [JSON.stringify(found)] : forPeople(found))
+        yield* writeLines(json ? [JSON.stringify(found)] : renderText(found))
       }
     },
     Effect.provide(

@@ -18,7 +18,7 @@ import type { ChainId, Filter, Hex } from "../Domain.ts"
 import * as Env from "./Environment.ts"
 import { makeRedactor } from "../Redactor.ts"
 import type { Redactor } from "../Redactor.ts"
-import { unknownChain, unusedNames } from "./UnknownVariables.ts"
+import { unknownChain, unknownVariables } from "./UnknownVariables.ts"
 import type { Retention } from "../store/Retention.ts"
 import { readRetention, readStore } from "./StoreConfig.ts"
 import type { RedisConfig, SqliteConfig } from "./StoreConfig.ts"
@@ -112,7 +112,7 @@ export class AppConfig extends Context.Service<AppConfig, Settings>()("event-ing
   )
 }
 
-const hexOf = (bytes: number, what: string): Env.Kind<Hex> =>
+const hexOf = (bytes: number, what: string): Env.Codec<Hex> =>
   Env.kind(`${what} (0x and ${bytes * 2} hex digits)`, (text) =>
     text.length === 2 + bytes * 2 && /^0x[0-9a-fA-F]+$/.test(text) ? (text.toLowerCase() as Hex) : undefined,
   )
@@ -121,7 +121,7 @@ const address = hexOf(20, "a contract address")
 const topic = hexOf(32, "a topic")
 
 /** `a,b` lists what topic0 may be; as soon as there is a `|` or an empty place, commas separate positions: `a|b,,c`. */
-const topics: Env.Kind<Filter["topics"]> = Env.kind(
+const topics: Env.Codec<Filter["topics"]> = Env.kind(
   "topics: `topic0,topic0` or by position `topic0|topic0,,topic2`",
   (text) => {
     const parts = text.split(",").map((part) => part.trim())
@@ -139,7 +139,7 @@ const topics: Env.Kind<Filter["topics"]> = Env.kind(
   },
 )
 
-const orWord = <const Word extends string>(word: Word, kind: Env.Kind<number>): Env.Kind<Word | number> =>
+const orWord = <const Word extends string>(word: Word, kind: Env.Codec<number>): Env.Codec<Word | number> =>
   Env.kind(`\`${word}\` or ${kind.expected}`, (text) =>
     text.toLowerCase() === word ? word : kind.parse(text),
   )
@@ -180,7 +180,7 @@ const readChain = Effect.fnUntraced(function* (reader: Env.Reader, given: string
   const knownChain = knownChains.find((chain) => (id === undefined ? chain.name === given : chain.id === id))
   const name = knownChain?.name ?? (id === undefined ? given : `chain-${id}`)
   const prefix = variablePrefix(name)
-  const own = <A>(suffix: string, kind: Env.Kind<A>) =>
+  const own = <A>(suffix: string, kind: Env.Codec<A>) =>
     Effect.zipWith(
       reader.read(`${prefix}_${suffix}`, kind),
       reader.read(suffix, kind),
@@ -306,7 +306,7 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Env.Variabl
     },
     warnings: [
       ...new Set(reader.warnings),
-      ...unusedNames(
+      ...unknownVariables(
         variables,
         reader.known,
         chains.map((chain) => variablePrefix(chain.name)),

@@ -56,35 +56,35 @@ export const fileProblem = (error: unknown): string => {
 }
 
 /** What a value must look like. `parse` answers `undefined` for anything else. */
-export interface Kind<A> {
+export interface Codec<A> {
   readonly expected: string
   readonly parse: (text: string) => A | undefined
 }
 
-export const kind = <A>(expected: string, parse: (text: string) => A | undefined): Kind<A> => ({
+export const kind = <A>(expected: string, parse: (text: string) => A | undefined): Codec<A> => ({
   expected,
   parse,
 })
 
-export const text: Kind<string> = kind("some text", (text) => text)
+export const text: Codec<string> = kind("some text", (text) => text)
 
-export const count = (minimum = 0): Kind<number> =>
+export const count = (minimum = 0): Codec<number> =>
   kind(`a whole number from ${minimum}`, (text) => {
     const value = /^\d+$/.test(text) ? Number(text) : Number.NaN
     return Number.isSafeInteger(value) && value >= minimum ? value : undefined
   })
 
-export const port: Kind<number> = kind("a port from 1 to 65535", (text) => {
+export const port: Codec<number> = kind("a port from 1 to 65535", (text) => {
   const value = count(1).parse(text)
   return value !== undefined && value <= 65535 ? value : undefined
 })
 
 /** A port to listen on: 0 is any that is free. */
-export const listenPort: Kind<number> = kind("a port from 1 to 65535, or 0 for any", (text) =>
+export const listenPort: Codec<number> = kind("a port from 1 to 65535, or 0 for any", (text) =>
   text === "0" ? 0 : port.parse(text),
 )
 
-export const positive: Kind<number> = kind("a number above 0", (text) =>
+export const positive: Codec<number> = kind("a number above 0", (text) =>
   /^\d+(\.\d+)?$/.test(text) && Number(text) > 0 ? Number(text) : undefined,
 )
 
@@ -96,7 +96,7 @@ const durationUnits: Readonly<Record<string, Duration.Unit>> = {
 }
 
 /** `500ms`, `10s`, `2m`, or in Effect's own words `10 seconds`. A bare number is refused: of what? */
-export const duration: Kind<Duration.Duration> = kind(
+export const duration: Codec<Duration.Duration> = kind(
   "a duration such as 500ms, 10s or 2 minutes",
   (text) => {
     const short = /^(\d+(?:\.\d+)?)\s*(ms|s|m|h)$/.exec(text)
@@ -110,7 +110,7 @@ export const duration: Kind<Duration.Duration> = kind(
 )
 
 /** `33554432` or `32MiB`. */
-export const bytes = (most: number): Kind<number> =>
+export const bytes = (most: number): Codec<number> =>
   kind(`a size in bytes such as 33554432 or 32MiB, ${most} at most`, (text) => {
     const size = ByteSize.fromInput((/^\d+$/.test(text) ? `${text} B` : text) as ByteSize.Input)
     const value = Option.isSome(size) ? Number(ByteSize.toBigInt(size.value)) : 0
@@ -119,10 +119,10 @@ export const bytes = (most: number): Kind<number> =>
 
 export const oneOf = <const Choices extends ReadonlyArray<string>>(
   ...choices: Choices
-): Kind<Choices[number]> =>
+): Codec<Choices[number]> =>
   kind(`one of ${choices.join(", ")}`, (text) => choices.find((choice) => choice === text.toLowerCase()))
 
-export const urlOf = (...protocols: ReadonlyArray<string>): Kind<URL> =>
+export const urlOf = (...protocols: ReadonlyArray<string>): Codec<URL> =>
   kind(
     `a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")} and has no # and no space`,
     (text) => {
@@ -133,7 +133,7 @@ export const urlOf = (...protocols: ReadonlyArray<string>): Kind<URL> =>
   )
 
 /** Several values with commas between them; at least one. */
-export const list = <A>(item: Kind<A>): Kind<ReadonlyArray<A>> =>
+export const list = <A>(item: Codec<A>): Codec<ReadonlyArray<A>> =>
   kind(`${item.expected}; several with commas between them`, (text) => {
     const items = text.split(",").map((part) => part.trim())
     const parsed = items.flatMap((part) => {
@@ -196,7 +196,7 @@ export class Reader {
   }
 
   /** The value of a variable, or `undefined` where it is unset or wrong; wrong is also a problem. */
-  readonly read = <A>(name: string, kind: Kind<A>): Effect.Effect<A | undefined> =>
+  readonly read = <A>(name: string, kind: Codec<A>): Effect.Effect<A | undefined> =>
     this.#raw(name).pipe(
       Effect.map((raw) => (raw === undefined ? undefined : this.#parse(name, raw, kind, false))),
     )
@@ -204,7 +204,7 @@ export class Reader {
   /** As `read`, for the variables of a standard that says to go on: `otherwise` is used for what is wrong, with a warning. */
   readonly lenient = <A extends string | number>(
     name: string,
-    kind: Kind<A>,
+    kind: Codec<A>,
     otherwise: A,
   ): Effect.Effect<A> =>
     this.#raw(name).pipe(
@@ -218,7 +218,7 @@ export class Reader {
     )
 
   /** As `read`, also from the file `<NAME>_FILE`, and never repeating the value in a problem. */
-  readonly secret = <A>(name: string, kind: Kind<A>): Effect.Effect<A | undefined> =>
+  readonly secret = <A>(name: string, kind: Codec<A>): Effect.Effect<A | undefined> =>
     Effect.all([this.#raw(name), this.#raw(`${name}_FILE`)]).pipe(
       Effect.map(([inline, file]) => {
         if (file === undefined)
@@ -229,7 +229,7 @@ export class Reader {
       }),
     )
 
-  #fromFile<A>(name: string, path: string, kind: Kind<A>): A | undefined {
+  #fromFile<A>(name: string, path: string, kind: Codec<A>): A | undefined {
     let content: string
     try {
       if (statSync(path).size > largestSecret) {
@@ -261,7 +261,7 @@ export class Reader {
       )
   }
 
-  #parse<A>(name: string, raw: string, kind: Kind<A>, secret: boolean): A | undefined {
+  #parse<A>(name: string, raw: string, kind: Codec<A>, secret: boolean): A | undefined {
     const value = kind.parse(raw)
     if (value === undefined) {
       const got = secret ? "" : `, got ${JSON.stringify(raw.slice(0, 80))}`

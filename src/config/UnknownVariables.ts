@@ -25,7 +25,7 @@ export const unknownChain = (name: string): string => {
  * One sentence for each set variable that looks like one of ours and is not: a chain's variable for a chain that is
  * not followed (`ETHERUM_WS_URL`), an unknown end (`BASE_WS_ULR`), or a name a slip away from a known one.
  */
-export const unusedNames = (
+export const unknownVariables = (
   variables: Variables,
   known: ReadonlySet<string>,
   chains: ReadonlyArray<string>,

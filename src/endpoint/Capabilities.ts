@@ -8,7 +8,7 @@
 import type { Hex } from "../Domain.ts"
 
 /** Ways to ask for the logs of one block, cheapest first. */
-export type Rung = "eth_getLogs" | "eth_getBlockReceipts" | "eth_subscribe" | "eth_getTransactionReceipt"
+export type LogMethod = "eth_getLogs" | "eth_getBlockReceipts" | "eth_subscribe" | "eth_getTransactionReceipt"
 
 /** Blocks of a piece of history, at first and at most. */
 const firstWidth = 500
@@ -33,7 +33,7 @@ const mostOversized = 256
 const idealWidth = (blocks: number, logs: number): number =>
   Math.max(Math.floor((blocks * logsPerAnswer) / Math.max(logs, 1)), 1)
 
-export class Learned {
+export class Capabilities {
   /** Blocks of the next piece of history. */
   width = firstWidth
   /** Blocks of the next recent range. */
@@ -44,7 +44,7 @@ export class Learned {
   /** Receipts in one batch. */
   receipts = mostCalls
   /** Rungs that the endpoint refuses, whatever the block. */
-  readonly refused = new Set<Rung>()
+  readonly refused = new Set<LogMethod>()
   /** Where headers were seen with a computed bloom: only there zeros prove that a block has no logs. */
   readonly blooms = { announced: false, fetched: false }
   /** Its log indexes have holes, as its receipts confirm. */
@@ -62,49 +62,49 @@ export class Learned {
   /** Whether it answers `eth_getLogs` for more than one block at a time. */
   ranges = true
   /** Ways of asking that were refused once, and for which block or range, since they last worked. */
-  readonly #once = new Map<Rung | "blockHash" | "range", string>()
+  readonly #once = new Map<LogMethod | "blockHash" | "range", string>()
   /** Whether heads can be subscribed to; otherwise they are polled. */
   announcesHeads = true
-  readonly #oversized = new Map<Hex, Set<Rung>>()
+  readonly #oversized = new Map<Hex, Set<LogMethod>>()
 
   /** Whether a block may be asked for in this way. */
-  allows(rung: Rung, hash: Hex): boolean {
-    return !this.refused.has(rung) && this.#oversized.get(hash)?.has(rung) !== true
+  allows(method: LogMethod, hash: Hex): boolean {
+    return !this.refused.has(method) && this.#oversized.get(hash)?.has(method) !== true
   }
 
   /** Whether a way of asking was refused, for one block at least. */
-  doubts(rung: Rung): boolean {
-    return this.refused.has(rung) || this.#once.has(rung)
+  isSuspect(method: LogMethod): boolean {
+    return this.refused.has(method) || this.#once.has(method)
   }
 
   /** A way of asking is refused for this block; for a second one, or for one that is old, whatever the block. */
-  refuse(rung: Rung, hash: Hex, isOld: boolean): void {
-    if (this.#isRefusedTwice(rung, hash) || isOld) this.refused.add(rung)
+  refuse(method: LogMethod, hash: Hex, isOld: boolean): void {
+    if (this.#isSecondRefusal(method, hash) || isOld) this.refused.add(method)
   }
 
   /** A block was refused by its hash, and answered by its height. */
   refuseHash(hash: Hex): void {
-    if (this.#isRefusedTwice("blockHash", hash)) this.byHash = false
+    if (this.#isSecondRefusal("blockHash", hash)) this.byHash = false
   }
 
   /** A range of blocks was refused; `isOld`: of blocks that are final. Single blocks may be answered all the same. */
   refuseRange(from: number, isOld: boolean): void {
-    if (this.#isRefusedTwice("range", String(from)) || isOld) this.ranges = false
+    if (this.#isSecondRefusal("range", String(from)) || isOld) this.ranges = false
   }
 
   /** What was refused once works. */
-  works(way: Rung | "blockHash" | "range"): void {
+  recordSupported(way: LogMethod | "blockHash" | "range"): void {
     this.#once.delete(way)
   }
 
-  #isRefusedTwice(way: Rung | "blockHash" | "range", what: string): boolean {
+  #isSecondRefusal(way: LogMethod | "blockHash" | "range", what: string): boolean {
     const first = this.#once.get(way) ?? what
     this.#once.set(way, first)
     return first !== what
   }
 
   /** An hour has passed. Widths grow with every answer and need no help. */
-  fade(): void {
+  relax(): void {
     this.refused.clear()
     this.servedFrom = Infinity
     this.#once.clear()
@@ -138,32 +138,32 @@ export class Learned {
   }
 
   /** The same in short sentences: where it differs from what every endpoint is first believed to bear. */
-  get notes(): ReadonlyArray<string> {
-    const said = [...this.refused].map((rung) => `refuses ${rung}`)
-    if (this.width !== firstWidth) said.push(`history in pieces of ${this.width} blocks`)
-    if (this.recentWidth < widestRecent) said.push(`recent blocks ${this.recentWidth} at a time`)
-    if (this.addresses < mostAddresses) said.push(`at most ${this.addresses} addresses a request`)
-    if (this.headers < mostCalls) said.push(`${this.headers} headers in a batch`)
-    if (this.receipts < mostCalls) said.push(`${this.receipts} receipts in a batch`)
-    if (!this.byHash) said.push("refuses eth_getLogs by blockHash")
-    if (!this.ranges) said.push("refuses eth_getLogs of ranges")
-    if (!this.finalizedTag) said.push("no finalized tag")
+  get limits(): ReadonlyArray<string> {
+    const limits = [...this.refused].map((method) => `refuses ${method}`)
+    if (this.width !== firstWidth) limits.push(`history in pieces of ${this.width} blocks`)
+    if (this.recentWidth < widestRecent) limits.push(`recent blocks ${this.recentWidth} at a time`)
+    if (this.addresses < mostAddresses) limits.push(`at most ${this.addresses} addresses a request`)
+    if (this.headers < mostCalls) limits.push(`${this.headers} headers in a batch`)
+    if (this.receipts < mostCalls) limits.push(`${this.receipts} receipts in a batch`)
+    if (!this.byHash) limits.push("refuses eth_getLogs by blockHash")
+    if (!this.ranges) limits.push("refuses eth_getLogs of ranges")
+    if (!this.finalizedTag) limits.push("no finalized tag")
     if (this.contradictedBlooms > 0)
-      said.push(`wrong bloom in ${this.contradictedBlooms} blocks: set LOGS_BLOOM=ignore`)
-    if (this.nothingFinal) said.push("nothing is final yet")
-    if (!this.announcesHeads) said.push("heads are polled")
-    return said
+      limits.push(`wrong bloom in ${this.contradictedBlooms} blocks: set LOGS_BLOOM=ignore`)
+    if (this.nothingFinal) limits.push("nothing is final yet")
+    if (!this.announcesHeads) limits.push("heads are polled")
+    return limits
   }
 
   /** A block was too large for one answer. */
-  tooLarge(rung: Rung, hash: Hex): void {
-    const rungs = this.#oversized.get(hash) ?? new Set()
-    this.#oversized.set(hash, rungs.add(rung))
+  markOversized(method: LogMethod, hash: Hex): void {
+    const methods = this.#oversized.get(hash) ?? new Set()
+    this.#oversized.set(hash, methods.add(method))
     if (this.#oversized.size > mostOversized) this.#oversized.delete(this.#oversized.keys().next().value!)
   }
 
   /** A piece of history was answered: the next one is as wide as about `logsPerAnswer` logs are. */
-  answered(blocks: number, logs: number): void {
+  recordSuccess(blocks: number, logs: number): void {
     const ideal = idealWidth(blocks, logs)
     this.recentWidth = Math.min(this.recentWidth, ideal)
     if (ideal < this.width) this.width = ideal
@@ -171,17 +171,17 @@ export class Learned {
   }
 
   /** A piece of history was refused; `blocks` is what may be accepted. */
-  narrow(blocks: number): void {
+  shrink(blocks: number): void {
     this.width = Math.max(Math.min(this.width, blocks), 1)
   }
 
   /** A recent range was too much. It grows back slowly, by one block for each range that is answered. */
-  narrowRecent(blocks: number): void {
+  shrinkRecent(blocks: number): void {
     this.recentWidth = Math.max(Math.floor(blocks / 2), 1)
   }
 
   /** A recent range, or a block, was answered: the next range is no wider than about `logsPerAnswer` logs are. */
-  answeredRecent(blocks: number, logs: number): void {
+  recordRecentSuccess(blocks: number, logs: number): void {
     const ideal = idealWidth(blocks, logs)
     if (ideal < this.recentWidth) this.recentWidth = ideal
     else if (blocks >= this.recentWidth) this.recentWidth = Math.min(this.recentWidth + 1, widestRecent)

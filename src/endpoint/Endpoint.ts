@@ -10,33 +10,33 @@ import type { Scope } from "effect"
 import type { EndpointConfig } from "../config/AppConfig.ts"
 import type { ChainId } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { say } from "../observability/LogEvents.ts"
+import { logEvent } from "../observability/LogEvents.ts"
 import { Redaction } from "../Redactor.ts"
 import { Tracing } from "../observability/Tracing.ts"
-import type { Budget } from "./RateLimiter.ts"
-import * as Calls from "./RpcClient.ts"
+import type { RateLimiter } from "./RateLimiter.ts"
+import * as RpcClient from "./RpcClient.ts"
 import { notAnswered, rejected } from "./RpcClient.ts"
 import type { Answer, Outcome } from "./RpcClient.ts"
 import {
   Defect,
   Disconnected,
   EndpointError,
-  isRefusal,
+  isRpcError,
   Malformed,
   Oversized,
-  refusalOf,
+  errorKind,
   Timeout,
 } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
-import type { Learned } from "./Capabilities.ts"
+import type { Capabilities } from "./Capabilities.ts"
 import * as PolledHeads from "./PolledHeads.ts"
-import { classify } from "./RpcError.ts"
+import { normalizeRpcError } from "./RpcError.ts"
 import type { RpcFailure } from "./RpcError.ts"
 import { Transport } from "./Socket.ts"
 
 /** An endpoint that can be asked, over a WebSocket or over HTTP. */
-export interface Connection extends Calls.Calls {
+export interface Connection extends RpcClient.RpcClient {
   /** The endpoint's public name. */
   readonly name: string
   /** Whether its heads are polled: what it says of the tip may then come from different nodes. */
@@ -64,9 +64,9 @@ export interface EndpointOptions {
   /** Told about the end of each request, with its duration in milliseconds. */
   readonly onRequest?: (method: string, outcome: Outcome, millis: number) => void
   /** What the endpoint may be asked; without one, anything at any time. */
-  readonly budget?: Budget
+  readonly rateLimiter?: RateLimiter
   /** Where it is remembered that the endpoint refuses a subscription to heads. */
-  readonly learned?: Learned
+  readonly capabilities?: Capabilities
   /** `poll`: no subscription to heads is asked for. */
   readonly heads?: "subscribe" | "poll"
   /** How often heads are polled where they are; a second without. */
@@ -74,7 +74,7 @@ export interface EndpointOptions {
 }
 
 /** A subscription is refused for what it is; a key or a quota is another matter. */
-const neverAnnounces = (error: EndpointError) => isRefusal(error) && refusalOf(error) !== "operator"
+const neverAnnounces = (error: EndpointError) => isRpcError(error) && errorKind(error) !== "Unauthorized"
 
 /** How often heads are polled where nothing else is said. */
 export const defaultPollInterval = Duration.seconds(1)
@@ -83,14 +83,14 @@ export const defaultPollInterval = Duration.seconds(1)
 const heartbeat = Duration.seconds(20)
 
 /** Notifications kept for a subscription whose reply has not arrived yet, and the characters that one may have. */
-const mostUnclaimed = 64
-const longestUnclaimed = 64 * 1024
+const mostPendingNotifications = 64
+const longestPendingNotification = 64 * 1024
 
 /** Subscription ids are 34 characters and shorter where we have seen any. */
 const longestSubscription = 256
 
 /** Messages a second that nobody asked for: late answers, notifications without a subscription. */
-const mostUnasked = 1000
+const mostUnsolicited = 1000
 
 /** Calls that were sent in one frame and are answered together. */
 interface Exchange {
@@ -125,25 +125,25 @@ export const connect = Effect.fnUntraced(
     const ended = yield* Deferred.make<never, EndpointError>()
     const waiting = new Map<number, Waiting>()
     const subscriptions = new Map<string, (result: unknown) => void>()
-    const unclaimed: Array<{ readonly subscription: string; readonly result: unknown }> = []
+    const pendingNotifications: Array<{ readonly subscription: string; readonly result: unknown }> = []
     let end: EndpointError | undefined
     /** Messages and pongs: any of them shows that the other side is alive. */
     let signs = 0
-    let polled = options.heads === "poll" || options.learned?.announcesHeads === false
+    let polled = options.heads === "poll" || options.capabilities?.announcesHeads === false
     let nextId = 1
     let notifications = 0
-    let unasked = { since: 0, messages: 0 }
+    let unsolicited = { since: 0, messages: 0 }
 
     const failure = (reason: Reason) => new EndpointError({ endpoint: name, reason })
 
-    const told = (method: string, outcome: Outcome, { sentAt }: Exchange) =>
+    const report = (method: string, outcome: Outcome, { sentAt }: Exchange) =>
       options.onRequest?.(method, outcome, Monotonic.millisUnsafe(clock) - sentAt)
 
     const endUnsafe = (reason: Reason) => {
       if (end !== undefined) return
       end = failure(reason)
       for (const { exchange, method } of waiting.values()) {
-        told(method, "lost", exchange)
+        report(method, "lost", exchange)
         exchange.resume(Effect.fail(end))
       }
       waiting.clear()
@@ -151,11 +151,13 @@ export const connect = Effect.fnUntraced(
       Deferred.doneUnsafe(ended, Effect.fail(end))
     }
 
-    const unaskedFor = () => {
+    const onUnsolicited = () => {
       const now = Monotonic.millisUnsafe(clock)
-      if (now - unasked.since >= 1000) unasked = { since: now, messages: 0 }
-      if (++unasked.messages <= mostUnasked) return
-      endUnsafe(new Malformed({ detail: `more than ${mostUnasked} messages a second that nobody asked for` }))
+      if (now - unsolicited.since >= 1000) unsolicited = { since: now, messages: 0 }
+      if (++unsolicited.messages <= mostUnsolicited) return
+      endUnsafe(
+        new Malformed({ detail: `more than ${mostUnsolicited} messages a second that nobody asked for` }),
+      )
     }
 
     /** An unknown id is the late answer to a request that was given up, or of no request at all. */
@@ -164,20 +166,20 @@ export const connect = Effect.fnUntraced(
       if (found === undefined) {
         const wasAsked = Number.isInteger(id) && id >= 1 && id < nextId
         return wasAsked
-          ? unaskedFor()
+          ? onUnsolicited()
           : endUnsafe(new Malformed({ detail: "an answer to no request of ours" }))
       }
       waiting.delete(id)
       const { exchange, method, position } = found
       const answer = answerTo(method)
-      told(method, answer._tag === "Result" ? "ok" : "refused", exchange)
+      report(method, answer._tag === "Result" ? "ok" : "refused", exchange)
       exchange.answers[position] = answer
       exchange.unanswered--
       if (exchange.unanswered === 0) exchange.resume(Effect.succeed(exchange.answers))
     }
 
     const refused = (rpc: RpcFailure) => (method: string) =>
-      rejected(name, method, rpc, { redact, budget: options.budget })
+      rejected(name, method, rpc, { redact, rateLimiter: options.rateLimiter })
 
     /** Refuses what is still waiting of a frame of ours. */
     const refuseRest = (of: Exchange, rpc: RpcFailure) => {
@@ -189,8 +191,8 @@ export const connect = Effect.fnUntraced(
      * frame of ours that was not understood.
      */
     const refuseOldest = (rpc: RpcFailure) => {
-      const refusal = classify(rpc)
-      const isThrottled = refusal.action === "back off"
+      const refusal = normalizeRpcError(rpc)
+      const isThrottled = refusal.kind === "RateLimited"
       const asked = waiting.values()
       const batch = isThrottled
         ? undefined
@@ -199,8 +201,8 @@ export const connect = Effect.fnUntraced(
       if (oldest !== undefined) return refuseRest(oldest, rpc)
       if (!isThrottled)
         return endUnsafe(new Malformed({ detail: redact(`an error without an id: ${rpc.message}`) }))
-      options.budget?.throttled(refusal.retryAfter)
-      return unaskedFor()
+      options.rateLimiter?.throttled(refusal.retryAfter)
+      return onUnsolicited()
     }
 
     /**
@@ -227,12 +229,12 @@ export const connect = Effect.fnUntraced(
           notifications++
           const handler = subscriptions.get(message.subscription)
           if (handler) return handler(message.result)
-          if (length <= longestUnclaimed) unclaimed.push(message)
-          if (unclaimed.length > mostUnclaimed) unclaimed.shift()
-          return unaskedFor()
+          if (length <= longestPendingNotification) pendingNotifications.push(message)
+          if (pendingNotifications.length > mostPendingNotifications) pendingNotifications.shift()
+          return onUnsolicited()
         }
         case "Other":
-          return unaskedFor()
+          return onUnsolicited()
         case "Malformed":
           return endUnsafe(new Malformed({ detail: redact(message.detail) }))
       }
@@ -242,7 +244,7 @@ export const connect = Effect.fnUntraced(
     const onText = (text: string) => {
       signs++
       if (end !== undefined) return
-      if (text.trim() === "") return unaskedFor()
+      if (text.trim() === "") return onUnsolicited()
       try {
         const messages = JsonRpc.decode(text)
         const answered = new Set<Exchange>()
@@ -292,7 +294,7 @@ export const connect = Effect.fnUntraced(
     )
 
     /** Sends calls in one frame and waits for the answers to all of them. */
-    const exchange: Calls.Exchange = (calls) =>
+    const exchange: RpcClient.Send = (calls) =>
       Effect.callback<ReadonlyArray<Answer>, EndpointError>((resume) => {
         if (end !== undefined) return resume(Effect.fail(end))
         const first = nextId
@@ -305,18 +307,18 @@ export const connect = Effect.fnUntraced(
         link.send(JsonRpc.encode(first, calls))
         return Effect.sync(() => {
           for (let id = first; id < first + calls.length; id++) {
-            if (waiting.delete(id)) told(calls[id - first]!.method, "lost", exchange)
+            if (waiting.delete(id)) report(calls[id - first]!.method, "lost", exchange)
           }
         })
       }).pipe(
         Effect.timeoutOrElse({
           duration: options.requestTimeout,
-          orElse: () => Effect.fail(failure(new Timeout({ method: Calls.nameOf(calls), millis }))),
+          orElse: () => Effect.fail(failure(new Timeout({ method: RpcClient.nameOf(calls), millis }))),
         }),
       )
 
-    const { request, batch } = Calls.make(exchange, {
-      budget: options.budget,
+    const { request, batch } = RpcClient.make(exchange, {
+      rateLimiter: options.rateLimiter,
       tracedAs: tracing ? name : undefined,
     })
 
@@ -337,10 +339,10 @@ export const connect = Effect.fnUntraced(
           if (end === undefined) link.send(JsonRpc.encode(nextId++, [unsubscribe]))
         }),
       )
-      const kept = unclaimed.splice(0)
+      const kept = pendingNotifications.splice(0)
       for (const notification of kept) {
         if (notification.subscription === id) onNotification(notification.result)
-        else unclaimed.push(notification)
+        else pendingNotifications.push(notification)
       }
     })
 
@@ -354,9 +356,9 @@ export const connect = Effect.fnUntraced(
       return subscribeTo(params, onNotification).pipe(
         Effect.catchIf(neverAnnounces, (error) => {
           polled = true
-          if (options.learned) options.learned.announcesHeads = false
+          if (options.capabilities) options.capabilities.announcesHeads = false
           return Effect.andThen(
-            say("heads_polled", `heads are polled: ${error.reason.message}`, {
+            logEvent("heads_polled", `heads are polled: ${error.reason.message}`, {
               reason: error.reason.message,
             }),
             poll,
@@ -387,7 +389,7 @@ export const connect = Effect.fnUntraced(
       ended: Deferred.await(ended),
     }
 
-    yield* Calls.confirmChain(name, chain.id, request)
+    yield* RpcClient.confirmChain(name, chain.id, request)
     return connection
   },
   (effect, _, { name }) => Effect.annotateLogs(effect, { endpoint: name }),

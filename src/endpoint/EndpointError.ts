@@ -3,7 +3,7 @@
  * while the connection goes on.
  */
 import { Effect, Schema } from "effect"
-import type { Refusal } from "./RpcError.ts"
+import type { ErrorInfo } from "./RpcError.ts"
 
 const declared = <A>() => Schema.declare((value: unknown): value is A => value !== undefined)
 
@@ -60,7 +60,7 @@ export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
   method: Schema.String,
   code: Schema.Finite,
   detail: Schema.String,
-  refusal: declared<Refusal>(),
+  refusal: declared<ErrorInfo>(),
 }) {
   override get message() {
     return `${this.method} was refused (${this.code}): ${this.detail}`
@@ -68,9 +68,11 @@ export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
 }
 
 /** An answer that contradicts itself or its block header, so that it cannot be complete. */
-export class Unverified extends Schema.TaggedError<Unverified>()("Unverified", { detail: Schema.String }) {
+export class IntegrityError extends Schema.TaggedError<IntegrityError>()("Unverified", {
+  detail: Schema.String,
+}) {
   override get message() {
-    return `not believed: ${this.detail}`
+    return `integrity check failed: ${this.detail}`
   }
 }
 
@@ -98,7 +100,7 @@ export type Reason =
   | Malformed
   | Oversized
   | Rejected
-  | Unverified
+  | IntegrityError
   | WrongChain
   | Defect
 
@@ -111,7 +113,7 @@ export class EndpointError extends Schema.TaggedError<EndpointError>()("Endpoint
     Malformed,
     Oversized,
     Rejected,
-    Unverified,
+    IntegrityError,
     WrongChain,
     Defect,
   ]),
@@ -122,8 +124,8 @@ export class EndpointError extends Schema.TaggedError<EndpointError>()("Endpoint
 }
 
 /** An answer of this endpoint cannot be believed. */
-export const unverified = (endpoint: string, detail: string): EndpointError =>
-  new EndpointError({ endpoint, reason: new Unverified({ detail }) })
+export const integrityError = (endpoint: string, detail: string): EndpointError =>
+  new EndpointError({ endpoint, reason: new IntegrityError({ detail }) })
 
 /** A block that is below an announced head is not there yet: a replica that is behind answered. */
 export const notYet = (endpoint: string, number: number): EndpointError =>
@@ -133,7 +135,7 @@ export const notYet = (endpoint: string, number: number): EndpointError =>
       method: "eth_getBlockByNumber",
       code: 0,
       detail: `block ${number} is not available yet`,
-      refusal: { action: "wait for head" },
+      refusal: { kind: "BlockNotFound" },
     }),
   })
 
@@ -152,16 +154,16 @@ export const isOver = ({ reason }: EndpointError): boolean =>
   reason._tag === "Oversized" || isTooLargeToSend(reason)
 
 /** What an error says about the question that was asked, if anything. */
-export const refusalOf = ({ reason }: EndpointError): Refusal["action"] | undefined => {
-  if (reason._tag === "Rejected") return reason.refusal.action
-  if (isTooLargeToSend(reason)) return "fewer addresses"
+export const errorKind = ({ reason }: EndpointError): ErrorInfo["kind"] | undefined => {
+  if (reason._tag === "Rejected") return reason.refusal.kind
+  if (isTooLargeToSend(reason)) return "TooManyAddresses"
   // Too much to answer in time, or in one frame.
-  return reason._tag === "Timeout" || reason._tag === "Oversized" ? "split" : undefined
+  return reason._tag === "Timeout" || reason._tag === "Oversized" ? "RangeTooLarge" : undefined
 }
 
 /** The node does not want to answer this question. "Too many requests" says nothing about the question. */
-export const isRefusal = ({ reason }: EndpointError): boolean =>
-  reason._tag === "Rejected" && reason.refusal.action !== "back off"
+export const isRpcError = ({ reason }: EndpointError): boolean =>
+  reason._tag === "Rejected" && reason.refusal.kind !== "RateLimited"
 
 /** What the `error_type` label of the metrics may say. */
 export const errorTypes = [
@@ -192,7 +194,7 @@ export const errorType = (reason: Reason): ErrorType => {
     case "Oversized":
       return "malformed"
     case "Rejected":
-      return reason.refusal.action === "back off" ? "rate_limited" : "rejected"
+      return reason.refusal.kind === "RateLimited" ? "rate_limited" : "rejected"
     case "Unverified":
       return "unverified"
     case "WrongChain":

@@ -10,16 +10,16 @@ import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig } from "../config/AppConfig.ts"
 import * as Defects from "../Defects.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { say } from "../observability/LogEvents.ts"
+import { logEvent } from "../observability/LogEvents.ts"
 import { Redaction } from "../Redactor.ts"
-import * as Budget from "./RateLimiter.ts"
+import * as RateLimiter from "./RateLimiter.ts"
 import * as Endpoint from "./Endpoint.ts"
 import type { Connection, EndpointOptions, SocketConnection } from "./Endpoint.ts"
 import { Defect, EndpointError } from "./EndpointError.ts"
-import * as HttpEndpoint from "./HttpRpcClient.ts"
-import { Learned } from "./Capabilities.ts"
-import type { Live } from "./PoolMember.ts"
-import * as Referee from "./HealthMonitor.ts"
+import * as HttpRpcClient from "./HttpRpcClient.ts"
+import { Capabilities } from "./Capabilities.ts"
+import type { PoolMember } from "./PoolMember.ts"
+import * as HealthMonitor from "./HealthMonitor.ts"
 import type { Announced } from "./HealthMonitor.ts"
 import { backoff, circuitBreaking, makeBreaker, watched } from "../Retry.ts"
 import type { Breaker, Wait } from "../Retry.ts"
@@ -36,35 +36,35 @@ export interface Watcher {
   readonly onClosed: (failures: number) => Effect.Effect<void>
 }
 
-export interface Failover {
+export interface EndpointPool {
   /** The connection to use; a new element takes the place of the one before. Never ends. */
-  readonly active: Stream.Stream<Live>
+  readonly active: Stream.Stream<PoolMember>
   /** Tells what the endpoint in use announces. */
-  readonly heard: (announced: Announced) => void
+  readonly headAnnounced: (announced: Announced) => void
   /** All that can be asked now. */
   readonly connected: Effect.Effect<ReadonlyArray<Connection>>
   /** Waits until each endpoint has connected or failed once, but not for long. */
-  readonly tried: Effect.Effect<void>
+  readonly firstAttempts: Effect.Effect<void>
   /** The HTTP endpoint to ask for what must not block heads, if there is one now. */
-  readonly http: () => Live<Connection> | undefined
+  readonly http: () => PoolMember<Connection> | undefined
   /** Who can be asked for history now: HTTP endpoints, the one in use, those that stand by. */
-  readonly sources: () => ReadonlyArray<Live<Connection>>
+  readonly sources: () => ReadonlyArray<PoolMember<Connection>>
 }
 
-export interface FailoverOptions extends Omit<EndpointOptions, "onRequest" | "budget"> {
+export interface EndpointPoolOptions extends Omit<EndpointOptions, "onRequest" | "rateLimiter"> {
   /** Calls a second and endpoint; `undefined`: 10 for endpoints without a key, no limit for the others. */
   readonly rpcRate: number | undefined
   /** Told about each connection of the endpoint at this rank, its requests and its end. */
   readonly watch: (
     rank: number,
-    known: { breaker: Breaker; learned: Learned; budget: Budget.Budget },
+    known: { breaker: Breaker; capabilities: Capabilities; rateLimiter: RateLimiter.RateLimiter },
   ) => Watcher
 }
 
 /** An endpoint of another chain is a mistake of the configuration: asking again soon is no use. */
 const wrongChainDelay = Duration.minutes(1)
 
-const redial = Schedule.setInputType<EndpointError>()(backoff).pipe(
+const reconnectPolicy = Schedule.setInputType<EndpointError>()(backoff).pipe(
   Schedule.modifyDelay(({ input, duration }) =>
     Effect.succeed(input.reason._tag === "WrongChain" ? Duration.max(duration, wrongChainDelay) : duration),
   ),
@@ -77,56 +77,56 @@ export const isHttp = ({ url }: EndpointConfig): boolean => /^https?:/.test(Reda
 const socketGrace = Duration.seconds(3)
 
 /** How long one that neither connects nor fails is waited for. */
-const triedPatience = Duration.seconds(3)
+const firstAttemptsTimeout = Duration.seconds(3)
 
 /** Keeps every endpoint of a chain connected for as long as the scope lives. */
 export const make = Effect.fnUntraced(function* (
   chain: Pick<ChainConfig, "id" | "endpoints" | "rpc" | "heads" | "pollInterval">,
-  options: FailoverOptions,
+  options: EndpointPoolOptions,
 ) {
   const redact = yield* Redaction
-  const live = yield* SubscriptionRef.make<ReadonlyArray<Live>>([])
-  const http = yield* SubscriptionRef.make<ReadonlyArray<Live>>([])
-  const inUse = yield* SubscriptionRef.make<Live | undefined>(undefined)
+  const live = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
+  const http = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
+  const inUse = yield* SubscriptionRef.make<PoolMember | undefined>(undefined)
   let announced: Announced | undefined
   /** The one that was in use last, and why connections ended. */
-  let last: Live | undefined
-  const whyLeft = new WeakMap<Live, string>()
-  const untried = new Set(
+  let last: PoolMember | undefined
+  const failoverReason = new WeakMap<PoolMember, string>()
+  const unattempted = new Set(
     Array.from({ length: chain.endpoints.length + chain.rpc.length }, (_, rank) => rank),
   )
-  const allTried = yield* Deferred.make<void>()
+  const allAttempted = yield* Deferred.make<void>()
 
   /** An endpoint has connected, or failed. */
-  const triedOnce = (rank: number) =>
+  const attempted = (rank: number) =>
     Effect.suspend(() => {
-      untried.delete(rank)
-      return untried.size === 0 ? Deferred.succeed(allTried, undefined) : Effect.void
+      unattempted.delete(rank)
+      return unattempted.size === 0 ? Deferred.succeed(allAttempted, undefined) : Effect.void
     })
 
   /** Keeps an endpoint connected, and on the list as long as it is. */
-  const keep = <R>(
+  const maintain = <R>(
     endpoint: EndpointConfig,
     rank: number,
-    list: SubscriptionRef.SubscriptionRef<ReadonlyArray<Live>>,
+    list: SubscriptionRef.SubscriptionRef<ReadonlyArray<PoolMember>>,
     connect: (options: EndpointOptions) => Effect.Effect<SocketConnection, EndpointError, R>,
   ) =>
     Effect.gen(function* () {
       const closed: { on: (failures: number) => Effect.Effect<void> } = { on: () => Effect.void }
       const breaker = watched(yield* makeBreaker, (failures) => closed.on(failures))
-      const learned = new Learned()
-      yield* Effect.sync(() => learned.fade()).pipe(
+      const capabilities = new Capabilities()
+      yield* Effect.sync(() => capabilities.relax()).pipe(
         Effect.delay("1 hour"),
         Effect.forever,
         Defects.toOwner,
         Effect.forkScoped,
       )
-      const limit = Budget.limitOf(endpoint, options.rpcRate)
-      const budget = yield* Budget.make(limit)
+      const limit = RateLimiter.limitOf(endpoint, options.rpcRate)
+      const rateLimiter = yield* RateLimiter.make(limit)
       const { onRequest, onConnected, onFailure, onWait, onClosed } = options.watch(rank, {
         breaker,
-        learned,
-        budget,
+        capabilities,
+        rateLimiter,
       })
       closed.on = onClosed
       const connected = Effect.gen(function* () {
@@ -135,23 +135,23 @@ export const make = Effect.fnUntraced(function* (
           heads: chain.heads,
           pollInterval: chain.pollInterval,
           onRequest,
-          budget,
-          learned,
+          rateLimiter,
+          capabilities,
         })
         yield* onConnected(connection)
-        const one = { connection, breaker, learned, rank, since: yield* Monotonic.millis }
+        const one = { connection, breaker, capabilities, rank, since: yield* Monotonic.millis }
         yield* Effect.acquireRelease(
           SubscriptionRef.update(list, (all) => [...all, one].sort((a, b) => a.rank - b.rank)),
           () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== one)),
         )
-        yield* triedOnce(rank)
+        yield* attempted(rank)
         return yield* Effect.tapError(connection.ended, (error) =>
-          Effect.sync(() => void whyLeft.set(one, error.reason.message)),
+          Effect.sync(() => void failoverReason.set(one, error.reason.message)),
         )
       })
       return yield* Effect.scoped(connected).pipe(
         Effect.catchDefect((defect) =>
-          say("defect", `a defect in the connection to ${endpoint.name}`, {}, defect).pipe(
+          logEvent("defect", `a defect in the connection to ${endpoint.name}`, {}, defect).pipe(
             Effect.andThen(
               new EndpointError({
                 endpoint: endpoint.name,
@@ -161,8 +161,8 @@ export const make = Effect.fnUntraced(function* (
           ),
         ),
         Effect.tapError(onFailure),
-        Effect.tapError(() => triedOnce(rank)),
-        Effect.retry(circuitBreaking(breaker, onWait)(redial)),
+        Effect.tapError(() => attempted(rank)),
+        Effect.retry(circuitBreaking(breaker, onWait)(reconnectPolicy)),
       )
     })
 
@@ -170,34 +170,37 @@ export const make = Effect.fnUntraced(function* (
     const connect = (
       to: EndpointOptions,
     ): Effect.Effect<SocketConnection, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> =>
-      isHttp(endpoint) ? HttpEndpoint.connect(chain, endpoint, to) : Endpoint.connect(chain, endpoint, to)
-    yield* keep(endpoint, rank, live, connect).pipe(Defects.toOwner, Effect.forkScoped)
+      isHttp(endpoint) ? HttpRpcClient.connect(chain, endpoint, to) : Endpoint.connect(chain, endpoint, to)
+    yield* maintain(endpoint, rank, live, connect).pipe(Defects.toOwner, Effect.forkScoped)
   }
   for (const [i, endpoint] of chain.rpc.entries()) {
-    const connect = (to: EndpointOptions) => HttpEndpoint.connect(chain, endpoint, to)
-    yield* keep(endpoint, chain.endpoints.length + i, http, connect).pipe(Defects.toOwner, Effect.forkScoped)
+    const connect = (to: EndpointOptions) => HttpRpcClient.connect(chain, endpoint, to)
+    yield* maintain(endpoint, chain.endpoints.length + i, http, connect).pipe(
+      Defects.toOwner,
+      Effect.forkScoped,
+    )
   }
 
   const hasOthers = chain.endpoints.length + chain.rpc.length > 1
 
   /** Says which endpoint is in use from now on, where it is another one than before. */
-  const told = (one: Live) =>
+  const told = (one: PoolMember) =>
     Effect.suspend(() => {
       const to = one.connection.name
       const from = last?.connection.name
-      const reason = last && whyLeft.get(last)
+      const reason = last && failoverReason.get(last)
       last = one
       if (!hasOthers || from === to) return Effect.void
       const how = SubscriptionRef.getUnsafe(http).includes(one) ? ", polled over HTTP" : ""
       if (from === undefined) {
-        return Effect.annotateLogs(say("in_use", `blocks come from ${to}${how}`, {}), { endpoint: to })
+        return Effect.annotateLogs(logEvent("in_use", `blocks come from ${to}${how}`, {}), { endpoint: to })
       }
       return reason === undefined
-        ? say("failback", `going back from ${from} to ${to}, which is preferred`, { from, to })
-        : say("failover", `left ${from} for ${to}${how}: ${reason}`, { from, to, reason })
+        ? logEvent("failback", `going back from ${from} to ${to}, which is preferred`, { from, to })
+        : logEvent("failover", `left ${from} for ${to}${how}: ${reason}`, { from, to, reason })
     })
 
-  const use = (one: Live | undefined) => {
+  const use = (one: PoolMember | undefined) => {
     announced = undefined
     const used = SubscriptionRef.set(inUse, one)
     return one === undefined ? used : Effect.andThen(told(one), used)
@@ -230,9 +233,11 @@ export const make = Effect.fnUntraced(function* (
       if (one === undefined) return Stream.empty
       const others = () => SubscriptionRef.getUnsafe(live).filter((other) => other !== one)
       // The connection that is gone back to may have ended while it was asked.
-      const goBack = (to: Live) =>
+      const failBack = (to: PoolMember) =>
         Effect.suspend(() => (SubscriptionRef.getUnsafe(live).includes(to) ? use(to) : Effect.void))
-      return Stream.fromEffectDrain(Referee.watch(one, { others, announced: () => announced, use: goBack }))
+      return Stream.fromEffectDrain(
+        HealthMonitor.watch(one, { others, announced: () => announced, use: failBack }),
+      )
     }),
     Stream.runDrain,
     Defects.toOwner,
@@ -241,15 +246,15 @@ export const make = Effect.fnUntraced(function* (
 
   return {
     active: SubscriptionRef.changes(inUse).pipe(Stream.filter((one) => one !== undefined)),
-    heard: (heard) => {
-      announced = heard
+    headAnnounced: (headAnnounced) => {
+      announced = headAnnounced
     },
     connected: Effect.sync(() =>
       [...SubscriptionRef.getUnsafe(live), ...SubscriptionRef.getUnsafe(http)].map(
         ({ connection }) => connection,
       ),
     ),
-    tried: Effect.asVoid(Effect.timeoutOption(Deferred.await(allTried), triedPatience)),
+    firstAttempts: Effect.asVoid(Effect.timeoutOption(Deferred.await(allAttempted), firstAttemptsTimeout)),
     http: () => SubscriptionRef.getUnsafe(http)[0],
     sources: () => {
       const current = SubscriptionRef.getUnsafe(inUse)
@@ -260,5 +265,5 @@ export const make = Effect.fnUntraced(function* (
         ...sockets.filter((one) => one !== current),
       ]
     },
-  } satisfies Failover as Failover
+  } satisfies EndpointPool as EndpointPool
 })

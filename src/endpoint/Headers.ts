@@ -8,9 +8,9 @@ import type { Connection } from "./Endpoint.ts"
 import { isOver, Malformed, orMalformed } from "./EndpointError.ts"
 import type { EndpointError } from "./EndpointError.ts"
 import type { Call } from "./JsonRpc.ts"
-import type { Learned } from "./Capabilities.ts"
+import type { Capabilities } from "./Capabilities.ts"
 
-export type Asker = Pick<Connection, "name" | "request" | "batch"> & Partial<Pick<Connection, "polled">>
+export type NamedClient = Pick<Connection, "name" | "request" | "batch"> & Partial<Pick<Connection, "polled">>
 
 export type Tag = "latest" | "finalized"
 
@@ -38,7 +38,7 @@ const decoded = (
 
 /** The header at a height, or `undefined` where the node has none. */
 export const header = (
-  { name, request }: Asker,
+  { name, request }: NamedClient,
   block: number | Tag,
 ): Effect.Effect<Header | undefined, EndpointError> => {
   const { method, params } = call(block)
@@ -48,8 +48,8 @@ export const header = (
 /** The batch as such was refused, not what is in it. */
 const isRefused = (answer: Answer): boolean => {
   if (answer._tag === "Result" || answer.error.reason._tag !== "Rejected") return false
-  const { action } = answer.error.reason.refusal
-  return action !== "wait for head" && action !== "back off"
+  const { kind } = answer.error.reason.refusal
+  return kind !== "BlockNotFound" && kind !== "RateLimited"
 }
 
 /**
@@ -57,40 +57,40 @@ const isRefused = (answer: Answer): boolean => {
  * asked for by itself.
  */
 export const headers = (
-  asker: Asker,
+  client: NamedClient,
   numbers: ReadonlyArray<number>,
-  learned: Learned,
+  capabilities: Capabilities,
 ): Effect.Effect<ReadonlyArray<Header | undefined>, EndpointError> => {
   const some = (
     part: ReadonlyArray<number>,
   ): Effect.Effect<ReadonlyArray<Header | undefined>, EndpointError> =>
     Effect.flatMap(
-      Effect.tapError(asker.batch(part.map(call)), (error) =>
+      Effect.tapError(client.batch(part.map(call)), (error) =>
         Effect.sync(() => remember(error, part.length)),
       ),
       (answers) => {
         if (part.length > 1 && answers.every(isRefused)) {
           const half = Math.ceil(part.length / 2)
-          learned.headers = Math.min(learned.headers, half)
+          capabilities.headers = Math.min(capabilities.headers, half)
           return Effect.map(Effect.forEach([part.slice(0, half), part.slice(half)], some), (halves) =>
             halves.flat(),
           )
         }
         if (answers.some((answer) => answer._tag === "Rejected" && isLeftOut(answer.error)))
-          learned.headers = Math.min(learned.headers, Math.ceil(part.length / 2))
+          capabilities.headers = Math.min(capabilities.headers, Math.ceil(part.length / 2))
         return Effect.forEach(answers, (answer, i) =>
-          answer._tag === "Result" ? decoded(asker.name, part[i]!, answer.result) : header(asker, part[i]!),
+          answer._tag === "Result" ? decoded(client.name, part[i]!, answer.result) : header(client, part[i]!),
         )
       },
     )
   /** A batch that was too large to send took the connection with it. */
   const remember = (error: EndpointError, size: number) => {
-    if (isOver(error)) learned.headers = Math.max(Math.min(learned.headers, Math.ceil(size / 2)), 1)
+    if (isOver(error)) capabilities.headers = Math.max(Math.min(capabilities.headers, Math.ceil(size / 2)), 1)
   }
   return Effect.gen(function* () {
     const all: Array<Header | undefined> = []
     while (all.length < numbers.length) {
-      all.push(...(yield* some(numbers.slice(all.length, all.length + learned.headers))))
+      all.push(...(yield* some(numbers.slice(all.length, all.length + capabilities.headers))))
     }
     return all
   })

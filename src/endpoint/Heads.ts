@@ -17,7 +17,7 @@ import type { BlockTraces } from "../observability/Tracing.ts"
 import * as Headers from "./Headers.ts"
 
 /** A head, and when it was heard (monotonic milliseconds). */
-export interface Heard {
+export interface ReceivedHead {
   readonly header: Header
   readonly at: number
   /** The trace that it began, where somebody wants traces. */
@@ -26,11 +26,11 @@ export interface Heard {
 
 export interface Heads {
   /** Heads to handle, each as soon as the one before is done with; what was overtaken meanwhile is left out. */
-  readonly stream: Stream.Stream<Heard>
+  readonly stream: Stream.Stream<ReceivedHead>
   /** Offers the newest head once more, because something else than the head has changed. */
-  readonly again: Effect.Effect<void>
+  readonly replay: Effect.Effect<void>
   /** Offers a head that was not announced. */
-  readonly offer: (header: Header) => Effect.Effect<void>
+  readonly inject: (header: Header) => Effect.Effect<void>
 }
 
 export interface HeadsOptions {
@@ -39,7 +39,7 @@ export interface HeadsOptions {
   /** How often heads are polled, where they are. */
   readonly pollInterval?: Duration.Duration
   /** Told about each head, with the time between blocks as observed (milliseconds; 0 as long as nothing is known). */
-  readonly onHead: (heard: Heard, blockTime: number) => void
+  readonly onHead: (received: ReceivedHead, blockTime: number) => void
   readonly traces?: BlockTraces
   /** Told the latest block once the subscription is there. */
   readonly onLatest?: (header: Header) => Effect.Effect<void>
@@ -55,12 +55,12 @@ const blockTimes = 3
 const longestSilence = 60_000
 
 /** The pace of a chain as it is seen: a moving average of the time between two heights. */
-class Pace {
+class BlockTimeEstimator {
   #height = -1
   #at = 0
   #average: number | undefined
 
-  saw({ header, at }: Heard): void {
+  observe({ header, at }: ReceivedHead): void {
     const blocks = header.number - this.#height
     if (this.#height >= 0 && blocks > 0) {
       const millis = (at - this.#at) / blocks
@@ -82,28 +82,28 @@ class Pace {
 export const make = Effect.fnUntraced(function* (connection: SocketConnection, options: HeadsOptions) {
   const clock = yield* Clock.Clock
   const arrived = yield* Latch.make(false)
-  const pace = new Pace()
-  let highest: Heard | undefined
-  let newest: Heard | undefined
-  let pending: Array<Heard> = []
+  const estimator = new BlockTimeEstimator()
+  let highest: ReceivedHead | undefined
+  let newest: ReceivedHead | undefined
+  let pending: Array<ReceivedHead> = []
   /** The last that the next head taken will be linked to; with the store away, nobody takes one for hours. */
-  let overtaken: Array<Tracer.Span> = []
+  let coalesced: Array<Tracer.Span> = []
   /** The highest that was announced on this connection. */
   let top = -1
-  let lastHeard = Monotonic.millisUnsafe(clock)
+  let lastReceivedAt = Monotonic.millisUnsafe(clock)
   let second = { from: 0, heads: 0 }
 
-  const put = (heard: Heard) => {
+  const enqueue = (received: ReceivedHead) => {
     const before = pending
-    newest = heard
-    if (highest === undefined || heard.header.number >= highest.header.number) highest = heard
+    newest = received
+    if (highest === undefined || received.header.number >= highest.header.number) highest = received
     pending = highest === newest ? [newest] : [highest, newest]
-    for (const one of before) if (one.trace && !pending.includes(one)) overtaken.push(one.trace)
-    if (overtaken.length > mostLinks) options.traces?.overtaken(overtaken.splice(0, 1), undefined)
+    for (const one of before) if (one.trace && !pending.includes(one)) coalesced.push(one.trace)
+    if (coalesced.length > mostLinks) options.traces?.coalesced(coalesced.splice(0, 1), undefined)
     arrived.openUnsafe()
   }
 
-  const hear = (raw: unknown) => {
+  const onNotification = (raw: unknown) => {
     const header = headerOf(raw, "announced")
     if (header instanceof Malformed) return connection.endUnsafe(header)
     const at = Monotonic.millisUnsafe(clock)
@@ -114,15 +114,15 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
         new Malformed({ detail: `more than ${mostPerSecond} heads a second that are not new` }),
       )
     }
-    const heard = { header, at, trace: options.traces?.announced(header) }
-    lastHeard = at
+    const received = { header, at, trace: options.traces?.announced(header) }
+    lastReceivedAt = at
     top = Math.max(top, header.number)
-    pace.saw(heard)
-    options.onHead(heard, pace.blockTime)
-    return put(heard)
+    estimator.observe(received)
+    options.onHead(received, estimator.blockTime)
+    return enqueue(received)
   }
 
-  yield* connection.subscribe(["newHeads"], hear)
+  yield* connection.subscribe(["newHeads"], onNotification)
   const first = yield* Headers.header(connection, "latest")
   if (first === undefined) {
     const reason = new Malformed({ detail: "there is no latest block" })
@@ -130,15 +130,15 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   }
   yield* options.onLatest?.(first) ?? Effect.void
   if (newest === undefined) {
-    const heard = { header: first, at: Monotonic.millisUnsafe(clock) }
+    const received = { header: first, at: Monotonic.millisUnsafe(clock) }
     top = first.number
-    options.onHead(heard, 0)
-    put(heard)
+    options.onHead(received, 0)
+    enqueue(received)
   }
 
   const stalled = (detail: string) =>
     Effect.suspend(() => {
-      const seconds = (Monotonic.millisUnsafe(clock) - lastHeard) / 1000
+      const seconds = (Monotonic.millisUnsafe(clock) - lastReceivedAt) / 1000
       return connection.end(new Stalled({ seconds, detail }))
     })
 
@@ -163,40 +163,40 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   )
 
   yield* Effect.gen(function* () {
-    let since = lastHeard
+    let since = lastReceivedAt
     for (;;) {
-      const silence = Math.min(blockTimes * pace.blockTime, longestSilence)
+      const silence = Math.min(blockTimes * estimator.blockTime, longestSilence)
       const limit = Math.max(silence, Duration.toMillis(options.stallTimeout))
       yield* Effect.sleep(Math.max(since + limit - Monotonic.millisUnsafe(clock), 1))
-      if (lastHeard > since) {
-        since = lastHeard
+      if (lastReceivedAt > since) {
+        since = lastReceivedAt
       } else if (Monotonic.millisUnsafe(clock) - since >= limit) {
         yield* ask
-        since = Math.max(lastHeard, Monotonic.millisUnsafe(clock))
+        since = Math.max(lastReceivedAt, Monotonic.millisUnsafe(clock))
       }
     }
   }).pipe(Defects.toOwner, Effect.forkScoped)
 
-  const take = Effect.gen(function* () {
+  const dequeue = Effect.gen(function* () {
     yield* arrived.await
     arrived.closeUnsafe()
     const taken = pending
     pending = []
     highest = undefined
-    options.traces?.overtaken(overtaken, taken.at(-1)?.trace)
-    overtaken = []
+    options.traces?.coalesced(coalesced, taken.at(-1)?.trace)
+    coalesced = []
     return taken
   })
 
   return {
-    stream: Stream.fromIterableEffectRepeat(take),
-    again: Effect.sync(() => {
-      if (newest !== undefined) put({ header: newest.header, at: newest.at })
+    stream: Stream.fromIterableEffectRepeat(dequeue),
+    replay: Effect.sync(() => {
+      if (newest !== undefined) enqueue({ header: newest.header, at: newest.at })
     }),
-    offer: (header: Header) =>
+    inject: (header: Header) =>
       Effect.sync(() => {
         const at = Monotonic.millisUnsafe(clock)
-        put({ header, at, trace: options.traces?.announced(header) })
+        enqueue({ header, at, trace: options.traces?.announced(header) })
       }),
   } satisfies Heads as Heads
 }) satisfies (

@@ -8,8 +8,8 @@ import { Clock, Effect, Schedule } from "effect"
 import * as Monotonic from "../Monotonic.ts"
 import { quantity } from "./Decode.ts"
 import { Stalled } from "./EndpointError.ts"
-import { answered, isSettled } from "./PoolMember.ts"
-import type { Live } from "./PoolMember.ts"
+import { recordSuccess, isStable } from "./PoolMember.ts"
+import type { PoolMember } from "./PoolMember.ts"
 
 /** The last head that the endpoint in use announced, when (monotonic milliseconds), and the time between two (or 0). */
 export interface Announced {
@@ -22,10 +22,10 @@ export interface Announced {
 
 export interface Pool {
   /** The other connected endpoints, preferred ones first. */
-  readonly others: () => ReadonlyArray<Live>
+  readonly others: () => ReadonlyArray<PoolMember>
   readonly announced: () => Announced | undefined
   /** Makes another endpoint the one in use. */
-  readonly use: (one: Live) => Effect.Effect<void>
+  readonly use: (one: PoolMember) => Effect.Effect<void>
 }
 
 /** Silence after which the others are asked: so many block times, and at least so many milliseconds. */
@@ -40,48 +40,48 @@ const blocksBehind = 3
 const timeBehind = 6000
 
 /** What everybody gets to catch up before one is blamed: a tenth of a block time, within these limits. */
-const shortestGrace = 100
-const longestGrace = 1000
+const shortestGracePeriod = 100
+const longestGracePeriod = 1000
 
 /** The head that an endpoint tells when asked; -1 when it does not. */
-const headOf = ({ connection }: Live) =>
+const headOf = ({ connection }: PoolMember) =>
   connection.request("eth_blockNumber", []).pipe(
     Effect.map((answer) => quantity(answer) ?? -1),
     Effect.timeoutOrElse({ duration: leastSilence, orElse: () => Effect.succeed(-1) }),
     Effect.orElseSucceed(() => -1),
   )
 
-const headsOf = (endpoints: ReadonlyArray<Live>) =>
+const headsOf = (endpoints: ReadonlyArray<PoolMember>) =>
   Effect.forEach(endpoints, (one) => Effect.map(headOf(one), (head) => ({ one, head })), {
     concurrency: "unbounded",
   })
 
 /** Looks after the endpoint in use for as long as it is. */
-export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announced, use }: Pool) {
+export const watch = Effect.fnUntraced(function* (inUse: PoolMember, { others, announced, use }: Pool) {
   const clock = yield* Clock.Clock
   const now = () => Monotonic.millisUnsafe(clock)
   const blockTime = () => announced()?.blockTime ?? 0
   const late = () => announced()?.late ?? 0
-  const told = () => announced()?.number ?? -1
+  const headAt = () => announced()?.number ?? -1
 
-  const grace = Effect.suspend(() =>
-    Effect.sleep(Math.min(Math.max(blockTime() / 10, shortestGrace), longestGrace)),
+  const gracePeriod = Effect.suspend(() =>
+    Effect.sleep(Math.min(Math.max(blockTime() / 10, shortestGracePeriod), longestGracePeriod)),
   )
 
-  const leave = (detail: string) =>
+  const failOver = (detail: string) =>
     Effect.suspend(() => {
       const seconds = (now() - (announced()?.at ?? inUse.since)) / 1000
       return inUse.connection.end(new Stalled({ seconds, detail }))
     })
 
   /** The silent one is asked too: it may well know the block that it does not announce. */
-  const suspect = Effect.gen(function* () {
-    const before = told()
+  const probeStall = Effect.gen(function* () {
+    const before = headAt()
     const heads = yield* headsOf([inUse, ...others()])
     const highest = Math.max(...heads.map(({ head }) => head))
     if (highest <= before) return
-    yield* grace
-    if (told() === before) yield* leave(`the chain is at ${highest}, we were told ${before}`)
+    yield* gracePeriod
+    if (headAt() === before) yield* failOver(`the chain is at ${highest}, we were told ${before}`)
   })
 
   const watchSilence = Effect.gen(function* () {
@@ -95,26 +95,27 @@ export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announc
         last = head
         wait = Math.max(head.at + silence() - now(), 1)
       } else {
-        if (others().length > 0) yield* suspect
+        if (others().length > 0) yield* probeStall
         // Each look costs a call per endpoint, and a chain without blocks is no news: it is asked less and less often.
         wait = Math.max(Math.min(wait * 2, interval), silence())
       }
     }
   })
 
-  const tolerated = () =>
+  const lagThreshold = () =>
     Math.max(blocksBehind, blockTime() > 0 ? Math.ceil((timeBehind + late()) / blockTime()) : 0)
 
   const isBehind = Effect.gen(function* () {
-    const own = told()
+    const own = headAt()
     const theirs = yield* headsOf(others())
-    for (const { one, head } of theirs) if (head >= 0 && head >= own - tolerated()) yield* answered(one)
-    return own >= 0 && theirs.some(({ head }) => head > own + tolerated())
+    for (const { one, head } of theirs)
+      if (head >= 0 && head >= own - lagThreshold()) yield* recordSuccess(one)
+    return own >= 0 && theirs.some(({ head }) => head > own + lagThreshold())
   })
 
-  const comeBack = Effect.gen(function* () {
-    const preferred = others().filter((other) => other.rank < inUse.rank && isSettled(other, now()))
-    const before = told()
+  const failBack = Effect.gen(function* () {
+    const preferred = others().filter((other) => other.rank < inUse.rank && isStable(other, now()))
+    const before = headAt()
     const best = (yield* headsOf(preferred)).find(({ head }) => head >= before)
     if (best === undefined) return
     yield* use(best.one)
@@ -123,10 +124,10 @@ export const watch = Effect.fnUntraced(function* (inUse: Live, { others, announc
   const compare = Effect.gen(function* () {
     if (others().length === 0) return
     if (yield* isBehind) {
-      yield* grace
-      if (yield* isBehind) return yield* leave("it is behind the other endpoints")
+      yield* gracePeriod
+      if (yield* isBehind) return yield* failOver("it is behind the other endpoints")
     }
-    yield* comeBack
+    yield* failBack
   })
 
   yield* Effect.all([watchSilence, Effect.repeat(compare, Schedule.spaced(interval))], {

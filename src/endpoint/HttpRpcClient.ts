@@ -13,7 +13,7 @@ import type { ChainId } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { percentDecoded, Redaction } from "../Redactor.ts"
 import { Tracing } from "../observability/Tracing.ts"
-import * as Calls from "./RpcClient.ts"
+import * as RpcClient from "./RpcClient.ts"
 import { notAnswered, rejected } from "./RpcClient.ts"
 import type { Answer, Outcome } from "./RpcClient.ts"
 import { defaultPollInterval } from "./Endpoint.ts"
@@ -72,7 +72,7 @@ export const connect = Effect.fnUntraced(function* (
     isOver = true
     Deferred.doneUnsafe(ended, Effect.fail(failure(reason)))
   }
-  const slow = { redact, budget: options.budget }
+  const slow = { redact, rateLimiter: options.rateLimiter }
 
   /** The body, as long as it may be. */
   const textOf = (response: HttpClientResponse.HttpClientResponse) => {
@@ -135,7 +135,7 @@ export const connect = Effect.fnUntraced(function* (
     return calls.map(({ method }, i) => answers[i] ?? rejected(name, method, missing, slow))
   }
 
-  const exchange: Calls.Exchange = (calls) =>
+  const exchange: RpcClient.Send = (calls) =>
     Effect.suspend(() => {
       if (isOver) return Effect.fail(failure(new Disconnected({ detail: "given up" })))
       const firstId = nextId
@@ -143,7 +143,7 @@ export const connect = Effect.fnUntraced(function* (
       const sentAt = Monotonic.millisUnsafe(clock)
       const told = (i: number, outcome: Outcome) =>
         options.onRequest?.(calls[i]!.method, outcome, Monotonic.millisUnsafe(clock) - sentAt)
-      return post(JsonRpc.encode(firstId, calls), Calls.nameOf(calls)).pipe(
+      return post(JsonRpc.encode(firstId, calls), RpcClient.nameOf(calls)).pipe(
         Effect.flatMap((answer) => {
           const answers = answersOf(calls, firstId, answer)
           return answers instanceof Malformed ? Effect.fail(answers) : Effect.succeed(answers)
@@ -162,11 +162,11 @@ export const connect = Effect.fnUntraced(function* (
       )
     })
 
-  const { request, batch } = Calls.make(exchange, {
-    budget: options.budget,
+  const { request, batch } = RpcClient.make(exchange, {
+    rateLimiter: options.rateLimiter,
     tracedAs: tracing ? name : undefined,
   })
-  yield* Calls.confirmChain(name, chain.id, request)
+  yield* RpcClient.confirmChain(name, chain.id, request)
   const own = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
   const noSubscriptions = rejected(
     name,

@@ -10,15 +10,15 @@ import * as Defects from "../Defects.ts"
 import * as Monotonic from "../Monotonic.ts"
 
 /** Heads and blocks at the tip are wanted now; history and the second look can wait. */
-export type Urgency = "now" | "later"
+export type Priority = "now" | "later"
 
-export const Urgency = Context.Reference<Urgency>("event-ingestor/endpoint/Urgency", {
+export const Priority = Context.Reference<Priority>("event-ingestor/endpoint/Urgency", {
   defaultValue: () => "now",
 })
 
 /** Marks requests that let all others go first. */
-export const unhurried = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.provideService(effect, Urgency, "later")
+export const lowPriority = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.provideService(effect, Priority, "later")
 
 /** Calls a second for an endpoint without a key, whose limits nobody tells. */
 const keylessRate = 10
@@ -28,22 +28,22 @@ export const limitOf = ({ keyless }: { readonly keyless: boolean }, configured: 
   configured ?? (keyless ? keylessRate : Infinity)
 
 /** Requests without an answer up to which the next one is sent, by its urgency. */
-const mostInFlight: Readonly<Record<Urgency, number>> = { now: 32, later: 8 }
+const mostInFlight: Readonly<Record<Priority, number>> = { now: 32, later: 8 }
 
 /** How long (milliseconds) nothing is asked after a refusal that does not say it, or says less. */
 const shortestPause = 1000
 
 const quietMinute = 60_000
 
-interface Turn {
+interface Waiter {
   readonly calls: number
   taken: boolean
   readonly go: () => void
 }
 
-export interface Budget {
+export interface RateLimiter {
   /** Runs a request of so many calls as soon as the budget allows it. */
-  readonly spend: (calls: number) => <A, E, R>(request: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  readonly withTokens: (calls: number) => <A, E, R>(request: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** The endpoint says "too many": `retryAfter` in milliseconds, where it says so. */
   readonly throttled: (retryAfter: number | undefined) => void
   /** Calls a second just now; `Infinity` without a limit. */
@@ -51,11 +51,11 @@ export interface Budget {
 }
 
 /** A budget of `limit` calls a second (`Infinity`: as many as there are). Ends with the scope. */
-export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =>
+export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Scope> =>
   Effect.gen(function* () {
     const clock = yield* Clock.Clock
     const work = yield* Latch.make(false)
-    const waiting: Readonly<Record<Urgency, Array<Turn>>> = { now: [], later: [] }
+    const waiting: Readonly<Record<Priority, Array<Waiter>>> = { now: [], later: [] }
     let inFlight = 0
     let rate = limit
     let tokens = limit
@@ -83,58 +83,59 @@ export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =
       return Math.ceil(Math.max(pausedUntil - now, tokens >= 1 ? 0 : ((1 - tokens) / rate) * 1000))
     }
 
-    const take = (turn: Turn) => {
-      turn.taken = true
-      tokens -= turn.calls
+    const acquire = (waiter: Waiter) => {
+      waiter.taken = true
+      tokens -= waiter.calls
       inFlight++
       const now = Monotonic.millisUnsafe(clock)
       const past = now - second.from
       if (past >= 1000) second = { from: now, calls: 0, before: past < 2000 ? second.calls : 0 }
-      second.calls += turn.calls
-      turn.go()
+      second.calls += waiter.calls
+      waiter.go()
     }
 
-    const next = (): Urgency | undefined => {
-      const urgency = waiting.now.length > 0 ? "now" : "later"
-      return waiting[urgency].length > 0 && inFlight < mostInFlight[urgency] ? urgency : undefined
+    const next = (): Priority | undefined => {
+      const priority = waiting.now.length > 0 ? "now" : "later"
+      return waiting[priority].length > 0 && inFlight < mostInFlight[priority] ? priority : undefined
     }
 
     yield* Effect.gen(function* () {
       yield* work.await
-      const urgency = next()
-      if (urgency === undefined) return work.closeUnsafe()
+      const priority = next()
+      if (priority === undefined) return work.closeUnsafe()
       const millis = delay()
       // Whoever comes meanwhile and is more urgent goes first.
       if (millis > 0) return yield* Effect.sleep(millis)
-      take(waiting[urgency].shift()!)
+      acquire(waiting[priority].shift()!)
     }).pipe(Effect.forever, Defects.toOwner, Effect.forkScoped)
 
-    const isFree = (urgency: Urgency) =>
+    const isFree = (priority: Priority) =>
       waiting.now.length === 0 &&
-      (urgency === "now" || waiting.later.length === 0) &&
-      inFlight < mostInFlight[urgency] &&
+      (priority === "now" || waiting.later.length === 0) &&
+      inFlight < mostInFlight[priority] &&
       delay() === 0
 
-    const spend = <A, E, R>(calls: number, urgency: Urgency, request: Effect.Effect<A, E, R>) =>
+    const withTokens = <A, E, R>(calls: number, priority: Priority, request: Effect.Effect<A, E, R>) =>
       Effect.suspend(() => {
-        let turn: Turn | undefined
+        let waiter: Waiter | undefined
         const granted = Effect.callback<void>((resume) => {
-          turn = { calls, taken: false, go: () => resume(Effect.void) }
-          if (isFree(urgency)) return take(turn)
-          waiting[urgency].push(turn)
+          waiter = { calls, taken: false, go: () => resume(Effect.void) }
+          if (isFree(priority)) return acquire(waiter)
+          waiting[priority].push(waiter)
           work.openUnsafe()
         })
         const over = Effect.sync(() => {
-          if (turn === undefined) return
-          if (turn.taken) inFlight--
-          else waiting[urgency].splice(waiting[urgency].indexOf(turn), 1)
+          if (waiter === undefined) return
+          if (waiter.taken) inFlight--
+          else waiting[priority].splice(waiting[priority].indexOf(waiter), 1)
           work.openUnsafe()
         })
         return Effect.ensuring(Effect.andThen(granted, request), over)
       })
 
     return {
-      spend: (calls) => (request) => Effect.flatMap(Urgency, (urgency) => spend(calls, urgency, request)),
+      withTokens: (calls) => (request) =>
+        Effect.flatMap(Priority, (priority) => withTokens(calls, priority, request)),
       throttled: (retryAfter) => {
         const now = Monotonic.millisUnsafe(clock)
         // Answers to what was sent at the same time say the same thing again.
@@ -148,5 +149,5 @@ export const make = (limit: number): Effect.Effect<Budget, never, Scope.Scope> =
         pausedUntil = now + Math.max(retryAfter ?? 0, shortestPause)
       },
       rate: () => rate,
-    } satisfies Budget as Budget
+    } satisfies RateLimiter as RateLimiter
   })

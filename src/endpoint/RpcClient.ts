@@ -2,13 +2,13 @@
 import { Effect, Predicate } from "effect"
 import type { ChainId } from "../Domain.ts"
 import type { Redactor } from "../Redactor.ts"
-import type { Budget } from "./RateLimiter.ts"
+import type { RateLimiter } from "./RateLimiter.ts"
 import { quantity } from "./Decode.ts"
-import { EndpointError, Malformed, refusalOf, Rejected, WrongChain } from "./EndpointError.ts"
+import { EndpointError, Malformed, errorKind, Rejected, WrongChain } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
 import type { Call } from "./JsonRpc.ts"
 import { traceRequest } from "../observability/Tracing.ts"
-import { classify } from "./RpcError.ts"
+import { normalizeRpcError } from "./RpcError.ts"
 import type { RpcFailure } from "./RpcError.ts"
 
 /** The answer to one call of a batch. */
@@ -20,18 +20,18 @@ export type Answer =
 export type Outcome = "ok" | "refused" | "lost"
 
 /** Sends calls together; the answers are in the order of the calls. */
-export type Exchange = (calls: ReadonlyArray<Call>) => Effect.Effect<ReadonlyArray<Answer>, EndpointError>
+export type Send = (calls: ReadonlyArray<Call>) => Effect.Effect<ReadonlyArray<Answer>, EndpointError>
 
-export interface Calls {
+export interface RpcClient {
   readonly request: (method: string, params: ReadonlyArray<unknown>) => Effect.Effect<unknown, EndpointError>
   /** Several calls in one frame. The answers are in the order of the calls; each may be a refusal of its own. */
   readonly batch: (calls: ReadonlyArray<Call>) => Effect.Effect<ReadonlyArray<Answer>, EndpointError>
 }
 
 /** How often what was refused as "too many" is asked for again, each time as the budget allows it. */
-const timesAgain = 4
+const retries = 4
 
-const isBackOff = (error: EndpointError) => refusalOf(error) === "back off"
+const isBackOff = (error: EndpointError) => errorKind(error) === "RateLimited"
 
 /** What calls are named by in an error. */
 export const nameOf = (calls: ReadonlyArray<Call>): string =>
@@ -39,22 +39,25 @@ export const nameOf = (calls: ReadonlyArray<Call>): string =>
 
 /** @param tracedAs the endpoint's name, where requests are to be spans */
 export const make = (
-  exchange: Exchange,
-  { budget, tracedAs }: { readonly budget?: Budget | undefined; readonly tracedAs: string | undefined },
-): Calls => {
-  const budgeted = (calls: ReadonlyArray<Call>) =>
-    budget === undefined ? exchange(calls) : budget.spend(calls.length)(exchange(calls))
+  send: Send,
+  {
+    rateLimiter,
+    tracedAs,
+  }: { readonly rateLimiter?: RateLimiter | undefined; readonly tracedAs: string | undefined },
+): RpcClient => {
+  const limited = (calls: ReadonlyArray<Call>) =>
+    rateLimiter === undefined ? send(calls) : rateLimiter.withTokens(calls.length)(send(calls))
   const spend = (calls: ReadonlyArray<Call>) =>
     tracedAs === undefined
-      ? budgeted(calls)
-      : traceRequest(tracedAs, calls[0]!.method, calls.length)(budgeted(calls))
+      ? limited(calls)
+      : traceRequest(tracedAs, calls[0]!.method, calls.length)(limited(calls))
   return {
     request: (method, params) =>
       spend([{ method, params }]).pipe(
         Effect.flatMap(([answer]) =>
           answer!._tag === "Result" ? Effect.succeed(answer!.result) : Effect.fail(answer!.error),
         ),
-        Effect.retry({ times: timesAgain, while: isBackOff }),
+        Effect.retry({ times: retries, while: isBackOff }),
       ),
     batch: (calls) => (calls.length === 0 ? Effect.succeed([]) : spend(calls)),
   }
@@ -65,10 +68,10 @@ export const rejected = (
   endpoint: string,
   method: string,
   rpc: RpcFailure,
-  { redact, budget }: { readonly redact: Redactor; readonly budget: Budget | undefined },
+  { redact, rateLimiter }: { readonly redact: Redactor; readonly rateLimiter: RateLimiter | undefined },
 ): Answer => {
-  const refusal = classify(rpc)
-  if (refusal.action === "back off") budget?.throttled(refusal.retryAfter)
+  const refusal = normalizeRpcError(rpc)
+  if (refusal.kind === "RateLimited") rateLimiter?.throttled(refusal.retryAfter)
   const reason = new Rejected({ method, code: rpc.code, detail: redact(rpc.message), refusal })
   return { _tag: "Rejected", error: new EndpointError({ endpoint, reason }) }
 }
@@ -84,7 +87,7 @@ export const isLeftOut = ({ reason }: EndpointError): boolean =>
 export const confirmChain = Effect.fnUntraced(function* (
   endpoint: string,
   expected: ChainId | undefined,
-  request: Calls["request"],
+  request: RpcClient["request"],
 ) {
   const failure = (reason: Reason) => new EndpointError({ endpoint, reason })
   const answered = yield* request("eth_chainId", [])

@@ -15,21 +15,21 @@ export interface RpcFailure {
   readonly retryAfter?: number
 }
 
-export type Refusal =
+export type ErrorInfo =
   /** Ask for less: at most `blocks` wide, or from the same start up to block `through`, where the text says so. */
-  | { readonly action: "split"; readonly blocks?: number; readonly through?: number }
-  | { readonly action: "fewer addresses" }
+  | { readonly kind: "RangeTooLarge"; readonly blocks?: number; readonly through?: number }
+  | { readonly kind: "TooManyAddresses" }
   /** The node does not have this block (yet). */
-  | { readonly action: "wait for head" }
+  | { readonly kind: "BlockNotFound" }
   /** Too many requests; `retryAfter` in milliseconds where it is known. */
-  | { readonly action: "back off"; readonly retryAfter?: number }
+  | { readonly kind: "RateLimited"; readonly retryAfter?: number }
   /** `eth_getLogs` without an address is refused whatever its range. */
-  | { readonly action: "use receipts" }
+  | { readonly kind: "AddressRequired" }
   /** The method or parameter is not known here. */
-  | { readonly action: "unsupported" }
-  | { readonly action: "other endpoint" }
+  | { readonly kind: "MethodNotSupported" }
+  | { readonly kind: "Unavailable" }
   /** Nothing the service can do: a key, a quota or a setting. */
-  | { readonly action: "operator" }
+  | { readonly kind: "Unauthorized" }
 
 /** Longer texts are cut before they are searched. */
 const longestText = 2000
@@ -149,9 +149,9 @@ const asksForLess: ReadonlyArray<RegExp> = [
 ]
 
 /** Never throws, whatever the text. */
-export const classify = (failure: RpcFailure): Refusal => {
+export const normalizeRpcError = (failure: RpcFailure): ErrorInfo => {
   const text = `${failure.message} ${textOf(failure.data)}`.slice(0, longestText)
-  const backOff = (): Refusal => ({ action: "back off", ...retryAfter(text, failure.retryAfter) })
+  const backOff = (): ErrorInfo => ({ kind: "RateLimited", ...retryAfter(text, failure.retryAfter) })
 
   if (
     says(
@@ -159,20 +159,20 @@ export const classify = (failure: RpcFailure): Refusal => {
       /monthly capacity|invalid api key|unauthori[sz]ed|invalid block range params|must be authenticated/i,
     )
   ) {
-    return { action: "operator" }
+    return { kind: "Unauthorized" }
   }
-  if (says(text, /specify an? address/i)) return { action: "use receipts" }
+  if (says(text, /specify an? address/i)) return { kind: "AddressRequired" }
   if (
     says(text, /personal token|pruned history|free ?tier, please upgrade|not supported on free ?(plan|tier)/i)
   ) {
-    return { action: "other endpoint" }
+    return { kind: "Unavailable" }
   }
   if (says(text, /request blocked|contains \d+ filters|max addresses or topics|too many addresses/i)) {
-    return { action: "fewer addresses" }
+    return { kind: "TooManyAddresses" }
   }
   const isMethod = failure.code === -32601 || says(text, /\bmethods?\b/i)
   const isNotYet = !isMethod && !says(text, neverAgain) && says(text, ...notYet)
-  if (isNotYet) return { action: "wait for head" }
+  if (isNotYet) return { kind: "BlockNotFound" }
   const isLess = says(text, ...asksForLess)
   if (
     tooManyCodes.has(failure.code) ||
@@ -187,7 +187,7 @@ export const classify = (failure: RpcFailure): Refusal => {
   }
   const hint = hints(text)
   if (hint.blocks !== undefined || hint.through !== undefined || isLess) {
-    return { action: "split", ...hint }
+    return { kind: "RangeTooLarge", ...hint }
   }
   if (
     failure.code === -32601 ||
@@ -198,13 +198,13 @@ export const classify = (failure: RpcFailure): Refusal => {
       /\bmethods?\b[^.;]{0,120}(does not exist|doesn.t exist|not (available|found|enabled|allowed|whitelisted))/i,
     )
   ) {
-    return { action: "unsupported" }
+    return { kind: "MethodNotSupported" }
   }
-  if (failure.code === -32001 && !isMethod) return { action: "wait for head" }
+  if (failure.code === -32001 && !isMethod) return { kind: "BlockNotFound" }
   if (failure.status === 429 || (failure.status === 503 && failure.retryAfter !== undefined)) {
-    return { action: "back off", ...retryAfter("", failure.retryAfter) }
+    return { kind: "RateLimited", ...retryAfter("", failure.retryAfter) }
   }
-  if (failure.status === 401) return { action: "operator" }
-  if (failure.status === 413) return { action: "split" }
-  return { action: "other endpoint" }
+  if (failure.status === 401) return { kind: "Unauthorized" }
+  if (failure.status === 413) return { kind: "RangeTooLarge" }
+  return { kind: "Unavailable" }
 }

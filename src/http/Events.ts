@@ -18,7 +18,7 @@ import type { Row } from "./RecentEntries.ts"
 export const mostReaders = 10
 
 /** Distance of two events, and how long a reader may take nothing. */
-export const Pace = Context.Reference<{
+export const SseTiming = Context.Reference<{
   readonly every: Duration.Duration
   readonly stuckAfter: Duration.Duration
 }>("event-ingestor/web/Pace", {
@@ -79,7 +79,7 @@ export const make = (status: Status["Service"], full: HttpServerResponse.HttpSer
     const contentType = "text/event-stream"
     if (request.method === "HEAD")
       return HttpServerResponse.empty({ status: 200, headers: { ...headers, "content-type": contentType } })
-    const { every, stuckAfter } = yield* Pace
+    const { every, stuckAfter } = yield* SseTiming
     // The place is free again when the request's scope closes, which is when the connection has ended.
     yield* takePlace
     NodeHttpServerRequest.toIncomingMessage(request).socket.setTimeout(Duration.toMillis(stuckAfter))

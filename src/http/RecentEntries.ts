@@ -35,7 +35,7 @@ const firstWord = (data: string) => {
   return data.length <= worthCopying ? word : Buffer.from(word, "latin1").toString("latin1")
 }
 
-export class Tail {
+export class RecentEntries {
   /** How many entries were written; those that are not kept count too. */
   seq = 0
   #kept: Array<{ readonly row: Row; undone: boolean }> = []

@@ -26,11 +26,11 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
   /** Of logs or of a final block: what the audit attributes to the endpoint. */
   audit_mismatches: status.contradicted,
   breaker: breaker(status.breakerState, now),
-  capabilities: status.learned?.description ?? null,
+  capabilities: status.capabilities?.description ?? null,
   /** The same in short sentences, where it differs from what an endpoint is first taken to bear. */
-  limits: status.learned?.notes ?? [],
+  limits: status.capabilities?.limits ?? [],
   /** Calls a second that the endpoint is asked at most; `null` without a limit. */
-  rate: Number.isFinite(status.budget?.rate()) ? status.budget!.rate() : null,
+  rate: Number.isFinite(status.rateLimiter?.rate()) ? status.rateLimiter!.rate() : null,
 })
 
 /** The time of a report: `unix` for when something was, `monotonic` for how long it has lasted (milliseconds). */
@@ -64,7 +64,7 @@ export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) =
     target: chain.target ?? null,
     stored: chain.stored ?? null,
     final: chain.final ?? null,
-    behind: chain.behind,
+    behind: chain.blocksBehind,
     lag_s: seconds(chain.lag(now)),
     logs: {
       received: chain.received,

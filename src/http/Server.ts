@@ -14,7 +14,7 @@ import { createServer } from "node:http"
 import { isIPv4 } from "node:net"
 import type { AddressInfo } from "node:net"
 import { AppConfig } from "../config/AppConfig.ts"
-import { say } from "../observability/LogEvents.ts"
+import { logEvent } from "../observability/LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import * as Events from "./Events.ts"
 import * as Page from "./Page.ts"
@@ -188,7 +188,7 @@ export const layer = Layer.unwrap(
     const { http } = yield* AppConfig
     const { host, port } = http
     if (!isLoopback(host) && http.token === undefined) {
-      yield* say(
+      yield* logEvent(
         "http_unprotected",
         `everybody who reaches ${host}:${port} may read the status: set METRICS_TOKEN`,
         {},
@@ -212,7 +212,7 @@ export const layer = Layer.unwrap(
         Effect.suspend(() => {
           const { port } = server.address() as AddressInfo
           const url = `http://${host}:${port}/status`
-          return say("http", `status at ${url}`, { url })
+          return logEvent("http", `status at ${url}`, { url })
         }),
       ),
       Layer.catchTag("ServeError", ({ cause }) =>

@@ -18,18 +18,18 @@ import {
   EndpointError,
   isOver,
   orMalformed,
-  refusalOf,
+  errorKind,
   Rejected,
-  unverified,
+  integrityError,
 } from "../endpoint/EndpointError.ts"
-import type { Learned, Rung } from "../endpoint/Capabilities.ts"
+import type { Capabilities, LogMethod } from "../endpoint/Capabilities.ts"
 import { isUnfiltered, makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
-import type { Asker } from "../endpoint/Headers.ts"
+import type { NamedClient } from "../endpoint/Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
 import { mayMatch } from "./Bloom.ts"
-import { hasHoles, incompleteWithHoles, inconsistent, wrongBloom } from "./Integrity.ts"
-import type { Checks } from "./Integrity.ts"
+import { hasHoles, checkCompleteWithGaps, inconsistent, wrongBloom } from "./Integrity.ts"
+import type { IntegrityChecks } from "./Integrity.ts"
 
 /**
  * Memory that the logs of one block may take, about (bytes): some 350 000 transfers. A log costs at least 375 gas and a
@@ -38,7 +38,7 @@ import type { Checks } from "./Integrity.ts"
 const largestBlock = 256 * 1024 * 1024
 
 /** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
-export const askAgain = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
+export const recheckPolicy = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
 
 /**
  * For so long (milliseconds) after a block was first asked for here, a refusal that does not say what it is about means
@@ -58,15 +58,15 @@ const mostArriving = 64
 /** Words that are about the way of asking, not about the block. */
 const isClear = ({ reason }: EndpointError): boolean =>
   reason._tag !== "Rejected" ||
-  reason.refusal.action === "use receipts" ||
+  reason.refusal.kind === "AddressRequired" ||
   [-32601, 401, 403, 429].includes(reason.code) ||
   /\bmethods?\b|HTTP status 4/i.test(reason.detail)
 
 const isUnclear = (error: EndpointError): boolean => {
-  const refusal = refusalOf(error)
+  const refusal = errorKind(error)
   return (
     !isClear(error) &&
-    (refusal === "other endpoint" || refusal === "unsupported" || refusal === "operator") &&
+    (refusal === "Unavailable" || refusal === "MethodNotSupported" || refusal === "Unauthorized") &&
     !isLeftOut(error)
   )
 }
@@ -76,19 +76,21 @@ const asNotYet = (error: EndpointError): EndpointError =>
   error.reason._tag === "Rejected"
     ? new EndpointError({
         endpoint: error.endpoint,
-        reason: new Rejected({ ...error.reason, refusal: { action: "wait for head" } }),
+        reason: new Rejected({ ...error.reason, refusal: { kind: "BlockNotFound" } }),
       })
     : error
 
 /** Whatever is said of a fresh block, unless it is about the way of asking, is that it is not there yet. */
-export const ofFresh = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
+export const retryNotYet = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
   Effect.mapError(effect, (error) => (isUnclear(error) ? asNotYet(error) : error))
 
 /** A node that does not have a block yet, or answers nonsense about it, may know better in a moment. */
-export const again = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
+export const retryUnverified = <A>(
+  effect: Effect.Effect<A, EndpointError>,
+): Effect.Effect<A, EndpointError> =>
   Effect.retry(effect, {
-    schedule: askAgain,
-    while: (error) => error.reason._tag === "Unverified" || refusalOf(error) === "wait for head",
+    schedule: recheckPolicy,
+    while: (error) => error.reason._tag === "Unverified" || errorKind(error) === "BlockNotFound",
   })
 
 /** A block with these as its logs. */
@@ -113,69 +115,69 @@ interface Answers {
 export type BlockLogs = (header: Header) => Effect.Effect<Block, EndpointError>
 
 /**
- * @param asker who is asked
- * @param learned what is known, and is then learned, of what it refuses
+ * @param client who is asked
+ * @param capabilities what is known, and is then learned, of what it refuses
  * @param newest the time of the newest head that is known, in the node's own units; by our own clock, which may be wrong,
  *   every block could look old
  * @param announced its `logs` subscription, where it can be used: under no filter
  */
 export const make = (
-  asker: Asker,
+  client: NamedClient,
   filter: Filter,
-  learned: Learned,
+  capabilities: Capabilities,
   getLogs: GetLogs,
-  checks: Checks,
+  checks: IntegrityChecks,
   newest: () => number | undefined,
   announced: LogsSubscription | undefined,
 ): BlockLogs => {
   const matches = makeMatches(filter)
-  const unbelievable = checks.block(filter)
+  const integrityProblem = checks.block(filter)
 
-  const doubt = (detail: string) => unverified(asker.name, detail)
+  const doubtful = (detail: string) => integrityError(client.name, detail)
 
   const unfiltered = isUnfiltered(filter)
 
   const suspicious = checks.empty(filter)
 
-  const believed = (header: Header) => (logs: ReadonlyArray<PlacedLog>) => {
+  const validated = (header: Header) => (logs: ReadonlyArray<PlacedLog>) => {
     const wrong =
-      (unfiltered && learned.indexHoles ? incompleteWithHoles : unbelievable)(logs, header) ??
+      (unfiltered && capabilities.indexHoles ? checkCompleteWithGaps : integrityProblem)(logs, header) ??
       suspicious(logs, header)
-    return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubt(wrong)
+    return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubtful(wrong)
   }
 
   const byHash = (header: Header, answers: Answers) =>
     Effect.flatMap(getLogs({ blockHash: header.hash, number: header.number }), (logs) => {
       answers.logs = logs
-      return believed(header)(logs)
+      return validated(header)(logs)
     })
 
   /**
    * Where heads are polled each answer may come from another replica, and none of a fresh block may come from one that
    * does not have it yet. Only a bloom that does not match proves that there are no logs.
    */
-  const orDoubt = (header: Header, { isFresh }: Answers) =>
+  const orIntegrityError = (header: Header, { isFresh }: Answers) =>
     Effect.flatMap((block: Block) => {
       const { logsBloom: bloom } = header
       const isProven = bloom !== undefined && !mayMatch(bloom, filter.addresses, filter.topics)
       // The connection knows late that heads are polled: when a subscription is refused.
-      return asker.polled === true && isFresh && block.logs.length === 0 && !isProven
-        ? doubt(`no logs in block ${header.number}, which another replica may have`)
+      return client.polled === true && isFresh && block.logs.length === 0 && !isProven
+        ? doubtful(`no logs in block ${header.number}, which another replica may have`)
         : Effect.succeed(block)
     })
 
   /** Receipts prove more than the same answer once more; where there are none, it is asked for again. */
   const byGetLogs = (header: Header, answers: Answers) => {
-    const confirmed = orDoubt(header, answers)
-    return learned.allows("eth_getBlockReceipts", header.hash)
-      ? confirmed(again(byHash(header, answers)))
-      : again(confirmed(byHash(header, answers)))
+    const confirmed = orIntegrityError(header, answers)
+    return capabilities.allows("eth_getBlockReceipts", header.hash)
+      ? confirmed(retryUnverified(byHash(header, answers)))
+      : retryUnverified(confirmed(byHash(header, answers)))
   }
 
   /** The logs of receipts, in order. */
   const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
     orMalformed(
-      asker.name,
+      client.name,
       logsOf(
         receipts.flatMap((receipt: unknown) =>
           Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
@@ -185,13 +187,13 @@ export const make = (
 
   /** All logs of a block: checked as a whole, then filtered. */
   const whole = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
-    const wrong = (learned.indexHoles ? incompleteWithHoles : checks.whole)(logs, header)
-    return wrong === undefined ? Effect.succeed(blockOf(header, logs.filter(matches))) : doubt(wrong)
+    const wrong = (capabilities.indexHoles ? checkCompleteWithGaps : checks.whole)(logs, header)
+    return wrong === undefined ? Effect.succeed(blockOf(header, logs.filter(matches))) : doubtful(wrong)
   }
 
   const byBlockReceipts = Effect.fnUntraced(function* (header: Header, answers: Answers) {
-    const receipts = yield* asker.request("eth_getBlockReceipts", [header.hash])
-    if (!Array.isArray(receipts)) return yield* doubt(`no receipts for block ${header.number}`)
+    const receipts = yield* client.request("eth_getBlockReceipts", [header.hash])
+    if (!Array.isArray(receipts)) return yield* doubtful(`no receipts for block ${header.number}`)
     const logs = yield* logsOfReceipts(receipts)
     answers.receipts = logs
     answers.receiptCount = receipts.length
@@ -219,17 +221,19 @@ export const make = (
 
   /** The block's transactions by its hash. */
   const transactionsOf = (header: Header) =>
-    Effect.flatMap(asker.request("eth_getBlockByHash", [header.hash, false]), (block) =>
+    Effect.flatMap(client.request("eth_getBlockByHash", [header.hash, false]), (block) =>
       Predicate.isObject(block) && "transactions" in block && Array.isArray(block.transactions)
         ? Effect.succeed(block.transactions as ReadonlyArray<Hex>)
-        : Effect.fail(doubt(`the node does not have block ${header.number}`)),
+        : Effect.fail(doubtful(`the node does not have block ${header.number}`)),
     )
 
   const haveAllReceipts = (header: Header, { length }: { readonly length: number }) =>
     Effect.flatMap(transactionsOf(header), (transactions) =>
       transactions.length === length
         ? Effect.void
-        : doubt(`${length} receipts for the ${transactions.length} transactions of block ${header.number}`),
+        : doubtful(
+            `${length} receipts for the ${transactions.length} transactions of block ${header.number}`,
+          ),
     )
 
   /**
@@ -249,31 +253,31 @@ export const make = (
     if (isMissing || (unfiltered && inconsistent(logs, header) !== undefined)) return undefined
     yield* haveAllReceipts(header, { length: receiptCount })
     const all = unfiltered ? logs : receipts
-    if (!hasHoles(all)) learned.contradictedBlooms++
+    if (!hasHoles(all)) capabilities.contradictedBlooms++
     // A hole under a bloom of other logs is a log that both ways leave out.
     else if (wrongBloom(all, header) !== undefined) return undefined
-    else learned.indexHoles = true
+    else capabilities.indexHoles = true
     return blockOf(header, logs)
   })
 
   const bySubscription = (header: Header) =>
     announced === undefined
-      ? doubt(`the logs of block ${header.number} are not announced`)
-      : Effect.flatMap(announced.logs(header), believed(header))
+      ? doubtful(`the logs of block ${header.number} are not announced`)
+      : Effect.flatMap(announced.logs(header), validated(header))
 
   /** Some receipts, in order. Where they are too many for one answer, fewer of them. */
   const someReceipts = (
     transactions: ReadonlyArray<Hex>,
   ): Effect.Effect<ReadonlyArray<unknown>, EndpointError> =>
     Effect.flatMap(
-      asker.batch(transactions.map((hash) => ({ method: "eth_getTransactionReceipt", params: [hash] }))),
+      client.batch(transactions.map((hash) => ({ method: "eth_getTransactionReceipt", params: [hash] }))),
       Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
     ).pipe(
       Effect.catch((error) => {
-        const isTooMuch = refusalOf(error) === "split" || isLeftOut(error) || isOver(error)
+        const isTooMuch = errorKind(error) === "RangeTooLarge" || isLeftOut(error) || isOver(error)
         if (!isTooMuch || transactions.length === 1) return Effect.fail(error)
         const half = Math.ceil(transactions.length / 2)
-        learned.receipts = Math.min(learned.receipts, half)
+        capabilities.receipts = Math.min(capabilities.receipts, half)
         if (isOver(error)) return Effect.fail(error)
         return Effect.zipWith(
           someReceipts(transactions.slice(0, half)),
@@ -288,32 +292,34 @@ export const make = (
     const all: Array<PlacedLog> = []
     let size = 0
     for (let i = 0; i < transactions.length;) {
-      const some = transactions.slice(i, i + learned.receipts)
+      const some = transactions.slice(i, i + capabilities.receipts)
       const logs = yield* logsOfReceipts(yield* someReceipts(some))
       for (const log of logs) {
         all.push(log)
         size += sizeOf(log)
       }
       if (size > largestBlock)
-        return yield* doubt(`block ${header.number} has more logs than a block can have`)
+        return yield* doubtful(`block ${header.number} has more logs than a block can have`)
       i += some.length
     }
     return yield* whole(header, all)
   })
 
-  const rungs: ReadonlyArray<
-    readonly [Rung, (header: Header, answers: Answers) => Effect.Effect<Block, EndpointError>]
+  const fallbacks: ReadonlyArray<
+    readonly [LogMethod, (header: Header, answers: Answers) => Effect.Effect<Block, EndpointError>]
   > = [
     ["eth_getLogs", byGetLogs],
-    ["eth_getBlockReceipts", (header, answers) => again(byBlockReceipts(header, answers))],
+    ["eth_getBlockReceipts", (header, answers) => retryUnverified(byBlockReceipts(header, answers))],
     ["eth_subscribe", bySubscription],
-    ["eth_getTransactionReceipt", (header) => again(byReceipt(header))],
+    ["eth_getTransactionReceipt", (header) => retryUnverified(byReceipt(header))],
   ]
 
-  const isOpen = (rung: Rung, { hash }: Header): boolean =>
-    learned.allows(rung, hash) &&
-    (rung !== "eth_subscribe" ||
-      (announced !== undefined && learned.doubts("eth_getLogs") && learned.doubts("eth_getBlockReceipts")))
+  const isSupported = (method: LogMethod, { hash }: Header): boolean =>
+    capabilities.allows(method, hash) &&
+    (method !== "eth_subscribe" ||
+      (announced !== undefined &&
+        capabilities.isSuspect("eth_getLogs") &&
+        capabilities.isSuspect("eth_getBlockReceipts")))
 
   /** When blocks were first asked for. */
   const asked = new Map<Hex, number>()
@@ -328,23 +334,23 @@ export const make = (
 
   /** Whether another way of asking may do better, after what an error says is remembered. */
   const learn = (
-    rung: Rung,
+    method: LogMethod,
     { hash }: Header,
     error: EndpointError,
     { isOld, isArriving }: ReturnType<typeof ageOf>,
   ): boolean => {
     if (error.reason._tag === "Unverified") return true
-    switch (refusalOf(error)) {
-      case "split":
+    switch (errorKind(error)) {
+      case "RangeTooLarge":
         // A single receipt that is too large is nobody's fault, and there is no other way.
-        if (rung !== "eth_getTransactionReceipt") learned.tooLarge(rung, hash)
+        if (method !== "eth_getTransactionReceipt") capabilities.markOversized(method, hash)
         return error.reason._tag !== "Oversized"
-      case "use receipts":
-      case "unsupported":
-        if (!isArriving || isClear(error)) learned.refuse(rung, hash, isOld)
+      case "AddressRequired":
+      case "MethodNotSupported":
+        if (!isArriving || isClear(error)) capabilities.refuse(method, hash, isOld)
         return true
-      case "other endpoint":
-      case "fewer addresses":
+      case "Unavailable":
+      case "TooManyAddresses":
         return !isOver(error)
       default:
         return false
@@ -359,32 +365,34 @@ export const make = (
 
     /** No way is left: what two of them agree on, else why not. Where every way is refused, the first refusal says most. */
     const exhausted = Effect.suspend(() => {
-      const failed = unclear ? asNotYet(unclear) : (first ?? doubt(`no way to read block ${header.number}`))
+      const failed = unclear
+        ? asNotYet(unclear)
+        : (first ?? doubtful(`no way to read block ${header.number}`))
       if (answers.receipts !== undefined) return Effect.fail(failed)
       return Effect.flatMap(agreed(header, answers), (block) =>
         block ? Effect.succeed(block) : Effect.fail(failed),
       )
     })
 
-    const climb = (from: number): Effect.Effect<Block, EndpointError> => {
-      const index = rungs.findIndex(([rung], i) => i >= from && isOpen(rung, header))
-      const [rung, ask] = rungs[index] ?? []
+    const tryFrom = (from: number): Effect.Effect<Block, EndpointError> => {
+      const index = fallbacks.findIndex(([method], i) => i >= from && isSupported(method, header))
+      const [method, ask] = fallbacks[index] ?? []
       // An empty answer under a filter is not worth a receipt for each transaction.
-      const isWorthless = rung === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0
-      if (rung === undefined || ask === undefined || isWorthless) return exhausted
+      const isWorthless = method === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0
+      if (method === undefined || ask === undefined || isWorthless) return exhausted
       return Effect.catch(
-        Effect.tap(ask(header, answers), () => Effect.sync(() => learned.works(rung))),
+        Effect.tap(ask(header, answers), () => Effect.sync(() => capabilities.recordSupported(method))),
         Effect.fnUntraced(function* (error) {
           const age = ageOf(header, yield* Monotonic.millis)
           if (age.isArriving && isUnclear(error)) unclear ??= error
           first ??= error
-          if (!learn(rung, header, error, age)) return yield* error === unclear ? asNotYet(error) : error
-          const hasReceipts = rung === "eth_getBlockReceipts" && answers.receipts !== undefined
+          if (!learn(method, header, error, age)) return yield* error === unclear ? asNotYet(error) : error
+          const hasReceipts = method === "eth_getBlockReceipts" && answers.receipts !== undefined
           const block = hasReceipts ? yield* agreed(header, answers) : undefined
-          return block ?? (yield* climb(index + 1))
+          return block ?? (yield* tryFrom(index + 1))
         }),
       )
     }
-    return yield* climb(0)
+    return yield* tryFrom(0)
   })
 }

@@ -3,12 +3,12 @@ import { Effect } from "effect"
 import type { Filter, Hex } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { isOver, isRefusal, orMalformed, refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import { isOver, isRpcError, orMalformed, errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import type { Learned } from "../endpoint/Capabilities.ts"
+import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { isUnfiltered, logParams, makeMatches } from "./Filter.ts"
 import * as Headers from "../endpoint/Headers.ts"
-import type { Asker } from "../endpoint/Headers.ts"
+import type { NamedClient } from "../endpoint/Headers.ts"
 
 /** Which blocks: one by its hash (and its height, for nodes that do not take a hash), or a range. */
 export type Blocks =
@@ -31,24 +31,24 @@ const isTooLargeToRead = ({ reason }: EndpointError) =>
   reason._tag === "Rejected" && /HTTP status 413/.test(reason.detail)
 
 const refusesAddresses = (error: EndpointError) =>
-  refusalOf(error) === "fewer addresses" || isTooLargeToRead(error)
+  errorKind(error) === "TooManyAddresses" || isTooLargeToRead(error)
 
 /** The node does not take `blockHash`: that the parameters are wrong, or that others are missing. */
 const refusesHash = ({ reason }: EndpointError): boolean =>
   reason._tag === "Rejected" &&
-  (reason.refusal.action === "other endpoint" || reason.refusal.action === "unsupported") &&
+  (reason.refusal.kind === "Unavailable" || reason.refusal.kind === "MethodNotSupported") &&
   (reason.code === -32602 || /blockHash|fromBlock|toBlock|invalid (argument|param)/i.test(reason.detail))
 
-/** @param learned how many addresses the endpoint takes at once; reduced where it refuses them */
-export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs => {
+/** @param capabilities how many addresses the endpoint takes at once; reduced where it refuses them */
+export const make = (client: NamedClient, filter: Filter, capabilities: Capabilities): GetLogs => {
   const wanted = only(filter)
   const askFor = (
     addresses: ReadonlyArray<Hex>,
     blocks: { readonly blockHash: Hex } | { readonly fromBlock: Hex; readonly toBlock: Hex },
   ) =>
     Effect.flatMap(
-      asker.request("eth_getLogs", [{ ...logParams({ ...filter, addresses }), ...blocks }]),
-      (answer) => Effect.map(orMalformed(asker.name, logsOf(answer)), wanted),
+      client.request("eth_getLogs", [{ ...logParams({ ...filter, addresses }), ...blocks }]),
+      (answer) => Effect.map(orMalformed(client.name, logsOf(answer)), wanted),
     )
 
   /** The logs of a block by its height. None are believed only of a node that has this very block. */
@@ -60,9 +60,9 @@ export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs =>
     const at = hex(number)
     const logs = yield* askFor(addresses, { fromBlock: at, toBlock: at })
     if (logs.some((log) => log.blockHash !== blockHash))
-      return yield* unverified(asker.name, `logs of another block ${number}`)
-    if (logs.length === 0 && (yield* Headers.header(asker, number))?.hash !== blockHash)
-      return yield* unverified(asker.name, `no logs of block ${number}, which the node does not have`)
+      return yield* integrityError(client.name, `logs of another block ${number}`)
+    if (logs.length === 0 && (yield* Headers.header(client, number))?.hash !== blockHash)
+      return yield* integrityError(client.name, `no logs of block ${number}, which the node does not have`)
     return logs
   })
 
@@ -70,16 +70,16 @@ export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs =>
     if (!("blockHash" in blocks)) return askFor(addresses, blocks)
     const { blockHash, number } = blocks
     if (number === undefined) return askFor(addresses, { blockHash })
-    if (!learned.byHash) return askAtHeight(addresses, blockHash, number)
+    if (!capabilities.byHash) return askAtHeight(addresses, blockHash, number)
     const byHash = Effect.tap(askFor(addresses, { blockHash }), () =>
-      Effect.sync(() => learned.works("blockHash")),
+      Effect.sync(() => capabilities.recordSupported("blockHash")),
     )
     return Effect.catchIf(byHash, refusesHash, (refused) =>
       askAtHeight(addresses, blockHash, number).pipe(
-        Effect.tap(() => Effect.sync(() => learned.refuseHash(blockHash))),
+        Effect.tap(() => Effect.sync(() => capabilities.refuseHash(blockHash))),
         // The range says no more than the hash did, but for how many addresses it may have.
         Effect.catchIf(
-          (error) => isRefusal(error) && !refusesAddresses(error),
+          (error) => isRpcError(error) && !refusesAddresses(error),
           () => Effect.fail(refused),
         ),
       ),
@@ -90,7 +90,7 @@ export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs =>
     const { addresses } = filter
     if (addresses.length <= 1) return ask(addresses, blocks)
     const some: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = Effect.suspend(() => {
-      const size = Math.min(learned.addresses, addresses.length)
+      const size = Math.min(capabilities.addresses, addresses.length)
       const groups: Array<ReadonlyArray<Hex>> = []
       for (let i = 0; i < addresses.length; i += size) groups.push(addresses.slice(i, i + size))
       const answers = Effect.forEach(groups, (group) => ask(group, blocks))
@@ -100,7 +100,7 @@ export const make = (asker: Asker, filter: Filter, learned: Learned): GetLogs =>
         (error) => {
           if (size === 1) return Effect.fail(error)
           // Several requests may be refused at once.
-          learned.addresses = Math.min(learned.addresses, Math.ceil(size / 2))
+          capabilities.addresses = Math.min(capabilities.addresses, Math.ceil(size / 2))
           return isOver(error) ? Effect.fail(error) : some
         },
       )

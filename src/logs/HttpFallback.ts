@@ -4,26 +4,26 @@
  */
 import { Effect } from "effect"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import type { Live } from "../endpoint/PoolMember.ts"
+import type { PoolMember } from "../endpoint/PoolMember.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
-import { unhurried } from "../endpoint/RateLimiter.ts"
-import type { Learned } from "../endpoint/Capabilities.ts"
-import type { Logs } from "./LogSource.ts"
+import { lowPriority } from "../endpoint/RateLimiter.ts"
+import type { Capabilities } from "../endpoint/Capabilities.ts"
+import type { LogSource } from "./LogSource.ts"
 
 /**
  * @param socket the endpoint in use, which is asked where HTTP fails
- * @param learned what the endpoint in use was found to bear
+ * @param capabilities what the endpoint in use was found to bear
  * @param http the HTTP endpoint to ask now, if there is one
  */
-export const prefer = (
-  socket: Logs,
-  learned: Learned,
-  http: () => Live<Connection> | undefined,
-  logsOf: (live: Live<Connection>) => Logs,
-): Logs => {
+export const preferHttp = (
+  socket: LogSource,
+  capabilities: Capabilities,
+  http: () => PoolMember<Connection> | undefined,
+  logsOf: (live: PoolMember<Connection>) => LogSource,
+): LogSource => {
   /** What works clears the endpoint's breaker; what does not costs it its place for a while. */
   const first = <A>(
-    ask: (logs: Logs) => Effect.Effect<A, EndpointError>,
+    ask: (logs: LogSource) => Effect.Effect<A, EndpointError>,
     otherwise: Effect.Effect<A, EndpointError>,
   ): Effect.Effect<A, EndpointError> =>
     Effect.suspend(() => {
@@ -35,26 +35,26 @@ export const prefer = (
       )
     })
 
-  const refusesBlocks = () => learned.refused.has("eth_getLogs")
+  const refusesBlocks = () => capabilities.refused.has("eth_getLogs")
 
   return {
-    tip: (header) =>
-      refusesBlocks() ? first((logs) => logs.tip(header), socket.tip(header)) : socket.tip(header),
-    recent: (from, to) =>
+    block: (header) =>
+      refusesBlocks() ? first((logs) => logs.block(header), socket.block(header)) : socket.block(header),
+    unfinalizedRange: (from, to) =>
       refusesBlocks()
-        ? first((logs) => logs.recent(from, to), socket.recent(from, to))
-        : socket.recent(from, to),
-    history: (from, to) =>
-      unhurried(
+        ? first((logs) => logs.unfinalizedRange(from, to), socket.unfinalizedRange(from, to))
+        : socket.unfinalizedRange(from, to),
+    finalizedRange: (from, to) =>
+      lowPriority(
         first(
-          (logs) => logs.history(from, to),
-          Effect.suspend(() => socket.history(from, to)),
+          (logs) => logs.finalizedRange(from, to),
+          Effect.suspend(() => socket.finalizedRange(from, to)),
         ),
       ),
     width: () => {
       const live = http()
       return live === undefined ? socket.width() : logsOf(live).width()
     },
-    by: () => (refusesBlocks() ? http()?.connection.name : undefined) ?? socket.by(),
+    servedBy: () => (refusesBlocks() ? http()?.connection.name : undefined) ?? socket.servedBy(),
   }
 }

@@ -19,7 +19,7 @@ const repeated = (index: number, number: number): string =>
   `two logs of block ${number} have the index ${index}: logs without an identity cannot be stored`
 
 /** What is wrong with logs as those of one block, wherever they come from. */
-const misplaced = (
+const wrongBlock = (
   logs: ReadonlyArray<PlacedLog>,
   block: Pick<Header, "number" | "hash">,
 ): string | undefined => {
@@ -37,44 +37,44 @@ const misplaced = (
 }
 
 /** Without a filter a block's logs are numbered from 0 without a hole. */
-const holed = (logs: ReadonlyArray<Pick<Log, "index">>, number: number): string | undefined => {
+const indexGap = (logs: ReadonlyArray<Pick<Log, "index">>, number: number): string | undefined => {
   const hole = logs.findIndex((log, i) => log.index !== i)
   return hole === -1 ? undefined : `log ${hole} is missing in block ${number}`
 }
 
 /** Whether a bloom can show that logs are missing, or that there are none. */
-const tells = (bloom: Header["logsBloom"], logs: number): bloom is Hex =>
+const isConclusive = (bloom: Header["logsBloom"], logs: number): bloom is Hex =>
   bloom !== undefined && (isZero(bloom) ? logs === 0 : bitsSet(bloom) <= 2048 - leastZeroBits)
 
 /** Whether these are not the logs of which the bloom was made. @param header its bloom is `undefined` where it proves nothing */
 export const wrongBloom = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
-  tells(header.logsBloom, logs.length) && bloomOf(logs) !== header.logsBloom
+  isConclusive(header.logsBloom, logs.length) && bloomOf(logs) !== header.logsBloom
     ? `the ${logs.length} logs of block ${header.number} do not make its bloom`
     : undefined
 
 /** What is wrong with `logs` as the complete logs of a block under no filter. */
-const incomplete = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
-  misplaced(logs, header) ?? holed(logs, header.number) ?? wrongBloom(logs, header)
+const checkComplete = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
+  wrongBlock(logs, header) ?? indexGap(logs, header.number) ?? wrongBloom(logs, header)
 
 /** The same for an endpoint whose log indexes have holes: there only the header's bloom shows that a log is missing. */
-export const incompleteWithHoles = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
-  misplaced(logs, header) ??
-  (tells(header.logsBloom, logs.length) ? wrongBloom(logs, header) : holed(logs, header.number))
+export const checkCompleteWithGaps = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
+  wrongBlock(logs, header) ??
+  (isConclusive(header.logsBloom, logs.length) ? wrongBloom(logs, header) : indexGap(logs, header.number))
 
 /** What is wrong with `logs` as those of one block, complete or not. */
-export const inconsistent = misplaced
+export const inconsistent = wrongBlock
 
 /** Whether indexes are missing. */
-export const hasHoles = (logs: ReadonlyArray<Pick<Log, "index">>): boolean => holed(logs, 0) !== undefined
+export const hasHoles = (logs: ReadonlyArray<Pick<Log, "index">>): boolean => indexGap(logs, 0) !== undefined
 
 /** What is wrong with `logs` as the logs of a block that match a filter. */
-const makeUnbelievable = (
+const makeBlockCheck = (
   filter: Filter,
 ): ((logs: ReadonlyArray<PlacedLog>, header: Header) => string | undefined) => {
-  if (isUnfiltered(filter)) return incomplete
+  if (isUnfiltered(filter)) return checkComplete
   const matches = makeMatches(filter)
   return (logs, header) =>
-    misplaced(logs, header) ??
+    wrongBlock(logs, header) ??
     (logs.every(matches) ? undefined : `a log that does not match the filter in block ${header.number}`)
 }
 
@@ -131,11 +131,11 @@ const makeSuspicious =
       : undefined
 
 /** What decides whether an answer is believed. */
-export interface Checks {
+export interface IntegrityChecks {
   /** All logs of a block, under no filter. */
-  readonly whole: typeof incomplete
+  readonly whole: typeof checkComplete
   /** The logs of a block that match a filter. */
-  readonly block: typeof makeUnbelievable
+  readonly block: typeof makeBlockCheck
   /** The same where there are none, though the bloom has been asked and matches. */
   readonly empty: typeof makeSuspicious
   /** The logs of a range of final blocks that match a filter. */
@@ -146,9 +146,9 @@ export interface Checks {
   readonly final: typeof finalVerdict
 }
 
-export const strict: Checks = {
-  whole: incomplete,
-  block: makeUnbelievable,
+export const strict: IntegrityChecks = {
+  whole: checkComplete,
+  block: makeBlockCheck,
   empty: makeSuspicious,
   range: makeUnbelievableRange,
   bloom: provenBloom,
@@ -156,6 +156,6 @@ export const strict: Checks = {
 }
 
 /** The checks in use. They are replaced only to show what happens without them. */
-export const Verification = Context.Reference<Checks>("event-ingestor/feed/Verification", {
+export const Verification = Context.Reference<IntegrityChecks>("event-ingestor/feed/Verification", {
   defaultValue: () => strict,
 })

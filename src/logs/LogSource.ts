@@ -13,41 +13,41 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Block, Header, Hex } from "../Domain.ts"
 import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { isRefusal, notYet, refusalOf, unverified } from "../endpoint/EndpointError.ts"
+import { isRpcError, notYet, errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import type { Learned } from "../endpoint/Capabilities.ts"
-import type { Refusal } from "../endpoint/RpcError.ts"
+import type { Capabilities } from "../endpoint/Capabilities.ts"
+import type { ErrorInfo } from "../endpoint/RpcError.ts"
 import * as BlockLogs from "./BlockLogs.ts"
-import { again, askAgain, blockOf, ofFresh } from "./BlockLogs.ts"
+import { retryUnverified, recheckPolicy, blockOf, retryNotYet } from "./BlockLogs.ts"
 import { isZero, mayMatch } from "./Bloom.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
 import * as Headers from "../endpoint/Headers.ts"
-import type { Asker } from "../endpoint/Headers.ts"
+import type { NamedClient } from "../endpoint/Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
 import { hasHoles } from "./Integrity.ts"
-import type { Checks } from "./Integrity.ts"
+import type { IntegrityChecks } from "./Integrity.ts"
 
 /** Blocks of one range whose logs are read one by one at the same time. */
 const singleBlocks = 4
 
 /** A range is refused that may be too wide. What is said of one block is another matter. */
-const isTooWide = (refusal: Refusal["action"] | undefined): boolean =>
-  refusal === "split" || refusal === "other endpoint"
+const isTooWide = (refusal: ErrorInfo["kind"] | undefined): boolean =>
+  refusal === "RangeTooLarge" || refusal === "Unavailable"
 
 /** `eth_getLogs` is refused for whatever range: blocks are to be read one by one, in another way. */
-const isRefused = (refusal: Refusal["action"] | undefined): boolean =>
-  refusal === "use receipts" || refusal === "unsupported"
+const isRefused = (refusal: ErrorInfo["kind"] | undefined): boolean =>
+  refusal === "AddressRequired" || refusal === "MethodNotSupported"
 
 /** Heights without a block that may follow one another. */
 const longestNullRun = 5
 
 const unknownParent: Hex = `0x${"0".repeat(64)}`
 
-export interface Logs {
-  readonly tip: (header: Header) => Effect.Effect<Block, EndpointError>
+export interface LogSource {
+  readonly block: (header: Header) => Effect.Effect<Block, EndpointError>
   /** A range above the final block. All blocks, linked or not. */
-  readonly recent: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
+  readonly unfinalizedRange: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
   /**
    * A range of final blocks: those with logs, and the last one. Where the whole is too much for one answer, only its
    * beginning, whose last block says how far it goes: what is held is bounded by what one answer may be. Where the last
@@ -55,7 +55,7 @@ export interface Logs {
    *
    * @param times whether the blocks' times are wanted, which may cost headers; without, they are not to be stored
    */
-  readonly history: (
+  readonly finalizedRange: (
     from: number,
     to: number,
     times?: boolean,
@@ -63,43 +63,43 @@ export interface Logs {
   /** Blocks that the next piece of history should have. */
   readonly width: () => number
   /** The name of the endpoint that is asked for blocks now. */
-  readonly by: () => string
+  readonly servedBy: () => string
 }
 
 /**
  * The logs of one endpoint.
  *
- * @param learned what it was found to bear, and is found to bear here
+ * @param capabilities what it was found to bear, and is found to bear here
  * @param newest the time of the newest head that is known, in the node's own units
  */
 export const make = (
-  asker: Asker,
+  client: NamedClient,
   { filter, logsBloom }: Pick<ChainConfig, "filter" | "logsBloom">,
-  learned: Learned,
-  checks: Checks,
+  capabilities: Capabilities,
+  checks: IntegrityChecks,
   newest: () => number | undefined,
   /** The logs that the same connection announces, where they can be used. */
   announced?: LogsSubscription,
-): Logs => {
-  const unbelievable = checks.block(filter)
-  const unbelievableRange = checks.range(filter)
+): LogSource => {
+  const integrityProblem = checks.block(filter)
+  const rangeProblem = checks.range(filter)
   const unfiltered = isUnfiltered(filter)
-  const getLogs = GetLogs.make(asker, filter, learned)
+  const getLogs = GetLogs.make(client, filter, capabilities)
   const ask = BlockLogs.make(
-    asker,
+    client,
     filter,
-    learned,
+    capabilities,
     getLogs,
     checks,
     newest,
     unfiltered ? announced : undefined,
   )
 
-  const doubt = (detail: string) => unverified(asker.name, detail)
+  const doubtful = (detail: string) => integrityError(client.name, detail)
 
   /** The header with its bloom as far as it proves something. */
   const withBloom = (header: Header): Header => {
-    const proven = checks.bloom(header, learned.blooms)
+    const proven = checks.bloom(header, capabilities.blooms)
     const bloom = logsBloom === "ignore" ? undefined : proven
     return bloom === header.logsBloom ? header : { ...header, logsBloom: bloom }
   }
@@ -112,13 +112,13 @@ export const make = (
 
   /** An empty answer under an announced bloom that proves nothing: the fetched header may have one that does. */
   const recheckEmpty = Effect.fnUntraced(function* (empty: Block, { number }: Header) {
-    const fetched = yield* ofFresh(Headers.header(asker, number))
-    if (fetched?.hash !== empty.hash) return yield* notYet(asker.name, number)
+    const fetched = yield* retryNotYet(Headers.header(client, number))
+    if (fetched?.hash !== empty.hash) return yield* notYet(client.name, number)
     const header = withBloom(fetched)
     return header.logsBloom !== undefined && mayHaveLogs(header) ? yield* ask(header) : empty
   })
 
-  const tip = (seen: Header) => {
+  const block = (seen: Header) => {
     const header = withBloom(seen)
     if (!mayHaveLogs(header)) return Effect.succeed(blockOf(header, []))
     // A bloom that is ignored may still be right that there are some.
@@ -127,28 +127,28 @@ export const make = (
       logsBloom === "trust" &&
       header.logsBloom === undefined &&
       seen.origin === "announced" &&
-      learned.blooms.fetched
+      capabilities.blooms.fetched
     const block =
       isIgnored && unfiltered
-        ? Effect.repeat(ask(header), { while: ({ logs }) => logs.length === 0, schedule: askAgain })
+        ? Effect.repeat(ask(header), { while: ({ logs }) => logs.length === 0, schedule: recheckPolicy })
         : ask(header)
     return block.pipe(
       Effect.flatMap((block) =>
         mayRecheck && block.logs.length === 0 ? recheckEmpty(block, seen) : Effect.succeed(block),
       ),
-      Effect.tap(({ logs }) => Effect.sync(() => learned.answeredRecent(1, logs.length))),
+      Effect.tap(({ logs }) => Effect.sync(() => capabilities.recordRecentSuccess(1, logs.length))),
     )
   }
 
   const oneByOne = (headers: ReadonlyArray<Header>) =>
-    Effect.forEach(headers, tip, { concurrency: singleBlocks })
+    Effect.forEach(headers, block, { concurrency: singleBlocks })
 
   const existingHeaders = (from: number, to: number) =>
     Effect.flatMap(
       Headers.headers(
-        asker,
+        client,
         Array.from({ length: to - from + 1 }, (_, i) => from + i),
-        learned,
+        capabilities,
       ),
       (headers) => {
         const missing = headers.indexOf(undefined)
@@ -168,10 +168,10 @@ export const make = (
   ) {
     const headers = [...found]
     for (let i = 0; i < longestNullRun && headers.at(-1) === undefined; i++) {
-      headers.push(yield* Headers.header(asker, from + headers.length))
+      headers.push(yield* Headers.header(client, from + headers.length))
     }
     const to = headers.length - 1
-    let below = from === 0 ? undefined : yield* Headers.header(asker, from - 1)
+    let below = from === 0 ? undefined : yield* Headers.header(client, from - 1)
     let missing: number | undefined
     const existing: Array<Header> = []
     for (const [i, header] of headers.entries()) {
@@ -180,22 +180,22 @@ export const make = (
         continue
       }
       if (missing !== undefined && below !== undefined && header.parentHash !== below.hash)
-        return yield* notYet(asker.name, missing)
+        return yield* notYet(client.name, missing)
       missing = undefined
       below = header
       if (i < found.length) existing.push(withBloom(header))
     }
-    if (missing !== undefined) return yield* notYet(asker.name, Math.min(missing, from + to))
+    if (missing !== undefined) return yield* notYet(client.name, Math.min(missing, from + to))
     return existing
   })
 
   /** The header at a height of final blocks, or the next one above where that height has no block. */
   const headerFrom = Effect.fnUntraced(function* (number: number) {
     for (let i = 0; i <= longestNullRun; i++) {
-      const header = yield* Headers.header(asker, number + i)
+      const header = yield* Headers.header(client, number + i)
       if (header !== undefined) return header
     }
-    return yield* notYet(asker.name, number)
+    return yield* notYet(client.name, number)
   })
 
   /** Whether a block has matching logs, by all checks. Where only ranges are granted it cannot be known: `false`. */
@@ -203,20 +203,20 @@ export const make = (
     ask(header).pipe(
       Effect.map(({ logs }) => logs.length > 0),
       Effect.catchIf(
-        (error) => isRefusal(error) && refusalOf(error) !== "wait for head",
+        (error) => isRpcError(error) && errorKind(error) !== "BlockNotFound",
         () => Effect.succeed(false),
       ),
     )
 
   /** Logs of a range under their headers; blocks that are not as they must be are asked for one by one. */
-  const settle = (headers: ReadonlyArray<Header>, logs: ReadonlyArray<PlacedLog>) => {
+  const attachToHeaders = (headers: ReadonlyArray<Header>, logs: ReadonlyArray<PlacedLog>) => {
     const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
     return Effect.forEach(
       headers,
       (header) => {
         const found = byNumber.get(header.number) ?? []
-        if (found.length === 0) return tip(header)
-        return unbelievable(found, header) === undefined
+        if (found.length === 0) return block(header)
+        return integrityProblem(found, header) === undefined
           ? Effect.succeed(blockOf(header, found))
           : ask(header)
       },
@@ -226,27 +226,27 @@ export const make = (
 
   /** Ranges are refused where single blocks are; and a range of one is a block. */
   const isSingle = (from: number, to: number) =>
-    from === to || !learned.ranges || learned.refused.has("eth_getLogs")
+    from === to || !capabilities.ranges || capabilities.refused.has("eth_getLogs")
 
-  const recent = Effect.fnUntraced(function* (from: number, to: number) {
-    const existing = ofFresh(existingHeaders(from, to))
+  const unfinalizedRange = Effect.fnUntraced(function* (from: number, to: number) {
+    const existing = retryNotYet(existingHeaders(from, to))
     if (isSingle(from, to)) return yield* oneByOne(yield* existing)
     const range = getLogs({ fromBlock: hex(from), toBlock: hex(to) })
     const [headers, logs] = yield* Effect.all([existing, Effect.result(range)], {
       concurrency: 2,
     })
     if (logs._tag === "Success") {
-      learned.works("range")
-      learned.answeredRecent(to - from + 1, logs.success.length)
-      return yield* settle(headers, logs.success)
+      capabilities.recordSupported("range")
+      capabilities.recordRecentSuccess(to - from + 1, logs.success.length)
+      return yield* attachToHeaders(headers, logs.success)
     }
-    const refusal = refusalOf(logs.failure)
-    if (isTooWide(refusal)) learned.narrowRecent(to - from + 1)
+    const refusal = errorKind(logs.failure)
+    if (isTooWide(refusal)) capabilities.shrinkRecent(to - from + 1)
     // After a frame that was too large there is no connection any more.
     if (refusal === undefined || logs.failure.reason._tag === "Oversized") return yield* logs.failure
-    if (isRefused(refusal)) learned.refuseRange(from, false)
+    if (isRefused(refusal)) capabilities.refuseRange(from, false)
     return yield* oneByOne(headers)
-  }, again)
+  }, retryUnverified)
 
   /**
    * The time of each block. That of its logs is used where the node's `blockTimestamp` agrees with a header that is
@@ -261,13 +261,13 @@ export const make = (
     const times = new Map<number, number>(known.map(({ number, timestamp }) => [number, timestamp]))
     const headersOf = Effect.fnUntraced(function* (logs: ReadonlyArray<PlacedLog>) {
       const headers = yield* Headers.headers(
-        asker,
+        client,
         logs.map((log) => log.blockNumber),
-        learned,
+        capabilities,
       )
       for (const [i, header] of headers.entries()) {
         const { blockHash, blockNumber } = logs[i]!
-        if (header?.hash !== blockHash) return yield* doubt(`block ${blockNumber} has another hash`)
+        if (header?.hash !== blockHash) return yield* doubtful(`block ${blockNumber} has another hash`)
         times.set(header.number, header.timestamp)
       }
     })
@@ -295,7 +295,7 @@ export const make = (
    * A replica that is behind answers the beginning of a range as if it were the whole; one that was pruned answers its
    * end. The last block, and the one before the first that has logs, show it where their blooms match.
    */
-  const truncated = Effect.fnUntraced(function* (
+  const missingAtEnds = Effect.fnUntraced(function* (
     logs: ReadonlyArray<PlacedLog>,
     from: number,
     last: Header,
@@ -313,37 +313,37 @@ export const make = (
   const headersBelow = (logs: ReadonlyArray<PlacedLog>, from: number, to: number) => {
     const first = logs[0]?.blockNumber ?? to
     const numbers = [...new Set([from, first - 1])].filter((number) => number >= from && number < first)
-    return Effect.map(Headers.headers(asker, numbers, learned), (headers) =>
+    return Effect.map(Headers.headers(client, numbers, capabilities), (headers) =>
       headers.flatMap((header) => (header === undefined ? [] : [withBloom(header)])),
     )
   }
 
   /** Where nothing but holes in the indexes is wrong, the first such block is read in every way to know whether they are. */
-  const wrongRange = Effect.fnUntraced(function* (
+  const rangeProblemOf = Effect.fnUntraced(function* (
     logs: ReadonlyArray<PlacedLog>,
     from: number,
     last: Header,
   ) {
-    const wrong = unbelievableRange(logs, from, last, learned.indexHoles)
-    if (wrong === undefined || unbelievableRange(logs, from, last, true) !== undefined) return wrong
+    const wrong = rangeProblem(logs, from, last, capabilities.indexHoles)
+    if (wrong === undefined || rangeProblem(logs, from, last, true) !== undefined) return wrong
     const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
     const holed = [...byNumber].find(([, ofBlock]) => hasHoles(ofBlock))
-    const header = holed && (yield* Headers.header(asker, holed[0]))
+    const header = holed && (yield* Headers.header(client, holed[0]))
     if (header) yield* ask(withBloom(header))
-    return learned.indexHoles ? undefined : wrong
+    return capabilities.indexHoles ? undefined : wrong
   })
 
   /** One answer for the whole range, under the header of its last block. */
-  const whole = Effect.fnUntraced(function* (from: number, end: number, withTimes: boolean) {
+  const fetchRange = Effect.fnUntraced(function* (from: number, end: number, withTimes: boolean) {
     const last = withBloom(yield* headerFrom(end))
     const to = last.number
     const logs = yield* getLogs({ fromBlock: hex(from), toBlock: hex(to) })
-    const below = from < learned.servedFrom ? yield* headersBelow(logs, from, to) : []
-    const wrong = (yield* wrongRange(logs, from, last)) ?? (yield* truncated(logs, from, last, below))
-    if (wrong !== undefined) return yield* doubt(wrong)
-    learned.servedFrom = Math.min(learned.servedFrom, from)
-    learned.works("range")
-    learned.answered(to - from + 1, logs.length)
+    const below = from < capabilities.servedFrom ? yield* headersBelow(logs, from, to) : []
+    const wrong = (yield* rangeProblemOf(logs, from, last)) ?? (yield* missingAtEnds(logs, from, last, below))
+    if (wrong !== undefined) return yield* doubtful(wrong)
+    capabilities.servedFrom = Math.min(capabilities.servedFrom, from)
+    capabilities.recordSupported("range")
+    capabilities.recordSuccess(to - from + 1, logs.length)
     const found = [...Map.groupBy(logs, (log) => log.blockNumber).values()]
     const times = withTimes ? yield* timestamps(found, [last, ...below]) : undefined
     const blocks = found.map((logs): Block => {
@@ -352,45 +352,51 @@ export const make = (
       return { number, hash, parentHash, timestamp: times === undefined ? 0 : times.get(number)!, logs }
     })
     return blocks.at(-1)?.number === to ? blocks : [...blocks, blockOf(last, [])]
-  }, again)
+  }, retryUnverified)
 
-  const narrower = (from: number, to: number, refusal: Refusal | undefined): number => {
+  const narrower = (from: number, to: number, refusal: ErrorInfo | undefined): number => {
     const half = from + Math.floor((to - from) / 2)
-    if (refusal?.action !== "split") return half
+    if (refusal?.kind !== "RangeTooLarge") return half
     const hinted = refusal.through ?? (refusal.blocks === undefined ? undefined : from + refusal.blocks - 1)
     // A hint must lie inside the request and be smaller than it.
     return hinted !== undefined && hinted >= from && hinted < to ? hinted : half
   }
 
-  const history = (
+  const finalizedRange = (
     from: number,
     to: number,
     withTimes = true,
   ): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
     const singly = Effect.gen(function* () {
-      const end = Math.min(from + learned.recentWidth - 1, to)
+      const end = Math.min(from + capabilities.recentWidth - 1, to)
       const headers = yield* existingHeaders(from, end)
       return yield* oneByOne(headers.length > 0 ? headers : [withBloom(yield* headerFrom(end))])
     })
     if (isSingle(from, to)) return singly
-    return whole(from, to, withTimes).pipe(
+    return fetchRange(from, to, withTimes).pipe(
       Effect.catch((error) => {
-        const refusal = refusalOf(error)
+        const refusal = errorKind(error)
         // Perhaps a shorter one is answered as a whole: when it is asked again, after the end of this connection.
-        if (error.reason._tag === "Unverified") learned.narrow(Math.ceil((to - from + 1) / 2))
+        if (error.reason._tag === "Unverified") capabilities.shrink(Math.ceil((to - from + 1) / 2))
         if (isRefused(refusal)) {
-          learned.refuseRange(from, true)
-          learned.narrow(Headers.mostPerBatch)
+          capabilities.refuseRange(from, true)
+          capabilities.shrink(Headers.mostPerBatch)
           return singly
         }
         if (!isTooWide(refusal)) return Effect.fail(error)
         const { reason } = error
         const through = narrower(from, to, reason._tag === "Rejected" ? reason.refusal : undefined)
-        learned.narrow(through - from + 1)
-        return reason._tag === "Oversized" ? Effect.fail(error) : history(from, through, withTimes)
+        capabilities.shrink(through - from + 1)
+        return reason._tag === "Oversized" ? Effect.fail(error) : finalizedRange(from, through, withTimes)
       }),
     )
   }
 
-  return { tip, recent, history, width: () => learned.width, by: () => asker.name }
+  return {
+    block,
+    unfinalizedRange,
+    finalizedRange,
+    width: () => capabilities.width,
+    servedBy: () => client.name,
+  }
 }

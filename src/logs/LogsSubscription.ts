@@ -11,7 +11,7 @@ import type { Header, Hex } from "../Domain.ts"
 import { logsOf, quantity, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import type { SocketConnection } from "../endpoint/Endpoint.ts"
-import { Malformed, unverified } from "../endpoint/EndpointError.ts"
+import { Malformed, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { addTo, emptyBloom, isZero, toHex } from "./Bloom.ts"
 
@@ -89,7 +89,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
     }),
   )
 
-  const doubt = (detail: string) => unverified(connection.name, detail)
+  const doubtful = (detail: string) => integrityError(connection.name, detail)
 
   /** Logs are told in the order of their blocks. */
   const isOnItsWay = ({ number }: Header) => number > began! && number >= last
@@ -105,7 +105,8 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
           return [...group.logs.values()].sort((a, b) => a.index - b.index)
         }
       } else {
-        if (!isOnItsWay(header)) return yield* doubt(`the logs of block ${header.number} were not announced`)
+        if (!isOnItsWay(header))
+          return yield* doubtful(`the logs of block ${header.number} were not announced`)
         yield* arrived.await
       }
     }
@@ -114,13 +115,13 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
   return {
     logs: (header) =>
       header.logsBloom === undefined || isZero(header.logsBloom)
-        ? Effect.fail(doubt(`block ${header.number} has no bloom to compare its logs with`))
+        ? Effect.fail(doubtful(`block ${header.number} has no bloom to compare its logs with`))
         : Effect.andThen(
             begin,
             Effect.timeoutOrElse(whole(header), {
               duration: patience,
               orElse: () =>
-                Effect.fail(doubt(`the logs of block ${header.number} were not all announced in time`)),
+                Effect.fail(doubtful(`the logs of block ${header.number} were not all announced in time`)),
             }),
           ),
   } satisfies LogsSubscription as LogsSubscription

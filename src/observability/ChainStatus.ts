@@ -4,12 +4,12 @@
  */
 import type { Clock } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import type { Budget } from "../endpoint/RateLimiter.ts"
+import type { RateLimiter } from "../endpoint/RateLimiter.ts"
 import type { Outcome } from "../endpoint/RpcClient.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import type { ErrorType } from "../endpoint/EndpointError.ts"
-import type { Learned } from "../endpoint/Capabilities.ts"
+import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { stateOf } from "../Retry.ts"
 import type { Breaker, BreakerState } from "../Retry.ts"
 import * as Metrics from "./Metrics.ts"
@@ -18,8 +18,8 @@ import type { Registry } from "./Metrics.ts"
 import type { Disagreement } from "../chain/Finality.ts"
 import type { Holder } from "../store/Retention.ts"
 import type { Stats } from "../store/Store.ts"
-import { History } from "./Sparkline.ts"
-import { Tail } from "../http/RecentEntries.ts"
+import { Sparkline } from "./Sparkline.ts"
+import { RecentEntries } from "../http/RecentEntries.ts"
 
 /**
  * - `connecting`: no endpoint is connected.
@@ -82,8 +82,8 @@ export const methods = [
 export class EndpointStatus {
   readonly name: string
   breaker: Breaker | undefined
-  learned: Learned | undefined
-  budget: Budget | undefined
+  capabilities: Capabilities | undefined
+  rateLimiter: RateLimiter | undefined
   /** The last connection. */
   connection: Pick<Connection, "polled"> | undefined
   connectedSince: number | undefined
@@ -165,8 +165,8 @@ export class ChainStatus {
   readonly errors = Object.fromEntries(errorTypes.map((type) => [type, 0])) as Record<ErrorType, number>
   readonly failures: Array<Failure> = []
   readonly lastReorgs: Array<Reorg> = []
-  readonly tail = new Tail()
-  readonly history = new History()
+  readonly tail = new RecentEntries()
+  readonly history = new Sparkline()
   readonly eventLatency: (seconds: number) => void
   readonly batchSize: (logs: number) => void
   readonly #publishLatency: (seconds: number) => void
@@ -218,27 +218,27 @@ export class ChainStatus {
   }
 
   /** Blocks that are still to be stored. */
-  get behind(): number {
+  get blocksBehind(): number {
     return Math.max((this.target ?? 0) - (this.stored ?? -1), 0)
   }
 
   /** Live or catching up, by the distance to the target. */
-  progress(): void {
-    if (this.head !== undefined && this.behind === 0) this.#completeSince = this.headSince
-    this.enter(this.behind > liveWithin ? "catching-up" : "live")
+  updatePhase(): void {
+    if (this.head !== undefined && this.blocksBehind === 0) this.#completeSince = this.headSince
+    this.enter(this.blocksBehind > liveWithin ? "catching-up" : "live")
   }
 
   /** Which pinned reader holds trimming back now, if any; publishing may be paused for it. */
-  held(holder: Holder | undefined): void {
+  setHolder(holder: Holder | undefined): void {
     this.holder = holder
     if (holder?.paused && !mustNotWrite.has(this.phase)) this.enter("paused")
-    else if (!holder?.paused && this.phase === "paused") this.progress()
+    else if (!holder?.paused && this.phase === "paused") this.updatePhase()
   }
 
   /** The endpoint confirms that there is nothing new. */
-  quiet(): void {
+  confirmedIdle(): void {
     this.headSince = Monotonic.millisUnsafe(this.#clock)
-    if (this.head !== undefined && this.behind === 0) this.#completeSince = this.headSince
+    if (this.head !== undefined && this.blocksBehind === 0) this.#completeSince = this.headSince
     if (this.phase === "live") this.enter("idle")
   }
 
@@ -251,13 +251,13 @@ export class ChainStatus {
     return Math.max(now - this.#completeSince, 0)
   }
 
-  heard(number: number, since: number, blockTime: number): void {
+  headAnnounced(number: number, since: number, blockTime: number): void {
     this.head = number
     this.headSince = since
     this.blockTime = blockTime
   }
 
-  handledIn(millis: number): void {
+  recordLatency(millis: number): void {
     this.#publishLatency(millis / 1000)
     this.#latencies[this.#nextLatency] = millis
     this.#nextLatency = (this.#nextLatency + 1) % latenciesKept
@@ -274,7 +274,7 @@ export class ChainStatus {
     if (found) found.contradicted++
   }
 
-  failed(type: ErrorType, text: string): void {
+  recordFailure(type: ErrorType, text: string): void {
     this.errors[type]++
     this.failures.unshift({
       at: this.#clock.currentTimeMillisUnsafe(),
@@ -284,7 +284,7 @@ export class ChainStatus {
     this.failures.length = Math.min(this.failures.length, remembered)
   }
 
-  reorganised(reorg: Omit<Reorg, "at">): void {
+  recordReorg(reorg: Omit<Reorg, "at">): void {
     this.reorgs++
     this.deepestReorg = Math.max(this.deepestReorg, reorg.depth)
     this.#reorgDepth(reorg.depth)

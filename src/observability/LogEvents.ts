@@ -4,7 +4,7 @@
  */
 import { Effect, References } from "effect"
 import * as Monotonic from "../Monotonic.ts"
-import { Limited } from "./LogLimits.ts"
+import { CurrentLogLimits } from "./LogLimits.ts"
 
 type Level = "Info" | "Warn" | "Error" | "Fatal"
 
@@ -138,7 +138,7 @@ export const counted = (count: number, one: string, many = `${one}s`): string =>
  *
  * @param more what else is to be shown, as the cause of a defect
  */
-export const say = <E extends Event>(
+export const logEvent = <E extends Event>(
   event: E,
   text: string,
   fields: Fields<E>,
@@ -146,7 +146,7 @@ export const say = <E extends Event>(
 ): Effect.Effect<void> =>
   Effect.gen(function* () {
     const { every, late, level } = events[event] as Definition
-    const limits = yield* Limited
+    const limits = yield* CurrentLogLimits
     const around = yield* References.CurrentLogAnnotations
     const own = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
     const line = (leftOut: number) =>

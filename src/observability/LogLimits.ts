@@ -14,7 +14,7 @@ interface Line {
   late: Say | undefined
 }
 
-export class Limits {
+export class LogLimits {
   readonly #lines = new Map<string, Line>()
 
   /**
@@ -54,6 +54,6 @@ export class Limits {
 }
 
 /** Those of the process; without any, every line is said. */
-export const Limited = Context.Reference<Limits | undefined>("event-ingestor/Limited", {
+export const CurrentLogLimits = Context.Reference<LogLimits | undefined>("event-ingestor/Limited", {
   defaultValue: () => undefined,
 })

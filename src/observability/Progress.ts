@@ -3,7 +3,7 @@
  * within it is not worth a line.
  */
 import { Effect } from "effect"
-import { counted, inWords, say } from "./LogEvents.ts"
+import { counted, inWords, logEvent } from "./LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { liveWithin } from "./ChainStatus.ts"
 import type { ChainStatus, Phase } from "./ChainStatus.ts"
@@ -29,7 +29,7 @@ interface Mark {
   readonly logs: number
 }
 
-class Told {
+class ChainProgress {
   readonly status: ChainStatus
   isLive = false
   /** Since it is behind, or since its last line. */
@@ -52,21 +52,21 @@ class Told {
 const rounded = (value: number) => (value < 10 ? Math.round(value * 10) / 10 : Math.round(value))
 
 /** How fast a chain is, and how long it takes at that pace. */
-const paceOf = ({ status }: Told, mark: Mark, now: Mark) => {
+const paceOf = ({ status }: ChainProgress, mark: Mark, now: Mark) => {
   const seconds = (now.at - mark.at) / 1000
   const blocks =
     mark.stored === undefined ? undefined : Math.max((now.stored ?? 0) - mark.stored, 0) / seconds
   return {
     blocks,
     logs: Math.max(now.logs - mark.logs, 0) / seconds,
-    left: blocks === undefined || blocks === 0 ? undefined : status.behind / blocks,
+    left: blocks === undefined || blocks === 0 ? undefined : status.blocksBehind / blocks,
   }
 }
 
 /** The line of one chain. */
-const tellOne = (one: Told, mark: Mark, now: Mark, wallClock: number) => {
+const logOne = (one: ChainProgress, mark: Mark, now: Mark, wallClock: number) => {
   const { status } = one
-  const { behind, failures, stored, target } = status
+  const { blocksBehind, failures, stored, target } = status
   const { blocks, left, logs } = paceOf(one, mark, now)
   const last = failures[0]
   const isStill = blocks === 0 || stored === undefined
@@ -76,16 +76,16 @@ const tellOne = (one: Told, mark: Mark, now: Mark, wallClock: number) => {
     stored === undefined
       ? `nothing stored yet, the target is block ${target}${why}`
       : isStill
-        ? `${counted(behind, "block")} behind, at block ${stored} of ${target}: no block in ${inWords((now.at - mark.at) / 1000)}${why}`
-        : `${counted(behind, "block")} behind, at block ${stored} of ${target}${
+        ? `${counted(blocksBehind, "block")} behind, at block ${stored} of ${target}: no block in ${inWords((now.at - mark.at) / 1000)}${why}`
+        : `${counted(blocksBehind, "block")} behind, at block ${stored} of ${target}${
             blocks === undefined
               ? ""
               : `: ${rounded(blocks)} blocks/s, ${rounded(logs)} logs/s, ${inWords(left!)} left`
           }`
-  return say("backfill", text, {
+  return logEvent("backfill", text, {
     block: stored,
     target,
-    behind: stored === undefined ? undefined : behind,
+    behind: stored === undefined ? undefined : blocksBehind,
     blocks_per_second: blocks && rounded(blocks),
     logs_per_second: rounded(logs),
     seconds_left: left && Math.round(left),
@@ -94,17 +94,19 @@ const tellOne = (one: Told, mark: Mark, now: Mark, wallClock: number) => {
 }
 
 /** One line for many chains. */
-const tellAll = (all: ReadonlyArray<{ readonly one: Told; readonly mark: Mark; readonly now: Mark }>) => {
+const logAll = (
+  all: ReadonlyArray<{ readonly one: ChainProgress; readonly mark: Mark; readonly now: Mark }>,
+) => {
   const paces = all.map(({ one, mark, now }) => ({ one, ...paceOf(one, mark, now) }))
   const slowest = paces.reduce((a, b) => ((b.left ?? Infinity) > (a.left ?? Infinity) ? b : a))
   const sum = (of: (pace: (typeof paces)[number]) => number) =>
     paces.reduce((total, pace) => total + of(pace), 0)
-  const behind = sum(({ one }) => (one.status.stored === undefined ? 0 : one.status.behind))
+  const behind = sum(({ one }) => (one.status.stored === undefined ? 0 : one.status.blocksBehind))
   const blocks = rounded(sum((pace) => pace.blocks ?? 0))
   const logs = rounded(sum((pace) => pace.logs))
   const { name } = slowest.one.status
   const left = slowest.left === undefined ? "does not move" : `has ${inWords(slowest.left)} left`
-  return say(
+  return logEvent(
     "backfill",
     `${all.length} chains are behind, ${counted(behind, "block")} in all: ${blocks} blocks/s, ${logs} logs/s; the slowest, ${name}, ${left}`,
     {
@@ -120,15 +122,15 @@ const tellAll = (all: ReadonlyArray<{ readonly one: Told; readonly mark: Mark; r
 
 /** To be run each second. */
 export const make = (chains: ReadonlyArray<ChainStatus>): Effect.Effect<void> => {
-  const all = chains.map((status) => new Told(status))
+  const all = chains.map((status) => new ChainProgress(status))
   let due: number | undefined
 
-  const tellLive = (one: Told) => {
+  const logLive = (one: ChainProgress) => {
     const { name, stored } = one.status
     one.isLive = true
     one.mark = undefined
     return Effect.annotateLogs(
-      say("live", stored === undefined ? "live" : `live at block ${stored}`, { block: stored }),
+      logEvent("live", stored === undefined ? "live" : `live at block ${stored}`, { block: stored }),
       { chain: name },
     )
   }
@@ -140,11 +142,11 @@ export const make = (chains: ReadonlyArray<ChainStatus>): Effect.Effect<void> =>
       if (!one.isFollowing) {
         one.isLive = false
         one.mark = undefined
-      } else if (one.status.behind > liveWithin) {
+      } else if (one.status.blocksBehind > liveWithin) {
         // Its pace is that since the first block was stored.
         if (one.mark === undefined || (one.mark.stored ?? one.status.stored) !== one.mark.stored)
           one.mark = one.markAt(at)
-      } else if (!one.isLive && one.status.stored !== undefined) yield* tellLive(one)
+      } else if (!one.isLive && one.status.stored !== undefined) yield* logLive(one)
       else one.mark = undefined
     }
     if (at < due) return
@@ -158,8 +160,8 @@ export const make = (chains: ReadonlyArray<ChainStatus>): Effect.Effect<void> =>
       one.mark = one.markAt(at)
       return at > mark.at ? [{ one, mark, now: one.mark }] : []
     })
-    if (behind.length > mostLines) return yield* tellAll(behind)
+    if (behind.length > mostLines) return yield* logAll(behind)
     const wallClock = yield* Effect.clockWith((clock) => clock.currentTimeMillis)
-    for (const { one, mark, now } of behind) yield* tellOne(one, mark, now, wallClock)
+    for (const { one, mark, now } of behind) yield* logOne(one, mark, now, wallClock)
   })
 }

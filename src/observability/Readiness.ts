@@ -12,7 +12,7 @@ type Facts = Pick<
   | "head"
   | "headSince"
   | "blockTime"
-  | "behind"
+  | "blocksBehind"
   | "breakerState"
   | "stored"
   | "final"
@@ -69,6 +69,6 @@ export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
     reasons.push(`no head for ${Math.round(age / 1000)} s${because}`)
   }
   if (chain.stored === undefined) reasons.push("nothing is stored yet")
-  else if (chain.behind > liveWithin) reasons.push(`${chain.behind} blocks behind`)
+  else if (chain.blocksBehind > liveWithin) reasons.push(`${chain.blocksBehind} blocks behind`)
   return reasons
 }

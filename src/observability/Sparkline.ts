@@ -9,7 +9,7 @@ export const samplesKept = 300
 /** The rate that is told is the mean of so many samples. */
 const samplesOfRate = 5
 
-export class History {
+export class Sparkline {
   /** Seconds. */
   readonly lag: Array<number> = []
   /** Logs published in each second. */

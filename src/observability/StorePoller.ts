@@ -4,7 +4,7 @@ import type { Metric } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import * as Defects from "../Defects.ts"
 import * as Metrics from "./Metrics.ts"
-import { counted, say } from "./LogEvents.ts"
+import { counted, logEvent } from "./LogEvents.ts"
 import { noLimit, pinnedBy } from "../store/Retention.ts"
 import { Store } from "../store/Store.ts"
 import type { Group, Stats } from "../store/Store.ts"
@@ -78,7 +78,7 @@ export const layer = Layer.effectDiscard(
       status.store.info = yield* store.info
       if (status.store.evictionUnsafe && !before) {
         const policy = status.store.info.evictionPolicy
-        yield* say(
+        yield* logEvent(
           "eviction",
           `Redis' maxmemory-policy is ${policy}, which deletes streams: set noeviction`,
           {
@@ -90,14 +90,14 @@ export const layer = Layer.effectDiscard(
     /** Entries of each chain that were gone when it was looked at before; `true`: trimming was told of. */
     const goneBefore = new Map<ChainStatus, number | true>()
     /** Says once that entries are trimmed since this process runs: pushes do that, too. */
-    const tellOfTrimming = (chain: ChainStatus, { entries, gone }: Stats) => {
+    const tellOfTrimming = (chain: ChainStatus, { entries, trimmed }: Stats) => {
       const before = goneBefore.get(chain)
       if (before === true) return Effect.void
       const { maxLength } = settings.retention
-      const begins = before !== undefined && gone > before && maxLength > 0
-      goneBefore.set(chain, begins || gone)
+      const begins = before !== undefined && trimmed > before && maxLength > 0
+      goneBefore.set(chain, begins || trimmed)
       return begins
-        ? say(
+        ? logEvent(
             "trimming",
             `trimming has begun: of ${counted(entries, "entry", "entries")}, about the newest ${maxLength} are kept (STREAM_MAXLEN), and what readers that are waited for have not read`,
             { kept: maxLength },
@@ -126,7 +126,7 @@ export const layer = Layer.effectDiscard(
       isUnlimited = pinned !== undefined && !info.limit
       if (was || !isUnlimited) return Effect.void
       const { detail, fix } = noLimit(info.limit, pinned!, settings.retention)
-      return say("memory_unlimited", `${detail}: ${fix}`, {})
+      return logEvent("memory_unlimited", `${detail}: ${fix}`, {})
     })
     yield* Effect.andThen(look, warnOfMemory).pipe(
       Defects.toOwner,

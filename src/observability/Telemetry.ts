@@ -25,7 +25,7 @@ import { Clock, Effect, Layer, Tracer } from "effect"
 import { hostname } from "node:os"
 import * as Delivery from "./Delivery.ts"
 import * as Otlp from "./Otlp.ts"
-import { say } from "./LogEvents.ts"
+import { logEvent } from "./LogEvents.ts"
 import { Redaction } from "../Redactor.ts"
 import { longestQueue } from "../config/TelemetryConfig.ts"
 import type { Batches, Destination, TelemetrySettings } from "../config/TelemetryConfig.ts"
@@ -164,8 +164,8 @@ const logOf = Effect.gen(function* () {
   const redact = yield* Redaction
   const run = Effect.runForkWith(yield* Effect.context<never>())
   return {
-    warn: (text: string) => void run(say("telemetry_failed", redact(text), {})),
-    info: (text: string) => void run(say("telemetry_back", redact(text), {})),
+    warn: (text: string) => void run(logEvent("telemetry_failed", redact(text), {})),
+    info: (text: string) => void run(logEvent("telemetry_back", redact(text), {})),
   }
 })
 

@@ -37,7 +37,7 @@ export interface BlockTraces {
   /** A head was announced. `undefined` where nobody wants to know. */
   readonly announced: (head: { readonly number: number; readonly hash: string }) => Tracer.Span | undefined
   /** These were overtaken by the one that is handled now. */
-  readonly overtaken: (spans: ReadonlyArray<Tracer.Span>, by: Tracer.Span | undefined) => void
+  readonly coalesced: (spans: ReadonlyArray<Tracer.Span>, by: Tracer.Span | undefined) => void
   /** Everything that a head led to is done. */
   readonly done: (span: Tracer.Span | undefined) => void
   /** Whatever is not done will not be. */
@@ -46,7 +46,7 @@ export interface BlockTraces {
 
 const none: BlockTraces = {
   announced: () => undefined,
-  overtaken: () => {},
+  coalesced: () => {},
   done: () => {},
   abandon: () => Effect.void,
 }
@@ -65,7 +65,7 @@ export const blockTraces = (chain: {
     const end = (span: Tracer.Span, exit: Exit.Exit<unknown, unknown>) => {
       if (open.delete(span)) span.end(clock.currentTimeNanosUnsafe(), exit)
     }
-    const giveUp = (span: Tracer.Span, why: string) => {
+    const abandonSpan = (span: Tracer.Span, why: string) => {
       span.event("given up", clock.currentTimeNanosUnsafe(), { "event_ingestor.reason": why })
       end(span, Exit.fail(why))
     }
@@ -87,10 +87,10 @@ export const blockTraces = (chain: {
         span.attribute("event_ingestor.block.number", number)
         span.attribute("event_ingestor.block.hash", hash)
         open.add(span)
-        if (open.size > mostOpen) giveUp(open.values().next().value!, "too many at once")
+        if (open.size > mostOpen) abandonSpan(open.values().next().value!, "too many at once")
         return span
       },
-      overtaken: (spans, by) => {
+      coalesced: (spans, by) => {
         by?.addLinks(spans.slice(-mostLinks).map((span) => ({ span, attributes: {} })))
         for (const span of spans) {
           span.event("overtaken by a newer head", clock.currentTimeNanosUnsafe())
@@ -100,7 +100,7 @@ export const blockTraces = (chain: {
       done: (span) => span && end(span, Exit.void),
       abandon: (why) =>
         Effect.sync(() => {
-          for (const span of open) giveUp(span, why)
+          for (const span of open) abandonSpan(span, why)
         }),
     }
   })

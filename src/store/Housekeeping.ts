@@ -5,7 +5,7 @@
 import { Effect, Latch } from "effect"
 import type { Scope } from "effect"
 import * as Defects from "../Defects.ts"
-import { say } from "../observability/LogEvents.ts"
+import { logEvent } from "../observability/LogEvents.ts"
 import type { Holder, Retention, Trimmed } from "./Retention.ts"
 import type { StoreError } from "./Store.ts"
 
@@ -45,7 +45,7 @@ export const make = (
       before = level
       if (level === was || holder === undefined)
         return was === "paused" && level !== "paused"
-          ? say("unpaused", "publishing goes on", {})
+          ? logEvent("unpaused", "publishing goes on", {})
           : Effect.void
       if (level === "paused") {
         const why =
@@ -53,15 +53,15 @@ export const make = (
             ? "and Redis uses 80 % of its maxmemory"
             : `the backlog of ${backlog} is full`
         const { behind, length, reader } = holder
-        return say(
+        return logEvent(
           "paused",
           `publishing is paused: ${told(holder)}, ${why}. Nothing is lost; it goes on when that reader reads on, or after ${holder.release}`,
           { reader, behind, length, reason: holder.paused },
         )
       }
-      if (was === "paused") return say("unpaused", "publishing goes on", {})
+      if (was === "paused") return logEvent("unpaused", "publishing goes on", {})
       return level === "filling"
-        ? say("backlog", `${told(holder)}: publishing pauses at ${backlog} (STREAM_BACKLOG)`, {
+        ? logEvent("backlog", `${told(holder)}: publishing pauses at ${backlog} (STREAM_BACKLOG)`, {
             reader: holder.reader,
             behind: holder.behind,
             length: holder.length,

@@ -30,7 +30,7 @@ export interface Position {
 }
 
 /** A block that can still be undone. `count`: how many of its logs are in the stream. */
-export interface Recorded {
+export interface BlockRecord {
   readonly number: number
   readonly hash: Hex
   readonly parentHash: Hex
@@ -47,11 +47,11 @@ export interface Journal {
   readonly filter: string
   readonly filterSince: number
   /** Recorded blocks above the floor, lowest first: the start block, every block with logs, and the head. */
-  readonly window: ReadonlyArray<Recorded>
+  readonly window: ReadonlyArray<BlockRecord>
 }
 
 /** A block, or as much of a large block as goes into one call. */
-export interface Slice extends Block {
+export interface BlockChunk extends Block {
   /** `false`: more logs of this block follow in the next call. */
   readonly whole: boolean
   /** The digest of the block's logs up to the end of this slice, if it is not whole. */
@@ -62,7 +62,7 @@ export interface Slice extends Block {
 export interface Push {
   readonly _tag: "Push"
   readonly expected: Position
-  readonly blocks: readonly [Slice, ...ReadonlyArray<Slice>]
+  readonly blocks: readonly [BlockChunk, ...ReadonlyArray<BlockChunk>]
   /** The blocks are final already: nothing but the head is kept of them. */
   readonly final: boolean
 }
@@ -99,7 +99,7 @@ export interface CallLimits {
 export const callLimits: CallLimits = { logs: 1000, blocks: 500, bytes: 1024 * 1024 }
 
 /** Below the start block. */
-export const ground = (start: number): Position => ({ number: start - 1, hash: "", part: 0 })
+export const emptyHead = (start: number): Position => ({ number: start - 1, hash: "", part: 0 })
 
 /** Whether a move that expects `a` may be made at `b`. */
 export const samePosition = (a: Position, b: Position): boolean =>
@@ -107,7 +107,7 @@ export const samePosition = (a: Position, b: Position): boolean =>
 
 /** An empty journal that will begin at `start`. */
 export const emptyJournal = (start: number, filter: string): Journal => ({
-  head: ground(start),
+  head: emptyHead(start),
   final: undefined,
   start: { number: start, hash: "" },
   filter,
@@ -116,12 +116,12 @@ export const emptyJournal = (start: number, filter: string): Journal => ({
 })
 
 /** The position under the whole window: the final block, or the ground. */
-export const floorOf = (journal: Pick<Journal, "final" | "start">): Position =>
-  journal.final ? { ...journal.final, part: 0 } : ground(journal.start.number)
+export const finalizedHead = (journal: Pick<Journal, "final" | "start">): Position =>
+  journal.final ? { ...journal.final, part: 0 } : emptyHead(journal.start.number)
 
 /** The lowest block that can still be undone, recorded or not. */
-export const firstAboveFloor = (journal: Pick<Journal, "final" | "start">): number =>
-  Math.max(floorOf(journal).number + 1, journal.start.number)
+export const firstUnfinalized = (journal: Pick<Journal, "final" | "start">): number =>
+  Math.max(finalizedHead(journal).number + 1, journal.start.number)
 
 /** Where the head stands after a push. */
 export const afterPush = (push: Push): Position => {
@@ -152,7 +152,7 @@ export const digestOfPart = ({ logs }: Pick<Block, "logs">, count: number): stri
 }
 
 /** Whether a record must stay once another block is on top of it. */
-const isKept = (record: Recorded, start: number): boolean => record.count > 0 || record.number === start
+const isKept = (record: BlockRecord, start: number): boolean => record.count > 0 || record.number === start
 
 /** The journal after a push that was accepted. */
 export const pushed = (journal: Journal, push: Push): Journal => {
@@ -190,7 +190,7 @@ export const popped = (journal: Journal, most: number = callLimits.logs): Journa
     return { ...journal, head: { number, hash, part: -count }, window: [...below, { ...top, count }] }
   }
   const next = below.at(-1)
-  const head = next ? { number: next.number, hash: next.hash, part: 0 } : floorOf(journal)
+  const head = next ? { number: next.number, hash: next.hash, part: 0 } : finalizedHead(journal)
   const start = top.number === journal.start.number ? { ...journal.start, hash: "" as const } : journal.start
   return { ...journal, start, head, window: below }
 }
@@ -225,10 +225,10 @@ export const pushes = function* (
   limits: CallLimits = callLimits,
 ): Generator<Push, void, undefined> {
   let position = expected
-  let batch: Array<Slice> = []
+  let batch: Array<BlockChunk> = []
   let logs = 0
   let bytes = 0
-  const call = (blocks: ReadonlyArray<Slice>): Push => {
+  const call = (blocks: ReadonlyArray<BlockChunk>): Push => {
     const push: Push = { _tag: "Push", expected: position, blocks: blocks as Push["blocks"], final }
     position = afterPush(push)
     return push
@@ -272,6 +272,6 @@ export const pushes = function* (
  * mentioned, finished fibers with all their blocks, outlives every collection of young memory. Without this an event
  * costs a third more CPU.
  */
-export const release = ({ blocks }: Push): void => {
+export const freeLogs = ({ blocks }: Push): void => {
   for (const { logs } of blocks) (logs as Array<Log>).length = 0
 }

@@ -160,9 +160,9 @@ export interface Epoch {
 export interface Stats {
   readonly entries: number
   /** Entries of this journal that are gone: trimmed, or deleted by somebody. */
-  readonly gone: number
+  readonly trimmed: number
   /** Entries before this journal's: of one that was reset. */
-  readonly older: number
+  readonly previous: number
   readonly firstId: string | undefined
   readonly lastId: string | undefined
   /** From this block on every entry is kept. */
@@ -240,7 +240,7 @@ export class Store extends Context.Service<
      */
     readonly checkEpoch: (chain: ChainId, known: Known | undefined) => Effect.Effect<EpochCheck, StoreError>
     /** Continues a journal with another filter. A block that was half written under the old one will be undone. */
-    readonly takeOver: (chain: ChainId, filter: string) => Effect.Effect<void, StoreError>
+    readonly changeFilter: (chain: ChainId, filter: string) => Effect.Effect<void, StoreError>
     /** Up to `limit` entries after an id, in order; from the oldest when `after` is `undefined`. */
     readonly read: (
       chain: ChainId,

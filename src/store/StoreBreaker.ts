@@ -11,7 +11,7 @@ import { Effect, Latch, Schedule } from "effect"
 import type { Scope } from "effect"
 import { circuitBreaking, makeBreaker, watched } from "../Retry.ts"
 import type { Breaker, Wait } from "../Retry.ts"
-import { inWords, say } from "../observability/LogEvents.ts"
+import { inWords, logEvent } from "../observability/LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { StoreError } from "./Store.ts"
 
@@ -20,9 +20,9 @@ export interface StoreBreaker {
   /** Whether the store takes moves of this chain, as far as is known. */
   readonly isOpen: () => boolean
   /** Waits until it does. */
-  readonly pass: Effect.Effect<void>
+  readonly awaitClosed: Effect.Effect<void>
   /** A move failed: the chain waits from now on. */
-  readonly failed: (error: StoreError) => Effect.Effect<void>
+  readonly trip: (error: StoreError) => Effect.Effect<void>
   /** A move was taken. */
   readonly succeed: Effect.Effect<void>
 }
@@ -43,7 +43,7 @@ export const make = (
   Effect.gen(function* () {
     const scope = yield* Effect.scope
     const breaker = watched(yield* makeBreaker, (failures) =>
-      say("circuit_closed", `the store takes moves again after ${failures} failures: circuit closed`, {
+      logEvent("circuit_closed", `the store takes moves again after ${failures} failures: circuit closed`, {
         circuit: "store",
         failures,
       }),
@@ -52,9 +52,11 @@ export const make = (
     let recovering = false
     const onWait = ({ message }: StoreError, { failures, opened, seconds }: Wait) => {
       if (!opened)
-        return say("store_unavailable", `${message}; next try in ${inWords(seconds)}`, { reason: message })
+        return logEvent("store_unavailable", `${message}; next try in ${inWords(seconds)}`, {
+          reason: message,
+        })
       const text = `circuit to the store opened after ${failures} failures: ${message}; next try in ${inWords(seconds)}`
-      return say("circuit_open", text, {
+      return logEvent("circuit_open", text, {
         circuit: "store",
         reason: message,
         failures,
@@ -87,15 +89,15 @@ export const make = (
       } else {
         yield* untilAnswered(failure)
         const seconds = Math.round((yield* Monotonic.millis) - since) / 1000
-        yield* say("store_available", `the store answers again after ${inWords(seconds)}`, { seconds })
+        yield* logEvent("store_available", `the store answers again after ${inWords(seconds)}`, { seconds })
       }
     })
 
     return {
       breaker,
       isOpen: () => !recovering,
-      pass: open.await,
-      failed: (error) =>
+      awaitClosed: open.await,
+      trip: (error) =>
         Effect.suspend(() => {
           if (recovering) return Effect.void
           recovering = true

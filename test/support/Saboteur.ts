@@ -17,7 +17,7 @@ export type Lasting =
   | "frozen"
   | "down"
   | "behind"
-  | "split"
+  | "RangeTooLarge"
   | "blooms"
   | "replicas"
   | "early"

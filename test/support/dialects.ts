@@ -99,7 +99,7 @@ const runVirtually = Effect.fnUntraced(function* (row: Row, warnings: ReadonlyAr
       failures: status.failures,
     })
   }
-  if (row.notes) assert.match(status.endpoints[0]!.learned!.notes.join(), row.notes)
+  if (row.notes) assert.match(status.endpoints[0]!.capabilities!.limits.join(), row.notes)
   yield* Effect.suspend(() => row.also?.(end) ?? Effect.void)
 })
 

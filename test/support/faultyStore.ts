@@ -1,7 +1,7 @@
 /** A real store that fails on command: before, after or instead of what it is asked for. */
 import { Effect, Random, Semaphore } from "effect"
 import * as Monotonic from "../../src/Monotonic.ts"
-import type { Push, Slice } from "../../src/store/Journal.ts"
+import type { Push, BlockChunk } from "../../src/store/Journal.ts"
 import { StoreError } from "../../src/store/Store.ts"
 import type { Client } from "./ingestor.ts"
 
@@ -91,7 +91,7 @@ export const make = (store: Client, chain: number): FaultyStore => {
     })
 
   // What was pushed is pushed again after the service has let go of it.
-  const copy = (slice: Slice) => ({ ...slice, logs: [...slice.logs] })
+  const copy = (slice: BlockChunk) => ({ ...slice, logs: [...slice.logs] })
   const copying: Client = {
     ...store,
     push: (id, filter, { blocks: [first, ...rest], ...move }) =>

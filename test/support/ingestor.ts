@@ -3,7 +3,7 @@ import { assert } from "@effect/vitest"
 import { Context, Effect, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { AppConfig, fromVariables } from "../../src/config/AppConfig.ts"
-import * as Ingest from "../../src/chain/Supervisor.ts"
+import * as Supervisor from "../../src/chain/Supervisor.ts"
 import { keeping } from "../../src/store/Retention.ts"
 import { callLimits } from "../../src/store/Journal.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
@@ -72,7 +72,7 @@ export const startIngestor = Effect.fnUntraced(function* (
 ) {
   const config = yield* fromVariables(variables)
   const scope = yield* Scope.fork(yield* Effect.scope)
-  const service = Ingest.layer.pipe(
+  const service = Supervisor.layer.pipe(
     Layer.provideMerge(Status.layer),
     Layer.provide(Layer.succeed(Store, store)),
     Layer.provide(Layer.succeed(AppConfig, config)),

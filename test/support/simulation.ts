@@ -238,7 +238,7 @@ export const simulate = Effect.fnUntraced(function* (
       }
       case "Split": {
         const { node } = nodes[action.node]!
-        nodes[action.node]!.end("split")
+        nodes[action.node]!.end("RangeTooLarge")
         // Also the longer one has nothing final that differs.
         const depth = Math.min(action.depth, chain.head.number - chain.final.number - longest)
         if (depth < 1) return
@@ -246,7 +246,9 @@ export const simulate = Effect.fnUntraced(function* (
         const view = chain.branch(depth, ...sizes)
         headers.push(view.head)
         node.follow(view)
-        return nodes[action.node]!.lasts("split", now + action.seconds * 1000, () => node.follow(chain))
+        return nodes[action.node]!.lasts("RangeTooLarge", now + action.seconds * 1000, () =>
+          node.follow(chain),
+        )
       }
       case "Replicas": {
         const one = nodes[action.node]!
@@ -321,7 +323,7 @@ export const simulate = Effect.fnUntraced(function* (
     yield* act(action)
     // No node is on a fork of blocks that are final elsewhere.
     for (const one of nodes) {
-      if (one.node.chain.final.hash !== chain.final.hash) one.end("split")
+      if (one.node.chain.final.hash !== chain.final.hash) one.end("RangeTooLarge")
     }
     yield* pass(pause)
     yield* checkFinal

@@ -269,10 +269,10 @@ describe("a chain", () => {
         node.intercept = finalAnswer(() => null)
         const { status } = yield* start({ CONFIRMATIONS: "finalized", FINALITY_DEPTH: "20" })
         yield* eventually("stored up to the depth", () => status.stored === 20)
-        const { learned } = status.endpoints[0]!
-        yield* eventually("it is told", () => learned!.notes.includes("no finalized tag"), 60)
+        const { capabilities } = status.endpoints[0]!
+        yield* eventually("it is told", () => capabilities!.limits.includes("no finalized tag"), 60)
         node.intercept = (_method, _params, proceed) => proceed()
-        yield* eventually("asked again", () => learned!.finalizedTag, 60)
+        yield* eventually("asked again", () => capabilities!.finalizedTag, 60)
         chain.extend(...many(5))
         yield* eventually("stored up to the final block", () => status.stored === chain.final.number, 60)
       }),
@@ -288,15 +288,15 @@ describe("a chain", () => {
         const { status } = yield* start({ FINALITY_DEPTH: "5" })
         chain.extend(...many(40))
         yield* caughtUp(store, chain, status)
-        const { learned } = status.endpoints[0]!
-        yield* eventually("it is told", () => learned!.notes.includes("nothing is final yet"), 60)
+        const { capabilities } = status.endpoints[0]!
+        yield* eventually("it is told", () => capabilities!.limits.includes("nothing is final yet"), 60)
         yield* TestClock.adjust("3 minutes")
         assert.isUndefined((yield* store.load(chain.id))!.final)
-        assert.isTrue(learned!.finalizedTag)
+        assert.isTrue(capabilities!.finalizedTag)
         node.intercept = (_method, _params, proceed) => proceed()
         yield* TestClock.adjust("3 minutes")
         assert.isDefined((yield* store.load(chain.id))!.final)
-        assert.isFalse(learned!.nothingFinal)
+        assert.isFalse(capabilities!.nothingFinal)
       }),
   )
 
@@ -524,7 +524,7 @@ describe("an endpoint", () => {
         for (let i = 0; i < 60; i++) {
           chain.extend(...many(7))
           yield* TestClock.adjust("3 seconds")
-          lowest.rate = Math.min(lowest.rate, status.endpoints[0]!.budget!.rate())
+          lowest.rate = Math.min(lowest.rate, status.endpoints[0]!.rateLimiter!.rate())
         }
         yield* eventually("all of it is stored", () => status.stored === chain.head.number, 600)
         yield* caughtUp(store, chain, status)
@@ -547,7 +547,7 @@ describe("an endpoint", () => {
       }
       yield* eventually("it was refused again and again", () => refusals > 5, 600)
       node.intercept = (_method, _params, proceed) => proceed()
-      assert.isTrue(status.endpoints[0]!.learned!.finalizedTag)
+      assert.isTrue(status.endpoints[0]!.capabilities!.finalizedTag)
       chain.extend(...many(3))
       yield* caughtUp(store, chain, status)
     }),
@@ -707,7 +707,7 @@ describe("two ingestors", () => {
         const journal = (yield* store.load(chain.id))!
         assert.strictEqual(journal.filterSince, 21)
         yield* next.stop
-        yield* store.takeOver(chain.id, "none")
+        yield* store.changeFilter(chain.id, "none")
         chain.extend(2)
         yield* eventually("the old one goes on", () => old.status.stored === chain.head.number)
       }),
@@ -973,7 +973,7 @@ describe("chains are separate", () => {
           a.extend(1)
           b.extend(1)
           yield* caughtUp(store, a, broken)
-          broken.endpoints[0]!.learned!.fade = () => {
+          broken.endpoints[0]!.capabilities!.relax = () => {
             throw new Error(`bug ${times}`)
           }
           yield* eventually("it is told", () => broken.errors.defect === times, 3601)
@@ -1139,10 +1139,10 @@ describe("chains are separate", () => {
   world("a defect gives no journal back to a filter that was superseded", ({ chain, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* followed({ chain, store, start }, 20)
-      yield* store.takeOver(chain.id, "another")
+      yield* store.changeFilter(chain.id, "another")
       chain.extend(1)
       yield* eventually("it steps aside", () => status.phase === "superseded")
-      status.endpoints[0]!.learned!.fade = () => {
+      status.endpoints[0]!.capabilities!.relax = () => {
         throw new Error("a bug")
       }
       yield* eventually("it is restarted", () => status.errors.defect === 1, 3601)

@@ -1,7 +1,7 @@
 /** What the example consumers do where the README's commands do not lead. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { ground, pushes } from "../../src/store/Journal.ts"
+import { emptyHead, pushes } from "../../src/store/Journal.ts"
 import { blocks } from "../support/blocks.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
@@ -16,7 +16,7 @@ describe("an example consumer", () => {
       Effect.gen(function* () {
         const server = yield* RedisServer.start()
         const store = yield* openRedis(standalone(server.port))
-        for (const push of pushes(ground(1), blocks(1, "a", [2, 3]), false))
+        for (const push of pushes(emptyHead(1), blocks(1, "a", [2, 3]), false))
           yield* store.push(1, "none", push)
         const { client } = server
         yield* Effect.promise(() => client.xgroup("CREATE", "events:1", "my-app", "0"))

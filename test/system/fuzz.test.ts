@@ -81,7 +81,7 @@ describe("the frame decoder", () => {
               const { id, failure } = message
               assert.isTrue(id === undefined || typeof id === "number")
               assert.isTrue(Number.isFinite(failure.code) && typeof failure.message === "string")
-              const answer = rejected("fuzz", "eth_getLogs", failure, { redact, budget: undefined })
+              const answer = rejected("fuzz", "eth_getLogs", failure, { redact, rateLimiter: undefined })
               assert.isTrue(answer._tag === "Rejected" && answer.error.message.length < 400)
               break
             }

@@ -4,10 +4,10 @@ import { Effect, Layer, Logger, References } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { readFileSync, readdirSync } from "node:fs"
-import { events, inWords, say } from "../../src/observability/LogEvents.ts"
+import { events, inWords, logEvent } from "../../src/observability/LogEvents.ts"
 import type { Event } from "../../src/observability/LogEvents.ts"
 import * as Logging from "../../src/observability/Logging.ts"
-import { Limited, Limits } from "../../src/observability/LogLimits.ts"
+import { CurrentLogLimits, LogLimits } from "../../src/observability/LogLimits.ts"
 import * as Housekeeping from "../../src/store/Housekeeping.ts"
 import type { Holder } from "../../src/store/Retention.ts"
 import * as StoreBreaker from "../../src/store/StoreBreaker.ts"
@@ -342,12 +342,12 @@ describe("the log says", () => {
       const away = new StoreError({ operation: "push", reason: "unreachable", detail: "ECONNREFUSED" })
       let isAway = true
       const probe = Effect.suspend(() => (isAway ? Effect.fail(away) : Effect.void))
-      const { failed, pass, succeed } = yield* StoreBreaker.make(probe)
-      yield* failed(away)
+      const { trip, awaitClosed, succeed } = yield* StoreBreaker.make(probe)
+      yield* trip(away)
       yield* TestClock.adjust("20 seconds")
       isAway = false
       yield* TestClock.adjust("1 second")
-      yield* pass
+      yield* awaitClosed
       yield* succeed
       assert.deepStrictEqual(
         log.lines.map(({ fields }) => fields["event"]),
@@ -362,7 +362,7 @@ describe("the log says", () => {
       assert.match(back!, /^the store answers again after 2\d(\.\d)? s$/)
       assert.match(closed!, /^the store takes moves again after \d+ failures: circuit closed$/)
       assert.strictEqual(log.lines[1]!.fields["circuit"], "store")
-    }).pipe(Effect.provideService(Limited, new Limits())))
+    }).pipe(Effect.provideService(CurrentLogLimits, new LogLimits())))
 
   test("that publishing is paused and for whom, and that it goes on", (log) =>
     Effect.gen(function* () {
@@ -402,7 +402,7 @@ describe("a line of the log", () => {
       return lines.join("\n")
     })
 
-  const reorg = say("reorg", "reorg of 2 blocks from 101 down", {
+  const reorg = logEvent("reorg", "reorg of 2 blocks from 101 down", {
     depth: 2,
     block: 101,
     retracted_blocks: 1,
@@ -436,7 +436,7 @@ describe("a line of the log", () => {
         yield* line(Logging.pretty(false), reorg),
         "1970-01-01 00:00:00Z INFO  ethereum: reorg of 2 blocks from 101 down (a.example)",
       )
-      const defect = say("defect", "a defect in the background", {}, new Error("oops"))
+      const defect = logEvent("defect", "a defect in the background", {}, new Error("oops"))
       assert.match(
         yield* line(Logging.pretty(false), defect),
         /^1970.* ERROR a defect in the background .*oops\n +at /s,
@@ -482,7 +482,7 @@ describe("docs/LOGS.md", () => {
 
   it("lists only what is said somewhere, and nothing is said without a code but by the files of SQLite", () => {
     const all = sources.map(([, text]) => text).join("\n")
-    for (const code of Object.keys(events)) assert.match(all, new RegExp(`say\\(\\s*"${code}"`), code)
+    for (const code of Object.keys(events)) assert.match(all, new RegExp(`logEvent\\(\\s*"${code}"`), code)
     const without = sources
       .filter(([, text]) => /Effect\.log(Info|Warning|Error|Fatal|)\(/.test(text))
       .map(([path]) => path)

@@ -39,7 +39,7 @@ describe("a provider", () => {
             logs.filter(({ contract }) => addresses.includes(contract)).map(({ index }) => [hash, index]),
           ),
       )
-      assert.isBelow(some.status.endpoints[0]!.learned!.addresses, 10)
+      assert.isBelow(some.status.endpoints[0]!.capabilities!.addresses, 10)
     }),
   )
 

@@ -9,7 +9,7 @@ import { TestClock } from "effect/testing"
 import type { Hex } from "../../src/Domain.ts"
 import { provenBloom } from "../../src/logs/Bloom.ts"
 import { strict, Verification } from "../../src/logs/Integrity.ts"
-import type { Checks } from "../../src/logs/Integrity.ts"
+import type { IntegrityChecks } from "../../src/logs/Integrity.ts"
 import type { Position, Push } from "../../src/store/Journal.ts"
 import { StoreError } from "../../src/store/Store.ts"
 import { hurried } from "../support/hurried.ts"
@@ -115,7 +115,7 @@ const unconditional: Sabotage = (store) => {
 }
 
 /** Every answer is all of a block's logs. */
-const believing: Checks = {
+const believing: IntegrityChecks = {
   ...strict,
   whole: () => undefined,
   block: () => () => undefined,
@@ -125,16 +125,16 @@ const believing: Checks = {
 const zeroBloom: Hex = `0x${"0".repeat(512)}`
 
 /** Zeros prove that there are no logs, whoever says so. */
-const zerosProve: Checks = {
+const zerosProve: IntegrityChecks = {
   ...strict,
   bloom: (header, origins) => (header.logsBloom === zeroBloom ? zeroBloom : provenBloom(header, origins)),
 }
 
 /** Under a filter an empty answer says that nothing matches. */
-const emptyIsTrue: Checks = { ...strict, empty: () => () => undefined }
+const emptyIsTrue: IntegrityChecks = { ...strict, empty: () => () => undefined }
 
 /** A block is final when the endpoint in use says so, whatever the others say. */
-const finalAlone: Checks = { ...strict, final: () => ({ _tag: "Agreed", others: [] }) }
+const finalAlone: IntegrityChecks = { ...strict, final: () => ({ _tag: "Agreed", others: [] }) }
 
 /** How far a block is written is but a number: any logs are as good as any others. */
 const withoutDigest: Sabotage = (store) => {
@@ -203,7 +203,7 @@ describe("the simulation", () => {
   )
 
   // Without this, nobody knows that it can fail.
-  const bugs: ReadonlyArray<readonly [string, Sabotage | undefined, Checks, Partial<Setting>?]> = [
+  const bugs: ReadonlyArray<readonly [string, Sabotage | undefined, IntegrityChecks, Partial<Setting>?]> = [
     ["a head that is moved before the logs", headFirst, strict],
     ["no comparison with the expected head", unconditional, strict, { logsPerCall: 1000, slowness: 0 }],
     ["no check that an answer is complete", undefined, believing],
@@ -220,7 +220,7 @@ describe("the simulation", () => {
   /** The first seed that shows a loss, a double or a fault: a service that only stands still, any test would find. */
   const firstToShow = Effect.fnUntraced(function* (
     sabotage: Sabotage | undefined,
-    checks: Checks,
+    checks: IntegrityChecks,
     setting: Partial<Setting> = {},
   ) {
     const tries = 60

@@ -98,9 +98,9 @@ describe("a wall clock that is set", () => {
         const status = Context.get(yield* built, Status)
         const one = status.chains[0]!
         yield* TestClock.adjust("90 seconds")
-        one.heard(1, 90_000, 12_000)
+        one.headAnnounced(1, 90_000, 12_000)
         one.enter("live")
-        one.failed("connection", "it was cut")
+        one.recordFailure("connection", "it was cut")
         yield* TestClock.adjust("10 seconds")
         wall.shift(by)
         const report = Report.statusReport(status, yield* told)

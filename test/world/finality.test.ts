@@ -88,7 +88,7 @@ const rows: ReadonlyArray<Row> = [
     variables: { FINALITY_DEPTH: "12" },
     out: unharmed,
     also: ({ status }) => {
-      assert.include(status.endpoints[0]!.learned!.notes, "no finalized tag")
+      assert.include(status.endpoints[0]!.capabilities!.limits, "no finalized tag")
       assert.isAtLeast(status.final!, 30)
     },
   },
@@ -107,7 +107,7 @@ const rows: ReadonlyArray<Row> = [
     finality: 1000,
     out: unharmed,
     also: ({ status }) => {
-      assert.include(status.endpoints[0]!.learned!.notes, "nothing is final yet")
+      assert.include(status.endpoints[0]!.capabilities!.limits, "nothing is final yet")
       assert.strictEqual(status.deepestReorg, 15)
     },
   },

@@ -154,7 +154,7 @@ const rows: ReadonlyArray<Row> = [
       }
     },
     out: { ...unharmed, stoodStill: 8 },
-    also: ({ status }) => assert.isBelow(status.endpoints[0]!.budget!.rate(), Infinity),
+    also: ({ status }) => assert.isBelow(status.endpoints[0]!.rateLimiter!.rate(), Infinity),
   })),
   {
     kind: "A4",
@@ -167,7 +167,7 @@ const rows: ReadonlyArray<Row> = [
       }
     },
     out: { ...unharmed, stoodStill: 8 },
-    also: ({ status }) => assert.isBelow(status.endpoints[0]!.budget!.rate(), Infinity),
+    also: ({ status }) => assert.isBelow(status.endpoints[0]!.rateLimiter!.rate(), Infinity),
   },
   // -- A5: null below an announced head
   {

@@ -76,7 +76,8 @@ const rows: ReadonlyArray<Row> = [
     name: "has a bloom on empty blocks (ZKsync)",
     node: (scene) => headers(scene, (header) => ({ ...header, logsBloom: `0x8${"0".repeat(510)}1` })),
     out: { ...unharmed, stoodStill: 2 },
-    also: ({ status }) => assert.match(status.endpoints[0]!.learned!.notes.join(), /set LOGS_BLOOM=ignore/),
+    also: ({ status }) =>
+      assert.match(status.endpoints[0]!.capabilities!.limits.join(), /set LOGS_BLOOM=ignore/),
   },
   {
     kind: "A1",

@@ -124,8 +124,8 @@ export const statsOf = (
   }))
   return {
     entries,
-    gone: Math.max(added - entries, 0),
-    older: Math.max(entries - added, 0),
+    trimmed: Math.max(added - entries, 0),
+    previous: Math.max(entries - added, 0),
     firstNumber: firstNumber ? Number(firstNumber) : undefined,
     epoch: token ? { token, reason: reason as Epoch["reason"] } : undefined,
     firstId: first ?? undefined,

@@ -297,7 +297,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           },
         }),
       ),
-    takeOver: (chain, filter) => Effect.asVoid(script("takeover", "take over", chain, [filter])),
+    changeFilter: (chain, filter) => Effect.asVoid(script("takeover", "take over", chain, [filter])),
     read: (chain, after, limit) =>
       Effect.map(
         commandOf(chain)("read", (client) => {

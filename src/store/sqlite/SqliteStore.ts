@@ -22,7 +22,7 @@ import { DatabaseSync } from "node:sqlite"
 import type { SQLInputValue } from "node:sqlite"
 import { entryFields } from "../../Domain.ts"
 import type { ChainId, Entry, Hex } from "../../Domain.ts"
-import { afterPush, callLimits, floorOf, journalVersion, samePosition } from "../Journal.ts"
+import { afterPush, callLimits, finalizedHead, journalVersion, samePosition } from "../Journal.ts"
 import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "../Journal.ts"
 import { pinnedFor } from "../Retention.ts"
 import type { Retention, Trimmed } from "../Retention.ts"
@@ -665,7 +665,9 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
       forget(chain, undone.number)
       if (undone.number === current.start_number) startHash = ""
       const below = top(chain)
-      position = below ? { number: below.number, hash: below.hash, part: 0 } : floorOf(journalOf(current, []))
+      position = below
+        ? { number: below.number, hash: below.hash, part: 0 }
+        : finalizedHead(journalOf(current, []))
     }
     moveHead(position.number, position.hash, position.part, startHash, removed, removed, chain)
     if (current.part_digest) setDigest("", chain)
@@ -791,7 +793,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     pop: (chain, filter, move) => atomically("pop", () => pop(chain, filter, move)),
     finalize: (chain, filter, move) => atomically("finalize", () => finalize(chain, filter, move)),
     checkEpoch: (chain, known) => atomically("check its epoch", () => checkEpoch(chain, known)),
-    takeOver: (chain, filter) => atomically("take over", () => takeOver(chain, filter)),
+    changeFilter: (chain, filter) => atomically("take over", () => takeOver(chain, filter)),
     read: (chain, after, limit) =>
       attempt("read", () =>
         readAfter(chain, Number(after ?? 0), limit).map((row) => ({
@@ -819,8 +821,8 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
         const isHeld = isHeldBy(chain, pin, entries) && (lag ?? Infinity) > retention.maxLength
         return {
           entries,
-          gone: Math.max(added - entries, 0),
-          older: Math.max(entries - added, 0),
+          trimmed: Math.max(added - entries, 0),
+          previous: Math.max(entries - added, 0),
           firstId: text(first),
           lastId: text(last),
           firstNumber: current?.first_number ?? undefined,

@@ -5,7 +5,7 @@ import type { Scope } from "effect"
 import { execFileSync } from "node:child_process"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { ground, pushes } from "../../../src/store/Journal.ts"
+import { emptyHead, pushes } from "../../../src/store/Journal.ts"
 import { block } from "../../support/blocks.ts"
 import { directory } from "../../support/directory.ts"
 import * as RedisServer from "../../support/RedisServer.ts"
@@ -137,7 +137,7 @@ describe("check", () => {
       )
 
       const store = yield* openRedis(standalone(server.port))
-      for (const move of pushes(ground(1), [block(1, "a", 2000)], true))
+      for (const move of pushes(emptyHead(1), [block(1, "a", 2000)], true))
         yield* store.push(31337, "none", move)
       const { bytes, entries } = yield* store.stats(31337)
       const [measured, pinned] = yield* sizes({ STREAM_GROUPS: "mine", STREAM_BACKLOG: "4000000" })

@@ -9,7 +9,7 @@ import { DatabaseSync } from "node:sqlite"
 import { oneEndpoint } from "../../../src/cli/dialect.ts"
 import { entryFields } from "../../../src/Domain.ts"
 import type { Block, Hex } from "../../../src/Domain.ts"
-import { ground, pushes } from "../../../src/store/Journal.ts"
+import { emptyHead, pushes } from "../../../src/store/Journal.ts"
 import { block, blocks, hash } from "../../support/blocks.ts"
 import * as Devnet from "../../support/devnet.ts"
 import { directory } from "../../support/directory.ts"
@@ -45,7 +45,7 @@ const emptyStore = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
 /** A store with three blocks, of which the last was undone and replaced. */
 const filled = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
   const { store, server, variables } = yield* emptyStore(kind)
-  for (const move of pushes(ground(10), blocks(10, "a", [2, 0, 1]), false))
+  for (const move of pushes(emptyHead(10), blocks(10, "a", [2, 0, 1]), false))
     yield* store.push(31337, "none", move)
   const { head } = (yield* store.load(31337))!
   yield* store.pop(31337, "none", { _tag: "Pop", expected: head })
@@ -290,7 +290,7 @@ describe("status and reset", () => {
           from: 11,
           deleted: 0,
         })
-        assert.deepStrictEqual((yield* store.load(31337))!.head, ground(11))
+        assert.deepStrictEqual((yield* store.load(31337))!.head, emptyHead(11))
         assert.strictEqual((yield* store.stats(31337)).entries, 6)
         assert.match(
           (yield* run("reset", "--chain", "devnet", "--delete", "-y")).output,
@@ -340,7 +340,7 @@ describe("status", () => {
       const fill = Effect.fnUntraced(function* (groups: ReadonlyArray<string>, from: number) {
         const retention = { maxLength: 1000, groups, backlog: 2000 }
         const store = yield* openRedis(standalone(server!.port), "events", retention)
-        let head = (yield* store.load(31337))?.head ?? ground(from)
+        let head = (yield* store.load(31337))?.head ?? emptyHead(from)
         for (let number = from; number < from + 40; number++) {
           const [move = assert.fail()] = [...pushes(head, [block(number, "a", 100)], true)]
           if ((yield* store.push(31337, "none", move))._tag === "Paused") break
@@ -418,7 +418,7 @@ describe("verify", () => {
     const counts = (found: Record<string, unknown> | undefined) =>
       ["missing", "extra", "different", "faults"].map((kind) => (found![kind] as Array<unknown>).length)
     const push = (blocks: ReadonlyArray<Block>) =>
-      Effect.forEach(pushes(ground(0), blocks, false), (move) => store.push(31337, "none", move))
+      Effect.forEach(pushes(emptyHead(0), blocks, false), (move) => store.push(31337, "none", move))
     const remove = (ids: ReadonlyArray<string>) =>
       server
         ? Effect.promise(() => server.client.xdel("events:31337", ...ids))
@@ -493,7 +493,7 @@ describe("verify", () => {
         const after = yield* run()
         assert.deepInclude(after.found, { range: [5, 12], logs: 24, trimmed: 0, faults: [], complete: true })
         assert.deepInclude((yield* run(["--from", "9"])).found, { range: [9, 12], complete: true })
-        yield* store.takeOver(31337, "other")
+        yield* store.changeFilter(31337, "other")
         const { head: top, filterSince } = (yield* store.load(31337))!
         assert.strictEqual(filterSince, 13)
         for (const move of pushes(top, chain.blocks(13, 20), false)) yield* store.push(31337, "other", move)
@@ -542,15 +542,15 @@ describe("verify", () => {
       chain.extend(...Array.from({ length: 60 }, () => 100))
       yield* Effect.promise(() => client.xgroup("CREATE", "events:31337", "slow", "0", "MKSTREAM"))
       const trimming = yield* openRedis(standalone(server!.port), "events", 1000)
-      for (const move of pushes(ground(0), chain.blocks(), true)) yield* trimming.push(31337, "none", move)
+      for (const move of pushes(emptyHead(0), chain.blocks(), true)) yield* trimming.push(31337, "none", move)
       while ((yield* trimming.trim(31337)).dropped > 0);
-      const { firstNumber: first, gone } = yield* store.stats(31337)
-      assert.isAbove(gone, 4000)
-      const missed = [{ reader: "group slow", entries: gone }]
+      const { firstNumber: first, trimmed } = yield* store.stats(31337)
+      assert.isAbove(trimmed, 4000)
+      const missed = [{ reader: "group slow", entries: trimmed }]
 
       const whole = yield* run()
       assert.strictEqual(whole.code, 0)
-      assert.deepInclude(whole.found, { range: [first, 60], first, trimmed_entries: gone, missed })
+      assert.deepInclude(whole.found, { range: [first, 60], first, trimmed_entries: trimmed, missed })
       assert.deepInclude(whole.found, { complete: true, not_there: [] })
       // A part of what is asked for is there: it is verified, and the rest is named.
       const parts = yield* run(["--from", "0", "--to", "999999"])
@@ -579,7 +579,7 @@ describe("verify", () => {
           Service.run({ args: ["verify", ...args], env: { ...env, DEVNET_WS_URL: url, ...variables } }),
           ({ output }) => output,
         )
-      const thousands = String(gone).replace(/(\d)(\d{3})$/, "$1 $2")
+      const thousands = String(trimmed).replace(/(\d)(\d{3})$/, "$1 $2")
       const said = yield* people([])
       assert.include(said, `complete from block ${first} on; ${thousands} older entries trimmed`)
       assert.include(said, `missed: group slow: ${thousands} entries`)

@@ -1,12 +1,17 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import type { Block, Header } from "../../../src/Domain.ts"
-import { decide, firstUnlinked, pieces, placesFromTop } from "../../../src/chain/ForkChoice.ts"
+import {
+  classifyHead,
+  firstBrokenLink,
+  blockRanges,
+  ancestorCandidates,
+} from "../../../src/chain/ForkChoice.ts"
 import {
   afterPush,
   emptyJournal,
   finalized,
-  floorOf,
+  finalizedHead,
   popped,
   pushed,
   pushes,
@@ -29,42 +34,42 @@ describe("an announced header", () => {
   const at = (number: number, fork: string) => block(number, fork, 0)
 
   it.each([
-    ["our head again", at(103, "a"), "known"],
-    ["a recorded block", at(102, "a"), "known"],
-    ["below the start", at(99, "a"), "known"],
-    ["on top of our head", at(104, "a"), "next"],
+    ["our head again", at(103, "a"), "duplicate"],
+    ["a recorded block", at(102, "a"), "duplicate"],
+    ["below the start", at(99, "a"), "duplicate"],
+    ["on top of our head", at(104, "a"), "extends"],
     ["on top of another block", at(104, "b"), "fork"],
     ["further above", at(105, "a"), "gap"],
     ["far above", at(9000, "b"), "gap"],
-    ["another block at our height", at(103, "b"), "rival"],
-    ["another block below", at(101, "b"), "rival"],
-    ["an unrecorded block of ours below: it has to be asked for", at(101, "a"), "rival"],
+    ["another block at our height", at(103, "b"), "competing"],
+    ["another block below", at(101, "b"), "competing"],
+    ["an unrecorded block of ours below: it has to be asked for", at(101, "a"), "competing"],
   ] as ReadonlyArray<readonly [string, Block, string]>)("%s", (_, header, expected) =>
-    assert.strictEqual(decide(ours, header), expected),
+    assert.strictEqual(classifyHead(ours, header), expected),
   )
 
   it("below the final block is known", () => {
     const journal = finalized(ours, 102, hash("a", 102))
-    assert.strictEqual(decide(journal, at(102, "b")), "known")
-    assert.strictEqual(decide(journal, at(103, "b")), "rival")
+    assert.strictEqual(classifyHead(journal, at(102, "b")), "duplicate")
+    assert.strictEqual(classifyHead(journal, at(103, "b")), "competing")
   })
 
   it("at the start of an empty journal is next, whatever its parent", () => {
     const empty = emptyJournal(100, "none")
-    assert.strictEqual(decide(empty, at(100, "x")), "next")
-    assert.strictEqual(decide(empty, at(101, "x")), "gap")
-    assert.strictEqual(decide(empty, at(99, "x")), "known")
+    assert.strictEqual(classifyHead(empty, at(100, "x")), "extends")
+    assert.strictEqual(classifyHead(empty, at(101, "x")), "gap")
+    assert.strictEqual(classifyHead(empty, at(99, "x")), "duplicate")
   })
 })
 
 describe("range maths", () => {
   it("finds the first block that is not on top of the one before", () => {
     const run = blocks(5, "a", [0, 0, 0])
-    assert.strictEqual(firstUnlinked(hash("a", 4), run), -1)
-    assert.strictEqual(firstUnlinked("", run), -1)
-    assert.strictEqual(firstUnlinked(hash("b", 4), run), 0)
-    assert.strictEqual(firstUnlinked(hash("a", 4), [run[0]!, run[2]!]), 1)
-    assert.strictEqual(firstUnlinked(hash("a", 4), []), -1)
+    assert.strictEqual(firstBrokenLink(hash("a", 4), run), -1)
+    assert.strictEqual(firstBrokenLink("", run), -1)
+    assert.strictEqual(firstBrokenLink(hash("b", 4), run), 0)
+    assert.strictEqual(firstBrokenLink(hash("a", 4), [run[0]!, run[2]!]), 1)
+    assert.strictEqual(firstBrokenLink(hash("a", 4), []), -1)
   })
 
   const Height = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2000 }))
@@ -74,7 +79,7 @@ describe("range maths", () => {
     ([from, length, width]) => {
       const to = from + length - 1
       let next = from
-      for (const [start, end] of pieces(from, to, () => width)) {
+      for (const [start, end] of blockRanges(from, to, () => width)) {
         assert.strictEqual(start, next)
         assert.isAtLeast(end, start)
         assert.isAtMost(end - start + 1, width)
@@ -101,27 +106,29 @@ const size = (n: number, most: number) => Math.abs(n) % (most + 1)
 const follow = (journal: Journal, chain: FakeChain, announced: Header, tries = 0): Journal => {
   assert.isBelow(tries, 10)
   const forked = () => {
-    const shared = placesFromTop(journal).find(({ number, hash }) => chain.at(number)?.header.hash === hash)
-    const ancestor = shared?.number ?? floorOf(journal).number
+    const shared = ancestorCandidates(journal).find(
+      ({ number, hash }) => chain.at(number)?.header.hash === hash,
+    )
+    const ancestor = shared?.number ?? finalizedHead(journal).number
     let next = journal
     while (next.head.number > ancestor) next = popped(next)
     return follow(next, chain, announced, tries + 1)
   }
-  switch (decide(journal, announced)) {
-    case "known":
+  switch (classifyHead(journal, announced)) {
+    case "duplicate":
       return journal
     case "fork":
       return forked()
-    case "rival":
+    case "competing":
       // A chain that is not longer is followed only where our height shows another block.
       return chain.at(journal.head.number)?.header.hash === journal.head.hash ||
         chain.head.number < journal.head.number
         ? journal
         : forked()
-    case "next":
+    case "extends":
     case "gap": {
       const between = chain.blocks(journal.head.number + 1, announced.number)
-      if (firstUnlinked(journal.head.hash, between) !== -1) return forked()
+      if (firstBrokenLink(journal.head.hash, between) !== -1) return forked()
       let next = journal
       for (const move of pushes(journal.head, between, false)) {
         assert.deepStrictEqual(move.expected, next.head)
@@ -167,7 +174,7 @@ describe("the state machine", () => {
             const { number, hash } = chain.final
             const ours = journal.window.find((record) => record.number >= number)
             const canonical = ours !== undefined && chain.at(ours.number)?.header.hash === ours.hash
-            if (canonical && number > floorOf(journal).number && number <= journal.head.number) {
+            if (canonical && number > finalizedHead(journal).number && number <= journal.head.number) {
               journal = finalized(journal, number, hash)
             }
             continue
@@ -183,7 +190,7 @@ describe("the state machine", () => {
       journal = follow(journal, chain, chain.head)
       assert.deepStrictEqual(journal.head, { number: chain.head.number, hash: chain.head.hash, part: 0 })
       const expected = chain
-        .blocks(floorOf(journal).number + 1)
+        .blocks(finalizedHead(journal).number + 1)
         .filter(({ number, logs }) => logs.length > 0 || number === 0 || number === chain.head.number)
       assert.deepStrictEqual(
         journal.window.map(({ number, hash, count }) => [number, hash, count]),

@@ -1,14 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Hex } from "../../../src/Domain.ts"
-import { Sides } from "../../../src/chain/ForkStandoff.ts"
-import type { Recorded } from "../../../src/store/Journal.ts"
+import { ForkStandoff } from "../../../src/chain/ForkStandoff.ts"
+import type { BlockRecord } from "../../../src/store/Journal.ts"
 
 const minute = 60_000
 const hashOf = (name: string): Hex => `0x${Buffer.from(name).toString("hex")}`
 
 /** A journal from block 100 on, of blocks by name with one log each; a name in brackets has none. */
 const journal = (...names: ReadonlyArray<string>) => ({
-  window: names.map((name, i): Recorded => {
+  window: names.map((name, i): BlockRecord => {
     const hash = hashOf(name)
     return { number: 100 + i, hash, parentHash: hash, count: name.startsWith("(") ? 0 : 1 }
   }),
@@ -16,17 +16,17 @@ const journal = (...names: ReadonlyArray<string>) => ({
 
 /** Agreed on `c a1 a2`, and then replaced from block 101 on. */
 const replaced = () => {
-  const sides = new Sides()
-  sides.wrote(journal("c", "a1", "a2"))
+  const sides = new ForkStandoff()
+  sides.recordPush(journal("c", "a1", "a2"))
   return { sides, theirs: journal("c", "b1", "b2", "b3") }
 }
 
 /** Changes the side back as soon as it may be. */
-const change = (sides: Sides, at: number): number => {
+const change = (sides: ForkStandoff, at: number): number => {
   const wait = sides.waitFor(at)
   assert.strictEqual(sides.waitFor(at + wait), 0)
-  sides.undid(at + wait)
-  sides.wrote(journal("c", "a1", "a2"))
+  sides.recordPop(at + wait)
+  sides.recordPush(journal("c", "a1", "a2"))
   return wait
 }
 
@@ -39,26 +39,26 @@ describe("who has replaced whose blocks", () => {
   it("names none where nothing above the common block was agreed on", () => {
     const { sides } = replaced()
     assert.isUndefined(sides.replacedBy(journal("c", "a1", "a2", "b3"), 102))
-    assert.isUndefined(new Sides().replacedBy(journal("c", "b1"), 100))
+    assert.isUndefined(new ForkStandoff().replacedBy(journal("c", "b1"), 100))
   })
 
   it("names none where only blocks without logs were replaced", () => {
-    const sides = new Sides()
-    sides.wrote(journal("c", "(a1)"))
+    const sides = new ForkStandoff()
+    sides.recordPush(journal("c", "(a1)"))
     assert.isUndefined(sides.replacedBy(journal("c", "b1"), 100))
   })
 
   it("names none where all that is to be undone was agreed on: the store was set back", () => {
-    const sides = new Sides()
-    sides.wrote(journal("c", "b1", "b2"))
-    sides.wrote(journal("c", "a1", "a2", "a3"))
+    const sides = new ForkStandoff()
+    sides.recordPush(journal("c", "b1", "b2"))
+    sides.recordPush(journal("c", "a1", "a2", "a3"))
     assert.isUndefined(sides.replacedBy(journal("c", "b1", "b2"), 100))
     assert.isDefined(sides.replacedBy(journal("c", "b1", "b2", "b3"), 100))
   })
 
   it("agrees on what the node shows of another ingestor's blocks, up to there", () => {
     const { sides, theirs } = replaced()
-    assert.isTrue(sides.shown(theirs, hashOf("b2")))
+    assert.isTrue(sides.confirm(theirs, hashOf("b2")))
     assert.strictEqual(sides.replacedBy(journal("c", "a1", "a2", "x"), 100)?.hash, hashOf("b1"))
     assert.isUndefined(sides.replacedBy(journal("c", "b1", "b2", "x"), 102))
   })
@@ -66,8 +66,8 @@ describe("who has replaced whose blocks", () => {
   it("learns nothing from a block that both sides have, or that is not recorded", () => {
     const { sides, theirs } = replaced()
     sides.waitFor(0)
-    assert.isFalse(sides.shown(theirs, hashOf("c")))
-    assert.isFalse(sides.shown(theirs, hashOf("a2")))
+    assert.isFalse(sides.confirm(theirs, hashOf("c")))
+    assert.isFalse(sides.confirm(theirs, hashOf("a2")))
     assert.isTrue(sides.isWaiting)
     assert.strictEqual(sides.replacedBy(theirs, 100)?.hash, hashOf("a1"))
   })
@@ -97,9 +97,9 @@ describe("how long it waits", () => {
   it("is over as soon as they agree, and that is no change of side", () => {
     const { sides, theirs } = replaced()
     sides.waitFor(0)
-    sides.shown(theirs, hashOf("b3"))
+    sides.confirm(theirs, hashOf("b3"))
     assert.isFalse(sides.isWaiting)
-    sides.undid(minute)
+    sides.recordPop(minute)
     assert.strictEqual(sides.waitFor(10 * minute), 2.5 * minute)
   })
 
@@ -108,16 +108,16 @@ describe("how long it waits", () => {
     sides.waitFor(0)
     assert.strictEqual(sides.waitFor(3 * minute), 0)
     assert.strictEqual(sides.waitFor(3 * minute + 1), 0)
-    sides.undid(3 * minute + 2)
+    sides.recordPop(3 * minute + 2)
     // It was begun, and another ingestor has put its blocks on top again.
     assert.strictEqual(sides.waitFor(3 * minute + 3), 5 * minute)
   })
 
   it("is not changed by blocks that are undone for another reason", () => {
     const { sides } = replaced()
-    sides.undid(0)
+    sides.recordPop(0)
     sides.waitFor(0)
-    sides.undid(minute)
+    sides.recordPop(minute)
     assert.strictEqual(sides.waitFor(minute), 1.5 * minute)
   })
 })

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import type { Hex } from "../../../src/Domain.ts"
-import { forkPoint, SeenHeaders } from "../../../src/chain/RecentHeaders.ts"
+import { forkPoint, RecentHeaders } from "../../../src/chain/RecentHeaders.ts"
 import type { Linked } from "../../../src/chain/RecentHeaders.ts"
 import { hash } from "../../support/blocks.ts"
 
@@ -29,7 +29,7 @@ describe("the point where another chain leaves ours", () => {
       const ours = branch("a", root, a)
       const head = ours.at(-1)!
       const theirs = branch("b", root, b)
-      const seen = new SeenHeaders()
+      const seen = new RecentHeaders()
       for (const block of [...ours, ...theirs, root]) seen.add(block)
       const found = forkPoint(head, theirs.at(-1)!, ({ parentHash }) => seen.get(parentHash))
       assert.deepStrictEqual(found, { lowest: ours[0]!.number, depth: ours.length })
@@ -43,7 +43,7 @@ describe("the point where another chain leaves ours", () => {
       const ours = branch("a", root, a)
       const theirs = branch("b", root, a)
       if (ours.length < 3) return
-      const seen = new SeenHeaders()
+      const seen = new RecentHeaders()
       for (const block of [...ours, root, theirs.at(-1)!]) seen.add(block)
       const parentOf = ({ parentHash }: Linked) => seen.get(parentHash)
       assert.deepStrictEqual(forkPoint(ours.at(-1)!, theirs.at(-1)!, parentOf), { missing: theirs.at(-1)! })
@@ -52,7 +52,7 @@ describe("the point where another chain leaves ours", () => {
         lowest: ours[0]!.number,
         depth: ours.length,
       })
-      const forgetful = new SeenHeaders()
+      const forgetful = new RecentHeaders()
       for (const block of [...theirs, ours.at(-1)!]) forgetful.add(block)
       assert.isUndefined(
         forkPoint(ours.at(-1)!, theirs.at(-1)!, ({ parentHash }) => forgetful.get(parentHash)),
@@ -66,7 +66,7 @@ describe("the point where another chain leaves ours", () => {
     ([a, b, turn]) => {
       const blocks = [...branch("a", root, a), ...branch("b", root, b), root]
       const elsewhere = branch("c", branch("d", root, [1])[0]!, a)
-      const seen = new SeenHeaders()
+      const seen = new RecentHeaders()
       const from = turn % blocks.length
       for (const block of [...elsewhere, ...blocks.slice(from), ...blocks.slice(0, from)]) seen.add(block)
       assert.strictEqual(seen.above(root.hash), Math.max(a.length, b.length))
@@ -75,7 +75,7 @@ describe("the point where another chain leaves ours", () => {
   )
 
   it("is told from the last 1 024 headers", () => {
-    const seen = new SeenHeaders()
+    const seen = new RecentHeaders()
     const blocks = branch(
       "a",
       root,

@@ -2,13 +2,13 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { isBeyondUndoing, replay } from "../../../src/cli/comparison.ts"
 import type { Block } from "../../../src/Domain.ts"
-import { ground, pushes } from "../../../src/store/Journal.ts"
+import { emptyHead, pushes } from "../../../src/store/Journal.ts"
 import { blocks } from "../../support/blocks.ts"
 import { memoryStore } from "../../support/ingestor.ts"
 import type { Client } from "../../support/ingestor.ts"
 
 const push = Effect.fnUntraced(function* (store: Client, blocks: ReadonlyArray<Block>) {
-  const { head } = (yield* store.load(1)) ?? { head: ground(0) }
+  const { head } = (yield* store.load(1)) ?? { head: emptyHead(0) }
   for (const move of pushes(head, blocks, false)) yield* store.push(1, "none", move)
 })
 

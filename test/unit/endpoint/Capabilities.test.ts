@@ -1,80 +1,80 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Learned } from "../../../src/endpoint/Capabilities.ts"
+import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
 import { hash } from "../../support/blocks.ts"
 
 describe("what was learned of an endpoint", () => {
   it("fades: what was refused is tried again, what was made smaller grows again", () => {
-    const fresh = new Learned().description
-    const learned = new Learned()
-    learned.refused.add("eth_getLogs")
-    learned.finalizedTag = false
-    learned.announcesHeads = false
-    learned.addresses = 9
-    learned.headers = 3
-    learned.receipts = 5
-    assert.isFalse(learned.allows("eth_getLogs", hash("a")))
-    learned.fade()
-    assert.isTrue(learned.allows("eth_getLogs", hash("a")))
-    assert.isTrue(learned.finalizedTag)
-    assert.deepStrictEqual([learned.addresses, learned.headers, learned.receipts], [18, 6, 10])
-    for (let hour = 0; hour < 10; hour++) learned.fade()
-    assert.deepStrictEqual(learned.description, fresh)
+    const fresh = new Capabilities().description
+    const capabilities = new Capabilities()
+    capabilities.refused.add("eth_getLogs")
+    capabilities.finalizedTag = false
+    capabilities.announcesHeads = false
+    capabilities.addresses = 9
+    capabilities.headers = 3
+    capabilities.receipts = 5
+    assert.isFalse(capabilities.allows("eth_getLogs", hash("a")))
+    capabilities.relax()
+    assert.isTrue(capabilities.allows("eth_getLogs", hash("a")))
+    assert.isTrue(capabilities.finalizedTag)
+    assert.deepStrictEqual([capabilities.addresses, capabilities.headers, capabilities.receipts], [18, 6, 10])
+    for (let hour = 0; hour < 10; hour++) capabilities.relax()
+    assert.deepStrictEqual(capabilities.description, fresh)
   })
 
   it("closes a way of asking that is refused for two blocks, or for an old one", () => {
-    const learned = new Learned()
-    learned.refuse("eth_getLogs", hash("a"), false)
-    learned.refuse("eth_getLogs", hash("a"), false)
-    assert.isTrue(learned.allows("eth_getLogs", hash("a")))
-    assert.isTrue(learned.doubts("eth_getLogs"))
-    learned.refuse("eth_getLogs", hash("b"), false)
-    assert.isFalse(learned.allows("eth_getLogs", hash("c")))
-    learned.refuse("eth_getBlockReceipts", hash("a"), true)
-    assert.isFalse(learned.allows("eth_getBlockReceipts", hash("a")))
-    learned.refuseHash(hash("a"))
-    assert.isTrue(learned.byHash)
-    learned.refuseHash(hash("b"))
-    assert.isFalse(learned.byHash)
-    learned.fade()
-    assert.isTrue(learned.byHash && learned.allows("eth_getLogs", hash("a")))
-    assert.isFalse(learned.doubts("eth_getLogs"))
+    const capabilities = new Capabilities()
+    capabilities.refuse("eth_getLogs", hash("a"), false)
+    capabilities.refuse("eth_getLogs", hash("a"), false)
+    assert.isTrue(capabilities.allows("eth_getLogs", hash("a")))
+    assert.isTrue(capabilities.isSuspect("eth_getLogs"))
+    capabilities.refuse("eth_getLogs", hash("b"), false)
+    assert.isFalse(capabilities.allows("eth_getLogs", hash("c")))
+    capabilities.refuse("eth_getBlockReceipts", hash("a"), true)
+    assert.isFalse(capabilities.allows("eth_getBlockReceipts", hash("a")))
+    capabilities.refuseHash(hash("a"))
+    assert.isTrue(capabilities.byHash)
+    capabilities.refuseHash(hash("b"))
+    assert.isFalse(capabilities.byHash)
+    capabilities.relax()
+    assert.isTrue(capabilities.byHash && capabilities.allows("eth_getLogs", hash("a")))
+    assert.isFalse(capabilities.isSuspect("eth_getLogs"))
   })
 
   it("does not fade where it is about one block, nor where it is proof", () => {
-    const learned = new Learned()
-    learned.tooLarge("eth_getLogs", hash("a"))
-    learned.blooms.announced = true
-    learned.fade()
-    assert.isFalse(learned.allows("eth_getLogs", hash("a")))
-    assert.isTrue(learned.allows("eth_getLogs", hash("b")))
-    assert.isTrue(learned.blooms.announced)
+    const capabilities = new Capabilities()
+    capabilities.markOversized("eth_getLogs", hash("a"))
+    capabilities.blooms.announced = true
+    capabilities.relax()
+    assert.isFalse(capabilities.allows("eth_getLogs", hash("a")))
+    assert.isTrue(capabilities.allows("eth_getLogs", hash("b")))
+    assert.isTrue(capabilities.blooms.announced)
   })
 
   it("closes a way of asking after two refusals, and not if it worked in between", () => {
-    const learned = new Learned()
-    learned.refuse("eth_getLogs", hash("a"), false)
-    learned.works("eth_getLogs")
-    learned.refuse("eth_getLogs", hash("b"), false)
-    assert.isTrue(learned.allows("eth_getLogs", hash("b")))
-    learned.refuse("eth_getLogs", hash("c"), false)
-    assert.isFalse(learned.allows("eth_getLogs", hash("c")))
-    learned.refuseRange(1, false)
-    learned.works("range")
-    learned.refuseRange(11, false)
-    assert.isTrue(learned.ranges)
-    learned.refuseRange(21, true)
-    assert.isFalse(learned.ranges)
-    learned.fade()
-    assert.isTrue(learned.ranges)
+    const capabilities = new Capabilities()
+    capabilities.refuse("eth_getLogs", hash("a"), false)
+    capabilities.recordSupported("eth_getLogs")
+    capabilities.refuse("eth_getLogs", hash("b"), false)
+    assert.isTrue(capabilities.allows("eth_getLogs", hash("b")))
+    capabilities.refuse("eth_getLogs", hash("c"), false)
+    assert.isFalse(capabilities.allows("eth_getLogs", hash("c")))
+    capabilities.refuseRange(1, false)
+    capabilities.recordSupported("range")
+    capabilities.refuseRange(11, false)
+    assert.isTrue(capabilities.ranges)
+    capabilities.refuseRange(21, true)
+    assert.isFalse(capabilities.ranges)
+    capabilities.relax()
+    assert.isTrue(capabilities.ranges)
   })
 
   it("is told as plain JSON", () => {
-    const learned = new Learned()
-    learned.refused.add("eth_getLogs").add("eth_getBlockReceipts")
-    learned.narrow(10)
-    learned.narrowRecent(20)
-    learned.tooLarge("eth_getTransactionReceipt", hash("a"))
-    assert.deepStrictEqual(JSON.parse(JSON.stringify(learned.description)), {
+    const capabilities = new Capabilities()
+    capabilities.refused.add("eth_getLogs").add("eth_getBlockReceipts")
+    capabilities.shrink(10)
+    capabilities.shrinkRecent(20)
+    capabilities.markOversized("eth_getTransactionReceipt", hash("a"))
+    assert.deepStrictEqual(JSON.parse(JSON.stringify(capabilities.description)), {
       refused: ["eth_getLogs", "eth_getBlockReceipts"],
       range: 10,
       recent_range: 10,
@@ -93,18 +93,18 @@ describe("what was learned of an endpoint", () => {
   })
 
   it("is told where it differs from what is believed at first", () => {
-    const learned = new Learned()
-    assert.deepStrictEqual(learned.notes, [])
-    learned.refused.add("eth_getLogs")
-    learned.narrow(50)
-    learned.narrowRecent(10)
-    learned.addresses = 100
-    learned.receipts = 5
-    learned.finalizedTag = false
-    learned.nothingFinal = true
-    learned.byHash = false
-    learned.announcesHeads = false
-    assert.deepStrictEqual(learned.notes, [
+    const capabilities = new Capabilities()
+    assert.deepStrictEqual(capabilities.limits, [])
+    capabilities.refused.add("eth_getLogs")
+    capabilities.shrink(50)
+    capabilities.shrinkRecent(10)
+    capabilities.addresses = 100
+    capabilities.receipts = 5
+    capabilities.finalizedTag = false
+    capabilities.nothingFinal = true
+    capabilities.byHash = false
+    capabilities.announcesHeads = false
+    assert.deepStrictEqual(capabilities.limits, [
       "refuses eth_getLogs",
       "history in pieces of 50 blocks",
       "recent blocks 5 at a time",

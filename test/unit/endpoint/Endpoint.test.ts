@@ -6,9 +6,9 @@ import type { AddressInfo } from "node:net"
 import { TestClock } from "effect/testing"
 import { connect } from "../../../src/endpoint/Endpoint.ts"
 import type { EndpointOptions } from "../../../src/endpoint/Endpoint.ts"
-import { refusalOf } from "../../../src/endpoint/EndpointError.ts"
+import { errorKind } from "../../../src/endpoint/EndpointError.ts"
 import type { EndpointError } from "../../../src/endpoint/EndpointError.ts"
-import { Learned } from "../../../src/endpoint/Capabilities.ts"
+import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
 import { Transport } from "../../../src/endpoint/Socket.ts"
 import type { Hex } from "../../../src/Domain.ts"
 import * as GetLogs from "../../../src/logs/GetLogs.ts"
@@ -124,8 +124,8 @@ describe("a connection", () => {
         const call = { method: "eth_blockNumber", params: [] }
         const answers = yield* connection.batch([call, call, call])
         assert.deepStrictEqual(
-          answers.map((answer) => answer._tag === "Rejected" && refusalOf(answer.error)),
-          ["split", "split", "split"],
+          answers.map((answer) => answer._tag === "Rejected" && errorKind(answer.error)),
+          ["RangeTooLarge", "RangeTooLarge", "RangeTooLarge"],
         )
         assert.strictEqual((yield* connection.batch([call, call])).length, 2)
       }),
@@ -153,8 +153,8 @@ describe("a connection", () => {
   socketTest("slows down, and refuses its oldest request, at 'too many' without an id", (node, url) =>
     Effect.gen(function* () {
       let throttled = 0
-      const budget = { spend: () => identity, rate: () => 1, throttled: () => void throttled++ }
-      const connection = yield* dial(url, 31337, { budget })
+      const rateLimiter = { withTokens: () => identity, rate: () => 1, throttled: () => void throttled++ }
+      const connection = yield* dial(url, 31337, { rateLimiter })
       let left = 1
       node.intercept = (_method, _params, proceed) =>
         left-- > 0 ? withoutId("project ID request rate exceeded") : proceed()
@@ -189,7 +189,7 @@ describe("a connection", () => {
       assert.deepInclude(reason(error), {
         method: "eth_getLogs",
         code: -32005,
-        refusal: { action: "back off" },
+        refusal: { kind: "RateLimited" },
       })
       assert.strictEqual(
         error.message,
@@ -257,25 +257,25 @@ describe("a connection", () => {
       Effect.gen(function* () {
         node.chain.extend(...Array.from({ length: 20 }, () => 1))
         node.mostCharacters = 1000
-        const learned = new Learned()
+        const capabilities = new Capabilities()
         const addresses = Array.from({ length: 64 }, (_, i): Hex => `0x${String(i).padStart(40, "0")}`)
         const { hash: blockHash } = node.chain.head
         const logs = Effect.flatMap(dial(url), (connection) =>
-          GetLogs.make(connection, { addresses, topics: [] }, learned)({ blockHash }),
+          GetLogs.make(connection, { addresses, topics: [] }, capabilities)({ blockHash }),
         )
         const error = yield* Effect.flip(logs)
         assert.deepInclude(reason(error), { _tag: "Disconnected", code: 1009 })
-        assert.strictEqual(refusalOf(error), "fewer addresses")
-        assert.strictEqual(learned.addresses, 32)
+        assert.strictEqual(errorKind(error), "TooManyAddresses")
+        assert.strictEqual(capabilities.addresses, 32)
         yield* Effect.flip(logs)
         assert.deepStrictEqual(yield* logs, [])
-        assert.strictEqual(learned.addresses, 16)
+        assert.strictEqual(capabilities.addresses, 16)
         const numbers = Array.from({ length: 20 }, (_, i) => i + 1)
         const headers = Effect.flatMap(dial(url), (connection) =>
-          Headers.headers(connection, numbers, learned),
+          Headers.headers(connection, numbers, capabilities),
         )
         yield* Effect.flip(headers)
-        assert.strictEqual(learned.headers, 10)
+        assert.strictEqual(capabilities.headers, 10)
         assert.strictEqual((yield* headers).length, 20)
       }),
   )

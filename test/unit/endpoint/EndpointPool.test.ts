@@ -294,7 +294,7 @@ describe("failover", () => {
       }
       const { status } = yield* start({ DEVNET_WS_URL: "ws://one" })
       yield* blocks(chain, 3)
-      const known = () => status.endpoints[0]!.learned!
+      const known = () => status.endpoints[0]!.capabilities!
       assert.isTrue(known().refused.has("eth_getLogs"))
       yield* TestClock.adjust("30 seconds")
       assert.isFalse(known().finalizedTag)
@@ -441,7 +441,7 @@ describe("an HTTP endpoint", () => {
         assert.strictEqual(endpoint.connects, 1)
         http.http = answer
         chain.extend(...long)
-        yield* eventually("it is asked half as often", () => endpoint.budget!.rate() <= 20, 120)
+        yield* eventually("it is asked half as often", () => endpoint.rateLimiter!.rate() <= 20, 120)
         http.http = { status: 200, headers: {} }
         yield* TestClock.adjust("20 seconds")
         yield* caughtUp(store, chain, status)

@@ -116,10 +116,10 @@ describe("heads", () => {
   connected("can be offered again, and from elsewhere", (world) =>
     Effect.gen(function* () {
       const { heads, seen } = yield* listen(world)
-      yield* heads.again
+      yield* heads.replay
       yield* TestClock.adjust(0)
       world.chain.rollback(0)
-      yield* heads.offer({ ...world.chain.head, number: 77 })
+      yield* heads.inject({ ...world.chain.head, number: 77 })
       yield* TestClock.adjust(0)
       assert.deepStrictEqual(seen, [0, 0, 77])
     }),

@@ -88,7 +88,7 @@ describe("polled heads", () => {
         yield* blocks(chain, 10)
         yield* caughtUp(store, chain, status)
         assert.strictEqual(asked(one, "eth_subscribe"), 1)
-        assert.include(status.endpoints[0]!.learned!.notes, "heads are polled")
+        assert.include(status.endpoints[0]!.capabilities!.limits, "heads are polled")
       }),
   )
 

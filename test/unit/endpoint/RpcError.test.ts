@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { readFileSync } from "node:fs"
-import { classify } from "../../../src/endpoint/RpcError.ts"
+import { normalizeRpcError } from "../../../src/endpoint/RpcError.ts"
 import type { RpcFailure } from "../../../src/endpoint/RpcError.ts"
 
 interface Recorded {
@@ -32,13 +32,13 @@ const answered = fixture<{
 
 /** What the recording calls it → what we do. */
 const actions: Readonly<Record<string, string>> = {
-  split: "split",
-  split_hint: "split",
-  addr: "fewer addresses",
-  wait_head: "wait for head",
-  backoff: "back off",
-  other: "other endpoint",
-  cfg: "operator",
+  split: "RangeTooLarge",
+  split_hint: "RangeTooLarge",
+  addr: "TooManyAddresses",
+  wait_head: "BlockNotFound",
+  backoff: "RateLimited",
+  other: "Unavailable",
+  cfg: "Unauthorized",
 }
 
 describe("classify", () => {
@@ -46,11 +46,11 @@ describe("classify", () => {
 
   for (const { provider, http, code, message, data, action } of errors) {
     it(`${provider}: ${message.slice(0, 90)}`, () => {
-      const refusal = classify({ code: code ?? 0, message, data, ...(http && { status: http }) })
+      const refusal = normalizeRpcError({ code: code ?? 0, message, data, ...(http && { status: http }) })
       // Refused whatever the range, so another endpoint is not the first thing to try.
-      const expected = message.startsWith("Please specify an address") ? "use receipts" : actions[action]
-      assert.strictEqual(refusal.action, expected)
-      if (action === "split_hint" && refusal.action === "split") {
+      const expected = message.startsWith("Please specify an address") ? "AddressRequired" : actions[action]
+      assert.strictEqual(refusal.kind, expected)
+      if (action === "split_hint" && refusal.kind === "RangeTooLarge") {
         assert.isDefined(refusal.blocks ?? refusal.through, "the hint was found")
       }
     })
@@ -58,67 +58,72 @@ describe("classify", () => {
 
   for (const { client, request, error, action } of answered) {
     it(`${client} refuses ${request[0]}: ${error.message}`, () =>
-      assert.strictEqual(classify(error).action, action))
+      assert.strictEqual(normalizeRpcError(error).kind, action))
   }
 
   it("takes a key that is not known to the provider for no block that is not there", () =>
-    assert.strictEqual(classify({ code: -32000, message: "API key not found" }).action, "other endpoint"))
+    assert.strictEqual(normalizeRpcError({ code: -32000, message: "API key not found" }).kind, "Unavailable"))
 
-  const hint = (message: string, data?: unknown) => classify({ code: -32602, message, data })
+  const hint = (message: string, data?: unknown) => normalizeRpcError({ code: -32602, message, data })
 
   it("reads hexadecimal, decimal and abbreviated hints", () => {
     assert.deepStrictEqual(hint("Try with this block range [0xBDE5F8, 0x102DBCC]."), {
-      action: "split",
+      kind: "RangeTooLarge",
       through: 0x102dbcc,
     })
     assert.deepStrictEqual(hint("query exceeds max results 20000, retry with the range 100-149"), {
-      action: "split",
+      kind: "RangeTooLarge",
       through: 149,
     })
     assert.deepStrictEqual(hint("eth_getLogs range is too large, max is 1k blocks"), {
-      action: "split",
+      kind: "RangeTooLarge",
       blocks: 1000,
     })
     assert.deepStrictEqual(hint("eth_getLogs is limited to 0 - 50 blocks range"), {
-      action: "split",
+      kind: "RangeTooLarge",
       blocks: 50,
     })
   })
 
   it("does not believe an inverted hint", () =>
-    assert.deepStrictEqual(hint("this block range should work: [0x20, 0x10]"), { action: "split" }))
+    assert.deepStrictEqual(hint("this block range should work: [0x20, 0x10]"), { kind: "RangeTooLarge" }))
 
   it("knows how long to wait", () => {
     assert.deepStrictEqual(hint("RPS limit", { try_again_in: "107.5ms" }), {
-      action: "back off",
+      kind: "RateLimited",
       retryAfter: 107.5,
     })
     assert.deepStrictEqual(hint("RPS limit", { try_again_in: "1.2s" }), {
-      action: "back off",
+      kind: "RateLimited",
       retryAfter: 1200,
     })
   })
 
   it("goes by the HTTP status where the text says nothing", () => {
-    assert.deepStrictEqual(classify({ code: 0, message: "", status: 429 }), { action: "back off" })
-    assert.deepStrictEqual(classify({ code: 0, message: "", status: 401 }), { action: "operator" })
-    assert.deepStrictEqual(classify({ code: 0, message: "", status: 413 }), { action: "split" })
+    assert.deepStrictEqual(normalizeRpcError({ code: 0, message: "", status: 429 }), { kind: "RateLimited" })
+    assert.deepStrictEqual(normalizeRpcError({ code: 0, message: "", status: 401 }), { kind: "Unauthorized" })
+    assert.deepStrictEqual(normalizeRpcError({ code: 0, message: "", status: 413 }), {
+      kind: "RangeTooLarge",
+    })
   })
 
   // The words of zksync-era's Web3 API for a block that it does not have.
   it("waits for a block that does not exist yet", () =>
-    assert.deepStrictEqual(classify({ code: -32602, message: "Block with such an ID doesn't exist yet" }), {
-      action: "wait for head",
-    }))
+    assert.deepStrictEqual(
+      normalizeRpcError({ code: -32602, message: "Block with such an ID doesn't exist yet" }),
+      {
+        kind: "BlockNotFound",
+      },
+    ))
 
   const means = (action: string, words: ReadonlyArray<readonly [string, number, string, unknown?]>) => {
     for (const [provider, code, message, data] of words) {
       it(`${provider}: "${message}" (${code}) means ${action}`, () =>
-        assert.strictEqual(classify({ code, message, data }).action, action))
+        assert.strictEqual(normalizeRpcError({ code, message, data }).kind, action))
     }
   }
 
-  means("wait for head", [
+  means("BlockNotFound", [
     ["Kaia", -32000, "the header does not exist (hash 0x5c1f…)"],
     ["Kaia", -32000, "the block does not exist (block number: 17)"],
     ["Avalanche", -32000, "cannot query unfinalized data"],
@@ -152,7 +157,7 @@ describe("classify", () => {
     ["another", -32000, "requested block 0x10 is not available"],
   ])
 
-  means("back off", [
+  means("RateLimited", [
     [
       "Infura",
       -32005,
@@ -183,7 +188,7 @@ describe("classify", () => {
     ["Cloudflare", -32000, "Rate-limited"],
   ])
 
-  means("split", [
+  means("RangeTooLarge", [
     ["Infura", -32005, "query returned more than 10000 results"],
     ["Infura", -32005, "query returned more than 10000 results. Try with this block range [0x1, 0x2]."],
     ["Arbitrum", -32000, "logs matched by query exceeds limit of 10000"],
@@ -194,14 +199,14 @@ describe("classify", () => {
     ["another", -32000, "cannot query a block range that is not available here"],
   ])
 
-  means("unsupported", [
+  means("MethodNotSupported", [
     ["geth", -32601, "the method eth_getBlockReceipts does not exist/is not available"],
     ["another", -32000, "method does not exist"],
     ["another", -32000, "the method eth_getBlockReceipts is not available"],
     ["another", -32601, "block not found"],
   ])
 
-  means("other endpoint", [
+  means("Unavailable", [
     ["geth", -32000, "missing trie node 5c1f (path ) state 0x5c1f is not available, not found"],
     ["another", -32000, "it does not exist"],
     ["another", -32000, "block 17 is not available without an archive node"],
@@ -211,29 +216,32 @@ describe("classify", () => {
   it("knows how long Infura and Ankr want us to wait", () => {
     const message = "project ID request rate exceeded"
     const data = { rate: { allowed_rps: 1, backoff_seconds: 30 } }
-    assert.deepStrictEqual(classify({ code: -32005, message, data }), {
-      action: "back off",
+    assert.deepStrictEqual(normalizeRpcError({ code: -32005, message, data }), {
+      kind: "RateLimited",
       retryAfter: 30_000,
     })
-    assert.deepStrictEqual(classify({ code: 0, message: "call rate limit exhausted, retry in 10s" }), {
-      action: "back off",
-      retryAfter: 10_000,
-    })
-    assert.deepStrictEqual(classify({ code: 0, message: "", status: 503, retryAfter: 2000 }), {
-      action: "back off",
+    assert.deepStrictEqual(
+      normalizeRpcError({ code: 0, message: "call rate limit exhausted, retry in 10s" }),
+      {
+        kind: "RateLimited",
+        retryAfter: 10_000,
+      },
+    )
+    assert.deepStrictEqual(normalizeRpcError({ code: 0, message: "", status: 503, retryAfter: 2000 }), {
+      kind: "RateLimited",
       retryAfter: 2000,
     })
   })
 
   const known = new Set([
-    "fewer addresses",
-    "wait for head",
-    "back off",
-    "split",
-    "use receipts",
-    "unsupported",
-    "other endpoint",
-    "operator",
+    "TooManyAddresses",
+    "BlockNotFound",
+    "RateLimited",
+    "RangeTooLarge",
+    "AddressRequired",
+    "MethodNotSupported",
+    "Unavailable",
+    "Unauthorized",
   ])
   const words = errors.flatMap(({ message }) => message.split(" "))
   const Text = Schema.Array(
@@ -244,15 +252,15 @@ describe("classify", () => {
     "never throws, and its hints are sane, whatever the text",
     { code: Schema.Int, text: Text, data: Schema.Unknown },
     ({ code, text, data }) => {
-      const refusal = classify({ code, message: text.join(" "), data })
-      assert.isTrue(known.has(refusal.action))
-      if (refusal.action === "split") {
+      const refusal = normalizeRpcError({ code, message: text.join(" "), data })
+      assert.isTrue(known.has(refusal.kind))
+      if (refusal.kind === "RangeTooLarge") {
         for (const hint of [refusal.blocks, refusal.through]) {
           if (hint !== undefined) assert.isTrue(Number.isSafeInteger(hint) && hint >= 0)
         }
         if (refusal.blocks !== undefined) assert.isAtLeast(refusal.blocks, 1)
       }
-      if (refusal.action === "back off" && refusal.retryAfter !== undefined)
+      if (refusal.kind === "RateLimited" && refusal.retryAfter !== undefined)
         assert.isAtMost(refusal.retryAfter, 60_000)
     },
     { arbitrary: { runs: 500 } },
@@ -261,7 +269,7 @@ describe("classify", () => {
   it("does not hang on long texts", () => {
     const before = performance.now()
     for (const part of ["limited to 1", "range [0x", "9".repeat(50), "max block range ", "try_again_in"]) {
-      classify({ code: -32602, message: part.repeat(200_000) })
+      normalizeRpcError({ code: -32602, message: part.repeat(200_000) })
     }
     assert.isBelow(performance.now() - before, 1000)
   })

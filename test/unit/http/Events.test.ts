@@ -4,8 +4,8 @@ import { Context, Duration, Effect, Layer, Schedule } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { AppConfig, fromVariables } from "../../../src/config/AppConfig.ts"
-import { Pace } from "../../../src/http/Events.ts"
-import * as Http from "../../../src/http/Server.ts"
+import { SseTiming } from "../../../src/http/Events.ts"
+import * as Server from "../../../src/http/Server.ts"
 import { Status } from "../../../src/observability/Status.ts"
 import { block } from "../../support/blocks.ts"
 import { readEvents } from "../../support/events.ts"
@@ -20,7 +20,7 @@ const serve = Effect.fnUntraced(function* (
     readonly chains?: ReadonlyArray<string>
     readonly token?: string
     readonly asked?: (status: World) => void
-    readonly pace?: Context.Service.Shape<typeof Pace>
+    readonly pace?: Context.Service.Shape<typeof SseTiming>
   } = {},
 ) {
   const port = yield* freePort
@@ -47,10 +47,10 @@ const serve = Effect.fnUntraced(function* (
       },
     })),
   ).pipe(Layer.provide(Status.layer))
-  const routes = Http.layer.pipe(
+  const routes = Server.layer.pipe(
     Layer.provideMerge(watched),
     Layer.provide(Layer.succeed(AppConfig, config)),
-    Layer.provide(options.pace ? Layer.succeed(Pace, options.pace) : Layer.empty),
+    Layer.provide(options.pace ? Layer.succeed(SseTiming, options.pace) : Layer.empty),
     Layer.fresh,
   )
   return { port, status: Context.get(yield* Layer.build(routes), Status) }

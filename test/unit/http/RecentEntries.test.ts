@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
-import { History, samplesKept } from "../../../src/observability/Sparkline.ts"
-import { rowsKept, Tail } from "../../../src/http/RecentEntries.ts"
+import { Sparkline, samplesKept } from "../../../src/observability/Sparkline.ts"
+import { rowsKept, RecentEntries } from "../../../src/http/RecentEntries.ts"
 import { block } from "../../support/blocks.ts"
 
 const Count = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 160 }))
@@ -16,7 +16,7 @@ describe("the tail", () => {
     "shows the last entries at their places in the stream, and is bounded",
     [Schema.Array(Step)],
     ([steps]) => {
-      const tail = new Tail()
+      const tail = new RecentEntries()
       const journal: Array<string> = []
       const stack: Array<ReturnType<typeof block>> = []
       const entry = (hash: string, index: number, removed: boolean) =>
@@ -63,7 +63,7 @@ describe("the tail", () => {
   )
 
   it("keeps the last hundred of a large push, with no more than a word of data each", () => {
-    const tail = new Tail()
+    const tail = new RecentEntries()
     const large = block(7, "main", 1000)
     const logs = large.logs.map((log) => ({ ...log, data: `0x${"ab".repeat(5000)}` as const }))
     tail.pushed([{ ...large, logs, whole: true }])
@@ -75,7 +75,7 @@ describe("the tail", () => {
 
 describe("the history", () => {
   it("tells logs a second, whatever the time between two samples, and keeps five minutes", () => {
-    const history = new History()
+    const history = new Sparkline()
     assert.strictEqual(history.perSecond, 0)
     history.sample(10_000, 1234, 500)
     history.sample(12_000, 80, 900)

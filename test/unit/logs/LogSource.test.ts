@@ -3,10 +3,10 @@ import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import type { Block, Hex } from "../../../src/Domain.ts"
 import { quantity } from "../../../src/endpoint/Decode.ts"
-import { refusalOf } from "../../../src/endpoint/EndpointError.ts"
+import { errorKind } from "../../../src/endpoint/EndpointError.ts"
 import type { EndpointError } from "../../../src/endpoint/EndpointError.ts"
-import { Learned } from "../../../src/endpoint/Capabilities.ts"
-import * as Logs from "../../../src/logs/LogSource.ts"
+import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
+import * as LogSource from "../../../src/logs/LogSource.ts"
 import { strict } from "../../../src/logs/Integrity.ts"
 import { Refused, silence } from "../../support/FakeNode.ts"
 import type { Intercept } from "../../support/FakeNode.ts"
@@ -16,12 +16,15 @@ import type { World } from "../../support/virtual.ts"
 const unfiltered = { filter: { addresses: [], topics: [] }, logsBloom: "trust" } as const
 
 /** Logs of a connection, and what was learned of its endpoint. */
-const make = ({ chain: source, connection }: World, chain: Parameters<typeof Logs.make>[1] = unfiltered) => {
-  const learned = new Learned()
+const make = (
+  { chain: source, connection }: World,
+  chain: Parameters<typeof LogSource.make>[1] = unfiltered,
+) => {
+  const capabilities = new Capabilities()
   return {
-    ...Logs.make(connection, chain, learned, strict, () => source.head.timestamp),
-    learned,
-    width: () => learned.width,
+    ...LogSource.make(connection, chain, capabilities, strict, () => source.head.timestamp),
+    capabilities,
+    width: () => capabilities.width,
   }
 }
 
@@ -59,22 +62,22 @@ type Wire = Array<{ blockHash: string; logIndex: string; removed: boolean; addre
 
 /** A range of history, answer after answer. */
 const wholeHistory = (
-  { history }: Pick<Logs.Logs, "history">,
+  { finalizedRange }: Pick<LogSource.LogSource, "finalizedRange">,
   from: number,
   to: number,
 ): Effect.Effect<ReadonlyArray<Block>, EndpointError> =>
-  Effect.flatMap(history(from, to), (blocks) => {
+  Effect.flatMap(finalizedRange(from, to), (blocks) => {
     const last = blocks.at(-1)!.number
     return last === to
       ? Effect.succeed(blocks)
-      : Effect.map(wholeHistory({ history }, last + 1, to), (more) => [...blocks, ...more])
+      : Effect.map(wholeHistory({ finalizedRange }, last + 1, to), (more) => [...blocks, ...more])
   })
 
 describe("the logs of one block", () => {
   connected("are asked for by its hash", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5)
-      const block = yield* soon(make(world).tip(world.chain.head))
+      const block = yield* soon(make(world).block(world.chain.head))
       assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
       assert.strictEqual(block.parentHash, world.chain.at(0)!.header.hash)
       assert.strictEqual(asked(world, "eth_getLogs"), 1)
@@ -85,8 +88,8 @@ describe("the logs of one block", () => {
     Effect.gen(function* () {
       world.chain.extend(2, 0, 3)
       const logs = make(world)
-      yield* soon(logs.tip(world.chain.at(1)!.header))
-      assert.deepStrictEqual((yield* soon(logs.tip(world.chain.at(2)!.header))).logs, [])
+      yield* soon(logs.block(world.chain.at(1)!.header))
+      assert.deepStrictEqual((yield* soon(logs.block(world.chain.at(2)!.header))).logs, [])
       assert.strictEqual(asked(world, "eth_getLogs"), 1)
     }),
   )
@@ -96,12 +99,12 @@ describe("the logs of one block", () => {
       world.chain.extend(3, 3)
       const contract = world.chain.at(1)!.logs[0]!.contract
       const logs = make(world, { ...unfiltered, filter: { addresses: [contract], topics: [] } })
-      const block = yield* soon(logs.tip(world.chain.at(1)!.header))
+      const block = yield* soon(logs.block(world.chain.at(1)!.header))
       assert.deepStrictEqual(
         block.logs.map(({ index }) => index),
         [0],
       )
-      yield* soon(logs.tip(world.chain.at(2)!.header))
+      yield* soon(logs.block(world.chain.at(2)!.header))
       assert.strictEqual(asked(world, "eth_getLogs"), 1)
     }),
   )
@@ -113,8 +116,8 @@ describe("the logs of one block", () => {
         world.chain.blooms = false
         world.chain.extend(4, 0)
         const logs = make(world)
-        assert.strictEqual((yield* soon(logs.tip(world.chain.at(1)!.header))).logs.length, 4)
-        assert.strictEqual((yield* soon(logs.tip(world.chain.at(2)!.header))).logs.length, 0)
+        assert.strictEqual((yield* soon(logs.block(world.chain.at(1)!.header))).logs.length, 4)
+        assert.strictEqual((yield* soon(logs.block(world.chain.at(2)!.header))).logs.length, 0)
         assert.strictEqual(asked(world, "eth_getLogs"), 2)
       }),
   )
@@ -123,8 +126,8 @@ describe("the logs of one block", () => {
     Effect.gen(function* () {
       world.chain.extend(1, 0)
       const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
-      yield* soon(logs.tip(world.chain.at(1)!.header))
-      yield* soon(logs.tip(world.chain.at(2)!.header))
+      yield* soon(logs.block(world.chain.at(1)!.header))
+      yield* soon(logs.block(world.chain.at(2)!.header))
       assert.strictEqual(asked(world, "eth_getLogs"), 2)
     }),
   )
@@ -136,16 +139,18 @@ describe("the logs of one block", () => {
       for (const header of headers) Object.assign(header, { logsBloom: `0x01${"0".repeat(510)}` })
       const trusting = make(world)
       for (const header of headers) {
-        const { number, logs } = yield* soon(trusting.tip(header), "10 seconds")
+        const { number, logs } = yield* soon(trusting.block(header), "10 seconds")
         assert.lengthOf(logs, world.chain.at(number)!.logs.length)
       }
-      assert.strictEqual(trusting.learned.contradictedBlooms, 4)
-      assert.match(trusting.learned.notes.join(), /LOGS_BLOOM=ignore/)
+      assert.strictEqual(trusting.capabilities.contradictedBlooms, 4)
+      assert.match(trusting.capabilities.limits.join(), /LOGS_BLOOM=ignore/)
       const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
       for (const read of [
-        Effect.forEach(headers, logs.tip),
-        logs.recent(1, 4),
-        Effect.map(logs.history(1, 4), (blocks) => blocks.toSpliced(2, 0, ...world.chain.blocks(3, 3))),
+        Effect.forEach(headers, logs.block),
+        logs.unfinalizedRange(1, 4),
+        Effect.map(logs.finalizedRange(1, 4), (blocks) =>
+          blocks.toSpliced(2, 0, ...world.chain.blocks(3, 3)),
+        ),
       ]) {
         assert.deepStrictEqual(shape(yield* soon(read)), shape(world.chain.blocks(1)))
       }
@@ -158,9 +163,9 @@ describe("the logs of one block", () => {
       let tries = 0
       world.node.intercept = on("eth_getLogs", (_, proceed) => (tries++ < 2 ? [] : proceed()))
       const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
-      assert.strictEqual((yield* soon(logs.tip(world.chain.head))).logs.length, 3)
+      assert.strictEqual((yield* soon(logs.block(world.chain.head))).logs.length, 3)
       world.node.intercept = on("eth_getLogs", () => [])
-      assert.deepStrictEqual((yield* soon(logs.tip(world.chain.head))).logs, [])
+      assert.deepStrictEqual((yield* soon(logs.block(world.chain.head))).logs, [])
     }),
   )
 
@@ -172,7 +177,7 @@ describe("the logs of one block", () => {
         if (tries++ < 2) throw new Refused(-32000, "unknown block")
         return proceed()
       })
-      assert.strictEqual((yield* soon(make(world).tip(world.chain.head))).logs.length, 2)
+      assert.strictEqual((yield* soon(make(world).block(world.chain.head))).logs.length, 2)
       assert.strictEqual(tries, 3)
     }),
   )
@@ -182,7 +187,7 @@ describe("the logs of one block", () => {
       world.chain.extend(2)
       let tries = 0
       world.node.intercept = on("eth_getLogs", (_, proceed) => (tries++ < 2 ? [] : proceed()))
-      assert.strictEqual((yield* soon(make(world).tip(world.chain.head))).logs.length, 2)
+      assert.strictEqual((yield* soon(make(world).block(world.chain.head))).logs.length, 2)
     }),
   )
 
@@ -190,7 +195,7 @@ describe("the logs of one block", () => {
     Effect.gen(function* () {
       world.chain.extend(7)
       world.node.intercept = on("eth_getLogs", () => [])
-      const block = yield* soon(make(world).tip(world.chain.head), "5 seconds")
+      const block = yield* soon(make(world).block(world.chain.head), "5 seconds")
       assert.deepStrictEqual(
         shape([{ ...block, timestamp: 0 }]),
         shape(world.chain.blocks(1).map((b) => ({ ...b, timestamp: 0 }))),
@@ -206,9 +211,9 @@ describe("the logs of one block", () => {
         world.chain.extend(3, 4, 5)
         world.node.intercept = on("eth_getLogs", refuse(-32701, "Please specify an address in your request"))
         const logs = make(world)
-        assert.strictEqual((yield* soon(logs.tip(world.chain.at(1)!.header))).logs.length, 3)
-        assert.strictEqual((yield* soon(logs.tip(world.chain.at(2)!.header))).logs.length, 4)
-        assert.strictEqual((yield* soon(logs.tip(world.chain.at(3)!.header))).logs.length, 5)
+        assert.strictEqual((yield* soon(logs.block(world.chain.at(1)!.header))).logs.length, 3)
+        assert.strictEqual((yield* soon(logs.block(world.chain.at(2)!.header))).logs.length, 4)
+        assert.strictEqual((yield* soon(logs.block(world.chain.at(3)!.header))).logs.length, 5)
         assert.strictEqual(asked(world, "eth_getLogs"), 2)
       }),
   )
@@ -219,7 +224,7 @@ describe("the logs of one block", () => {
       const contract = world.chain.head && world.chain.at(1)!.logs[1]!.contract
       world.node.intercept = on("eth_getLogs", refuse(-32008, "Response is too big"))
       const logs = make(world, { ...unfiltered, filter: { addresses: [contract], topics: [] } })
-      const block = yield* soon(logs.tip(world.chain.head))
+      const block = yield* soon(logs.block(world.chain.head))
       assert.deepStrictEqual(
         block.logs.map(({ index }) => index),
         [1, 6],
@@ -236,11 +241,11 @@ describe("the logs of one block", () => {
         return proceed()
       }
       const logs = make(world)
-      const block = yield* soon(logs.tip(world.chain.at(1)!.header))
+      const block = yield* soon(logs.block(world.chain.at(1)!.header))
       assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1, 1)))
       assert.strictEqual(asked(world, "eth_getTransactionReceipt"), 30)
-      yield* soon(logs.tip(world.chain.at(2)!.header))
-      yield* soon(logs.tip(world.chain.at(3)!.header))
+      yield* soon(logs.block(world.chain.at(2)!.header))
+      yield* soon(logs.block(world.chain.at(3)!.header))
       assert.strictEqual(asked(world, "eth_getLogs"), 2, "refusals are remembered")
       assert.strictEqual(asked(world, "eth_getBlockReceipts"), 2)
     }),
@@ -255,15 +260,15 @@ describe("the logs of one block", () => {
       }
       const logs = make(world)
       const { header } = world.chain.at(1)!
-      const ask = soon(Effect.flip(logs.tip(header)))
-      assert.strictEqual(refusalOf(yield* ask), "wait for head")
-      yield* soon(Effect.flip(logs.tip(world.chain.at(2)!.header)))
-      yield* soon(Effect.flip(logs.tip(world.chain.at(3)!.header)))
-      assert.strictEqual(logs.learned.refused.size, 0, "nothing is learned of it")
+      const ask = soon(Effect.flip(logs.block(header)))
+      assert.strictEqual(errorKind(yield* ask), "BlockNotFound")
+      yield* soon(Effect.flip(logs.block(world.chain.at(2)!.header)))
+      yield* soon(Effect.flip(logs.block(world.chain.at(3)!.header)))
+      assert.strictEqual(logs.capabilities.refused.size, 0, "nothing is learned of it")
       yield* TestClock.adjust("3 seconds")
-      assert.strictEqual(refusalOf(yield* ask), "other endpoint", "five seconds later it is a refusal")
+      assert.strictEqual(errorKind(yield* ask), "Unavailable", "five seconds later it is a refusal")
       world.node.intercept = (_method, _params, proceed) => proceed()
-      assert.strictEqual((yield* soon(logs.tip(header))).logs.length, 3)
+      assert.strictEqual((yield* soon(logs.block(header))).logs.length, 3)
     }),
   )
 
@@ -273,10 +278,10 @@ describe("the logs of one block", () => {
       world.node.intercept = on("eth_getLogs", refuse(-32004, "unsupported"))
       const logs = make(world)
       for (const { header } of world.chain.blocks(1).map(({ number }) => world.chain.at(number)!))
-        assert.isAbove((yield* soon(logs.tip(header))).logs.length, 0)
-      assert.strictEqual(logs.learned.refused.size, 0)
-      yield* soon(logs.tip({ ...world.chain.head, timestamp: -61 }))
-      assert.deepStrictEqual([...logs.learned.refused], ["eth_getLogs"])
+        assert.isAbove((yield* soon(logs.block(header))).logs.length, 0)
+      assert.strictEqual(logs.capabilities.refused.size, 0)
+      yield* soon(logs.block({ ...world.chain.head, timestamp: -61 }))
+      assert.deepStrictEqual([...logs.capabilities.refused], ["eth_getLogs"])
     }),
   )
 
@@ -295,8 +300,8 @@ describe("the logs of one block", () => {
           world.node.intercept = withoutHash(words)
           const logs = make(world)
           for (const number of [1, 2, 3])
-            assert.strictEqual((yield* soon(logs.tip(world.chain.at(number)!.header))).logs.length, number)
-          assert.isFalse(logs.learned.byHash)
+            assert.strictEqual((yield* soon(logs.block(world.chain.at(number)!.header))).logs.length, number)
+          assert.isFalse(logs.capabilities.byHash)
           assert.strictEqual(asked(world, "eth_getLogs"), 5)
           assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
         }),
@@ -314,13 +319,13 @@ describe("the logs of one block", () => {
           ? refuse(-32601, "method not found")()
           : refusing(method, params, proceed)
       const logs = make(world)
-      assert.deepStrictEqual((yield* soon(logs.tip(ours[1]!))).logs, [], "the node has it")
+      assert.deepStrictEqual((yield* soon(logs.block(ours[1]!))).logs, [], "the node has it")
       world.node.lag = 1
-      assert.match((yield* soon(Effect.flip(logs.tip(ours[1]!)), "5 seconds")).message, /does not have/)
+      assert.match((yield* soon(Effect.flip(logs.block(ours[1]!)), "5 seconds")).message, /does not have/)
       world.node.lag = 0
       const another = { ...ours[0]!, hash: ours[1]!.hash }
       assert.match(
-        (yield* soon(Effect.flip(logs.tip(another)), "5 seconds")).message,
+        (yield* soon(Effect.flip(logs.block(another)), "5 seconds")).message,
         /logs of another block/,
       )
     }),
@@ -343,9 +348,9 @@ describe("the logs of one block", () => {
         receive(session, text)
       }
       const logs = make(world)
-      const block = yield* soon(logs.tip(world.chain.head), "1 minute")
+      const block = yield* soon(logs.block(world.chain.head), "1 minute")
       assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
-      assert.isAtMost(logs.learned.receipts, 5)
+      assert.isAtMost(logs.capabilities.receipts, 5)
     }),
   )
 
@@ -359,7 +364,7 @@ describe("the logs of one block", () => {
         }
         return proceed()
       }
-      const error = yield* soon(Effect.flip(make(world).tip(world.chain.head)), "5 seconds")
+      const error = yield* soon(Effect.flip(make(world).block(world.chain.head)), "5 seconds")
       assert.match(error.message, /Please specify an address/)
     }),
   )
@@ -386,7 +391,7 @@ describe("the logs of one block", () => {
       Effect.gen(function* () {
         world.chain.extend(5)
         world.node.intercept = on("eth_getLogs", (_, proceed) => change(proceed() as Wire))
-        const block = yield* soon(make(world).tip(world.chain.head))
+        const block = yield* soon(make(world).block(world.chain.head))
         assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
         assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
       }),
@@ -407,14 +412,14 @@ describe("the logs of one block", () => {
         }))
       }
       const logs = make(world)
-      const first = yield* soon(logs.tip(world.chain.at(1)!.header), "5 seconds")
+      const first = yield* soon(logs.block(world.chain.at(1)!.header), "5 seconds")
       assert.deepStrictEqual(
         first.logs.map(({ index }) => index),
         [0, 2, 4, 6, 8],
       )
-      assert.lengthOf((yield* soon(logs.tip(world.chain.head))).logs, 3)
+      assert.lengthOf((yield* soon(logs.block(world.chain.head))).logs, 3)
       assert.strictEqual(asked(world, "eth_getBlockReceipts"), 4)
-      const blocks = yield* soon(make(world).history(1, 3), "5 seconds")
+      const blocks = yield* soon(make(world).finalizedRange(1, 3), "5 seconds")
       assert.deepStrictEqual(
         blocks.map(({ logs }) => logs.length),
         [5, 4, 3],
@@ -428,11 +433,11 @@ describe("the logs of one block", () => {
       const filter = { addresses: [world.chain.at(1)!.logs[0]!.contract], topics: [] }
       let early = 2
       world.node.intercept = on("eth_getLogs", (_, proceed) => (early-- > 0 ? [] : proceed()))
-      assert.lengthOf((yield* soon(make(world, { ...unfiltered, filter }).tip(world.chain.head))).logs, 1)
+      assert.lengthOf((yield* soon(make(world, { ...unfiltered, filter }).block(world.chain.head))).logs, 1)
       assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
       world.node.intercept = on("eth_getLogs", () => null)
       assert.lengthOf(
-        (yield* soon(make(world, { ...unfiltered, filter }).tip(world.chain.head), "5 seconds")).logs,
+        (yield* soon(make(world, { ...unfiltered, filter }).block(world.chain.head), "5 seconds")).logs,
         1,
       )
       assert.strictEqual(asked(world, "eth_getBlockReceipts"), 1)
@@ -447,7 +452,10 @@ describe("the logs of one block", () => {
         if (/Receipts?$/.test(method)) throw new Refused(-32601, "method not found")
         return method === "eth_getLogs" ? [] : proceed()
       }
-      const { logs } = yield* soon(make(world, { ...unfiltered, filter }).tip(world.chain.head), "5 seconds")
+      const { logs } = yield* soon(
+        make(world, { ...unfiltered, filter }).block(world.chain.head),
+        "5 seconds",
+      )
       assert.lengthOf(logs, 0)
       assert.strictEqual(asked(world, "eth_getBlockByHash"), 1)
       assert.strictEqual(asked(world, "eth_getTransactionReceipt"), 0)
@@ -459,12 +467,12 @@ describe("the logs of one block", () => {
     Effect.gen(function* () {
       world.chain.extend(3, 2, 4)
       const logs = make(world)
-      yield* soon(logs.recent(1, 2))
+      yield* soon(logs.unfinalizedRange(1, 2))
       const announced = { ...world.chain.head, logsBloom: zeros, origin: "announced" } as const
-      assert.lengthOf((yield* soon(logs.tip(announced))).logs, 4)
+      assert.lengthOf((yield* soon(logs.block(announced))).logs, 4)
       let early = 1
       world.node.intercept = on("eth_getLogs", (_, proceed) => (early-- > 0 ? [] : proceed()))
-      assert.lengthOf((yield* soon(logs.tip(announced))).logs, 4)
+      assert.lengthOf((yield* soon(logs.block(announced))).logs, 4)
     }),
   )
 
@@ -478,9 +486,9 @@ describe("the logs of one block", () => {
         world.chain.extend(3, 2, 4)
         for (const settings of [unfiltered, { ...unfiltered, logsBloom: "ignore" as const }]) {
           const logs = make(world, settings)
-          yield* soon(logs.recent(1, 2))
+          yield* soon(logs.unfinalizedRange(1, 2))
           const header = { ...world.chain.head, logsBloom: bloom, executed: true }
-          assert.lengthOf((yield* soon(logs.tip(header))).logs, 4)
+          assert.lengthOf((yield* soon(logs.block(header))).logs, 4)
         }
       }),
     )
@@ -495,7 +503,7 @@ describe("the logs of one block", () => {
         return [...logs, { ...logs[0]!, ...extra, address: `0x${"88".repeat(20)}` }]
       })
       for (const settings of [unfiltered, { ...unfiltered, logsBloom: "ignore" as const }]) {
-        const { logs } = yield* soon(make(world, settings).tip(world.chain.head), "5 seconds")
+        const { logs } = yield* soon(make(world, settings).block(world.chain.head), "5 seconds")
         assert.lengthOf(logs, 6)
       }
     }),
@@ -510,7 +518,7 @@ describe("the logs of one block", () => {
         return method === "eth_getBlockReceipts" ? [] : proceed()
       }
       const header = { ...world.chain.head, logsBloom: undefined, executed: true }
-      const error = yield* soon(Effect.flip(make(world).tip(header)), "10 seconds")
+      const error = yield* soon(Effect.flip(make(world).block(header)), "10 seconds")
       assert.match(error.message, /specify an address/)
     }),
   )
@@ -522,7 +530,7 @@ describe("the logs of one block", () => {
           if (/Receipts?$/.test(method)) throw new Refused(-32601, "method not found")
           return method === "eth_getLogs" ? lie(proceed() as Wire) : proceed()
         }
-        const error = yield* soon(Effect.flip(make(world).tip(world.chain.head)), "5 seconds")
+        const error = yield* soon(Effect.flip(make(world).block(world.chain.head)), "5 seconds")
         assert.strictEqual(error.reason._tag, "Unverified")
       }),
     )
@@ -537,19 +545,19 @@ describe("the logs of one block", () => {
         return proceed()
       }
       const logs = make(world, { ...unfiltered, filter: { addresses: [contract], topics: [] } })
-      assert.lengthOf((yield* soon(logs.tip(world.chain.head))).logs, 1)
+      assert.lengthOf((yield* soon(logs.block(world.chain.head))).logs, 1)
     }),
   )
 
   connected("of a large block must be numbered without a hole", (world) =>
     Effect.gen(function* () {
       world.chain.extend(400)
-      assert.strictEqual((yield* soon(make(world).tip(world.chain.head))).logs.length, 400)
+      assert.strictEqual((yield* soon(make(world).block(world.chain.head))).logs.length, 400)
       world.node.intercept = (method, _params, proceed) => {
         if (/Receipts?$/.test(method)) throw new Refused(-32601, "method not found")
         return method === "eth_getLogs" ? (proceed() as Wire).toSpliced(300, 1) : proceed()
       }
-      const error = yield* soon(Effect.flip(make(world).tip(world.chain.head)), "5 seconds")
+      const error = yield* soon(Effect.flip(make(world).block(world.chain.head)), "5 seconds")
       assert.match(error.message, /log 300 is missing/)
     }),
   )
@@ -559,7 +567,7 @@ describe("the logs of recent blocks", () => {
   connected("come with one request, under all headers", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 0, 3, 0, 1)
-      const blocks = yield* soon(make(world).recent(1, 5))
+      const blocks = yield* soon(make(world).unfinalizedRange(1, 5))
       assert.deepStrictEqual(shape(blocks), shape(world.chain.blocks(1)))
       assert.strictEqual(asked(world, "eth_getLogs"), 1)
     }),
@@ -572,7 +580,10 @@ describe("the logs of recent blocks", () => {
         const logs = proceed() as ReadonlyArray<{ blockNumber: string }>
         return "blockHash" in filter ? logs : logs.filter(({ blockNumber }) => blockNumber !== "0x2")
       })
-      assert.deepStrictEqual(shape(yield* soon(make(world).recent(1, 3))), shape(world.chain.blocks(1)))
+      assert.deepStrictEqual(
+        shape(yield* soon(make(world).unfinalizedRange(1, 3))),
+        shape(world.chain.blocks(1)),
+      )
       assert.strictEqual(asked(world, "eth_getLogs"), 2)
     }),
   )
@@ -586,7 +597,10 @@ describe("the logs of recent blocks", () => {
           ? logs
           : logs.map((log) => ({ ...log, blockHash: `0x${"99".repeat(32)}` }))
       })
-      assert.deepStrictEqual(shape(yield* soon(make(world).recent(1, 2))), shape(world.chain.blocks(1)))
+      assert.deepStrictEqual(
+        shape(yield* soon(make(world).unfinalizedRange(1, 2))),
+        shape(world.chain.blocks(1)),
+      )
     }),
   )
 
@@ -597,14 +611,17 @@ describe("the logs of recent blocks", () => {
         if (!("blockHash" in filter)) throw new Refused(-32005, "query returned more than 10000 results")
         return proceed()
       })
-      assert.deepStrictEqual(shape(yield* soon(make(world).recent(1, 2))), shape(world.chain.blocks(1)))
+      assert.deepStrictEqual(
+        shape(yield* soon(make(world).unfinalizedRange(1, 2))),
+        shape(world.chain.blocks(1)),
+      )
     }),
   )
 
   connected("whose headers are not there yet are asked for later", (world) =>
     Effect.gen(function* () {
       world.chain.extend(1, 1)
-      const error = yield* soon(Effect.flip(make(world).recent(1, 5)), "5 seconds")
+      const error = yield* soon(Effect.flip(make(world).unfinalizedRange(1, 5)), "5 seconds")
       assert.match(error.message, /block 3 is not available yet/)
     }),
   )
@@ -621,7 +638,7 @@ describe("the logs of recent blocks", () => {
         [2, 3],
         [1, 2],
       ] as const) {
-        const blocks = yield* soon(make(world).recent(from, to), "5 seconds")
+        const blocks = yield* soon(make(world).unfinalizedRange(from, to), "5 seconds")
         assert.deepStrictEqual(
           blocks.map(({ number }) => number),
           [1, 3].filter((number) => number >= from && number <= to),
@@ -638,7 +655,7 @@ describe("the logs of recent blocks", () => {
         if (batched) throw new Refused(-32600, "batch too large")
         return proceed()
       })
-      const blocks = yield* Effect.forkChild(make(world).recent(1, 3), { startImmediately: true })
+      const blocks = yield* Effect.forkChild(make(world).unfinalizedRange(1, 3), { startImmediately: true })
       yield* soon(Effect.void, "2 millis")
       batched = false
       yield* soon(Effect.void)
@@ -652,8 +669,11 @@ describe("the logs of recent blocks", () => {
       world.node.mostCalls = 10
       world.node.tooLarge = "no id"
       const logs = make(world)
-      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
-      assert.strictEqual(logs.learned.headers, 10)
+      assert.deepStrictEqual(
+        shape(yield* soon(logs.unfinalizedRange(1, 20))),
+        shape(world.chain.blocks(1, 20)),
+      )
+      assert.strictEqual(logs.capabilities.headers, 10)
     }),
   )
 
@@ -665,8 +685,11 @@ describe("the logs of recent blocks", () => {
         ++asked > 10 && asked <= 20 ? silence : proceed(),
       )
       const logs = make(world)
-      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
-      assert.strictEqual(logs.learned.headers, 10)
+      assert.deepStrictEqual(
+        shape(yield* soon(logs.unfinalizedRange(1, 20))),
+        shape(world.chain.blocks(1, 20)),
+      )
+      assert.strictEqual(logs.capabilities.headers, 10)
     }),
   )
 
@@ -679,7 +702,7 @@ describe("the logs of recent blocks", () => {
           ? { ...(block as object), number: "0x1" }
           : block
       }
-      const error = yield* soon(Effect.flip(make(world).recent(0, 1)), "5 seconds")
+      const error = yield* soon(Effect.flip(make(world).unfinalizedRange(0, 1)), "5 seconds")
       assert.match(error.message, /block 1 instead of 0.*START_BLOCK=1/)
     }),
   )
@@ -689,13 +712,16 @@ describe("the logs of recent blocks", () => {
       world.chain.extend(...Array.from({ length: 40 }, () => 1))
       world.node.mostCalls = 10
       const logs = make(world)
-      assert.deepStrictEqual(shape(yield* soon(logs.recent(1, 20))), shape(world.chain.blocks(1, 20)))
-      assert.strictEqual(logs.learned.headers, 10)
+      assert.deepStrictEqual(
+        shape(yield* soon(logs.unfinalizedRange(1, 20))),
+        shape(world.chain.blocks(1, 20)),
+      )
+      assert.strictEqual(logs.capabilities.headers, 10)
       world.node.mostCalls = 4
-      yield* soon(logs.recent(21, 40))
-      assert.strictEqual(logs.learned.headers, 3)
+      yield* soon(logs.unfinalizedRange(21, 40))
+      assert.strictEqual(logs.capabilities.headers, 3)
       const frames = asked(world, "eth_getBlockByNumber")
-      yield* soon(logs.recent(1, 20))
+      yield* soon(logs.unfinalizedRange(1, 20))
       assert.strictEqual(asked(world, "eth_getBlockByNumber") - frames, 20, "each header once")
     }),
   )
@@ -705,7 +731,7 @@ describe("the logs of history", () => {
   connected("come in one answer: blocks with logs, and the last block", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 0, 3, 0)
-      const blocks = yield* soon(make(world).history(1, 4))
+      const blocks = yield* soon(make(world).finalizedRange(1, 4))
       const all = world.chain.blocks(1)
       assert.deepStrictEqual(shape(blocks), shape([all[0]!, all[2]!, all[3]!]))
       assert.strictEqual(asked(world, "eth_getBlockByNumber"), 2)
@@ -719,7 +745,7 @@ describe("the logs of history", () => {
         world.node.intercept = on("eth_getLogs", (_, proceed) =>
           (proceed() as Wire).map((log) => ({ ...log, blockTimestamp: time })),
         )
-        const blocks = yield* soon(make(world).history(1, 4))
+        const blocks = yield* soon(make(world).finalizedRange(1, 4))
         assert.deepStrictEqual(
           shape(blocks),
           shape(world.chain.blocks(1).filter(({ logs }) => logs.length > 0)),
@@ -732,7 +758,7 @@ describe("the logs of history", () => {
     Effect.gen(function* () {
       world.chain.extend(2, 0, 3)
       world.node.timestamps = false
-      const blocks = yield* soon(make(world).history(1, 3))
+      const blocks = yield* soon(make(world).finalizedRange(1, 3))
       const all = world.chain.blocks(1)
       assert.deepStrictEqual(shape(blocks), shape([all[0]!, all[2]!]))
     }),
@@ -777,7 +803,7 @@ describe("the logs of history", () => {
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 64 }, () => 3))
       limited(world, { logs: 10 }, "query returned more than 10 results")
-      const blocks = yield* soon(make(world).history(1, 64), "5 seconds")
+      const blocks = yield* soon(make(world).finalizedRange(1, 64), "5 seconds")
       assert.isAtMost(blocks.flatMap(({ logs }) => logs).length, 10)
       assert.deepStrictEqual(shape(blocks), shape(world.chain.blocks(1).slice(0, blocks.length)))
     }),
@@ -801,8 +827,8 @@ describe("the logs of history", () => {
       const logs = make(world)
       assert.strictEqual((yield* soon(wholeHistory(logs, 1, 64), "5 seconds")).length, 64)
       assert.deepStrictEqual(ranges.slice(0, 4), [64, 32, 16, 8])
-      yield* soon(logs.recent(1, 20), "5 seconds")
-      assert.strictEqual(logs.learned.recentWidth, 10)
+      yield* soon(logs.unfinalizedRange(1, 20), "5 seconds")
+      assert.strictEqual(logs.capabilities.recentWidth, 10)
     }),
   )
 
@@ -870,7 +896,7 @@ describe("the logs of history", () => {
       })
       const logs = make(world)
       assert.strictEqual((yield* soon(wholeHistory(logs, 1, 20), "5 seconds")).length, 20)
-      for (const from of [21, 31]) yield* soon(logs.recent(from, from + 9), "5 seconds")
+      for (const from of [21, 31]) yield* soon(logs.unfinalizedRange(from, from + 9), "5 seconds")
       assert.strictEqual(ranges, 1)
       assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
     }),
@@ -884,10 +910,10 @@ describe("the logs of history", () => {
         if (blockHash === undefined) throw new Refused(-32601, "the method eth_getLogs does not exist")
         return proceed()
       })
-      yield* soon(logs.recent(1, 2), "5 seconds")
+      yield* soon(logs.unfinalizedRange(1, 2), "5 seconds")
       world.node.intercept = (_method, _params, proceed) => proceed()
       const before = asked(world, "eth_getLogs")
-      yield* soon(logs.recent(11, 20), "5 seconds")
+      yield* soon(logs.unfinalizedRange(11, 20), "5 seconds")
       assert.strictEqual(asked(world, "eth_getLogs"), before + 1)
     }),
   )
@@ -912,7 +938,7 @@ describe("the logs of history", () => {
         world.node.intercept = on("eth_getLogs", (_, proceed) =>
           lie(proceed() as Array<Record<string, unknown>>),
         )
-        const error = yield* soon(Effect.flip(make(world).history(1, 3)), "5 seconds")
+        const error = yield* soon(Effect.flip(make(world).finalizedRange(1, 3)), "5 seconds")
         assert.strictEqual(error.reason._tag, "Unverified")
       }),
     )
@@ -935,7 +961,7 @@ describe("the logs of history", () => {
         const filter = filterOf(world.chain.at(4)!.logs[0]!.contract)
         world.node.intercept = clamped(3)
         const logs = make(world, { ...unfiltered, filter })
-        const error = yield* soon(Effect.flip(logs.history(1, 4)), "5 seconds")
+        const error = yield* soon(Effect.flip(logs.finalizedRange(1, 4)), "5 seconds")
         assert.match(error.message, /block 4/)
       }),
     )
@@ -946,7 +972,7 @@ describe("the logs of history", () => {
       world.chain.blooms = false
       world.chain.extend(3, 3, 3, 1)
       world.node.intercept = clamped(3)
-      const error = yield* soon(Effect.flip(make(world).history(1, 4)), "5 seconds")
+      const error = yield* soon(Effect.flip(make(world).finalizedRange(1, 4)), "5 seconds")
       assert.match(error.message, /the logs of block 4 are missing/)
     }),
   )
@@ -960,8 +986,8 @@ describe("the logs of history", () => {
         blockHash === undefined ? proceed() : refuse(-32601, "the method does not exist")(),
       )
       const logs = make(world)
-      assert.strictEqual((yield* soon(logs.history(1, 5))).length, 4)
-      yield* soon(logs.history(1, 4))
+      assert.strictEqual((yield* soon(logs.finalizedRange(1, 5))).length, 4)
+      yield* soon(logs.finalizedRange(1, 4))
     }),
   )
 
@@ -971,7 +997,7 @@ describe("the logs of history", () => {
       world.node.intercept = on("eth_getLogs", (_, proceed) => (proceed() as Array<unknown>).slice(0, 30))
       const logs = make(world)
       const before = logs.width()
-      yield* soon(Effect.flip(logs.history(1, 100)), "5 seconds")
+      yield* soon(Effect.flip(logs.finalizedRange(1, 100)), "5 seconds")
       assert.isBelow(logs.width(), before)
     }),
   )
@@ -981,10 +1007,10 @@ describe("the logs of history", () => {
       world.chain.extend(...Array.from({ length: 2000 }, () => 0))
       const logs = make(world)
       const first = logs.width()
-      yield* soon(logs.history(1, first))
+      yield* soon(logs.finalizedRange(1, first))
       assert.isAbove(logs.width(), first)
       const second = logs.width()
-      yield* soon(logs.history(first + 1, first + second))
+      yield* soon(logs.finalizedRange(first + 1, first + second))
       assert.isAbove(logs.width(), second)
     }),
   )
@@ -995,14 +1021,14 @@ describe("recent ranges", () => {
     Effect.gen(function* () {
       world.chain.extend(2000, 1000, 2, ...Array.from({ length: 30 }, () => 1))
       const logs = make(world)
-      assert.strictEqual(logs.learned.recentWidth, 20)
-      yield* soon(logs.tip(world.chain.at(1)!.header))
-      assert.strictEqual(logs.learned.recentWidth, 2)
-      yield* soon(logs.recent(3, 4))
-      yield* soon(logs.recent(5, 7))
-      assert.strictEqual(logs.learned.recentWidth, 4)
-      yield* soon(logs.history(1, 2))
-      assert.strictEqual(logs.learned.recentWidth, 3)
+      assert.strictEqual(logs.capabilities.recentWidth, 20)
+      yield* soon(logs.block(world.chain.at(1)!.header))
+      assert.strictEqual(logs.capabilities.recentWidth, 2)
+      yield* soon(logs.unfinalizedRange(3, 4))
+      yield* soon(logs.unfinalizedRange(5, 7))
+      assert.strictEqual(logs.capabilities.recentWidth, 4)
+      yield* soon(logs.finalizedRange(1, 2))
+      assert.strictEqual(logs.capabilities.recentWidth, 3)
     }),
   )
 })
@@ -1030,7 +1056,7 @@ describe("a filter of many addresses", () => {
         return proceed()
       }
       const logs = make(world, many(world, 2500))
-      const blocks = yield* soon(logs.history(1, 3))
+      const blocks = yield* soon(logs.finalizedRange(1, 3))
       assert.deepStrictEqual(shape(blocks), shape(world.chain.blocks(1)))
       assert.strictEqual(sizes.length, 3)
       assert.isAtMost(Math.max(...sizes), 1000)
@@ -1049,10 +1075,10 @@ describe("a filter of many addresses", () => {
           throw new Refused(-32602, "Request blocked")
         })
         const logs = make(world, many(world, 60))
-        yield* soon(logs.tip(world.chain.at(1)!.header))
-        assert.isBelow(logs.learned.addresses, 10)
+        yield* soon(logs.block(world.chain.at(1)!.header))
+        assert.isBelow(logs.capabilities.addresses, 10)
         const before = refusals
-        const block = yield* soon(logs.tip(world.chain.at(2)!.header))
+        const block = yield* soon(logs.block(world.chain.at(2)!.header))
         assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(2)))
         assert.strictEqual(refusals, before)
       }),
@@ -1067,9 +1093,9 @@ describe("a filter of many addresses", () => {
         return proceed()
       })
       const logs = make(world, many(world, 60))
-      const block = yield* soon(logs.tip(world.chain.head))
+      const block = yield* soon(logs.block(world.chain.head))
       assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
-      assert.isBelow(logs.learned.addresses, 10)
+      assert.isBelow(logs.capabilities.addresses, 10)
       assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
     }),
   )
@@ -1077,7 +1103,7 @@ describe("a filter of many addresses", () => {
 
 describe("an empty answer where heads are polled", () => {
   /** The same logs over a connection whose heads are polled. */
-  const polled = (world: World, chain?: Parameters<typeof Logs.make>[1]) =>
+  const polled = (world: World, chain?: Parameters<typeof LogSource.make>[1]) =>
     make({ ...world, connection: { ...world.connection, polled: true } }, chain)
 
   /** A filter for the second contract of a block. */
@@ -1097,7 +1123,7 @@ describe("an empty answer where heads are polled", () => {
         world.chain.extend(logs)
         world.node.intercept = empty
         const chain = filtered ? forOneOf(world, 1) : unfiltered
-        const block = yield* soon(polled(world, chain).tip(world.chain.head))
+        const block = yield* soon(polled(world, chain).block(world.chain.head))
         const [wanted] = chain.filter.addresses
         assert.deepStrictEqual(
           block.logs.map(({ txHash, index }) => [txHash, index]),
@@ -1114,12 +1140,12 @@ describe("an empty answer where heads are polled", () => {
   connected("costs the receipts where it is right, and nothing under a bloom that does not match", (world) =>
     Effect.gen(function* () {
       world.chain.extend(3, 3)
-      const { tip } = polled(world, forOneOf(world, 1))
-      assert.lengthOf((yield* soon(tip(world.chain.at(2)!.header))).logs, 0)
+      const { block } = polled(world, forOneOf(world, 1))
+      assert.lengthOf((yield* soon(block(world.chain.at(2)!.header))).logs, 0)
       assert.strictEqual(asked(world, "eth_getLogs"), 0)
       world.chain.blooms = false
       world.chain.extend(3)
-      assert.lengthOf((yield* soon(tip(world.chain.head))).logs, 0)
+      assert.lengthOf((yield* soon(block(world.chain.head))).logs, 0)
       assert.deepStrictEqual([asked(world, "eth_getLogs"), asked(world, "eth_getBlockReceipts")], [1, 1])
     }),
   )
@@ -1129,11 +1155,11 @@ describe("an empty answer where heads are polled", () => {
       world.chain.blooms = false
       world.chain.extend(3, 3, 3, 3)
       const filter = forOneOf(world, 4)
-      const { learned, tip } = polled(world, filter)
+      const { capabilities, block: read } = polled(world, filter)
       let answers = 0
       world.node.intercept = on("eth_getLogs", (_filter, proceed) => (++answers < 4 ? [] : proceed()))
-      learned.refused.add("eth_getBlockReceipts")
-      const block = yield* soon(tip(world.chain.head))
+      capabilities.refused.add("eth_getBlockReceipts")
+      const block = yield* soon(read(world.chain.head))
       assert.deepStrictEqual(
         block.logs.map(({ index }) => index),
         [1],
@@ -1146,15 +1172,15 @@ describe("an empty answer where heads are polled", () => {
     Effect.gen(function* () {
       world.chain.blooms = false
       world.chain.extend(3)
-      const { tip } = make(world)
+      const { block } = make(world)
       world.node.intercept = empty
-      assert.lengthOf((yield* soon(tip(world.chain.head))).logs, 0)
+      assert.lengthOf((yield* soon(block(world.chain.head))).logs, 0)
       world.node.intercept = (method, params, proceed) =>
         method === "eth_subscribe"
           ? refuse(-32601, "the method does not exist")()
           : empty(method, params, proceed)
       yield* soon(world.connection.subscribe(["newHeads"], () => {}))
-      assert.lengthOf((yield* soon(tip(world.chain.head))).logs, 3)
+      assert.lengthOf((yield* soon(block(world.chain.head))).logs, 3)
     }),
   )
 
@@ -1170,7 +1196,7 @@ describe("an empty answer where heads are polled", () => {
           world.chain.extend(3, 3)
           const now = 1_700_000_000 * told
           const [block, head] = [world.chain.at(1)!.header, world.chain.head]
-          const { tip } = polled(world, {
+          const { block: read } = polled(world, {
             ...unfiltered,
             filter: { addresses: [`0x${"1".repeat(40)}`], topics: [] },
           })
@@ -1180,7 +1206,7 @@ describe("an empty answer where heads are polled", () => {
             [60, 1],
           ] as const) {
             Object.assign(head, { timestamp: now + age * told })
-            assert.lengthOf((yield* soon(tip(block))).logs, 0)
+            assert.lengthOf((yield* soon(read(block))).logs, 0)
             assert.strictEqual(asked(world, "eth_getBlockReceipts"), receipts)
           }
         }),
@@ -1193,7 +1219,7 @@ describe("an empty answer where heads are polled", () => {
       world.chain.extend(3)
       world.node.intercept = empty
       yield* TestClock.adjust("1 day")
-      assert.lengthOf((yield* soon(polled(world).tip(world.chain.head))).logs, 3)
+      assert.lengthOf((yield* soon(polled(world).block(world.chain.head))).logs, 3)
     }),
   )
 })
@@ -1216,12 +1242,12 @@ describe("logs that eth_getLogs and all receipts leave out", () => {
           if (method !== "eth_getBlockReceipts") return answer
           return (answer as ReadonlyArray<{ logs: Wire }>).map(without)
         }
-        const { learned, tip } = make(
+        const { capabilities, block } = make(
           world,
           filtered ? { ...unfiltered, filter: { addresses: [contract], topics: [] } } : unfiltered,
         )
-        yield* soon(Effect.flip(tip(world.chain.head)), "10 seconds")
-        assert.isFalse(learned.indexHoles)
+        yield* soon(Effect.flip(block(world.chain.head)), "10 seconds")
+        assert.isFalse(capabilities.indexHoles)
       }),
     )
   }

@@ -3,9 +3,9 @@ import { assert, describe } from "@effect/vitest"
 import { Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { Block, Log } from "../../../src/Domain.ts"
-import { Learned } from "../../../src/endpoint/Capabilities.ts"
+import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
 import { bloomOf } from "../../../src/logs/Bloom.ts"
-import * as Logs from "../../../src/logs/LogSource.ts"
+import * as LogSource from "../../../src/logs/LogSource.ts"
 import * as LogsSubscription from "../../../src/logs/LogsSubscription.ts"
 import { strict } from "../../../src/logs/Integrity.ts"
 import { hash } from "../../support/blocks.ts"
@@ -30,10 +30,10 @@ const both = ["eth_getLogs", "eth_getBlockReceipts"]
 
 const make = Effect.fnUntraced(function* (
   { chain: source, connection }: World,
-  chain: Parameters<typeof Logs.make>[1] = unfiltered,
+  chain: Parameters<typeof LogSource.make>[1] = unfiltered,
 ) {
   const announced = yield* LogsSubscription.make(connection)
-  return Logs.make(connection, chain, new Learned(), strict, () => source.head.timestamp, announced)
+  return LogSource.make(connection, chain, new Capabilities(), strict, () => source.head.timestamp, announced)
 })
 
 /** Logs of an endpoint that is known to refuse the cheaper ways: the subscription has begun. */
@@ -41,7 +41,7 @@ const begun = Effect.fnUntraced(function* (world: World) {
   refuse(world, ...both)
   world.chain.extend(1)
   const logs = yield* make(world)
-  yield* soon(logs.tip(world.chain.head))
+  yield* soon(logs.block(world.chain.head))
   return logs
 })
 
@@ -76,16 +76,16 @@ describe("the logs subscription", () => {
     Effect.gen(function* () {
       world.chain.extend(3, 4)
       const logs = yield* make(world)
-      yield* soon(logs.tip(world.chain.head))
+      yield* soon(logs.block(world.chain.head))
       assert.strictEqual(asked(world, "eth_subscribe"), 0)
       refuse(world, ...both)
       // What was announced before the subscription began is read receipt by receipt, at once.
-      assertIs(yield* soon(logs.tip(world.chain.at(1)!.header), "100 millis"), world)
+      assertIs(yield* soon(logs.block(world.chain.at(1)!.header), "100 millis"), world)
       assert.strictEqual(asked(world, "eth_subscribe"), 1)
       const before = receipts(world)
       for (const count of [5, 1, 300]) {
         world.chain.extend(count)
-        assertIs(yield* soon(logs.tip(world.chain.head), "100 millis"), world)
+        assertIs(yield* soon(logs.block(world.chain.head), "100 millis"), world)
       }
       assert.strictEqual(receipts(world), before)
       assert.strictEqual(asked(world, "eth_subscribe"), 1)
@@ -99,12 +99,12 @@ describe("the logs subscription", () => {
       const { contract } = world.chain.at(1)!.logs[0]!
       refuse(world, ...both)
       const filtered = yield* make(world, { ...unfiltered, filter: { addresses: [contract], topics: [] } })
-      assert.strictEqual((yield* soon(filtered.tip(world.chain.at(1)!.header))).logs.length, 1)
+      assert.strictEqual((yield* soon(filtered.block(world.chain.at(1)!.header))).logs.length, 1)
       world.node.intercept = (method, _params, proceed) => {
         if (both.includes(method)) throw new Refused(-32008, "Response is too big")
         return proceed()
       }
-      assertIs(yield* soon((yield* make(world)).tip(world.chain.head)), world)
+      assertIs(yield* soon((yield* make(world)).block(world.chain.head)), world)
       assert.strictEqual(asked(world, "eth_subscribe"), 0)
     }),
   )
@@ -114,7 +114,7 @@ describe("the logs subscription", () => {
       const logs = yield* begun(world)
       const before = receipts(world)
       const late = silentBlock(world, 7)
-      const reading = yield* Effect.forkChild(logs.tip(late.header), { startImmediately: true })
+      const reading = yield* Effect.forkChild(logs.block(late.header), { startImmediately: true })
       yield* TestClock.adjust("1 second")
       world.node.announceLogs(late, late.logs.slice(0, 4))
       yield* TestClock.adjust("500 millis")
@@ -131,7 +131,7 @@ describe("the logs subscription", () => {
       const logs = yield* begun(world)
       const before = receipts(world)
       const block = silentBlock(world, 7)
-      assertIs(yield* soon(logs.tip(block.header), "2100 millis"), world)
+      assertIs(yield* soon(logs.block(block.header), "2100 millis"), world)
       assert.isAbove(receipts(world), before)
     }),
   )
@@ -145,7 +145,7 @@ describe("the logs subscription", () => {
         header: { ...block.header, number: block.header.number + 1, hash: hash("later") },
       })
       yield* TestClock.adjust("10 millis")
-      assertIs(yield* soon(logs.tip(block.header), "100 millis"), world)
+      assertIs(yield* soon(logs.block(block.header), "100 millis"), world)
     }),
   )
 
@@ -155,7 +155,7 @@ describe("the logs subscription", () => {
       const before = receipts(world)
       const block = silentBlock(world, 9)
       world.node.announceLogs(block, [...block.logs.toReversed(), ...block.logs])
-      assertIs(yield* soon(logs.tip(block.header), "100 millis"), world)
+      assertIs(yield* soon(logs.block(block.header), "100 millis"), world)
       assert.strictEqual(receipts(world), before)
     }),
   )
@@ -177,7 +177,7 @@ describe("the logs subscription", () => {
         const before = receipts(world)
         const block = silentBlock(world, 300)
         world.node.announceLogs(block, lie(block.logs))
-        assertIs(yield* soon(logs.tip(block.header), "3 seconds"), world)
+        assertIs(yield* soon(logs.block(block.header), "3 seconds"), world)
         assert.isAbove(receipts(world), before)
       }),
     )
@@ -191,7 +191,7 @@ describe("the logs subscription", () => {
       const [first] = block.logs
       const same = block.logs.map((log) => ({ ...log, contract: first!.contract, topics: first!.topics }))
       const header = { ...block.header, logsBloom: bloomOf(same) }
-      const reading = yield* Effect.forkChild(logs.tip(header), { startImmediately: true })
+      const reading = yield* Effect.forkChild(logs.block(header), { startImmediately: true })
       world.node.announceLogs(block, same.slice(0, 1))
       yield* TestClock.adjust("1 milli")
       world.node.announceLogs(block, same.slice(1, 4))
@@ -210,12 +210,12 @@ describe("the logs subscription", () => {
       world.node.announceLogs(block)
       world.node.announceLogs(block, block.logs.toReversed(), true)
       const before = receipts(world)
-      assertIs(yield* soon(logs.tip(block.header), "3 seconds"), world)
+      assertIs(yield* soon(logs.block(block.header), "3 seconds"), world)
       assert.isAbove(receipts(world), before)
       // And takes it back when it is told of it again.
       world.node.announceLogs(block)
       const after = receipts(world)
-      assertIs(yield* soon(logs.tip(block.header), "100 millis"), world)
+      assertIs(yield* soon(logs.block(block.header), "100 millis"), world)
       assert.strictEqual(receipts(world), after)
     }),
   )
@@ -226,7 +226,7 @@ describe("the logs subscription", () => {
       world.chain.extend(2, 3, 1)
       const before = receipts(world)
       world.chain.fork(2, 4, 5, 6)
-      const blocks = yield* soon(logs.recent(3, 5), "100 millis")
+      const blocks = yield* soon(logs.unfinalizedRange(3, 5), "100 millis")
       for (const block of blocks) assertIs(block, world)
       assert.strictEqual(receipts(world), before)
     }),
@@ -238,20 +238,20 @@ describe("the logs subscription", () => {
       world.chain.extend(...Array.from({ length: 64 }, () => 1))
       yield* TestClock.adjust("10 millis")
       const before = receipts(world)
-      assertIs(yield* soon(logs.tip(world.chain.at(2)!.header), "100 millis"), world)
+      assertIs(yield* soon(logs.block(world.chain.at(2)!.header), "100 millis"), world)
       assert.strictEqual(receipts(world), before)
       world.chain.extend(1)
-      assertIs(yield* soon(logs.tip(world.chain.head), "100 millis"), world)
+      assertIs(yield* soon(logs.block(world.chain.head), "100 millis"), world)
       assert.strictEqual(receipts(world), before)
-      assertIs(yield* soon(logs.tip(world.chain.at(2)!.header), "100 millis"), world)
+      assertIs(yield* soon(logs.block(world.chain.at(2)!.header), "100 millis"), world)
       assert.strictEqual(receipts(world), before + 1)
       world.chain.extend(19_999)
       yield* TestClock.adjust("10 millis")
-      assertIs(yield* soon(logs.tip(world.chain.at(66)!.header), "100 millis"), world)
+      assertIs(yield* soon(logs.block(world.chain.at(66)!.header), "100 millis"), world)
       assert.strictEqual(receipts(world), before + 1)
       world.chain.extend(1)
       yield* TestClock.adjust("10 millis")
-      assertIs(yield* soon(logs.tip(world.chain.at(66)!.header), "100 millis"), world)
+      assertIs(yield* soon(logs.block(world.chain.at(66)!.header), "100 millis"), world)
       assert.strictEqual(receipts(world), before + 2)
     }),
   )
@@ -272,11 +272,11 @@ describe("the logs subscription", () => {
       }
       announce(0, 15)
       yield* TestClock.adjust("10 millis")
-      assertIs(yield* soon(logs.tip(block.header), "100 millis"), world)
+      assertIs(yield* soon(logs.block(block.header), "100 millis"), world)
       assert.strictEqual(receipts(world), before)
       announce(15, 17)
       yield* TestClock.adjust("10 millis")
-      assertIs(yield* soon(logs.tip(block.header), "100 millis"), world)
+      assertIs(yield* soon(logs.block(block.header), "100 millis"), world)
       assert.strictEqual(receipts(world), before + 1)
     }),
   )
@@ -287,7 +287,7 @@ describe("the logs subscription", () => {
       world.chain.blooms = false
       world.chain.extend(3)
       const logs = yield* make(world)
-      assertIs(yield* soon(logs.tip(world.chain.head), "100 millis"), world)
+      assertIs(yield* soon(logs.block(world.chain.head), "100 millis"), world)
       assert.strictEqual(asked(world, "eth_subscribe"), 0)
     }),
   )
@@ -298,7 +298,7 @@ describe("the logs subscription", () => {
       const logs = yield* make(world)
       for (const count of [3, 4, 5, 6]) {
         world.chain.extend(count)
-        assertIs(yield* soon(logs.tip(world.chain.head), "100 millis"), world)
+        assertIs(yield* soon(logs.block(world.chain.head), "100 millis"), world)
       }
       assert.strictEqual(asked(world, "eth_subscribe"), 2)
     }),

@@ -2,12 +2,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import * as Monotonic from "../../../src/Monotonic.ts"
-import { Limits } from "../../../src/observability/LogLimits.ts"
+import { LogLimits } from "../../../src/observability/LogLimits.ts"
 
 describe("a line that repeats", () => {
   it.effect("is let through once in its time, with the count of what was left out", () =>
     Effect.gen(function* () {
-      const limits = new Limits()
+      const limits = new LogLimits()
       const take = (key: string) => Effect.map(Monotonic.millis, (now) => limits.take(key, 60, now)?.leftOut)
       assert.strictEqual(yield* take("gone"), 0)
       for (let i = 0; i < 4; i++) assert.isUndefined(yield* take("gone"))
@@ -23,7 +23,7 @@ describe("a line that repeats", () => {
 
   it.effect("is said late where it is the last word, in the order in which they were left out", () =>
     Effect.gen(function* () {
-      const limits = new Limits()
+      const limits = new LogLimits()
       const said: Array<string> = []
       const put = (text: string) =>
         Effect.flatMap(Monotonic.millis, (now) => {

@@ -8,7 +8,7 @@ const ready: Parameters<typeof unready>[0] = {
   head: 100,
   headSince: now - 1000,
   blockTime: 2000,
-  behind: 0,
+  blocksBehind: 0,
   stored: 100,
   finalDisagreement: undefined,
   standoffUntil: undefined,
@@ -23,13 +23,13 @@ const failure = { at: now, type: "connection", text: "it is down" } as const
 describe("a chain", () => {
   it("is ready at the head, behind by up to 3 blocks, and when it is idle", () => {
     assert.deepStrictEqual(unready(ready, now), [])
-    assert.deepStrictEqual(unready({ ...ready, behind: 3 }, now), [])
+    assert.deepStrictEqual(unready({ ...ready, blocksBehind: 3 }, now), [])
     assert.deepStrictEqual(unready({ ...ready, phase: "idle" }, now), [])
     assert.deepStrictEqual(unready({ ...ready, breakerState: { _tag: "HalfOpen", failures: 4 } }, now), [])
   })
 
   it.each([
-    ["4 blocks behind", { behind: 4 }, "4 blocks behind"],
+    ["4 blocks behind", { blocksBehind: 4 }, "4 blocks behind"],
     ["nothing stored", { stored: undefined }, "nothing is stored yet"],
     ["no head for a minute", { headSince: now - 61_000 }, "no head for 61 s"],
     ["no head for ten block times", { headSince: now - 121_000, blockTime: 12_000 }, "no head for 121 s"],
@@ -66,7 +66,7 @@ describe("a chain", () => {
   it("tells every reason at once", () =>
     assert.strictEqual(
       unready(
-        { ...ready, behind: 50, headSince: 0, breakerState: { _tag: "Open", failures: 3, until: now } },
+        { ...ready, blocksBehind: 50, headSince: 0, breakerState: { _tag: "Open", failures: 3, until: now } },
         now,
       ).length,
       3,

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { join } from "node:path"
-import { ground, pushes } from "../../../src/store/Journal.ts"
+import { emptyHead, pushes } from "../../../src/store/Journal.ts"
 import { blocks } from "../../support/blocks.ts"
 import * as Devnet from "../../support/devnet.ts"
 import { directory } from "../../support/directory.ts"
@@ -137,7 +137,7 @@ describe("telemetry", () => {
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const store = yield* openRedis(standalone(server.port))
-      for (const move of pushes(ground(1), blocks(1, "a", [1000, 1000]), true))
+      for (const move of pushes(emptyHead(1), blocks(1, "a", [1000, 1000]), true))
         yield* store.push(Devnet.chainId, "none", move)
       const ids = (yield* store.read(Devnet.chainId, undefined, 1000)).map(({ id }) => id)
       const stream = `events:${Devnet.chainId}`

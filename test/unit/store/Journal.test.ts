@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import type { Block } from "../../../src/Domain.ts"
-import { afterPush, ground, pushes } from "../../../src/store/Journal.ts"
+import { afterPush, emptyHead, pushes } from "../../../src/store/Journal.ts"
 import { sizeOf } from "../../../src/store/redis/MessagePack.ts"
 import { block, blocks } from "../../support/blocks.ts"
 
@@ -24,12 +24,12 @@ describe("cutting blocks into calls", () => {
     },
     ({ sizes, logs, most, bytes }) => {
       const run = blocks(100, "a", sizes)
-      const calls = [...pushes(ground(100), run, false, { logs, blocks: most, bytes })]
+      const calls = [...pushes(emptyHead(100), run, false, { logs, blocks: most, bytes })]
       assert.deepStrictEqual(
         calls.flatMap(({ blocks }) => blocks.flatMap((slice) => slice.logs)),
         run.flatMap((whole) => whole.logs),
       )
-      let expected = ground(100)
+      let expected = emptyHead(100)
       for (const call of calls) {
         assert.deepStrictEqual(call.expected, expected)
         expected = afterPush(call)
@@ -49,7 +49,7 @@ describe("cutting blocks into calls", () => {
   it("sends at most 500 blocks and 1 MiB in one call", () => {
     const sparse = [
       ...pushes(
-        ground(1),
+        emptyHead(1),
         blocks(
           1,
           "a",
@@ -64,7 +64,7 @@ describe("cutting blocks into calls", () => {
     )
     const large = block(1, "a", 5)
     const logs = large.logs.map((log) => ({ ...log, data: `0x${"ab".repeat(300_000)}` as const }))
-    const parts = [...pushes(ground(1), [{ ...large, logs }], false)]
+    const parts = [...pushes(emptyHead(1), [{ ...large, logs }], false)]
     assert.deepStrictEqual(
       parts.map((call) => [call.blocks[0].logs.length, call.blocks[0].whole]),
       [

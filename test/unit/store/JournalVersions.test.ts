@@ -9,7 +9,7 @@ import {
   callLimits,
   emptyJournal,
   finalized,
-  ground,
+  emptyHead,
   popped,
   pushed,
   pushes,
@@ -46,7 +46,7 @@ const walk = Effect.fnUntraced(function* (clients: readonly [old: Client, curren
   for (let step = 0; step < steps; step++) {
     const who = yield* below(2)
     const store = clients[who]!
-    const head = (yield* store.load(chainId))?.head ?? ground(1)
+    const head = (yield* store.load(chainId))?.head ?? emptyHead(1)
     const { number, hash, part } = head
     assert.deepInclude(journal.head, { number, hash, part })
     const choice = yield* below(10)
@@ -139,7 +139,10 @@ describe("version 1 and version 2 of the journal", () => {
   it.live("a journal of version 1 is taken over where it is", () =>
     withServer(([old, current], server) =>
       Effect.gen(function* () {
-        const [first, second] = [...pushes(ground(1), blocks(1, "a", [2, 8]), false, limits)] as [Push, Push]
+        const [first, second] = [...pushes(emptyHead(1), blocks(1, "a", [2, 8]), false, limits)] as [
+          Push,
+          Push,
+        ]
         yield* old.push(chainId, filter, first)
         yield* old.push(chainId, filter, second)
         const { head } = (yield* current.load(chainId))!

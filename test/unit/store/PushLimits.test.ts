@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { callLimits, ground, pushes } from "../../../src/store/Journal.ts"
+import { callLimits, emptyHead, pushes } from "../../../src/store/Journal.ts"
 import type { Push } from "../../../src/store/Journal.ts"
 import { PushLimits } from "../../../src/store/PushLimits.ts"
 import { StoreError } from "../../../src/store/Store.ts"
@@ -8,7 +8,7 @@ import { block, blocks } from "../../support/blocks.ts"
 const failure = (reason: StoreError["reason"], detail: string) =>
   new StoreError({ operation: "push", reason, detail })
 const of = (...sizes: ReadonlyArray<number>) =>
-  [...pushes(ground(1), blocks(1, "a", sizes), false)][0] as Push
+  [...pushes(emptyHead(1), blocks(1, "a", sizes), false)][0] as Push
 const late = failure("timeout", "no answer within 5000 ms")
 
 describe("how much a push carries", () => {
@@ -65,7 +65,7 @@ describe("how much a push carries", () => {
   it("is found for a block that is too large as a whole", () => {
     const limits = new PushLimits()
     limits.refused(of(1000), late)
-    const parts = [...pushes(ground(1), [block(1, "a", 1000)], false, limits.current)]
+    const parts = [...pushes(emptyHead(1), [block(1, "a", 1000)], false, limits.current)]
     assert.isAtLeast(parts.length, 2)
     assert.strictEqual(parts.flatMap((push) => push.blocks.flatMap(({ logs }) => logs)).length, 1000)
   })

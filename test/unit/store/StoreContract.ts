@@ -11,7 +11,7 @@ import {
   callLimits,
   emptyJournal,
   finalized,
-  ground,
+  emptyHead,
   popped,
   pushed,
   pushes,
@@ -126,7 +126,7 @@ export const contract = (
         yield* body(yield* harness.open(), harness)
       }).pipe(Effect.scoped),
     )
-  const start = ground(100)
+  const start = emptyHead(100)
 
   describe(`${name} keeps the store's contract`, () => {
     test("it knows nothing of a chain before the first push", (store) =>
@@ -257,10 +257,10 @@ export const contract = (
         const head = yield* push(store, start, blocks(100, "a", [2]))
         yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
         const journal = (yield* store.load(chain))!
-        assert.deepStrictEqual(journal.head, ground(100))
+        assert.deepStrictEqual(journal.head, emptyHead(100))
         assert.deepStrictEqual(journal.start, { number: 100, hash: "" })
-        const nothing = yield* store.pop(chain, filter, { _tag: "Pop", expected: ground(100) })
-        assert.deepStrictEqual(nothing, { _tag: "Conflict", head: ground(100) })
+        const nothing = yield* store.pop(chain, filter, { _tag: "Pop", expected: emptyHead(100) })
+        assert.deepStrictEqual(nothing, { _tag: "Conflict", head: emptyHead(100) })
         const again = blocks(100, "b", [1, 1])
         yield* push(store, start, again)
         yield* holds(store, again)
@@ -407,7 +407,7 @@ export const contract = (
         const old = yield* harness.open()
         const head = yield* push(old, start, blocks(100, "a", [1, 1]))
         const next = yield* harness.open()
-        yield* next.takeOver(chain, "other")
+        yield* next.changeFilter(chain, "other")
         const journal = (yield* next.load(chain))!
         assert.strictEqual(journal.filter, "other")
         assert.strictEqual(journal.filterSince, 102)
@@ -423,7 +423,7 @@ export const contract = (
         const kept = block(100, "a", 1)
         const moves = [...pushes(start, [kept, block(101, "a", 1500)], false)]
         for (const move of moves.slice(0, 2)) yield* store.push(chain, filter, move)
-        yield* store.takeOver(chain, "other")
+        yield* store.changeFilter(chain, "other")
         const { head, filterSince } = (yield* store.load(chain))!
         assert.deepStrictEqual(head, { number: 101, hash: hash("a", 101), part: -1000 })
         assert.strictEqual(filterSince, 101)
@@ -475,8 +475,8 @@ export const contract = (
         const final = { _tag: "Finalize", expected: head, number: 108, hash: hash("a", 108) } as const
         yield* store.finalize(chain, filter, final)
         for (const next of blocks(110, "a", [100, 100, 100])) head = yield* push(store, head, [next])
-        const { entries, gone } = yield* store.stats(chain)
-        assert.strictEqual(entries + gone, 4300)
+        const { entries, trimmed } = yield* store.stats(chain)
+        assert.strictEqual(entries + trimmed, 4300)
         assert.isAtLeast(entries, 700)
         assert.isAtMost(entries, 2000)
         yield* popTo(store, 108)
@@ -491,20 +491,20 @@ export const contract = (
         const store = yield* harness.open(500)
         yield* push(store, start, blocks(100, "a", [400, 400]))
         yield* store.reset(chain, { from: undefined, filter, delete: false })
-        assert.deepInclude(yield* store.stats(chain), { entries: 800, gone: 0, older: 800 })
+        assert.deepInclude(yield* store.stats(chain), { entries: 800, trimmed: 0, previous: 800 })
         let head = yield* push(store, start, blocks(100, "b", [400, 400, 400]))
         for (const exactly of [true, false]) {
-          const { entries, gone, older } = yield* store.stats(chain, exactly)
-          assert.deepStrictEqual([entries - older, gone], [1200, 0])
-          assert.isBelow(older, 800)
+          const { entries, trimmed, previous } = yield* store.stats(chain, exactly)
+          assert.deepStrictEqual([entries - previous, trimmed], [1200, 0])
+          assert.isBelow(previous, 800)
         }
         const final = { _tag: "Finalize", expected: head, number: 102, hash: hash("b", 102) } as const
         yield* store.finalize(chain, filter, final)
         for (const next of blocks(103, "b", [100, 100, 100], hash("b", 102)))
           head = yield* push(store, head, [next])
-        const { entries, gone, older } = yield* store.stats(chain)
-        assert.strictEqual(older, 0)
-        assert.strictEqual(entries + gone, 1500)
+        const { entries, trimmed, previous } = yield* store.stats(chain)
+        assert.strictEqual(previous, 0)
+        assert.strictEqual(entries + trimmed, 1500)
       }))
 
     test("an epoch begins with the journal, and only a reset begins another", (store) =>
@@ -522,7 +522,7 @@ export const contract = (
           number: 100,
           hash: hash("a", 100),
         })
-        yield* store.takeOver(chain, "other")
+        yield* store.changeFilter(chain, "other")
         yield* store.trim(chain)
         assert.deepStrictEqual((yield* store.stats(chain)).epoch, epoch)
         for (const from of [undefined, 7]) {
@@ -532,7 +532,7 @@ export const contract = (
           assert.strictEqual(after!.reason, "reset")
           assert.notStrictEqual(after!.token, before!.token)
           assert.strictEqual((yield* store.load(chain))?.head.number, from && from - 1)
-          yield* push(store, from === undefined ? start : ground(from), [block(from ?? 100, "c", 1)])
+          yield* push(store, from === undefined ? start : emptyHead(from), [block(from ?? 100, "c", 1)])
           assert.deepStrictEqual((yield* store.stats(chain)).epoch, after)
         }
       }))
@@ -672,7 +672,7 @@ export const contract = (
         assert.oneOf(seen.holder!.lag, [4000, undefined], "so many are not counted in Redis")
         const waiting = take()
         const [move] = [...pushes(head, [waiting], false)] as [Push]
-        for (const expected of [head, ground(90)])
+        for (const expected of [head, emptyHead(90)])
           assert.deepStrictEqual(yield* store.push(chain, filter, { ...move, expected }), { _tag: "Paused" })
         const { number, hash: headHash } = head
         const final = { _tag: "Finalize", expected: head, number, hash: headHash as Hex } as const
@@ -716,11 +716,11 @@ export const contract = (
     test("filters that were replaced are remembered, the last twenty, and one that came back is not among them", (store, harness) =>
       Effect.gen(function* () {
         yield* push(store, start, [block(100, "a", 1)])
-        yield* store.takeOver(chain, filter)
+        yield* store.changeFilter(chain, filter)
         assert.deepStrictEqual(yield* harness.filters(chain), [])
-        for (const next of ["one", "two", filter]) yield* store.takeOver(chain, next)
+        for (const next of ["one", "two", filter]) yield* store.changeFilter(chain, next)
         assert.deepStrictEqual(yield* harness.filters(chain), ["one", "two"])
-        for (let i = 0; i < 30; i++) yield* store.takeOver(chain, `filter ${i}`)
+        for (let i = 0; i < 30; i++) yield* store.changeFilter(chain, `filter ${i}`)
         const kept = yield* harness.filters(chain)
         assert.deepStrictEqual([kept.length, kept[0], kept.at(-1)], [20, "filter 9", "filter 28"])
       }))
@@ -737,7 +737,7 @@ export const contract = (
           push: store.push(chain, filter, move),
           pop: store.pop(chain, filter, { _tag: "Pop", expected: head }),
           finalize: store.finalize(chain, filter, { _tag: "Finalize", ...place }),
-          "take over": store.takeOver(chain, "other"),
+          "take over": store.changeFilter(chain, "other"),
           trim: store.trim(chain),
           reset: store.reset(chain, { from: undefined, filter, delete: true }),
         }
@@ -772,7 +772,7 @@ export const contract = (
     test("chains do not see each other", (store) =>
       Effect.gen(function* () {
         yield* push(store, start, blocks(100, "a", [2, 2]))
-        const [move] = [...pushes(ground(7), [block(7, "x", 3)], false)] as [Push]
+        const [move] = [...pushes(emptyHead(7), [block(7, "x", 3)], false)] as [Push]
         yield* store.push(8453, filter, move)
         yield* popTo(store, 100)
         yield* holds(store, blocks(100, "a", [2]))

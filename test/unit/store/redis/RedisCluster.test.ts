@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Fiber, Ref, Schedule } from "effect"
 import { execFileSync } from "node:child_process"
-import { ground, pushes } from "../../../../src/store/Journal.ts"
+import { emptyHead, pushes } from "../../../../src/store/Journal.ts"
 import * as StoreBreaker from "../../../../src/store/StoreBreaker.ts"
 import { block } from "../../../support/blocks.ts"
 import type { Client } from "../../../support/ingestor.ts"
@@ -16,7 +16,7 @@ const eventually = <A, E>(effect: Effect.Effect<A, E>) =>
 
 /** Pushes one more block. */
 const extend = Effect.fnUntraced(function* (store: Client, chain: number) {
-  const head = (yield* store.load(chain))?.head ?? ground(1)
+  const head = (yield* store.load(chain))?.head ?? emptyHead(1)
   const next = block(head.number + 1, "a", 3, head.hash || undefined)
   const [move] = [...pushes(head, [next], false)]
   assert.strictEqual((yield* store.push(chain, filter, move!))._tag, "Pushed")
@@ -56,7 +56,7 @@ describe("a Redis Cluster", () => {
         const breaker = yield* StoreBreaker.make(store.ping(waiting))
         const error = yield* Effect.flip(Effect.repeat(extend(store, waiting), { times: 20 }))
         assert.propertyVal(error, "_tag", "StoreError")
-        yield* breaker.failed(error)
+        yield* breaker.trip(error)
         const longest = yield* Ref.make(0)
         for (let round = 0; round < 15; round++) {
           for (const chain of elsewhere) {
@@ -69,7 +69,7 @@ describe("a Redis Cluster", () => {
         }
         assert.isBelow(yield* Ref.get(longest), 1000, "milliseconds for a move of another chain")
         assert.isFalse(breaker.isOpen())
-        const released = yield* Effect.forkChild(breaker.pass)
+        const released = yield* Effect.forkChild(breaker.awaitClosed)
         yield* gone.restart
         const back = yield* Clock.currentTimeMillis
         yield* Fiber.join(released)

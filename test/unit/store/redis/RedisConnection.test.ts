@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
-import { ground, pushes } from "../../../../src/store/Journal.ts"
+import { emptyHead, pushes } from "../../../../src/store/Journal.ts"
 import type { Push } from "../../../../src/store/Journal.ts"
 import { reasonOf } from "../../../../src/store/redis/RedisConnection.ts"
 import { blocks } from "../../../support/blocks.ts"
@@ -53,7 +53,7 @@ describe("what Redis refuses", () => {
         yield* Effect.promise(() =>
           server.client.call("ACL", "SETUSER", "confined", "on", ">secret", "~*", "+@all", "-select"),
         )
-        const [move] = [...pushes(ground(1), blocks(1, "a", [2]), false)] as [Push]
+        const [move] = [...pushes(emptyHead(1), blocks(1, "a", [2]), false)] as [Push]
         const user = { username: "confined", password: Redacted.make("secret") }
         for (const [config, words] of [
           [standalone(server.port, { database: 99 }), /index is out of range/],

@@ -7,7 +7,7 @@ import { execFileSync, spawnSync } from "node:child_process"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { pushes, ground } from "../../../../src/store/Journal.ts"
+import { pushes, emptyHead } from "../../../../src/store/Journal.ts"
 import { block, blocks } from "../../../support/blocks.ts"
 import { directory } from "../../../support/directory.ts"
 import { replayOf } from "../../../support/oracle.ts"
@@ -25,7 +25,7 @@ const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>)
 /** Push, pop, finalize, read: every command that the service uses. */
 const works = Effect.fnUntraced(function* (store: Client, chain: number) {
   yield* store.ping(7)
-  for (const push of pushes(ground(1), blocks(1, "a", [2, 0, 3, 1200]), false))
+  for (const push of pushes(emptyHead(1), blocks(1, "a", [2, 0, 3, 1200]), false))
     yield* store.push(chain, filter, push)
   const top = (yield* store.load(chain))!.head
   yield* store.pop(chain, filter, { _tag: "Pop", expected: top })
@@ -39,7 +39,7 @@ const works = Effect.fnUntraced(function* (store: Client, chain: number) {
     number: 2,
     hash: block(2, "a", 0).hash,
   })
-  yield* store.takeOver(chain, filter)
+  yield* store.changeFilter(chain, filter)
   yield* store.trim(chain)
   yield* store.seek(chain, 3)
   const replay = yield* replayOf(store, chain)

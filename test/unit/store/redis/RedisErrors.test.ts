@@ -6,10 +6,10 @@ import { TestClock } from "effect/testing"
 import { Redis } from "ioredis"
 import { readdirSync, readFileSync } from "node:fs"
 import { AppConfig, fromVariables } from "../../../../src/config/AppConfig.ts"
-import { ground, pushes } from "../../../../src/store/Journal.ts"
+import { emptyHead, pushes } from "../../../../src/store/Journal.ts"
 import { Store } from "../../../../src/store/Store.ts"
 import { Status } from "../../../../src/observability/Status.ts"
-import * as StoreWatch from "../../../../src/observability/StorePoller.ts"
+import * as StorePoller from "../../../../src/observability/StorePoller.ts"
 import { blocks } from "../../../support/blocks.ts"
 import type { Client } from "../../../support/ingestor.ts"
 import { replayOf } from "../../../support/oracle.ts"
@@ -23,7 +23,7 @@ const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>)
   it.live(title, () => Effect.scoped(body), 30_000)
 
 const write = Effect.fnUntraced(function* (store: Client) {
-  for (const move of pushes(ground(1), blocks(1, "a", [2, 0, 3]), false))
+  for (const move of pushes(emptyHead(1), blocks(1, "a", [2, 0, 3]), false))
     assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
 })
 
@@ -212,7 +212,7 @@ describe("what a Redis server refuses", () => {
           DEVNET_WS_URL: "ws://node",
           REDIS_URL: server.url,
         })
-        const layer = StoreWatch.layer.pipe(
+        const layer = StorePoller.layer.pipe(
           Layer.provideMerge(Status.layer),
           Layer.provide(Layer.succeed(Store, store)),
           Layer.provide(Layer.succeed(AppConfig, config)),
@@ -255,7 +255,7 @@ describe("what a Redis server refuses", () => {
           STREAM_GROUPS: groups,
         })
         const said: Array<unknown> = []
-        const layer = StoreWatch.layer.pipe(
+        const layer = StorePoller.layer.pipe(
           Layer.provideMerge(Status.layer),
           Layer.provide(Layer.succeed(Store, store)),
           Layer.provide(Layer.succeed(AppConfig, config)),
@@ -289,7 +289,7 @@ describe("what a Redis server refuses", () => {
         DEVNET_WS_URL: "ws://node",
         REDIS_URL: server.url,
       })
-      const layer = StoreWatch.layer.pipe(
+      const layer = StorePoller.layer.pipe(
         Layer.provideMerge(Status.layer),
         Layer.provide(Layer.succeed(Store, store)),
         Layer.provide(Layer.succeed(AppConfig, config)),

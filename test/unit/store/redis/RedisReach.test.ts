@@ -12,7 +12,7 @@ import { fromVariables } from "../../../../src/config/AppConfig.ts"
 import type { RedisConfig } from "../../../../src/config/AppConfig.ts"
 import { Redaction } from "../../../../src/Redactor.ts"
 import * as RedisConnection from "../../../../src/store/redis/RedisConnection.ts"
-import { ground, pushes } from "../../../../src/store/Journal.ts"
+import { emptyHead, pushes } from "../../../../src/store/Journal.ts"
 import type { Position } from "../../../../src/store/Journal.ts"
 import { evictsStreams } from "../../../../src/store/Store.ts"
 import type { StoreReason } from "../../../../src/store/Store.ts"
@@ -150,7 +150,7 @@ describe("reaching Redis", () => {
       const server = yield* RedisServer.start(["--maxmemory", "4mb", "--maxmemory-policy", "volatile-lru"])
       const store = yield* openRedis(standalone(server.port))
       yield* store.ping(7)
-      let head: Position = ground(1)
+      let head: Position = emptyHead(1)
       const fill = Effect.gen(function* () {
         const next = block(head.number + 1, "a", 500, head.hash || undefined)
         for (const move of pushes(head, [next], false)) yield* store.push(7, "none", move)

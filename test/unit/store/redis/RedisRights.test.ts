@@ -7,7 +7,7 @@ import { Effect, Redacted, Result } from "effect"
 import type { Scope } from "effect"
 import { readFileSync } from "node:fs"
 import type { Hex } from "../../../../src/Domain.ts"
-import { afterPush, ground, pushes } from "../../../../src/store/Journal.ts"
+import { afterPush, emptyHead, pushes } from "../../../../src/store/Journal.ts"
 import type { Block } from "../../../../src/Domain.ts"
 import type { Push } from "../../../../src/store/Journal.ts"
 import { StoreError } from "../../../../src/store/Store.ts"
@@ -59,7 +59,7 @@ class Writer {
     const fork = `round ${this.serial++}`
     return Effect.gen(function* () {
       const push = Effect.fnUntraced(function* (sizes: ReadonlyArray<number>, name: string) {
-        const head = (yield* store.load(chain))?.head ?? ground(1)
+        const head = (yield* store.load(chain))?.head ?? emptyHead(1)
         const next = blocks(head.number + 1, name, sizes, head.hash || undefined)
         for (const move of pushes(head, next, false)) yield* store.push(chain, filter, move)
         written.push(...next)
@@ -177,7 +177,7 @@ describe("Redis", () => {
       const { client } = server
       const key = `{events:${chain}}`
       const move = Effect.gen(function* () {
-        const head = (yield* store.load(chain))?.head ?? ground(1)
+        const head = (yield* store.load(chain))?.head ?? emptyHead(1)
         const [push] = [...pushes(head, blocks(head.number + 1, "x", [2], head.hash || undefined), false)]
         return yield* store.push(chain, filter, push!)
       })

@@ -4,7 +4,7 @@ import { Effect, Exit, Fiber, Random, Result, Scope, Schedule } from "effect"
 import { fromVariables } from "../../../../src/config/AppConfig.ts"
 import type { RedisConfig } from "../../../../src/config/AppConfig.ts"
 import type { Hex } from "../../../../src/Domain.ts"
-import { emptyJournal, ground, pushes } from "../../../../src/store/Journal.ts"
+import { emptyJournal, emptyHead, pushes } from "../../../../src/store/Journal.ts"
 import type { Journal, Push } from "../../../../src/store/Journal.ts"
 import type { Replay } from "../../../../src/store/Replay.ts"
 import { block, blocks } from "../../../support/blocks.ts"
@@ -76,7 +76,7 @@ contract("RedisStore", fresh)
 
 const filter = "none"
 const first = (journal: Journal | undefined, ...next: ReadonlyArray<ReturnType<typeof block>>): Push =>
-  [...pushes(journal?.head ?? ground(1), next, false)][0]!
+  [...pushes(journal?.head ?? emptyHead(1), next, false)][0]!
 
 describe("RedisStore", () => {
   /** A server of its own, and a client of it. */
@@ -328,8 +328,8 @@ describe("RedisStore", () => {
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* store.stats(7), {
         entries: 0,
-        gone: 0,
-        older: 0,
+        trimmed: 0,
+        previous: 0,
         firstId: undefined,
         lastId: undefined,
         firstNumber: undefined,
@@ -439,7 +439,7 @@ describe("RedisStore", () => {
       const more = Effect.gen(function* () {
         number++
         const loaded = yield* store.load(7)
-        const [move] = [...pushes(loaded?.head ?? ground(1), [block(number, "a", 100)], true)] as [Push]
+        const [move] = [...pushes(loaded?.head ?? emptyHead(1), [block(number, "a", 100)], true)] as [Push]
         return (yield* store.push(7, filter, move))._tag
       })
       while ((yield* more) === "Pushed");
@@ -514,7 +514,7 @@ describe("RedisStore", () => {
         const store = yield* openRedis(standalone(own.port), "events", retention)
         const more = Effect.fnUntraced(function* (chain: number, number: number) {
           const loaded = yield* store.load(chain)
-          const [move] = [...pushes(loaded?.head ?? ground(1), [block(number, "a", 100)], true)] as [Push]
+          const [move] = [...pushes(loaded?.head ?? emptyHead(1), [block(number, "a", 100)], true)] as [Push]
           return (yield* store.push(chain, filter, move))._tag
         })
         let number = 1

@@ -4,11 +4,11 @@ import { Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import { AppConfig, fromVariables } from "../../../../src/config/AppConfig.ts"
 import type { Block, Hex } from "../../../../src/Domain.ts"
-import { callLimits, ground, pushes } from "../../../../src/store/Journal.ts"
+import { callLimits, emptyHead, pushes } from "../../../../src/store/Journal.ts"
 import type { Push } from "../../../../src/store/Journal.ts"
 import { Store } from "../../../../src/store/Store.ts"
 import { Status } from "../../../../src/observability/Status.ts"
-import * as StoreWatch from "../../../../src/observability/StorePoller.ts"
+import * as StorePoller from "../../../../src/observability/StorePoller.ts"
 import { block, blocks } from "../../../support/blocks.ts"
 import { counting } from "../../../support/commandCount.ts"
 import { FakeChain } from "../../../support/FakeChain.ts"
@@ -31,7 +31,7 @@ const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>)
 
 /** Pushes of one run, as a writer cuts them. */
 const pushAll = Effect.fnUntraced(function* (store: Client, all: ReadonlyArray<Block>, final = false) {
-  const head = (yield* store.load(chain))?.head ?? ground(1)
+  const head = (yield* store.load(chain))?.head ?? emptyHead(1)
   const moves = [...pushes(head, all, final)]
   for (const move of moves) assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
   return moves
@@ -105,7 +105,7 @@ describe("over the wire to Redis", () => {
         hash: below.hash,
       })
       yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
-      yield* store.takeOver(chain, "other")
+      yield* store.changeFilter(chain, "other")
       yield* store.ping(chain)
       yield* store.trim(chain)
       yield* store.stats(chain)
@@ -175,7 +175,7 @@ describe("over the wire to Redis", () => {
         OTHER_WS_URL: "ws://node",
         REDIS_URL: server.url,
       })
-      const watch = StoreWatch.layer.pipe(
+      const watch = StorePoller.layer.pipe(
         Layer.provideMerge(Status.layer),
         Layer.provide(Layer.succeed(Store, store)),
         Layer.provide(Layer.succeed(AppConfig, config)),
