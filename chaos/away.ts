@@ -83,7 +83,7 @@ const locked: Way = {
 }
 
 const awayFor = (seconds: number, { how, store, leave }: Way): Fault => ({
-  name: `the store away for ${seconds} s: ${how}`,
+  name: `the store away for ${seconds} s: ${how} [G-096]`,
   stores: [store],
   times: seconds < 10 ? 4 : 1,
   away: true,

@@ -32,7 +32,7 @@ const told = (millis: number) => `${millis / hour} h`
 
 /** Time that has passed is measured by another clock: nothing stands still, and nothing goes unnoticed. */
 const wallClock: Fault = {
-  name: "the wall clock shifted by an hour and by a day, forward and back",
+  name: "the wall clock shifted by an hour and by a day, forward and back [G-170]",
   stores: ["sqlite", "redis"],
   times: 3,
   inflict: (rig) =>
@@ -85,7 +85,7 @@ const whereabouts = (rig: Rig) =>
   })
 
 const platformVariables: Fault = {
-  name: "restarted with the variables that Kubernetes sets for a service called redis",
+  name: "restarted with the variables that Kubernetes sets for a service called redis [G-171]",
   stores: ["sqlite", "redis"],
   times: 2,
   inflict: (rig) =>

@@ -55,7 +55,7 @@ const toggle: Trouble["begin"] = (_, service) => service.kill("SIGUSR2")
 
 export const troubles: ReadonlyArray<Trouble> = [
   {
-    name: "gone",
+    name: "gone [G-193]",
     bit: fellBehind,
     begin: ({ proxy }) => {
       proxy.refuse(true)
@@ -64,13 +64,13 @@ export const troubles: ReadonlyArray<Trouble> = [
     end: ({ proxy }) => proxy.refuse(false),
   },
   {
-    name: "crawling",
+    name: "crawling [G-194]",
     bit: fellBehind,
     begin: ({ proxy }) => proxy.weather({ ...distance, rate: 400 }),
     end: ({ proxy }) => proxy.weather(distance),
   },
   {
-    name: "throwing defects",
+    name: "throwing defects [G-198]",
     bit: (before, after) => after.defects > before.defects,
     begin: toggle,
     end: toggle,

@@ -72,13 +72,13 @@ const gone = (name: string, part: Part): Fault => ({
 
 export const keysGone: ReadonlyArray<Fault> = [
   gone("the head of one chain deleted, and put back", "head"),
-  gone("the window of one chain deleted, and put back", "window"),
+  gone("the window of one chain deleted, and put back [G-159]", "window"),
   gone("the stream of one chain deleted, and put back", "stream"),
 ]
 
 /** What is left cannot be put together again: the operator begins anew, as the error says. */
 export const resetInstead: Fault = {
-  name: "the head of one chain deleted, and the chain reset",
+  name: "the head of one chain deleted, and the chain reset [G-160]",
   stores: ["sqlite", "redis"],
   times: 2,
   neighbour: true,
@@ -108,7 +108,7 @@ const refused = (rig: Rig, harm: Effect.Effect<unknown, unknown>) =>
   untilCounted(harm, errorsOf(rig.ingestors[0]!.process(), "devnet", "store"))
 
 export const anotherType: Fault = {
-  name: "the stream of one chain replaced by a key of another type, and put back",
+  name: "the stream of one chain replaced by a key of another type, and put back [G-161]",
   stores: ["redis"],
   times: 2,
   neighbour: true,

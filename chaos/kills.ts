@@ -25,7 +25,7 @@ const again = (rig: Rig) =>
   })
 
 export const atRandom: Fault = {
-  name: "kill -9 of the service, at any moment",
+  name: "kill -9 of the service, at any moment [G-187]",
   stores: ["sqlite", "redis"],
   times: 20,
   inflict: (rig) =>
@@ -58,14 +58,14 @@ const stopAt = (rig: Rig, meant: (move: Request) => boolean, goesOn: boolean) =>
   })
 
 const beforeTheCall: Fault = {
-  name: "kill -9 of the service, a move not sent yet",
+  name: "kill -9 of the service, a move not sent yet [G-188]",
   stores: ["redis"],
   times: 5,
   inflict: (rig) => Effect.andThen(Effect.flatten(stopAt(rig, () => true, false)), again(rig)),
 }
 
 const replyLost: Fault = {
-  name: "kill -9 of the service, a move done and its reply lost",
+  name: "kill -9 of the service, a move done and its reply lost [G-189]",
   stores: ["redis"],
   times: 5,
   inflict: (rig) =>
@@ -99,7 +99,7 @@ const beforeTheCommit: Fault = {
 }
 
 const committed: Fault = {
-  name: "kill -9 of the service, a move just committed",
+  name: "kill -9 of the service, a move just committed [G-190]",
   stores: ["sqlite"],
   times: 5,
   inflict: atCommit("SIGVTALRM"),
@@ -117,7 +117,7 @@ const perhapsReorg = (rig: Rig) =>
   Effect.flatMap(Random.nextBoolean, (yes) => (yes ? rig.node.reorg(1) : Effect.void))
 
 const betweenParts: Fault = {
-  name: "kill -9 of the service, between the parts of a big block",
+  name: "kill -9 of the service, between the parts of a big block [G-191]",
   stores: ["redis"],
   times: 5,
   inflict: (rig) =>
@@ -176,7 +176,7 @@ const strike = (rig: Rig, happens: Effect.Effect<unknown, unknown>) =>
 
 /** On one file there is no wire to hold a move on: the block is so big that a look now and then meets it in part. */
 const insideBigBlock: Fault = {
-  name: "kill -9 of the service, between the parts of a big block",
+  name: "kill -9 of the service, between the parts of a big block [G-191]",
   stores: ["sqlite"],
   times: 5,
   inflict: (rig) =>

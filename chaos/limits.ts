@@ -35,7 +35,7 @@ const noLarger = (bytes: number, silent: boolean): { readonly tap: Tap; readonly
 }
 
 export const tooLarge: Fault = {
-  name: "Redis: refuses big pushes (proto-max-bulk-len, client-query-buffer-limit)",
+  name: "Redis: refuses big pushes (proto-max-bulk-len, client-query-buffer-limit) [G-165]",
   stores: ["redis"],
   times: 4,
   inflict: (rig) =>

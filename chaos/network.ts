@@ -70,7 +70,7 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
         return done()
       })
     }),
-  "half-open": (proxy) => Effect.andThen(Effect.sync(proxy.mute), lasting(1, 2)),
+  "half-open [G-083]": (proxy) => Effect.andThen(Effect.sync(proxy.mute), lasting(1, 2)),
   latency: (proxy) =>
     Effect.gen(function* () {
       proxy.weather({ ...fair, latency: yield* Random.nextIntBetween(100, 600) })
@@ -83,13 +83,13 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
       yield* lasting(2, 4)
       proxy.weather(fair)
     }),
-  "slow drip": (proxy) =>
+  "slow drip [G-084]": (proxy) =>
     Effect.gen(function* () {
       proxy.weather({ ...fair, rate: yield* Random.nextIntBetween(200, 3000) })
       yield* lasting(3, 5)
       proxy.weather(fair)
     }),
-  "lost reply, then RST": (proxy, leg) =>
+  "lost reply, then RST [G-085]": (proxy, leg) =>
     tapped(proxy, (done) => {
       const isReply = (message: Buffer) =>
         leg === "redis" || (isTextFrame(message) && textOf(message).includes('"result":'))
@@ -99,7 +99,7 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
         return done()
       }
     }),
-  "corrupted frame": (proxy, leg, rig) =>
+  "corrupted frame [G-086]": (proxy, leg, rig) =>
     Effect.flatMap(Random.Random, ({ nextDoubleUnsafe: random }) =>
       noticed(
         rig,
@@ -112,7 +112,7 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
         }),
       ),
     ),
-  "oversized frame": (proxy, leg, rig) =>
+  "oversized frame [G-087]": (proxy, leg, rig) =>
     noticed(
       rig,
       proxy,

@@ -56,7 +56,7 @@ const fault = (name: string, times: number, inflict: Fault["inflict"]): Fault =>
 const away = (fault: Fault): Fault => ({ ...fault, away: true })
 
 const killed = away(
-  fault("kill -9, back from its append-only file", 5, (rig) =>
+  fault("kill -9, back from its append-only file [G-090]", 5, (rig) =>
     Effect.gen(function* () {
       serverOf(rig).kill("SIGKILL")
       yield* sleepBetween(0, 3000)
@@ -88,7 +88,7 @@ const rewritten = (rig: Rig) =>
  * is in a script, Redis 7 leaves the script's beginning in the file, and would do it at the next start: whoever loses
  * power must have the file rewritten.
  */
-const powerLost = fault("power lost, the last second of its append-only file gone", 4, (rig) =>
+const powerLost = fault("power lost, the last second of its append-only file gone [G-091]", 4, (rig) =>
   Effect.gen(function* () {
     const file = appendOnlyFile(rig)
     const { size } = statSync(file)
@@ -103,7 +103,7 @@ const powerLost = fault("power lost, the last second of its append-only file gon
 )
 
 const frozen = away(
-  fault("frozen (SIGSTOP)", 2, (rig) =>
+  fault("frozen (SIGSTOP) [G-095]", 2, (rig) =>
     Effect.gen(function* () {
       serverOf(rig).kill("SIGSTOP")
       // Longer than the 5 s that a command may take.
@@ -121,9 +121,9 @@ const clientKill = fault("CLIENT KILL", 5, (rig) =>
 const scriptFlush = fault("SCRIPT FLUSH", 5, (rig) => severalTimes(command(rig, "SCRIPT", "FLUSH")))
 
 /** The store is filled again from the start that the process knows. */
-const flushAll = fault("FLUSHALL", 4, (rig) => Effect.asVoid(command(rig, "FLUSHALL")))
+const flushAll = fault("FLUSHALL [G-097]", 4, (rig) => Effect.asVoid(command(rig, "FLUSHALL")))
 
-const full = fault("full (OOM, noeviction)", 4, (rig) =>
+const full = fault("full (OOM, noeviction) [G-094]", 4, (rig) =>
   refusing(
     rig,
     /OOM/,
@@ -151,7 +151,7 @@ const synchronised = (replica: RedisServer.RedisServer) =>
   )
 
 /** The master dies, and the replica that takes its place had not heard of its last seconds. */
-const promoted = fault("a promoted replica that lost the last seconds", 3, (rig) =>
+const promoted = fault("a promoted replica that lost the last seconds [G-092]", 3, (rig) =>
   Effect.gen(function* () {
     const master = serverOf(rig)
     const replica = yield* startRedis

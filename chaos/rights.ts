@@ -26,7 +26,7 @@ const some = <A>(rig: Rig, all: ReadonlyArray<A>, brief: number) =>
   Effect.map(Random.shuffle(all), (shuffled) => (rig.brief ? shuffled.slice(0, brief) : shuffled))
 
 const eachRight: Fault = {
-  name: "Redis: a right that scripts need taken away and given back, one after another",
+  name: "Redis: a right that scripts need taken away and given back, one after another [G-152]",
   stores: ["redis"],
   times: 2,
   inflict: (rig) =>
@@ -48,7 +48,7 @@ const eachRight: Fault = {
 }
 
 const noSelect: Fault = {
-  name: "Redis: its database may not be selected for a while",
+  name: "Redis: its database may not be selected for a while [G-153]",
   stores: ["redis"],
   times: 4,
   inflict: (rig) =>
@@ -84,7 +84,7 @@ const statements = [
 ] as const
 
 const eachStatement: Fault = {
-  name: "SQLite: a statement of one chain's moves refused for a while, one after another",
+  name: "SQLite: a statement of one chain's moves refused for a while, one after another [G-154]",
   stores: ["sqlite"],
   times: 2,
   neighbour: true,
@@ -114,7 +114,7 @@ const limitFiles = (rig: Rig, bytes: "0" | "unlimited") =>
   })
 
 const noWrites: Fault = {
-  name: "SQLite: nothing can be written to its files for a while",
+  name: "SQLite: nothing can be written to its files for a while [G-155]",
   stores: ["sqlite"],
   times: 4,
   away: true,

@@ -3,7 +3,7 @@ import { Effect, Random } from "effect"
 import type { Fault } from "./Campaign.ts"
 
 export const three: Fault = {
-  name: "three services at once, cut at random, with reorgs",
+  name: "three services at once, cut at random, with reorgs [G-192]",
   stores: ["sqlite", "redis"],
   times: 3,
   ingestors: 3,

@@ -165,7 +165,7 @@ describe("a chain", () => {
   )
 
   world(
-    "is followed through forks, jumps and heads that repeat or come late",
+    "is followed through forks, jumps and heads that repeat or come late [G-007 G-075]",
     ({ chain, node, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* followed({ chain, store, start }, 30)
@@ -197,15 +197,17 @@ describe("a chain", () => {
     }),
   )
 
-  world("that is not longer is followed after 3 s without any other view", ({ chain, store, start }) =>
-    Effect.gen(function* () {
-      yield* followed({ chain, store, start }, 20)
-      chain.fork(3, 2, 2, 2)
-      yield* TestClock.adjust("2500 millis")
-      assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
-      yield* TestClock.adjust("2 seconds")
-      yield* assertComplete(store, chain)
-    }),
+  world(
+    "that is not longer is followed after 3 s without any other view [G-076]",
+    ({ chain, store, start }) =>
+      Effect.gen(function* () {
+        yield* followed({ chain, store, start }, 20)
+        chain.fork(3, 2, 2, 2)
+        yield* TestClock.adjust("2500 millis")
+        assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+        yield* TestClock.adjust("2 seconds")
+        yield* assertComplete(store, chain)
+      }),
   )
 
   world(
@@ -349,7 +351,7 @@ describe("a chain", () => {
       yield* store.push(chain.id, "none", { _tag: "Push", expected, blocks: [slice], final: false })
     })
 
-  world("goes on with a block that was half written when it stopped", (world) =>
+  world("goes on with a block that was half written when it stopped [G-077]", (world) =>
     Effect.gen(function* () {
       yield* halfWritten(world)
       const { status } = yield* world.start()
@@ -379,7 +381,7 @@ describe("a chain", () => {
 })
 
 describe("an endpoint", () => {
-  world("that is cut is dialled again, and nothing is missing", ({ chain, node, store, start }) =>
+  world("that is cut is dialled again, and nothing is missing [G-001]", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       for (let i = 0; i < 10; i++) {
@@ -394,7 +396,7 @@ describe("an endpoint", () => {
     }),
   )
 
-  world("that connects and drops is dialled less and less often", ({ chain, node, store, start }) =>
+  world("that connects and drops is dialled less and less often [G-002]", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
       node.intercept = (method, _params, proceed) => {
         if (method === "eth_subscribe") node.drop()
@@ -412,7 +414,7 @@ describe("an endpoint", () => {
     }),
   )
 
-  world("of another chain is not asked again soon", ({ chain, store }) =>
+  world("of another chain is not asked again soon [G-071]", ({ chain, store }) =>
     Effect.gen(function* () {
       const wrong = new FakeNode(new FakeChain({ id: 5 }))
       const ingestor = yield* startIngestor(store, { one: wrong }, variablesFor({ devnet: [chain, "one"] }))
@@ -535,7 +537,7 @@ describe("an endpoint", () => {
       }),
   )
 
-  world("that is asked too often for what is final has not said that it does not know", (world) =>
+  world("that is asked too often for what is final has not said that it does not know [G-062]", (world) =>
     Effect.gen(function* () {
       const { chain, node, store, start } = world
       const { status } = yield* followed({ chain, store, start }, 5)
@@ -554,7 +556,7 @@ describe("an endpoint", () => {
   )
 
   world(
-    "that announces a head before its replicas know it is asked until they do",
+    "that announces a head before its replicas know it is asked until they do [G-042]",
     ({ chain, node, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* followed({ chain, store, start }, 20)
@@ -578,26 +580,28 @@ describe("an endpoint", () => {
     ["one head", [2]],
     ["several", [2, 0, 3]],
   ] as const) {
-    world(`that knows ${what} before its logs is asked until it has them`, ({ chain, node, store, start }) =>
-      Effect.gen(function* () {
-        const { status } = yield* followed({ chain, store, start }, 20)
-        let knows = false
-        node.intercept = (method, _params, proceed) => {
-          if (!knows && method === "eth_getLogs") throw new Refused(-32000, "unknown block")
-          return proceed()
-        }
-        chain.jump(...extend)
-        yield* TestClock.adjust("5 seconds")
-        assert.strictEqual(status.endpoints[0]!.connects, 1)
-        knows = true
-        yield* TestClock.adjust("3 seconds")
-        assert.strictEqual(status.stored, chain.head.number)
-        yield* assertComplete(store, chain)
-      }),
+    world(
+      `that knows ${what} before its logs is asked until it has them [G-043]`,
+      ({ chain, node, store, start }) =>
+        Effect.gen(function* () {
+          const { status } = yield* followed({ chain, store, start }, 20)
+          let knows = false
+          node.intercept = (method, _params, proceed) => {
+            if (!knows && method === "eth_getLogs") throw new Refused(-32000, "unknown block")
+            return proceed()
+          }
+          chain.jump(...extend)
+          yield* TestClock.adjust("5 seconds")
+          assert.strictEqual(status.endpoints[0]!.connects, 1)
+          knows = true
+          yield* TestClock.adjust("3 seconds")
+          assert.strictEqual(status.stored, chain.head.number)
+          yield* assertComplete(store, chain)
+        }),
     )
   }
 
-  world("that announced a head which is gone again is not blamed", ({ chain, node, store, start }) =>
+  world("that announced a head which is gone again is not blamed [G-044]", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* followed({ chain, store, start }, 20)
       let asked = 0
@@ -634,20 +638,22 @@ describe("an endpoint", () => {
     }),
   )
 
-  world("that has thrown its first blocks away is believed all the same", ({ chain, node, store, start }) =>
-    Effect.gen(function* () {
-      const { status } = yield* followed({ chain, store, start }, 60)
-      yield* TestClock.adjust("2 minutes")
-      assert.isAbove(status.final!, 10)
-      node.intercept = (method, [block], proceed) => {
-        if (method === "eth_getBlockByNumber" && /^0x[0-9a]$/.test(String(block)))
-          throw new Refused(4444, "pruned history unavailable")
-        return proceed()
-      }
-      node.drop()
-      chain.extend(3)
-      yield* caughtUp(store, chain, status)
-    }),
+  world(
+    "that has thrown its first blocks away is believed all the same [G-046]",
+    ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* followed({ chain, store, start }, 60)
+        yield* TestClock.adjust("2 minutes")
+        assert.isAbove(status.final!, 10)
+        node.intercept = (method, [block], proceed) => {
+          if (method === "eth_getBlockByNumber" && /^0x[0-9a]$/.test(String(block)))
+            throw new Refused(4444, "pruned history unavailable")
+          return proceed()
+        }
+        node.drop()
+        chain.extend(3)
+        yield* caughtUp(store, chain, status)
+      }),
   )
 
   world("that has not reached our head is waited for: nothing is undone", ({ chain, node, store, start }) =>
@@ -667,7 +673,7 @@ describe("an endpoint", () => {
 })
 
 describe("two ingestors", () => {
-  world("on one chain write one journal", ({ chain, node, store }) =>
+  world("on one chain write one journal [G-200]", ({ chain, node, store }) =>
     Effect.gen(function* () {
       const second = new FakeNode(chain)
       chain.extend(...many(30))
@@ -761,7 +767,7 @@ describe("the store", () => {
   )
 
   world(
-    "is waited for less than 1.5 s after it is back, however long it was away",
+    "is waited for less than 1.5 s after it is back, however long it was away [G-163]",
     ({ chain, node, store }) =>
       Effect.gen(function* () {
         const { state, wrapped } = breakable(store)
@@ -789,51 +795,59 @@ describe("the store", () => {
     ["closes the connection at a large push without a word", "unreachable", "Connection is closed."],
     ["does not answer a large push in time", "timeout", "no answer within 5000 ms"],
   ] as const)
-    world(`that ${what} is sent smaller ones, and larger ones again later`, ({ chain, node, store }) =>
+    world(
+      `that ${what} is sent smaller ones, and larger ones again later [G-166]`,
+      ({ chain, node, store }) =>
+        Effect.gen(function* () {
+          let largest = 40
+          let seen = 0
+          const sizeOf = ({ blocks }: Push) =>
+            blocks.reduce((sum, { logs }) => sum + logs.length, blocks.length)
+          const small = failing(store, ({ operation, push }) => {
+            if (push === undefined) return undefined
+            if (sizeOf(push) > largest) return failure(operation, reason, detail)
+            seen = Math.max(seen, sizeOf(push))
+            return undefined
+          })
+          chain.extend(...many(60), 300, 2, 150)
+          const { status } = yield* startIngestor(
+            small,
+            { one: node },
+            variablesFor({ devnet: [chain, "one"] }),
+          )
+          yield* eventually("it is stored", () => status.stored === chain.head.number)
+          yield* assertComplete(store, chain, 0, false)
+          largest = Infinity
+          for (let i = 0; i < 120; i++) {
+            chain.extend(60)
+            yield* TestClock.adjust("2 seconds")
+          }
+          yield* eventually("it is stored", () => status.stored === chain.head.number)
+          assert.isAbove(seen, 40)
+          assert.strictEqual(node.dials, 1)
+        }),
+    )
+
+  world(
+    "may lose its last entries or all of them: they are pushed again [G-098]",
+    ({ chain, node, store, start }) =>
       Effect.gen(function* () {
-        let largest = 40
-        let seen = 0
-        const sizeOf = ({ blocks }: Push) =>
-          blocks.reduce((sum, { logs }) => sum + logs.length, blocks.length)
-        const small = failing(store, ({ operation, push }) => {
-          if (push === undefined) return undefined
-          if (sizeOf(push) > largest) return failure(operation, reason, detail)
-          seen = Math.max(seen, sizeOf(push))
-          return undefined
-        })
-        chain.extend(...many(60), 300, 2, 150)
-        const { status } = yield* startIngestor(
-          small,
+        yield* followed({ chain, store, start }, 30)
+        const other = yield* memoryStore()
+        const swap = switching(store, other)
+        const second = yield* startIngestor(
+          swap.store,
           { one: node },
           variablesFor({ devnet: [chain, "one"] }),
         )
-        yield* eventually("it is stored", () => status.stored === chain.head.number)
-        yield* assertComplete(store, chain, 0, false)
-        largest = Infinity
-        for (let i = 0; i < 120; i++) {
-          chain.extend(60)
-          yield* TestClock.adjust("2 seconds")
-        }
-        yield* eventually("it is stored", () => status.stored === chain.head.number)
-        assert.isAbove(seen, 40)
-        assert.strictEqual(node.dials, 1)
+        yield* TestClock.adjust("5 seconds")
+        swap.change()
+        chain.extend(1, 2)
+        yield* eventually("it is full again", () => second.status.stored === chain.head.number)
+        chain.extend(1)
+        yield* eventually("and goes on", () => second.status.stored === chain.head.number)
+        yield* assertComplete(other, chain)
       }),
-    )
-
-  world("may lose its last entries or all of them: they are pushed again", ({ chain, node, store, start }) =>
-    Effect.gen(function* () {
-      yield* followed({ chain, store, start }, 30)
-      const other = yield* memoryStore()
-      const swap = switching(store, other)
-      const second = yield* startIngestor(swap.store, { one: node }, variablesFor({ devnet: [chain, "one"] }))
-      yield* TestClock.adjust("5 seconds")
-      swap.change()
-      chain.extend(1, 2)
-      yield* eventually("it is full again", () => second.status.stored === chain.head.number)
-      chain.extend(1)
-      yield* eventually("and goes on", () => second.status.stored === chain.head.number)
-      yield* assertComplete(other, chain)
-    }),
   )
 
   world("is what a chain waits for, also when its endpoint comes and goes", ({ chain, node, store }) =>
@@ -860,7 +874,7 @@ describe("the store", () => {
     }),
   )
 
-  world("is never left with half a move: stopping waits for it", ({ chain, node, store }) =>
+  world("is never left with half a move: stopping waits for it [G-183]", ({ chain, node, store }) =>
     Effect.gen(function* () {
       const entered = yield* Deferred.make<void>()
       const release = yield* Deferred.make<void>()
@@ -941,7 +955,7 @@ describe("chains are separate", () => {
       }),
   )
 
-  world("a defect beside the stream of heads costs the connection", ({ chain, store, start }) =>
+  world("a defect beside the stream of heads costs the connection [G-195]", ({ chain, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* followed({ chain, store, start }, 40)
       let defects = 0
@@ -964,7 +978,7 @@ describe("chains are separate", () => {
   )
 
   two(
-    "a defect outside of a connection restarts only its own chain, as soon the last time as the first",
+    "a defect outside of a connection restarts only its own chain, as soon the last time as the first [G-196]",
     ({ a, b, nodes, store, variables }) =>
       Effect.gen(function* () {
         const { all } = yield* startIngestor(store, nodes, variables)
@@ -986,7 +1000,7 @@ describe("chains are separate", () => {
       }),
   )
 
-  world("a defect of the store's ping does not keep the chain waiting", ({ chain, store, node }) =>
+  world("a defect of the store's ping does not keep the chain waiting [G-197]", ({ chain, store, node }) =>
     Effect.gen(function* () {
       let faults = 0
       const faulty = failing(store, ({ operation }) => {
@@ -1001,7 +1015,7 @@ describe("chains are separate", () => {
   )
 
   two(
-    "a store that refuses the moves of one chain is tried less and less often for it, and the other goes on",
+    "a store that refuses the moves of one chain is tried less and less often for it, and the other goes on [G-164]",
     ({ a, b, nodes, store, variables }) =>
       Effect.gen(function* () {
         let refuses = false
@@ -1035,7 +1049,7 @@ describe("chains are separate", () => {
   )
 
   two(
-    "a contradiction of final blocks halts one chain until its journal is changed",
+    "a contradiction of final blocks halts one chain until its journal is changed [G-080]",
     ({ a, b, nodes, store, variables }) =>
       Effect.gen(function* () {
         a.extend(...many(60))
@@ -1066,7 +1080,7 @@ describe("chains are separate", () => {
   )
 
   two(
-    "a chain whose journal is of a newer version halts until it can be used, and the others go on",
+    "a chain whose journal is of a newer version halts until it can be used, and the others go on [G-169]",
     ({ a, b, nodes, store, variables }) =>
       Effect.gen(function* () {
         let isNewer = true
@@ -1119,7 +1133,7 @@ describe("chains are separate", () => {
     }),
   )
 
-  it.effect("a chain that is halted since another one could not answer asks it again", () =>
+  it.effect("a chain that is halted since another one could not answer asks it again [G-081]", () =>
     Effect.gen(function* () {
       const { chain, store, right, wrong, variables } = yield* changedChain()
       let fails = true

@@ -12,7 +12,7 @@ describe("an example consumer", () => {
     ["TypeScript", "node examples/consume.ts"],
     ["Python", `${python} examples/consume.py`],
   ] as const) {
-    it.live(`in ${language} goes on where an entry was trimmed that it had not acknowledged`, () =>
+    it.live(`in ${language} goes on where an entry was trimmed that it had not acknowledged [G-093]`, () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.start()
         const store = yield* openRedis(standalone(server.port))

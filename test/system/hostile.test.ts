@@ -209,7 +209,7 @@ describe("a hostile provider", () => {
   }
 
   it.live(
-    "of a real process, over a real socket: the process goes on",
+    "of a real process, over a real socket: the process goes on [G-073]",
     () =>
       Effect.gen(function* () {
         const [chain, other] = [new FakeChain(), new FakeChain({ id: 31338 })]
@@ -301,7 +301,7 @@ describe("a hostile HTTP endpoint", () => {
   }
 
   it.live(
-    "of a real process, whose answer never ends: the process goes on, and no more than the limit is read",
+    "of a real process, whose answer never ends: the process goes on, and no more than the limit is read [G-074]",
     () =>
       Effect.gen(function* () {
         const chain = new FakeChain({ finality: 16 })

@@ -22,7 +22,7 @@ const parentOf = (pid: number) => Number(/\) \S (\d+)/.exec(readFileSync(`/proc/
 describe("npm test", () => {
   for (const signal of ["SIGKILL", "SIGTERM"] as const) {
     for (const whom of ["npm", "vitest"] as const) {
-      it.live(`leaves no process behind when ${whom} gets ${signal}`, () =>
+      it.live(`leaves no process behind when ${whom} gets ${signal} [G-181]`, () =>
         Effect.gen(function* () {
           const file = join(yield* directory, "started")
           const { child } = yield* shell("exec npm test -- --config test/fixtures/run/vitest.config.ts", {

@@ -154,7 +154,7 @@ for (const kind of ["sqlite", "redis"] as const) {
 
 describe("Redis in production", () => {
   test(
-    "goes away while the service runs: heads are followed, readiness says why, and nothing is lost",
+    "goes away while the service runs: heads are followed, readiness says why, and nothing is lost [G-088]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--appendonly", "yes"])
       const store = yield* openRedis(standalone(server.port))

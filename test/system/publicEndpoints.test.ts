@@ -63,7 +63,7 @@ const blocks = (chain: FakeChain, count: number) =>
 const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
 
 describe("a chain without a filter on public endpoints", () => {
-  world("is stored block by block from receipts", ({ chain, one, store, start: run }) =>
+  world("is stored block by block from receipts [G-067]", ({ chain, one, store, start: run }) =>
     Effect.gen(function* () {
       const { status } = yield* run()
       yield* blocks(chain, 40)
@@ -135,7 +135,7 @@ describe("a chain without a filter on public endpoints", () => {
       }),
   )
 
-  world("has an open gap where nothing can fill it, which is not passed over", (world) =>
+  world("has an open gap where nothing can fill it, which is not passed over [G-068]", (world) =>
     Effect.gen(function* () {
       const { chain, one, store } = world
       const { status } = yield* world.start({ DEVNET_WS_URL: "ws://one" })

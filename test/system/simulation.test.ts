@@ -157,7 +157,7 @@ const withoutDigest: Sabotage = (store) => {
 
 describe("the simulation", () => {
   it.live(
-    `holds for ${seeds} seeds in virtual time`,
+    `holds for ${seeds} seeds in virtual time [G-203]`,
     () =>
       Effect.gen(function* () {
         const failed: Array<string> = []

@@ -34,7 +34,7 @@ describe("the service", () => {
     ["SIGTERM to npm", (npm: number) => process.kill(npm, "SIGTERM")],
     ["Ctrl-C, which is SIGINT to npm and all that it started", (npm: number) => process.kill(-npm, "SIGINT")],
   ] as const) {
-    it.live(`that npm start started stops by ${what}, with exit code 0`, () =>
+    it.live(`that npm start started stops by ${what}, with exit code 0 [G-180]`, () =>
       Effect.gen(function* () {
         const { url } = yield* node
         const path = join(yield* directory, "events.db")
@@ -57,7 +57,7 @@ describe("the service", () => {
     )
   }
 
-  it("tells an old Node in one line what to do, in a language that Node 12 can read", () =>
+  it("tells an old Node in one line what to do, in a language that Node 12 can read [G-182]", () =>
     Effect.gen(function* () {
       const place = yield* directory
       const old = join(place, "old.cjs")

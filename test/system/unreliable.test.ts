@@ -119,7 +119,7 @@ describe("two endpoints, of which one", () => {
       )
     }
   }
-  it("is left so fast that nobody minds", () => {
+  it("is left so fast that nobody minds [G-072]", () => {
     const sorted = failovers.toSorted((a, b) => a - b)
     const [p50, max] = [at(sorted, 0.5), sorted.at(-1)!]
     if (process.env["UNRELIABLE_FIGURES"] !== undefined) {

@@ -36,7 +36,7 @@ const followed = Effect.fnUntraced(function* (variables: Record<string, string> 
 describe("a wall clock that is set", () => {
   for (const by of shifts) {
     const set = title(by)
-    it.effect(`by ${set} and back does not hold a limited rate back`, () =>
+    it.effect(`by ${set} and back does not hold a limited rate back [G-184]`, () =>
       Effect.gen(function* () {
         const { chain, node, store, status, shift } = yield* followed({ RPC_RATE: "5" })
         const before = askedOf(node)
@@ -57,7 +57,7 @@ describe("a wall clock that is set", () => {
       }),
     )
 
-    it.effect(`by ${set} hides no silence, and is none`, () =>
+    it.effect(`by ${set} hides no silence, and is none [G-185]`, () =>
       Effect.gen(function* () {
         const { chain, node, store, status, shift } = yield* followed()
         shift(by)

@@ -76,7 +76,7 @@ const test = (title: string, body: Effect.Effect<unknown, unknown, never>) =>
 describe("a store that comes back with an older copy of its data", () => {
   for (const ingestors of [1, 2, 3]) {
     test(
-      `begins one new epoch under ${ingestors} ingestors, each time, also across an epoch`,
+      `begins one new epoch under ${ingestors} ingestors, each time, also across an epoch [G-099]`,
       Effect.gen(function* () {
         const { expectEpoch, go, regressions, snapshot, start, warnings, whole } = yield* begin()
         const all: Array<Ingestor> = []
@@ -105,7 +105,7 @@ describe("a store that comes back with an older copy of its data", () => {
   }
 
   test(
-    "begins one also where an ingestor that knows less comes back first, and one is restarted at that moment",
+    "begins one also where an ingestor that knows less comes back first, and one is restarted at that moment [G-100]",
     Effect.gen(function* () {
       const { chain, expectEpoch, go, node, regressions, snapshot, start, whole } = yield* begin()
       const knows = yield* start
@@ -133,7 +133,7 @@ describe("a store that comes back with an older copy of its data", () => {
   )
 
   test(
-    "begins none where nothing was lost: restarts, drops, reorgs, trimming, entries deleted by hand, slow answers",
+    "begins none where nothing was lost: restarts, drops, reorgs, trimming, entries deleted by hand, slow answers [G-101]",
     Effect.gen(function* () {
       const { chain, expectEpoch, go, node, regressions, server, start, whole } = yield* begin()
       let one = yield* start
@@ -166,7 +166,7 @@ describe("a store that comes back with an older copy of its data", () => {
   )
 
   test(
-    "is told when it comes back with nothing, and when it is reset it is not",
+    "is told when it comes back with nothing, and when it is reset it is not [G-102]",
     Effect.gen(function* () {
       const { expectEpoch, go, regressions, server, start, warnings, whole } = yield* begin()
       const one = yield* start

@@ -81,7 +81,7 @@ const rows: ReadonlyArray<Row> = [
   // -- A7: a side question
   {
     kind: "A7",
-    name: "has null for the finalized block: the depth counts, and that is told",
+    name: "has null for the finalized block: the depth counts, and that is told [G-031]",
     node: ({ node }) => {
       node.intercept = finalized(() => null)
     },
@@ -154,7 +154,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A7",
-    name: "replaces blocks that it called final, and only what is final is stored: halted",
+    name: "replaces blocks that it called final, and only what is final is stored: halted [G-032]",
     node: (scene) => {
       latestIsFinal(scene)
       keptFinalized.watch(scene)
@@ -167,7 +167,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A7",
-    name: "answers block 0 with block 1 (Cosmos EVM): the setting is named",
+    name: "answers block 0 with block 1 (Cosmos EVM): the setting is named [G-033]",
     node: ({ node, chain }) => {
       node.intercept = (method, params, proceed) =>
         method === "eth_getBlockByNumber" && params[0] === "0x0" ? headerOf(chain, 1) : proceed()
@@ -188,7 +188,7 @@ const rows: ReadonlyArray<Row> = [
   // -- A8: whose word counts
   {
     kind: "A8",
-    name: "is on one chain while the other endpoint is on another for good: nothing is made final",
+    name: "is on one chain while the other endpoint is on another for good: nothing is made final [G-034]",
     node: ({ two, chain }) => forks(two, chain),
     urls: "ws://one,ws://two",
     // One error, and one answer of the other endpoint's that is contradicted.
@@ -282,7 +282,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A8",
-    name: "is alone on another chain than two endpoints: it is left, and the majority's chain is stored",
+    name: "is alone on another chain than two endpoints: it is left, and the majority's chain is stored [G-035]",
     node: ({ node, chain }) => forks(node, chain),
     urls: "ws://one,ws://two,ws://three",
     // It is preferred, and left again each time that it says what is final.
@@ -292,7 +292,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A8",
-    name: "is syncing and at block 0 beside one that is not: the journal begins at the chain's head",
+    name: "is syncing and at block 0 beside one that is not: the journal begins at the chain's head [G-036]",
     node: (scene) => beginsSyncing(scene.node, scene),
     urls: "ws://one,ws://two",
     variables: { START_BLOCK: "latest" },

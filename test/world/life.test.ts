@@ -18,7 +18,7 @@ const rows: ReadonlyArray<Row> = [
   // -- A9: one sign of life
   {
     kind: "A9",
-    name: "never answers a ping",
+    name: "never answers a ping [G-037]",
     node: ({ node }) => {
       node.pongs = false
     },
@@ -26,7 +26,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A9",
-    name: "announces 1 200 heads one by one",
+    name: "announces 1 200 heads one by one [G-038]",
     node: () => {},
     before: ({ chain }, block) => {
       if (block === 5) chain.extend(...Array.from({ length: 1200 }, (_, i) => i % 2))
@@ -49,7 +49,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A9",
-    name: "refuses eth_subscribe: heads are polled",
+    name: "refuses eth_subscribe: heads are polled [G-039]",
     node: ({ node }) => {
       node.intercept = noSubscriptions
     },
@@ -120,7 +120,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A9",
-    name: "goes away for a while, is polled over HTTP, and takes over again",
+    name: "goes away for a while, is polled over HTTP, and takes over again [G-040]",
     node: () => {},
     before: ({ node }, block) => {
       if (block === 5) {

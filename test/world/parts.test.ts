@@ -84,7 +84,7 @@ const first = 3
 describe("two ingestors, and blocks in parts", () => {
   for (let seed = first; seed < first + seeds; seed++)
     it.effect(
-      `lose and double nothing in SQLite (${seed})`,
+      `lose and double nothing in SQLite (${seed}) [G-134]`,
       () =>
         Effect.gen(function* () {
           yield* scenario(seed, yield* memoryStore(), TestClock.adjust)

@@ -45,7 +45,7 @@ describe("what is no change of side is followed at once", () => {
     reorgs(["one", "two"]),
   )
 
-  it.effect("blocks that were there before, whichever of two ingestors wrote each of them", () =>
+  it.effect("blocks that were there before, whichever of two ingestors wrote each of them [G-137]", () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 400, blockTime })
       const nodes = { one: new FakeNode(chain), two: new FakeNode(chain) }
@@ -143,7 +143,7 @@ describe("what is no change of side is followed at once", () => {
     }),
   )
 
-  it.effect("a store that was set back to before a reorg", () =>
+  it.effect("a store that was set back to before a reorg [G-142]", () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 400, blockTime })
       const node = new FakeNode(chain)
@@ -175,61 +175,63 @@ describe("the depth of a reorg", () => {
     ["under a filter with logs every 25 blocks", contracts.slice(0, 1), 25],
     ["under a filter with nobody", [`0x${"9".repeat(40)}`], 1],
   ] as const) {
-    it.effect(`is the number of blocks that are replaced, ${title}, and is found by three headers`, () =>
-      Effect.gen(function* () {
-        const chain = new FakeChain({ finality: 200, contracts })
-        const node = new FakeNode(chain)
-        const store = yield* memoryStore()
-        const grow = (blocks: number) => {
-          for (let i = 0; i < blocks; i++) chain.extend(chain.head.number % every === 0 ? 2 : 0)
-        }
-        grow(90)
-        const start = startIngestor(
-          store,
-          { one: node },
-          {
-            ...variablesFor({ devnet: [chain, "one"] }),
-            ...(addresses.length > 0 && { ADDRESSES: addresses.join() }),
-          },
-        )
-        let { status, stop } = yield* start
-        const headersAsked = () => node.requests.get("eth_getBlockByNumber") ?? 0
-        const atHead = () => status.stored === chain.head.number
-        yield* eventually("it is at the head", atHead)
-        for (let i = 0; i < 30; i++) {
-          grow(1)
-          yield* TestClock.adjust("12 seconds")
-        }
-        for (const depth of [1, 1, 7, 30]) {
-          const before = headersAsked()
-          const reorgs = status.reorgs
-          const { window, start: begin } = (yield* store.load(chain.id))!
-          const below = window.findLast(({ number }) => number <= chain.head.number - depth)
-          const recorded = below?.number ?? begin.number
-          chain.fork(depth, ...Array.from({ length: depth + 1 }, () => 0))
-          yield* eventually("it is followed", atHead)
-          grow(1)
-          yield* eventually("it goes on", atHead)
-          assert.strictEqual(status.reorgs, reorgs + 1)
-          assert.strictEqual(status.lastReorgs[0]!.depth, depth)
-          // Those of the blocks above the one that is recorded below the fork are wanted anyway.
-          const fetched = chain.head.number - recorded
-          if (depth === 1) assert.isAtMost(headersAsked() - before - fetched, 3)
-          for (let i = 0; i < depth + 5; i++) {
+    it.effect(
+      `is the number of blocks that are replaced, ${title}, and is found by three headers [G-138]`,
+      () =>
+        Effect.gen(function* () {
+          const chain = new FakeChain({ finality: 200, contracts })
+          const node = new FakeNode(chain)
+          const store = yield* memoryStore()
+          const grow = (blocks: number) => {
+            for (let i = 0; i < blocks; i++) chain.extend(chain.head.number % every === 0 ? 2 : 0)
+          }
+          grow(90)
+          const start = startIngestor(
+            store,
+            { one: node },
+            {
+              ...variablesFor({ devnet: [chain, "one"] }),
+              ...(addresses.length > 0 && { ADDRESSES: addresses.join() }),
+            },
+          )
+          let { status, stop } = yield* start
+          const headersAsked = () => node.requests.get("eth_getBlockByNumber") ?? 0
+          const atHead = () => status.stored === chain.head.number
+          yield* eventually("it is at the head", atHead)
+          for (let i = 0; i < 30; i++) {
             grow(1)
             yield* TestClock.adjust("12 seconds")
           }
-        }
-        // The next process has seen nothing but what is recorded.
-        yield* stop
-        ;({ status, stop } = yield* start)
-        yield* eventually("it is at the head again", atHead)
-        chain.fork(1, 0, 0)
-        yield* eventually("it is followed", atHead)
-        grow(1)
-        yield* eventually("it goes on", atHead)
-        assert.strictEqual(status.lastReorgs[0]!.depth, 1)
-      }),
+          for (const depth of [1, 1, 7, 30]) {
+            const before = headersAsked()
+            const reorgs = status.reorgs
+            const { window, start: begin } = (yield* store.load(chain.id))!
+            const below = window.findLast(({ number }) => number <= chain.head.number - depth)
+            const recorded = below?.number ?? begin.number
+            chain.fork(depth, ...Array.from({ length: depth + 1 }, () => 0))
+            yield* eventually("it is followed", atHead)
+            grow(1)
+            yield* eventually("it goes on", atHead)
+            assert.strictEqual(status.reorgs, reorgs + 1)
+            assert.strictEqual(status.lastReorgs[0]!.depth, depth)
+            // Those of the blocks above the one that is recorded below the fork are wanted anyway.
+            const fetched = chain.head.number - recorded
+            if (depth === 1) assert.isAtMost(headersAsked() - before - fetched, 3)
+            for (let i = 0; i < depth + 5; i++) {
+              grow(1)
+              yield* TestClock.adjust("12 seconds")
+            }
+          }
+          // The next process has seen nothing but what is recorded.
+          yield* stop
+          ;({ status, stop } = yield* start)
+          yield* eventually("it is at the head again", atHead)
+          chain.fork(1, 0, 0)
+          yield* eventually("it is followed", atHead)
+          grow(1)
+          yield* eventually("it goes on", atHead)
+          assert.strictEqual(status.lastReorgs[0]!.depth, 1)
+        }),
     )
   }
 
@@ -250,30 +252,32 @@ describe("the depth of a reorg", () => {
     return { chain, node, store, grow, start }
   })
 
-  it.effect("counts blocks that were announced and wait for confirmations when they are replaced", () =>
-    Effect.gen(function* () {
-      const { chain, store, grow, start } = yield* filtered({ CONFIRMATIONS: "5" })
-      const { status } = yield* start
-      const there = () => status.stored === chain.head.number - 5
-      yield* eventually("it is five blocks behind the head", there)
-      for (let i = 0; i < 7; i++) {
+  it.effect(
+    "counts blocks that were announced and wait for confirmations when they are replaced [G-139]",
+    () =>
+      Effect.gen(function* () {
+        const { chain, store, grow, start } = yield* filtered({ CONFIRMATIONS: "5" })
+        const { status } = yield* start
+        const there = () => status.stored === chain.head.number - 5
+        yield* eventually("it is five blocks behind the head", there)
+        for (let i = 0; i < 7; i++) {
+          grow(1)
+          yield* eventually("it follows", there)
+        }
+        chain.rollback(3)
+        grow(4)
+        yield* eventually("it follows what it has not stored", there)
+        assert.strictEqual(status.reorgs, 0)
+        chain.fork(8, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        yield* eventually("it follows what replaces three stored blocks", there)
         grow(1)
-        yield* eventually("it follows", there)
-      }
-      chain.rollback(3)
-      grow(4)
-      yield* eventually("it follows what it has not stored", there)
-      assert.strictEqual(status.reorgs, 0)
-      chain.fork(8, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-      yield* eventually("it follows what replaces three stored blocks", there)
-      grow(1)
-      yield* eventually("it goes on", there)
-      assert.deepStrictEqual(
-        status.lastReorgs.map(({ depth }) => depth),
-        [8],
-      )
-      assert.strictEqual((yield* store.load(chain.id))!.head.hash, chain.at(status.stored!)!.header.hash)
-    }),
+        yield* eventually("it goes on", there)
+        assert.deepStrictEqual(
+          status.lastReorgs.map(({ depth }) => depth),
+          [8],
+        )
+        assert.strictEqual((yield* store.load(chain.id))!.head.hash, chain.at(status.stored!)!.header.hash)
+      }),
   )
 
   it.effect("is known of a block that was the head of the journal when the process started", () =>
@@ -313,7 +317,7 @@ describe("the depth of a reorg", () => {
     }),
   )
 
-  it.effect("is that of both where the chain changes again while it is followed", () =>
+  it.effect("is that of both where the chain changes again while it is followed [G-141]", () =>
     Effect.gen(function* () {
       const { chain, node, grow, start } = yield* filtered()
       const { status } = yield* start
@@ -340,7 +344,7 @@ describe("the depth of a reorg", () => {
     }),
   )
 
-  it.effect("counts blocks without a log that is wanted, and writes no entry for them", () =>
+  it.effect("counts blocks without a log that is wanted, and writes no entry for them [G-140]", () =>
     Effect.gen(function* () {
       const { chain, store, grow, start } = yield* filtered()
       const { status } = yield* start

@@ -74,7 +74,7 @@ const test = (title: string, body: Effect.Effect<unknown, unknown, never>) =>
 
 describe("a group that has read nothing while history is written", () => {
   test(
-    "is waited for where it is named: it reads every entry in order, and about STREAM_MAXLEN remain",
+    "is waited for where it is named: it reads every entry in order, and about STREAM_MAXLEN remain [G-104]",
     Effect.gen(function* () {
       const { chain, length, missed, read, reasons, status, until } = yield* begin(["slow"])
       yield* until("publishing is paused", () => status.phase === "paused")
@@ -102,7 +102,7 @@ describe("a group that has read nothing while history is written", () => {
   )
 
   test(
-    "is freed within two seconds when it is destroyed",
+    "is freed within two seconds when it is destroyed [G-105]",
     Effect.gen(function* () {
       const { chain, server, status, until } = yield* begin(["slow"])
       yield* until("publishing is paused", () => status.phase === "paused")
@@ -116,7 +116,7 @@ describe("a group that has read nothing while history is written", () => {
   )
 
   test(
-    "misses what is trimmed where it is not named, which is counted to the entry",
+    "misses what is trimmed where it is not named, which is counted to the entry [G-106]",
     Effect.gen(function* () {
       const { chain, length, missed, read, status, until } = yield* begin([])
       yield* until("it is at the head", () => status.stored === chain.head.number)

@@ -84,7 +84,7 @@ describe("a split between two nodes, each with an ingestor", () => {
   ] as const)
     for (const wins of ["first", "second"] as const)
       it.effect(
-        `writes at most ${most} entries a log (${lasts} s, ${depth} deep, ${behind} s apart, the ${wins} is right)`,
+        `writes at most ${most} entries a log (${lasts} s, ${depth} deep, ${behind} s apart, the ${wins} is right) [G-135]`,
         () =>
           Effect.gen(function* () {
             const { entries, waited, changes } = yield* play({ lasts, depth, behind, wins })
@@ -144,7 +144,7 @@ describe("a split between two nodes, each with an ingestor", () => {
     ["is further above", [1, 1]],
   ] as const)
     it.effect(
-      `ends with the first head of a node that has changed to the stored side (the head ${which})`,
+      `ends with the first head of a node that has changed to the stored side (the head ${which}) [G-136]`,
       () =>
         Effect.gen(function* () {
           const { chain, fork, nodes, store, status, other } = yield* standoff

@@ -62,7 +62,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A6",
-    name: "sends numbers where hex is expected",
+    name: "sends numbers where hex is expected [G-027]",
     over: "a socket",
     node: ({ node }) => {
       const asNumbers = (of: Wire, ...keys: ReadonlyArray<string>) => ({
@@ -152,7 +152,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A6",
-    name: "closes with 1009 at a large request",
+    name: "closes with 1009 at a large request [G-029]",
     over: "a socket",
     node: ({ node }) => {
       node.mostCharacters = 4000
@@ -231,7 +231,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A6",
-    name: "takes ten calls in a batch (geth 1.17)",
+    name: "takes ten calls in a batch (geth 1.17) [G-030]",
     over: "a socket",
     node: smallBatches(10),
     notes: /\d headers in a batch/,
@@ -261,7 +261,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A6",
-    name: "numbers the logs of each transaction from 0, which is no identity: nothing is stored, and that is said",
+    name: "numbers the logs of each transaction from 0, which is no identity: nothing is stored, and that is said [G-028]",
     node: ({ node }) => {
       const fromZero = (all: Wires) => {
         const seen = new Map<unknown, number>()

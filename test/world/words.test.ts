@@ -106,7 +106,7 @@ const rows: ReadonlyArray<Row> = [
     return [
       {
         kind: "A4",
-        name: `says in ${what} that it does not have a block yet`,
+        name: `says in ${what} that it does not have a block yet [G-022]`,
         node: refused(of),
         out: { ...unharmed, stoodStill: 3 },
       },
@@ -145,7 +145,7 @@ const rows: ReadonlyArray<Row> = [
   // -- A4: too many
   ...["infura rate", "eip-1474"].map((of): Row => ({
     kind: "A4",
-    name: `throttles in the words of ${of}`,
+    name: `throttles in the words of ${of} [G-023]`,
     node: ({ node, chain }) => {
       let requests = 0
       node.intercept = (method, _params, proceed) => {
@@ -172,7 +172,7 @@ const rows: ReadonlyArray<Row> = [
   // -- A5: null below an announced head
   {
     kind: "A5",
-    name: "is a balancer whose replicas are 1.5 s apart, with a block every 250 ms",
+    name: "is a balancer whose replicas are 1.5 s apart, with a block every 250 ms [G-024]",
     node: (scene) => replicas(scene, (request) => (request % 2) * 1500),
     blockTime: 0.25,
     live: 160,
@@ -209,7 +209,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A5",
-    name: "has heights without a block (Filecoin)",
+    name: "has heights without a block (Filecoin) [G-025]",
     node: nullRounds,
     ...withNullRounds,
     // A height without a block is passed with the next block.

@@ -43,7 +43,7 @@ const rows: ReadonlyArray<Row> = [
   // -- A1: blooms
   {
     kind: "A1",
-    name: "announces zero blooms and answers right ones (Cosmos EVM, Sei), and reconnects",
+    name: "announces zero blooms and answers right ones (Cosmos EVM, Sei), and reconnects [G-011]",
     node: ({ node }) => {
       node.announced = (header) => ({ ...header, ...answers["cosmos bloom"]!.result })
     },
@@ -54,7 +54,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A1",
-    name: "has blooms of all ones (Filecoin)",
+    name: "has blooms of all ones (Filecoin) [G-012]",
     node: (scene) => headers(scene, (header) => ({ ...header, logsBloom: ones })),
     out: unharmed,
   },
@@ -73,7 +73,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A1",
-    name: "has a bloom on empty blocks (ZKsync)",
+    name: "has a bloom on empty blocks (ZKsync) [G-013]",
     node: (scene) => headers(scene, (header) => ({ ...header, logsBloom: `0x8${"0".repeat(510)}1` })),
     out: { ...unharmed, stoodStill: 2 },
     also: ({ status }) =>
@@ -91,7 +91,7 @@ const rows: ReadonlyArray<Row> = [
   // -- A2: short answers
   {
     kind: "A2",
-    name: "answers [] for 150 ms after it announced a block (op-geth, Erigon), under a filter",
+    name: "answers [] for 150 ms after it announced a block (op-geth, Erigon), under a filter [G-014]",
     node: (scene) => {
       scene.node.intercept = logsOfTip(scene, 150, () => [])
     },
@@ -109,7 +109,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A2",
-    name: "answers [] for nearly a block, and has no receipts: the audit finds it",
+    name: "answers [] for nearly a block, and has no receipts: the audit finds it [G-015]",
     node: (scene) => {
       scene.node.intercept = both(
         noReceipts,
@@ -123,7 +123,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A2",
-    name: "leaves the last log of a block out for a while: the audit finds it",
+    name: "leaves the last log of a block out for a while: the audit finds it [G-016]",
     node: (scene) => {
       scene.node.intercept = logsOfTip(scene, 3900, (all) => all.slice(0, -1))
     },
@@ -133,7 +133,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A2",
-    name: "answers blocks of 400 logs with the first 300",
+    name: "answers blocks of 400 logs with the first 300 [G-017]",
     node: ({ node }) => {
       node.intercept = logs((all) => (all.length === 400 ? all.slice(0, 300) : all))
     },
@@ -145,7 +145,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A2",
-    name: "answers pruned receipts with none, and refuses eth_getLogs without an address",
+    name: "answers pruned receipts with none, and refuses eth_getLogs without an address [G-018]",
     node: ({ node, chain }) => {
       node.intercept = (method, params, proceed) => {
         if (method === "eth_getLogs") throw new Refused(-32701, "please specify an address")
@@ -173,7 +173,7 @@ const rows: ReadonlyArray<Row> = [
   },
   ...(["trust", "ignore"] as const).map((bloom): Row => ({
     kind: "A2",
-    name: `has logs without a receipt (bor's state sync), LOGS_BLOOM=${bloom}`,
+    name: `has logs without a receipt (bor's state sync), LOGS_BLOOM=${bloom} [G-019]`,
     node: (scene) => {
       const { chain, node } = scene
       // The last log of a block with several; the bloom of the header does not know it either.
@@ -208,7 +208,7 @@ const rows: ReadonlyArray<Row> = [
   // -- A3: fields that nobody compares
   {
     kind: "A3",
-    name: "sends logs with the time 0 (Sonic)",
+    name: "sends logs with the time 0 (Sonic) [G-020]",
     node: ({ node }) => {
       node.intercept = each((log) => ({ ...log, blockTimestamp: "0x0" }))
     },
@@ -224,7 +224,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A3",
-    name: "has times in milliseconds: that is told once",
+    name: "has times in milliseconds: that is told once [G-021]",
     node: () => {},
     times: "milliseconds",
     before: ({ node }, block) => {
@@ -247,7 +247,7 @@ const rows: ReadonlyArray<Row> = [
   // -- A6: shapes
   {
     kind: "A6",
-    name: "sends logs in any order",
+    name: "sends logs in any order [G-026]",
     node: ({ node }) => {
       node.intercept = logs((all) => all.toReversed())
     },

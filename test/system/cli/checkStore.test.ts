@@ -62,7 +62,7 @@ describe("check", () => {
   )
 
   test(
-    "names each command and key that is refused, what to grant, and what there is not without it",
+    "names each command and key that is refused, what to grant, and what there is not without it [G-150]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const rights = (...words: ReadonlyArray<string>) =>
@@ -121,7 +121,7 @@ describe("check", () => {
   )
 
   test(
-    "says what the streams will take, by what an entry takes where there are some, and that a limit is wanted where readers are waited for",
+    "says what the streams will take, by what an entry takes where there are some, and that a limit is wanted where readers are waited for [G-113]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--maxmemory", "64mb"])
       const of = (found: ReadonlyArray<Finding>) =>

@@ -330,7 +330,7 @@ describe("status", () => {
     Effect.map(Service.run({ args: ["status"], env: { ...env, ...variables } }), ({ output }) => output)
 
   test(
-    "says whether an ingestor is alive, who missed what, whose lag is unknown, and whom publishing waits for",
+    "says whether an ingestor is alive, who missed what, whose lag is unknown, and whom publishing waits for [G-115]",
     Effect.gen(function* () {
       const { server, variables } = yield* emptyStore("redis")
       const { client } = server!
@@ -535,7 +535,7 @@ describe("verify", () => {
   }
 
   test(
-    "says of a trimmed stream what is complete, what was trimmed, what of a range is not there, and who missed what",
+    "says of a trimmed stream what is complete, what was trimmed, what of a range is not there, and who missed what [G-114]",
     Effect.gen(function* () {
       const { chain, url, run, server, store, variables } = yield* verifying("redis")
       const { client } = server!

@@ -87,24 +87,26 @@ const leavingOut = (wrong: number) =>
 const third = (number: number) => number % 3 === 0
 
 describe("the second look", () => {
-  world("adds what an endpoint left out under a filter, and names it", ({ chain, one, store, start }) =>
-    Effect.gen(function* () {
-      one.intercept = lying(third, (logs) => logs.toSpliced(1, 1))
-      const { status } = yield* start(everything)
-      yield* blocks(chain, 30)
-      assert.isAbove(status.auditedMissing, 3)
-      assert.strictEqual(status.auditedExtra, 0)
-      assert.isAbove(status.endpoints[0]!.contradicted, 3)
-      assert.strictEqual(status.endpoints[1]!.contradicted, 0)
-      assert.match(status.failures.map(({ text }) => text).join(), /one:80: contradicted/)
-      one.intercept = (_method, _params, proceed) => proceed()
-      yield* blocks(chain, 10)
-      yield* caughtUp(store, chain, status, 0, false)
-      assert.strictEqual(status.unaudited, 0)
-    }),
+  world(
+    "adds what an endpoint left out under a filter, and names it [G-048]",
+    ({ chain, one, store, start }) =>
+      Effect.gen(function* () {
+        one.intercept = lying(third, (logs) => logs.toSpliced(1, 1))
+        const { status } = yield* start(everything)
+        yield* blocks(chain, 30)
+        assert.isAbove(status.auditedMissing, 3)
+        assert.strictEqual(status.auditedExtra, 0)
+        assert.isAbove(status.endpoints[0]!.contradicted, 3)
+        assert.strictEqual(status.endpoints[1]!.contradicted, 0)
+        assert.match(status.failures.map(({ text }) => text).join(), /one:80: contradicted/)
+        one.intercept = (_method, _params, proceed) => proceed()
+        yield* blocks(chain, 10)
+        yield* caughtUp(store, chain, status, 0, false)
+        assert.strictEqual(status.unaudited, 0)
+      }),
   )
 
-  world("adds a block that an endpoint kept back as a whole", ({ chain, one, store, start }) =>
+  world("adds a block that an endpoint kept back as a whole [G-049]", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       one.intercept = keepingBack(9)
       const { status } = yield* start(everything)
@@ -120,7 +122,7 @@ describe("the second look", () => {
   }
 
   world(
-    "asks somebody else than who told a block, whoever is in use now",
+    "asks somebody else than who told a block, whoever is in use now [G-050]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         two.intercept = leavingOut(14)
@@ -139,7 +141,7 @@ describe("the second look", () => {
       }),
   )
 
-  world("asks two where it is not known who told a block", ({ chain, two, store, start }) =>
+  world("asks two where it is not known who told a block [G-051]", ({ chain, two, store, start }) =>
     Effect.gen(function* () {
       two.intercept = leavingOut(9)
       const before = yield* start({ ...everything, DEVNET_WS_URL: "ws://two" })
@@ -152,25 +154,27 @@ describe("the second look", () => {
     }),
   )
 
-  world("waits for another one that is away, and asks nobody twice", ({ chain, one, two, store, start }) =>
-    Effect.gen(function* () {
-      one.intercept = keepingBack(9)
-      const { status } = yield* start(everything)
-      yield* blocks(chain, 3)
-      away(two)
-      yield* blocks(chain, 35)
-      assert.strictEqual(status.unaudited, 0)
-      assert.isBelow(status.final!, 9)
-      two.up = true
-      yield* blocks(chain, 15)
-      yield* caughtUp(store, chain, status, 0, false)
-      assert.strictEqual(status.auditedMissing, 4)
-      assert.strictEqual(status.unaudited, 0)
-    }),
+  world(
+    "waits for another one that is away, and asks nobody twice [G-052]",
+    ({ chain, one, two, store, start }) =>
+      Effect.gen(function* () {
+        one.intercept = keepingBack(9)
+        const { status } = yield* start(everything)
+        yield* blocks(chain, 3)
+        away(two)
+        yield* blocks(chain, 35)
+        assert.strictEqual(status.unaudited, 0)
+        assert.isBelow(status.final!, 9)
+        two.up = true
+        yield* blocks(chain, 15)
+        yield* caughtUp(store, chain, status, 0, false)
+        assert.strictEqual(status.auditedMissing, 4)
+        assert.strictEqual(status.unaudited, 0)
+      }),
   )
 
   world(
-    "is taken before history makes blocks final that were not looked at",
+    "is taken before history makes blocks final that were not looked at [G-059]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         one.intercept = keepingBack(9)
@@ -186,7 +190,7 @@ describe("the second look", () => {
       }),
   )
 
-  world("finds what each of two has left out", ({ chain, one, two, store, start }) =>
+  world("finds what each of two has left out [G-053]", ({ chain, one, two, store, start }) =>
     Effect.gen(function* () {
       one.intercept = leavingOut(10)
       two.intercept = leavingOut(14)
@@ -208,21 +212,23 @@ describe("the second look", () => {
     }),
   )
 
-  world("asks the only one there is in the end, though that is not enough", ({ chain, one, store, start }) =>
-    Effect.gen(function* () {
-      one.intercept = leavingOut(9)
-      const { status } = yield* start(everything)
-      yield* blocks(chain, 10)
-      away(one)
-      yield* blocks(chain, 80)
-      assert.strictEqual(status.auditedMissing, 1)
-      assert.isAbove(status.unaudited, 0)
-      assert.isAtMost(status.unaudited, chain.head.number)
-      yield* caughtUp(store, chain, status, 0, false)
-    }),
+  world(
+    "asks the only one there is in the end, though that is not enough [G-054]",
+    ({ chain, one, store, start }) =>
+      Effect.gen(function* () {
+        one.intercept = leavingOut(9)
+        const { status } = yield* start(everything)
+        yield* blocks(chain, 10)
+        away(one)
+        yield* blocks(chain, 80)
+        assert.strictEqual(status.auditedMissing, 1)
+        assert.isAbove(status.unaudited, 0)
+        assert.isAtMost(status.unaudited, chain.head.number)
+        yield* caughtUp(store, chain, status, 0, false)
+      }),
   )
 
-  world("takes nothing away for one voice alone", ({ chain, one, two, store, start }) =>
+  world("takes nothing away for one voice alone [G-055]", ({ chain, one, two, store, start }) =>
     Effect.gen(function* () {
       two.intercept = leavingOut(9)
       // Who told the block cannot say it again.
@@ -242,7 +248,7 @@ describe("the second look", () => {
     }),
   )
 
-  it.effect("writes a block anew once, also where the head is final and the chain stands still", () =>
+  it.effect("writes a block anew once, also where the head is final and the chain stands still [G-058]", () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 0, contracts })
       const [one, two] = [new FakeNode(chain), new FakeNode(chain)]
@@ -260,7 +266,7 @@ describe("the second look", () => {
     }),
   )
 
-  world("waits for the other one also where blocks are final before they are stored", (world) =>
+  world("waits for the other one also where blocks are final before they are stored [G-057]", (world) =>
     Effect.gen(function* () {
       const { chain, one, two, start } = world
       one.intercept = leavingOut(9)
@@ -277,7 +283,7 @@ describe("the second look", () => {
     }),
   )
 
-  world("remembers what it found, if nobody says it again when it is written", (world) =>
+  world("remembers what it found, if nobody says it again when it is written [G-056]", (world) =>
     Effect.gen(function* () {
       const { chain, one, two, store, start } = world
       one.intercept = leavingOut(9)
@@ -293,7 +299,7 @@ describe("the second look", () => {
     }),
   )
 
-  world("a block that was half written under a filter begins anew", ({ chain, store, start }) =>
+  world("a block that was half written under a filter begins anew [G-060]", ({ chain, store, start }) =>
     Effect.gen(function* () {
       chain.extend(1, 1)
       const first = yield* start(everything)
@@ -340,7 +346,7 @@ describe("the second look", () => {
   )
 
   world(
-    "leaves alone what was read with another filter, and counts it as not looked at",
+    "leaves alone what was read with another filter, and counts it as not looked at [G-201]",
     ({ chain, store, start }) =>
       Effect.gen(function* () {
         const before = yield* start({ ADDRESSES: contracts[0]! })
@@ -356,26 +362,28 @@ describe("the second look", () => {
       }),
   )
 
-  world("finds what another ingestor has left out that wrote a block first", ({ chain, one, store, start }) =>
-    Effect.gen(function* () {
-      const liar = new FakeNode(chain)
-      liar.intercept = leavingOut(9)
-      const variables = { ...variablesFor({ devnet: [chain, "liar"] }), ...everything }
-      const other = yield* startIngestor(store, { liar }, variables)
-      const { status } = yield* start(everything)
-      // It is later than the other one.
-      one.intercept = (method, _params, proceed) => (method === "eth_getLogs" ? silence : proceed())
-      yield* blocks(chain, 8)
-      one.intercept = (_method, _params, proceed) => proceed()
-      yield* blocks(chain, 4)
-      const { published } = other.status
-      yield* other.stop
-      yield* blocks(chain, 20)
-      assert.isAbove(published, 30)
-      assert.isAbove(status.deduplicated, 0)
-      yield* caughtUp(store, chain, status, 0, false)
-      assert.strictEqual(status.auditedMissing, 1)
-    }),
+  world(
+    "finds what another ingestor has left out that wrote a block first [G-063]",
+    ({ chain, one, store, start }) =>
+      Effect.gen(function* () {
+        const liar = new FakeNode(chain)
+        liar.intercept = leavingOut(9)
+        const variables = { ...variablesFor({ devnet: [chain, "liar"] }), ...everything }
+        const other = yield* startIngestor(store, { liar }, variables)
+        const { status } = yield* start(everything)
+        // It is later than the other one.
+        one.intercept = (method, _params, proceed) => (method === "eth_getLogs" ? silence : proceed())
+        yield* blocks(chain, 8)
+        one.intercept = (_method, _params, proceed) => proceed()
+        yield* blocks(chain, 4)
+        const { published } = other.status
+        yield* other.stop
+        yield* blocks(chain, 20)
+        assert.isAbove(published, 30)
+        assert.isAbove(status.deduplicated, 0)
+        yield* caughtUp(store, chain, status, 0, false)
+        assert.strictEqual(status.auditedMissing, 1)
+      }),
   )
 
   world("is not misled when the other one is wrong: nothing is undone", ({ chain, two, store, start }) =>
@@ -392,7 +400,7 @@ describe("the second look", () => {
   )
 
   world(
-    "compares history before it is stored, so that nothing of it has to be undone",
+    "compares history before it is stored, so that nothing of it has to be undone [G-064]",
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
         chain.extend(...Array.from({ length: 300 }, (_, i) => i % 5))
@@ -410,7 +418,7 @@ describe("the second look", () => {
   )
 
   world(
-    "is waited for ten minutes, and then the blocks are counted as not looked at",
+    "is waited for ten minutes, and then the blocks are counted as not looked at [G-065]",
     ({ chain, two, store, start }) =>
       Effect.gen(function* () {
         two.intercept = (method, _params, proceed) => {

@@ -70,6 +70,6 @@ const divided = (title: string, reconnects: boolean) =>
   )
 
 describe("the service", () => {
-  divided("makes nothing final while two endpoints disagree", false)
-  divided("makes nothing final while one of two endpoints that disagree is away", true)
+  divided("makes nothing final while two endpoints disagree [G-078]", false)
+  divided("makes nothing final while one of two endpoints that disagree is away [G-079]", true)
 })

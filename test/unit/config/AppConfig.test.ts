@@ -899,7 +899,7 @@ describe("the configuration", () => {
   )
 
   for (const [title, variables, problems] of bad) {
-    it.effect(`reports ${title}`, () =>
+    it.effect(`reports ${title} [G-175]`, () =>
       Effect.gen(function* () {
         const error = yield* Effect.flip(fromVariables(variables))
         for (const problem of problems)
@@ -980,7 +980,7 @@ describe("the configuration", () => {
     assert.deepStrictEqual(withDotEnv({ A: "x" }, directory), { A: "x" })
   })
 
-  it("loses no variable of a .env that begins with a byte order mark or is UTF-16, and refuses other bytes", () => {
+  it("loses no variable of a .env that begins with a byte order mark or is UTF-16, and refuses other bytes [G-172]", () => {
     const directory = mkdtempSync(join(tmpdir(), "event-ingestor-"))
     const file = join(directory, ".env")
     const utf16 = Buffer.from("\uFEFFA=é\r\nB=2\r\n", "utf16le")
@@ -1014,7 +1014,7 @@ describe("the configuration", () => {
     }),
   )
 
-  it("takes away the quotes that docker's --env-file keeps, and no others", () => {
+  it("takes away the quotes that docker's --env-file keeps, and no others [G-173]", () => {
     const place = join(tmpdir(), "no such directory")
     const kept = { A: '"ws://x"', B: "'two words' ", C: '"', D: `"a' `, E: 'a "b"' }
     assert.deepStrictEqual(withDotEnv({ ...kept, F: '""' }, place), {

@@ -78,7 +78,7 @@ describe("failover", () => {
     }),
   )
 
-  world("notices silence within half a block time and two seconds", ({ chain, one, store, start }) =>
+  world("notices silence within half a block time and two seconds [G-003]", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       yield* blocks(chain, 10)
@@ -95,7 +95,7 @@ describe("failover", () => {
   )
 
   world(
-    "blames nobody when the whole pool is silent: then the chain is",
+    "blames nobody when the whole pool is silent: then the chain is [G-004]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
@@ -136,7 +136,7 @@ describe("failover", () => {
   )
 
   world(
-    "to a node that is five blocks behind takes nothing back, and waits for it",
+    "to a node that is five blocks behind takes nothing back, and waits for it [G-005]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
@@ -170,45 +170,47 @@ describe("failover", () => {
     }),
   )
 
-  world("does not go back to one that has ended while it was asked", ({ chain, one, two, http, store }) =>
-    Effect.gen(function* () {
-      const three = http
-      one.up = two.up = false
-      const variables = variablesFor({ devnet: [chain, "one,two,three"] })
-      const { status } = yield* startIngestor(store, { one, two, three }, { ...variables, AUDIT: "off" })
-      yield* blocks(chain, 2)
-      one.up = two.up = true
-      yield* eventually("both are connected", () => one.sessions.size + two.sessions.size === 2, 120)
-      assert.strictEqual(status.endpoint, status.endpoints[2])
-      // Whoever asks both waits for the second; and the first is gone once it has answered.
-      let answers = 0
-      two.intercept = (method, _params, proceed) => (method === "eth_blockNumber" ? silence : proceed())
-      one.intercept = (method, _params, proceed) => {
-        if (method === "eth_blockNumber") answers++
-        return proceed()
-      }
-      // Each comparison asks all once; the one that goes back asks the preferred ones again.
-      let last = 0
-      let apart = Infinity
-      for (let i = 0; apart > 10 && i < 4000; i++) {
-        if (i % 16 === 0) chain.extend(1)
-        const before = answers
-        yield* TestClock.adjust("250 millis")
-        if (answers === before) continue
-        apart = last === 0 ? Infinity : i - last
-        last = i
-      }
-      assert.isAtMost(apart, 10)
-      one.up = false
-      one.drop()
-      yield* blocks(chain, 10)
-      yield* caughtUp(store, chain, status)
-      assert.notStrictEqual(status.endpoint, status.endpoints[0])
-    }),
+  world(
+    "does not go back to one that has ended while it was asked [G-061]",
+    ({ chain, one, two, http, store }) =>
+      Effect.gen(function* () {
+        const three = http
+        one.up = two.up = false
+        const variables = variablesFor({ devnet: [chain, "one,two,three"] })
+        const { status } = yield* startIngestor(store, { one, two, three }, { ...variables, AUDIT: "off" })
+        yield* blocks(chain, 2)
+        one.up = two.up = true
+        yield* eventually("both are connected", () => one.sessions.size + two.sessions.size === 2, 120)
+        assert.strictEqual(status.endpoint, status.endpoints[2])
+        // Whoever asks both waits for the second; and the first is gone once it has answered.
+        let answers = 0
+        two.intercept = (method, _params, proceed) => (method === "eth_blockNumber" ? silence : proceed())
+        one.intercept = (method, _params, proceed) => {
+          if (method === "eth_blockNumber") answers++
+          return proceed()
+        }
+        // Each comparison asks all once; the one that goes back asks the preferred ones again.
+        let last = 0
+        let apart = Infinity
+        for (let i = 0; apart > 10 && i < 4000; i++) {
+          if (i % 16 === 0) chain.extend(1)
+          const before = answers
+          yield* TestClock.adjust("250 millis")
+          if (answers === before) continue
+          apart = last === 0 ? Infinity : i - last
+          last = i
+        }
+        assert.isAtMost(apart, 10)
+        one.up = false
+        one.drop()
+        yield* blocks(chain, 10)
+        yield* caughtUp(store, chain, status)
+        assert.notStrictEqual(status.endpoint, status.endpoints[0])
+      }),
   )
 
   world(
-    "forgets the failures of one that stands by, once it has been there for a while",
+    "forgets the failures of one that stands by, once it has been there for a while [G-069]",
     ({ chain, two, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
@@ -246,7 +248,7 @@ describe("failover", () => {
   )
 
   world(
-    "does not return to one that comes and goes, nor to one that is behind",
+    "does not return to one that comes and goes, nor to one that is behind [G-006]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()

@@ -102,7 +102,7 @@ describe("a budget", () => {
   )
 
   it.effect(
-    "is halved by a refusal, once for all that was sent together, and grows by one each quiet minute",
+    "is halved by a refusal, once for all that was sent together, and grows by one each quiet minute [G-070]",
     () =>
       Effect.gen(function* () {
         const rateLimiter = yield* RateLimiter.make(10)

@@ -108,7 +108,7 @@ describe("the HTTP routes", () => {
     { DEVNET_RPC_URL: "http://127.0.0.1:1" },
   )
 
-  test("know HEAD, unknown paths, other methods and other hosts", ({ port }) =>
+  test("know HEAD, unknown paths, other methods and other hosts [G-179]", ({ port }) =>
     Effect.gen(function* () {
       for (const path of ["/", "/health", "/ready", "/metrics", "/status"]) {
         const head = yield* fetchFrom(port, path, { method: "HEAD" })

@@ -169,7 +169,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("are asked for again when a fresh block is not known yet", (world) =>
+  connected("are asked for again when a fresh block is not known yet [G-041]", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2)
       let tries = 0
@@ -182,7 +182,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("an empty list for a fresh block is not believed", (world) =>
+  connected("an empty list for a fresh block is not believed [G-008]", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2)
       let tries = 0
@@ -588,7 +588,7 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
-  connected("are asked for one by one where the range is of another fork than the headers", (world) =>
+  connected("are asked for one by one where the range is of another fork than the headers [G-047]", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 3)
       world.node.intercept = on("eth_getLogs", (filter, proceed) => {
@@ -809,7 +809,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("are asked for as wide as a refusal says", (world) =>
+  connected("are asked for as wide as a refusal says [G-066]", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 64 }, () => 1))
       const ranges = limited(world, { blocks: 10 }, "eth_getLogs is limited to a 10 range")
@@ -967,14 +967,16 @@ describe("the logs of history", () => {
     )
   }
 
-  connected("are not believed when the answer ends before the range, on a chain without blooms", (world) =>
-    Effect.gen(function* () {
-      world.chain.blooms = false
-      world.chain.extend(3, 3, 3, 1)
-      world.node.intercept = clamped(3)
-      const error = yield* soon(Effect.flip(make(world).finalizedRange(1, 4)), "5 seconds")
-      assert.match(error.message, /the logs of block 4 are missing/)
-    }),
+  connected(
+    "are not believed when the answer ends before the range, on a chain without blooms [G-045]",
+    (world) =>
+      Effect.gen(function* () {
+        world.chain.blooms = false
+        world.chain.extend(3, 3, 3, 1)
+        world.node.intercept = clamped(3)
+        const error = yield* soon(Effect.flip(make(world).finalizedRange(1, 4)), "5 seconds")
+        assert.match(error.message, /the logs of block 4 are missing/)
+      }),
   )
 
   connected("are believed where only ranges are granted: nobody can tell", (world) =>
@@ -1150,7 +1152,7 @@ describe("an empty answer where heads are polled", () => {
     }),
   )
 
-  connected("is asked for again where receipts are refused", (world) =>
+  connected("is asked for again where receipts are refused [G-009]", (world) =>
     Effect.gen(function* () {
       world.chain.blooms = false
       world.chain.extend(3, 3, 3, 3)
@@ -1213,7 +1215,7 @@ describe("an empty answer where heads are polled", () => {
     )
   }
 
-  connected("is doubted of the newest head whatever time it is here", (world) =>
+  connected("is doubted of the newest head whatever time it is here [G-186]", (world) =>
     Effect.gen(function* () {
       world.chain.blooms = false
       world.chain.extend(3)
@@ -1229,7 +1231,7 @@ describe("logs that eth_getLogs and all receipts leave out", () => {
     ["without a filter", false],
     ["under a filter", true],
   ] as const) {
-    connected(`leave a hole under a bloom that was made with them: not believed ${title}`, (world) =>
+    connected(`leave a hole under a bloom that was made with them: not believed ${title} [G-010]`, (world) =>
       Effect.gen(function* () {
         world.chain.extend(2, 5)
         const { contract } = world.chain.at(2)!.logs[1]!

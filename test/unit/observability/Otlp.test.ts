@@ -125,7 +125,7 @@ const refusals: ReadonlyArray<
 describe("telemetry that is refused", () => {
   for (const [kind, url, reason] of refusals) {
     test(
-      `by ${kind} is said once per signal with the reason, and counted`,
+      `by ${kind} is said once per signal with the reason, and counted [G-176]`,
       Effect.gen(function* () {
         const target = to(`${yield* url}/${secret}`)
         const { dropped, lines, run, until } = delivering({ traces: target, metrics: target })
@@ -179,7 +179,7 @@ describe("telemetry that is refused", () => {
   }
 
   test(
-    "in part is counted, and said once with what the target says",
+    "in part is counted, and said once with what the target says [G-177]",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       receiver.answer = (path) => ({

@@ -244,7 +244,7 @@ describe("telemetry", () => {
   )
 
   test(
-    "is delivered whatever values of the specification's variables are set that it does not know",
+    "is delivered whatever values of the specification's variables are set that it does not know [G-174]",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       const unknown = `SDK_DISABLED LOG_LEVEL PROPAGATORS RESOURCE_ATTRIBUTES TRACES_EXPORTER METRICS_EXPORTER
@@ -272,7 +272,7 @@ describe("telemetry", () => {
 
   for (const kind of ["dead", "black-holed"] as const) {
     test(
-      `a ${kind} collector stops nothing, is counted and said once, and SIGTERM still ends within three seconds`,
+      `a ${kind} collector stops nothing, is counted and said once, and SIGTERM still ends within three seconds [G-178]`,
       Effect.gen(function* () {
         const port = yield* RedisServer.freePort
         const url = kind === "dead" ? `http://127.0.0.1:${port}` : yield* Otlp.startMute

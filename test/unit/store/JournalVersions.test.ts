@@ -90,7 +90,7 @@ const withServer = (
 
 describe("version 1 and version 2 of the journal", () => {
   it.live(
-    "take turns on one chain, move by move, and lose and double nothing",
+    "take turns on one chain, move by move, and lose and double nothing [G-168]",
     () =>
       withServer((stores, server) =>
         Effect.gen(function* () {

@@ -25,7 +25,7 @@ describe("how much a push carries", () => {
     assert.isAtLeast(limits.current.bytes, 1)
   })
 
-  it("stays as it is where the size is not what was refused", () => {
+  it("stays as it is where the size is not what was refused [G-149]", () => {
     const limits = new PushLimits()
     for (const error of [
       failure("full", "OOM command not allowed when used memory > 'maxmemory'"),

@@ -158,7 +158,7 @@ export const contract = (
         ])
       }))
 
-    test("pushing twice adds once", (store) =>
+    test("pushing twice adds once [G-089]", (store) =>
       Effect.gen(function* () {
         const [move] = [...pushes(start, blocks(100, "a", [2, 1]), false)] as [Push]
         assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
@@ -242,7 +242,7 @@ export const contract = (
         yield* holds(store, kept)
       }))
 
-    test("a block that left may come back", (store) =>
+    test("a block that left may come back [G-082]", (store) =>
       Effect.gen(function* () {
         const all = blocks(100, "a", [1, 2])
         const head = yield* push(store, start, all)
@@ -359,7 +359,7 @@ export const contract = (
         yield* holds(store, all.slice(0, 3))
       }))
 
-    test("the floor is never lowered by somebody who knows less of what is final", (store) =>
+    test("the floor is never lowered by somebody who knows less of what is final [G-199]", (store) =>
       Effect.gen(function* () {
         const all = blocks(100, "a", [1, 1, 1, 1])
         const head = yield* push(store, start, all)
@@ -402,7 +402,7 @@ export const contract = (
         yield* holds(store, [...all, block(251, "a", 1)])
       }))
 
-    test("another filter takes over; who still has the old one is told so", (_, harness) =>
+    test("another filter takes over; who still has the old one is told so [G-202]", (_, harness) =>
       Effect.gen(function* () {
         const old = yield* harness.open()
         const head = yield* push(old, start, blocks(100, "a", [1, 1]))
@@ -537,7 +537,7 @@ export const contract = (
         }
       }))
 
-    test("two journals never have the same epoch", (store, harness) =>
+    test("two journals never have the same epoch [G-103]", (store, harness) =>
       Effect.gen(function* () {
         const tokens = new Set<string>()
         for (let i = 0; i < 5; i++) {
@@ -584,7 +584,7 @@ export const contract = (
         assert.deepStrictEqual((yield* store.load(chain))!.head, head)
       }))
 
-    test("what a reader had not read when it was trimmed is counted exactly", (_, harness) =>
+    test("what a reader had not read when it was trimmed is counted exactly [G-107]", (_, harness) =>
       Effect.gen(function* () {
         const store = yield* harness.open(1000)
         let head = yield* push(
@@ -638,7 +638,7 @@ export const contract = (
         assert.strictEqual(yield* harness.missed(chain, "all"), Math.max(since - 4000, 0))
       }))
 
-    test("nothing is trimmed that a pinned reader has not read, and publishing pauses at the backlog until it reads on", (_, harness) =>
+    test("nothing is trimmed that a pinned reader has not read, and publishing pauses at the backlog until it reads on [G-108]", (_, harness) =>
       Effect.gen(function* () {
         const store = yield* harness.open(1000)
         const now = Math.floor(Date.now() / 1000)
@@ -692,7 +692,7 @@ export const contract = (
         assert.isAbove(yield* harness.missed(chain, "gone"), 2000)
       }))
 
-    test("what is not final pauses no push: the window alone may be longer than the backlog", (_, harness) =>
+    test("what is not final pauses no push: the window alone may be longer than the backlog [G-110]", (_, harness) =>
       Effect.gen(function* () {
         const store = yield* harness.open(100)
         let head = yield* push(store, start, [block(100, "a", 1)])
@@ -752,7 +752,7 @@ export const contract = (
         assert.deepStrictEqual((yield* store.load(chain))!.head, head)
       }))
 
-    test("pop goes on where somebody deleted entries, and counts them", (store, harness) =>
+    test("pop goes on where somebody deleted entries, and counts them [G-133]", (store, harness) =>
       Effect.gen(function* () {
         const head = yield* push(store, start, blocks(100, "a", [1, 4]))
         const ids = (yield* readAll(store, chain)).map(({ id }) => id)

@@ -24,7 +24,7 @@ const extend = Effect.fnUntraced(function* (store: Client, chain: number) {
 
 describe("a Redis Cluster", () => {
   it.live(
-    "of which a node goes away stops only the chains of its slots, and those go on when it returns",
+    "of which a node goes away stops only the chains of its slots, and those go on when it returns [G-167]",
     () =>
       Effect.gen(function* () {
         const options = [

@@ -46,7 +46,7 @@ describe("what Redis refuses", () => {
     })
 
   it.live(
-    "a database that is not there, or may not be selected, fails the connect: nothing goes elsewhere",
+    "a database that is not there, or may not be selected, fails the connect: nothing goes elsewhere [G-119]",
     () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.start(["--databases", "4"])

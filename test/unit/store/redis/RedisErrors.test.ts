@@ -59,7 +59,7 @@ const watching = {
 
 describe("what a Redis server refuses", () => {
   test(
-    "is told by name for each right that is missing, and nothing is touched or left behind",
+    "is told by name for each right that is missing, and nothing is touched or left behind [G-143]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const { client } = server
@@ -148,7 +148,7 @@ describe("what a Redis server refuses", () => {
   )
 
   test(
-    "without cjson, what readers missed is not counted, and a move that trims is made as a whole",
+    "without cjson, what readers missed is not counted, and a move that trims is made as a whole [G-145]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const keys = [
@@ -194,7 +194,7 @@ describe("what a Redis server refuses", () => {
     ["CLIENT SETNAME", "CLIENT"],
     ["CONFIG, ACL, BGREWRITEAOF, MULTI, SCRIPT or SELECT", "CONFIG ACL BGREWRITEAOF MULTI SCRIPT SELECT"],
   ] as const)
-    it.effect(`without ${name}, the rest is shown and nothing is logged`, () =>
+    it.effect(`without ${name}, the rest is shown and nothing is logged [G-144]`, () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.start(
           renamed.split(" ").flatMap((command) => ["--rename-command", command, ""]),
@@ -275,7 +275,7 @@ describe("what a Redis server refuses", () => {
       }).pipe(Effect.scoped),
     )
 
-  it.effect("one chain whose stream is something else hides no other chain's figures", () =>
+  it.effect("one chain whose stream is something else hides no other chain's figures [G-146]", () =>
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const store = yield* openRedis(standalone(server.port), "events", 0, "1 hour")

@@ -68,7 +68,7 @@ const sentinels = { mode: "sentinel", sentinelMaster: "main" } as const
 
 describe("reaching Redis", () => {
   test(
-    "without TLS where the server speaks it, or the other way round, tells what to set",
+    "without TLS where the server speaks it, or the other way round, tells what to set [G-120]",
     Effect.gen(function* () {
       const { server, tlsPort } = yield* withTls
       for (const mode of [{}, { mode: "cluster" as const }, sentinels]) {
@@ -84,7 +84,7 @@ describe("reaching Redis", () => {
   )
 
   test(
-    "that asks for a certificate says so, and takes ours",
+    "that asks for a certificate says so, and takes ours [G-121]",
     Effect.gen(function* () {
       const { tlsPort } = yield* withTls
       const config = standalone(tlsPort, { tls: true, caFile })
@@ -108,7 +108,7 @@ describe("reaching Redis", () => {
   )
 
   test(
-    "that has no place for another client keeps the server's sentence, and is reached when there is one",
+    "that has no place for another client keeps the server's sentence, and is reached when there is one [G-122]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--maxclients", "1"])
       yield* Effect.promise(() => server.client.ping())
@@ -145,7 +145,7 @@ describe("reaching Redis", () => {
   )
 
   test(
-    "that is full and has a volatile policy refuses writes, and deletes nothing of ours",
+    "that is full and has a volatile policy refuses writes, and deletes nothing of ours [G-125]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--maxmemory", "4mb", "--maxmemory-policy", "volatile-lru"])
       const store = yield* openRedis(standalone(server.port))
@@ -170,7 +170,7 @@ describe("reaching Redis", () => {
   )
 
   test(
-    "at a replica, or at a node of a cluster, tells what to set",
+    "at a replica, or at a node of a cluster, tells what to set [G-123]",
     Effect.gen(function* () {
       const master = yield* RedisServer.start()
       const replica = yield* RedisServer.start(["--replicaof", "127.0.0.1", String(master.port)])
@@ -250,7 +250,7 @@ describe("reaching Redis", () => {
   )
 
   test(
-    "with a password in a file that is rotated: read again when the server refuses it, and never shown",
+    "with a password in a file that is rotated: read again when the server refuses it, and never shown [G-124]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const setPassword = (password: string) =>

@@ -108,7 +108,7 @@ const commands = (
 ).split(" ")
 
 describe("Redis", () => {
-  test("takes a right away and gives it back: each move is made as a whole or not at all", (_, store, admin) =>
+  test("takes a right away and gives it back: each move is made as a whole or not at all [G-151]", (_, store, admin) =>
     Effect.gen(function* () {
       const writer = new Writer(store)
       yield* writer.round
@@ -170,7 +170,7 @@ describe("Redis", () => {
       yield* isWhole(store)
     }))
 
-  test("loses a key, or has another type under it: the chain is corrupt until it is back", (server, store) =>
+  test("loses a key, or has another type under it: the chain is corrupt until it is back [G-156]", (server, store) =>
     Effect.gen(function* () {
       const writer = new Writer(store)
       yield* writer.round
@@ -198,7 +198,7 @@ describe("Redis", () => {
         }
     }))
 
-  test("loses a key between two moves: none is made until it is back", (server, store) =>
+  test("loses a key between two moves: none is made until it is back [G-157]", (server, store) =>
     Effect.gen(function* () {
       const writer = new Writer(store)
       yield* writer.round
@@ -245,7 +245,7 @@ describe("Redis", () => {
       yield* isWhole(store)
     }))
 
-  test("set back to a stream without its last entries is corrupt; one without old ones, or some inside, is not", (server, store) =>
+  test("set back to a stream without its last entries is corrupt; one without old ones, or some inside, is not [G-162]", (server, store) =>
     Effect.gen(function* () {
       const writer = new Writer(store)
       yield* writer.round

@@ -157,7 +157,7 @@ describe("RedisStore", () => {
       )
     }))
 
-  test("survives SCRIPT FLUSH", (own, store) =>
+  test("survives SCRIPT FLUSH [G-126]", (own, store) =>
     Effect.gen(function* () {
       for (let i = 0; i < 3; i++) {
         yield* Effect.promise(() => own.client.script("FLUSH"))
@@ -169,7 +169,7 @@ describe("RedisStore", () => {
       assert.strictEqual((yield* readAll(store, 7)).length, 6)
     }))
 
-  test("connects again after CLIENT KILL", (own, store) =>
+  test("connects again after CLIENT KILL [G-127]", (own, store) =>
     Effect.gen(function* () {
       yield* store.push(7, filter, first(undefined, block(1, "a", 1)))
       yield* Effect.promise(() => own.client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
@@ -177,7 +177,7 @@ describe("RedisStore", () => {
       assert.strictEqual((yield* store.push(7, filter, push))._tag, "Pushed")
     }))
 
-  test("is a typed error on a read-only replica, and works when it is a master again", (own, store) =>
+  test("is a typed error on a read-only replica, and works when it is a master again [G-116]", (own, store) =>
     Effect.gen(function* () {
       const master = yield* RedisServer.start()
       const push = first(undefined, block(1, "a", 1))
@@ -208,7 +208,7 @@ describe("RedisStore", () => {
     ["--maxmemory-policy", "noeviction"],
   )
 
-  test("does not wait for a frozen server, and what it had sent is a duplicate", (own, store) =>
+  test("does not wait for a frozen server, and what it had sent is a duplicate [G-128]", (own, store) =>
     Effect.gen(function* () {
       yield* store.push(7, filter, first(undefined, block(1, "a", 1)))
       const push = first(yield* store.load(7), block(2, "a", 2))
@@ -242,7 +242,7 @@ describe("RedisStore", () => {
   )
 
   test(
-    "is loading while the server still reads its file, and holds everything then",
+    "is loading while the server still reads its file, and holds everything then [G-117]",
     (own, store) =>
       Effect.gen(function* () {
         const push = first(undefined, block(1, "a", 3))
@@ -273,7 +273,7 @@ describe("RedisStore", () => {
   )
 
   test(
-    "is unreachable in a cluster that is down, and works when all slots are served",
+    "is unreachable in a cluster that is down, and works when all slots are served [G-118]",
     (own, store) =>
       Effect.gen(function* () {
         const push = first(undefined, block(1, "a", 3))
@@ -396,7 +396,7 @@ describe("RedisStore", () => {
       assert.deepStrictEqual(yield* missed(), { "group:slow": String(gone - 123) })
     }))
 
-  test("counts what a group has not read where the server does not tell, up to a thousand entries, else it is unknown", (own, store) =>
+  test("counts what a group has not read where the server does not tell, up to a thousand entries, else it is unknown [G-112]", (own, store) =>
     Effect.gen(function* () {
       yield* store.push(7, filter, first(undefined, block(1, "a", 1000)))
       yield* store.push(7, filter, first(yield* store.load(7), block(2, "a", 1000)))
@@ -474,7 +474,7 @@ describe("RedisStore", () => {
       assert.isBelow(yield* length, 500)
     }))
 
-  test("waits for all groups with *, and for unknown ones where it may not ask for them", (own) =>
+  test("waits for all groups with *, and for unknown ones where it may not ask for them [G-111]", (own) =>
     Effect.gen(function* () {
       const admin = (...words: ReadonlyArray<string>) =>
         Effect.promise(() => own.client.call(words[0]!, ...words.slice(1)))
@@ -503,7 +503,7 @@ describe("RedisStore", () => {
     }))
 
   it.live(
-    "pauses one stream at 80 % of maxmemory, while others go on, and still trims when Redis is full",
+    "pauses one stream at 80 % of maxmemory, while others go on, and still trims when Redis is full [G-109]",
     () =>
       Effect.gen(function* () {
         const own = yield* RedisServer.start(["--maxmemory", "8mb", "--maxmemory-policy", "noeviction"])

@@ -41,7 +41,7 @@ const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs
 
 describe("over the wire to Redis", () => {
   test(
-    "no request has more arguments than a managed server takes, nor more bytes than a push is cut to",
+    "no request has more arguments than a managed server takes, nor more bytes than a push is cut to [G-147]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const proxy = yield* TcpProxy.start(server.port, { cutters: { client: () => new RedisRequests() } })
@@ -119,7 +119,7 @@ describe("over the wire to Redis", () => {
   )
 
   test(
-    "a block is one command, and so are a final block, an undone one, a look at a chain, and one at the server",
+    "a block is one command, and so are a final block, an undone one, a look at a chain, and one at the server [G-148]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const store = yield* openRedis(standalone(server.port), "events", 1000)

@@ -110,7 +110,7 @@ describe("SqliteStore", () => {
     }).pipe(Effect.scoped),
   )
 
-  it.live("loses its rows of a chain between two moves: none is made until they are back", () =>
+  it.live("loses its rows of a chain between two moves: none is made until they are back [G-158]", () =>
     Effect.gen(function* () {
       const path = join(yield* directory, "events.db")
       const store = yield* open(path)
@@ -150,7 +150,7 @@ describe("SqliteStore", () => {
     ["deleted", (path: string) => rmSync(path)],
     ["replaced", (path: string) => renameSync(`${path}.copy`, path)],
   ] as const) {
-    it.live(`notices that its file was ${what}, says so once, and goes on in the new one`, () =>
+    it.live(`notices that its file was ${what}, says so once, and goes on in the new one [G-129]`, () =>
       Effect.gen(function* () {
         const path = join(yield* directory, "events.db")
         const store = yield* open(path)
@@ -183,7 +183,7 @@ describe("SqliteStore", () => {
   }
 
   it.live(
-    "does not say of a file that is read-only that it can be written, and writes when it can be again",
+    "does not say of a file that is read-only that it can be written, and writes when it can be again [G-130]",
     () =>
       Effect.gen(function* () {
         const place = yield* directory
@@ -213,7 +213,7 @@ describe("SqliteStore", () => {
       }).pipe(Effect.scoped),
   )
 
-  it.live("names the path and the cause when it cannot be opened", () =>
+  it.live("names the path and the cause when it cannot be opened [G-131]", () =>
     Effect.gen(function* () {
       const place = yield* directory
       const folder = join(place, "folder.db")
@@ -238,7 +238,7 @@ describe("SqliteStore", () => {
   )
 
   it.live(
-    "says once that a reader keeps its log from being emptied, and makes it small again afterwards",
+    "says once that a reader keeps its log from being emptied, and makes it small again afterwards [G-132]",
     () =>
       Effect.gen(function* () {
         const path = join(yield* directory, "events.db")
