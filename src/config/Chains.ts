@@ -49,19 +49,3 @@ export const defaultPollInterval = (blockTime: number | undefined): number => Ma
 
 /** What a chain's variables start with: `arbitrum-nova` reads `ARBITRUM_NOVA_…`. */
 export const variablePrefix = (chain: string): string => chain.toUpperCase().replaceAll("-", "_")
-
-/** The ends of the names of a chain's variables. */
-export const chainVariables = [
-  "WS_URL",
-  "RPC_URL",
-  "CHAIN_ID",
-  "ADDRESSES",
-  "TOPICS",
-  "START_BLOCK",
-  "CONFIRMATIONS",
-  "LOGS_BLOOM",
-  "FINALITY",
-  "FINALITY_DEPTH",
-  "HEADS",
-  "POLL_INTERVAL",
-] as const

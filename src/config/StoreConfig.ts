@@ -2,9 +2,10 @@
 import { Effect, Redacted } from "effect"
 import { createPrivateKey, X509Certificate } from "node:crypto"
 import { readFileSync } from "node:fs"
-import * as Env from "./Environment.ts"
+import * as Codec from "./Codec.ts"
 import { percentDecoded } from "../Redactor.ts"
-import type { Retention } from "../store/Retention.ts"
+import { variable } from "./Variable.ts"
+import type { Reader, Section } from "./Variable.ts"
 
 export interface RedisConfig {
   readonly _tag: "Redis"
@@ -30,12 +31,67 @@ export interface SqliteConfig {
   readonly path: string
 }
 
-const redisUrl = Env.list(Env.urlOf("redis:", "rediss:"))
+const redis = {
+  url: variable("REDIS_URL", Codec.list(Codec.urlOf("redis:", "rediss:")), {
+    example: "redis://:PASSWORD@127.0.0.1:6379/0",
+    isSecret: true,
+    meaning:
+      "`redis://` or `rediss://` (TLS) `user:password@host:port/db`; several nodes with commas between them. Of a query only `?db=` is known. Without Redis, one SQLite file is the store",
+  }),
+  host: variable("REDIS_HOST", Codec.text, {
+    example: "127.0.0.1",
+    meaning: "instead of `REDIS_URL`",
+  }),
+  port: variable("REDIS_PORT", Codec.port, { example: "6379", meaning: "beside `REDIS_HOST`" }),
+  password: variable("REDIS_PASSWORD", Codec.text, {
+    isSecret: true,
+    meaning: "beside `REDIS_HOST`, or instead of the one in `REDIS_URL`",
+  }),
+  sentinelMaster: variable("REDIS_SENTINEL_MASTER", Codec.text, {
+    example: "mymaster",
+    meaning: "the nodes are sentinels of this master",
+  }),
+  sentinelUsername: variable("REDIS_SENTINEL_USERNAME", Codec.text, {
+    meaning: "the user at the sentinels themselves; the one of `REDIS_URL` is the master's",
+  }),
+  sentinelPassword: variable("REDIS_SENTINEL_PASSWORD", Codec.text, {
+    isSecret: true,
+    meaning: "the password at the sentinels themselves",
+  }),
+  cluster: variable("REDIS_CLUSTER", Codec.oneOf("true", "false"), {
+    default: "false",
+    meaning: "`true`: the nodes are seeds of a cluster",
+  }),
+  caFile: variable("REDIS_CA_FILE", Codec.text, {
+    example: "/run/secrets/redis-ca.pem",
+    meaning: "certificate authority for `rediss://`",
+  }),
+  certFile: variable("REDIS_CERT_FILE", Codec.text, {
+    example: "/run/secrets/redis.crt",
+    meaning: "client certificate in PEM, where `rediss://` asks for one",
+  }),
+  keyFile: variable("REDIS_KEY_FILE", Codec.text, {
+    example: "/run/secrets/redis.key",
+    meaning: "the key of the client certificate in PEM, without a passphrase",
+  }),
+}
 
-const databaseNumber = Env.count()
+const sqlite = {
+  path: variable("DATABASE_PATH", Codec.text, {
+    default: "./data/events.db",
+    meaning: "the SQLite file, when there is no Redis (in the image: `/data/events.db`)",
+  }),
+}
+
+export const section: Section = {
+  title: "Store: Redis, or one SQLite file",
+  variables: [...Object.values(redis), ...Object.values(sqlite)],
+}
+
+const databaseNumber = Codec.count()
 
 /** The database that a URL names after the host, or as redis-py writes it, `?db=2`. Of other queries the name is told. */
-const databaseOf = (url: URL, reader: Env.Reader): number => {
+const databaseOf = (url: URL, reader: Reader): number => {
   for (const name of new Set(url.searchParams.keys())) {
     if (name !== "db")
       reader.problem("REDIS_URL", `no query but ?db= is known, got ${JSON.stringify(name.slice(0, 80))}`)
@@ -48,7 +104,7 @@ const databaseOf = (url: URL, reader: Env.Reader): number => {
 }
 
 /** What the files of certificates must have in them, so that a wrong one is found at the start and not by a handshake. */
-const readCertificates = Effect.fnUntraced(function* (reader: Env.Reader) {
+const readCertificates = Effect.fnUntraced(function* (reader: Reader) {
   const file = <A>(
     name: string,
     path: string | undefined,
@@ -71,9 +127,9 @@ const readCertificates = Effect.fnUntraced(function* (reader: Env.Reader) {
       return undefined
     }
   }
-  const caFile = yield* reader.read("REDIS_CA_FILE", Env.text)
-  const certFile = yield* reader.read("REDIS_CERT_FILE", Env.text)
-  const keyFile = yield* reader.read("REDIS_KEY_FILE", Env.text)
+  const caFile = yield* reader.get(redis.caFile)
+  const certFile = yield* reader.get(redis.certFile)
+  const keyFile = yield* reader.get(redis.keyFile)
   const inPem = "a certificate in PEM"
   const certificate = (content: Buffer) => new X509Certificate(content)
   file("REDIS_CA_FILE", caFile, inPem, certificate)
@@ -89,7 +145,7 @@ const readCertificates = Effect.fnUntraced(function* (reader: Env.Reader) {
 })
 
 /** Of several URLs the first says all but the host; what another one says differently would be lost. */
-const sameInAll = (urls: ReadonlyArray<URL>, reader: Env.Reader): void => {
+const sameInAll = (urls: ReadonlyArray<URL>, reader: Reader): void => {
   const parts = {
     protocol: (url: URL) => url.protocol,
     user: (url: URL) => url.username,
@@ -106,18 +162,18 @@ const sameInAll = (urls: ReadonlyArray<URL>, reader: Env.Reader): void => {
 
 /** The store of these variables; what is wrong with them is in the reader's problems. */
 export const readStore = Effect.fnUntraced(function* (
-  reader: Env.Reader,
+  reader: Reader,
 ): Effect.fn.Return<RedisConfig | SqliteConfig> {
-  const urls = yield* reader.secret("REDIS_URL", redisUrl)
-  const host = yield* reader.read("REDIS_HOST", Env.text)
-  const port = yield* reader.read("REDIS_PORT", Env.port)
-  const password = yield* reader.secret("REDIS_PASSWORD", Env.text)
-  const sentinelMaster = yield* reader.read("REDIS_SENTINEL_MASTER", Env.text)
-  const sentinelUsername = yield* reader.read("REDIS_SENTINEL_USERNAME", Env.text)
-  const sentinelPassword = yield* reader.secret("REDIS_SENTINEL_PASSWORD", Env.text)
-  const cluster = (yield* reader.read("REDIS_CLUSTER", Env.oneOf("true", "false"))) === "true"
+  const urls = yield* reader.get(redis.url)
+  const host = yield* reader.get(redis.host)
+  const port = yield* reader.get(redis.port)
+  const password = yield* reader.get(redis.password)
+  const sentinelMaster = yield* reader.get(redis.sentinelMaster)
+  const sentinelUsername = yield* reader.get(redis.sentinelUsername)
+  const sentinelPassword = yield* reader.get(redis.sentinelPassword)
+  const cluster = (yield* reader.get(redis.cluster)) === "true"
   const certificates = yield* readCertificates(reader)
-  const path = (yield* reader.read("DATABASE_PATH", Env.text)) ?? "./data/events.db"
+  const path = yield* reader.get(sqlite.path)
 
   if (reader.isSet("REDIS_URL") && host !== undefined) {
     reader.problem("REDIS_HOST", "set either REDIS_URL or REDIS_HOST, not both")
@@ -186,34 +242,10 @@ export const readStore = Effect.fnUntraced(function* (
   }
 })
 
-const renewed = (reader: Env.Reader): Effect.Effect<RedisConfig | undefined> =>
+const renewed = (reader: Reader): Effect.Effect<RedisConfig | undefined> =>
   Effect.suspend(() => {
     const again = reader.again()
     return Effect.map(readStore(again), (store) =>
       again.problems.length === 0 && store._tag === "Redis" ? store : undefined,
     )
   })
-
-/** Most entries of a chain that are kept where nothing is said. */
-const usualLength = 1_000_000
-
-/** `STREAM_MAXLEN`, `STREAM_GROUPS` and `STREAM_BACKLOG`. */
-export const readRetention = Effect.fnUntraced(function* (
-  reader: Env.Reader,
-  store: RedisConfig | SqliteConfig,
-) {
-  const maxLength = (yield* reader.read("STREAM_MAXLEN", Env.count())) ?? usualLength
-  const groups = yield* reader.read("STREAM_GROUPS", Env.list(Env.text))
-  const backlog = (yield* reader.read("STREAM_BACKLOG", Env.count(1))) ?? 4 * maxLength
-  if (backlog < maxLength)
-    reader.problem("STREAM_BACKLOG", `expected at least STREAM_MAXLEN, which is ${maxLength}, got ${backlog}`)
-  if (groups !== undefined && store._tag === "Sqlite")
-    reader.problem(
-      "STREAM_GROUPS",
-      "consumer groups are of Redis, and the store is SQLite: set REDIS_URL, or leave it out",
-    )
-  const isAll = groups?.includes("*") ?? false
-  if (isAll && groups!.length > 1)
-    reader.problem("STREAM_GROUPS", "expected names of groups, or * alone for all of them")
-  return { maxLength, groups: groups ?? [], backlog } satisfies Retention
-})

@@ -1,6 +1,6 @@
 /** Finds variables that were probably meant for this program but are read by no part of it. */
 import { distance } from "fastest-levenshtein"
-import { chainVariables, knownChains, variablePrefix } from "./Chains.ts"
+import { knownChains, variablePrefix } from "./Chains.ts"
 import { isServiceLink } from "./Environment.ts"
 import type { Variables } from "./Environment.ts"
 
@@ -29,6 +29,7 @@ export const unknownVariables = (
   variables: Variables,
   known: ReadonlySet<string>,
   chains: ReadonlyArray<string>,
+  chainVariables: ReadonlyArray<string>,
 ): ReadonlyArray<string> =>
   Object.keys(variables)
     .filter((name) => variables[name] && !known.has(name) && !name.startsWith("npm_"))

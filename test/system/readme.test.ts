@@ -34,21 +34,6 @@ describe("the README", () => {
     assert.isAbove(commands.length, 8)
   })
 
-  it("names no variable that does not exist, and leaves out none", () => {
-    const source = ["AppConfig", "StoreConfig", "TelemetryConfig"]
-      .map((name) => readFileSync(`src/config/${name}.ts`, "utf8"))
-      .join("")
-    const read = [...source.matchAll(/reader(?:\s*\.(?:read|secret|lenient)\(|,)\s*"([A-Z_]{5,})"/g)].map(
-      ([, name]) => name!,
-    )
-    const own = [...source.matchAll(/own\("([A-Z_]+)"/g)].map(([, name]) => `<NAME>_${name}`)
-    const table = readme.slice(readme.indexOf("## Configuration"), readme.indexOf("## When things fail"))
-    const all = [...read, ...own, "<NAME>_WS_URL", "<NAME>_RPC_URL", "<NAME>_CHAIN_ID"]
-    for (const name of all) {
-      assert.include(table, `\`${name}\``, `${name} is not in the table`)
-    }
-  })
-
   test(
     "starts the service on any devnet, into SQLite and into Redis, and its examples read the stream",
     Effect.gen(function* () {

@@ -1,0 +1,78 @@
+/**
+ * Writes the table of variables in README.md and all of `.env.example` from the definitions in `src/config`; with `--check` only
+ * says whether they are up to date.
+ */
+import { readFileSync, writeFileSync } from "node:fs"
+import { sections } from "../src/config/AppConfig.ts"
+
+/** What stands before the name of a variable in the documents. */
+const prefixes = { chain: "<NAME>_", "chain or all": "<NAME>_" }
+
+const cell = (text) => text.replaceAll("|", "\\|")
+
+const row = ({ prefix }, { name, default: text, shownDefault, meaning }) => {
+  const shown = shownDefault ?? (text === undefined ? "" : `\`${text}\``)
+  return `| \`${prefixes[prefix] ?? ""}${name}\` | ${cell(shown)} | ${cell(meaning)} |`
+}
+
+const table = `| variable | default | meaning |
+|---|---|---|
+${sections.flatMap((section) => section.variables.map((variable) => row(section, variable))).join("\n")}
+`
+
+/** A comment of whole words, no line longer than the others. */
+const comment = (text) => text.replaceAll(/(.{1,118})(?:\s+|$)/g, "# $1\n").trimEnd()
+
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`
+
+/** A chain that is not built in needs both. */
+const beside = { CHAIN_ID: "\n# DEVNET_WS_URL=ws://127.0.0.1:8545" }
+
+/** The chain whose variables are shown. */
+const chainOf = { CHAIN_ID: "DEVNET_", WS_URL: "ETHEREUM_", RPC_URL: "ETHEREUM_" }
+
+const example = ({ prefix }, { name, default: text, shownDefault, example, meaning }) => {
+  const before = prefix === "chain" ? chainOf[name] : ""
+  const shown = shownDefault === undefined ? "" : ` Default: ${shownDefault}.`
+  return `${comment(`${sentence(meaning)}${shown}`)}\n# ${before}${name}=${text ?? example ?? ""}${beside[name] ?? ""}`
+}
+
+const intro = {
+  chain:
+    "These have the chain's name before them, in capitals and with _ for -: ethereum reads ETHEREUM_…, arbitrum-nova ARBITRUM_NOVA_…, the id 4242 CHAIN_4242_….",
+  "chain or all":
+    "As they are here these set the default of all chains; with a chain's name before them (ETHEREUM_START_BLOCK) they are for that chain.",
+}
+
+const dotEnv = `# Every variable there is. Copy this file to .env and take the # away from what you need; process variables take precedence
+# over the file, and an empty value counts as unset. A secret may also come from a file: <NAME>_FILE=/run/secrets/… instead
+# of it. What is shown is the default, where there is one. Made from src/config by \`npm run config\`.
+
+# -- Grafana, of docker-compose.yml only: the password of its user \`admin\`. There is no default.
+GRAFANA_PASSWORD=
+${sections
+  .map((section) =>
+    [
+      `\n# -- ${section.title}`,
+      ...(section.prefix === undefined ? [] : [comment(intro[section.prefix])]),
+      ...section.variables.map((variable) => example(section, variable)),
+    ].join("\n\n"),
+  )
+  .join("\n")}
+`
+
+const [begin, end] = ["<!-- variables: made from src/config by `npm run config` -->\n", "<!-- /variables -->"]
+const readme = readFileSync("README.md", "utf8")
+const [from, to] = [readme.indexOf(begin) + begin.length, readme.indexOf(end)]
+if (from < begin.length || to < from) throw new Error("README.md has no place for the table of variables")
+
+const files = {
+  "README.md": `${readme.slice(0, from)}\n${table}\n${readme.slice(to)}`,
+  ".env.example": dotEnv,
+}
+
+if (process.argv.includes("--check")) {
+  const outdated = Object.entries(files).filter(([path, text]) => readFileSync(path, "utf8") !== text)
+  for (const [path] of outdated) console.error(`${path} is out of date: npm run config`)
+  if (outdated.length > 0) process.exit(1)
+} else for (const [path, text] of Object.entries(files)) writeFileSync(path, text)

@@ -1,0 +1,49 @@
+/** Where the HTTP routes listen, and the token that they want. */
+import { Effect, Redacted } from "effect"
+import * as Codec from "./Codec.ts"
+import { variable } from "./Variable.ts"
+import type { Reader, Section } from "./Variable.ts"
+
+export interface HttpConfig {
+  readonly host: string
+  readonly port: number
+  readonly token: Redacted.Redacted<string> | undefined
+}
+
+const usualPort = 9090
+
+const variables = {
+  host: variable("HTTP_HOST", Codec.text, {
+    default: "127.0.0.1",
+    meaning:
+      "where `/`, `/status`, `/metrics`, `/health` and `/ready` listen (in the image: `0.0.0.0`); on a loopback address only loopback names are answered (Host: `localhost`, `127.0.0.1`, `[::1]`)",
+  }),
+  port: variable("HTTP_PORT", Codec.listenPort, {
+    shownDefault: `\`${usualPort}\``,
+    example: String(usualPort),
+    meaning: "the port; `0` for any free one",
+  }),
+  alias: variable("METRICS_PORT", Codec.listenPort, {
+    example: String(usualPort),
+    meaning: "another name for `HTTP_PORT`",
+  }),
+  token: variable("METRICS_TOKEN", Codec.text, {
+    isSecret: true,
+    meaning: "the token for all routes but `/health` and `/ready`: as Bearer, or as the password of Basic",
+  }),
+}
+
+export const section: Section = { title: "HTTP", variables: Object.values(variables) }
+
+export const readHttp = Effect.fnUntraced(function* (reader: Reader) {
+  const token = yield* reader.get(variables.token)
+  const port = yield* reader.get(variables.port)
+  const alias = yield* reader.get(variables.alias)
+  if (port !== undefined && alias !== undefined && port !== alias)
+    reader.problem("METRICS_PORT", "is another name for HTTP_PORT and says something else")
+  return {
+    host: yield* reader.get(variables.host),
+    port: port ?? alias ?? usualPort,
+    token: token === undefined ? undefined : Redacted.make(token),
+  } satisfies HttpConfig
+})
