@@ -234,6 +234,8 @@ export const make = Effect.fnUntraced(function* (
         status.tail.pushed(move.blocks)
       } else status.deduplicated += logsOf(move)
       status.stored = wholeUpTo(afterPush(move))
+      const last = move.blocks.findLast(({ whole }) => whole)
+      if (last !== undefined) status.time.stored(last)
       if (move.final) status.final = status.stored
       freeLogs(move)
     }

@@ -209,7 +209,7 @@ const follow = Effect.fnUntraced(function* (
         sides,
         seen,
         onStandoff: events.standoff,
-        onFinal: (header) => (status.finalSeen = header.number),
+        onFinal: (header) => status.finalAnnounced(header),
         onDisagreement: events.disagreement,
         leave: connection.end,
       })
@@ -240,7 +240,7 @@ const follow = Effect.fnUntraced(function* (
         onHead: ({ header, at }, blockTime) => {
           newestTime = header.timestamp
           seen.add(header)
-          status.headAnnounced(header.number, at, blockTime)
+          status.headAnnounced(header, at, blockTime)
           const late = connection.polled ? Duration.toMillis(chain.pollInterval) : 0
           pool.headAnnounced({ number: header.number, at, blockTime, late })
         },

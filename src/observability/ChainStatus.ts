@@ -18,6 +18,8 @@ import type { Registry } from "./Metrics.ts"
 import type { Disagreement } from "../chain/Finality.ts"
 import type { Holder } from "../store/Retention.ts"
 import type { Stats } from "../store/Store.ts"
+import { ChainTime } from "./ChainTime.ts"
+import type { Timed } from "./ChainTime.ts"
 import { Sparkline } from "./Sparkline.ts"
 import { RecentEntries } from "../http/RecentEntries.ts"
 
@@ -167,6 +169,7 @@ export class ChainStatus {
   readonly lastReorgs: Array<Reorg> = []
   readonly tail = new RecentEntries()
   readonly history = new Sparkline()
+  readonly time = new ChainTime()
   readonly eventLatency: (seconds: number) => void
   readonly batchSize: (logs: number) => void
   readonly #publishLatency: (seconds: number) => void
@@ -251,10 +254,26 @@ export class ChainStatus {
     return Math.max(now - this.#completeSince, 0)
   }
 
-  headAnnounced(number: number, since: number, blockTime: number): void {
-    this.head = number
+  headAnnounced(block: Timed, since: number, blockTime: number): void {
+    this.head = block.number
+    this.time.head(block)
     this.headSince = since
     this.blockTime = blockTime
+  }
+
+  finalAnnounced(block: Timed): void {
+    this.finalSeen = block.number
+    this.time.final(block)
+  }
+
+  /** How much older the newest stored block is than the target (seconds). Before the first one, the time since then. */
+  get lagSeconds(): number {
+    return this.target === undefined || this.blocksBehind === 0 ? 0 : this.time.between(this.stored, this.target)
+  }
+
+  /** How much older the highest stored final block is than the newest head (seconds). Before the first one, the time since then. */
+  get finalAge(): number {
+    return this.head === undefined ? 0 : this.time.between(this.final, this.head)
   }
 
   recordLatency(millis: number): void {

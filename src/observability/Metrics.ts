@@ -224,6 +224,18 @@ export const chainHeadAge = gauge(
   "s",
   "Time since a head was announced, or since the endpoint confirmed that the chain is quiet",
 )
+export const chainLag = gauge(
+  "chain_lag_seconds",
+  ["chain"],
+  "s",
+  "How much older the newest stored block is than the newest one that CONFIRMATIONS allows to store; 0 when none is missing",
+)
+export const chainFinalAge = gauge(
+  "chain_final_age_seconds",
+  ["chain"],
+  "s",
+  "How much older the highest stored final block is than the newest announced block",
+)
 export const chainHalted = gauge(
   "chain_halted",
   ["chain"],
@@ -333,11 +345,35 @@ export const streamGroupPending = gauge(
   "{entry}",
   "Entries that a consumer group was given and has not acknowledged (the 20 furthest behind)",
 )
+export const streamGroupConsumers = gauge(
+  "stream_group_consumers",
+  ["chain", "group"],
+  "1",
+  "Consumers of a consumer group, alive or not (the 20 furthest behind)",
+)
+export const streamGroupIdle = gauge(
+  "stream_group_idle_seconds",
+  ["chain", "group"],
+  "s",
+  "Time since a consumer of the group last asked for entries or claimed some; 0 while all are acknowledged (the 20 furthest behind)",
+)
 export const streamGroupMissed = counter(
   "stream_group_missed_total",
   ["chain", "group"],
   "{entry}",
   "Entries that were trimmed before a consumer group was given them; 0 while it has had no consumer (the 20 furthest behind)",
+)
+export const streamReaderLag = gauge(
+  "stream_reader_lag",
+  ["chain", "reader"],
+  "{entry}",
+  "Entries that a reader with a checkpoint of its own has not read yet (the 20 furthest behind)",
+)
+export const streamReaderMissed = counter(
+  "stream_reader_missed_total",
+  ["chain", "reader"],
+  "{entry}",
+  "Entries that were trimmed before a reader with a checkpoint of its own read them (the 20 furthest behind)",
 )
 export const streamPaused = gauge(
   "stream_paused",

@@ -46,6 +46,8 @@ export const ofChain = (chain: ChainStatus, clock: Clock.Clock, registry: Regist
     [Metrics.chainStored, () => chain.stored ?? 0],
     [Metrics.chainFinal, () => chain.final ?? 0],
     [Metrics.chainHeadAge, () => (Monotonic.millisUnsafe(clock) - chain.headSince) / 1000],
+    [Metrics.chainLag, () => chain.lagSeconds],
+    [Metrics.chainFinalAge, () => chain.finalAge],
     [Metrics.storeBreakerState, () => breakerCodes[chain.storeBreakerState._tag]],
     [Metrics.finalityDisagreement, () => (chain.finalDisagreement === undefined ? 0 : 1)],
     [Metrics.chainHalted, () => (chain.phase === "halted" ? 1 : 0)],

@@ -1,70 +1,16 @@
 /** Looks at the store now and then: its memory, and the length and consumer groups of each stream. */
 import { Clock, Effect, Layer, Schedule } from "effect"
-import type { Metric } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import * as Defects from "../Defects.ts"
-import * as Metrics from "./Metrics.ts"
 import { counted, logEvent } from "./LogEvents.ts"
 import { noLimit, pinnedBy } from "../store/Retention.ts"
 import { Store } from "../store/Store.ts"
-import type { Group, Stats } from "../store/Store.ts"
+import type { Stats } from "../store/Store.ts"
+import { furthestBehind, ReaderSeries } from "./ReaderSeries.ts"
 import { Status } from "./Status.ts"
 import type { ChainStatus } from "./ChainStatus.ts"
 
 const every = "10 seconds"
-
-/** Groups of a stream that are shown, and get series of their own. */
-const mostGroups = 20
-
-/** Those whose lag nobody can tell may be anywhere. */
-const furthestBehind = (a: Group, b: Group) => (b.lag ?? Infinity) - (a.lag ?? Infinity) || 0
-
-/** Series of consumer groups come and go with the groups; a lag that the server cannot tell is NaN. */
-class GroupSeries {
-  readonly #lags = new Map<string, Metric.Registration>()
-  readonly #pending = new Map<string, Metric.Registration>()
-  readonly #missed = new Map<string, Metric.Registration>()
-  /** Groups that had a consumer: what others miss is nobody's loss yet. */
-  readonly #read = new Set<string>()
-  readonly #chain: ChainStatus
-  readonly #registry: Metrics.Registry
-
-  constructor(chain: ChainStatus, registry: Metrics.Registry) {
-    this.#chain = chain
-    this.#registry = registry
-  }
-
-  follow({ groups }: Stats): void {
-    this.#keep(this.#lags, Metrics.streamGroupLag, groups, ({ lag }) => lag ?? Number.NaN)
-    this.#keep(this.#pending, Metrics.streamGroupPending, groups, ({ pending }) => pending)
-    for (const { name, consumers } of groups) if (consumers > 0) this.#read.add(name)
-    this.#keep(this.#missed, Metrics.streamGroupMissed, groups, ({ name, missed }) =>
-      this.#read.has(name) ? missed : 0,
-    )
-  }
-
-  #keep(
-    registered: Map<string, Metric.Registration>,
-    series: typeof Metrics.streamGroupLag | typeof Metrics.streamGroupMissed,
-    groups: ReadonlyArray<Group>,
-    read: (group: Group) => number,
-  ): void {
-    const names = new Set(groups.map(({ name }) => name))
-    for (const [name, one] of registered) {
-      if (names.has(name)) continue
-      one.remove()
-      registered.delete(name)
-    }
-    for (const name of names) {
-      if (registered.has(name)) continue
-      const value = () => {
-        const group = this.#chain.stats?.groups.find((one) => one.name === name)
-        return group === undefined ? 0 : read(group)
-      }
-      registered.set(name, series.read({ chain: this.#chain.name, group: name }, value, this.#registry))
-    }
-  }
-}
 
 export const layer = Layer.effectDiscard(
   Effect.gen(function* () {
@@ -72,7 +18,10 @@ export const layer = Layer.effectDiscard(
     const status = yield* Status
     const settings = yield* AppConfig
     status.store.description = store.description
-    const watched = status.chains.map((chain) => ({ chain, series: new GroupSeries(chain, status.registry) }))
+    const watched = status.chains.map((chain) => ({
+      chain,
+      series: new ReaderSeries(chain.name, status.registry),
+    }))
     const lookAtServer = Effect.gen(function* () {
       const before = status.store.evictionUnsafe
       status.store.info = yield* store.info
@@ -106,8 +55,8 @@ export const layer = Layer.effectDiscard(
     }
     const lookAt = Effect.fnUntraced(function* ({ chain, series }: (typeof watched)[number]) {
       const stats = yield* store.stats(chain.id, false)
-      chain.stats = { ...stats, groups: stats.groups.toSorted(furthestBehind).slice(0, mostGroups) }
-      series.follow(chain.stats)
+      chain.stats = { ...stats, groups: furthestBehind(stats.groups) }
+      series.follow(stats)
       yield* tellOfTrimming(chain, stats)
     })
     // What cannot be seen keeps its last figures and hides nothing else: Ingest says when the store is away.

@@ -127,6 +127,8 @@ export interface Group {
   readonly pending: number
   /** Entries not delivered yet; `undefined` where the server cannot tell, and they are too many to be counted. */
   readonly lag: number | undefined
+  /** Seconds since a consumer asked for entries; only where entries are pending, and the server tells. */
+  readonly idle: number | undefined
   readonly lastDelivered: string
   /** Entries that were trimmed before they were delivered to it. */
   readonly missed: number

@@ -98,7 +98,7 @@ describe("a wall clock that is set", () => {
         const status = Context.get(yield* built, Status)
         const one = status.chains[0]!
         yield* TestClock.adjust("90 seconds")
-        one.headAnnounced(1, 90_000, 12_000)
+        one.headAnnounced({ number: 1, timestamp: 90 }, 90_000, 12_000)
         one.enter("live")
         one.recordFailure("connection", "it was cut")
         yield* TestClock.adjust("10 seconds")

@@ -45,6 +45,7 @@ const groupOf = (
     consumers: Number(group["consumers"]),
     pending: Number(group["pending"]),
     lag: lag === undefined || lag === null ? undefined : Number(lag),
+    idle: group["idle"] === undefined ? undefined : Number(group["idle"]) / 1000,
     lastDelivered: String(group["last-delivered-id"]),
     missed: Number(missed[`group:${group["name"]}`] ?? 0),
   }

@@ -3,7 +3,8 @@
 -- ARGV  retention
 -- Returns added, first number, epoch, its reason, paused (0 or 1), how many seconds ago an ingestor was alive, entries, how
 --         many of them stay whoever has read what, first id, last id, bytes, groups (false: may not be asked for; of each
---         that is not said to be at its lag, how many entries were counted), readers, what both missed
+--         that is not said to be at its lag, how many entries were counted; of each with entries pending, `idle`), readers,
+--         what both missed
 
 local retention = retentionOf(ARGV[1])
 local head = readHead()
@@ -21,10 +22,29 @@ local function ask(id, take)
   asked[#asked + 1] = { id = id, place = place(id), take = take }
 end
 
+-- How long ago (milliseconds) the consumer that was active last asked for entries.
+local function idleOf(name)
+  local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, name)
+  local least
+  for _, consumer in ipairs(consumers.err and {} or consumers) do
+    for i = 1, #consumer, 2 do
+      if consumer[i] == 'idle' and (not least or consumer[i + 1] < least) then least = consumer[i + 1] end
+    end
+  end
+  return least
+end
+
 -- Redis 6 tells no lag, and others none after entries were deleted or it was set back. Where the next entry of a group was
 -- trimmed, the lag of Redis has those in it that the group never gets.
 for _, group in ipairs(groups.err and {} or groups) do
-  local at, id = #group + 2, nil
+  local name, pending, id
+  for i = 1, #group, 2 do
+    if group[i] == 'name' then name = group[i + 1] end
+    if group[i] == 'pending' then pending = group[i + 1] end
+  end
+  local idle = pending > 0 and idleOf(name)
+  if idle then group[#group + 1], group[#group + 2] = 'idle', idle end
+  local at = #group + 2
   for i = 1, #group, 2 do
     if group[i] == 'lag' then at = i + 1 end
     if group[i] == 'last-delivered-id' then id = group[i + 1] end

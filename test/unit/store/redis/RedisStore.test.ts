@@ -350,14 +350,41 @@ describe("RedisStore", () => {
       const entries = yield* readAll(store, 7)
       assert.deepInclude(stats, { entries: 10, firstId: entries[0]!.id, lastId: entries[9]!.id })
       assert.isAbove(stats.bytes!, 500)
-      assert.deepStrictEqual(stats.groups, [
-        { name: "readers", consumers: 1, pending: 4, lag: 6, lastDelivered: entries[3]!.id, missed: 0 },
-      ])
+      const [{ idle, ...group } = assert.fail("no group")] = stats.groups
+      assert.deepStrictEqual(group, {
+        name: "readers",
+        consumers: 1,
+        pending: 4,
+        lag: 6,
+        lastDelivered: entries[3]!.id,
+        missed: 0,
+      })
+      assert.isBelow(idle!, 5)
       const info = yield* store.info
       assert.match(info.version, /^(redis|valkey) \d+\.\d+/)
       assert.strictEqual(info.evictionPolicy, "noeviction")
       assert.strictEqual(info.limit, 0)
       assert.match(info.persistence!, /no append-only file/)
+    }))
+
+  test("tells for how long no consumer of a group has asked for entries while some are pending", (own, store) =>
+    Effect.gen(function* () {
+      yield* store.push(7, filter, first(undefined, block(1, "a", 10)))
+      const admin = (...words: ReadonlyArray<string>) =>
+        Effect.promise(() => own.client.call(words[0]!, ...words.slice(1)))
+      const idle = Effect.map(store.stats(7), ({ groups }) => groups[0]!.idle)
+      const read = (consumer: string) =>
+        admin("XREADGROUP", "GROUP", "readers", consumer, "COUNT", "4", "STREAMS", "events:7", ">")
+      yield* admin("XGROUP", "CREATE", "events:7", "readers", "0")
+      yield* read("gone")
+      const until = (seconds: number) => Effect.repeat(idle, { until: (now) => now! >= seconds })
+      assert.isBelow((yield* until(0.3))!, 5)
+      // The one that is alive counts.
+      yield* read("alive")
+      assert.isBelow((yield* idle)!, 0.3)
+      const ids = (yield* readAll(store, 7)).map(({ id }) => id)
+      yield* admin("XACK", "events:7", "readers", ...ids)
+      assert.isUndefined(yield* idle)
     }))
 
   test("counts what a consumer group misses, and trims without counting where it may not ask for groups", (own, store) =>

@@ -1,0 +1,127 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Context, Effect, Metric } from "effect"
+import { TestClock } from "effect/testing"
+import { ChainStatus } from "../../../src/observability/ChainStatus.ts"
+import { timeAt } from "../../../src/observability/ChainTime.ts"
+
+describe("the time of a block", () => {
+  const known = [
+    { number: 100, timestamp: 1000 },
+    { number: 200, timestamp: 1200 },
+    { number: 210, timestamp: 1320 },
+  ]
+
+  it("is exact where it is known, and in proportion between two that are", () => {
+    assert.strictEqual(timeAt(200, known), 1200)
+    assert.strictEqual(timeAt(150, known), 1100)
+    assert.strictEqual(timeAt(205, known.toReversed()), 1260)
+  })
+
+  it("goes on at the pace of all that are known, above and below them", () => {
+    assert.strictEqual(timeAt(45, [known[0], undefined, known[1]]), 890)
+    assert.strictEqual(timeAt(250, [known[0], known[1]]), 1300)
+    assert.strictEqual(timeAt(7, [known[0], known[0]]), 1000)
+    assert.isUndefined(timeAt(7, [undefined]))
+  })
+
+  it("is in seconds where a node sends milliseconds", () =>
+    assert.strictEqual(timeAt(1, [{ number: 1, timestamp: 1_700_000_000_000 }]), 1_700_000_000))
+})
+
+/** A chain that has a block each quarter of a second, and its status. */
+const fast = (confirmations: ChainStatus["confirmations"]) =>
+  Effect.gen(function* () {
+    const registry = Context.make(Metric.MetricRegistry, new Map())
+    const status = new ChainStatus(
+      { name: "fast", id: 1, confirmations, endpoints: [], rpc: [] },
+      yield* Clock.Clock,
+      registry,
+    )
+    const block = (number: number) => ({ number, timestamp: number / 4 })
+    const store = (number: number) => {
+      status.stored = number
+      status.time.stored(block(number))
+    }
+    return { status, store, hear: (number: number) => status.headAnnounced(block(number), 0, 250), block }
+  }).pipe(Effect.provide(TestClock.layer()))
+
+describe("the lag of a chain in seconds", () => {
+  it.effect("is the age of what is missing, not the number of its blocks", () =>
+    Effect.gen(function* () {
+      const { status, store, hear } = yield* fast(0)
+      assert.strictEqual(status.lagSeconds, 0)
+      hear(4000)
+      store(4000)
+      assert.strictEqual(status.lagSeconds, 0)
+      hear(4400)
+      assert.strictEqual(status.lagSeconds, 100)
+    }),
+  )
+
+  it.effect("is none for a chain that stays behind on purpose", () =>
+    Effect.gen(function* () {
+      const late = yield* fast(400)
+      late.hear(4000)
+      late.store(3600)
+      assert.strictEqual(late.status.lagSeconds, 0)
+      late.store(3560)
+      assert.strictEqual(late.status.lagSeconds, 10)
+      const final = yield* fast("finalized")
+      final.hear(8000)
+      assert.strictEqual(final.status.lagSeconds, 0)
+      final.status.finalAnnounced(final.block(4000))
+      final.store(4000)
+      assert.strictEqual(final.status.lagSeconds, 0)
+      final.status.finalAnnounced(final.block(4800))
+      assert.strictEqual(final.status.lagSeconds, 200)
+    }),
+  )
+
+  it.effect("is known after a restart, before anything is stored", () =>
+    Effect.gen(function* () {
+      const { status, hear, block } = yield* fast(0)
+      hear(8000)
+      status.finalAnnounced(block(4000))
+      assert.strictEqual(status.lagSeconds, 0)
+      status.stored = 2000
+      assert.strictEqual(status.lagSeconds, 1500)
+    }),
+  )
+
+  it.effect("grows by the chain's time where nothing was ever stored", () =>
+    Effect.gen(function* () {
+      const { status, hear } = yield* fast(0)
+      hear(8000)
+      hear(8400)
+      assert.strictEqual(status.lagSeconds, 100)
+    }),
+  )
+})
+
+describe("the age of the final block", () => {
+  it.effect(
+    "is how much older it is than the newest head, also after a restart and while it stands still",
+    () =>
+      Effect.gen(function* () {
+        const { status, hear, block } = yield* fast(0)
+        assert.strictEqual(status.finalAge, 0)
+        hear(8000)
+        status.finalAnnounced(block(4000))
+        status.final = 4000
+        assert.strictEqual(status.finalAge, 1000)
+        status.final = 3600
+        assert.strictEqual(status.finalAge, 1100)
+        hear(16_000)
+        assert.strictEqual(status.finalAge, 3100)
+      }),
+  )
+
+  it.effect("is the chain's time since the first head where nothing was ever final", () =>
+    Effect.gen(function* () {
+      const { status, hear } = yield* fast(0)
+      hear(8000)
+      hear(8040)
+      assert.strictEqual(status.finalAge, 10)
+    }),
+  )
+})

@@ -1,0 +1,104 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Metric } from "effect"
+import { PrometheusMetrics } from "effect/observability"
+import type { Group, Reader, Stats } from "../../../src/store/Store.ts"
+import { ReaderSeries } from "../../../src/observability/ReaderSeries.ts"
+
+const group = (name: string, change: Partial<Group> = {}): Group => ({
+  name,
+  consumers: 1,
+  pending: 0,
+  lag: 5,
+  idle: undefined,
+  lastDelivered: "0-0",
+  missed: 0,
+  ...change,
+})
+
+const reader = (name: string, change: Partial<Reader> = {}): Reader => ({
+  name,
+  id: "0-0",
+  block: 1,
+  seen: 1,
+  lag: 5,
+  missed: 0,
+  ...change,
+})
+
+const watched = () => {
+  const registry = Context.make(Metric.MetricRegistry, new Map())
+  const series = new ReaderSeries("devnet", registry)
+  const look = (groups: ReadonlyArray<Group>, readers: ReadonlyArray<Reader> = []) =>
+    series.follow({ groups, readers } as unknown as Stats)
+  /** The value of each series of a metric, by group or reader. */
+  const values = (name: string) =>
+    Object.fromEntries(
+      [
+        ...PrometheusMetrics.formatUnsafe(registry).matchAll(
+          new RegExp(`^event_ingestor_${name}\\{chain="devnet",(?:group|reader)="(\\w+)"\\} (\\S+)$`, "gm"),
+        ),
+      ].map(([, who, value]) => [who!, Number(value)]),
+    )
+  return { look, values }
+}
+
+describe("the series of consumer groups and readers", () => {
+  it("are those of the 20 furthest behind, and go with them", () => {
+    const { look, values } = watched()
+    const many = Array.from({ length: 30 }, (_, i) => group(`g${i}`, { lag: i, pending: i, idle: 2.5 }))
+    look([...many, group("odd", { lag: undefined })], [reader("mirror", { lag: 7 })])
+    const lags = values("stream_group_lag")
+    assert.deepStrictEqual(
+      Object.keys(lags).toSorted(),
+      ["odd", ...many.slice(11).map(({ name }) => name)].toSorted(),
+    )
+    assert.isNaN(lags["odd"])
+    assert.strictEqual(lags["g29"], 29)
+    assert.strictEqual(values("stream_group_pending")["g29"], 29)
+    assert.strictEqual(values("stream_group_idle_seconds")["g29"], 2.5)
+    assert.strictEqual(values("stream_group_idle_seconds")["odd"], 0)
+    assert.strictEqual(values("stream_group_consumers")["odd"], 1)
+    assert.deepStrictEqual(values("stream_reader_lag"), { mirror: 7 })
+    look([group("g29")])
+    assert.deepStrictEqual(values("stream_group_lag"), { g29: 5 })
+    assert.deepStrictEqual(values("stream_reader_lag"), {})
+  })
+
+  it("say at once what was missed before this process began", () => {
+    const { look, values } = watched()
+    look([group("slow", { missed: 300 })], [reader("mirror", { missed: 40 })])
+    assert.deepStrictEqual(values("stream_group_missed_total"), { slow: 300 })
+    assert.deepStrictEqual(values("stream_reader_missed_total"), { mirror: 40 })
+  })
+
+  it("rise from 0 for a group or reader that came later, so that an alert sees it", () => {
+    const { look, values } = watched()
+    look([])
+    for (let i = 0; i < 3; i++) {
+      look([group("new", { missed: 300 })], [reader("mirror", { missed: 40 })])
+      assert.deepStrictEqual(values("stream_group_missed_total"), { new: 0 })
+      assert.deepStrictEqual(values("stream_reader_missed_total"), { mirror: 0 })
+    }
+    look([group("new", { missed: 310 })], [reader("mirror", { missed: 40 })])
+    assert.deepStrictEqual(values("stream_group_missed_total"), { new: 310 })
+    assert.deepStrictEqual(values("stream_reader_missed_total"), { mirror: 40 })
+  })
+
+  it("say of a group that comes back among the 20 what they said before", () => {
+    const { look, values } = watched()
+    const others = Array.from({ length: 20 }, (_, i) => group(`g${i}`, { lag: 100 + i }))
+    look([group("slow", { missed: 300 })])
+    look([group("slow", { missed: 300 }), ...others])
+    assert.isUndefined(values("stream_group_missed_total")["slow"])
+    look([group("slow", { missed: 300 })])
+    assert.deepStrictEqual(values("stream_group_missed_total"), { slow: 300 })
+  })
+
+  it("count nothing as missed by a group that never had a consumer", () => {
+    const { look, values } = watched()
+    for (let i = 0; i < 5; i++) look([group("unread", { consumers: 0, missed: 300 })])
+    assert.deepStrictEqual(values("stream_group_missed_total"), { unread: 0 })
+    for (let i = 0; i < 4; i++) look([group("unread", { missed: 300 })])
+    assert.deepStrictEqual(values("stream_group_missed_total"), { unread: 300 })
+  })
+})
