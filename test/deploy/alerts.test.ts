@@ -5,6 +5,7 @@ import { existsSync, readFileSync } from "node:fs"
 import { parse } from "yaml"
 import { metricsOf } from "../support/Prometheus.ts"
 import { defined } from "../support/series.ts"
+import { privateWords } from "../support/words.ts"
 
 interface Rule {
   readonly alert: string
@@ -43,7 +44,7 @@ describe("the alerts", () => {
     assert.isAbove(rules.length, 10)
   })
 
-  it("fire when they should and not when something is merely odd", () => {
+  it("fire when they should and not in conditions that only resemble their cause", () => {
     assert.include(promtool("test", "rules", cases), "SUCCESS")
     const { tests } = parse(readFileSync(cases, "utf8")) as Cases
     const all = tests.flatMap(({ alert_rule_test }) => alert_rule_test)
@@ -68,7 +69,7 @@ describe("the alerts", () => {
     }
   })
 
-  it("each lead to a section of the runbook that says what it means, how to see more and what to do", () => {
+  it("each lead to a section of the runbook that has the impact, how to diagnose it, and how to fix it", () => {
     const sections = new Map<string, string>()
     for (const runbook of new Set(rules.map(({ annotations }) => annotations.runbook_url.split("#")[0]!))) {
       assert.isTrue(existsSync(runbook), runbook)
@@ -87,13 +88,21 @@ describe("the alerts", () => {
       assert.isAbove(annotations.description.length, 10, alert)
       const section = sections.get(annotations.runbook_url)
       assert.isDefined(section, annotations.runbook_url)
-      for (const part of ["**Means.**", "**See more.**", "**Do.**"]) assert.include(section, part, alert)
+      const parts = [...section!.matchAll(/^\*\*(.*?)\*\*/gm)].map(([, part]) => part)
+      assert.deepStrictEqual(parts, ["Impact.", "Diagnose.", "Fix."], alert)
     }
     const used = new Set(rules.map(({ annotations }) => annotations.runbook_url))
     assert.deepStrictEqual([...sections.keys()].toSorted(), [...used].toSorted())
     const all = readFileSync("docs/RUNBOOK.md", "utf8")
     for (const [, anchor] of all.matchAll(/\]\(#([^)]*)\)/g)) {
       assert.isTrue(sections.has(`docs/RUNBOOK.md#${anchor}`), anchor)
+    }
+  })
+
+  it("are written, as their runbook is, in the words of the field", () => {
+    for (const text of [file, cases, "docs/RUNBOOK.md"]) {
+      const found = [...readFileSync(text, "utf8").matchAll(privateWords)].map(([word]) => word)
+      assert.deepStrictEqual(found, [], text)
     }
   })
 })

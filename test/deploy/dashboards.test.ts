@@ -148,7 +148,7 @@ describe("the dashboards", () => {
   it("read no metric that does not exist", () => {
     assert.deepStrictEqual(
       Prometheus.metricsOf(
-        'sum by (a, b) (rate(x_total{c=~"d(e)"}[5m])) - ignoring(le) (up > 0) and on (f) z_info',
+        'sum by (a, b) (rate(x_total{c=~"d(e)"}[5m] offset 5m)) - ignoring(le) (up > 0) and on (f) z_info',
       ),
       ["x_total", "up", "z_info"],
     )

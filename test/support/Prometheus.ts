@@ -76,13 +76,14 @@ export const start = Effect.fnUntraced(function* (
 export const until = <A, E>(ask: Effect.Effect<A, E>, good: (answer: A) => boolean): Effect.Effect<A, E> =>
   Effect.repeat(ask, { until: good, schedule: Schedule.spaced("100 millis") })
 
-const operators = /^(and|or|unless|on|ignoring|group_left|group_right|by|without|bool|offset)$/
+const operators = /^(and|or|unless|on|ignoring|group_left|group_right|by|without|bool)$/
 
 /** The names of the metrics that a query reads. */
 export const metricsOf = (expression: string): ReadonlyArray<string> => {
   const bare = expression
     .replaceAll(/"(?:[^"\\]|\\.)*"/g, "")
     .replaceAll(/\{[^}]*\}|\[[^\]]*\]/g, "")
+    .replaceAll(/\boffset\s+-?\w+/g, "")
     .replaceAll(/\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)/g, "")
   const names = [...bare.matchAll(/[a-z_:][\w:]*(\s*\()?/gi)].flatMap(([name, call]) =>
     call === undefined && !operators.test(name) ? [name] : [],
