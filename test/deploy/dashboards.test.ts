@@ -3,16 +3,19 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { readdirSync, readFileSync } from "node:fs"
 import { parse } from "yaml"
+import { definitions } from "../../src/observability/Metrics.ts"
 import * as Devnet from "../support/devnet.ts"
 import * as Prometheus from "../support/Prometheus.ts"
 import * as RedisServer from "../support/RedisServer.ts"
-import { defined } from "../support/series.ts"
+import { defined, seriesOf } from "../support/series.ts"
 import * as Service from "../support/Service.ts"
+import { privateWords } from "../support/words.ts"
 
 interface Target {
   readonly refId: string
   readonly expr: string
   readonly legendFormat: string
+  readonly datasource: { readonly uid: string }
 }
 
 interface Panel {
@@ -23,6 +26,7 @@ interface Panel {
   readonly datasource?: { readonly type: string; readonly uid: string }
   readonly gridPos: { readonly x: number; readonly y: number; readonly w: number; readonly h: number }
   readonly targets?: ReadonlyArray<Target>
+  readonly links?: ReadonlyArray<{ readonly title: string; readonly url: string }>
   readonly fieldConfig?: {
     readonly defaults: {
       readonly unit?: string
@@ -35,9 +39,20 @@ interface Dashboard {
   readonly uid: string
   readonly title: string
   readonly panels: ReadonlyArray<Panel>
-  readonly annotations: { readonly list: ReadonlyArray<{ readonly name: string; readonly expr?: string }> }
+  readonly annotations: {
+    readonly list: ReadonlyArray<{
+      readonly name: string
+      readonly expr?: string
+      readonly datasource: { readonly uid: string }
+    }>
+  }
   readonly templating: {
-    readonly list: ReadonlyArray<{ readonly name: string; readonly query: { readonly query: string } }>
+    readonly list: ReadonlyArray<{
+      readonly name: string
+      readonly type: string
+      readonly query: string | { readonly query: string }
+      readonly datasource?: { readonly uid: string }
+    }>
   }
   readonly links: ReadonlyArray<{ readonly type: string; readonly url: string }>
 }
@@ -67,6 +82,19 @@ const panels = dashboards.flatMap(({ title, panels }) =>
 
 const toMetrics = sources.datasources.flatMap(({ jsonData }) => jsonData.tracesToMetrics ?? [])
 
+/** Rows of Grafana's grid (30 px and a gap of 8) that a screen of 1080 lines shows below Grafana's and the browser's bars. */
+const rowsOfAScreen = 24
+
+/** The queries of panels and annotations, with their place. */
+const expressions = dashboards.flatMap(({ title, panels, annotations }) => [
+  ...panels.flatMap((panel) =>
+    (panel.targets ?? []).map(({ expr }) => ({ place: `${title}, ${panel.title}`, expr })),
+  ),
+  ...annotations.list.flatMap(({ name, expr }) =>
+    expr === undefined ? [] : [{ place: `${title}, annotation ${name}`, expr }],
+  ),
+])
+
 /** Every query there is, with its place and the labels that its legend shows. */
 const queries = [
   ...panels.flatMap(({ board, panel }) =>
@@ -92,7 +120,14 @@ const queries = [
 
 /** What Grafana would put in the place of its variables. */
 const filledIn = (expr: string) =>
-  expr.replaceAll("$chain", ".*").replaceAll("$__rate_interval", "5s").replaceAll("$__range", "5m")
+  expr
+    .replaceAll(/\$(chain|instance)\b/g, ".*")
+    .replaceAll("$__rate_interval", "5s")
+    .replaceAll("$__range", "5m")
+
+/** What a reader says of itself. */
+const readerAt = (id: string) =>
+  JSON.stringify({ id, offset: 0, block: 0, seen: Math.floor(Date.now() / 1000) })
 
 describe("the dashboards", () => {
   it("are sound: titles, descriptions, units and thresholds, nothing on top of something else", () => {
@@ -100,11 +135,15 @@ describe("the dashboards", () => {
       "ingestor-internals",
       "ingestor-overview",
     ])
-    const uids = sources.datasources.map(({ uid }) => uid)
     for (const { title, panels, templating, links } of dashboards) {
       assert.deepStrictEqual(
-        templating.list.map(({ name }) => name),
-        ["chain"],
+        templating.list.map(({ name, type }) => [name, type]),
+        [
+          ["datasource", "datasource"],
+          ["chain", "query"],
+          ["instance", "query"],
+          ["runbook", "textbox"],
+        ],
       )
       assert.strictEqual(new Set(panels.map(({ id }) => id)).size, panels.length)
       assert.isTrue(links.some(({ url }) => url.includes("%22datasource%22%3A%22tempo%22")))
@@ -121,7 +160,6 @@ describe("the dashboards", () => {
         }
         if (panel.type === "row") continue
         assert.isAbove(panel.description?.length ?? 0, 15, place)
-        assert.include(uids, panel.datasource?.uid, place)
         if (panel.type === "alertlist") continue
         assert.isAbove(panel.targets?.length ?? 0, 0, place)
         const { unit, thresholds } = panel.fieldConfig!.defaults
@@ -134,6 +172,73 @@ describe("the dashboards", () => {
           place,
         )
       }
+    }
+  })
+
+  it("fit on a screen, where the overview is concerned", () => {
+    const { panels } = dashboards.find(({ uid }) => uid === "ingestor-overview")!
+    assert.strictEqual(Math.max(...panels.map(({ gridPos: { y, h } }) => y + h)), rowsOfAScreen)
+  })
+
+  it("ask the data source that is chosen", () => {
+    for (const { title, panels, templating, annotations } of dashboards) {
+      const asking = [
+        ...panels.filter(({ type }) => type !== "row"),
+        ...panels.flatMap(({ targets }) => targets ?? []),
+        ...templating.list.filter(({ type }) => type === "query"),
+        ...annotations.list.filter(({ expr }) => expr !== undefined),
+      ]
+      for (const { datasource } of asking) assert.strictEqual(datasource?.uid, "${datasource}", title)
+    }
+  })
+
+  it("show the ingestors and chains that are chosen, in each query", () => {
+    const ofChains = new Set(
+      definitions.filter(({ labels }) => labels.includes("chain")).flatMap((one) => seriesOf(one)),
+    )
+    for (const { place, expr } of expressions) {
+      for (const name of Prometheus.metricsOf(expr)) {
+        const selectors = [...expr.matchAll(new RegExp(`\\b${name}(?!\\w)(\\{[^}]*\\})?`, "g"))]
+        assert.isAbove(selectors.length, 0, place)
+        for (const [, labels = ""] of selectors) {
+          assert.include(labels, 'instance=~"$instance"', place)
+          if (ofChains.has(name)) assert.include(labels, 'chain=~"$chain"', place)
+        }
+      }
+    }
+  })
+
+  it("link to the runbook, each alert's section from the panels that show its cause, and the runbook names panels that exist", () => {
+    const runbook = readFileSync("docs/RUNBOOK.md", "utf8")
+    const sections = [...runbook.matchAll(/^## (.*)$/gm)].map(([, title]) => title!)
+    const linked = panels.flatMap(({ panel }) => panel.links ?? [])
+    for (const { title, url } of linked) {
+      const alert = title.replace(/^Runbook: /, "")
+      assert.strictEqual(url, `\${runbook}#${alert.toLowerCase()}`)
+    }
+    assert.deepStrictEqual(
+      [...new Set(linked.map(({ title }) => title.replace(/^Runbook: /, "")))].toSorted(),
+      sections.toSorted(),
+    )
+    for (const { links } of dashboards) assert.isTrue(links.some(({ url }) => url === "${runbook}"))
+    const named = [...runbook.replaceAll("\n", " ").matchAll(/_(Overview|Internals)_ → ([^.;:()]+)/g)]
+    assert.isAbove(named.length, 15)
+    for (const [, board, names] of named) {
+      const titles = panels.filter((one) => one.board.endsWith(board!)).map(({ panel }) => panel.title)
+      for (const name of names!.split(", "))
+        assert.isTrue(
+          titles.some((title) => name === title || name.startsWith(`${title} `)),
+          `${board}: ${name}`,
+        )
+    }
+  })
+
+  it("are written in the words of the field", () => {
+    for (const file of readdirSync(folder)) {
+      const found = [...readFileSync(`${folder}/${file}`, "utf8").matchAll(privateWords)].map(
+        ([word]) => word,
+      )
+      assert.deepStrictEqual(found, [], file)
     }
   })
 
@@ -160,7 +265,7 @@ describe("the dashboards", () => {
   })
 
   it.live(
-    "have data in every panel, for reorg marks, and for the chain variable; and no alert of a healthy service fires",
+    "have data in every panel, for reorg marks, and for the variables; and no alert of a healthy service fires",
     () =>
       Effect.gen(function* () {
         const redis = yield* RedisServer.start(["--maxmemory", "512mb", "--maxmemory-policy", "noeviction"])
@@ -173,7 +278,10 @@ describe("the dashboards", () => {
         })
         const prometheus = yield* Prometheus.start(yield* service.port, "deploy/prometheus/alerts.yaml")
 
-        // Only what was stored can be undone.
+        yield* Effect.promise(() =>
+          redis.client.hset(`{events:${Devnet.chainId}}:readers`, "mirror", readerAt("0-0")),
+        )
+        // Only what was stored can be retracted.
         const stored = Effect.gen(function* () {
           const number = yield* Effect.promise(() =>
             redis.client.hget(`{events:${Devnet.chainId}}:head`, "number"),
@@ -208,9 +316,13 @@ describe("the dashboards", () => {
           orElse: () => Effect.die(new Error(`no data for:\n${[...missing].join("\n")}`)),
         })
         for (const { templating } of dashboards) {
-          const [, metric, label] = /^label_values\((\w+), (\w+)\)$/.exec(templating.list[0]!.query.query)!
-          const values = yield* prometheus.ask(`label/${label}/values`, { "match[]": metric! })
-          assert.deepStrictEqual(values, ["devnet"])
+          for (const { name, query } of templating.list) {
+            if (typeof query === "string") continue
+            const [, series, label] = /^label_values\((.+), (\w+)\)$/.exec(query.query)!
+            assert.strictEqual(label, name)
+            const values = yield* prometheus.ask(`label/${label}/values`, { "match[]": filledIn(series!) })
+            assert.deepStrictEqual(values, [name === "chain" ? "devnet" : `127.0.0.1:${yield* service.port}`])
+          }
         }
 
         const { groups } = (yield* prometheus.ask("rules")) as {

@@ -1,11 +1,12 @@
 /** The names that a query may use. */
 import { definitions, namesOf } from "../../src/observability/Metrics.ts"
+import type { Definition } from "../../src/observability/Metrics.ts"
+
+/** Every series of a metric. */
+export const seriesOf = (one: Definition): ReadonlyArray<string> =>
+  namesOf(one).flatMap((name) =>
+    one.type === "histogram" ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name],
+  )
 
 /** Every series of every metric that is defined. */
-export const defined: ReadonlySet<string> = new Set(
-  definitions.flatMap((one) =>
-    namesOf(one).flatMap((name) =>
-      one.type === "histogram" ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name],
-    ),
-  ),
-)
+export const defined: ReadonlySet<string> = new Set(definitions.flatMap(seriesOf))
