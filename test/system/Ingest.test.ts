@@ -281,6 +281,41 @@ describe("a chain", () => {
   )
 
   world(
+    "has a final block whose age grows with the head while nothing more is final, and a lag only where blocks are missing [G-216]",
+    ({ chain, node, store }) =>
+      Effect.gen(function* () {
+        let refuses = false
+        const faulty = failing(store, ({ push }) => (push && refuses ? failure("push") : undefined))
+        chain.extend(...many(100))
+        const { status } = yield* startIngestor(
+          faulty,
+          { one: node },
+          variablesFor({ devnet: [chain, "one"] }),
+        )
+        yield* caughtUp(store, chain, status)
+        yield* TestClock.adjust("3 minutes")
+        const final = chain.final.number
+        const age = () => (chain.head.number - final) * chain.blockTime
+        assert.strictEqual(status.final, final)
+        assert.deepStrictEqual([status.finalAge, status.lagSeconds], [age(), 0])
+        node.intercept = finalAnswer(() => {
+          throw new Refused(-39001, "finalized block not found")
+        })
+        chain.extend(...many(50))
+        yield* caughtUp(store, chain, status)
+        yield* TestClock.adjust("3 minutes")
+        assert.strictEqual(status.final, final)
+        assert.deepStrictEqual([status.finalAge, status.lagSeconds], [age(), 0])
+        const stored = chain.head.number
+        refuses = true
+        chain.extend(...many(10))
+        yield* eventually("the head is known", () => status.head === chain.head.number)
+        assert.strictEqual(status.stored, stored)
+        assert.strictEqual(status.lagSeconds, 10 * chain.blockTime)
+      }),
+  )
+
+  world(
     "has nothing final where the node says so, until it says otherwise",
     ({ chain, node, store, start }) =>
       Effect.gen(function* () {

@@ -71,7 +71,7 @@ describe("the series of consumer groups and readers", () => {
     assert.deepStrictEqual(values("stream_reader_missed_total"), { mirror: 40 })
   })
 
-  it("rise from 0 for a group or reader that came later, so that an alert sees it", () => {
+  it("rise from 0 for a group or reader that came later, so that an alert sees it [G-215]", () => {
     const { look, values } = watched()
     look([])
     for (let i = 0; i < 3; i++) {

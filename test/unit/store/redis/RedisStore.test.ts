@@ -367,7 +367,7 @@ describe("RedisStore", () => {
       assert.match(info.persistence!, /no append-only file/)
     }))
 
-  test("tells for how long no consumer of a group has asked for entries while some are pending", (own, store) =>
+  test("tells for how long no consumer of a group has asked for entries while some are pending [G-214]", (own, store) =>
     Effect.gen(function* () {
       yield* store.push(7, filter, first(undefined, block(1, "a", 10)))
       const admin = (...words: ReadonlyArray<string>) =>
