@@ -133,7 +133,7 @@ describe("a store that comes back with an older copy of its data", () => {
   )
 
   test(
-    "begins one also where everything was written again before the one that knows of the loss writes its next block [G-216]",
+    "begins one also where everything was written again before the one that knows of the loss writes its next block [G-204]",
     Effect.gen(function* () {
       const { chain, expectEpoch, go, regressions, snapshot, start, until, whole } = yield* begin()
       const knows = yield* start
