@@ -5,6 +5,7 @@ import { compare, replay } from "../src/cli/comparison.ts"
 import { chainId } from "../test/support/devnet.ts"
 import type { Devnet } from "../test/support/devnet.ts"
 import type { Client } from "../test/support/ingestor.ts"
+import { allEpochs, compareEpochs } from "./epochs.ts"
 import { memoryOf } from "./memory.ts"
 import { another, caughtUp, neighbourId, start, whileItGrows } from "./Rig.ts"
 import type { Kind, Rig, RigOptions } from "./Rig.ts"
@@ -42,6 +43,8 @@ export interface Outcome {
   readonly problems: Array<string>
   /** What was measured beside that, as sentences. */
   readonly notes: Array<string>
+  /** How many new epochs began. */
+  epochs: number
   /** Bytes of memory that the service took more than before the faults. */
   grown: number
 }
@@ -56,6 +59,7 @@ export const nothingYet = ({ name }: Pick<Fault, "name">, kind: Kind): Outcome =
   resumptions: [],
   problems: [],
   notes: [],
+  epochs: 0,
   grown: 0,
 })
 
@@ -145,6 +149,8 @@ const recovery = Effect.fnUntraced(function* (rig: Rig, since: number) {
 })
 
 const once = Effect.fnUntraced(function* (rig: Rig, fault: Fault, outcome: Outcome) {
+  const before = yield* allEpochs(rig)
+  rig.epoch = "kept"
   const millis = yield* whileItGrows(
     rig,
     Effect.gen(function* () {
@@ -169,6 +175,11 @@ const once = Effect.fnUntraced(function* (rig: Rig, fault: Fault, outcome: Outco
   yield* caughtUp(rig)
   record(outcome, yield* judge(rig.store, chainId, rig.node, rig))
   if (rig.neighbour) record(outcome, yield* judge(rig.store, neighbourId, rig.neighbour, { from: 0 }))
+  for (const [i, after] of (yield* allEpochs(rig)).entries()) {
+    const { began, wrong } = compareEpochs(i === 0 ? rig.epoch : "kept", before[i]!, after)
+    outcome.epochs += began
+    if (wrong !== undefined) outcome.problems.push(wrong)
+  }
   outcome.times++
   outcome.recoveries.push(millis)
 })

@@ -12,6 +12,7 @@ import type { Client } from "../test/support/ingestor.ts"
 import * as RedisServer from "../test/support/RedisServer.ts"
 import { openRedis, standalone } from "../test/support/redisStore.ts"
 import * as Service from "../test/support/Service.ts"
+import type { Expected } from "./epochs.ts"
 import { observed } from "./memory.ts"
 import * as TcpProxy from "../test/support/TcpProxy.ts"
 import { RedisRequests, WebSocketFrames } from "../test/support/wire.ts"
@@ -65,6 +66,8 @@ export interface Rig {
   /** What a foreign hand took from the stream: identities of entries, and whether it took from the beginning. */
   readonly deleted: Set<string>
   trimmed: boolean
+  /** What becomes of the epoch by the fault that is inflicted now. */
+  epoch: Expected
   /** What should never happen, as sentences. */
   readonly problems: Array<string>
 }
@@ -296,6 +299,7 @@ export const start = Effect.fnUntraced(function* (options: RigOptions) {
     chain: yield* Semaphore.make(1),
     deleted: new Set(),
     trimmed: false,
+    epoch: "kept",
     problems,
   }
   // Traffic for a while, so that memory is compared with that of a warm process.

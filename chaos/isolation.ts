@@ -193,6 +193,10 @@ const isolate = Effect.fnUntraced(function* (job: IsolationJob, outcomes: Array<
     yield* caughtUp
     yield* phase(store, chains, blocks)
     const before = yield* memoryOf(service)
+    const epochs = Effect.forEach(chains, ({ id }) =>
+      Effect.map(store.stats(id), ({ epoch }) => epoch?.token),
+    )
+    const begun = JSON.stringify(yield* epochs)
 
     for (const trouble of troubles) {
       if (performance.now() > until) return
@@ -221,6 +225,8 @@ const isolate = Effect.fnUntraced(function* (job: IsolationJob, outcomes: Array<
         yield* sample(store, chain)
         record(outcome, yield* judge(store, chain.id, chain.node, { from: 0 }))
       }
+      if (JSON.stringify(yield* epochs) !== begun)
+        outcome.problems.push("an epoch began, and nothing was lost")
       recordMemory(outcome, (yield* memoryOf(service)) - before)
     }
   })

@@ -99,6 +99,7 @@ export const resetInstead: Fault = {
         "--delete",
         "--yes",
       )
+      rig.epoch = "reset"
       if (code !== 0) rig.problems.push(`reset ended with ${code}: ${errors}`)
     }),
 }

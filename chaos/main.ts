@@ -12,6 +12,7 @@ import { build } from "../test/support/built.ts"
 import { run } from "./Campaign.ts"
 import type { Fault, Outcome } from "./Campaign.ts"
 import { awayLong, awayShortly } from "./away.ts"
+import { olderFile } from "./epochs.ts"
 import { hostFaults } from "./host.ts"
 import * as Isolation from "./isolation.ts"
 import { anotherType, keysGone, resetInstead } from "./keys.ts"
@@ -64,6 +65,7 @@ const turns: ReadonlyArray<Turn> = [
   ...keysGone,
   resetInstead,
   anotherType,
+  olderFile,
   ...hostFaults,
   ...awayShortly,
   ...awayLong,
@@ -81,8 +83,8 @@ const all = [
 ]
 if (all.length === 0) fail(`--only: no fault has "${values.only}" in its name`)
 
-const told = ({ fault, kind, times, lost, doubled, problems, recoveries }: Outcome) =>
-  `${kind.padEnd(6)}  ${fault}: ${times} times, lost ${lost}, doubled ${doubled}, recovered in ${recoveries.map((millis) => (millis / 1000).toFixed(1)).join(" ")} s${problems.map((problem) => `\n        ${problem}`).join("")}`
+const told = ({ fault, kind, times, lost, doubled, problems, epochs, recoveries }: Outcome) =>
+  `${kind.padEnd(6)}  ${fault}: ${times} times, lost ${lost}, doubled ${doubled}, epochs ${epochs}, recovered in ${recoveries.map((millis) => (millis / 1000).toFixed(1)).join(" ")} s${problems.map((problem) => `\n        ${problem}`).join("")}`
 
 const campaign = Effect.gen(function* () {
   const entry = yield* build

@@ -8,6 +8,7 @@ import type { Stored } from "../src/store/Store.ts"
 import { identity } from "../src/Domain.ts"
 import type * as RedisServer from "../test/support/RedisServer.ts"
 import type { Fault } from "./Campaign.ts"
+import { cameBack, lastAcknowledged } from "./epochs.ts"
 import { errorsOf, untilCounted } from "./errors.ts"
 import { alone, caughtUp, openReader, startRedis } from "./Rig.ts"
 import type { Rig } from "./Rig.ts"
@@ -66,6 +67,10 @@ const killed = away(
   ),
 )
 
+/** No id is given twice. */
+const isGone = (rig: Rig, id: string) =>
+  Effect.promise(async () => (await serverOf(rig).client.xrange(`events:${chainId}`, id, id)).length === 0)
+
 /** The part of the append-only file that is being written: each rewrite begins another. */
 const appendOnlyFile = (rig: Rig) => {
   const place = join(serverOf(rig).directory, "appendonlydir")
@@ -92,11 +97,13 @@ const powerLost = fault("power lost, the last second of its append-only file gon
   Effect.gen(function* () {
     const file = appendOnlyFile(rig)
     const { size } = statSync(file)
-    yield* Effect.sleep("1 second")
+    yield* Effect.sleep("600 millis")
+    const last = yield* lastAcknowledged(rig)
     serverOf(rig).kill("SIGKILL")
     const written = statSync(file).size - size
     truncateSync(file, size + (yield* Random.nextIntBetween(0, Math.floor(written / 4))))
     yield* serverOf(rig).restart
+    cameBack(rig, yield* isGone(rig, last))
     yield* command(rig, "BGREWRITEAOF")
     yield* rewritten(rig)
   }),
@@ -121,7 +128,12 @@ const clientKill = fault("CLIENT KILL", 5, (rig) =>
 const scriptFlush = fault("SCRIPT FLUSH", 5, (rig) => severalTimes(command(rig, "SCRIPT", "FLUSH")))
 
 /** The store is filled again from the start that the process knows. */
-const flushAll = fault("FLUSHALL [G-097]", 4, (rig) => Effect.asVoid(command(rig, "FLUSHALL")))
+const flushAll = fault("FLUSHALL [G-097]", 4, (rig) =>
+  Effect.andThen(
+    command(rig, "FLUSHALL"),
+    Effect.sync(() => void (rig.epoch = "begun")),
+  ),
+)
 
 const full = fault("full (OOM, noeviction) [G-094]", 4, (rig) =>
   refusing(
@@ -159,9 +171,11 @@ const promoted = fault("a promoted replica that lost the last seconds [G-092]", 
     yield* synchronised(replica)
     yield* Effect.promise(() => replica.client.replicaof("NO", "ONE"))
     yield* sleepBetween(1500, 4000)
+    const last = yield* lastAcknowledged(rig)
     master.kill("SIGKILL")
     rig.redis!.server = replica
     rig.store = yield* openReader(replica)
+    cameBack(rig, yield* isGone(rig, last))
     for (const { redis } of rig.ingestors) {
       redis!.retarget(replica.port)
       redis!.cut()

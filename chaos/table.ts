@@ -23,6 +23,7 @@ export const gathered = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<Outcom
             resumptions: [...row.resumptions, ...one.resumptions],
             problems: [...row.problems, ...one.problems],
             notes: [...row.notes, ...one.notes],
+            epochs: row.epochs + one.epochs,
             grown: Math.max(row.grown, one.grown),
           },
     )
@@ -39,7 +40,7 @@ const medianAndMost = (millis: ReadonlyArray<number>) => {
 }
 
 const cells = (outcome: Outcome) => {
-  const { fault, kind, times, lost, doubled, problems, recoveries, resumptions, grown } = outcome
+  const { fault, kind, times, lost, doubled, problems, epochs, recoveries, resumptions, grown } = outcome
   return [
     fault,
     kind,
@@ -47,13 +48,16 @@ const cells = (outcome: Outcome) => {
     String(lost),
     String(doubled),
     String(problems.length),
+    String(epochs),
     ...medianAndMost(recoveries),
     ...medianAndMost(resumptions),
     `${grown >= 0 ? "+" : ""}${Math.round(grown / mebi)} MiB`,
   ]
 }
 
-const titles = "fault,store,times,lost,doubled,other,recovery p50,max,resumed p50,max,memory".split(",")
+const titles = "fault,store,times,lost,doubled,other,epochs,recovery p50,max,resumed p50,max,memory".split(
+  ",",
+)
 
 /** The table, and below it what was wrong beside losses and doubles. */
 export const tableOf = (outcomes: ReadonlyArray<Outcome>): string => {
@@ -72,6 +76,7 @@ export const tableOf = (outcomes: ReadonlyArray<Outcome>): string => {
     "",
     `resumed: from the moment when a store that was away answers to the first move that it takes; up to ${latestResumption / 1000} s is right`,
     `memory: the most that a service held more than when it was warm, without garbage; up to ${mostGrown} MiB is flat`,
+    "epochs: new ones; exactly one where the store was set back, or was emptied, and none else",
     ...told("notes"),
     ...told("problems"),
   ].join("\n")

@@ -2,7 +2,7 @@
  * One chain's way into its journal: loads it under the chain's filter, sends the feed's moves, and counts what became of
  * them.
  */
-import { Clock, Effect, Schema } from "effect"
+import { Clock, Effect, Schema, Semaphore } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import { counted, logEvent } from "../observability/LogEvents.ts"
@@ -159,7 +159,7 @@ export const make = Effect.fnUntraced(function* (
     established ||= journal !== undefined
     // A lowered limit is kept on a chain that makes no blocks, too. It also completes a journal of version 1.
     yield* store.trim(chain.id)
-    yield* checkEpoch(journal)
+    yield* turn.withPermits(1)(checkEpoch(status.stored, journal?.head.number))
     knownStart = journal?.start.number ?? knownStart
     status.stored = journal && wholeUpTo(journal.head)
     status.final = journal?.final?.number
@@ -167,12 +167,35 @@ export const make = Effect.fnUntraced(function* (
     return journal
   })
 
-  /** What this process knows of the stream's end. */
+  /** What this process knows of the stream's end: of several moves, in the order in which they are answered. */
+  const turn = Semaphore.makeUnsafe(1)
   let known: Known | undefined
 
+  /**
+   * Adds what a move has added to what is known. Answers whether it follows what is known: else somebody else wrote between,
+   * perhaps to a store that had been set back meanwhile, and what is known must be looked for before it is forgotten.
+   */
+  const remember = ({ last }: Known, result: Result): boolean => {
+    if (result._tag === "Duplicate") return false
+    if (!("added" in result) || result.added === undefined) return true
+    const { previous } = result.added
+    const follows = previous?.id === last?.id && previous?.identity === last?.identity
+    if (!follows || (last !== undefined && last.epoch !== result.added.last.epoch)) return false
+    known = { ...known!, last: result.added.last }
+    return true
+  }
+
+  const learn = (move: Move, result: Result) =>
+    turn.withPermits(1)(
+      Effect.suspend(() =>
+        known === undefined || remember(known, result)
+          ? Effect.void
+          : checkEpoch(status.stored, move.expected.number),
+      ),
+    )
+
   /** Says it where the store has lost what it had acknowledged. */
-  const checkEpoch = Effect.fnUntraced(function* (journal: Journal | undefined) {
-    const stood = status.stored
+  const checkEpoch = Effect.fnUntraced(function* (stood: number | undefined, stored: number | undefined) {
     const check = yield* store.checkEpoch(chain.id, known)
     known = check.known
     switch (check.outcome) {
@@ -187,26 +210,30 @@ export const make = Effect.fnUntraced(function* (
       case "lost":
       case "emptied": {
         status.storeRegressions++
-        const stands = journal === undefined ? "has nothing now" : `stands at ${journal.head.number} now`
+        const again = stored === stood ? "stands there again" : `stands at ${stored} now`
+        const stands = stored === undefined ? "has nothing now" : again
         yield* logEvent(
           "store_regression",
           `the store has lost entries: it stood at block ${stood ?? "-"} and ${stands}. They are written again in a new epoch, as the chain is now`,
-          { stood, stored: journal?.head.number },
+          { stood, stored },
         )
       }
     }
   })
 
-  const perform = (move: Move): Effect.Effect<Result, StoreError> => {
+  const send = (move: Move): Effect.Effect<Result, StoreError> => {
     switch (move._tag) {
       case "Push":
-        return Effect.uninterruptible(timed("push", store.push(chain.id, filter, move)))
+        return timed("push", store.push(chain.id, filter, move))
       case "Pop":
-        return Effect.uninterruptible(timed("pop", store.pop(chain.id, filter, move)))
+        return timed("pop", store.pop(chain.id, filter, move))
       case "Finalize":
-        return Effect.uninterruptible(timed("finalize", store.finalize(chain.id, filter, move)))
+        return timed("finalize", store.finalize(chain.id, filter, move))
     }
   }
+
+  const perform = (move: Move) =>
+    Effect.uninterruptible(Effect.tap(send(move), (result) => learn(move, result)))
 
   const acknowledge = ({ move, reorg, journal }: MoveStep, result: Result) => {
     let done: Effect.Effect<void> = Effect.void
@@ -239,7 +266,6 @@ export const make = Effect.fnUntraced(function* (
       if (move.final) status.final = status.stored
       freeLogs(move)
     }
-    if ("last" in result && known !== undefined) known = { ...known, last: result.last }
     established = true
     return done
   }

@@ -73,6 +73,14 @@ export interface Acknowledged {
   readonly epoch: string
 }
 
+/** What a move has added to a stream. */
+export interface Added {
+  /** The last entry … */
+  readonly last: Acknowledged
+  /** … and the one before the first, if there was any: whoever knows another one has not seen all that was done. */
+  readonly previous: Acknowledged | undefined
+}
+
 /** What an ingestor knows of a journal; by it is seen whether the store has lost entries. */
 export interface Known {
   /** The last entry it knows of; `undefined` before the first. */
@@ -91,8 +99,8 @@ export interface EpochCheck {
 }
 
 export type PushResult =
-  /** `last`: the last entry that it added, if any. */
-  | { readonly _tag: "Pushed"; readonly last?: Acknowledged }
+  /** `added`: where it added entries. */
+  | { readonly _tag: "Pushed"; readonly added?: Added }
   /** All of it was there already. */
   | { readonly _tag: "Duplicate" }
   /** A pinned reader is too far behind: nothing is published to this stream until it has read on, or is gone. */
@@ -106,7 +114,7 @@ export type PopResult =
       readonly _tag: "Popped"
       readonly removed: number
       readonly missing: number
-      readonly last?: Acknowledged
+      readonly added?: Added
     }
   | Conflict
   | FilterChanged

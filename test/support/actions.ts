@@ -83,6 +83,8 @@ export const Action = Schema.Union([
   Schema.TaggedStruct("Kill", { who: Which }),
   ...often(Schema.TaggedStruct("Join", {})),
   Schema.TaggedStruct("Leave", {}),
+  // All of them are restarted with another filter, which selects the same.
+  Schema.TaggedStruct("Refilter", {}),
   // -- the clock on the wall: hours ahead or behind, and right again
   Schema.TaggedStruct("SetClock", { hours: Schema.Literals([-24, -1, 0, 1, 24]) }),
   // -- nothing
@@ -104,6 +106,8 @@ const Setting = Schema.Struct({
   logsPerCall: Schema.Literals([5, 20, callLimits.logs]),
   /** The most blocks of one call. */
   blocksPerCall: Schema.Literals([3, callLimits.blocks]),
+  /** How many entries are kept (0: all), where the store trims. */
+  keeps: Schema.Literals([0, 0, 100]),
   /** Milliseconds that a push may take. */
   slowness: Schema.Literals([0, 0, 3, 17]),
   /** Whether the second node leaves the first log of each block out to the last step, which no check finds under a filter. */

@@ -1,8 +1,11 @@
 /** A real store that fails on command: before, after or instead of what it is asked for. */
 import { Effect, Random, Semaphore } from "effect"
 import * as Monotonic from "../../src/Monotonic.ts"
-import type { Push, BlockChunk } from "../../src/store/Journal.ts"
+import type { Push } from "../../src/store/Journal.ts"
 import { StoreError } from "../../src/store/Store.ts"
+import type { Copied, Copy } from "./copies.ts"
+import { make as watchEpochs } from "./epochWatch.ts"
+import type { EpochWatch, Process } from "./epochWatch.ts"
 import type { Client } from "./ingestor.ts"
 
 /** What a store is asked for. */
@@ -53,70 +56,101 @@ export interface StoreFaults {
 
 export interface FaultyStore {
   /** A client of one ingestor. A dead one fails for ever, as the process that held it is gone. */
-  readonly client: (isDead: () => boolean) => Client
+  readonly client: (process: Process) => Client
   readonly faults: StoreFaults
+  /** What epochs there were, and must have been. */
+  readonly epochs: EpochWatch
   /** Deletes everything. */
-  readonly empty: Effect.Effect<void, StoreError>
+  readonly empty: Effect.Effect<void>
   /** Takes back the last operations, as a failover to an older replica does. */
-  readonly regress: (operations: number) => Effect.Effect<void, StoreError>
+  readonly regress: (operations: number) => Effect.Effect<void>
 }
 
-/** What a store does to one chain can be taken back because everything done to it is remembered. */
-export const make = (store: Client, chain: number): FaultyStore => {
+const hasAdded = (result: unknown) =>
+  (result as { readonly added?: unknown } | undefined)?.added !== undefined
+
+/** Copies that are kept, which is more than several actions set back. */
+const mostCopies = 60
+
+const isAny = (result: unknown, ...tags: ReadonlyArray<string>) =>
+  tags.includes((result as { readonly _tag?: string } | undefined)?._tag ?? "")
+
+/** A store of which a copy is kept of each moment, so that it can be set back. */
+export const make = (copied: Copied): FaultyStore => {
+  const { store } = copied
   const faults: StoreFaults = { failures: 0, lostReplies: 0, frozenUntil: 0, slowness: 0 }
-  let done: Array<Effect.Effect<unknown, StoreError>> = []
+  const epochs = watchEpochs(copied)
+  /** From before each of the last operations. */
+  const copies: Array<Copy> = []
+  const discard = (from: number, to?: number) =>
+    Effect.forEach(copies.splice(from, to ?? copies.length), ({ discard }) => discard, { discard: true })
+  /** Nothing else is done to the store while it is looked at what something did to it. */
+  const turn = Semaphore.makeUnsafe(1)
+  const alone = <A, E>(effect: Effect.Effect<A, E>) => Effect.uninterruptible(turn.withPermits(1)(effect))
 
-  const forget = store.reset(chain, { from: undefined, filter: "none", delete: true })
-
-  const isDone = (result: unknown) =>
-    ["Pushed", "Popped", "Finalized"].includes((result as { readonly _tag?: string } | undefined)?._tag ?? "")
-
-  const guard = <A>(operation: string, isDead: () => boolean, act: Effect.Effect<A, StoreError>) =>
+  const guard = <A>(operation: string, process: Process, act: Effect.Effect<A, StoreError>) =>
     Effect.gen(function* () {
       while (faults.frozenUntil > (yield* Monotonic.millis)) yield* Effect.sleep("100 millis")
       if (operation === "push" && faults.slowness > 0)
         yield* Effect.sleep(yield* Random.nextIntBetween(1, faults.slowness))
-      if (isDead()) return yield* failure(operation)
+      if (process.dead) return yield* failure(operation)
       if (faults.failures > 0) {
         faults.failures--
         return yield* failure(operation)
       }
-      const result = yield* act
-      if (isDone(result)) done.push(act)
+      const { result, last } = yield* alone(
+        Effect.gen(function* () {
+          const isMove = ["push", "pop", "finalize"].includes(operation)
+          if (isMove) copies.push(yield* copied.copy)
+          const result = yield* Effect.ensuring(act, epochs.look)
+          if (isMove && !isAny(result, "Pushed", "Popped", "Finalized")) yield* discard(-1)
+          yield* discard(0, Math.max(copies.length - mostCopies, 0))
+          // Brought back, it would have an older filter, and those with the newer one would step aside.
+          if (operation === "take over") yield* discard(0)
+          return { result, last: yield* copied.last }
+        }),
+      )
       if (faults.lostReplies > 0) {
         faults.lostReplies--
         return yield* failure(operation, "timeout")
       }
+      if (operation === "check the epoch") yield* epochs.asked(process, last)
+      else if (hasAdded(result)) epochs.acknowledged(process, last)
       return result
     })
 
-  // What was pushed is pushed again after the service has let go of it.
-  const copy = (slice: BlockChunk) => ({ ...slice, logs: [...slice.logs] })
-  const copying: Client = {
-    ...store,
-    push: (id, filter, { blocks: [first, ...rest], ...move }) =>
-      store.push(id, filter, { ...move, blocks: [copy(first), ...rest.map(copy)] }),
-  }
-
   return {
     faults,
-    client: (isDead) => {
+    epochs,
+    client: (process) => {
       /** What one client sends arrives in its order. */
       const turn = Semaphore.makeUnsafe(1)
-      return around(copying, ({ operation }, act) => {
-        const guarded = guard(operation, isDead, act)
+      const guarded = around(store, ({ operation }, act) => {
+        const guarded = guard(operation, process, act)
         return operation === "push" ? turn.withPermits(1)(guarded) : guarded
       })
+      return {
+        ...guarded,
+        checkEpoch: (chain, known) => guard("check the epoch", process, store.checkEpoch(chain, known)),
+        changeFilter: (chain, filter) => guard("take over", process, store.changeFilter(chain, filter)),
+      }
     },
-    empty: Effect.andThen(
-      Effect.sync(() => void (done = [])),
-      forget,
+    empty: alone(
+      Effect.gen(function* () {
+        yield* discard(0)
+        yield* copied.wipe
+        yield* epochs.replaced
+      }),
     ),
     regress: (operations) =>
-      Effect.gen(function* () {
-        done = done.slice(0, Math.max(done.length - operations, 0))
-        yield* forget
-        for (const mutation of done) yield* mutation
-      }),
+      alone(
+        Effect.gen(function* () {
+          const at = Math.max(copies.length - operations, 0)
+          if (copies[at] === undefined) return
+          yield* copies[at].bringBack
+          yield* discard(at)
+          yield* epochs.replaced
+        }),
+      ),
   }
 }

@@ -5,10 +5,12 @@ import { TestClock } from "effect/testing"
 import { AppConfig, fromVariables } from "../../src/config/AppConfig.ts"
 import * as Supervisor from "../../src/chain/Supervisor.ts"
 import { keeping } from "../../src/store/Retention.ts"
+import type { Retention } from "../../src/store/Retention.ts"
 import { callLimits } from "../../src/store/Journal.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
 import * as SqliteStore from "../../src/store/sqlite/SqliteStore.ts"
 import { Store } from "../../src/store/Store.ts"
+import type { StoreError } from "../../src/store/Store.ts"
 import { Status } from "../../src/observability/Status.ts"
 import type { ChainStatus } from "../../src/observability/ChainStatus.ts"
 import type { FakeChain } from "./FakeChain.ts"
@@ -18,14 +20,21 @@ import { assertComplete } from "./oracle.ts"
 
 export type Client = Store["Service"]
 
+/** A store in this file. */
+export const openSqlite = (
+  path: string,
+  retention: Retention = keeping(0),
+  limits: CallLimits = callLimits,
+): Effect.Effect<Client, StoreError, Scope.Scope> =>
+  Effect.map(Layer.build(SqliteStore.layer(path, retention, limits)), (context) =>
+    Context.get(context, Store),
+  )
+
 /** An empty store in memory that outlives the ingestors that use it. */
 export const memoryStore = (
   maxLength = 0,
   limits: CallLimits = callLimits,
-): Effect.Effect<Client, unknown, Scope.Scope> =>
-  Effect.map(Layer.build(SqliteStore.layer(":memory:", keeping(maxLength), limits)), (context) =>
-    Context.get(context, Store),
-  )
+): Effect.Effect<Client, unknown, Scope.Scope> => openSqlite(":memory:", keeping(maxLength), limits)
 
 /** A store, until another one takes its place. */
 export const switching = (before: Client, after: Client) => {

@@ -9,6 +9,8 @@ import type { Header, Hex, Log } from "../../src/Domain.ts"
 import * as Monotonic from "../../src/Monotonic.ts"
 import type { Action, Scenario } from "./actions.ts"
 import { hash } from "./blocks.ts"
+import type { Copied } from "./copies.ts"
+import type { Process } from "./epochWatch.ts"
 import { FakeChain } from "./FakeChain.ts"
 import type { FakeBlock } from "./FakeChain.ts"
 import { FakeNode } from "./FakeNode.ts"
@@ -29,6 +31,8 @@ export interface Outcome {
   readonly caughtUp: boolean
   /** Every entry, to compare two runs. */
   readonly journal: string
+  /** How many epochs began because the store had lost entries. */
+  readonly epochs: number
 }
 
 /** Virtual minutes for everything to be right again once faults have stopped. */
@@ -39,6 +43,9 @@ const longest = 3
 
 /** Who emits logs under a filter. */
 const contracts = [1, 2, 3].map((i) => hash("contract", i).slice(0, 42) as Hex)
+
+/** Who never emits any: a filter that has them as well is another one, and selects the same. */
+const idle = Array.from({ length: 20 }, (_, i) => hash("idle", i).slice(0, 42) as Hex)
 
 const addressesOf = { none: [], all: contracts, some: contracts.slice(0, 1) }
 
@@ -65,7 +72,7 @@ const filtered = (
 /** Runs the steps, stops all faults, and waits until the service has made up for them. */
 export const simulate = Effect.fnUntraced(function* (
   { setting, steps }: Scenario,
-  empty: Client,
+  copied: Copied,
   sabotage: Sabotage = (store) => store,
   pass: (duration: Duration.Input) => Effect.Effect<void> = TestClock.adjust,
 ) {
@@ -74,7 +81,8 @@ export const simulate = Effect.fnUntraced(function* (
   const addresses = addressesOf[setting.filter]
   const isFiltered = addresses.length > 0
   const chain = new FakeChain({ finality: setting.finality, ...(isFiltered && { contracts }) })
-  const store = FaultyStore.make(empty, chain.id)
+  const { store: empty, untrimmed } = copied
+  const store = FaultyStore.make(copied)
   store.faults.slowness = setting.slowness
   const stale = new Map<number, FakeBlock>()
   const hosts = { one: new FakeNode(chain), two: new FakeNode(chain) }
@@ -86,25 +94,23 @@ export const simulate = Effect.fnUntraced(function* (
       now: () => Monotonic.millisUnsafe(clock),
     })
   const nodes = [saboteur(hosts.one, false), saboteur(hosts.two, setting.leavesOut)] as const
+  /** How often the filter was changed, each time to one that selects the same logs. */
+  let refiltered = 0
   const variablesOf = (hosts: string) => ({
     ...variablesFor({ devnet: [chain, hosts] }),
     FINALITY_DEPTH: String(setting.finality),
-    ...(isFiltered && { ADDRESSES: addresses.join() }),
+    ...(isFiltered && { ADDRESSES: [...addresses, ...idle.slice(0, refiltered)].join() }),
   })
-  const variables = variablesOf("one,two")
-  const other = variablesOf("two,one")
-  const running: Array<{ readonly ingestor: Ingestor; dead: boolean } | undefined> = [undefined, undefined]
+  const running: Array<(Process & { readonly ingestor: Ingestor }) | undefined> = [undefined, undefined]
 
   /** Of every ingestor that there was. */
   const statuses: Array<Ingestor["status"]> = []
 
   const launch = Effect.fnUntraced(function* (who: number) {
-    const state = { dead: false }
-    const client = sabotage(
-      store.client(() => state.dead),
-      store.faults,
-    )
-    const ingestor = yield* startIngestor(client, hosts, who === 0 ? variables : other).pipe(
+    const state: Process = { dead: false, stopping: false }
+    const client = sabotage(store.client(state), store.faults)
+    const variables = variablesOf(who === 0 ? "one,two" : "two,one")
+    const ingestor = yield* startIngestor(client, hosts, variables).pipe(
       Effect.provideService(Clock.Clock, wall.clock),
     )
     running[who] = Object.assign(state, { ingestor })
@@ -114,6 +120,7 @@ export const simulate = Effect.fnUntraced(function* (
     const one = running[who]
     if (one === undefined) return
     one.dead = violently
+    one.stopping = true
     running[who] = undefined
     yield* Effect.forkDetach(one.ingestor.stop, { startImmediately: true })
   })
@@ -307,6 +314,13 @@ export const simulate = Effect.fnUntraced(function* (
       case "Kill":
         yield* end(action.who, true)
         return yield* launch(action.who)
+      case "Refilter": {
+        const both = running[1] !== undefined
+        refiltered++
+        for (const who of both ? [0, 1] : [0]) yield* end(who, false)
+        for (const who of both ? [0, 1] : [0]) yield* launch(who)
+        return
+      }
       case "Join":
         return running[1] === undefined ? yield* launch(1) : undefined
       case "Leave":
@@ -355,13 +369,18 @@ export const simulate = Effect.fnUntraced(function* (
     yield* checkFinal
     caughtUp = yield* isOver
   }
-  const entries = yield* empty.read(chain.id, undefined, 1_000_000)
+  const entries = yield* untrimmed.read(chain.id, undefined, 1_000_000)
   const excused = new Set(nodes.flatMap((node) => [...node.undetected]))
   const unaudited = statuses.reduce((sum, status) => sum + status.unaudited, 0)
   const forgiven = unaudited > 0 ? excused : undefined
-  const judged = yield* judge(empty, filtered(chain, addresses), 0, true, excused, forgiven, "any")
-  const verdict = { ...judged, faults: [...notFinal, ...judged.faults] }
-  return { verdict, caughtUp, journal: JSON.stringify(entries) } satisfies Outcome as Outcome
+  const judged = yield* judge(untrimmed, filtered(chain, addresses), 0, true, excused, forgiven, "any")
+  const verdict = { ...judged, faults: [...notFinal, ...(yield* store.epochs.verdict), ...judged.faults] }
+  return {
+    verdict,
+    caughtUp,
+    journal: JSON.stringify(entries),
+    epochs: store.epochs.told(),
+  } satisfies Outcome as Outcome
 }, Effect.scoped)
 
 /** What a run proves, or why it does not. */

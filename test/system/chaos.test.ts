@@ -21,6 +21,7 @@ import { isClean, tableOf } from "../../chaos/table.ts"
 import { three } from "../../chaos/three.ts"
 import { chainId } from "../support/devnet.ts"
 import { main as entry } from "../support/Service.ts"
+import { olderFile } from "../../chaos/epochs.ts"
 
 const seed = "short"
 
@@ -76,7 +77,7 @@ describe(
       test(
         "what is stored of one chain taken away",
         kind,
-        [...keysGone, anotherType].filter(({ stores }) => stores.includes(kind)),
+        [...keysGone, anotherType, olderFile].filter(({ stores }) => stores.includes(kind)),
       )
     }
   },

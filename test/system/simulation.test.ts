@@ -13,7 +13,7 @@ import type { IntegrityChecks } from "../../src/logs/Integrity.ts"
 import type { Position, Push } from "../../src/store/Journal.ts"
 import { StoreError } from "../../src/store/Store.ts"
 import { hurried } from "../support/hurried.ts"
-import { memoryStore } from "../support/ingestor.ts"
+import { memory, redis } from "../support/copies.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
 import { limitsOf, Scenario } from "../support/actions.ts"
@@ -38,7 +38,11 @@ const patience = `${5 * hurry} seconds` as const
 /** One run on a fresh store, with a clock of its own. */
 const run = (scenario: Scenario, sabotage?: Sabotage): Effect.Effect<Outcome, unknown> =>
   Effect.gen(function* () {
-    return yield* simulate(scenario, yield* memoryStore(0, limitsOf(scenario.setting)), sabotage)
+    return yield* simulate(
+      scenario,
+      yield* memory(scenario.setting.keeps, limitsOf(scenario.setting)),
+      sabotage,
+    )
   }).pipe(Effect.scoped, withJitter, Effect.provide(Layer.fresh(Layer.merge(TestClock.layer(), quiet))))
 
 /** The setting and the steps that a seed means. */
@@ -155,6 +159,22 @@ const withoutDigest: Sabotage = (store) => {
   }
 }
 
+/** No loss is ever known: no epoch begins after the first. */
+const epochless: Sabotage = (store) => ({
+  ...store,
+  checkEpoch: (chain) => store.checkEpoch(chain, undefined),
+})
+
+/** Each time that the journal is loaded, as after each conflict, an epoch begins. */
+const epochal: Sabotage = (store) => ({
+  ...store,
+  checkEpoch: (chain, known) =>
+    store.checkEpoch(
+      chain,
+      known && { ...known, last: known.last && { ...known.last, identity: "another" } },
+    ),
+})
+
 describe("the simulation", () => {
   it.live(
     `holds for ${seeds} seeds in virtual time [G-203]`,
@@ -192,7 +212,8 @@ describe("the simulation", () => {
           const scenario = yield* scenarioOf(seed)
           const limits = limitsOf(scenario.setting)
           const store = yield* openRedis(standalone(server.port), `seed-${seed}`, 0, patience, limits)
-          const wrong = complaint(yield* simulate(scenario, store, undefined, Effect.sleep))
+          const copied = redis(store, server.client, `seed-${seed}:1`)
+          const wrong = complaint(yield* simulate(scenario, copied, undefined, Effect.sleep))
           if (wrong === undefined) return
           const again = `npm test -- test/system/simulation.test.ts -t "on Redis"`
           assert.fail(`seed ${seed}: ${wrong}\nagain, in real time: ${again}`)
@@ -215,6 +236,8 @@ describe("the simulation", () => {
       strict,
       { filter: "all", logsPerCall: 5, slowness: 3, leavesOut: true },
     ],
+    ["a loss after which no epoch begins", epochless, strict],
+    ["an epoch that begins at each conflict", epochal, strict],
     ["a block that is made final while endpoints disagree", undefined, finalAlone],
   ]
   /** The first seed that shows a loss, a double or a fault: a service that only stands still, any test would find. */

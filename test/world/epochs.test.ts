@@ -133,6 +133,27 @@ describe("a store that comes back with an older copy of its data", () => {
   )
 
   test(
+    "begins one also where everything was written again before the one that knows of the loss writes its next block [G-204]",
+    Effect.gen(function* () {
+      const { chain, expectEpoch, go, regressions, snapshot, start, until, whole } = yield* begin()
+      const knows = yield* start
+      yield* go(6, knows)
+      yield* expectEpoch("begun", true)
+      const bringBack = yield* snapshot
+      yield* go(3, knows)
+      yield* bringBack
+      const fresh = yield* start
+      yield* until("all is there again", () => fresh.status.stored === chain.head.number)
+      yield* fresh.stop
+      yield* expectEpoch("begun", false)
+      yield* go(1, knows)
+      yield* expectEpoch("lost", true)
+      assert.strictEqual(regressions(knows), 1)
+      yield* whole
+    }).pipe(Effect.scoped),
+  )
+
+  test(
     "begins none where nothing was lost: restarts, drops, reorgs, trimming, entries deleted by hand, slow answers [G-101]",
     Effect.gen(function* () {
       const { chain, expectEpoch, go, node, regressions, server, start, whole } = yield* begin()

@@ -17,7 +17,7 @@ import type { StatsReply } from "./RedisStats.ts"
 import type { PauseReason, Retention, Trimmed } from "../Retention.ts"
 
 import { corruptJournal, evictsStreams, newerJournal, Store } from "../Store.ts"
-import type { Acknowledged, Conflict, EpochCheck, FilterChanged, StoreError } from "../Store.ts"
+import type { Acknowledged, Added, Conflict, EpochCheck, FilterChanged, StoreError } from "../Store.ts"
 
 export interface RedisStoreOptions {
   readonly config: RedisConfig
@@ -73,13 +73,16 @@ const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: P
   return args
 }
 
-/** The last entry of a move, where it has any. */
-const lastOf = (
-  id: Reply[number] | undefined,
-  identity: Reply[number] | undefined,
-  epoch: Reply[number] | undefined,
-): { last?: Acknowledged } =>
-  id ? { last: { id: String(id), identity: String(identity), epoch: String(epoch) } } : {}
+type Value = Reply[number] | undefined
+
+const acknowledged = (id: Value, identity: Value, epoch: Value): Acknowledged | undefined =>
+  id ? { id: String(id), identity: String(identity), epoch: String(epoch) } : undefined
+
+/** The entries of a move, where it has any. */
+const addedOf = ([id, identity, epoch, previousId, previous]: ReadonlyArray<Value>): { added?: Added } => {
+  const last = acknowledged(id, identity, epoch)
+  return last ? { added: { last, previous: acknowledged(previousId, previous, epoch) } } : {}
+}
 
 const trimmedOf = (
   [, dropped, reader, behind, length, why]: Reply,
@@ -250,7 +253,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       }),
     push: (chain, filter, push) =>
       Effect.map(script("push", "push", chain, pushArgs(chain, filter, push, retention)), (reply) => {
-        if (reply[0] === "pushed") return { _tag: "Pushed", ...lastOf(reply[1], reply[2], reply[3]) }
+        if (reply[0] === "pushed") return { _tag: "Pushed", ...addedOf(reply.slice(1)) }
         if (reply[0] === "paused") return { _tag: "Paused" }
         return reply[0] === "duplicate" ? { _tag: "Duplicate" } : declined(reply)
       }),
@@ -263,7 +266,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
                 _tag: "Popped",
                 removed: Number(reply[1]),
                 missing: Number(reply[2]),
-                ...lastOf(reply[3], reply[4], reply[5]),
+                ...addedOf(reply.slice(3)),
               }
             : declined(reply),
       ),
@@ -290,7 +293,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
         ([outcome, epoch, before, id, identity]) => ({
           outcome: outcome as EpochCheck["outcome"],
           known: {
-            last: lastOf(id, identity, epoch).last,
+            last: acknowledged(id, identity, epoch),
             before: String(before)
               .split(" ")
               .filter((one) => one !== ""),

@@ -161,11 +161,7 @@ const entryOf = (row: EventRow): Entry => {
 const identityOf = (row: EventRow) =>
   `${row["block_hash"]}:${row["log_index"]}:${row.removed === 1 ? "true" : "false"}`
 
-const acknowledged = (row: EventRow, epoch: string): Acknowledged => ({
-  id: String(row.id),
-  identity: identityOf(row),
-  epoch,
-})
+type EventId = Omit<Acknowledged, "epoch">
 
 /** SQLite says that it cannot open a file and not why; the system does. */
 const whyNotOpened = (path: string): string => {
@@ -576,6 +572,17 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     complete(chain)
   }
 
+  const lastEntry = (chain: ChainId): EventId | undefined => {
+    const { last } = bounds(chain, chain)!
+    const row = last === null ? undefined : eventAt(chain, last)
+    return row && { id: String(row.id), identity: identityOf(row) }
+  }
+
+  const addedOf = (chain: ChainId, last: EventId | undefined, previous: EventId | undefined) => {
+    const epoch = journal(chain)?.epoch ?? ""
+    return last && { added: { last: { ...last, epoch }, previous: previous && { ...previous, epoch } } }
+  }
+
   const push = (chain: ChainId, filter: string, push: Push): PushResult => {
     if (push.expected.hash === "" && head(chain) === undefined) begin(chain, push.expected.number + 1, filter)
     // Whatever head it expects: what is sent after it must wait as well.
@@ -598,7 +605,8 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     }
     let startHash = current.start_hash
     let appended = 0
-    let lastEntry: Omit<Acknowledged, "epoch"> | undefined
+    const previous = lastEntry(chain)
+    let last: EventId | undefined
     for (const block of push.blocks) {
       let firstId = block === first && unfinished ? unfinished.first_id : 0
       let lastId = 0
@@ -622,7 +630,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
       }
       const lastLog = block.logs.at(-1)
       if (lastLog !== undefined)
-        lastEntry = { id: String(lastId), identity: `${block.hash}:${lastLog.index}:false` }
+        last = { id: String(lastId), identity: `${block.hash}:${lastLog.index}:false` }
       appended += block.logs.length
       const count = block.logs.length + (block === first && unfinished ? unfinished.count : 0)
       if (block.number === start) startHash = block.hash
@@ -639,10 +647,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
       forgetUpTo(chain, next.number)
     }
     trimmed(chain, current.entries + appended)
-    return {
-      _tag: "Pushed",
-      ...(lastEntry && { last: { ...lastEntry, epoch: journal(chain)?.epoch ?? "" } }),
-    }
+    return { _tag: "Pushed", ...addedOf(chain, last, previous) }
   }
 
   const pop = (chain: ChainId, filter: string, pop: Pop): PopResult => {
@@ -656,6 +661,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
       left === 0
         ? undone.first_id
         : (undoFrom(chain, undone.first_id, undone.last_id, most - 1)?.id ?? undone.first_id)
+    const previous = lastEntry(chain)
     const removed = most === 0 ? 0 : Number(undo(chain, from, undone.last_id).changes)
     let position: Position = { number: undone.number, hash: undone.hash, part: -left }
     let startHash = current.start_hash
@@ -671,13 +677,12 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     }
     moveHead(position.number, position.hash, position.part, startHash, removed, removed, chain)
     if (current.part_digest) setDigest("", chain)
-    const { last } = removed === 0 ? { last: null } : bounds(chain, chain)!
-    const entry = last === null ? undefined : eventAt(chain, last)
+    const last = removed === 0 ? undefined : lastEntry(chain)
     return {
       _tag: "Popped",
       removed,
       missing: most - removed,
-      ...(entry && { last: acknowledged(entry, journal(chain)?.epoch ?? "") }),
+      ...addedOf(chain, last, previous),
     }
   }
 
@@ -724,15 +729,8 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
         setEpoch(epoch, chain)
       }
     } else if (last !== undefined && last.epoch !== "" && last.epoch !== epoch) outcome = "new epoch"
-    const { last: lastId } = bounds(chain, chain)!
-    const entry = lastId === null ? undefined : eventAt(chain, lastId)
-    return {
-      outcome,
-      known: {
-        last: entry && acknowledged(entry, epoch ?? ""),
-        before: past,
-      },
-    }
+    const entry = lastEntry(chain)
+    return { outcome, known: { last: entry && { ...entry, epoch: epoch ?? "" }, before: past } }
   }
 
   const takeOver = (chain: ChainId, filter: string) => {

@@ -12,12 +12,6 @@ local id, identity, epoch, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local head = readHead()
 if newer(head) then return newer(head) end
 
-local function identityOf(entry)
-  local fields = {}
-  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
-  return table.concat({ tostring(fields.block_hash), tostring(fields.log_index), tostring(fields.removed) }, ':')
-end
-
 local function isGone()
   if id == '' then return false end
   local found = redis.call('XRANGE', stream, id, id)[1]
@@ -52,5 +46,4 @@ elseif isGone() then
 elseif id ~= '' and epoch ~= '' and head.epoch ~= epoch then
   outcome = 'new epoch'
 end
-local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
-return { outcome, head.epoch or '', before, last and last[1] or '', last and identityOf(last) or '' }
+return { outcome, head.epoch or '', before, lastEntry() }

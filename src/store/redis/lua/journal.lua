@@ -126,6 +126,20 @@ local function isBefore(a, b)
   return a[2] < b[2]
 end
 
+-- Which log of which block an entry is, removed or not.
+local function identityOf(entry)
+  local fields = {}
+  for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
+  return table.concat({ tostring(fields.block_hash), tostring(fields.log_index), tostring(fields.removed) }, ':')
+end
+
+-- Id and identity of the last entry; '' where there is none.
+local function lastEntry()
+  local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
+  if not last then return '', '' end
+  return last[1], identityOf(last)
+end
+
 -- The highest id that the stream ever had, and the highest that was deleted by hand (Redis 7); nil where this user may not
 -- ask, or there is no stream.
 local function streamIds()

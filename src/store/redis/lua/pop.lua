@@ -1,7 +1,9 @@
 -- Undoes the block on top, or as many of its last logs as go into one call.
 --
 -- ARGV  filter, expected number, hash, part, digest, the most logs of one call
--- Returns popped, removed, missing, id, identity and epoch of the last entry ('' without entries) | conflict [number, hash, part, digest] | filter, its fingerprint | newer, its version
+-- Returns popped, removed, missing, id, identity and epoch of the last entry ('' without entries), id and identity of the one
+--         before the first that was added | conflict [number, hash, part, digest] | filter, its fingerprint | newer, its
+--         version
 
 local most = tonumber(ARGV[6])
 local head = readHead()
@@ -17,14 +19,15 @@ local entries = {}
 -- One more than is undone says where the rest ends.
 if most > 0 then entries = redis.call('XREVRANGE', stream, top.last, top.first, 'COUNT', most + 1) end
 local removed = math.min(#entries, most)
-local lastEntry, lastIdentity = '', ''
+local lastId, lastIdentity, previousId, previousIdentity = '', '', '', ''
+if removed > 0 then previousId, previousIdentity = lastEntry() end
 for i = 1, removed do
   local fields, index = entries[i][2], ''
   for f = 1, #fields, 2 do
     if fields[f] == 'removed' then fields[f + 1] = 'true' end
     if fields[f] == 'log_index' then index = fields[f + 1] end
   end
-  lastEntry = redis.call('XADD', stream, '*', unpack(fields))
+  lastId = redis.call('XADD', stream, '*', unpack(fields))
   lastIdentity = top.hash .. ':' .. index .. ':true'
 end
 head.added = head.added + removed
@@ -50,4 +53,4 @@ else
 end
 redis.call('HSET', headKey, 'number', text(position.number), 'hash', position.hash, 'part', text(position.part),
   'start_hash', head.start_hash, 'added', text(head.added), 'part_digest', '')
-return { 'popped', removed, most - removed, lastEntry, lastIdentity, head.epoch or '' }
+return { 'popped', removed, most - removed, lastId, lastIdentity, head.epoch or '', previousId, previousIdentity }

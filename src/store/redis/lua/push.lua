@@ -5,8 +5,9 @@
 --       number, hash, parent, timestamp, whole (0 or 1), traceparent or '', logs
 --       Logs are packed: index, tx hash, contract, topics, data, tx index of each. As arguments of their own they cost
 --       a tenth more here, and three times as much to whoever sends them.
--- Returns pushed, id, identity and epoch of the last entry ('' without entries) | duplicate | paused | conflict [number, hash, part, digest] | filter, its fingerprint | newer, its
---         version
+-- Returns pushed, id, identity and epoch of the last entry ('' without entries), id and identity of the one before the first
+--         that was added | duplicate | paused | conflict [number, hash, part, digest] | filter, its fingerprint | newer,
+--         its version
 
 local filter, number, hash, part, digest, chain = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local retention, final, blocks, nextDigest = ARGV[7], ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10]
@@ -56,7 +57,8 @@ local unfinished = head.part > 0 and below or nil
 if head.added == 0 then head.first_number = nil end
 local addedBefore = head.added
 local records = {}
-local lastEntry, lastIdentity = '', ''
+local lastId, lastIdentity, previousId, previousIdentity = '', '', '', ''
+if packed ~= '' then previousId, previousIdentity = lastEntry() end
 for b = 1, blocks do
   local at = firstAt + 7 * (b - 1)
   local block = { number = tonumber(ARGV[at]), hash = ARGV[at + 1], parent = ARGV[at + 2] }
@@ -78,7 +80,7 @@ for b = 1, blocks do
         'traceparent', traceparent)
     end
     if i == 1 then first = last end
-    if i == logs then lastEntry, lastIdentity = last, blockHash .. ':' .. index .. ':false' end
+    if i == logs then lastId, lastIdentity = last, blockHash .. ':' .. index .. ':false' end
   end
   head.added = head.added + logs
   block.count, block.first, block.last = logs, first, last
@@ -114,4 +116,4 @@ if head.final_number then
 end
 for _, value in ipairs(facts(head, ARGV[11])) do fields[#fields + 1] = value end
 redis.call('HSET', headKey, unpack(fields))
-return { 'pushed', lastEntry, lastIdentity, head.epoch }
+return { 'pushed', lastId, lastIdentity, head.epoch, previousId, previousIdentity }
