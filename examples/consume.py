@@ -1,7 +1,7 @@
 """Keeps a set of logs equal to the chain, from the stream of one chain. Run: python3 examples/consume.py events:1
 
-One consumer a stream: order is what makes undoing right. What was delivered and not acknowledged is read first, so a
-crash repeats entries, and repeating an upsert or a delete changes nothing.
+One consumer per stream: retractions are only correct in order. Entries that were delivered and not acknowledged are read
+first, so a crash repeats entries, and repeating an upsert or a delete changes nothing.
 """
 
 import os
@@ -24,11 +24,11 @@ while True:
     reply = client.xreadgroup(group, consumer, {stream: start}, count=500, block=5000)
     entries = reply[0][1] if reply else []
     if start != ">" and not entries:
-        start = ">"  # nothing is pending any more: go on with what is new
+        start = ">"  # nothing is pending any more: continue with new entries
     for entry_id, log in entries:
         if not log:
-            # Trimmed after it was delivered, before it was read again: what it said has to be read from a node.
-            print(f"{entry_id} is gone", file=sys.stderr)
+            # Trimmed after it was delivered, before it was read again: its content has to be read from a node.
+            print(f"{entry_id} was trimmed before it was acknowledged", file=sys.stderr)
             client.xack(stream, group, entry_id)
             continue
         identity = f"{log['chain_id']}:{log['block_hash']}:{log['log_index']}"

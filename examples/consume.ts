@@ -1,10 +1,10 @@
 /**
  * Keeps a set of logs equal to the chain, from the stream of one chain. Run: node examples/consume.ts events:1
  *
- * One consumer a stream: order is what makes undoing right. What was delivered and not acknowledged is read first, so a
- * crash repeats entries, and repeating an upsert or a delete changes nothing.
+ * One consumer per stream: retractions are only correct in order. Entries that were delivered and not acknowledged are
+ * read first, so a crash repeats entries, and repeating an upsert or a delete changes nothing.
  *
- * Where an OpenTelemetry SDK is loaded (node --import …), what is done with an entry joins the trace of its block.
+ * With an OpenTelemetry SDK (node --import …), the processing of an entry joins the trace of its block.
  */
 import { propagation, ROOT_CONTEXT, SpanKind, trace } from "@opentelemetry/api"
 import { Redis } from "ioredis"
@@ -34,11 +34,11 @@ for (let from = "0"; ;) {
   const [[, entries]] = (reply ?? [[stream, []]]) as [
     [string, Array<[id: string, fields: Array<string> | null]>],
   ]
-  if (from !== ">" && entries.length === 0) from = ">" // nothing is pending any more: go on with what is new
+  if (from !== ">" && entries.length === 0) from = ">" // nothing is pending any more: continue with new entries
   for (const [id, fields] of entries) {
     if (fields === null) {
-      // Trimmed after it was delivered, before it was read again: what it said has to be read from a node.
-      process.stderr.write(`${id} is gone\n`)
+      // Trimmed after it was delivered, before it was read again: its content has to be read from a node.
+      process.stderr.write(`${id} was trimmed before it was acknowledged\n`)
       await redis.xack(stream, group, id)
       continue
     }

@@ -1,11 +1,11 @@
 /**
- * Writes the table of variables in README.md and all of `.env.example` from the definitions in `src/config`; with `--check` only
- * says whether they are up to date.
+ * Writes the table of variables in README.md and all of `.env.example` from the definitions in `src/config`; with `--check` it
+ * only checks that they are up to date.
  */
 import { readFileSync, writeFileSync } from "node:fs"
 import { sections } from "../src/config/AppConfig.ts"
 
-/** What stands before the name of a variable in the documents. */
+/** The prefix of a variable's name in the documents. */
 const prefixes = { chain: "<NAME>_", "chain or all": "<NAME>_" }
 
 const cell = (text) => text.replaceAll("|", "\\|")
@@ -20,7 +20,7 @@ const table = `| variable | default | meaning |
 ${sections.flatMap((section) => section.variables.map((variable) => row(section, variable))).join("\n")}
 `
 
-/** A comment of whole words, no line longer than the others. */
+/** A comment, wrapped between words. */
 const comment = (text) => text.replaceAll(/(.{1,118})(?:\s+|$)/g, "# $1\n").trimEnd()
 
 const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`
@@ -39,16 +39,16 @@ const example = ({ prefix }, { name, default: text, shownDefault, example, meani
 
 const intro = {
   chain:
-    "These have the chain's name before them, in capitals and with _ for -: ethereum reads ETHEREUM_…, arbitrum-nova ARBITRUM_NOVA_…, the id 4242 CHAIN_4242_….",
+    "The prefix is the chain's name, in capitals and with _ for -: ethereum reads ETHEREUM_…, arbitrum-nova ARBITRUM_NOVA_…, the id 4242 CHAIN_4242_….",
   "chain or all":
-    "As they are here these set the default of all chains; with a chain's name before them (ETHEREUM_START_BLOCK) they are for that chain.",
+    "Without a prefix, these variables set the default for all chains; with a chain's prefix (ETHEREUM_START_BLOCK) they apply to that chain.",
 }
 
-const dotEnv = `# Every variable there is. Copy this file to .env and take the # away from what you need; process variables take precedence
-# over the file, and an empty value counts as unset. A secret may also come from a file: <NAME>_FILE=/run/secrets/… instead
-# of it. What is shown is the default, where there is one. Made from src/config by \`npm run config\`.
+const dotEnv = `# All variables. Copy this file to .env and uncomment what you need; process variables take precedence over the file, and an
+# empty value counts as unset. A secret may also come from a file: set <NAME>_FILE=/run/secrets/… instead. The values shown
+# are the defaults, where there are any. Generated from src/config by \`npm run config\`.
 
-# -- Grafana, of docker-compose.yml only: the password of its user \`admin\`. There is no default.
+# -- Grafana, for docker-compose.yml only: the password of its user \`admin\`. There is no default.
 GRAFANA_PASSWORD=
 ${sections
   .map((section) =>
@@ -61,7 +61,10 @@ ${sections
   .join("\n")}
 `
 
-const [begin, end] = ["<!-- variables: made from src/config by `npm run config` -->\n", "<!-- /variables -->"]
+const [begin, end] = [
+  "<!-- variables: generated from src/config by `npm run config` -->\n",
+  "<!-- /variables -->",
+]
 const readme = readFileSync("README.md", "utf8")
 const [from, to] = [readme.indexOf(begin) + begin.length, readme.indexOf(end)]
 if (from < begin.length || to < from) throw new Error("README.md has no place for the table of variables")

@@ -95,24 +95,25 @@ const logLevel = Codec.kind("one of all, trace, debug, info, warn, error, fatal,
 const behaviour = {
   stallTimeout: variable("STALL_TIMEOUT", Codec.duration, {
     default: "15s",
-    meaning: "the least silence of an endpoint that is suspicious (else three block times, a minute at most)",
+    meaning:
+      "the shortest silence of an endpoint that counts as a stall (else three block times, a minute at most)",
   }),
   requestTimeout: variable("REQUEST_TIMEOUT", Codec.duration, {
     default: "10s",
-    meaning: "for one request to an endpoint",
+    meaning: "timeout of one request to an endpoint",
   }),
   rpcRate: variable("RPC_RATE", Codec.positive, {
     shownDefault: "`10` for endpoints without a key, else no limit",
     example: "25",
-    meaning: 'calls a second to one endpoint at most; "too many requests" halves it, a quiet minute adds 1',
+    meaning: 'calls per second to one endpoint at most; "too many requests" halves it, a quiet minute adds 1',
   }),
   audit: variable("AUDIT", Codec.oneOf("on", "off"), {
     default: "on",
-    meaning: "re-fetch the blocks that become final, from another endpoint where there is one, and compare",
+    meaning: "re-fetch finalized blocks, from a second endpoint where there is one, and compare",
   }),
   shutdownTimeout: variable("SHUTDOWN_TIMEOUT", Codec.duration, {
     default: "10s",
-    meaning: "for a clean stop",
+    meaning: "timeout of a clean stop",
   }),
   wsMaxPayload: variable("WS_MAX_PAYLOAD", Codec.bytes(longestText), {
     default: "32MiB",

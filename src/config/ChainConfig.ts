@@ -80,7 +80,7 @@ const own = {
     example: "wss://mainnet.example.com/v3/KEY,wss://another.example.org/KEY",
     isSecret: true,
     meaning:
-      "endpoint(s) that heads come from, with commas between them, in order of preference: `ws(s)://`, or `http(s)://`, which is polled",
+      "endpoint(s) for heads, comma-separated, in order of preference: `ws(s)://`, or `http(s)://`, which is polled",
   }),
   rpcUrl: variable("RPC_URL", Codec.list(Codec.urlOf("http:", "https:")), {
     example: "https://mainnet.example.com/v3/KEY",
@@ -98,12 +98,12 @@ const own = {
 const shared = {
   startBlock: variable("START_BLOCK", Codec.orWord("latest", Codec.count()), {
     default: "latest",
-    meaning: "where a new journal begins; a chain that has a journal resumes from it",
+    meaning: "where a new journal begins; an existing journal resumes from the store",
   }),
   addresses: variable("ADDRESSES", Codec.list(address), {
     shownDefault: "all",
     example: "0xa0b86991c6218b36c1d19d4a2e9eb0ce3606eb48",
-    meaning: "only logs of these contracts, with commas between them",
+    meaning: "only logs of these contracts, comma-separated",
   }),
   topics: variable("TOPICS", topics, {
     shownDefault: "all",
@@ -113,7 +113,7 @@ const shared = {
   }),
   confirmations: variable("CONFIRMATIONS", Codec.orWord("finalized", Codec.count()), {
     default: "0",
-    meaning: "stay so many blocks behind the head, or `finalized`: then nothing is ever retracted",
+    meaning: "stay so many blocks behind the head, or `finalized`: then no entry is ever retracted",
   }),
   logsBloom: variable("LOGS_BLOOM", Codec.oneOf("trust", "ignore"), {
     default: "trust",
@@ -133,12 +133,12 @@ const shared = {
   heads: variable("HEADS", Codec.oneOf("subscribe", "poll"), {
     default: "subscribe",
     meaning:
-      "`poll` requests the latest block from sockets instead of subscribing to heads; so does a socket that refuses `eth_subscribe`",
+      "`poll` polls sockets for the latest block instead of subscribing to heads; a socket that refuses `eth_subscribe` is polled too",
   }),
   pollInterval: variable("POLL_INTERVAL", Codec.duration, {
     shownDefault: "the block time, at least `1s`",
     example: "12s",
-    meaning: "how often heads are polled where they are",
+    meaning: "the interval at which heads are polled",
   }),
 }
 
@@ -148,7 +148,11 @@ export const chainVariables = [...Object.values(own), ...Object.values(shared)].
 export const sections: ReadonlyArray<Section> = [
   { title: "Chains", variables: [chainsVariable] },
   { title: "Endpoints of a chain", variables: Object.values(own), prefix: "chain" },
-  { title: "What is followed of a chain", variables: Object.values(shared), prefix: "chain or all" },
+  {
+    title: "Start, filter and finality of a chain",
+    variables: Object.values(shared),
+    prefix: "chain or all",
+  },
 ]
 
 const defaultPorts: Readonly<Record<string, string>> = {

@@ -16,7 +16,7 @@ const variables = {
   host: variable("HTTP_HOST", Codec.text, {
     default: "127.0.0.1",
     meaning:
-      "where `/`, `/status`, `/metrics`, `/health` and `/ready` listen (in the image: `0.0.0.0`); on a loopback address only loopback names are answered (Host: `localhost`, `127.0.0.1`, `[::1]`)",
+      "where `/`, `/status`, `/metrics`, `/health` and `/ready` listen (in the image: `0.0.0.0`); a loopback address answers only loopback names (Host: `localhost`, `127.0.0.1`, `[::1]`)",
   }),
   port: variable("HTTP_PORT", Codec.listenPort, {
     shownDefault: `\`${usualPort}\``,
@@ -29,7 +29,8 @@ const variables = {
   }),
   token: variable("METRICS_TOKEN", Codec.text, {
     isSecret: true,
-    meaning: "the token for all routes but `/health` and `/ready`: as Bearer, or as the password of Basic",
+    meaning:
+      "the token for all routes but `/health` and `/ready`: as Bearer, or as the password of Basic authentication",
   }),
 }
 

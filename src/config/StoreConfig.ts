@@ -36,7 +36,7 @@ const redis = {
     example: "redis://:PASSWORD@127.0.0.1:6379/0",
     isSecret: true,
     meaning:
-      "`redis://` or `rediss://` (TLS) `user:password@host:port/db`; several nodes with commas between them. Of a query only `?db=` is known. Without Redis, one SQLite file is the store",
+      "`redis://` or `rediss://` (TLS) `user:password@host:port/db`; several nodes comma-separated. Of a query only `?db=` is accepted. Without Redis, one SQLite file is the store",
   }),
   host: variable("REDIS_HOST", Codec.text, {
     example: "127.0.0.1",
@@ -52,11 +52,11 @@ const redis = {
     meaning: "the nodes are sentinels of this master",
   }),
   sentinelUsername: variable("REDIS_SENTINEL_USERNAME", Codec.text, {
-    meaning: "the user at the sentinels themselves; the one of `REDIS_URL` is the master's",
+    meaning: "the user of the sentinels themselves; the one of `REDIS_URL` is the master's",
   }),
   sentinelPassword: variable("REDIS_SENTINEL_PASSWORD", Codec.text, {
     isSecret: true,
-    meaning: "the password at the sentinels themselves",
+    meaning: "the password of the sentinels themselves",
   }),
   cluster: variable("REDIS_CLUSTER", Codec.oneOf("true", "false"), {
     default: "false",
@@ -68,7 +68,7 @@ const redis = {
   }),
   certFile: variable("REDIS_CERT_FILE", Codec.text, {
     example: "/run/secrets/redis.crt",
-    meaning: "client certificate in PEM, where `rediss://` asks for one",
+    meaning: "client certificate in PEM, where `rediss://` requires one",
   }),
   keyFile: variable("REDIS_KEY_FILE", Codec.text, {
     example: "/run/secrets/redis.key",

@@ -18,18 +18,17 @@ const streams = {
   maxLength: variable("STREAM_MAXLEN", Codec.count(), {
     default: "1000000",
     meaning:
-      "entries kept per chain for later readers, approximately, of 0.6 to 1.7 kB each in Redis; 0 keeps all. `docker-compose.yml` sets `200000`, which its Redis of 3 GB has room for",
+      "entries kept per chain, approximately, 0.6 to 1.7 kB each in Redis; 0 keeps all. `docker-compose.yml` sets `200000`, which fits into its Redis of 3 GB",
   }),
   groups: variable("STREAM_GROUPS", Codec.list(Codec.text), {
     example: "my-app",
     meaning:
-      "consumer groups that trimming waits for: names with commas between them, or `*` for all; Redis only",
+      "pinned consumer groups, whose unread entries are not trimmed: comma-separated names, or `*` for all; Redis only",
   }),
   backlog: variable("STREAM_BACKLOG", Codec.count(1), {
     shownDefault: "4 × `STREAM_MAXLEN`",
     example: "4000000",
-    meaning:
-      "entries up to which a stream grows for readers that trimming waits for; then publishing to it pauses",
+    meaning: "entries up to which a stream grows for pinned readers; then publishing to it pauses",
   }),
 }
 

@@ -82,25 +82,25 @@ export const common = {
   endpoint: variable("OTEL_EXPORTER_OTLP_ENDPOINT", url, {
     example: "http://127.0.0.1:4318",
     meaning:
-      "where traces, metrics and logs go, by OTLP over HTTP: the base of all three. Nothing is sent without it, or one of a signal",
+      "the target of traces, metrics and logs, by OTLP over HTTP: the base URL of all three. Without it, only signals with a URL of their own are exported",
   }),
   protocol: variable("OTEL_EXPORTER_OTLP_PROTOCOL", protocols, {
     default: "http/json",
     isLenient: true,
     meaning:
-      "what is sent is `http/json`; `http/protobuf` is warned about, `grpc` refused. Also of one signal (`OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`)",
+      "the only protocol in use is `http/json`; `http/protobuf` causes a warning, `grpc` is refused. Also per signal (`OTEL_EXPORTER_OTLP_TRACES_PROTOCOL`)",
   }),
   headers: variable("OTEL_EXPORTER_OTLP_HEADERS", pairs, {
     example: "authorization=Bearer%20TOKEN",
     isSecret: true,
     meaning:
-      "headers of every export, or of one signal's (`OTEL_EXPORTER_OTLP_TRACES_HEADERS`): `name=value` with commas between them, percent-encoded",
+      "headers of every export, or of one signal (`OTEL_EXPORTER_OTLP_TRACES_HEADERS`): comma-separated `name=value`, percent-encoded",
   }),
   timeout: variable("OTEL_EXPORTER_OTLP_TIMEOUT", timeout, {
     default: "10000",
     isLenient: true,
     meaning:
-      "milliseconds for one export, 0 for no limit; also of one signal (`OTEL_EXPORTER_OTLP_TRACES_TIMEOUT`)",
+      "timeout of one export in milliseconds, 0 for no limit; also per signal (`OTEL_EXPORTER_OTLP_TRACES_TIMEOUT`)",
   }),
 }
 
@@ -114,7 +114,7 @@ const ofSignal = (signal: "TRACES" | "METRICS" | "LOGS", usual: "otlp" | "none")
     exporter: variable(`OTEL_${signal}_EXPORTER`, exporter, {
       default: usual,
       isLenient: true,
-      meaning: `whether ${signal.toLowerCase()} are sent: \`otlp\` or \`none\``,
+      meaning: `whether ${signal.toLowerCase()} are exported: \`otlp\` or \`none\``,
     }),
     endpoint: variable(`${prefix}_ENDPOINT`, url, {
       example: `http://127.0.0.1:4318/v1/${signal.toLowerCase()}`,
@@ -138,17 +138,17 @@ const batchesOf = (processor: "BSP" | "BLRP", what: string, delay: string) => ({
   delay: variable(`OTEL_${processor}_SCHEDULE_DELAY`, whole(0, longest, "milliseconds"), {
     default: delay,
     isLenient: true,
-    meaning: `milliseconds until ${what} that wait are sent`,
+    meaning: `milliseconds until queued ${what} are exported`,
   }),
   timeout: variable(`OTEL_${processor}_EXPORT_TIMEOUT`, timeout, {
     default: "30000",
     isLenient: true,
-    meaning: `milliseconds for one export of ${what}, 0 for no limit`,
+    meaning: `timeout of one export of ${what} in milliseconds, 0 for no limit`,
   }),
   size: variable(`OTEL_${processor}_MAX_EXPORT_BATCH_SIZE`, whole(1, longestQueue, "a whole number"), {
     default: "512",
     isLenient: true,
-    meaning: `how many ${what} are sent together`,
+    meaning: `the largest number of ${what} in one export`,
   }),
 })
 
@@ -162,12 +162,12 @@ export const other = {
     default: "parentbased_always_on",
     isLenient: true,
     meaning:
-      "which blocks are traced: `always_on`, `always_off`, `traceidratio`, or `parentbased_` before one of them",
+      "which blocks are traced: `always_on`, `always_off`, `traceidratio`, or one of them with the prefix `parentbased_`",
   }),
   ratio: variable("OTEL_TRACES_SAMPLER_ARG", share, {
     default: "1",
     isLenient: true,
-    meaning: "the share of traces that a `traceidratio` sampler takes",
+    meaning: "the ratio of traces that a `traceidratio` sampler takes",
   }),
   interval: variable("OTEL_METRIC_EXPORT_INTERVAL", interval, {
     default: "15000",
@@ -181,17 +181,18 @@ export const other = {
   }),
   attributes: variable("OTEL_RESOURCE_ATTRIBUTES", pairs, {
     example: "service.instance.id=one,deployment.environment.name=production",
-    meaning: "more about it; several ingestors at one Collector need a `service.instance.id` each",
+    meaning:
+      "further resource attributes; several ingestors at one Collector need a `service.instance.id` each",
   }),
   disabled: variable("OTEL_SDK_DISABLED", switched, {
     default: "false",
     isLenient: true,
-    meaning: "`true`: no telemetry, whatever else is set",
+    meaning: "`true` disables all telemetry",
   }),
 }
 
 export const section: Section = {
-  title: "OpenTelemetry, by its standard variables",
+  title: "OpenTelemetry, with its standard variables",
   variables: [
     common.endpoint,
     ...Object.values(signals).map(({ endpoint }) => endpoint),

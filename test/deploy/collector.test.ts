@@ -1,4 +1,4 @@
-/** The Collector's configuration. That the Collector itself takes it was tried by hand, with the version it names. */
+/** The Collector's configuration. That the Collector itself accepts it was tested by hand, with the version it names. */
 import { assert, describe, it } from "@effect/vitest"
 import { readFileSync } from "node:fs"
 import { parse } from "yaml"
@@ -29,7 +29,7 @@ interface Scraping {
 const { service, ...parts } = parse(readFileSync("otel-collector.yaml", "utf8")) as Collector
 
 describe("the Collector", () => {
-  it("uses every component it declares, the memory limiter first, and none that is on its way out", () => {
+  it("uses every component it declares, the memory limiter first, and no deprecated one", () => {
     const used = new Set([
       ...service.extensions,
       ...Object.values(service.pipelines).flatMap((pipeline) => Object.values(pipeline).flat()),
@@ -39,11 +39,11 @@ describe("the Collector", () => {
     for (const [name, { processors }] of Object.entries(service.pipelines)) {
       assert.deepStrictEqual(processors!.slice(0, 2), ["memory_limiter", "redaction"], name)
     }
-    const leaving = ["batch", "logging", "otlphttp", "otlp/tempo", "memory_ballast"]
-    for (const name of leaving) assert.notInclude(declared, name)
+    const deprecated = ["batch", "logging", "otlphttp", "otlp/tempo", "memory_ballast"]
+    for (const name of deprecated) assert.notInclude(declared, name)
   })
 
-  it("brings metrics to Prometheus on one way, under the names they have", () => {
+  it("exports metrics to Prometheus by a single path, with unchanged names", () => {
     const { exporters } = parts
     assert.deepStrictEqual(service.pipelines["metrics"]?.["exporters"], ["prometheus"])
     assert.deepInclude(exporters["prometheus"]!, {
@@ -62,14 +62,14 @@ describe("the Collector", () => {
     }
   })
 
-  it("masks URLs and secrets, in texts as a provider or a library would write them", () => {
+  it("masks URLs and secrets in the messages of providers and libraries", () => {
     const { redaction } = parts.processors
     const patterns = (given: ReadonlyArray<string>) =>
       given.map((text) => new RegExp(text.replace(/^\(\?i\)/, ""), "gi"))
     const masked = (text: string) =>
       patterns(redaction.blocked_values).reduce((text, pattern) => text.replaceAll(pattern, "****"), text)
     for (const text of [
-      "cannot dial wss://user:pw@eth.example.com/v3/KEY?apikey=KEY: refused",
+      "cannot connect to wss://user:pw@eth.example.com/v3/KEY?apikey=KEY: refused",
       "POST https://example.com/KEY",
       "redis://:KEY@10.0.0.1:6379/0",
       "Authorization: Bearer KEYKEYKEY",

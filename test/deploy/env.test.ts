@@ -1,4 +1,4 @@
-/** .env.example: every variable there is, taken by the configuration as it is shown. */
+/** .env.example lists every variable, and the configuration accepts it as shown. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { spawnSync } from "node:child_process"
@@ -16,12 +16,12 @@ const certificateFiles: Readonly<Record<string, string>> = {
 const example = readFileSync(".env.example", "utf8")
 
 describe(".env.example", () => {
-  /** What it shows, whether commented or not. */
+  /** Its variables and values, whether commented or not. */
   const shown = Object.fromEntries(
     [...example.matchAll(/^(?:# )?([A-Z][A-Z0-9_]*)=(.*)$/gm)].map(([, name, value]) => [name!, value!]),
   )
 
-  it("shows every variable that src/config defines, as the table of the README does", () => {
+  it("lists every variable that src/config defines, and so does the README", () => {
     const { status, stderr } = spawnSync(process.execPath, ["scripts/config.mjs", "--check"])
     assert.strictEqual(status, 0, String(stderr))
     const defined = sections.flatMap(({ variables }) => variables.map(({ name }) => name))
@@ -33,13 +33,13 @@ describe(".env.example", () => {
     }
   })
 
-  it.effect("is taken as it is, and line by line", () =>
+  it.effect("is accepted unchanged, and line by line, without a warning", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(Object.keys(parseEnv(example)), ["GRAFANA_PASSWORD"])
       const asIs = yield* fromVariables(parseEnv(example))
       assert.deepStrictEqual(asIs.warnings, [])
       for (const [name, value] of Object.entries(shown)) {
-        const around = {
+        const required = {
           ...(/^(DEVNET|ETHEREUM)_/.test(name) && {
             CHAINS: "ethereum,devnet",
             DEVNET_CHAIN_ID: shown["DEVNET_CHAIN_ID"],
@@ -51,19 +51,19 @@ describe(".env.example", () => {
             REDIS_SENTINEL_PASSWORD: "secret",
           }),
         }
-        // Certificates are read: those of the tests are elsewhere, and wanted with TLS only.
+        // Certificates are read from disk: the tests have their own, and they require TLS.
         const certificates = certificateFiles[name] && {
           ...certificateFiles,
           REDIS_URL: "rediss://127.0.0.1",
           REDIS_HOST: undefined,
         }
-        const config = yield* fromVariables({ ...around, [name]: value, ...certificates })
+        const config = yield* fromVariables({ ...required, [name]: value, ...certificates })
         assert.deepStrictEqual(config.warnings, [], name)
       }
     }),
   )
 
-  it.effect("shows the defaults", () =>
+  it.effect("shows the default of every variable that has one", () =>
     Effect.gen(function* () {
       const decoded = (variables: Record<string, string | undefined>) =>
         Effect.map(fromVariables(variables), (config) => ({ ...config, redact: undefined }))
@@ -102,11 +102,11 @@ describe(".env.example", () => {
 })
 
 describe("docker-compose.yml", () => {
-  it("keeps no more of five chains than fits into its Redis, with room for what is not final", () => {
+  it("keeps five chains within the memory of its Redis, with room for entries that are not final", () => {
     const stack = readFileSync("docker-compose.yml", "utf8")
     const maxLength = Number(/STREAM_MAXLEN: \$\{STREAM_MAXLEN:-(\d+)\}/.exec(stack)![1])
     const maxMemory = Number(/--maxmemory (\d+)gb/.exec(stack)![1]) * 1024 ** 3
-    // Not final of the busiest of the default chains: 1 300 logs a second for 15 minutes, most of them transfers.
+    // Entries above the finalized block of the busiest default chain: 1 300 logs a second for 15 minutes, mostly transfers.
     const window = (1300 * 900 - maxLength) * entryBytes.least
     assert.isAtMost(5 * maxLength * entryBytes.most + window, maxMemory * 0.8)
     assert.include(example, `\`docker-compose.yml\` sets \`${maxLength}\``)

@@ -1,4 +1,4 @@
-/** The image, as far as it can be looked at without building it. */
+/** The image, as far as it can be checked without building it. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { execFile } from "node:child_process"
@@ -32,7 +32,7 @@ const probe = (env: Record<string, string>) =>
     )
   })
 
-const answering = (status: number) =>
+const healthServer = (status: number) =>
   Effect.acquireRelease(
     Effect.callback<{ port: number; paths: Array<string>; close: () => void }>((resume) => {
       const paths: Array<string> = []
@@ -49,7 +49,7 @@ const answering = (status: number) =>
   )
 
 describe("the image", () => {
-  it("is made with the Node that package.json pins, from an empty one, for a user that is nobody", () => {
+  it("runs the pinned Node on a scratch base as a non-root user", () => {
     assert.match(dockerfile, new RegExp(`^ARG NODE=node:${devDependencies["node"]}-[a-z]+-slim$`, "m"))
     for (const [from] of stages) assert.match(from!, /^FROM (\$\{NODE\} AS \w+|scratch)$/)
     assert.strictEqual(last[0], "FROM scratch")
@@ -58,16 +58,16 @@ describe("the image", () => {
     assert.include(instruction("ENV"), "HTTP_HOST=0.0.0.0")
   })
 
-  it("starts the service itself, so that SIGTERM reaches it", () => {
+  it("starts the service as its entry point, so that SIGTERM reaches it", () => {
     const entry = JSON.parse(instruction("ENTRYPOINT")!) as ReadonlyArray<string>
     assert.deepStrictEqual(entry, ["/usr/local/bin/node", ...flagsOf("src/start.cjs"), "/app/dist/start.cjs"])
     assert.isUndefined(instruction("STOPSIGNAL"))
   })
 
-  it.live("asks after its health without a shell, wherever the service listens", () =>
+  it.live("checks its health without a shell, on the port that the service uses", () =>
     Effect.gen(function* () {
       assert.strictEqual(check[0], "/usr/local/bin/node")
-      const healthy = yield* answering(200)
+      const healthy = yield* healthServer(200)
       assert.strictEqual(yield* probe({ HTTP_PORT: String(healthy.port) }), 0)
       assert.strictEqual(yield* probe({ METRICS_PORT: String(healthy.port) }), 0)
       assert.deepStrictEqual(healthy.paths, ["/health", "/health"])
@@ -77,12 +77,12 @@ describe("the image", () => {
         http_proxy: "http://127.0.0.1:1",
       }
       assert.strictEqual(yield* probe({ HTTP_PORT: String(healthy.port), ...proxy }), 0)
-      assert.strictEqual(yield* probe({ HTTP_PORT: String((yield* answering(500)).port) }), 1)
+      assert.strictEqual(yield* probe({ HTTP_PORT: String((yield* healthServer(500)).port) }), 1)
       assert.strictEqual(yield* probe({ HTTP_PORT: String(yield* freePort) }), 1)
     }).pipe(Effect.scoped),
   )
 
-  it("holds every package that the build asks for, and not Effect twice", () => {
+  it("contains every package that the build imports, and Effect only once", () => {
     const dist = dirname(main)
     const sources = readdirSync(dist).filter((file) => file.endsWith(".js"))
     const packages = sources.flatMap((file) =>
@@ -97,7 +97,7 @@ describe("the image", () => {
     assert.isFalse(foreign.some((name) => /^(@effect|effect)(\/|$)/.test(name)))
   })
 
-  it("is made of what its Dockerfile copies, and nothing else is sent to the builder", () => {
+  it("sends the builder only the files that its Dockerfile copies", () => {
     const [first, ...rest] = readFileSync(".dockerignore", "utf8").split("\n").filter(Boolean).slice(1)
     assert.strictEqual(first, "*")
     const copied = stages

@@ -1,4 +1,4 @@
-/** The lock file is installed by whatever npm a new machine has, and a registry of anybody's choice. */
+/** The lock file must install with any npm version and any registry. */
 import { assert, describe, it } from "@effect/vitest"
 import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
@@ -18,8 +18,8 @@ const { packages } = JSON.parse(
 
 const versionOf = (path: string) => execFileSync(path, ["--version"], { encoding: "utf8" }).trim()
 
-describe("the Node that tests run on", () => {
-  it("is the newest of the two that are installed, and the oldest that is promised", () => {
+describe("the installed Node versions", () => {
+  it("are the pinned one and the oldest supported one", () => {
     const { engines, devDependencies } = packages[""]!
     assert.strictEqual(versionOf("node_modules/.bin/node"), `v${devDependencies!["node"]}`)
     assert.strictEqual(`>=${versionOf("node_modules/node22/bin/node").slice(1)}`, engines!.node)
@@ -34,12 +34,13 @@ describe("package-lock.json", () => {
     )
   })
 
-  it("lets Node 20 install the binaries of a platform: npm leaves out those that ask for a newer one", () => {
-    const admits = (range: string) =>
+  // npm skips an optional package whose `engines` require a newer Node.
+  it("lets Node 20 install the binaries of its platform", () => {
+    const allowsNode20 = (range: string) =>
       range.split("||").some((part) => Number(/\d+/.exec(part)?.[0] ?? 0) <= 20)
     assert.deepStrictEqual(
       Object.entries(packages).flatMap(([name, { optional, os, engines }]) =>
-        optional === true && os !== undefined && !admits(engines?.node ?? "") ? [name] : [],
+        optional === true && os !== undefined && !allowsNode20(engines?.node ?? "") ? [name] : [],
       ),
       [],
     )

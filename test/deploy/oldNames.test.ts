@@ -1,4 +1,4 @@
-/** The rules that give the metrics' names of version 0.1 for one version more, and the table that says so. */
+/** The recording rules that keep the metric names of version 0.1 for one more version, and the table that documents them. */
 import { assert, describe, it } from "@effect/vitest"
 import { execFileSync } from "node:child_process"
 import { readFileSync } from "node:fs"
@@ -18,7 +18,7 @@ const { groups } = parse(readFileSync("deploy/prometheus/old-names.yaml", "utf8"
 }
 const rules = groups.flatMap(({ rules }) => rules)
 
-/** The rows of the table of metrics: the old name with its labels, the new one, and what still gives the old one. */
+/** The rows of the metrics table: the old name with its labels, the new one, and the source of the old one. */
 const table = [
   ...readFileSync("CHANGELOG.md", "utf8").matchAll(
     /^\| `([a-z_]+)(?:\{([^`]*)\})?` \| `([a-z_0-9]+)` \| (.+) \|$/gm,
@@ -30,12 +30,12 @@ const suffixes = (name: string) =>
     ? ["_bucket", "_sum", "_count"]
     : [""]
 
-describe("the old names of metrics", () => {
-  it("are given by the service, or by recording rules, as the changelog's table says", () => {
+describe("the old metric names", () => {
+  it("come from the service or from recording rules, as the changelog's table states", () => {
     assert.strictEqual(table.length, 42)
     for (const { from, name, old } of table) {
-      const given = definitions.some((one) => one.name === name && (one.bareName ?? name) === old)
-      assert.strictEqual(given, from !== "recording rules", old)
+      const isExported = definitions.some((one) => one.name === name && (one.bareName ?? name) === old)
+      assert.strictEqual(isExported, from !== "recording rules", old)
     }
     const expected = table
       .filter(({ from }) => from === "recording rules")
@@ -52,14 +52,14 @@ describe("the old names of metrics", () => {
     assert.deepStrictEqual(recorded.toSorted(), expected.toSorted())
   })
 
-  it("are not those of a metric that there is, and read none that there is not", () => {
+  it("never shadow an existing metric, and are computed only from existing ones", () => {
     for (const { expr, record } of rules) {
       assert.isFalse(defined.has(record), record)
       for (const name of metricsOf(expr)) assert.isTrue(defined.has(name), `${record}: ${name}`)
     }
   })
 
-  it("have the figures of the new ones in Prometheus", () => {
+  it("have the values of the new ones in Prometheus", () => {
     const run = (...args: ReadonlyArray<string>) => execFileSync("promtool", args, { encoding: "utf8" })
     assert.include(run("test", "rules", "test/deploy/oldNames.promtool.yaml"), "SUCCESS")
     assert.include(run("check", "config", "deploy/prometheus/prometheus.yaml"), `${rules.length} rules found`)

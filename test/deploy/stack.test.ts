@@ -1,4 +1,4 @@
-/** docker-compose.yml and what it mounts, as far as a machine without Docker can tell: read by docker-compose itself. */
+/** docker-compose.yml and the files it mounts, checked without Docker: docker-compose itself only parses them. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { spawnSync } from "node:child_process"
@@ -32,7 +32,7 @@ interface Stack {
 
 const example = readFileSync(".env.example", "utf8")
 
-/** `docker-compose config` in a copy of what it reads, with this .env. */
+/** `docker-compose config` in a copy of the files it reads, with this .env. */
 const compose = (env: string, ...args: ReadonlyArray<string>) =>
   Effect.map(directory, (home) => {
     for (const file of ["docker-compose.yml", "Dockerfile", "otel-collector.yaml"]) {
@@ -51,10 +51,13 @@ const compose = (env: string, ...args: ReadonlyArray<string>) =>
 const withPassword = example.replace("GRAFANA_PASSWORD=", "GRAFANA_PASSWORD=chosen")
 
 /** The stack with all profiles. */
-const whole = Effect.map(compose(withPassword, "--profile", "devnet"), ({ home, status, stdout, stderr }) => {
-  assert.strictEqual(status, 0, stderr)
-  return { ...(parse(stdout) as Stack), home }
-})
+const fullStack = Effect.map(
+  compose(withPassword, "--profile", "devnet"),
+  ({ home, status, stdout, stderr }) => {
+    assert.strictEqual(status, 0, stderr)
+    return { ...(parse(stdout) as Stack), home }
+  },
+)
 
 /** Every `host:port` of these services that a configuration names. */
 const addresses = (text: string, services: ReadonlyArray<string>) =>
@@ -62,10 +65,10 @@ const addresses = (text: string, services: ReadonlyArray<string>) =>
     .map(([, host, port]) => ({ host: host!, port: port! }))
     .filter(({ host }) => services.includes(host))
 
-describe("the stack", () => {
-  it.effect("is what docker-compose takes, and asks for Grafana's password", () =>
+describe("the compose stack", () => {
+  it.effect("is valid for docker-compose, and requires a Grafana password", () =>
     Effect.gen(function* () {
-      const { services } = yield* whole
+      const { services } = yield* fullStack
       assert.deepInclude(services["grafana"]!.environment!, {
         GF_SECURITY_ADMIN_PASSWORD: "chosen",
         GF_AUTH_ANONYMOUS_ENABLED: "false",
@@ -74,14 +77,14 @@ describe("the stack", () => {
       const without = yield* compose(example)
       assert.notStrictEqual(without.status, 0)
       assert.include(without.stderr, "set it in .env")
-      // Not in version 1.29 of docker-compose, which is what Debian has.
+      // Not supported by docker-compose 1.29, the version in Debian.
       assert.notMatch(readFileSync("docker-compose.yml", "utf8"), /^name:|start_interval|dockerfile_inline/m)
     }),
   )
 
-  it.effect("has a ready Redis, pinned images, limits, health checks, and nothing beyond loopback", () =>
+  it.effect("has a durable Redis, pinned images, limits, health checks, and listens on loopback only", () =>
     Effect.gen(function* () {
-      const { services, volumes, home } = yield* whole
+      const { services, volumes, home } = yield* fullStack
       const always = Object.keys(services).filter((name) => services[name]!.profiles === undefined)
       assert.deepStrictEqual(always.toSorted(), [
         "grafana",
@@ -91,15 +94,15 @@ describe("the stack", () => {
         "redis",
         "tempo",
       ])
-      const taken = new Set<string>()
+      const usedPorts = new Set<string>()
       for (const [name, service] of Object.entries(services)) {
         assert.match(service.mem_limit ?? "", /^\d+[mg]$/, name)
         assert.include(service.security_opt ?? [], "no-new-privileges:true", name)
         for (const port of service.ports ?? []) {
           assert.match(port, /^127\.0\.0\.1:\d+:\d+(\/tcp)?$/, name)
           const [, host] = port.split(":")
-          assert.isFalse(taken.has(host!), `${name}: ${port}`)
-          taken.add(host!)
+          assert.isFalse(usedPorts.has(host!), `${name}: ${port}`)
+          usedPorts.add(host!)
         }
         for (const volume of service.volumes ?? []) {
           const [source, , mode] = volume.split(":")
@@ -121,7 +124,7 @@ describe("the stack", () => {
         if (service.healthcheck?.test?.[0] === "NONE") {
           assert.include(["devnet-traffic", "devnet-reset"], name)
         } else if (service.healthcheck) {
-          assert.strictEqual(service.healthcheck.test?.[0], "CMD", `${name} is asked without a shell`)
+          assert.strictEqual(service.healthcheck.test?.[0], "CMD", `${name}: health check without a shell`)
         } else {
           assert.match(readFileSync(dockerfile!, "utf8"), /^HEALTHCHECK /m, name)
         }
@@ -145,9 +148,9 @@ describe("the stack", () => {
     }),
   )
 
-  it.effect("configures its ingestors with variables that exist and values that are taken", () =>
+  it.effect("configures its ingestors with existing variables and valid values", () =>
     Effect.gen(function* () {
-      const { services } = yield* whole
+      const { services } = yield* fullStack
       for (const name of ["ingestor", "devnet-ingestor", "devnet-reset"]) {
         const config = yield* fromVariables(services[name]!.environment!)
         assert.deepStrictEqual(config.warnings, [], name)
@@ -155,7 +158,7 @@ describe("the stack", () => {
         assert.deepStrictEqual(config.retention, { maxLength: 200_000, groups: [], backlog: 800_000 }, name)
         assert.deepInclude(config.http, { host: "0.0.0.0", port: 9090 }, name)
       }
-      // An .env that was made for a service outside of the stack.
+      // An .env written for a service outside the stack.
       const outside = `${withPassword}\nREDIS_HOST=10.0.0.1\nREDIS_PASSWORD=p\nHTTP_HOST=127.0.0.1\nMETRICS_PORT=9999\n`
       const { stdout } = yield* compose(outside)
       const inside = yield* fromVariables((parse(stdout) as Stack).services["ingestor"]!.environment!)
@@ -164,9 +167,9 @@ describe("the stack", () => {
     }),
   )
 
-  it.effect("has its parts call each other by names and ports that are there", () =>
+  it.effect("connects its services by names and ports that exist", () =>
     Effect.gen(function* () {
-      const { services } = yield* whole
+      const { services } = yield* fullStack
       const collector = readFileSync("otel-collector.yaml", "utf8")
       const listens: Record<string, ReadonlyArray<string>> = {
         "otel-collector": [...collector.matchAll(/(?:0\.0\.0\.0:| port: )(\d+)/g)].map(([, port]) => port!),
@@ -183,9 +186,9 @@ describe("the stack", () => {
         "deploy/grafana/provisioning/datasources/datasources.yaml",
         "docker-compose.yml",
       ].map((path) => readFileSync(path, "utf8").replaceAll(/^\s*#.*$/gm, ""))
-      const called = addresses(texts.join("\n"), Object.keys(services))
-      assert.isAbove(called.length, 8)
-      for (const { host, port } of called) assert.include(listens[host] ?? [], port, `${host}:${port}`)
+      const referenced = addresses(texts.join("\n"), Object.keys(services))
+      assert.isAbove(referenced.length, 8)
+      for (const { host, port } of referenced) assert.include(listens[host] ?? [], port, `${host}:${port}`)
     }),
   )
 })
