@@ -4,7 +4,7 @@ import type { Tap, TcpProxy } from "../test/support/TcpProxy.ts"
 import { frameHead, isTextFrame, textOf, withByte } from "../test/support/wire.ts"
 import type { Fault } from "./Campaign.ts"
 import { errorsOf, untilCounted } from "./errors.ts"
-import { fair } from "../test/support/Pipe.ts"
+import { unimpaired } from "../test/support/Pipe.ts"
 import type { Rig } from "./Rig.ts"
 
 /** Lasts a while, seconds; the end is the fault's end. */
@@ -73,21 +73,21 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
   "half-open [G-083]": (proxy) => Effect.andThen(Effect.sync(proxy.mute), lasting(1, 2)),
   latency: (proxy) =>
     Effect.gen(function* () {
-      proxy.weather({ ...fair, latency: yield* Random.nextIntBetween(100, 600) })
+      proxy.weather({ ...unimpaired, latency: yield* Random.nextIntBetween(100, 600) })
       yield* lasting(2, 4)
-      proxy.weather(fair)
+      proxy.weather(unimpaired)
     }),
   jitter: (proxy) =>
     Effect.gen(function* () {
-      proxy.weather({ ...fair, latency: 5, jitter: yield* Random.nextIntBetween(200, 800) })
+      proxy.weather({ ...unimpaired, latency: 5, jitter: yield* Random.nextIntBetween(200, 800) })
       yield* lasting(2, 4)
-      proxy.weather(fair)
+      proxy.weather(unimpaired)
     }),
   "slow drip [G-084]": (proxy) =>
     Effect.gen(function* () {
-      proxy.weather({ ...fair, rate: yield* Random.nextIntBetween(200, 3000) })
+      proxy.weather({ ...unimpaired, rate: yield* Random.nextIntBetween(200, 3000) })
       yield* lasting(3, 5)
-      proxy.weather(fair)
+      proxy.weather(unimpaired)
     }),
   "lost reply, then RST [G-085]": (proxy, leg) =>
     tapped(proxy, (done) => {

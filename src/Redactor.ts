@@ -7,10 +7,10 @@ import { Context } from "effect"
 
 export type Redactor = (text: string) => string
 
-const longest = 200
+const maxLength = 200
 
 /** Shorter parts of a URL's path (`v2`, `rpc`, `mainnet`) are no keys. */
-const shortestKey = 8
+const minKeyLength = 8
 
 /** What is written with percent signs in a URL; as it stands where it is no such thing. */
 export const percentDecoded = (text: string): string => {
@@ -29,12 +29,12 @@ const isOwnHost = ({ hostname }: URL) =>
 const secretsOf = (address: string): ReadonlyArray<string> => {
   const url = new URL(address)
   const parts = [...url.pathname.split("/"), ...url.searchParams.values()].filter(
-    (part) => part.length >= shortestKey,
+    (part) => part.length >= minKeyLength,
   )
-  const whole = url.pathname === "/" && url.search === "" && url.username === "" ? [] : [address]
+  const fullUrl = url.pathname === "/" && url.search === "" && url.username === "" ? [] : [address]
   const host = isOwnHost(url) ? [url.hostname] : []
-  const written = [...whole, ...host, url.username, url.password, ...parts].filter((part) => part !== "")
-  return [...written, ...written.map(percentDecoded)]
+  const encoded = [...fullUrl, ...host, url.username, url.password, ...parts].filter((part) => part !== "")
+  return [...encoded, ...encoded.map(percentDecoded)]
 }
 
 /** @param secrets URLs, of which every part that can be a key counts, and plain words such as passwords. */
@@ -47,11 +47,11 @@ export const makeRedactor = (secrets: {
     .sort((a, b) => b.length - a.length)
   return (text) => {
     // A text can be megabytes; what is cut away anyway is not searched, but a secret across the cut is.
-    let shown = text.slice(0, longest * 20)
-    for (const secret of all) shown = shown.replaceAll(secret, "***")
+    let redacted = text.slice(0, maxLength * 20)
+    for (const secret of all) redacted = redacted.replaceAll(secret, "***")
     // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
-    shown = shown.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ")
-    return shown.length <= longest ? shown : `${shown.slice(0, longest)}…`
+    redacted = redacted.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ")
+    return redacted.length <= maxLength ? redacted : `${redacted.slice(0, maxLength)}…`
   }
 }
 

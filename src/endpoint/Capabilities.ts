@@ -11,14 +11,14 @@ import type { Hex } from "../Domain.ts"
 export type LogMethod = "eth_getLogs" | "eth_getBlockReceipts" | "eth_subscribe" | "eth_getTransactionReceipt"
 
 /** Blocks of a piece of history, at first and at most. */
-const firstWidth = 500
-const widest = 50_000
+const initialWidth = 500
+const maxWidth = 50_000
 
 /** Logs that one answer is to hold: what bounds memory, whatever the provider would bear. */
-const logsPerAnswer = 5_000
+const targetLogs = 5_000
 
 /** Blocks of a recent range: as many as headers go into one batch. */
-const widestRecent = 20
+const maxRecentWidth = 20
 
 /** geth takes 1 000 addresses a request; others take fewer and say so. */
 const mostAddresses = 1_000
@@ -31,13 +31,13 @@ const mostOversized = 256
 
 /** How many blocks hold about `logsPerAnswer` logs, where so many blocks held so many logs. */
 const idealWidth = (blocks: number, logs: number): number =>
-  Math.max(Math.floor((blocks * logsPerAnswer) / Math.max(logs, 1)), 1)
+  Math.max(Math.floor((blocks * targetLogs) / Math.max(logs, 1)), 1)
 
 export class Capabilities {
   /** Blocks of the next piece of history. */
-  width = firstWidth
+  width = initialWidth
   /** Blocks of the next recent range. */
-  recentWidth = widestRecent
+  recentWidth = maxRecentWidth
   addresses = mostAddresses
   /** Headers in one batch. */
   headers = mostCalls
@@ -48,11 +48,11 @@ export class Capabilities {
   /** Where headers were seen with a computed bloom: only there zeros prove that a block has no logs. */
   readonly blooms = { announced: false, fetched: false }
   /** Its log indexes have holes, as its receipts confirm. */
-  indexHoles = false
+  hasIndexGaps = false
   /** From this height on a range was found to be served whole: below it, the endpoint may have pruned its logs. */
   servedFrom = Infinity
   /** Blocks whose logs and receipts agree against the header's bloom. */
-  contradictedBlooms = 0
+  bloomMismatches = 0
   /** Whether the `finalized` tag is known. Where it is not, it is asked for all the same. */
   finalizedTag = true
   /** Whether it says, for some time now, that nothing is final yet. */
@@ -62,7 +62,7 @@ export class Capabilities {
   /** Whether it answers `eth_getLogs` for more than one block at a time. */
   ranges = true
   /** Ways of asking that were refused once, and for which block or range, since they last worked. */
-  readonly #once = new Map<LogMethod | "blockHash" | "range", string>()
+  readonly #firstRefusals = new Map<LogMethod | "blockHash" | "range", string>()
   /** Whether heads can be subscribed to; otherwise they are polled. */
   announcesHeads = true
   readonly #oversized = new Map<Hex, Set<LogMethod>>()
@@ -73,8 +73,8 @@ export class Capabilities {
   }
 
   /** Whether a way of asking was refused, for one block at least. */
-  isSuspect(method: LogMethod): boolean {
-    return this.refused.has(method) || this.#once.has(method)
+  wasRefused(method: LogMethod): boolean {
+    return this.refused.has(method) || this.#firstRefusals.has(method)
   }
 
   /** A way of asking is refused for this block; for a second one, or for one that is old, whatever the block. */
@@ -94,12 +94,12 @@ export class Capabilities {
 
   /** What was refused once works. */
   recordSupported(way: LogMethod | "blockHash" | "range"): void {
-    this.#once.delete(way)
+    this.#firstRefusals.delete(way)
   }
 
   #isSecondRefusal(way: LogMethod | "blockHash" | "range", what: string): boolean {
-    const first = this.#once.get(way) ?? what
-    this.#once.set(way, first)
+    const first = this.#firstRefusals.get(way) ?? what
+    this.#firstRefusals.set(way, first)
     return first !== what
   }
 
@@ -107,7 +107,7 @@ export class Capabilities {
   relax(): void {
     this.refused.clear()
     this.servedFrom = Infinity
-    this.#once.clear()
+    this.#firstRefusals.clear()
     this.byHash = true
     this.ranges = true
     this.finalizedTag = true
@@ -128,7 +128,7 @@ export class Capabilities {
       receipts_per_batch: this.receipts,
       finalized_tag: this.finalizedTag,
       computes_blooms: this.blooms.announced || this.blooms.fetched,
-      bloom_mismatches: this.contradictedBlooms,
+      bloom_mismatches: this.bloomMismatches,
       nothing_final: this.nothingFinal,
       logs_by_hash: this.byHash,
       logs_of_ranges: this.ranges,
@@ -140,16 +140,16 @@ export class Capabilities {
   /** The same in short sentences: where it differs from what every endpoint is first believed to bear. */
   get limits(): ReadonlyArray<string> {
     const limits = [...this.refused].map((method) => `refuses ${method}`)
-    if (this.width !== firstWidth) limits.push(`history in pieces of ${this.width} blocks`)
-    if (this.recentWidth < widestRecent) limits.push(`recent blocks ${this.recentWidth} at a time`)
+    if (this.width !== initialWidth) limits.push(`history in pieces of ${this.width} blocks`)
+    if (this.recentWidth < maxRecentWidth) limits.push(`recent blocks ${this.recentWidth} at a time`)
     if (this.addresses < mostAddresses) limits.push(`at most ${this.addresses} addresses a request`)
     if (this.headers < mostCalls) limits.push(`${this.headers} headers in a batch`)
     if (this.receipts < mostCalls) limits.push(`${this.receipts} receipts in a batch`)
     if (!this.byHash) limits.push("refuses eth_getLogs by blockHash")
     if (!this.ranges) limits.push("refuses eth_getLogs of ranges")
     if (!this.finalizedTag) limits.push("no finalized tag")
-    if (this.contradictedBlooms > 0)
-      limits.push(`wrong bloom in ${this.contradictedBlooms} blocks: set LOGS_BLOOM=ignore`)
+    if (this.bloomMismatches > 0)
+      limits.push(`wrong bloom in ${this.bloomMismatches} blocks: set LOGS_BLOOM=ignore`)
     if (this.nothingFinal) limits.push("nothing is final yet")
     if (!this.announcesHeads) limits.push("heads are polled")
     return limits
@@ -167,7 +167,7 @@ export class Capabilities {
     const ideal = idealWidth(blocks, logs)
     this.recentWidth = Math.min(this.recentWidth, ideal)
     if (ideal < this.width) this.width = ideal
-    else if (blocks >= this.width) this.width = Math.min(ideal, Math.ceil(this.width * 1.5), widest)
+    else if (blocks >= this.width) this.width = Math.min(ideal, Math.ceil(this.width * 1.5), maxWidth)
   }
 
   /** A piece of history was refused; `blocks` is what may be accepted. */
@@ -184,6 +184,6 @@ export class Capabilities {
   recordRecentSuccess(blocks: number, logs: number): void {
     const ideal = idealWidth(blocks, logs)
     if (ideal < this.recentWidth) this.recentWidth = ideal
-    else if (blocks >= this.recentWidth) this.recentWidth = Math.min(this.recentWidth + 1, widestRecent)
+    else if (blocks >= this.recentWidth) this.recentWidth = Math.min(this.recentWidth + 1, maxRecentWidth)
   }
 }

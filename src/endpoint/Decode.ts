@@ -76,7 +76,7 @@ export interface PlacedLog extends Log {
 /** The memory that a log takes, about (bytes). */
 export const sizeOf = ({ data, topics }: PlacedLog): number => 400 + data.length + 90 * topics.length
 
-const bad = (position: number, what: string) =>
+const malformedLog = (position: number, what: string) =>
   new Malformed({ detail: `log ${position} of an answer has ${what}` })
 
 /** What is wrong with a log as a node sent it, if anything; else the log, one field after the other. */
@@ -111,7 +111,7 @@ const logOf = (raw: Record<string, unknown>): PlacedLog | string => {
 const scratch = Buffer.allocUnsafeSlow(8 * 1024)
 
 /** Whether a text is nothing but pairs of lower-case hex digits: then it is what decoding and encoding makes of it. */
-const areDigits = (text: string): boolean =>
+const isLowerCaseHex = (text: string): boolean =>
   text.length <= 2 * scratch.length && scratch.toString("hex", 0, scratch.write(text, "hex")) === text
 
 const isPrefixed = (text: unknown): text is Hex => typeof text === "string" && text.startsWith("0x")
@@ -154,7 +154,7 @@ const nextLogOf = (
     if (transactionHash.length !== 66) return undefined
     digits += transactionHash.slice(2)
   }
-  if (!areDigits(digits + data.slice(2))) return undefined
+  if (!isLowerCaseHex(digits + data.slice(2))) return undefined
   const logAt = index(raw["logIndex"])
   const sameTxAt = raw["transactionIndex"] === rawBefore["transactionIndex"]
   const txAt = sameTxAt ? before.txIndex : index(raw["transactionIndex"])
@@ -204,9 +204,9 @@ export const logsOf = (value: unknown): ReadonlyArray<PlacedLog> | Malformed => 
   let rawBefore: Record<string, unknown> | undefined
   for (let i = 0; i < value.length; i++) {
     const raw = value[i] as Record<string, unknown> | null
-    if (raw === null || typeof raw !== "object") return bad(i, "no fields")
+    if (raw === null || typeof raw !== "object") return malformedLog(i, "no fields")
     const log = (rawBefore && nextLogOf(raw, rawBefore, logs[i - 1]!)) ?? logOf(raw)
-    if (typeof log === "string") return bad(i, log)
+    if (typeof log === "string") return malformedLog(i, log)
     logs.push(log)
     rawBefore = raw
   }

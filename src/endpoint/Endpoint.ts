@@ -74,7 +74,8 @@ export interface EndpointOptions {
 }
 
 /** A subscription is refused for what it is; a key or a quota is another matter. */
-const neverAnnounces = (error: EndpointError) => isRpcError(error) && errorKind(error) !== "Unauthorized"
+const isSubscriptionRefused = (error: EndpointError) =>
+  isRpcError(error) && errorKind(error) !== "Unauthorized"
 
 /** How often heads are polled where nothing else is said. */
 export const defaultPollInterval = Duration.seconds(1)
@@ -100,7 +101,7 @@ interface Exchange {
   readonly resume: (answers: Effect.Effect<ReadonlyArray<Answer>, EndpointError>) => void
 }
 
-interface Waiting {
+interface PendingCall {
   readonly method: string
   readonly position: number
   readonly exchange: Exchange
@@ -123,12 +124,12 @@ export const connect = Effect.fnUntraced(
     const openedAt = Monotonic.millisUnsafe(clock)
     const millis = Duration.toMillis(options.requestTimeout)
     const ended = yield* Deferred.make<never, EndpointError>()
-    const waiting = new Map<number, Waiting>()
+    const pendingCalls = new Map<number, PendingCall>()
     const subscriptions = new Map<string, (result: unknown) => void>()
     const pendingNotifications: Array<{ readonly subscription: string; readonly result: unknown }> = []
     let end: EndpointError | undefined
     /** Messages and pongs: any of them shows that the other side is alive. */
-    let signs = 0
+    let framesReceived = 0
     let polled = options.heads === "poll" || options.capabilities?.announcesHeads === false
     let nextId = 1
     let notifications = 0
@@ -142,11 +143,11 @@ export const connect = Effect.fnUntraced(
     const endUnsafe = (reason: Reason) => {
       if (end !== undefined) return
       end = failure(reason)
-      for (const { exchange, method } of waiting.values()) {
+      for (const { exchange, method } of pendingCalls.values()) {
         report(method, "lost", exchange)
         exchange.resume(Effect.fail(end))
       }
-      waiting.clear()
+      pendingCalls.clear()
       // Whoever asked hears of it first, and may learn from it, before whoever uses the connection is stopped.
       Deferred.doneUnsafe(ended, Effect.fail(end))
     }
@@ -162,14 +163,14 @@ export const connect = Effect.fnUntraced(
 
     /** An unknown id is the late answer to a request that was given up, or of no request at all. */
     const settle = (id: number, answerTo: (method: string) => Answer) => {
-      const found = waiting.get(id)
+      const found = pendingCalls.get(id)
       if (found === undefined) {
         const wasAsked = Number.isInteger(id) && id >= 1 && id < nextId
         return wasAsked
           ? onUnsolicited()
           : endUnsafe(new Malformed({ detail: "an answer to no request of ours" }))
       }
-      waiting.delete(id)
+      pendingCalls.delete(id)
       const { exchange, method, position } = found
       const answer = answerTo(method)
       report(method, answer._tag === "Result" ? "ok" : "refused", exchange)
@@ -178,27 +179,27 @@ export const connect = Effect.fnUntraced(
       if (exchange.unanswered === 0) exchange.resume(Effect.succeed(exchange.answers))
     }
 
-    const refused = (rpc: RpcFailure) => (method: string) =>
+    const rejection = (rpc: RpcFailure) => (method: string) =>
       rejected(name, method, rpc, { redact, rateLimiter: options.rateLimiter })
 
     /** Refuses what is still waiting of a frame of ours. */
-    const refuseRest = (of: Exchange, rpc: RpcFailure) => {
-      for (const [id, { exchange }] of waiting) if (exchange === of) settle(id, refused(rpc))
+    const rejectPending = (of: Exchange, rpc: RpcFailure) => {
+      for (const [id, { exchange }] of pendingCalls) if (exchange === of) settle(id, rejection(rpc))
     }
 
     /**
      * A refusal without an id: "too many" is about the oldest request; anything else is about a batch first, then about a
      * frame of ours that was not understood.
      */
-    const refuseOldest = (rpc: RpcFailure) => {
+    const rejectOldest = (rpc: RpcFailure) => {
       const refusal = normalizeRpcError(rpc)
       const isThrottled = refusal.kind === "RateLimited"
-      const asked = waiting.values()
+      const asked = pendingCalls.values()
       const batch = isThrottled
         ? undefined
-        : waiting.values().find(({ exchange }) => exchange.answers.length > 1)?.exchange
+        : pendingCalls.values().find(({ exchange }) => exchange.answers.length > 1)?.exchange
       const oldest = batch ?? asked.next().value?.exchange
-      if (oldest !== undefined) return refuseRest(oldest, rpc)
+      if (oldest !== undefined) return rejectPending(oldest, rpc)
       if (!isThrottled)
         return endUnsafe(new Malformed({ detail: redact(`an error without an id: ${rpc.message}`) }))
       options.rateLimiter?.throttled(refusal.retryAfter)
@@ -209,11 +210,11 @@ export const connect = Effect.fnUntraced(
      * A batch is answered in one frame. What is left out is refused as the rest is: geth says "batch too large" to the
      * first call alone.
      */
-    const refuseLeftOut = (answered: ReadonlySet<Exchange>, messages: ReadonlyArray<JsonRpc.Message>) => {
+    const rejectUnanswered = (answered: ReadonlySet<Exchange>, messages: ReadonlyArray<JsonRpc.Message>) => {
       const failure = messages.find(({ _tag }) => _tag === "Failure")
       for (const exchange of answered) {
         if (exchange.unanswered > 0)
-          refuseRest(exchange, failure?._tag === "Failure" ? failure.failure : notAnswered)
+          rejectPending(exchange, failure?._tag === "Failure" ? failure.failure : notAnswered)
       }
     }
 
@@ -223,8 +224,8 @@ export const connect = Effect.fnUntraced(
           return settle(message.id, () => message)
         case "Failure":
           return message.id === undefined
-            ? refuseOldest(message.failure)
-            : settle(message.id, refused(message.failure))
+            ? rejectOldest(message.failure)
+            : settle(message.id, rejection(message.failure))
         case "Notification": {
           notifications++
           const handler = subscriptions.get(message.subscription)
@@ -242,7 +243,7 @@ export const connect = Effect.fnUntraced(
 
     /** Nothing catches what is thrown out of here, and it would end the process. */
     const onText = (text: string) => {
-      signs++
+      framesReceived++
       if (end !== undefined) return
       if (text.trim() === "") return onUnsolicited()
       try {
@@ -251,24 +252,24 @@ export const connect = Effect.fnUntraced(
         const isBatch = JsonRpc.isBatch(text)
         for (const message of messages) {
           if (isBatch && "id" in message && message.id !== undefined) {
-            const asked = waiting.get(message.id)
+            const asked = pendingCalls.get(message.id)
             if (asked !== undefined) answered.add(asked.exchange)
           }
           onMessage(message, text.length)
           if (end !== undefined) return
         }
-        refuseLeftOut(answered, messages)
+        rejectUnanswered(answered, messages)
       } catch (defect) {
         endUnsafe(new Defect({ detail: redact(String(defect)) }))
       }
     }
 
     const link = yield* transport
-      .dial(
+      .connect(
         { url, timeout: options.requestTimeout, maxPayload: options.wsMaxPayload },
         {
           onText,
-          onPong: () => void signs++,
+          onPong: () => void framesReceived++,
           onOversized: () => endUnsafe(new Oversized({ limit: options.wsMaxPayload })),
           onClosed: (why, code) =>
             endUnsafe(
@@ -302,12 +303,12 @@ export const connect = Effect.fnUntraced(
         const sentAt = Monotonic.millisUnsafe(clock)
         const exchange = { answers: Array<Answer>(calls.length), unanswered: calls.length, sentAt, resume }
         for (const [position, { method }] of calls.entries()) {
-          waiting.set(first + position, { method, position, exchange })
+          pendingCalls.set(first + position, { method, position, exchange })
         }
         link.send(JsonRpc.encode(first, calls))
         return Effect.sync(() => {
           for (let id = first; id < first + calls.length; id++) {
-            if (waiting.delete(id)) report(calls[id - first]!.method, "lost", exchange)
+            if (pendingCalls.delete(id)) report(calls[id - first]!.method, "lost", exchange)
           }
         })
       }).pipe(
@@ -339,22 +340,22 @@ export const connect = Effect.fnUntraced(
           if (end === undefined) link.send(JsonRpc.encode(nextId++, [unsubscribe]))
         }),
       )
-      const kept = pendingNotifications.splice(0)
-      for (const notification of kept) {
+      const early = pendingNotifications.splice(0)
+      for (const notification of early) {
         if (notification.subscription === id) onNotification(notification.result)
         else pendingNotifications.push(notification)
       }
     })
 
-    const own = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
+    const base = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
 
     /** Heads are polled where a subscription to them is refused; that is remembered. */
     const subscribe: SocketConnection["subscribe"] = (params, onNotification) => {
       if (params[0] !== "newHeads") return subscribeTo(params, onNotification)
-      const poll = PolledHeads.subscribe(own, options.pollInterval ?? defaultPollInterval, onNotification)
+      const poll = PolledHeads.subscribe(base, options.pollInterval ?? defaultPollInterval, onNotification)
       if (polled) return poll
       return subscribeTo(params, onNotification).pipe(
-        Effect.catchIf(neverAnnounces, (error) => {
+        Effect.catchIf(isSubscriptionRefused, (error) => {
           polled = true
           if (options.capabilities) options.capabilities.announcesHeads = false
           return Effect.andThen(
@@ -368,10 +369,10 @@ export const connect = Effect.fnUntraced(
     }
 
     yield* Effect.gen(function* () {
-      const before = signs
+      const before = framesReceived
       link.ping()
       yield* Effect.sleep(options.requestTimeout)
-      if (signs === before) endUnsafe(new Timeout({ method: "a ping", millis }))
+      if (framesReceived === before) endUnsafe(new Timeout({ method: "a ping", millis }))
     }).pipe(
       Effect.schedule(Schedule.spaced(heartbeat)),
       Effect.catchDefect((defect) => Effect.sync(() => endUnsafe(new Defect({ detail: String(defect) })))),
@@ -379,7 +380,7 @@ export const connect = Effect.fnUntraced(
     )
 
     const connection: SocketConnection = {
-      ...own,
+      ...base,
       get polled() {
         return polled
       },

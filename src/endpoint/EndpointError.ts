@@ -128,7 +128,7 @@ export const integrityError = (endpoint: string, detail: string): EndpointError 
   new EndpointError({ endpoint, reason: new IntegrityError({ detail }) })
 
 /** A block that is below an announced head is not there yet: a replica that is behind answered. */
-export const notYet = (endpoint: string, number: number): EndpointError =>
+export const blockNotFound = (endpoint: string, number: number): EndpointError =>
   new EndpointError({
     endpoint,
     reason: new Rejected({
@@ -150,7 +150,7 @@ const isTooLargeToSend = (reason: Reason): boolean =>
   reason._tag === "Disconnected" && reason.code === messageTooBig
 
 /** The connection is gone with the answer: what is learned of it is for the next one. */
-export const isOver = ({ reason }: EndpointError): boolean =>
+export const endsConnection = ({ reason }: EndpointError): boolean =>
   reason._tag === "Oversized" || isTooLargeToSend(reason)
 
 /** What an error says about the question that was asked, if anything. */

@@ -74,7 +74,7 @@ const reconnectPolicy = Schedule.setInputType<EndpointError>()(backoff).pipe(
 export const isHttp = ({ url }: EndpointConfig): boolean => /^https?:/.test(Redacted.value(url))
 
 /** How long a chain is without a socket before it is followed over HTTP: sockets that were cut are back sooner. */
-const socketGrace = Duration.seconds(3)
+const httpFallbackDelay = Duration.seconds(3)
 
 /** How long one that neither connects nor fails is waited for. */
 const firstAttemptsTimeout = Duration.seconds(3)
@@ -85,12 +85,12 @@ export const make = Effect.fnUntraced(function* (
   options: EndpointPoolOptions,
 ) {
   const redact = yield* Redaction
-  const live = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
+  const connectedSockets = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
   const http = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
   const inUse = yield* SubscriptionRef.make<PoolMember | undefined>(undefined)
   let announced: Announced | undefined
   /** The one that was in use last, and why connections ended. */
-  let last: PoolMember | undefined
+  let lastInUse: PoolMember | undefined
   const failoverReason = new WeakMap<PoolMember, string>()
   const unattempted = new Set(
     Array.from({ length: chain.endpoints.length + chain.rpc.length }, (_, rank) => rank),
@@ -139,14 +139,14 @@ export const make = Effect.fnUntraced(function* (
           capabilities,
         })
         yield* onConnected(connection)
-        const one = { connection, breaker, capabilities, rank, since: yield* Monotonic.millis }
+        const member = { connection, breaker, capabilities, rank, since: yield* Monotonic.millis }
         yield* Effect.acquireRelease(
-          SubscriptionRef.update(list, (all) => [...all, one].sort((a, b) => a.rank - b.rank)),
-          () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== one)),
+          SubscriptionRef.update(list, (all) => [...all, member].sort((a, b) => a.rank - b.rank)),
+          () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== member)),
         )
         yield* attempted(rank)
         return yield* Effect.tapError(connection.ended, (error) =>
-          Effect.sync(() => void failoverReason.set(one, error.reason.message)),
+          Effect.sync(() => void failoverReason.set(member, error.reason.message)),
         )
       })
       return yield* Effect.scoped(connected).pipe(
@@ -171,7 +171,7 @@ export const make = Effect.fnUntraced(function* (
       to: EndpointOptions,
     ): Effect.Effect<SocketConnection, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> =>
       isHttp(endpoint) ? HttpRpcClient.connect(chain, endpoint, to) : Endpoint.connect(chain, endpoint, to)
-    yield* maintain(endpoint, rank, live, connect).pipe(Defects.toOwner, Effect.forkScoped)
+    yield* maintain(endpoint, rank, connectedSockets, connect).pipe(Defects.toOwner, Effect.forkScoped)
   }
   for (const [i, endpoint] of chain.rpc.entries()) {
     const connect = (to: EndpointOptions) => HttpRpcClient.connect(chain, endpoint, to)
@@ -184,14 +184,14 @@ export const make = Effect.fnUntraced(function* (
   const hasOthers = chain.endpoints.length + chain.rpc.length > 1
 
   /** Says which endpoint is in use from now on, where it is another one than before. */
-  const told = (one: PoolMember) =>
+  const reportSwitch = (member: PoolMember) =>
     Effect.suspend(() => {
-      const to = one.connection.name
-      const from = last?.connection.name
-      const reason = last && failoverReason.get(last)
-      last = one
+      const to = member.connection.name
+      const from = lastInUse?.connection.name
+      const reason = lastInUse && failoverReason.get(lastInUse)
+      lastInUse = member
       if (!hasOthers || from === to) return Effect.void
-      const how = SubscriptionRef.getUnsafe(http).includes(one) ? ", polled over HTTP" : ""
+      const how = SubscriptionRef.getUnsafe(http).includes(member) ? ", polled over HTTP" : ""
       if (from === undefined) {
         return Effect.annotateLogs(logEvent("in_use", `blocks come from ${to}${how}`, {}), { endpoint: to })
       }
@@ -200,43 +200,45 @@ export const make = Effect.fnUntraced(function* (
         : logEvent("failover", `left ${from} for ${to}${how}: ${reason}`, { from, to, reason })
     })
 
-  const use = (one: PoolMember | undefined) => {
+  const use = (member: PoolMember | undefined) => {
     announced = undefined
-    const used = SubscriptionRef.set(inUse, one)
-    return one === undefined ? used : Effect.andThen(told(one), used)
+    const used = SubscriptionRef.set(inUse, member)
+    return member === undefined ? used : Effect.andThen(reportSwitch(member), used)
   }
 
   /**
    * The one in use stays in use as long as it is connected; then the first in order of preference follows. Without any,
    * heads are polled over an HTTP endpoint for history, until one is back.
    */
-  const choose = Effect.gen(function* () {
+  const selectInUse = Effect.gen(function* () {
     const current = SubscriptionRef.getUnsafe(inUse)
-    const all = SubscriptionRef.getUnsafe(live)
+    const all = SubscriptionRef.getUnsafe(connectedSockets)
     if (current !== undefined && all.includes(current)) return
     if (all.length > 0) return yield* use(all[0])
     if (current !== undefined && SubscriptionRef.getUnsafe(http).includes(current)) return
     if (current !== undefined) yield* use(undefined)
-    yield* Effect.sleep(socketGrace)
+    yield* Effect.sleep(httpFallbackDelay)
     const [first] = SubscriptionRef.getUnsafe(http)
     if (first !== undefined) yield* use(first)
   })
-  yield* Stream.merge(SubscriptionRef.changes(live), SubscriptionRef.changes(http)).pipe(
-    Stream.switchMap(() => Stream.fromEffectDrain(choose)),
+  yield* Stream.merge(SubscriptionRef.changes(connectedSockets), SubscriptionRef.changes(http)).pipe(
+    Stream.switchMap(() => Stream.fromEffectDrain(selectInUse)),
     Stream.runDrain,
     Defects.toOwner,
     Effect.forkScoped,
   )
 
   yield* SubscriptionRef.changes(inUse).pipe(
-    Stream.switchMap((one) => {
-      if (one === undefined) return Stream.empty
-      const others = () => SubscriptionRef.getUnsafe(live).filter((other) => other !== one)
+    Stream.switchMap((member) => {
+      if (member === undefined) return Stream.empty
+      const others = () => SubscriptionRef.getUnsafe(connectedSockets).filter((other) => other !== member)
       // The connection that is gone back to may have ended while it was asked.
       const failBack = (to: PoolMember) =>
-        Effect.suspend(() => (SubscriptionRef.getUnsafe(live).includes(to) ? use(to) : Effect.void))
+        Effect.suspend(() =>
+          SubscriptionRef.getUnsafe(connectedSockets).includes(to) ? use(to) : Effect.void,
+        )
       return Stream.fromEffectDrain(
-        HealthMonitor.watch(one, { others, announced: () => announced, use: failBack }),
+        HealthMonitor.watch(member, { others, announced: () => announced, use: failBack }),
       )
     }),
     Stream.runDrain,
@@ -245,12 +247,12 @@ export const make = Effect.fnUntraced(function* (
   )
 
   return {
-    active: SubscriptionRef.changes(inUse).pipe(Stream.filter((one) => one !== undefined)),
+    active: SubscriptionRef.changes(inUse).pipe(Stream.filter((member) => member !== undefined)),
     headAnnounced: (headAnnounced) => {
       announced = headAnnounced
     },
     connected: Effect.sync(() =>
-      [...SubscriptionRef.getUnsafe(live), ...SubscriptionRef.getUnsafe(http)].map(
+      [...SubscriptionRef.getUnsafe(connectedSockets), ...SubscriptionRef.getUnsafe(http)].map(
         ({ connection }) => connection,
       ),
     ),
@@ -258,11 +260,11 @@ export const make = Effect.fnUntraced(function* (
     http: () => SubscriptionRef.getUnsafe(http)[0],
     sources: () => {
       const current = SubscriptionRef.getUnsafe(inUse)
-      const sockets = SubscriptionRef.getUnsafe(live)
+      const sockets = SubscriptionRef.getUnsafe(connectedSockets)
       return [
         ...SubscriptionRef.getUnsafe(http),
-        ...sockets.filter((one) => one === current),
-        ...sockets.filter((one) => one !== current),
+        ...sockets.filter((member) => member === current),
+        ...sockets.filter((member) => member !== current),
       ]
     },
   } satisfies EndpointPool as EndpointPool

@@ -5,7 +5,7 @@ import { isLeftOut } from "./RpcClient.ts"
 import type { Answer } from "./RpcClient.ts"
 import { headerOf, hex } from "./Decode.ts"
 import type { Connection } from "./Endpoint.ts"
-import { isOver, Malformed, orMalformed } from "./EndpointError.ts"
+import { endsConnection, Malformed, orMalformed } from "./EndpointError.ts"
 import type { EndpointError } from "./EndpointError.ts"
 import type { Call } from "./JsonRpc.ts"
 import type { Capabilities } from "./Capabilities.ts"
@@ -85,7 +85,8 @@ export const headers = (
     )
   /** A batch that was too large to send took the connection with it. */
   const remember = (error: EndpointError, size: number) => {
-    if (isOver(error)) capabilities.headers = Math.max(Math.min(capabilities.headers, Math.ceil(size / 2)), 1)
+    if (endsConnection(error))
+      capabilities.headers = Math.max(Math.min(capabilities.headers, Math.ceil(size / 2)), 1)
   }
   return Effect.gen(function* () {
     const all: Array<Header | undefined> = []

@@ -52,7 +52,7 @@ const mostPerSecond = 500
 
 /** Silence is suspicious after this many observed block times, and in any case after a minute (milliseconds). */
 const blockTimes = 3
-const longestSilence = 60_000
+const maxSilence = 60_000
 
 /** The pace of a chain as it is seen: a moving average of the time between two heights. */
 class BlockTimeEstimator {
@@ -89,7 +89,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   /** The last that the next head taken will be linked to; with the store away, nobody takes one for hours. */
   let coalesced: Array<Tracer.Span> = []
   /** The highest that was announced on this connection. */
-  let top = -1
+  let highestAnnounced = -1
   let lastReceivedAt = Monotonic.millisUnsafe(clock)
   let second = { from: 0, heads: 0 }
 
@@ -109,14 +109,14 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
     const at = Monotonic.millisUnsafe(clock)
     if (at - second.from >= 1000) second = { from: at, heads: 0 }
     // A node that catches up announces as many as it likes, each above the last: they coalesce.
-    if (header.number <= top && ++second.heads > mostPerSecond) {
+    if (header.number <= highestAnnounced && ++second.heads > mostPerSecond) {
       return connection.endUnsafe(
         new Malformed({ detail: `more than ${mostPerSecond} heads a second that are not new` }),
       )
     }
     const received = { header, at, trace: options.traces?.announced(header) }
     lastReceivedAt = at
-    top = Math.max(top, header.number)
+    highestAnnounced = Math.max(highestAnnounced, header.number)
     estimator.observe(received)
     options.onHead(received, estimator.blockTime)
     return enqueue(received)
@@ -131,7 +131,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   yield* options.onLatest?.(first) ?? Effect.void
   if (newest === undefined) {
     const received = { header: first, at: Monotonic.millisUnsafe(clock) }
-    top = first.number
+    highestAnnounced = first.number
     options.onHead(received, 0)
     enqueue(received)
   }
@@ -143,7 +143,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
     })
 
   /** The chain may be silent for as long as it likes; the connection may not. */
-  const ask = connection.request("eth_blockNumber", []).pipe(
+  const probeStall = connection.request("eth_blockNumber", []).pipe(
     Effect.matchEffect({
       onFailure: () => stalled("and no answer either"),
       onSuccess: (answer) => {
@@ -151,9 +151,11 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
         if (number === undefined)
           return connection.end(new Malformed({ detail: "eth_blockNumber is no number" }))
         const lagging = Effect.suspend(() =>
-          number > top ? stalled(`the chain is at ${number}, we were told ${top}`) : Effect.void,
+          number > highestAnnounced
+            ? stalled(`the chain is at ${number}, we were told ${highestAnnounced}`)
+            : Effect.void,
         )
-        if (number <= top) return options.onQuiet
+        if (number <= highestAnnounced) return options.onQuiet
         // What is polled is told with the next poll.
         return connection.polled && options.pollInterval
           ? Effect.delay(lagging, Duration.times(options.pollInterval, 2))
@@ -165,13 +167,13 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   yield* Effect.gen(function* () {
     let since = lastReceivedAt
     for (;;) {
-      const silence = Math.min(blockTimes * estimator.blockTime, longestSilence)
+      const silence = Math.min(blockTimes * estimator.blockTime, maxSilence)
       const limit = Math.max(silence, Duration.toMillis(options.stallTimeout))
       yield* Effect.sleep(Math.max(since + limit - Monotonic.millisUnsafe(clock), 1))
       if (lastReceivedAt > since) {
         since = lastReceivedAt
       } else if (Monotonic.millisUnsafe(clock) - since >= limit) {
-        yield* ask
+        yield* probeStall
         since = Math.max(lastReceivedAt, Monotonic.millisUnsafe(clock))
       }
     }

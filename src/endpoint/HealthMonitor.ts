@@ -30,7 +30,7 @@ export interface Pool {
 
 /** Silence after which the others are asked: so many block times, and at least so many milliseconds. */
 const silentBlockTimes = 1.5
-const leastSilence = 2000
+const minSilence = 2000
 
 /** How often all endpoints are compared, and a silent chain is asked about at least. */
 const interval = 15_000
@@ -40,14 +40,14 @@ const blocksBehind = 3
 const timeBehind = 6000
 
 /** What everybody gets to catch up before one is blamed: a tenth of a block time, within these limits. */
-const shortestGracePeriod = 100
-const longestGracePeriod = 1000
+const minGracePeriod = 100
+const maxGracePeriod = 1000
 
 /** The head that an endpoint tells when asked; -1 when it does not. */
 const headOf = ({ connection }: PoolMember) =>
   connection.request("eth_blockNumber", []).pipe(
     Effect.map((answer) => quantity(answer) ?? -1),
-    Effect.timeoutOrElse({ duration: leastSilence, orElse: () => Effect.succeed(-1) }),
+    Effect.timeoutOrElse({ duration: minSilence, orElse: () => Effect.succeed(-1) }),
     Effect.orElseSucceed(() => -1),
   )
 
@@ -65,7 +65,7 @@ export const watch = Effect.fnUntraced(function* (inUse: PoolMember, { others, a
   const headAt = () => announced()?.number ?? -1
 
   const gracePeriod = Effect.suspend(() =>
-    Effect.sleep(Math.min(Math.max(blockTime() / 10, shortestGracePeriod), longestGracePeriod)),
+    Effect.sleep(Math.min(Math.max(blockTime() / 10, minGracePeriod), maxGracePeriod)),
   )
 
   const failOver = (detail: string) =>
@@ -85,7 +85,7 @@ export const watch = Effect.fnUntraced(function* (inUse: PoolMember, { others, a
   })
 
   const watchSilence = Effect.gen(function* () {
-    const silence = () => Math.max(silentBlockTimes * blockTime(), leastSilence) + late()
+    const silence = () => Math.max(silentBlockTimes * blockTime(), minSilence) + late()
     let last = announced()
     let wait = silence()
     for (;;) {
@@ -106,11 +106,11 @@ export const watch = Effect.fnUntraced(function* (inUse: PoolMember, { others, a
     Math.max(blocksBehind, blockTime() > 0 ? Math.ceil((timeBehind + late()) / blockTime()) : 0)
 
   const isBehind = Effect.gen(function* () {
-    const own = headAt()
-    const theirs = yield* headsOf(others())
-    for (const { one, head } of theirs)
-      if (head >= 0 && head >= own - lagThreshold()) yield* recordSuccess(one)
-    return own >= 0 && theirs.some(({ head }) => head > own + lagThreshold())
+    const ownHead = headAt()
+    const otherHeads = yield* headsOf(others())
+    for (const { one, head } of otherHeads)
+      if (head >= 0 && head >= ownHead - lagThreshold()) yield* recordSuccess(one)
+    return ownHead >= 0 && otherHeads.some(({ head }) => head > ownHead + lagThreshold())
   })
 
   const failBack = Effect.gen(function* () {

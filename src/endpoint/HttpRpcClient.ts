@@ -25,21 +25,21 @@ import * as PolledHeads from "./PolledHeads.ts"
 import type { RpcFailure } from "./RpcError.ts"
 
 /** Longest wait that a `Retry-After` header is believed to ask for. */
-const longestRetryAfter = 60_000
+const maxRetryAfter = 60_000
 
 /** Longest text (characters) of an answer without JSON-RPC that is read. */
-const longestSaid = 500
+const maxGatewayText = 500
 
 /** `Retry-After` in seconds (RFC 9110 §10.2.3), as milliseconds. A date is not used by any provider we know of. */
 const retryAfter = (value: string | undefined): { retryAfter?: number } =>
   value !== undefined && /^\d{1,6}$/.test(value)
-    ? { retryAfter: Math.min(Number(value) * 1000, longestRetryAfter) }
+    ? { retryAfter: Math.min(Number(value) * 1000, maxRetryAfter) }
     : {}
 
 /** What a gateway says beside an HTTP status: a short text, and no page. */
-const saidIn = (text: string): string => {
-  const said = text.trim()
-  return said === "" || said.length > longestSaid || said.startsWith("<") ? "" : `: ${said}`
+const gatewayText = (text: string): string => {
+  const trimmed = text.trim()
+  return trimmed === "" || trimmed.length > maxGatewayText || trimmed.startsWith("<") ? "" : `: ${trimmed}`
 }
 
 /** The URL without its user and password, which `fetch` refuses to see there. */
@@ -67,12 +67,12 @@ export const connect = Effect.fnUntraced(function* (
   let nextId = 1
 
   const failure = (reason: Reason) => new EndpointError({ endpoint: name, reason })
-  let isOver = false
+  let hasEnded = false
   const endUnsafe = (reason: Reason) => {
-    isOver = true
+    hasEnded = true
     Deferred.doneUnsafe(ended, Effect.fail(failure(reason)))
   }
-  const slow = { redact, rateLimiter: options.rateLimiter }
+  const context = { redact, rateLimiter: options.rateLimiter }
 
   /** The body, as long as it may be. */
   const textOf = (response: HttpClientResponse.HttpClientResponse) => {
@@ -91,7 +91,7 @@ export const connect = Effect.fnUntraced(function* (
     client.execute(HttpClientRequest.setBody(target, HttpBody.text(body, "application/json"))).pipe(
       Effect.flatMap(textOf),
       Effect.catchTag("HttpClientError", (error) =>
-        Effect.fail(new Disconnected({ detail: redact(whyOf(error)) })),
+        Effect.fail(new Disconnected({ detail: redact(detailOf(error)) })),
       ),
       Effect.timeoutOrElse({
         duration: options.requestTimeout,
@@ -111,37 +111,38 @@ export const connect = Effect.fnUntraced(function* (
     const messages = JsonRpc.decode(text)
     const http = { status: response.status, ...retryAfter(response.headers["retry-after"]) }
     const answers = Array<Answer | undefined>(calls.length)
-    const said = saidIn(text)
-    let whole: RpcFailure | undefined =
+    const trimmed = gatewayText(text)
+    let batchFailure: RpcFailure | undefined =
       response.status === 200
         ? undefined
-        : { code: 0, message: `HTTP status ${response.status}${said}`, ...http }
-    let first: RpcFailure | undefined
+        : { code: 0, message: `HTTP status ${response.status}${trimmed}`, ...http }
+    let firstFailure: RpcFailure | undefined
     let malformed: string | undefined
     for (const message of messages) {
       if (message._tag === "Malformed") malformed = message.detail
       if (message._tag === "Failure") {
         const rpc = { ...message.failure, ...http }
         const call = message.id === undefined ? undefined : calls[message.id - firstId]
-        first ??= rpc
-        if (call === undefined || message.id === undefined) whole = rpc
-        else answers[message.id - firstId] = rejected(name, call.method, rpc, slow)
+        firstFailure ??= rpc
+        if (call === undefined || message.id === undefined) batchFailure = rpc
+        else answers[message.id - firstId] = rejected(name, call.method, rpc, context)
       } else if (message._tag === "Result" && calls[message.id - firstId] !== undefined) {
         answers[message.id - firstId] = message
       }
     }
-    if (whole === undefined && malformed !== undefined) return new Malformed({ detail: redact(malformed) })
-    const missing = whole ?? first ?? { ...notAnswered, ...http }
-    return calls.map(({ method }, i) => answers[i] ?? rejected(name, method, missing, slow))
+    if (batchFailure === undefined && malformed !== undefined)
+      return new Malformed({ detail: redact(malformed) })
+    const missing = batchFailure ?? firstFailure ?? { ...notAnswered, ...http }
+    return calls.map(({ method }, i) => answers[i] ?? rejected(name, method, missing, context))
   }
 
   const exchange: RpcClient.Send = (calls) =>
     Effect.suspend(() => {
-      if (isOver) return Effect.fail(failure(new Disconnected({ detail: "given up" })))
+      if (hasEnded) return Effect.fail(failure(new Disconnected({ detail: "given up" })))
       const firstId = nextId
       nextId += calls.length
       const sentAt = Monotonic.millisUnsafe(clock)
-      const told = (i: number, outcome: Outcome) =>
+      const report = (i: number, outcome: Outcome) =>
         options.onRequest?.(calls[i]!.method, outcome, Monotonic.millisUnsafe(clock) - sentAt)
       return post(JsonRpc.encode(firstId, calls), RpcClient.nameOf(calls)).pipe(
         Effect.flatMap((answer) => {
@@ -150,11 +151,11 @@ export const connect = Effect.fnUntraced(function* (
         }),
         Effect.tap((answers) =>
           Effect.sync(() => {
-            for (const [i, { _tag }] of answers.entries()) told(i, _tag === "Result" ? "ok" : "refused")
+            for (const [i, { _tag }] of answers.entries()) report(i, _tag === "Result" ? "ok" : "refused")
           }),
         ),
         Effect.mapError((reason: Reason) => {
-          for (const i of calls.keys()) told(i, "lost")
+          for (const i of calls.keys()) report(i, "lost")
           // What is too large says nothing about the endpoint; everything else does.
           if (reason._tag !== "Oversized") endUnsafe(reason)
           return failure(reason)
@@ -167,20 +168,20 @@ export const connect = Effect.fnUntraced(function* (
     tracedAs: tracing ? name : undefined,
   })
   yield* RpcClient.confirmChain(name, chain.id, request)
-  const own = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
+  const base = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
   const noSubscriptions = rejected(
     name,
     "eth_subscribe",
     { code: -32601, message: "there are no subscriptions over HTTP" },
-    slow,
+    context,
   )
   return {
-    ...own,
+    ...base,
     polled: true,
     batch,
     subscribe: (params, onNotification) =>
       params[0] === "newHeads" || noSubscriptions._tag !== "Rejected"
-        ? PolledHeads.subscribe(own, options.pollInterval ?? defaultPollInterval, onNotification)
+        ? PolledHeads.subscribe(base, options.pollInterval ?? defaultPollInterval, onNotification)
         : Effect.fail(noSubscriptions.error),
     endUnsafe,
     ended: Deferred.await(ended),
@@ -188,7 +189,7 @@ export const connect = Effect.fnUntraced(function* (
 })
 
 /** Why there is no answer, without the request, which holds the URL. */
-const whyOf = ({ reason }: HttpClientError.HttpClientError): string => {
+const detailOf = ({ reason }: HttpClientError.HttpClientError): string => {
   const cause = "cause" in reason ? reason.cause : undefined
   const inner = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause
   return inner instanceof Error ? inner.message : reason._tag

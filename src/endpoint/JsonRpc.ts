@@ -29,15 +29,15 @@ export const encode = (firstId: number, calls: ReadonlyArray<Call>): string =>
   )
 
 /** Only what is no object has a text of its own: `String` of anything else may throw, or run as deep as the value is. */
-const isPlain = (value: unknown) => typeof value !== "object"
+const isPrimitive = (value: unknown) => typeof value !== "object"
 
 const codeOf = (value: unknown): number => {
-  const code = isPlain(value) ? Number(value) : 0
+  const code = isPrimitive(value) ? Number(value) : 0
   return Number.isFinite(code) ? code : 0
 }
 
 const failureOf = (error: unknown): RpcFailure => {
-  if (!Predicate.isObject(error)) return { code: 0, message: isPlain(error) ? String(error) : "" }
+  if (!Predicate.isObject(error)) return { code: 0, message: isPrimitive(error) ? String(error) : "" }
   const { code, message, data } = error as { code?: unknown; message?: unknown; data?: unknown }
   return {
     code: codeOf(code),
@@ -82,15 +82,15 @@ const messageOf = (value: unknown): Message => {
  * A megabyte of brackets becomes thirty of objects. Above `freely` characters a frame must be mostly text: the answers
  * we ask for have a value in some 27 characters at the least.
  */
-const freely = 1024 * 1024
-const leastPerValue = 16
+const uncheckedLength = 1024 * 1024
+const minCharactersPerValue = 16
 
-const isCrowded = (frame: string): boolean => {
-  if (frame.length <= freely) return false
-  let left = frame.length / leastPerValue
+const isMostlyPunctuation = (frame: string): boolean => {
+  if (frame.length <= uncheckedLength) return false
+  let marksAllowed = frame.length / minCharactersPerValue
   for (const mark of [",", "[", "{"]) {
     for (let at = frame.indexOf(mark); at !== -1; at = frame.indexOf(mark, at + 1)) {
-      if (--left < 0) return true
+      if (--marksAllowed < 0) return true
     }
   }
   return false
@@ -101,7 +101,7 @@ export const isBatch = (frame: string): boolean => /^\s*\[/.test(frame)
 
 /** The messages of one text frame: one, or those of a batch. */
 export const decode = (frame: string): ReadonlyArray<Message> => {
-  if (isCrowded(frame)) {
+  if (isMostlyPunctuation(frame)) {
     return [
       { _tag: "Malformed", detail: `${frame.length} characters of hardly anything but brackets and commas` },
     ]

@@ -10,15 +10,15 @@ import * as Defects from "../Defects.ts"
 import * as Monotonic from "../Monotonic.ts"
 
 /** Heads and blocks at the tip are wanted now; history and the second look can wait. */
-export type Priority = "now" | "later"
+export type Priority = "live" | "backfill"
 
-export const Priority = Context.Reference<Priority>("event-ingestor/endpoint/Urgency", {
-  defaultValue: () => "now",
+export const Priority = Context.Reference<Priority>("event-ingestor/endpoint/Priority", {
+  defaultValue: () => "live",
 })
 
 /** Marks requests that let all others go first. */
 export const lowPriority = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.provideService(effect, Priority, "later")
+  Effect.provideService(effect, Priority, "backfill")
 
 /** Calls a second for an endpoint without a key, whose limits nobody tells. */
 const keylessRate = 10
@@ -28,17 +28,17 @@ export const limitOf = ({ keyless }: { readonly keyless: boolean }, configured: 
   configured ?? (keyless ? keylessRate : Infinity)
 
 /** Requests without an answer up to which the next one is sent, by its urgency. */
-const mostInFlight: Readonly<Record<Priority, number>> = { now: 32, later: 8 }
+const mostInFlight: Readonly<Record<Priority, number>> = { live: 32, backfill: 8 }
 
 /** How long (milliseconds) nothing is asked after a refusal that does not say it, or says less. */
-const shortestPause = 1000
+const minPause = 1000
 
-const quietMinute = 60_000
+const recoveryInterval = 60_000
 
 interface Waiter {
   readonly calls: number
-  taken: boolean
-  readonly go: () => void
+  started: boolean
+  readonly start: () => void
 }
 
 export interface RateLimiter {
@@ -55,7 +55,7 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
   Effect.gen(function* () {
     const clock = yield* Clock.Clock
     const work = yield* Latch.make(false)
-    const waiting: Readonly<Record<Priority, Array<Waiter>>> = { now: [], later: [] }
+    const waiting: Readonly<Record<Priority, Array<Waiter>>> = { live: [], backfill: [] }
     let inFlight = 0
     let rate = limit
     let tokens = limit
@@ -66,7 +66,7 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
     let second = { from: 0, calls: 0, before: 0 }
 
     const refill = (now: number) => {
-      for (; rate < limit && now - changedAt >= quietMinute; changedAt += quietMinute)
+      for (; rate < limit && now - changedAt >= recoveryInterval; changedAt += recoveryInterval)
         rate = Math.min(rate + 1, limit)
       // A second's worth may be saved up.
       tokens =
@@ -84,18 +84,18 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
     }
 
     const acquire = (waiter: Waiter) => {
-      waiter.taken = true
+      waiter.started = true
       tokens -= waiter.calls
       inFlight++
       const now = Monotonic.millisUnsafe(clock)
-      const past = now - second.from
-      if (past >= 1000) second = { from: now, calls: 0, before: past < 2000 ? second.calls : 0 }
+      const elapsed = now - second.from
+      if (elapsed >= 1000) second = { from: now, calls: 0, before: elapsed < 2000 ? second.calls : 0 }
       second.calls += waiter.calls
-      waiter.go()
+      waiter.start()
     }
 
     const next = (): Priority | undefined => {
-      const priority = waiting.now.length > 0 ? "now" : "later"
+      const priority = waiting.live.length > 0 ? "live" : "backfill"
       return waiting[priority].length > 0 && inFlight < mostInFlight[priority] ? priority : undefined
     }
 
@@ -110,8 +110,8 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
     }).pipe(Effect.forever, Defects.toOwner, Effect.forkScoped)
 
     const isFree = (priority: Priority) =>
-      waiting.now.length === 0 &&
-      (priority === "now" || waiting.later.length === 0) &&
+      waiting.live.length === 0 &&
+      (priority === "live" || waiting.backfill.length === 0) &&
       inFlight < mostInFlight[priority] &&
       delay() === 0
 
@@ -119,18 +119,18 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
       Effect.suspend(() => {
         let waiter: Waiter | undefined
         const granted = Effect.callback<void>((resume) => {
-          waiter = { calls, taken: false, go: () => resume(Effect.void) }
+          waiter = { calls, started: false, start: () => resume(Effect.void) }
           if (isFree(priority)) return acquire(waiter)
           waiting[priority].push(waiter)
           work.openUnsafe()
         })
-        const over = Effect.sync(() => {
+        const release = Effect.sync(() => {
           if (waiter === undefined) return
-          if (waiter.taken) inFlight--
+          if (waiter.started) inFlight--
           else waiting[priority].splice(waiting[priority].indexOf(waiter), 1)
           work.openUnsafe()
         })
-        return Effect.ensuring(Effect.andThen(granted, request), over)
+        return Effect.ensuring(Effect.andThen(granted, request), release)
       })
 
     return {
@@ -141,12 +141,12 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
         // Answers to what was sent at the same time say the same thing again.
         if (now < pausedUntil) return
         refill(now)
-        const asked = rate === Infinity ? Math.max(second.calls, second.before) : rate
-        rate = Math.min(Math.max(asked / 2, 1), limit)
+        const observedRate = rate === Infinity ? Math.max(second.calls, second.before) : rate
+        rate = Math.min(Math.max(observedRate / 2, 1), limit)
         tokens = Math.min(tokens, rate)
         changedAt = now
         // Not at once, whatever it says: the answers that are on their way would each halve the rate.
-        pausedUntil = now + Math.max(retryAfter ?? 0, shortestPause)
+        pausedUntil = now + Math.max(retryAfter ?? 0, minPause)
       },
       rate: () => rate,
     } satisfies RateLimiter as RateLimiter

@@ -31,7 +31,7 @@ export interface RpcClient {
 /** How often what was refused as "too many" is asked for again, each time as the budget allows it. */
 const retries = 4
 
-const isBackOff = (error: EndpointError) => errorKind(error) === "RateLimited"
+const isRateLimited = (error: EndpointError) => errorKind(error) === "RateLimited"
 
 /** What calls are named by in an error. */
 export const nameOf = (calls: ReadonlyArray<Call>): string =>
@@ -47,19 +47,19 @@ export const make = (
 ): RpcClient => {
   const limited = (calls: ReadonlyArray<Call>) =>
     rateLimiter === undefined ? send(calls) : rateLimiter.withTokens(calls.length)(send(calls))
-  const spend = (calls: ReadonlyArray<Call>) =>
+  const sendTraced = (calls: ReadonlyArray<Call>) =>
     tracedAs === undefined
       ? limited(calls)
       : traceRequest(tracedAs, calls[0]!.method, calls.length)(limited(calls))
   return {
     request: (method, params) =>
-      spend([{ method, params }]).pipe(
+      sendTraced([{ method, params }]).pipe(
         Effect.flatMap(([answer]) =>
           answer!._tag === "Result" ? Effect.succeed(answer!.result) : Effect.fail(answer!.error),
         ),
-        Effect.retry({ times: retries, while: isBackOff }),
+        Effect.retry({ times: retries, while: isRateLimited }),
       ),
-    batch: (calls) => (calls.length === 0 ? Effect.succeed([]) : spend(calls)),
+    batch: (calls) => (calls.length === 0 ? Effect.succeed([]) : sendTraced(calls)),
   }
 }
 
@@ -90,8 +90,8 @@ export const confirmChain = Effect.fnUntraced(function* (
   request: RpcClient["request"],
 ) {
   const failure = (reason: Reason) => new EndpointError({ endpoint, reason })
-  const answered = yield* request("eth_chainId", [])
-  const actual = Predicate.isString(answered) ? quantity(answered) : undefined
+  const answer = yield* request("eth_chainId", [])
+  const actual = Predicate.isString(answer) ? quantity(answer) : undefined
   if (actual === undefined) {
     return yield* failure(new Malformed({ detail: "eth_chainId was not answered with a number" }))
   }

@@ -22,7 +22,7 @@ export interface Link {
   readonly ping: () => void
 }
 
-export interface DialOptions {
+export interface ConnectOptions {
   readonly url: Redacted.Redacted<string>
   readonly timeout: Duration.Duration
   /** Bytes; a larger frame ends the connection. */
@@ -33,15 +33,15 @@ export class Transport extends Context.Service<
   Transport,
   {
     /** Opens a link that lives as long as the scope. */
-    readonly dial: (
-      options: DialOptions,
+    readonly connect: (
+      options: ConnectOptions,
       listener: Listener,
     ) => Effect.Effect<Link, Disconnected, Scope.Scope>
   }
 >()("event-ingestor/endpoint/Transport") {
   /** WebSockets by `ws`: no redirects, no compression (it costs more CPU than it saves on hexadecimal text). */
   static readonly layerWebSocket = Layer.succeed(this, {
-    dial: (options, listener) => dial(options, listener),
+    connect: (options, listener) => connect(options, listener),
   })
 
   /** WebSockets, and HTTP by `fetch`, without redirects too: a key in a URL goes nowhere else. */
@@ -64,7 +64,7 @@ const close = (socket: WebSocket) => {
   return void setTimeout(() => socket.terminate(), closeGrace).unref()
 }
 
-const dial = (options: DialOptions, listener: Listener) =>
+const connect = (options: ConnectOptions, listener: Listener) =>
   Effect.acquireRelease(
     Effect.callback<WebSocket, Disconnected>((resume) => {
       const socket = new WebSocket(Redacted.value(options.url), {
@@ -73,12 +73,12 @@ const dial = (options: DialOptions, listener: Listener) =>
         perMessageDeflate: false,
         followRedirects: false,
       })
-      let failed = "closed during the handshake"
+      let errorText = "closed during the handshake"
       socket.on("error", (error: NodeJS.ErrnoException) => {
         if (error.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH") listener.onOversized()
-        failed = error.message
+        errorText = error.message
       })
-      socket.on("close", () => resume(Effect.fail(new Disconnected({ detail: failed }))))
+      socket.on("close", () => resume(Effect.fail(new Disconnected({ detail: errorText }))))
       // Listeners are in place before the first frame can arrive.
       socket.on("open", () => {
         socket.removeAllListeners("close")
@@ -87,10 +87,10 @@ const dial = (options: DialOptions, listener: Listener) =>
         socket.on("pong", listener.onPong)
         socket.on("close", (code, reason) => {
           const text = reason.toString()
-          const how = failed === "" ? "closed" : failed
+          const how = errorText === "" ? "closed" : errorText
           listener.onClosed(`${how} with code ${code}${text ? ` ${text}` : ""}`, code)
         })
-        failed = ""
+        errorText = ""
         resume(Effect.succeed(socket))
       })
       return Effect.sync(() => close(socket))

@@ -16,7 +16,7 @@ import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import {
   EndpointError,
-  isOver,
+  endsConnection,
   orMalformed,
   errorKind,
   Rejected,
@@ -28,14 +28,14 @@ import type { GetLogs } from "./GetLogs.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
 import { mayMatch } from "./Bloom.ts"
-import { hasHoles, checkCompleteWithGaps, inconsistent, wrongBloom } from "./Integrity.ts"
+import { hasIndexGaps, checkCompleteWithGaps, inconsistent, wrongBloom } from "./Integrity.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
 
 /**
  * Memory that the logs of one block may take, about (bytes): some 350 000 transfers. A log costs at least 375 gas and a
  * byte of data 8, so no chain we know of comes near.
  */
-const largestBlock = 256 * 1024 * 1024
+const maxBlockBytes = 256 * 1024 * 1024
 
 /** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
 export const recheckPolicy = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
@@ -44,35 +44,35 @@ export const recheckPolicy = Schedule.exponential("100 millis").pipe(Schedule.up
  * For so long (milliseconds) after a block was first asked for here, a refusal that does not say what it is about means
  * that the node does not have the block yet.
  */
-const arriving = 5_000
+const arrivalWindow = 5_000
 
 /** A block that is older than the newest head by this (milliseconds) is there: what is said of it holds for others. */
-const old = 60_000
+const oldBlockAge = 60_000
 
 /** Some nodes tell milliseconds instead of seconds, which no chain reaches before the year 5138. */
 const millisOf = (timestamp: number) => (timestamp < 1e11 ? timestamp * 1000 : timestamp)
 
 /** Blocks whose first request is remembered. */
-const mostArriving = 64
+const mostTracked = 64
 
 /** Words that are about the way of asking, not about the block. */
-const isClear = ({ reason }: EndpointError): boolean =>
+const isAboutMethod = ({ reason }: EndpointError): boolean =>
   reason._tag !== "Rejected" ||
   reason.refusal.kind === "AddressRequired" ||
   [-32601, 401, 403, 429].includes(reason.code) ||
   /\bmethods?\b|HTTP status 4/i.test(reason.detail)
 
-const isUnclear = (error: EndpointError): boolean => {
+const isAmbiguous = (error: EndpointError): boolean => {
   const refusal = errorKind(error)
   return (
-    !isClear(error) &&
+    !isAboutMethod(error) &&
     (refusal === "Unavailable" || refusal === "MethodNotSupported" || refusal === "Unauthorized") &&
     !isLeftOut(error)
   )
 }
 
 /** The same refusal, as one of a block that is not there yet. */
-const asNotYet = (error: EndpointError): EndpointError =>
+const asBlockNotFound = (error: EndpointError): EndpointError =>
   error.reason._tag === "Rejected"
     ? new EndpointError({
         endpoint: error.endpoint,
@@ -81,8 +81,10 @@ const asNotYet = (error: EndpointError): EndpointError =>
     : error
 
 /** Whatever is said of a fresh block, unless it is about the way of asking, is that it is not there yet. */
-export const retryNotYet = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
-  Effect.mapError(effect, (error) => (isUnclear(error) ? asNotYet(error) : error))
+export const ambiguousAsNotFound = <A>(
+  effect: Effect.Effect<A, EndpointError>,
+): Effect.Effect<A, EndpointError> =>
+  Effect.mapError(effect, (error) => (isAmbiguous(error) ? asBlockNotFound(error) : error))
 
 /** A node that does not have a block yet, or answers nonsense about it, may know better in a moment. */
 export const retryUnverified = <A>(
@@ -133,17 +135,17 @@ export const make = (
   const matches = makeMatches(filter)
   const integrityProblem = checks.block(filter)
 
-  const doubtful = (detail: string) => integrityError(client.name, detail)
+  const integrityFailure = (detail: string) => integrityError(client.name, detail)
 
   const unfiltered = isUnfiltered(filter)
 
-  const suspicious = checks.empty(filter)
+  const emptyProblem = checks.empty(filter)
 
   const validated = (header: Header) => (logs: ReadonlyArray<PlacedLog>) => {
-    const wrong =
-      (unfiltered && capabilities.indexHoles ? checkCompleteWithGaps : integrityProblem)(logs, header) ??
-      suspicious(logs, header)
-    return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubtful(wrong)
+    const problem =
+      (unfiltered && capabilities.hasIndexGaps ? checkCompleteWithGaps : integrityProblem)(logs, header) ??
+      emptyProblem(logs, header)
+    return problem === undefined ? Effect.succeed(blockOf(header, logs)) : integrityFailure(problem)
   }
 
   const byHash = (header: Header, answers: Answers) =>
@@ -156,22 +158,22 @@ export const make = (
    * Where heads are polled each answer may come from another replica, and none of a fresh block may come from one that
    * does not have it yet. Only a bloom that does not match proves that there are no logs.
    */
-  const orIntegrityError = (header: Header, { isFresh }: Answers) =>
+  const rejectUnprovenEmpty = (header: Header, { isFresh }: Answers) =>
     Effect.flatMap((block: Block) => {
       const { logsBloom: bloom } = header
       const isProven = bloom !== undefined && !mayMatch(bloom, filter.addresses, filter.topics)
       // The connection knows late that heads are polled: when a subscription is refused.
       return client.polled === true && isFresh && block.logs.length === 0 && !isProven
-        ? doubtful(`no logs in block ${header.number}, which another replica may have`)
+        ? integrityFailure(`no logs in block ${header.number}, which another replica may have`)
         : Effect.succeed(block)
     })
 
   /** Receipts prove more than the same answer once more; where there are none, it is asked for again. */
   const byGetLogs = (header: Header, answers: Answers) => {
-    const confirmed = orIntegrityError(header, answers)
+    const rejectUnproven = rejectUnprovenEmpty(header, answers)
     return capabilities.allows("eth_getBlockReceipts", header.hash)
-      ? confirmed(retryUnverified(byHash(header, answers)))
-      : retryUnverified(confirmed(byHash(header, answers)))
+      ? rejectUnproven(retryUnverified(byHash(header, answers)))
+      : retryUnverified(rejectUnproven(byHash(header, answers)))
   }
 
   /** The logs of receipts, in order. */
@@ -186,37 +188,40 @@ export const make = (
     )
 
   /** All logs of a block: checked as a whole, then filtered. */
-  const whole = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
-    const wrong = (capabilities.indexHoles ? checkCompleteWithGaps : checks.whole)(logs, header)
-    return wrong === undefined ? Effect.succeed(blockOf(header, logs.filter(matches))) : doubtful(wrong)
+  const checkedBlock = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
+    const problem = (capabilities.hasIndexGaps ? checkCompleteWithGaps : checks.whole)(logs, header)
+    return problem === undefined
+      ? Effect.succeed(blockOf(header, logs.filter(matches)))
+      : integrityFailure(problem)
   }
 
   const byBlockReceipts = Effect.fnUntraced(function* (header: Header, answers: Answers) {
     const receipts = yield* client.request("eth_getBlockReceipts", [header.hash])
-    if (!Array.isArray(receipts)) return yield* doubtful(`no receipts for block ${header.number}`)
+    if (!Array.isArray(receipts)) return yield* integrityFailure(`no receipts for block ${header.number}`)
     const logs = yield* logsOfReceipts(receipts)
     answers.receipts = logs
     answers.receiptCount = receipts.length
     // Without a bloom only the number of transactions says that no receipt is missing.
-    if (header.logsBloom === undefined && header.executed !== false) yield* haveAllReceipts(header, receipts)
-    const block = yield* whole(header, logs)
-    return hasMore(header, answers.logs, block.logs) ? blockOf(header, answers.logs) : block
+    if (header.logsBloom === undefined && header.executed !== false)
+      yield* checkReceiptCount(header, receipts)
+    const block = yield* checkedBlock(header, logs)
+    return extendsReceipts(header, answers.logs, block.logs) ? blockOf(header, answers.logs) : block
   })
 
   /**
    * Whether `eth_getLogs` has all that the receipts have, and more: logs of a system transaction without a receipt, such
    * as Polygon's state sync, which the bloom does not know either.
    */
-  const hasMore = (
+  const extendsReceipts = (
     header: Header,
     logs: ReadonlyArray<PlacedLog> | undefined,
     receipts: ReadonlyArray<Pick<PlacedLog, "index" | "txHash">>,
   ): logs is ReadonlyArray<PlacedLog> => {
     if (logs === undefined || logs.length <= receipts.length || inconsistent(logs, header) !== undefined)
       return false
-    if (unfiltered && hasHoles(logs)) return false
-    const have = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
-    return receipts.every(({ index, txHash }) => have.has(`${index} ${txHash}`))
+    if (unfiltered && hasIndexGaps(logs)) return false
+    const present = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
+    return receipts.every(({ index, txHash }) => present.has(`${index} ${txHash}`))
   }
 
   /** The block's transactions by its hash. */
@@ -224,14 +229,14 @@ export const make = (
     Effect.flatMap(client.request("eth_getBlockByHash", [header.hash, false]), (block) =>
       Predicate.isObject(block) && "transactions" in block && Array.isArray(block.transactions)
         ? Effect.succeed(block.transactions as ReadonlyArray<Hex>)
-        : Effect.fail(doubtful(`the node does not have block ${header.number}`)),
+        : Effect.fail(integrityFailure(`the node does not have block ${header.number}`)),
     )
 
-  const haveAllReceipts = (header: Header, { length }: { readonly length: number }) =>
+  const checkReceiptCount = (header: Header, { length }: { readonly length: number }) =>
     Effect.flatMap(transactionsOf(header), (transactions) =>
       transactions.length === length
         ? Effect.void
-        : doubtful(
+        : integrityFailure(
             `${length} receipts for the ${transactions.length} transactions of block ${header.number}`,
           ),
     )
@@ -240,7 +245,10 @@ export const make = (
    * What two ways of asking agree on although it fails a check: the header's bloom is wrong then, or this chain's log
    * indexes have holes. A log that only `eth_getLogs` has is one of a system transaction without a receipt.
    */
-  const agreed = Effect.fnUntraced(function* (header: Header, { logs, receipts, receiptCount }: Answers) {
+  const agreedBlock = Effect.fnUntraced(function* (
+    header: Header,
+    { logs, receipts, receiptCount }: Answers,
+  ) {
     if (logs === undefined || inconsistent(receipts ?? [], header) !== undefined) return undefined
     if (receipts === undefined) {
       // No receipts to read: an empty answer stands if the node has the block at all.
@@ -248,21 +256,21 @@ export const make = (
       yield* transactionsOf(header)
       return blockOf(header, logs)
     }
-    const have = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
-    const isMissing = receipts.some((log) => matches(log) && !have.has(`${log.index} ${log.txHash}`))
+    const present = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
+    const isMissing = receipts.some((log) => matches(log) && !present.has(`${log.index} ${log.txHash}`))
     if (isMissing || (unfiltered && inconsistent(logs, header) !== undefined)) return undefined
-    yield* haveAllReceipts(header, { length: receiptCount })
+    yield* checkReceiptCount(header, { length: receiptCount })
     const all = unfiltered ? logs : receipts
-    if (!hasHoles(all)) capabilities.contradictedBlooms++
+    if (!hasIndexGaps(all)) capabilities.bloomMismatches++
     // A hole under a bloom of other logs is a log that both ways leave out.
     else if (wrongBloom(all, header) !== undefined) return undefined
-    else capabilities.indexHoles = true
+    else capabilities.hasIndexGaps = true
     return blockOf(header, logs)
   })
 
   const bySubscription = (header: Header) =>
     announced === undefined
-      ? doubtful(`the logs of block ${header.number} are not announced`)
+      ? integrityFailure(`the logs of block ${header.number} are not announced`)
       : Effect.flatMap(announced.logs(header), validated(header))
 
   /** Some receipts, in order. Where they are too many for one answer, fewer of them. */
@@ -274,11 +282,11 @@ export const make = (
       Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
     ).pipe(
       Effect.catch((error) => {
-        const isTooMuch = errorKind(error) === "RangeTooLarge" || isLeftOut(error) || isOver(error)
+        const isTooMuch = errorKind(error) === "RangeTooLarge" || isLeftOut(error) || endsConnection(error)
         if (!isTooMuch || transactions.length === 1) return Effect.fail(error)
         const half = Math.ceil(transactions.length / 2)
         capabilities.receipts = Math.min(capabilities.receipts, half)
-        if (isOver(error)) return Effect.fail(error)
+        if (endsConnection(error)) return Effect.fail(error)
         return Effect.zipWith(
           someReceipts(transactions.slice(0, half)),
           someReceipts(transactions.slice(half)),
@@ -298,11 +306,11 @@ export const make = (
         all.push(log)
         size += sizeOf(log)
       }
-      if (size > largestBlock)
-        return yield* doubtful(`block ${header.number} has more logs than a block can have`)
+      if (size > maxBlockBytes)
+        return yield* integrityFailure(`block ${header.number} has more logs than a block can have`)
       i += some.length
     }
-    return yield* whole(header, all)
+    return yield* checkedBlock(header, all)
   })
 
   const fallbacks: ReadonlyArray<
@@ -318,22 +326,22 @@ export const make = (
     capabilities.allows(method, hash) &&
     (method !== "eth_subscribe" ||
       (announced !== undefined &&
-        capabilities.isSuspect("eth_getLogs") &&
-        capabilities.isSuspect("eth_getBlockReceipts")))
+        capabilities.wasRefused("eth_getLogs") &&
+        capabilities.wasRefused("eth_getBlockReceipts")))
 
   /** When blocks were first asked for. */
-  const asked = new Map<Hex, number>()
+  const firstRequestedAt = new Map<Hex, number>()
 
   const ageOf = ({ hash, timestamp }: Header, now: number) => {
-    const since = asked.get(hash) ?? now
-    asked.set(hash, since)
-    if (asked.size > mostArriving) asked.delete(asked.keys().next().value!)
-    const isOld = millisOf(newest() ?? timestamp) - millisOf(timestamp) >= old
-    return { isOld, isArriving: !isOld && now - since < arriving }
+    const since = firstRequestedAt.get(hash) ?? now
+    firstRequestedAt.set(hash, since)
+    if (firstRequestedAt.size > mostTracked) firstRequestedAt.delete(firstRequestedAt.keys().next().value!)
+    const isOld = millisOf(newest() ?? timestamp) - millisOf(timestamp) >= oldBlockAge
+    return { isOld, isArriving: !isOld && now - since < arrivalWindow }
   }
 
   /** Whether another way of asking may do better, after what an error says is remembered. */
-  const learn = (
+  const recordFailure = (
     method: LogMethod,
     { hash }: Header,
     error: EndpointError,
@@ -347,11 +355,11 @@ export const make = (
         return error.reason._tag !== "Oversized"
       case "AddressRequired":
       case "MethodNotSupported":
-        if (!isArriving || isClear(error)) capabilities.refuse(method, hash, isOld)
+        if (!isArriving || isAboutMethod(error)) capabilities.refuse(method, hash, isOld)
         return true
       case "Unavailable":
       case "TooManyAddresses":
-        return !isOver(error)
+        return !endsConnection(error)
       default:
         return false
     }
@@ -361,15 +369,15 @@ export const make = (
     const { isOld } = ageOf(header, yield* Monotonic.millis)
     const answers: Answers = { logs: undefined, receipts: undefined, receiptCount: 0, isFresh: !isOld }
     let first: EndpointError | undefined
-    let unclear: EndpointError | undefined
+    let ambiguous: EndpointError | undefined
 
     /** No way is left: what two of them agree on, else why not. Where every way is refused, the first refusal says most. */
     const exhausted = Effect.suspend(() => {
-      const failed = unclear
-        ? asNotYet(unclear)
-        : (first ?? doubtful(`no way to read block ${header.number}`))
+      const failed = ambiguous
+        ? asBlockNotFound(ambiguous)
+        : (first ?? integrityFailure(`no way to read block ${header.number}`))
       if (answers.receipts !== undefined) return Effect.fail(failed)
-      return Effect.flatMap(agreed(header, answers), (block) =>
+      return Effect.flatMap(agreedBlock(header, answers), (block) =>
         block ? Effect.succeed(block) : Effect.fail(failed),
       )
     })
@@ -378,17 +386,18 @@ export const make = (
       const index = fallbacks.findIndex(([method], i) => i >= from && isSupported(method, header))
       const [method, ask] = fallbacks[index] ?? []
       // An empty answer under a filter is not worth a receipt for each transaction.
-      const isWorthless = method === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0
-      if (method === undefined || ask === undefined || isWorthless) return exhausted
+      const isTooCostly = method === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0
+      if (method === undefined || ask === undefined || isTooCostly) return exhausted
       return Effect.catch(
         Effect.tap(ask(header, answers), () => Effect.sync(() => capabilities.recordSupported(method))),
         Effect.fnUntraced(function* (error) {
           const age = ageOf(header, yield* Monotonic.millis)
-          if (age.isArriving && isUnclear(error)) unclear ??= error
+          if (age.isArriving && isAmbiguous(error)) ambiguous ??= error
           first ??= error
-          if (!learn(method, header, error, age)) return yield* error === unclear ? asNotYet(error) : error
+          if (!recordFailure(method, header, error, age))
+            return yield* error === ambiguous ? asBlockNotFound(error) : error
           const hasReceipts = method === "eth_getBlockReceipts" && answers.receipts !== undefined
-          const block = hasReceipts ? yield* agreed(header, answers) : undefined
+          const block = hasReceipts ? yield* agreedBlock(header, answers) : undefined
           return block ?? (yield* tryFrom(index + 1))
         }),
       )

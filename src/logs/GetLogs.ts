@@ -3,7 +3,13 @@ import { Effect } from "effect"
 import type { Filter, Hex } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { isOver, isRpcError, orMalformed, errorKind, integrityError } from "../endpoint/EndpointError.ts"
+import {
+  endsConnection,
+  isRpcError,
+  orMalformed,
+  errorKind,
+  integrityError,
+} from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { isUnfiltered, logParams, makeMatches } from "./Filter.ts"
@@ -20,7 +26,7 @@ export type GetLogs = (blocks: Blocks) => Effect.Effect<ReadonlyArray<PlacedLog>
 const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
 
 /** Matching logs only: some nodes ignore a filter, or a part of it. */
-const only = (filter: Filter): ((logs: ReadonlyArray<PlacedLog>) => ReadonlyArray<PlacedLog>) => {
+const matchingOnly = (filter: Filter): ((logs: ReadonlyArray<PlacedLog>) => ReadonlyArray<PlacedLog>) => {
   if (isUnfiltered(filter)) return (logs) => logs
   const matches = makeMatches(filter)
   return (logs) => (logs.every(matches) ? logs : logs.filter(matches))
@@ -41,24 +47,24 @@ const refusesHash = ({ reason }: EndpointError): boolean =>
 
 /** @param capabilities how many addresses the endpoint takes at once; reduced where it refuses them */
 export const make = (client: NamedClient, filter: Filter, capabilities: Capabilities): GetLogs => {
-  const wanted = only(filter)
-  const askFor = (
+  const keepMatching = matchingOnly(filter)
+  const fetchLogs = (
     addresses: ReadonlyArray<Hex>,
     blocks: { readonly blockHash: Hex } | { readonly fromBlock: Hex; readonly toBlock: Hex },
   ) =>
     Effect.flatMap(
       client.request("eth_getLogs", [{ ...logParams({ ...filter, addresses }), ...blocks }]),
-      (answer) => Effect.map(orMalformed(client.name, logsOf(answer)), wanted),
+      (answer) => Effect.map(orMalformed(client.name, logsOf(answer)), keepMatching),
     )
 
   /** The logs of a block by its height. None are believed only of a node that has this very block. */
-  const askAtHeight = Effect.fnUntraced(function* (
+  const fetchAtHeight = Effect.fnUntraced(function* (
     addresses: ReadonlyArray<Hex>,
     blockHash: Hex,
     number: number,
   ) {
     const at = hex(number)
-    const logs = yield* askFor(addresses, { fromBlock: at, toBlock: at })
+    const logs = yield* fetchLogs(addresses, { fromBlock: at, toBlock: at })
     if (logs.some((log) => log.blockHash !== blockHash))
       return yield* integrityError(client.name, `logs of another block ${number}`)
     if (logs.length === 0 && (yield* Headers.header(client, number))?.hash !== blockHash)
@@ -66,16 +72,16 @@ export const make = (client: NamedClient, filter: Filter, capabilities: Capabili
     return logs
   })
 
-  const ask = (addresses: ReadonlyArray<Hex>, blocks: Blocks) => {
-    if (!("blockHash" in blocks)) return askFor(addresses, blocks)
+  const fetchBlocks = (addresses: ReadonlyArray<Hex>, blocks: Blocks) => {
+    if (!("blockHash" in blocks)) return fetchLogs(addresses, blocks)
     const { blockHash, number } = blocks
-    if (number === undefined) return askFor(addresses, { blockHash })
-    if (!capabilities.byHash) return askAtHeight(addresses, blockHash, number)
-    const byHash = Effect.tap(askFor(addresses, { blockHash }), () =>
+    if (number === undefined) return fetchLogs(addresses, { blockHash })
+    if (!capabilities.byHash) return fetchAtHeight(addresses, blockHash, number)
+    const byHash = Effect.tap(fetchLogs(addresses, { blockHash }), () =>
       Effect.sync(() => capabilities.recordSupported("blockHash")),
     )
     return Effect.catchIf(byHash, refusesHash, (refused) =>
-      askAtHeight(addresses, blockHash, number).pipe(
+      fetchAtHeight(addresses, blockHash, number).pipe(
         Effect.tap(() => Effect.sync(() => capabilities.refuseHash(blockHash))),
         // The range says no more than the hash did, but for how many addresses it may have.
         Effect.catchIf(
@@ -88,23 +94,25 @@ export const make = (client: NamedClient, filter: Filter, capabilities: Capabili
 
   return (blocks) => {
     const { addresses } = filter
-    if (addresses.length <= 1) return ask(addresses, blocks)
-    const some: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = Effect.suspend(() => {
+    if (addresses.length <= 1) return fetchBlocks(addresses, blocks)
+    const inGroups: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = Effect.suspend(() => {
       const size = Math.min(capabilities.addresses, addresses.length)
       const groups: Array<ReadonlyArray<Hex>> = []
       for (let i = 0; i < addresses.length; i += size) groups.push(addresses.slice(i, i + size))
-      const answers = Effect.forEach(groups, (group) => ask(group, blocks))
+      const answers = Effect.forEach(groups, (group) => fetchBlocks(group, blocks))
       return Effect.catchIf(
-        groups.length === 1 ? ask(addresses, blocks) : Effect.map(answers, (all) => all.flat().sort(inOrder)),
+        groups.length === 1
+          ? fetchBlocks(addresses, blocks)
+          : Effect.map(answers, (all) => all.flat().sort(inOrder)),
         refusesAddresses,
         (error) => {
           if (size === 1) return Effect.fail(error)
           // Several requests may be refused at once.
           capabilities.addresses = Math.min(capabilities.addresses, Math.ceil(size / 2))
-          return isOver(error) ? Effect.fail(error) : some
+          return endsConnection(error) ? Effect.fail(error) : inGroups
         },
       )
     })
-    return some
+    return inGroups
   }
 }

@@ -19,19 +19,19 @@ export const preferHttp = (
   socket: LogSource,
   capabilities: Capabilities,
   http: () => PoolMember<Connection> | undefined,
-  logsOf: (live: PoolMember<Connection>) => LogSource,
+  logsOf: (member: PoolMember<Connection>) => LogSource,
 ): LogSource => {
   /** What works clears the endpoint's breaker; what does not costs it its place for a while. */
-  const first = <A>(
+  const httpFirst = <A>(
     ask: (logs: LogSource) => Effect.Effect<A, EndpointError>,
     otherwise: Effect.Effect<A, EndpointError>,
   ): Effect.Effect<A, EndpointError> =>
     Effect.suspend(() => {
-      const live = http()
-      if (live === undefined) return otherwise
-      return ask(logsOf(live)).pipe(
-        Effect.tap(live.breaker.succeed),
-        Effect.catch((error) => Effect.andThen(live.connection.end(error.reason), otherwise)),
+      const member = http()
+      if (member === undefined) return otherwise
+      return ask(logsOf(member)).pipe(
+        Effect.tap(member.breaker.succeed),
+        Effect.catch((error) => Effect.andThen(member.connection.end(error.reason), otherwise)),
       )
     })
 
@@ -39,21 +39,21 @@ export const preferHttp = (
 
   return {
     block: (header) =>
-      refusesBlocks() ? first((logs) => logs.block(header), socket.block(header)) : socket.block(header),
+      refusesBlocks() ? httpFirst((logs) => logs.block(header), socket.block(header)) : socket.block(header),
     unfinalizedRange: (from, to) =>
       refusesBlocks()
-        ? first((logs) => logs.unfinalizedRange(from, to), socket.unfinalizedRange(from, to))
+        ? httpFirst((logs) => logs.unfinalizedRange(from, to), socket.unfinalizedRange(from, to))
         : socket.unfinalizedRange(from, to),
     finalizedRange: (from, to) =>
       lowPriority(
-        first(
+        httpFirst(
           (logs) => logs.finalizedRange(from, to),
           Effect.suspend(() => socket.finalizedRange(from, to)),
         ),
       ),
     width: () => {
-      const live = http()
-      return live === undefined ? socket.width() : logsOf(live).width()
+      const member = http()
+      return member === undefined ? socket.width() : logsOf(member).width()
     },
     servedBy: () => (refusesBlocks() ? http()?.connection.name : undefined) ?? socket.servedBy(),
   }

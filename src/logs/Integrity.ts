@@ -15,7 +15,7 @@ import { finalVerdict } from "../chain/FinalityQuorum.ts"
 const leastZeroBits = 2
 
 /** Two logs of a block with one index: without an identity neither can be stored. */
-const repeated = (index: number, number: number): string =>
+const duplicateIndex = (index: number, number: number): string =>
   `two logs of block ${number} have the index ${index}: logs without an identity cannot be stored`
 
 /** What is wrong with logs as those of one block, wherever they come from. */
@@ -29,7 +29,7 @@ const wrongBlock = (
       return `a log of another block among those of ${block.number}`
     }
     if (log.removed) return `a removed log in block ${block.number}`
-    if (log.index === before) return repeated(log.index, block.number)
+    if (log.index === before) return duplicateIndex(log.index, block.number)
     if (log.index < before) return `log ${log.index} after ${before} in block ${block.number}`
     before = log.index
   }
@@ -65,7 +65,8 @@ export const checkCompleteWithGaps = (logs: ReadonlyArray<PlacedLog>, header: He
 export const inconsistent = wrongBlock
 
 /** Whether indexes are missing. */
-export const hasHoles = (logs: ReadonlyArray<Pick<Log, "index">>): boolean => indexGap(logs, 0) !== undefined
+export const hasIndexGaps = (logs: ReadonlyArray<Pick<Log, "index">>): boolean =>
+  indexGap(logs, 0) !== undefined
 
 /** What is wrong with `logs` as the logs of a block that match a filter. */
 const makeBlockCheck = (
@@ -79,17 +80,17 @@ const makeBlockCheck = (
 }
 
 /** What is wrong with the logs of a range of final blocks, of which only the last block's header is known. */
-const makeUnbelievableRange = (
+const makeRangeCheck = (
   filter: Filter,
 ): ((
   logs: ReadonlyArray<PlacedLog>,
   from: number,
   last: Header,
-  mayHaveHoles?: boolean,
+  allowGaps?: boolean,
 ) => string | undefined) => {
   const unfiltered = isUnfiltered(filter)
   const matches = makeMatches(filter)
-  return (logs, from, last, mayHaveHoles = false) => {
+  return (logs, from, last, allowGaps = false) => {
     let block: PlacedLog | undefined
     let next = 0
     for (const log of logs) {
@@ -103,8 +104,8 @@ const makeUnbelievableRange = (
       } else if (log.blockHash !== block.blockHash) {
         return "logs of two forks"
       }
-      if (log.index === next - 1) return repeated(log.index, log.blockNumber)
-      if (unfiltered && !mayHaveHoles ? log.index !== next : log.index < next) {
+      if (log.index === next - 1) return duplicateIndex(log.index, log.blockNumber)
+      if (unfiltered && !allowGaps ? log.index !== next : log.index < next) {
         return `log ${log.index} where ${next} was expected in block ${log.blockNumber}`
       }
       next = log.index + 1
@@ -116,17 +117,17 @@ const makeUnbelievableRange = (
 }
 
 /** A bloom that matches a filter by chance more often than this says nothing about an empty answer. */
-const likelyChance = 0.1
+const maxChance = 0.1
 
 /** What is wrong with no logs as those of a block that match a filter, whose bloom would hardly match by chance. */
-const makeSuspicious =
+const makeEmptyCheck =
   (filter: Filter): ((logs: ReadonlyArray<PlacedLog>, header: Header) => string | undefined) =>
   (logs, { number, logsBloom: bloom }) =>
     !isUnfiltered(filter) &&
     logs.length === 0 &&
     bloom !== undefined &&
     !isZero(bloom) &&
-    chanceOfMatch(bloom, filter.addresses, filter.topics) < likelyChance
+    chanceOfMatch(bloom, filter.addresses, filter.topics) < maxChance
       ? `no logs in block ${number}, whose bloom matches the filter`
       : undefined
 
@@ -137,9 +138,9 @@ export interface IntegrityChecks {
   /** The logs of a block that match a filter. */
   readonly block: typeof makeBlockCheck
   /** The same where there are none, though the bloom has been asked and matches. */
-  readonly empty: typeof makeSuspicious
+  readonly empty: typeof makeEmptyCheck
   /** The logs of a range of final blocks that match a filter. */
-  readonly range: typeof makeUnbelievableRange
+  readonly range: typeof makeRangeCheck
   /** What a header's bloom proves. */
   readonly bloom: typeof provenBloom
   /** Whether a block is final that is so at the endpoint in use. */
@@ -149,8 +150,8 @@ export interface IntegrityChecks {
 export const strict: IntegrityChecks = {
   whole: checkComplete,
   block: makeBlockCheck,
-  empty: makeSuspicious,
-  range: makeUnbelievableRange,
+  empty: makeEmptyCheck,
+  range: makeRangeCheck,
   bloom: provenBloom,
   final: finalVerdict,
 }

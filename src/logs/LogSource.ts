@@ -13,23 +13,23 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Block, Header, Hex } from "../Domain.ts"
 import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { isRpcError, notYet, errorKind, integrityError } from "../endpoint/EndpointError.ts"
+import { isRpcError, blockNotFound, errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import type { ErrorInfo } from "../endpoint/RpcError.ts"
 import * as BlockLogs from "./BlockLogs.ts"
-import { retryUnverified, recheckPolicy, blockOf, retryNotYet } from "./BlockLogs.ts"
+import { retryUnverified, recheckPolicy, blockOf, ambiguousAsNotFound } from "./BlockLogs.ts"
 import { isZero, mayMatch } from "./Bloom.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
-import { hasHoles } from "./Integrity.ts"
+import { hasIndexGaps } from "./Integrity.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
 
 /** Blocks of one range whose logs are read one by one at the same time. */
-const singleBlocks = 4
+const singleBlockConcurrency = 4
 
 /** A range is refused that may be too wide. What is said of one block is another matter. */
 const isTooWide = (refusal: ErrorInfo["kind"] | undefined): boolean =>
@@ -85,7 +85,7 @@ export const make = (
   const rangeProblem = checks.range(filter)
   const unfiltered = isUnfiltered(filter)
   const getLogs = GetLogs.make(client, filter, capabilities)
-  const ask = BlockLogs.make(
+  const readBlock = BlockLogs.make(
     client,
     filter,
     capabilities,
@@ -95,7 +95,7 @@ export const make = (
     unfiltered ? announced : undefined,
   )
 
-  const doubtful = (detail: string) => integrityError(client.name, detail)
+  const integrityFailure = (detail: string) => integrityError(client.name, detail)
 
   /** The header with its bloom as far as it proves something. */
   const withBloom = (header: Header): Header => {
@@ -112,36 +112,39 @@ export const make = (
 
   /** An empty answer under an announced bloom that proves nothing: the fetched header may have one that does. */
   const recheckEmpty = Effect.fnUntraced(function* (empty: Block, { number }: Header) {
-    const fetched = yield* retryNotYet(Headers.header(client, number))
-    if (fetched?.hash !== empty.hash) return yield* notYet(client.name, number)
+    const fetched = yield* ambiguousAsNotFound(Headers.header(client, number))
+    if (fetched?.hash !== empty.hash) return yield* blockNotFound(client.name, number)
     const header = withBloom(fetched)
-    return header.logsBloom !== undefined && mayHaveLogs(header) ? yield* ask(header) : empty
+    return header.logsBloom !== undefined && mayHaveLogs(header) ? yield* readBlock(header) : empty
   })
 
-  const block = (seen: Header) => {
-    const header = withBloom(seen)
+  const block = (given: Header) => {
+    const header = withBloom(given)
     if (!mayHaveLogs(header)) return Effect.succeed(blockOf(header, []))
     // A bloom that is ignored may still be right that there are some.
-    const isIgnored = logsBloom === "ignore" && seen.logsBloom !== undefined && !isZero(seen.logsBloom)
+    const isIgnored = logsBloom === "ignore" && given.logsBloom !== undefined && !isZero(given.logsBloom)
     const mayRecheck =
       logsBloom === "trust" &&
       header.logsBloom === undefined &&
-      seen.origin === "announced" &&
+      given.origin === "announced" &&
       capabilities.blooms.fetched
     const block =
       isIgnored && unfiltered
-        ? Effect.repeat(ask(header), { while: ({ logs }) => logs.length === 0, schedule: recheckPolicy })
-        : ask(header)
+        ? Effect.repeat(readBlock(header), {
+            while: ({ logs }) => logs.length === 0,
+            schedule: recheckPolicy,
+          })
+        : readBlock(header)
     return block.pipe(
       Effect.flatMap((block) =>
-        mayRecheck && block.logs.length === 0 ? recheckEmpty(block, seen) : Effect.succeed(block),
+        mayRecheck && block.logs.length === 0 ? recheckEmpty(block, given) : Effect.succeed(block),
       ),
       Effect.tap(({ logs }) => Effect.sync(() => capabilities.recordRecentSuccess(1, logs.length))),
     )
   }
 
   const oneByOne = (headers: ReadonlyArray<Header>) =>
-    Effect.forEach(headers, block, { concurrency: singleBlocks })
+    Effect.forEach(headers, block, { concurrency: singleBlockConcurrency })
 
   const existingHeaders = (from: number, to: number) =>
     Effect.flatMap(
@@ -180,12 +183,12 @@ export const make = (
         continue
       }
       if (missing !== undefined && below !== undefined && header.parentHash !== below.hash)
-        return yield* notYet(client.name, missing)
+        return yield* blockNotFound(client.name, missing)
       missing = undefined
       below = header
       if (i < found.length) existing.push(withBloom(header))
     }
-    if (missing !== undefined) return yield* notYet(client.name, Math.min(missing, from + to))
+    if (missing !== undefined) return yield* blockNotFound(client.name, Math.min(missing, from + to))
     return existing
   })
 
@@ -195,12 +198,12 @@ export const make = (
       const header = yield* Headers.header(client, number + i)
       if (header !== undefined) return header
     }
-    return yield* notYet(client.name, number)
+    return yield* blockNotFound(client.name, number)
   })
 
   /** Whether a block has matching logs, by all checks. Where only ranges are granted it cannot be known: `false`. */
   const hasLogs = (header: Header) =>
-    ask(header).pipe(
+    readBlock(header).pipe(
       Effect.map(({ logs }) => logs.length > 0),
       Effect.catchIf(
         (error) => isRpcError(error) && errorKind(error) !== "BlockNotFound",
@@ -218,9 +221,9 @@ export const make = (
         if (found.length === 0) return block(header)
         return integrityProblem(found, header) === undefined
           ? Effect.succeed(blockOf(header, found))
-          : ask(header)
+          : readBlock(header)
       },
-      { concurrency: singleBlocks },
+      { concurrency: singleBlockConcurrency },
     )
   }
 
@@ -229,7 +232,7 @@ export const make = (
     from === to || !capabilities.ranges || capabilities.refused.has("eth_getLogs")
 
   const unfinalizedRange = Effect.fnUntraced(function* (from: number, to: number) {
-    const existing = retryNotYet(existingHeaders(from, to))
+    const existing = ambiguousAsNotFound(existingHeaders(from, to))
     if (isSingle(from, to)) return yield* oneByOne(yield* existing)
     const range = getLogs({ fromBlock: hex(from), toBlock: hex(to) })
     const [headers, logs] = yield* Effect.all([existing, Effect.result(range)], {
@@ -267,7 +270,8 @@ export const make = (
       )
       for (const [i, header] of headers.entries()) {
         const { blockHash, blockNumber } = logs[i]!
-        if (header?.hash !== blockHash) return yield* doubtful(`block ${blockNumber} has another hash`)
+        if (header?.hash !== blockHash)
+          return yield* integrityFailure(`block ${blockNumber} has another hash`)
         times.set(header.number, header.timestamp)
       }
     })
@@ -324,13 +328,13 @@ export const make = (
     from: number,
     last: Header,
   ) {
-    const wrong = rangeProblem(logs, from, last, capabilities.indexHoles)
-    if (wrong === undefined || rangeProblem(logs, from, last, true) !== undefined) return wrong
+    const problem = rangeProblem(logs, from, last, capabilities.hasIndexGaps)
+    if (problem === undefined || rangeProblem(logs, from, last, true) !== undefined) return problem
     const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
-    const holed = [...byNumber].find(([, ofBlock]) => hasHoles(ofBlock))
-    const header = holed && (yield* Headers.header(client, holed[0]))
-    if (header) yield* ask(withBloom(header))
-    return capabilities.indexHoles ? undefined : wrong
+    const firstWithGaps = [...byNumber].find(([, ofBlock]) => hasIndexGaps(ofBlock))
+    const header = firstWithGaps && (yield* Headers.header(client, firstWithGaps[0]))
+    if (header) yield* readBlock(withBloom(header))
+    return capabilities.hasIndexGaps ? undefined : problem
   })
 
   /** One answer for the whole range, under the header of its last block. */
@@ -339,8 +343,9 @@ export const make = (
     const to = last.number
     const logs = yield* getLogs({ fromBlock: hex(from), toBlock: hex(to) })
     const below = from < capabilities.servedFrom ? yield* headersBelow(logs, from, to) : []
-    const wrong = (yield* rangeProblemOf(logs, from, last)) ?? (yield* missingAtEnds(logs, from, last, below))
-    if (wrong !== undefined) return yield* doubtful(wrong)
+    const problem =
+      (yield* rangeProblemOf(logs, from, last)) ?? (yield* missingAtEnds(logs, from, last, below))
+    if (problem !== undefined) return yield* integrityFailure(problem)
     capabilities.servedFrom = Math.min(capabilities.servedFrom, from)
     capabilities.recordSupported("range")
     capabilities.recordSuccess(to - from + 1, logs.length)
@@ -367,12 +372,12 @@ export const make = (
     to: number,
     withTimes = true,
   ): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
-    const singly = Effect.gen(function* () {
+    const blockByBlock = Effect.gen(function* () {
       const end = Math.min(from + capabilities.recentWidth - 1, to)
       const headers = yield* existingHeaders(from, end)
       return yield* oneByOne(headers.length > 0 ? headers : [withBloom(yield* headerFrom(end))])
     })
-    if (isSingle(from, to)) return singly
+    if (isSingle(from, to)) return blockByBlock
     return fetchRange(from, to, withTimes).pipe(
       Effect.catch((error) => {
         const refusal = errorKind(error)
@@ -381,7 +386,7 @@ export const make = (
         if (isRefused(refusal)) {
           capabilities.refuseRange(from, true)
           capabilities.shrink(Headers.mostPerBatch)
-          return singly
+          return blockByBlock
         }
         if (!isTooWide(refusal)) return Effect.fail(error)
         const { reason } = error

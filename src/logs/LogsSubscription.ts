@@ -34,9 +34,9 @@ const mostLogs = 20_000
 const mostBytes = 32 * 1024 * 1024
 
 /** How long logs may come after their head. */
-const patience = Duration.seconds(2)
+const timeout = Duration.seconds(2)
 
-const isWhole = ({ logs, bloom, highest }: Group, header: Header): boolean =>
+const isComplete = ({ logs, bloom, highest }: Group, header: Header): boolean =>
   highest === logs.size - 1 && toHex(bloom) === header.logsBloom
 
 /** A subscription that ends with the scope. */
@@ -45,22 +45,22 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
   const arrived = yield* Latch.make(false)
   const oneAtATime = yield* Semaphore.make(1)
   const groups = new Map<Hex, Group>()
-  let held = 0
-  let heldBytes = 0
+  let logCount = 0
+  let byteCount = 0
   /** The block of the log that was heard last. */
-  let last = -1
+  let lastBlock = -1
   /** The height at which the subscription began: later blocks are told as a whole. */
-  let began: number | undefined
+  let subscribedAt: number | undefined
 
   const drop = (hash: Hex) => {
-    held -= groups.get(hash)?.logs.size ?? 0
-    heldBytes -= groups.get(hash)?.bytes ?? 0
+    logCount -= groups.get(hash)?.logs.size ?? 0
+    byteCount -= groups.get(hash)?.bytes ?? 0
     groups.delete(hash)
   }
 
-  const isTooMuch = () => groups.size > mostBlocks || held > mostLogs || heldBytes > mostBytes
+  const isOverLimit = () => groups.size > mostBlocks || logCount > mostLogs || byteCount > mostBytes
 
-  const hear = (raw: unknown) => {
+  const onNotification = (raw: unknown) => {
     const decoded = logsOf([raw])
     if (decoded instanceof Malformed) return connection.endUnsafe(decoded)
     const log = decoded[0]!
@@ -72,41 +72,41 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
     group.logs.set(log.index, log)
     group.highest = Math.max(group.highest, log.index)
     addTo(group.bloom, log)
-    last = log.blockNumber
-    held++
+    lastBlock = log.blockNumber
+    logCount++
     group.bytes += sizeOf(log)
-    heldBytes += sizeOf(log)
-    while (isTooMuch()) drop(groups.keys().next().value!)
+    byteCount += sizeOf(log)
+    while (isOverLimit()) drop(groups.keys().next().value!)
     return arrived.openUnsafe()
   }
 
-  const begin = oneAtATime.withPermit(
+  const subscribe = oneAtATime.withPermit(
     Effect.gen(function* () {
-      if (began !== undefined) return
+      if (subscribedAt !== undefined) return
       const height = quantity(yield* connection.request("eth_blockNumber", [])) ?? Infinity
-      yield* Scope.provide(connection.subscribe(["logs", {}], hear), scope)
-      began = height
+      yield* Scope.provide(connection.subscribe(["logs", {}], onNotification), scope)
+      subscribedAt = height
     }),
   )
 
-  const doubtful = (detail: string) => integrityError(connection.name, detail)
+  const integrityFailure = (detail: string) => integrityError(connection.name, detail)
 
   /** Logs are told in the order of their blocks. */
-  const isOnItsWay = ({ number }: Header) => number > began! && number >= last
+  const mayStillArrive = ({ number }: Header) => number > subscribedAt! && number >= lastBlock
 
-  const whole = Effect.fnUntraced(function* (header: Header) {
+  const awaitComplete = Effect.fnUntraced(function* (header: Header) {
     for (;;) {
       arrived.closeUnsafe()
       const group = groups.get(header.hash)
-      if (group !== undefined && isWhole(group, header)) {
+      if (group !== undefined && isComplete(group, header)) {
         const { size } = group.logs
         yield* connection.request("eth_blockNumber", [])
         if (groups.get(header.hash) === group && group.logs.size === size) {
           return [...group.logs.values()].sort((a, b) => a.index - b.index)
         }
       } else {
-        if (!isOnItsWay(header))
-          return yield* doubtful(`the logs of block ${header.number} were not announced`)
+        if (!mayStillArrive(header))
+          return yield* integrityFailure(`the logs of block ${header.number} were not announced`)
         yield* arrived.await
       }
     }
@@ -115,13 +115,15 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
   return {
     logs: (header) =>
       header.logsBloom === undefined || isZero(header.logsBloom)
-        ? Effect.fail(doubtful(`block ${header.number} has no bloom to compare its logs with`))
+        ? Effect.fail(integrityFailure(`block ${header.number} has no bloom to compare its logs with`))
         : Effect.andThen(
-            begin,
-            Effect.timeoutOrElse(whole(header), {
-              duration: patience,
+            subscribe,
+            Effect.timeoutOrElse(awaitComplete(header), {
+              duration: timeout,
               orElse: () =>
-                Effect.fail(doubtful(`the logs of block ${header.number} were not all announced in time`)),
+                Effect.fail(
+                  integrityFailure(`the logs of block ${header.number} were not all announced in time`),
+                ),
             }),
           ),
   } satisfies LogsSubscription as LogsSubscription

@@ -49,7 +49,7 @@ interface Session {
   /** The kind of each subscription. */
   readonly subscriptions: Map<string, string>
   /** The head that was told of last. */
-  told: FakeBlock | undefined
+  lastAnnounced: FakeBlock | undefined
   stopListening: () => void
 }
 
@@ -57,7 +57,7 @@ const newSession = (send: Session["send"], close: Session["close"]): Session => 
   send,
   close,
   subscriptions: new Map(),
-  told: undefined,
+  lastAnnounced: undefined,
   stopListening: () => {},
 })
 
@@ -147,7 +147,7 @@ export class FakeNode {
   /** Characters of all notifications so far. */
   notified = 0
   /** Connections so far. */
-  dials = 0
+  connections = 0
   /** Refuses connections while false. */
   up = true
   /** Milliseconds until it accepts a connection, without sockets. */
@@ -169,10 +169,10 @@ export class FakeNode {
   follow(chain: FakeChain): void {
     this.#chain = chain
     for (const session of this.sessions) {
-      if (session.told === undefined) continue
+      if (session.lastAnnounced === undefined) continue
       session.stopListening()
-      session.stopListening = chain.listen(() => this.#tell(session))
-      this.#tell(session)
+      session.stopListening = chain.listen(() => this.#announceNew(session))
+      this.#announceNew(session)
     }
   }
 
@@ -223,14 +223,14 @@ export class FakeNode {
   }
 
   /** As geth does it: the head of the tip only; the logs that are gone, then those of all new blocks. */
-  #tell(session: Session): void {
+  #announceNew(session: Session): void {
     const block = this.#block("latest")
-    const { told } = session
-    session.told = block
+    const { lastAnnounced } = session
+    session.lastAnnounced = block
     if (!this.announces || block === undefined) return
     const head = () => this.#notify(session, "newHeads", this.announced(wireHeader(block.header)))
     if (!this.logsFirst) head()
-    let common = told
+    let common = lastAnnounced
     while (common !== undefined && !this.chain.isCanonical(common)) {
       this.#notifyLogs(session, common, common.logs.toReversed(), true)
       common = this.chain.byHash(common.header.parentHash)
@@ -303,8 +303,9 @@ export class FakeNode {
   }
 
   #subscribe(session: Session, kind: string): string {
-    if (session.told === undefined) session.stopListening = this.chain.listen(() => this.#tell(session))
-    session.told ??= this.#block("latest")
+    if (session.lastAnnounced === undefined)
+      session.stopListening = this.chain.listen(() => this.#announceNew(session))
+    session.lastAnnounced ??= this.#block("latest")
     const id = hex(this.likeGanache ? session.subscriptions.size + 1 : ++this.#subscription)
     session.subscriptions.set(id, kind)
     return id
@@ -361,7 +362,7 @@ export class FakeNode {
 
   /** A new connection. */
   accept(send: (text: string) => void, close: (code?: number) => void): Session {
-    this.dials++
+    this.connections++
     const session: Session = newSession(send, (code) => {
       this.leave(session)
       close(code)
@@ -457,7 +458,7 @@ export const layerTransport = (nodes: Readonly<Record<string, FakeNode>>, latenc
       const run = Effect.runForkWith(yield* Effect.context())
       const later = (action: () => void) => void run(Effect.delay(Effect.sync(action), latency))
       return {
-        dial: ({ url, maxPayload }, listener) =>
+        connect: ({ url, maxPayload }, listener) =>
           Effect.acquireRelease(
             Effect.suspend(() => {
               const node = nodes[new URL(Redacted.value(url)).host]

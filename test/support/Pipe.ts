@@ -1,7 +1,7 @@
 /** One direction of a connection through a proxy: bytes in order, as late and as slow as the weather has it. */
 import type { Socket } from "node:net"
 
-export interface Weather {
+export interface Conditions {
   /** Milliseconds that everything takes in this direction, and up to how many more it may take. */
   readonly latency: number
   readonly jitter: number
@@ -9,7 +9,7 @@ export interface Weather {
   readonly rate: number
 }
 
-export const fair: Weather = { latency: 0, jitter: 0, rate: Infinity }
+export const unimpaired: Conditions = { latency: 0, jitter: 0, rate: Infinity }
 
 /** Milliseconds between two drops of a slow drip. */
 const drop = 20
@@ -17,7 +17,7 @@ const drop = 20
 export class Pipe {
   readonly #to: Socket
   readonly #random: () => number
-  #weather = fair
+  #conditions = unimpaired
   #queue: Array<{ data: Buffer; readonly due: number }> = []
   #timer: NodeJS.Timeout | undefined
   /** When the last of the queue is due: what comes later may not overtake it. */
@@ -29,15 +29,15 @@ export class Pipe {
   }
 
   put(data: Buffer): void {
-    const { latency, jitter } = this.#weather
+    const { latency, jitter } = this.#conditions
     this.#last = Math.max(this.#last, performance.now() + latency + jitter * this.#random())
     this.#queue.push({ data, due: this.#last })
     if (this.#timer === undefined) this.#pump()
   }
 
   /** Changes the weather. Better weather is felt at once. */
-  blow(weather: Weather): void {
-    this.#weather = weather
+  setConditions(weather: Conditions): void {
+    this.#conditions = weather
     clearTimeout(this.#timer)
     this.#timer = undefined
     this.#pump()
@@ -50,7 +50,7 @@ export class Pipe {
 
   #pump(): void {
     this.#timer = undefined
-    const { latency, jitter, rate } = this.#weather
+    const { latency, jitter, rate } = this.#conditions
     for (let next = this.#queue[0]; next !== undefined; next = this.#queue[0]) {
       const wait = next.due - performance.now()
       if (wait > 0 && latency + jitter > 0) return this.#later(wait)

@@ -12,7 +12,7 @@ import { Refused, silence } from "./FakeNode.ts"
 import type { FakeNode, WireHeader } from "./FakeNode.ts"
 
 /** What a node does for a while. */
-export type Lasting =
+export type TimedFault =
   | "silent"
   | "frozen"
   | "down"
@@ -24,7 +24,7 @@ export type Lasting =
   | "receipts"
 
 /** What a node does so many times. */
-type Times =
+type CountedFault =
   | "empty"
   | "unknown"
   | "mixed"
@@ -41,7 +41,7 @@ type Logs = ReadonlyArray<{
   readonly blockTimestamp?: string
 }>
 
-const none = (): Record<Times, number> => ({
+const noFaults = (): Record<CountedFault, number> => ({
   empty: 0,
   unknown: 0,
   mixed: 0,
@@ -59,20 +59,20 @@ const requests = new Set(["eth_getLogs", "eth_getBlockByNumber", "eth_getBlockRe
 const headerInUse = 90_000
 
 /** With more logs than this a block's bloom may match a filter by chance. */
-const mostTelling = 100
+const maxConclusiveLogs = 100
 
 /** Blooms that prove nothing. */
-const useless = { zero: `0x${"0".repeat(512)}`, full: `0x${"f".repeat(512)}`, missing: undefined }
+const uninformative = { zero: `0x${"0".repeat(512)}`, full: `0x${"f".repeat(512)}`, missing: undefined }
 
 export interface BloomFault {
-  readonly are: keyof typeof useless
+  readonly are: keyof typeof uninformative
   readonly where: "announced" | "fetched" | "everywhere"
 }
 
 export class Saboteur {
   readonly node: FakeNode
   /** How often each is still to happen. */
-  times = none()
+  times = noFaults()
   words = ""
   drop: "before" | "during" | "after" | undefined
   blooms: BloomFault | undefined
@@ -95,7 +95,7 @@ export class Saboteur {
   #refusedReceipts = false
   #turn = 0
   /** What ends by itself, and when (clock milliseconds). */
-  readonly #passing = new Map<Lasting, { readonly at: number; readonly end: () => void }>()
+  readonly #timedFaults = new Map<TimedFault, { readonly at: number; readonly end: () => void }>()
 
   /**
    * @param stale blocks that were canonical once, by height
@@ -119,37 +119,37 @@ export class Saboteur {
     if (options.announcesZeros) this.#blindUntil = Infinity
     node.announced = (header) =>
       options.announcesZeros
-        ? { ...header, logsBloom: useless.zero, gasUsed: "0x0" }
+        ? { ...header, logsBloom: uninformative.zero, gasUsed: "0x0" }
         : this.#withBloom("announced", header)
     node.intercept = (method, params, proceed) => this.#answerOfReplica(method, params, proceed)
   }
 
   /** Behaves so until then, or longer where that was said before. */
-  lasts(what: Lasting, until: number, end: () => void): void {
-    this.#passing.set(what, { at: Math.max(until, this.#passing.get(what)?.at ?? 0), end })
+  lasts(what: TimedFault, until: number, end: () => void): void {
+    this.#timedFaults.set(what, { at: Math.max(until, this.#timedFaults.get(what)?.at ?? 0), end })
   }
 
   /** Ends what has lasted long enough. */
   pass(now: number): void {
-    for (const [what, { at }] of this.#passing) if (at <= now) this.end(what)
+    for (const [what, { at }] of this.#timedFaults) if (at <= now) this.end(what)
   }
 
-  end(what: Lasting): void {
-    this.#passing.get(what)?.end()
-    this.#passing.delete(what)
+  end(what: TimedFault): void {
+    this.#timedFaults.get(what)?.end()
+    this.#timedFaults.delete(what)
   }
 
   heal(): void {
-    this.times = none()
+    this.times = noFaults()
     this.drop = undefined
-    for (const what of this.#passing.keys()) this.end(what)
+    for (const what of this.#timedFaults.keys()) this.end(what)
   }
 
   #withBloom(origin: "announced" | "fetched", header: WireHeader): unknown {
     if (this.blooms === undefined || (this.blooms.where !== "everywhere" && this.blooms.where !== origin))
       return header
     this.#blindUntil = Math.max(this.#blindUntil, this.#now() + headerInUse)
-    return { ...header, logsBloom: useless[this.blooms.are] }
+    return { ...header, logsBloom: uninformative[this.blooms.are] }
   }
 
   #answerOfReplica(method: string, params: ReadonlyArray<unknown>, proceed: () => unknown): unknown {
@@ -189,7 +189,7 @@ export class Saboteur {
       : answer
   }
 
-  #takes(what: Times): boolean {
+  #takes(what: CountedFault): boolean {
     if (this.times[what] === 0) return false
     this.times[what]--
     return true
@@ -227,7 +227,7 @@ export class Saboteur {
     const block = this.node.chain.byHash(filter.blockHash)
     const isBlind = this.#now() < this.#blindUntil
     const isUnfounded =
-      this.#isFiltered && (!this.receipts || this.#refusedReceipts || block!.logs.length > mostTelling)
+      this.#isFiltered && (!this.receipts || this.#refusedReceipts || block!.logs.length > maxConclusiveLogs)
     const isEmpty = this.#isEarly(filter.blockHash) || this.#takes("empty")
     if (isEmpty && this.#mayLie(block, !isBlind && !isUnfounded)) return []
     return this.#shortened(answer, block, isBlind)

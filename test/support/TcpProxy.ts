@@ -9,8 +9,8 @@ import { Effect } from "effect"
 import type { Scope } from "effect"
 import { connect, createServer } from "node:net"
 import type { AddressInfo, Socket } from "node:net"
-import { fair, Pipe } from "./Pipe.ts"
-import type { Weather } from "./Pipe.ts"
+import { unimpaired, Pipe } from "./Pipe.ts"
+import type { Conditions } from "./Pipe.ts"
 
 export type Side = "client" | "target"
 
@@ -50,13 +50,13 @@ export interface TcpProxy {
   readonly refuse: (refused: boolean) => void
   /** Where new connections lead. */
   readonly retarget: (port: number) => void
-  readonly weather: (weather: Weather) => void
+  readonly weather: (weather: Conditions) => void
   readonly tap: (tap: Tap | undefined) => void
 }
 
 /** A link as the proxy sees it. */
 interface Pair extends Link {
-  readonly blow: (weather: Weather) => void
+  readonly setConditions: (weather: Conditions) => void
   muted: boolean
 }
 
@@ -67,7 +67,7 @@ class Proxy {
   accepted = 0
   left = Infinity
   refused = false
-  weather: Weather = fair
+  weather: Conditions = unimpaired
   tap: Tap | undefined
   target: number
   readonly #cutters: Cutters
@@ -98,13 +98,13 @@ class Proxy {
       say: (to, data) => pipes[to].put(data),
       cut: () => end((socket) => socket.destroy()),
       reset: () => end((socket) => socket.resetAndDestroy()),
-      blow: (weather) => {
-        pipes.client.blow(weather)
-        pipes.target.blow(weather)
+      setConditions: (weather) => {
+        pipes.client.setConditions(weather)
+        pipes.target.setConditions(weather)
       },
     }
     this.pairs.add(pair)
-    pair.blow(this.weather)
+    pair.setConditions(this.weather)
     const cutters = {
       client: this.#cutters.client?.() ?? whole(),
       target: this.#cutters.target?.() ?? whole(),
@@ -156,9 +156,9 @@ export const start = (
         mute: each((pair) => void (pair.muted = true)),
         refuse: (refused: boolean) => void (proxy.refused = refused),
         retarget: (port: number) => void (proxy.target = port),
-        weather: (weather: Weather) => {
+        weather: (weather: Conditions) => {
           proxy.weather = weather
-          for (const pair of proxy.pairs) pair.blow(weather)
+          for (const pair of proxy.pairs) pair.setConditions(weather)
         },
         tap: (tap: Tap | undefined) => void (proxy.tap = tap),
         close: () => {

@@ -26,7 +26,7 @@ describe("what was learned of an endpoint", () => {
     capabilities.refuse("eth_getLogs", hash("a"), false)
     capabilities.refuse("eth_getLogs", hash("a"), false)
     assert.isTrue(capabilities.allows("eth_getLogs", hash("a")))
-    assert.isTrue(capabilities.isSuspect("eth_getLogs"))
+    assert.isTrue(capabilities.wasRefused("eth_getLogs"))
     capabilities.refuse("eth_getLogs", hash("b"), false)
     assert.isFalse(capabilities.allows("eth_getLogs", hash("c")))
     capabilities.refuse("eth_getBlockReceipts", hash("a"), true)
@@ -37,7 +37,7 @@ describe("what was learned of an endpoint", () => {
     assert.isFalse(capabilities.byHash)
     capabilities.relax()
     assert.isTrue(capabilities.byHash && capabilities.allows("eth_getLogs", hash("a")))
-    assert.isFalse(capabilities.isSuspect("eth_getLogs"))
+    assert.isFalse(capabilities.wasRefused("eth_getLogs"))
   })
 
   it("does not fade where it is about one block, nor where it is proof", () => {

@@ -19,7 +19,7 @@ import { FakeNode, Raw, Refused, layerTransport, silence } from "../../support/F
 
 const options: EndpointOptions = { requestTimeout: Duration.seconds(10), wsMaxPayload: 1024 * 1024 }
 
-const dial = (url: string, id: number | undefined = 31337, overrides: Partial<EndpointOptions> = {}) =>
+const connectTo = (url: string, id: number | undefined = 31337, overrides: Partial<EndpointOptions> = {}) =>
   connect({ id }, { name: "fake", url: Redacted.make(url), keyless: false }, { ...options, ...overrides })
 
 const reason = (error: EndpointError) => error.reason
@@ -50,7 +50,7 @@ describe("a connection", () => {
         held = () => node.say(JSON.stringify({ jsonrpc: "2.0", id: 2, result: answer }))
         return silence
       }
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const ask = (number: string) =>
         Effect.map(
           connection.request("eth_getBlockByNumber", [number, false]),
@@ -66,7 +66,7 @@ describe("a connection", () => {
 
   socketTest("ends with a mistake of ours in what is called back; the process goes on", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       yield* connection.subscribe(["newHeads"], () => {
         throw new TypeError("a mistake")
       })
@@ -79,7 +79,7 @@ describe("a connection", () => {
 
   socketTest("answers a batch in the order of its calls, each refusal by itself", (_, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const answers = yield* connection.batch([
         { method: "eth_blockNumber", params: [] },
         { method: "eth_nonsense", params: [] },
@@ -98,7 +98,7 @@ describe("a connection", () => {
 
   socketTest("fails all calls of a batch that is refused as a whole", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       let said = false
       node.intercept = () => {
         if (said) return silence
@@ -120,7 +120,7 @@ describe("a connection", () => {
     (node, url) =>
       Effect.gen(function* () {
         node.mostCalls = 2
-        const connection = yield* dial(url)
+        const connection = yield* connectTo(url)
         const call = { method: "eth_blockNumber", params: [] }
         const answers = yield* connection.batch([call, call, call])
         assert.deepStrictEqual(
@@ -133,7 +133,7 @@ describe("a connection", () => {
 
   socketTest("refuses the calls that the answer to a batch leaves out", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       node.intercept = (_method, params, proceed) => (params.length > 0 ? silence : proceed())
       const answers = yield* connection.batch([
         { method: "eth_blockNumber", params: [1] },
@@ -154,7 +154,7 @@ describe("a connection", () => {
     Effect.gen(function* () {
       let throttled = 0
       const rateLimiter = { withTokens: () => identity, rate: () => 1, throttled: () => void throttled++ }
-      const connection = yield* dial(url, 31337, { rateLimiter })
+      const connection = yield* connectTo(url, 31337, { rateLimiter })
       let left = 1
       node.intercept = (_method, _params, proceed) =>
         left-- > 0 ? withoutId("project ID request rate exceeded") : proceed()
@@ -168,7 +168,7 @@ describe("a connection", () => {
 
   socketTest("refuses its oldest request at any other error without an id", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       let left = 1
       node.intercept = (_method, _params, proceed) => (left-- > 0 ? withoutId("invalid", -32600) : proceed())
       const error = yield* Effect.flip(connection.request("eth_blockNumber", []))
@@ -184,7 +184,7 @@ describe("a connection", () => {
           throw new Refused(-32005, "daily request count exceeded for SECRETKEY1\n, request rate limited")
         return proceed()
       }
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const error = yield* Effect.flip(connection.request("eth_getLogs", [{}]))
       assert.deepInclude(reason(error), {
         method: "eth_getLogs",
@@ -200,7 +200,7 @@ describe("a connection", () => {
 
   socketTest("ignores an answer that nobody waits for any more", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       node.say(JSON.stringify({ jsonrpc: "2.0", id: 1, result: "0x1" }))
       assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
     }),
@@ -208,7 +208,7 @@ describe("a connection", () => {
 
   socketTest("passes on the notifications of a subscription, and no others", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const done = yield* Deferred.make<void>()
       const heads: Array<string> = []
       yield* connection.subscribe(["newHeads"], (head) => {
@@ -235,7 +235,7 @@ describe("a connection", () => {
         if (method === "eth_subscribe") node.chain.extend(0)
         return id
       }
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const heads: Array<unknown> = []
       yield* connection.subscribe(["newHeads"], (head) => heads.push((head as { number: string }).number))
       assert.deepStrictEqual(heads, ["0x1"])
@@ -244,10 +244,10 @@ describe("a connection", () => {
 
   socketTest("is of the configured chain or of none", (_, url) =>
     Effect.gen(function* () {
-      const error = yield* Effect.flip(dial(url, 1))
+      const error = yield* Effect.flip(connectTo(url, 1))
       assert.deepInclude(reason(error), { _tag: "WrongChain", expected: 1, actual: 31337 })
       assert.strictEqual(error.message, "fake: serves chain 31337, not 1")
-      yield* dial(url, undefined)
+      yield* connectTo(url, undefined)
     }),
   )
 
@@ -260,7 +260,7 @@ describe("a connection", () => {
         const capabilities = new Capabilities()
         const addresses = Array.from({ length: 64 }, (_, i): Hex => `0x${String(i).padStart(40, "0")}`)
         const { hash: blockHash } = node.chain.head
-        const logs = Effect.flatMap(dial(url), (connection) =>
+        const logs = Effect.flatMap(connectTo(url), (connection) =>
           GetLogs.make(connection, { addresses, topics: [] }, capabilities)({ blockHash }),
         )
         const error = yield* Effect.flip(logs)
@@ -271,7 +271,7 @@ describe("a connection", () => {
         assert.deepStrictEqual(yield* logs, [])
         assert.strictEqual(capabilities.addresses, 16)
         const numbers = Array.from({ length: 20 }, (_, i) => i + 1)
-        const headers = Effect.flatMap(dial(url), (connection) =>
+        const headers = Effect.flatMap(connectTo(url), (connection) =>
           Headers.headers(connection, numbers, capabilities),
         )
         yield* Effect.flip(headers)
@@ -282,7 +282,7 @@ describe("a connection", () => {
 
   socketTest("ends when the socket is cut, and so does what waits for an answer", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       node.intercept = () => silence
       const waiting = yield* Effect.forkChild(Effect.flip(connection.request("eth_blockNumber", [])), {
         startImmediately: true,
@@ -306,7 +306,7 @@ describe("a connection", () => {
   ] as const) {
     socketTest(`ends at ${title}`, (node, url) =>
       Effect.gen(function* () {
-        const connection = yield* dial(url)
+        const connection = yield* connectTo(url)
         node.say(frame)
         assert.strictEqual(reason(yield* Effect.flip(connection.ended))._tag, "Malformed")
       }),
@@ -315,7 +315,7 @@ describe("a connection", () => {
 
   socketTest("ends at a frame that is too large", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       node.say(JSON.stringify({ junk: "x".repeat(2 * 1024 * 1024) }))
       const error = yield* Effect.flip(connection.ended)
       assert.strictEqual(error.message, "fake: a frame of more than 1048576 bytes")
@@ -325,7 +325,7 @@ describe("a connection", () => {
   for (const id of [4711, 0, -1, 1.5, 1e300]) {
     socketTest(`ends at an answer to request ${id}, which there never was`, (node, url) =>
       Effect.gen(function* () {
-        const connection = yield* dial(url)
+        const connection = yield* connectTo(url)
         node.say(JSON.stringify({ jsonrpc: "2.0", id, result: "0x1" }))
         const error = yield* Effect.flip(connection.ended)
         assert.strictEqual(error.message, "fake: malformed: an answer to no request of ours")
@@ -340,7 +340,7 @@ describe("a connection", () => {
   ] as const) {
     socketTest(`bears 1 000 ${what} a second, and no more`, (node, url) =>
       Effect.gen(function* () {
-        const connection = yield* dial(url)
+        const connection = yield* connectTo(url)
         const frame = JSON.stringify(message)
         for (let i = 0; i < 900; i++) node.say(frame)
         assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
@@ -355,7 +355,7 @@ describe("a connection", () => {
 
   socketTest("keeps up to 64 early notifications, and none that is long", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const notify = (result: string) =>
         node.say(JSON.stringify({ method: "eth_subscription", params: { subscription: "0x1", result } }))
       for (let i = 0; i < 100; i++) notify(String(i))
@@ -371,7 +371,7 @@ describe("a connection", () => {
 
   socketTest("refuses a subscription with an id of a megabyte", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       node.intercept = () => "x".repeat(1_000_000)
       const error = yield* Effect.flip(connection.subscribe(["newHeads"], () => {}))
       assert.match(error.message, /not answered with an id/)
@@ -380,7 +380,7 @@ describe("a connection", () => {
 
   socketTest("turns what its user throws at a notification into its own end", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       yield* connection.subscribe(["newHeads"], () => {
         throw new Error("oh")
       })
@@ -394,8 +394,8 @@ describe("a connection", () => {
 
   socketTest("ends for the reason its user gives, once", (_, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
-      const error = yield* Effect.flip(dial(url, 1))
+      const connection = yield* connectTo(url)
+      const error = yield* Effect.flip(connectTo(url, 1))
       yield* connection.end(error.reason)
       connection.endUnsafe({ ...error.reason, _tag: "Timeout" } as never)
       assert.strictEqual(reason(yield* Effect.flip(connection.ended))._tag, "WrongChain")
@@ -404,7 +404,7 @@ describe("a connection", () => {
 
   it.live("cannot be made where nobody listens, and no redirect is followed", () =>
     Effect.gen(function* () {
-      const refused = yield* Effect.flip(dial("ws://127.0.0.1:1"))
+      const refused = yield* Effect.flip(connectTo("ws://127.0.0.1:1"))
       assert.match(refused.message, /^fake: connection lost: .*ECONNREFUSED/)
       const redirecting = yield* Effect.acquireRelease(
         Effect.callback<AddressInfo & { close: () => void }>((resume) => {
@@ -417,7 +417,7 @@ describe("a connection", () => {
         }),
         ({ close }) => Effect.sync(close),
       )
-      const redirected = yield* Effect.flip(dial(`ws://127.0.0.1:${redirecting.port}`))
+      const redirected = yield* Effect.flip(connectTo(`ws://127.0.0.1:${redirecting.port}`))
       assert.match(redirected.message, /302/)
     }).pipe(Effect.scoped, Effect.provide(Transport.layerWebSocket)),
   )
@@ -439,7 +439,7 @@ describe("a connection", () => {
         ({ close }) => Effect.sync(close),
       )
       const error = yield* Effect.flip(
-        dial(`ws://127.0.0.1:${silent.port}`, 31337, { requestTimeout: Duration.millis(100) }),
+        connectTo(`ws://127.0.0.1:${silent.port}`, 31337, { requestTimeout: Duration.millis(100) }),
       )
       assert.match(error.message, /timed out/)
     }).pipe(Effect.scoped, Effect.provide(Transport.layerWebSocket)),
@@ -456,9 +456,9 @@ describe("a connection in virtual time", () => {
       return body(node).pipe(Effect.provide(layerTransport({ fake: node })))
     })
   const open = Effect.gen(function* () {
-    const dialling = yield* Effect.forkChild(dial("ws://fake"), { startImmediately: true })
+    const connecting = yield* Effect.forkChild(connectTo("ws://fake"), { startImmediately: true })
     yield* TestClock.adjust("1 second")
-    return yield* Fiber.join(dialling)
+    return yield* Fiber.join(connecting)
   })
 
   virtual("gives up a request after its time, and goes on", (node) =>

@@ -22,7 +22,7 @@ interface World {
 const blockTime = 4
 
 /** A chain with a block every four seconds, and two nodes of it in order of preference. */
-const world = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
+const scenario = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.effect(title, () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 16, blockTime })
@@ -50,7 +50,7 @@ const blocks = (chain: FakeChain, count: number) =>
 const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
 
 describe("failover", () => {
-  world(
+  scenario(
     "uses the first endpoint, and keeps the second one connected and unasked",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
@@ -61,11 +61,11 @@ describe("failover", () => {
         assert.strictEqual(two.sessions.size, 1)
         assert.strictEqual(asked(two, "eth_getLogs"), 0)
         assert.strictEqual(asked(two, "eth_subscribe"), 0)
-        assert.strictEqual(one.dials + two.dials, 2)
+        assert.strictEqual(one.connections + two.connections, 2)
       }),
   )
 
-  world("goes over to the second at once when the first is gone", ({ chain, one, start }) =>
+  scenario("goes over to the second at once when the first is gone", ({ chain, one, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       yield* blocks(chain, 5)
@@ -78,30 +78,32 @@ describe("failover", () => {
     }),
   )
 
-  world("notices silence within half a block time and two seconds [G-003]", ({ chain, one, store, start }) =>
-    Effect.gen(function* () {
-      const { status } = yield* start()
-      yield* blocks(chain, 10)
-      one.announces = false
-      chain.extend(3)
-      yield* TestClock.adjust(`${blockTime / 2 + 2} seconds`)
-      assert.strictEqual(status.endpoint, status.endpoints[1])
-      assert.strictEqual(status.stored, chain.head.number)
-      assert.match(status.failures[0]!.text, /stall|no head/)
-      assert.strictEqual(status.errors.stalled, 1)
-      yield* blocks(chain, 5)
-      yield* caughtUp(store, chain, status)
-    }),
+  scenario(
+    "notices silence within half a block time and two seconds [G-003]",
+    ({ chain, one, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start()
+        yield* blocks(chain, 10)
+        one.announces = false
+        chain.extend(3)
+        yield* TestClock.adjust(`${blockTime / 2 + 2} seconds`)
+        assert.strictEqual(status.endpoint, status.endpoints[1])
+        assert.strictEqual(status.stored, chain.head.number)
+        assert.match(status.failures[0]!.text, /stall|no head/)
+        assert.strictEqual(status.errors.stalled, 1)
+        yield* blocks(chain, 5)
+        yield* caughtUp(store, chain, status)
+      }),
   )
 
-  world(
+  scenario(
     "blames nobody when the whole pool is silent: then the chain is [G-004]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
         yield* blocks(chain, 10)
         yield* TestClock.adjust("20 minutes")
-        assert.strictEqual(one.dials + two.dials, 2)
+        assert.strictEqual(one.connections + two.connections, 2)
         assert.strictEqual(status.phase, "idle")
         assert.strictEqual(status.breakerState._tag, "Closed")
         // Asking becomes rarer, not more frequent.
@@ -112,30 +114,32 @@ describe("failover", () => {
       }),
   )
 
-  world("leaves an endpoint that announces heads but is behind the others", ({ chain, one, store, start }) =>
-    Effect.gen(function* () {
-      const { status } = yield* start()
-      yield* blocks(chain, 20)
-      one.lag = 6
-      yield* blocks(chain, 8)
-      assert.strictEqual(status.endpoint, status.endpoints[1])
-      yield* caughtUp(store, chain, status)
-      assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
-    }),
+  scenario(
+    "leaves an endpoint that announces heads but is behind the others",
+    ({ chain, one, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start()
+        yield* blocks(chain, 20)
+        one.lag = 6
+        yield* blocks(chain, 8)
+        assert.strictEqual(status.endpoint, status.endpoints[1])
+        yield* caughtUp(store, chain, status)
+        assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+      }),
   )
 
-  world("tolerates one that is a few blocks behind", ({ chain, one, two, start }) =>
+  scenario("tolerates one that is a few blocks behind", ({ chain, one, two, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       yield* blocks(chain, 10)
       one.lag = 2
       yield* blocks(chain, 30)
       assert.strictEqual(status.endpoint, status.endpoints[0])
-      assert.strictEqual(one.dials + two.dials, 2)
+      assert.strictEqual(one.connections + two.connections, 2)
     }),
   )
 
-  world(
+  scenario(
     "to a node that is five blocks behind takes nothing back, and waits for it [G-005]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
@@ -154,23 +158,25 @@ describe("failover", () => {
       }),
   )
 
-  world("passes over a node that is behind when there is a better one", ({ chain, one, two, http, store }) =>
-    Effect.gen(function* () {
-      const three = http
-      const variables = variablesFor({ devnet: [chain, "one,two,three"] })
-      const { status } = yield* startIngestor(store, { one, two, three }, variables)
-      yield* blocks(chain, 20)
-      two.lag = 8
-      one.up = false
-      one.drop()
-      yield* blocks(chain, 2)
-      assert.strictEqual(status.endpoint, status.endpoints[2])
-      yield* caughtUp(store, chain, status)
-      assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
-    }),
+  scenario(
+    "passes over a node that is behind when there is a better one",
+    ({ chain, one, two, http, store }) =>
+      Effect.gen(function* () {
+        const three = http
+        const variables = variablesFor({ devnet: [chain, "one,two,three"] })
+        const { status } = yield* startIngestor(store, { one, two, three }, variables)
+        yield* blocks(chain, 20)
+        two.lag = 8
+        one.up = false
+        one.drop()
+        yield* blocks(chain, 2)
+        assert.strictEqual(status.endpoint, status.endpoints[2])
+        yield* caughtUp(store, chain, status)
+        assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+      }),
   )
 
-  world(
+  scenario(
     "does not go back to one that has ended while it was asked [G-061]",
     ({ chain, one, two, http, store }) =>
       Effect.gen(function* () {
@@ -209,7 +215,7 @@ describe("failover", () => {
       }),
   )
 
-  world(
+  scenario(
     "forgets the failures of one that stands by, once it has been there for a while [G-069]",
     ({ chain, two, start }) =>
       Effect.gen(function* () {
@@ -228,7 +234,7 @@ describe("failover", () => {
       }),
   )
 
-  world(
+  scenario(
     "returns to the preferred endpoint once it has been there for a while, without a gap",
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
@@ -247,7 +253,7 @@ describe("failover", () => {
       }),
   )
 
-  world(
+  scenario(
     "does not return to one that comes and goes, nor to one that is behind [G-006]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
@@ -261,12 +267,12 @@ describe("failover", () => {
         one.lag = 9
         yield* blocks(chain, 600)
         assert.strictEqual(status.endpoint, status.endpoints[1])
-        assert.strictEqual(two.dials, 1)
+        assert.strictEqual(two.connections, 1)
         yield* caughtUp(store, chain, status)
       }),
   )
 
-  world("never gives the last endpoint up, whatever it does", ({ chain, one, two, store, start }) =>
+  scenario("never gives the last endpoint up, whatever it does", ({ chain, one, two, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       two.up = false
@@ -286,7 +292,7 @@ describe("failover", () => {
     }),
   )
 
-  world("tries every hour what an endpoint refused before", ({ chain, one, store, start }) =>
+  scenario("tries every hour what an endpoint refused before", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       let refuses = true
       one.intercept = (method, params, proceed) => {
@@ -316,7 +322,7 @@ describe("failover", () => {
     }),
   )
 
-  world("leaves an endpoint that refuses what is needed", ({ chain, one, store, start }) =>
+  scenario("leaves an endpoint that refuses what is needed", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       yield* blocks(chain, 3)
@@ -337,7 +343,7 @@ describe("an HTTP endpoint", () => {
   const withHttp = { DEVNET_RPC_URL: "http://http" }
   const long = Array.from({ length: 400 }, (_, i) => i % 4)
 
-  world(
+  scenario(
     "is asked for history, so that heads have the WebSocket for themselves",
     ({ chain, one, http, store, start }) =>
       Effect.gen(function* () {
@@ -353,7 +359,7 @@ describe("an HTTP endpoint", () => {
       }),
   )
 
-  world(
+  scenario(
     "may be down, of another chain, or silent: the WebSocket does it then",
     ({ chain, http, store, start }) =>
       Effect.gen(function* () {
@@ -377,7 +383,7 @@ describe("an HTTP endpoint", () => {
       }),
   )
 
-  world("that lies is not believed, and left alone for a while", ({ chain, http, store, start }) =>
+  scenario("that lies is not believed, and left alone for a while", ({ chain, http, store, start }) =>
     Effect.gen(function* () {
       chain.extend(...long)
       http.intercept = (_method, _params, proceed) => {
@@ -394,7 +400,7 @@ describe("an HTTP endpoint", () => {
     }),
   )
 
-  world(
+  scenario(
     "answers for a WebSocket endpoint that refuses logs without an address",
     ({ chain, one, http, store, start }) =>
       Effect.gen(function* () {
@@ -414,7 +420,7 @@ describe("an HTTP endpoint", () => {
       }),
   )
 
-  world("is found to work again when it answers the second look", ({ chain, http, store, start }) =>
+  scenario("is found to work again when it answers the second look", ({ chain, http, store, start }) =>
     Effect.gen(function* () {
       http.up = false
       const { status } = yield* start({ DEVNET_RPC_URL: "http://http" })
@@ -435,7 +441,7 @@ describe("an HTTP endpoint", () => {
     ["429 with a page", { status: 429, headers: {}, text: "<html><body>timed out</body></html>" }],
     ["403 in a gateway's words", { status: 403, headers: {}, text: '{"message":"API rate limit exceeded"}' }],
   ] as const) {
-    world(`is slowed down by ${title}, over the same connection`, ({ chain, http, store, start }) =>
+    scenario(`is slowed down by ${title}, over the same connection`, ({ chain, http, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start({ ...withHttp, RPC_RATE: "40" })
         yield* blocks(chain, 1)
@@ -452,7 +458,7 @@ describe("an HTTP endpoint", () => {
     )
   }
 
-  world("is slowed down by 429, and obeys Retry-After", ({ chain, http, store, start }) =>
+  scenario("is slowed down by 429, and obeys Retry-After", ({ chain, http, store, start }) =>
     Effect.gen(function* () {
       chain.extend(...long)
       http.http = { status: 429, headers: { "retry-after": "20" } }

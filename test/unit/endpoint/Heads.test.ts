@@ -161,7 +161,7 @@ describe("the watchdog", () => {
       const { seen } = yield* listen(world, { onQuiet: Effect.sync(() => quiet++) })
       yield* TestClock.adjust("10 minutes")
       assert.isUndefined(yield* endOf(world.connection))
-      assert.strictEqual(world.node.dials, 1)
+      assert.strictEqual(world.node.connections, 1)
       assert.isAtLeast(quiet, 30)
       world.chain.extend(3)
       yield* TestClock.adjust("10 millis")
@@ -193,7 +193,7 @@ describe("the watchdog", () => {
     }),
   )
 
-  for (const [what, blockTime, patience] of [
+  for (const [what, blockTime, deadline] of [
     ["three block times on a slow chain", 12, 36],
     ["a minute on a very slow one", 300, 60],
   ] as const) {
@@ -207,7 +207,7 @@ describe("the watchdog", () => {
         yield* TestClock.adjust("1 second")
         world.node.announces = false
         world.chain.extend(1)
-        yield* TestClock.adjust(`${patience - 2} seconds`)
+        yield* TestClock.adjust(`${deadline - 2} seconds`)
         assert.isUndefined(yield* endOf(world.connection))
         yield* TestClock.adjust("3 seconds")
         assert.strictEqual((yield* endOf(world.connection))?.reason._tag, "Stalled")

@@ -18,7 +18,7 @@ interface World {
   readonly start: (variables: Record<string, string>) => ReturnType<typeof startIngestor>
 }
 
-const world = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
+const scenario = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.effect(title, () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 16, blockTime })
@@ -41,7 +41,7 @@ const blocks = (chain: FakeChain, count: number) =>
 const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
 
 describe("polled heads", () => {
-  world("an HTTP endpoint alone: the chain is followed", ({ chain, http, store, start }) =>
+  scenario("an HTTP endpoint alone: the chain is followed", ({ chain, http, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ DEVNET_WS_URL: "http://http" })
       yield* blocks(chain, 10)
@@ -54,7 +54,7 @@ describe("polled heads", () => {
     }),
   )
 
-  world("a quiet chain is no stall, and neither is a slow poll", ({ chain, store, start }) =>
+  scenario("a quiet chain is no stall, and neither is a slow poll", ({ chain, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ DEVNET_WS_URL: "http://http", POLL_INTERVAL: "1m" })
       yield* blocks(chain, 60)
@@ -64,7 +64,7 @@ describe("polled heads", () => {
     }),
   )
 
-  world("HEADS=poll asks a socket for no subscription", ({ chain, one, store, start }) =>
+  scenario("HEADS=poll asks a socket for no subscription", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ HEADS: "poll", POLL_INTERVAL: "2s" })
       yield* blocks(chain, 10)
@@ -73,7 +73,7 @@ describe("polled heads", () => {
     }),
   )
 
-  world(
+  scenario(
     "a socket that refuses eth_subscribe is polled, and not asked again when it reconnects",
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
@@ -92,7 +92,7 @@ describe("polled heads", () => {
       }),
   )
 
-  world("HTTP takes over while no socket is connected, and gives back", ({ chain, one, store, start }) =>
+  scenario("HTTP takes over while no socket is connected, and gives back", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ DEVNET_RPC_URL: "http://http" })
       yield* blocks(chain, 5)

@@ -7,14 +7,14 @@ import * as RateLimiter from "../../../src/endpoint/RateLimiter.ts"
 const pace = Effect.fnUntraced(function* (
   rateLimiter: RateLimiter.RateLimiter,
   calls: number,
-  urgency: RateLimiter.Priority = "now",
+  priority: RateLimiter.Priority = "live",
 ) {
   const times: Array<number> = []
   const note = Effect.map(Clock.currentTimeMillis, (now) => void times.push(now))
   const fiber = yield* Effect.forkChild(
     Effect.forEach(
       Array.from({ length: calls }),
-      () => Effect.provideService(rateLimiter.withTokens(1)(note), RateLimiter.Priority, urgency),
+      () => Effect.provideService(rateLimiter.withTokens(1)(note), RateLimiter.Priority, priority),
       { concurrency: "unbounded" },
     ),
     { startImmediately: true },
@@ -60,7 +60,7 @@ describe("a budget", () => {
   it.effect("lets heads go before history, whoever came first", () =>
     Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(2)
-      const history = yield* pace(rateLimiter, 20, "later")
+      const history = yield* pace(rateLimiter, 20, "backfill")
       yield* TestClock.adjust("1 second")
       const before = history.times.length
       const heads = yield* pace(rateLimiter, 4)
@@ -81,18 +81,18 @@ describe("a budget", () => {
         Effect.sync(() => void running++),
         Deferred.await(answer),
       )
-      const many = (urgency: RateLimiter.Priority) =>
+      const many = (priority: RateLimiter.Priority) =>
         Effect.forkChild(
           Effect.forEach(
             Array.from({ length: 100 }),
-            () => Effect.provideService(rateLimiter.withTokens(1)(ask), RateLimiter.Priority, urgency),
+            () => Effect.provideService(rateLimiter.withTokens(1)(ask), RateLimiter.Priority, priority),
             { concurrency: "unbounded" },
           ),
           { startImmediately: true },
         )
-      const history = yield* many("later")
+      const history = yield* many("backfill")
       assert.strictEqual(running, 8)
-      const heads = yield* many("now")
+      const heads = yield* many("live")
       assert.strictEqual(running, 32)
       yield* Deferred.succeed(answer, undefined)
       yield* Fiber.join(heads)

@@ -142,7 +142,7 @@ describe("the logs of one block", () => {
         const { number, logs } = yield* soon(trusting.block(header), "10 seconds")
         assert.lengthOf(logs, world.chain.at(number)!.logs.length)
       }
-      assert.strictEqual(trusting.capabilities.contradictedBlooms, 4)
+      assert.strictEqual(trusting.capabilities.bloomMismatches, 4)
       assert.match(trusting.capabilities.limits.join(), /LOGS_BLOOM=ignore/)
       const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
       for (const read of [
@@ -1186,7 +1186,7 @@ describe("an empty answer where heads are polled", () => {
     }),
   )
 
-  for (const [unit, told] of [
+  for (const [unit, unitsPerSecond] of [
     ["seconds", 1],
     ["milliseconds", 1000],
   ] as const) {
@@ -1196,7 +1196,7 @@ describe("an empty answer where heads are polled", () => {
         Effect.gen(function* () {
           world.chain.blooms = false
           world.chain.extend(3, 3)
-          const now = 1_700_000_000 * told
+          const now = 1_700_000_000 * unitsPerSecond
           const [block, head] = [world.chain.at(1)!.header, world.chain.head]
           const { block: read } = polled(world, {
             ...unfiltered,
@@ -1207,7 +1207,7 @@ describe("an empty answer where heads are polled", () => {
             [59, 1],
             [60, 1],
           ] as const) {
-            Object.assign(head, { timestamp: now + age * told })
+            Object.assign(head, { timestamp: now + age * unitsPerSecond })
             assert.lengthOf((yield* soon(read(block))).logs, 0)
             assert.strictEqual(asked(world, "eth_getBlockReceipts"), receipts)
           }
@@ -1249,7 +1249,7 @@ describe("logs that eth_getLogs and all receipts leave out", () => {
           filtered ? { ...unfiltered, filter: { addresses: [contract], topics: [] } } : unfiltered,
         )
         yield* soon(Effect.flip(block(world.chain.head)), "10 seconds")
-        assert.isFalse(capabilities.indexHoles)
+        assert.isFalse(capabilities.hasIndexGaps)
       }),
     )
   }
