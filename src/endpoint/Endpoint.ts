@@ -1,9 +1,8 @@
 /**
  * One connection to one provider: requests, batches and subscriptions over a scoped WebSocket.
  *
- * A connection ends once, with one `EndpointError`: because the socket closed, because the other side broke the protocol
- * or went silent, or because whoever uses it has had enough (`end`). What is still waiting for an answer then fails
- * with the same error. Nothing here retries.
+ * A connection ends once, with one `EndpointError`: the socket closed, the server violated the protocol or went silent,
+ * or the caller ended it (`end`). Pending requests then fail with the same error. Nothing here retries.
  */
 import { Clock, Deferred, Duration, Effect, Schedule } from "effect"
 import type { Scope } from "effect"
@@ -35,13 +34,13 @@ import { normalizeRpcError } from "./RpcError.ts"
 import type { RpcFailure } from "./RpcError.ts"
 import { Transport } from "./Socket.ts"
 
-/** An endpoint that can be asked, over a WebSocket or over HTTP. */
+/** A connected endpoint, over a WebSocket or over HTTP. */
 export interface Connection extends RpcClient.RpcClient {
   /** The endpoint's public name. */
   readonly name: string
-  /** Whether its heads are polled: what it says of the tip may then come from different nodes. */
+  /** Whether its heads are polled. Consecutive responses near the head may then come from different nodes. */
   readonly polled: boolean
-  /** Ends the connection for this reason, unless it has ended already. */
+  /** Ends the connection with this reason; a no-op if it has already ended. */
   readonly end: (reason: Reason) => Effect.Effect<void>
   /** `end` for callbacks. */
   readonly endUnsafe: (reason: Reason) => void
@@ -49,9 +48,9 @@ export interface Connection extends RpcClient.RpcClient {
   readonly ended: Effect.Effect<never, EndpointError>
 }
 
-/** One that also announces things; an HTTP endpoint does so by polling, heads only. */
+/** A connection with subscriptions. An HTTP endpoint supports `newHeads` only, by polling. */
 export interface SocketConnection extends Connection {
-  /** Calls back for each notification until the scope closes; also for those that overtook the reply. */
+  /** Calls back for each notification until the scope closes, including those that arrive before the response. */
   readonly subscribe: (
     params: ReadonlyArray<unknown>,
     onNotification: (result: unknown) => void,
@@ -61,39 +60,38 @@ export interface SocketConnection extends Connection {
 export interface EndpointOptions {
   readonly requestTimeout: Duration.Duration
   readonly wsMaxPayload: number
-  /** Told about the end of each request, with its duration in milliseconds. */
+  /** Called when a request ends, with its duration in milliseconds. */
   readonly onRequest?: (method: string, outcome: Outcome, millis: number) => void
-  /** What the endpoint may be asked; without one, anything at any time. */
+  /** Limits requests to the endpoint; unlimited if absent. */
   readonly rateLimiter?: RateLimiter
-  /** Where it is remembered that the endpoint refuses a subscription to heads. */
+  /** Remembers across connections whether the endpoint refuses `newHeads`. */
   readonly capabilities?: Capabilities
-  /** `poll`: no subscription to heads is asked for. */
+  /** `poll`: never subscribes to `newHeads`. */
   readonly heads?: "subscribe" | "poll"
-  /** How often heads are polled where they are; a second without. */
+  /** Interval of polled heads; default: one second. */
   readonly pollInterval?: Duration.Duration
 }
 
-/** A subscription is refused for what it is; a key or a quota is another matter. */
+/** Whether the endpoint does not offer the subscription, as opposed to a missing key or an exhausted quota. */
 const isSubscriptionRefused = (error: EndpointError) =>
   isRpcError(error) && errorKind(error) !== "Unauthorized"
 
-/** How often heads are polled where nothing else is said. */
 export const defaultPollInterval = Duration.seconds(1)
 
-/** Providers cut sockets that are idle for 30 s and more. */
+/** Interval of pings. Providers close sockets that are idle for 30 s or longer. */
 const heartbeat = Duration.seconds(20)
 
-/** Notifications kept for a subscription whose reply has not arrived yet, and the characters that one may have. */
+/** Notifications kept for subscriptions whose response has not arrived yet, and their largest size in characters. */
 const mostPendingNotifications = 64
 const longestPendingNotification = 64 * 1024
 
-/** Subscription ids are 34 characters and shorter where we have seen any. */
+/** Largest accepted subscription id, in characters. All observed ids have at most 34. */
 const longestSubscription = 256
 
-/** Messages a second that nobody asked for: late answers, notifications without a subscription. */
+/** Accepted unsolicited messages per second: late responses, notifications without a subscription. */
 const mostUnsolicited = 1000
 
-/** Calls that were sent in one frame and are answered together. */
+/** Calls sent in one frame, whose responses are delivered together. */
 interface Exchange {
   readonly answers: Array<Answer>
   unanswered: number
@@ -107,10 +105,7 @@ interface PendingCall {
   readonly exchange: Exchange
 }
 
-/**
- * Connects and makes sure that it is the right chain (`id: undefined`: any chain). The connection lives as long as the
- * scope.
- */
+/** Connects and verifies the chain id (`id: undefined`: any chain). The connection lives as long as the scope. */
 export const connect = Effect.fnUntraced(
   function* (
     chain: { readonly id: ChainId | undefined },
@@ -128,7 +123,7 @@ export const connect = Effect.fnUntraced(
     const subscriptions = new Map<string, (result: unknown) => void>()
     const pendingNotifications: Array<{ readonly subscription: string; readonly result: unknown }> = []
     let end: EndpointError | undefined
-    /** Messages and pongs: any of them shows that the other side is alive. */
+    /** Messages and pongs; either shows that the server is alive. */
     let framesReceived = 0
     let polled = options.heads === "poll" || options.capabilities?.announcesHeads === false
     let nextId = 1
@@ -148,7 +143,7 @@ export const connect = Effect.fnUntraced(
         exchange.resume(Effect.fail(end))
       }
       pendingCalls.clear()
-      // Whoever asked hears of it first, and may learn from it, before whoever uses the connection is stopped.
+      // Pending requests fail first, so that their callers can record it before the connection's users are interrupted.
       Deferred.doneUnsafe(ended, Effect.fail(end))
     }
 
@@ -156,19 +151,17 @@ export const connect = Effect.fnUntraced(
       const now = Monotonic.millisUnsafe(clock)
       if (now - unsolicited.since >= 1000) unsolicited = { since: now, messages: 0 }
       if (++unsolicited.messages <= mostUnsolicited) return
-      endUnsafe(
-        new Malformed({ detail: `more than ${mostUnsolicited} messages a second that nobody asked for` }),
-      )
+      endUnsafe(new Malformed({ detail: `more than ${mostUnsolicited} unsolicited messages per second` }))
     }
 
-    /** An unknown id is the late answer to a request that was given up, or of no request at all. */
+    /** An unknown id belongs to a request that timed out (a late response), or to no request at all. */
     const settle = (id: number, answerTo: (method: string) => Answer) => {
       const found = pendingCalls.get(id)
       if (found === undefined) {
-        const wasAsked = Number.isInteger(id) && id >= 1 && id < nextId
-        return wasAsked
+        const isLate = Number.isInteger(id) && id >= 1 && id < nextId
+        return isLate
           ? onUnsolicited()
-          : endUnsafe(new Malformed({ detail: "an answer to no request of ours" }))
+          : endUnsafe(new Malformed({ detail: "a response to an unknown request id" }))
       }
       pendingCalls.delete(id)
       const { exchange, method, position } = found
@@ -182,23 +175,23 @@ export const connect = Effect.fnUntraced(
     const rejection = (rpc: RpcFailure) => (method: string) =>
       rejected(name, method, rpc, { redact, rateLimiter: options.rateLimiter })
 
-    /** Refuses what is still waiting of a frame of ours. */
+    /** Rejects the pending calls of one frame. */
     const rejectPending = (of: Exchange, rpc: RpcFailure) => {
       for (const [id, { exchange }] of pendingCalls) if (exchange === of) settle(id, rejection(rpc))
     }
 
     /**
-     * A refusal without an id: "too many" is about the oldest request; anything else is about a batch first, then about a
-     * frame of ours that was not understood.
+     * Handles an error without an id: a rate limit concerns the oldest request; any other error concerns the oldest batch
+     * or, without one, a frame that the server did not understand.
      */
     const rejectOldest = (rpc: RpcFailure) => {
       const refusal = normalizeRpcError(rpc)
       const isThrottled = refusal.kind === "RateLimited"
-      const asked = pendingCalls.values()
+      const calls = pendingCalls.values()
       const batch = isThrottled
         ? undefined
         : pendingCalls.values().find(({ exchange }) => exchange.answers.length > 1)?.exchange
-      const oldest = batch ?? asked.next().value?.exchange
+      const oldest = batch ?? calls.next().value?.exchange
       if (oldest !== undefined) return rejectPending(oldest, rpc)
       if (!isThrottled)
         return endUnsafe(new Malformed({ detail: redact(`an error without an id: ${rpc.message}`) }))
@@ -207,8 +200,8 @@ export const connect = Effect.fnUntraced(
     }
 
     /**
-     * A batch is answered in one frame. What is left out is refused as the rest is: geth says "batch too large" to the
-     * first call alone.
+     * The response to a batch arrives in one frame. Calls missing from it are rejected with its first error: geth sends
+     * "batch too large" for the first call only.
      */
     const rejectUnanswered = (answered: ReadonlySet<Exchange>, messages: ReadonlyArray<JsonRpc.Message>) => {
       const failure = messages.find(({ _tag }) => _tag === "Failure")
@@ -241,7 +234,7 @@ export const connect = Effect.fnUntraced(
       }
     }
 
-    /** Nothing catches what is thrown out of here, and it would end the process. */
+    /** Must not throw: this runs in a callback of the socket, where an exception would end the process. */
     const onText = (text: string) => {
       framesReceived++
       if (end !== undefined) return
@@ -252,8 +245,8 @@ export const connect = Effect.fnUntraced(
         const isBatch = JsonRpc.isBatch(text)
         for (const message of messages) {
           if (isBatch && "id" in message && message.id !== undefined) {
-            const asked = pendingCalls.get(message.id)
-            if (asked !== undefined) answered.add(asked.exchange)
+            const call = pendingCalls.get(message.id)
+            if (call !== undefined) answered.add(call.exchange)
           }
           onMessage(message, text.length)
           if (end !== undefined) return
@@ -294,7 +287,7 @@ export const connect = Effect.fnUntraced(
       }),
     )
 
-    /** Sends calls in one frame and waits for the answers to all of them. */
+    /** Sends calls in one frame and waits for all responses. */
     const exchange: RpcClient.Send = (calls) =>
       Effect.callback<ReadonlyArray<Answer>, EndpointError>((resume) => {
         if (end !== undefined) return resume(Effect.fail(end))
@@ -327,16 +320,16 @@ export const connect = Effect.fnUntraced(
       params: ReadonlyArray<unknown>,
       onNotification: (result: unknown) => void,
     ) {
-      const given = yield* request("eth_subscribe", params)
-      const id = JsonRpc.subscriptionOf(given)
+      const response = yield* request("eth_subscribe", params)
+      const id = JsonRpc.subscriptionOf(response)
       if (id === undefined || id.length > longestSubscription) {
-        return yield* failure(new Malformed({ detail: "eth_subscribe was not answered with an id" }))
+        return yield* failure(new Malformed({ detail: "eth_subscribe did not return an id" }))
       }
       subscriptions.set(id, onNotification)
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
           subscriptions.delete(id)
-          const unsubscribe = { method: "eth_unsubscribe", params: [given] }
+          const unsubscribe = { method: "eth_unsubscribe", params: [response] }
           if (end === undefined) link.send(JsonRpc.encode(nextId++, [unsubscribe]))
         }),
       )
@@ -349,7 +342,7 @@ export const connect = Effect.fnUntraced(
 
     const base = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
 
-    /** Heads are polled where a subscription to them is refused; that is remembered. */
+    /** Subscribes, or polls heads if `newHeads` is refused; the refusal is remembered across connections. */
     const subscribe: SocketConnection["subscribe"] = (params, onNotification) => {
       if (params[0] !== "newHeads") return subscribeTo(params, onNotification)
       const poll = PolledHeads.subscribe(base, options.pollInterval ?? defaultPollInterval, onNotification)

@@ -1,8 +1,8 @@
 /**
- * Several endpoints of one chain behaving as one: a stream of the connection to use.
+ * The endpoints of one chain behind one interface: a stream of the connection to use.
  *
- * Each endpoint is kept connected by a loop of its own, with its own breaker and budget. One is in use until its
- * connection ends or the referee prefers another; the others stand by and are witnesses.
+ * A retry loop per endpoint keeps it connected, with its own breaker and rate limiter. One endpoint is in use until its
+ * connection ends or the health monitor fails over; the others are on standby and serve audits and cross-checks.
  */
 import { Deferred, Duration, Effect, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
 import type { Scope } from "effect"
@@ -25,43 +25,43 @@ import { backoff, circuitBreaking, makeBreaker, watched } from "../Retry.ts"
 import type { Breaker, Wait } from "../Retry.ts"
 import type { Transport } from "./Socket.ts"
 
-/** What is kept of an endpoint beside its connections. */
+/** Observes one endpoint across its connections. */
 export interface Watcher {
   readonly onRequest: NonNullable<EndpointOptions["onRequest"]>
   readonly onConnected: (connection: Connection) => Effect.Effect<void>
   readonly onFailure: (error: EndpointError) => Effect.Effect<void>
-  /** After a failure: how long it is until the next try. */
+  /** Called after a failure, with the delay before the next attempt. */
   readonly onWait: (error: EndpointError, wait: Wait) => Effect.Effect<void>
-  /** It works again, after so many failures. */
+  /** Called when the endpoint's breaker closes, with the number of failures before it. */
   readonly onClosed: (failures: number) => Effect.Effect<void>
 }
 
 export interface EndpointPool {
-  /** The connection to use; a new element takes the place of the one before. Never ends. */
+  /** The connection to use; a new element replaces the previous one. Never ends. */
   readonly active: Stream.Stream<PoolMember>
-  /** Tells what the endpoint in use announces. */
+  /** Reports a head announced by the endpoint in use. */
   readonly headAnnounced: (announced: Announced) => void
-  /** All that can be asked now. */
+  /** All open connections. */
   readonly connected: Effect.Effect<ReadonlyArray<Connection>>
-  /** Waits until each endpoint has connected or failed once, but not for long. */
+  /** Waits until each endpoint has connected or failed once, at most 3 s. */
   readonly firstAttempts: Effect.Effect<void>
-  /** The HTTP endpoint to ask for what must not block heads, if there is one now. */
+  /** The preferred connected HTTP endpoint, for requests that must not delay heads. */
   readonly http: () => PoolMember<Connection> | undefined
-  /** Who can be asked for history now: HTTP endpoints, the one in use, those that stand by. */
+  /** Connections for finalized ranges, in this order: HTTP endpoints, the endpoint in use, the standby endpoints. */
   readonly sources: () => ReadonlyArray<PoolMember<Connection>>
 }
 
 export interface EndpointPoolOptions extends Omit<EndpointOptions, "onRequest" | "rateLimiter"> {
-  /** Calls a second and endpoint; `undefined`: 10 for endpoints without a key, no limit for the others. */
+  /** Calls per second and endpoint; `undefined`: 10 for endpoints without a key, unlimited for the others. */
   readonly rpcRate: number | undefined
-  /** Told about each connection of the endpoint at this rank, its requests and its end. */
+  /** Creates the observer of the endpoint at this rank: its connections, requests and failures. */
   readonly watch: (
     rank: number,
     known: { breaker: Breaker; capabilities: Capabilities; rateLimiter: RateLimiter.RateLimiter },
   ) => Watcher
 }
 
-/** An endpoint of another chain is a mistake of the configuration: asking again soon is no use. */
+/** Least delay after a wrong chain id: a configuration error, which an early retry does not fix. */
 const wrongChainDelay = Duration.minutes(1)
 
 const reconnectPolicy = Schedule.setInputType<EndpointError>()(backoff).pipe(
@@ -70,13 +70,12 @@ const reconnectPolicy = Schedule.setInputType<EndpointError>()(backoff).pipe(
   ),
 )
 
-/** An endpoint is spoken to over HTTP where its URL says so. */
 export const isHttp = ({ url }: EndpointConfig): boolean => /^https?:/.test(Redacted.value(url))
 
-/** How long a chain is without a socket before it is followed over HTTP: sockets that were cut are back sooner. */
+/** How long a chain has no socket before its heads are polled over HTTP. Most cut sockets reconnect sooner. */
 const httpFallbackDelay = Duration.seconds(3)
 
-/** How long one that neither connects nor fails is waited for. */
+/** Longest wait for the first attempts of all endpoints. */
 const firstAttemptsTimeout = Duration.seconds(3)
 
 /** Keeps every endpoint of a chain connected for as long as the scope lives. */
@@ -89,22 +88,22 @@ export const make = Effect.fnUntraced(function* (
   const http = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
   const inUse = yield* SubscriptionRef.make<PoolMember | undefined>(undefined)
   let announced: Announced | undefined
-  /** The one that was in use last, and why connections ended. */
   let lastInUse: PoolMember | undefined
+  /** Why connections ended. */
   const failoverReason = new WeakMap<PoolMember, string>()
   const unattempted = new Set(
     Array.from({ length: chain.endpoints.length + chain.rpc.length }, (_, rank) => rank),
   )
   const allAttempted = yield* Deferred.make<void>()
 
-  /** An endpoint has connected, or failed. */
+  /** Records that an endpoint has connected or failed for the first time. */
   const attempted = (rank: number) =>
     Effect.suspend(() => {
       unattempted.delete(rank)
       return unattempted.size === 0 ? Deferred.succeed(allAttempted, undefined) : Effect.void
     })
 
-  /** Keeps an endpoint connected, and on the list as long as it is. */
+  /** Keeps an endpoint connected, and lists it while it is. */
   const maintain = <R>(
     endpoint: EndpointConfig,
     rank: number,
@@ -151,7 +150,7 @@ export const make = Effect.fnUntraced(function* (
       })
       return yield* Effect.scoped(connected).pipe(
         Effect.catchDefect((defect) =>
-          logEvent("defect", `a defect in the connection to ${endpoint.name}`, {}, defect).pipe(
+          logEvent("defect", `defect in the connection to ${endpoint.name}`, {}, defect).pipe(
             Effect.andThen(
               new EndpointError({
                 endpoint: endpoint.name,
@@ -183,7 +182,7 @@ export const make = Effect.fnUntraced(function* (
 
   const hasOthers = chain.endpoints.length + chain.rpc.length > 1
 
-  /** Says which endpoint is in use from now on, where it is another one than before. */
+  /** Logs which endpoint is now in use, if it changed. */
   const reportSwitch = (member: PoolMember) =>
     Effect.suspend(() => {
       const to = member.connection.name
@@ -193,11 +192,11 @@ export const make = Effect.fnUntraced(function* (
       if (!hasOthers || from === to) return Effect.void
       const how = SubscriptionRef.getUnsafe(http).includes(member) ? ", polled over HTTP" : ""
       if (from === undefined) {
-        return Effect.annotateLogs(logEvent("in_use", `blocks come from ${to}${how}`, {}), { endpoint: to })
+        return Effect.annotateLogs(logEvent("in_use", `using endpoint ${to}${how}`, {}), { endpoint: to })
       }
       return reason === undefined
-        ? logEvent("failback", `going back from ${from} to ${to}, which is preferred`, { from, to })
-        : logEvent("failover", `left ${from} for ${to}${how}: ${reason}`, { from, to, reason })
+        ? logEvent("failback", `failed back from ${from} to ${to}, which is preferred`, { from, to })
+        : logEvent("failover", `failed over from ${from} to ${to}${how}: ${reason}`, { from, to, reason })
     })
 
   const use = (member: PoolMember | undefined) => {
@@ -207,8 +206,8 @@ export const make = Effect.fnUntraced(function* (
   }
 
   /**
-   * The one in use stays in use as long as it is connected; then the first in order of preference follows. Without any,
-   * heads are polled over an HTTP endpoint for history, until one is back.
+   * The endpoint in use stays in use while it is connected; then the first connected one in order of preference replaces
+   * it. While none is connected, heads are polled over an HTTP endpoint that is configured for backfills.
    */
   const selectInUse = Effect.gen(function* () {
     const current = SubscriptionRef.getUnsafe(inUse)
@@ -232,7 +231,7 @@ export const make = Effect.fnUntraced(function* (
     Stream.switchMap((member) => {
       if (member === undefined) return Stream.empty
       const others = () => SubscriptionRef.getUnsafe(connectedSockets).filter((other) => other !== member)
-      // The connection that is gone back to may have ended while it was asked.
+      // The preferred connection may have ended while the health monitor queried it.
       const failBack = (to: PoolMember) =>
         Effect.suspend(() =>
           SubscriptionRef.getUnsafe(connectedSockets).includes(to) ? use(to) : Effect.void,

@@ -1,40 +1,41 @@
 /**
- * What a provider's error means for the next request. One pure function over code, text, data and HTTP status.
+ * Classifies a provider's error: what to change in the next request. One pure function over code, text, data and HTTP
+ * status.
  *
- * Codes alone mean nothing: -32602, -32000 and -32005 each stand for three different things, so the text decides.
- * The rules were collected from the documentation and issue trackers of some thirty providers and nodes.
+ * Codes alone are ambiguous: -32602, -32000 and -32005 each have three different meanings, so the text decides. The rules
+ * were collected from the documentation and issue trackers of some thirty providers and nodes.
  */
 
 export interface RpcFailure {
   readonly code: number
   readonly message: string
   readonly data?: unknown
-  /** The HTTP status, where the answer came over HTTP. */
+  /** The HTTP status, for responses over HTTP. */
   readonly status?: number
-  /** What the `Retry-After` header asks for, in milliseconds. */
+  /** The `Retry-After` header, in milliseconds. */
   readonly retryAfter?: number
 }
 
 export type ErrorInfo =
-  /** Ask for less: at most `blocks` wide, or from the same start up to block `through`, where the text says so. */
+  /** Split the request: at most `blocks` wide, or from the same start up to block `through`, if the text names them. */
   | { readonly kind: "RangeTooLarge"; readonly blocks?: number; readonly through?: number }
   | { readonly kind: "TooManyAddresses" }
   /** The node does not have this block (yet). */
   | { readonly kind: "BlockNotFound" }
-  /** Too many requests; `retryAfter` in milliseconds where it is known. */
+  /** Too many requests; `retryAfter` in milliseconds, if given. */
   | { readonly kind: "RateLimited"; readonly retryAfter?: number }
-  /** `eth_getLogs` without an address is refused whatever its range. */
+  /** `eth_getLogs` without an address is refused for any range. */
   | { readonly kind: "AddressRequired" }
-  /** The method or parameter is not known here. */
+  /** The method or parameter is not supported. */
   | { readonly kind: "MethodNotSupported" }
   | { readonly kind: "Unavailable" }
-  /** Nothing the service can do: a key, a quota or a setting. */
+  /** Needs an operator: a key, a quota or a setting. */
   | { readonly kind: "Unauthorized" }
 
-/** Longer texts are cut before they are searched. */
+/** Longer texts are truncated before they are matched. */
 const maxTextLength = 2000
 
-/** A stack trace (ganache) names functions: `Timeout._onTimeout` says nothing about the request. */
+/** Drops stack traces (ganache): a function name such as `Timeout._onTimeout` says nothing about the request. */
 const textOf = (data: unknown): string => {
   if (typeof data === "string") return data
   try {
@@ -50,7 +51,7 @@ const amount = (digits: string, thousand: string | undefined): number | undefine
   return Number.isSafeInteger(value) && value > 0 ? value : undefined
 }
 
-/** The width a text promises to accept. The order matters: the first rule that matches is believed. */
+/** The width that an error text allows. The order matters: the first matching rule applies. */
 const widths: ReadonlyArray<RegExp> = [
   /range \d+ exceeds limit of (\d+)/i,
   /\(\d+ > (\d+)\)/,
@@ -67,7 +68,7 @@ const widths: ReadonlyArray<RegExp> = [
   /requested blocks is ([\d,.]+)(k)?/i,
 ]
 
-/** The last block a text promises to accept, hexadecimal or (reth) decimal. */
+/** The last block that an error text allows, hexadecimal or (reth) decimal. */
 const lastBlocks: ReadonlyArray<RegExp> = [
   /range(?: should work)?:? ?\[(0x[0-9a-f]{1,16}), ?(0x[0-9a-f]{1,16})\]/i,
   /retry with the range (\d{1,16})-(\d{1,16})/i,
@@ -79,7 +80,7 @@ const rangeHint = (text: string): { blocks?: number; through?: number } => {
     if (found) {
       const from = Number(found[1])
       const through = Number(found[2])
-      // Seen inverted; then it says nothing.
+      // Some providers send an inverted range, which is ignored.
       return Number.isSafeInteger(through) && through >= from ? { through } : {}
     }
   }
@@ -91,7 +92,7 @@ const rangeHint = (text: string): { blocks?: number; through?: number } => {
   return {}
 }
 
-/** Longest wait (milliseconds) that a text is believed to ask for. */
+/** Cap for the delay that an error text asks for (milliseconds). */
 const maxRetryAfter = 60_000
 
 /** `data.try_again_in` as Chainstack sends it (`"107.5ms"`), Infura's `data.rate.backoff_seconds`, "retry in 10s". */
@@ -113,7 +114,7 @@ const retryAfter = (text: string, header: number | undefined): { retryAfter?: nu
 
 const matchesAny = (text: string, ...rules: ReadonlyArray<RegExp>) => rules.some((rule) => rule.test(text))
 
-/** The block is not there, or not yet: as geth, Erigon, Nethermind, Besu, Kaia, Avalanche, Sei, zksync-era and others say it. */
+/** A missing block, in the words of geth, Erigon, Nethermind, Besu, Kaia, Avalanche, Sei, zksync-era and others. */
 const blockNotFoundTexts: ReadonlyArray<RegExp> = [
   /beyond (the )?current head|(unknown|missing|pending) (block|header)|(block|header) (is )?(unknown|missing)/i,
   /BlockOutOfRange|block (is )?out of range|block_?not_?found|unfinali[sz]ed|after last accepted|key not found in database/i,
@@ -124,11 +125,11 @@ const blockNotFoundTexts: ReadonlyArray<RegExp> = [
   /ahead of (the )?(latest|current|chain|head|best)|not (yet )?(synced|caught up) to (block|height)|unknown ancestor/i,
 ]
 
-/** State that was thrown away does not come back. */
+/** Pruned state; unlike a missing block, it does not appear later. */
 const prunedState =
   /missing trie node|historical state|pruned|archive|state is not available|state [^.;]{0,80}not available/i
 
-/** Too many requests, as some forty providers say it. */
+/** Too many requests, in the words of some forty providers. */
 const rateLimitTexts: ReadonlyArray<RegExp> = [
   /compute units|rate[- ]?limit|request limit|too many (concurrent )?(requests|connections|calls|subscriptions)/i,
   /RPS limit|try_again_in|backoff_seconds|request rate|requests? (count|quota|rate|per second)[\w ]* exceeded/i,
@@ -137,10 +138,10 @@ const rateLimitTexts: ReadonlyArray<RegExp> = [
   /throttl|slow down|backing off|(over|out of) (quota|capacity)|server (is )?(too )?busy|overloaded/i,
 ]
 
-/** EIP-1474 and providers of their own mind: "too many", where the text is not about a range. */
+/** Codes for too many requests, from EIP-1474 and individual providers. They take precedence over texts about ranges. */
 const rateLimitCodes: ReadonlySet<number> = new Set([429, -32029, -32097, -33000, -33100, -33200, -33300])
 
-/** Text that is about how much was asked for, not how often. */
+/** Errors about the size of a request, not its rate. */
 const rangeTooLargeTexts: ReadonlyArray<RegExp> = [
   /more than [\d,]+ results|too many (logs|results|blocks)|max results|exceeds? (max|limit)|exceed maximum/i,
   /(range|response|result)[\w ]* (is |are )?too (large|wide|big)|response (size|too large)|range limit/i,
@@ -148,7 +149,7 @@ const rangeTooLargeTexts: ReadonlyArray<RegExp> = [
   /at most [\d,]+ logs|blocks per logs request|block range|logs matched by query/i,
 ]
 
-/** Never throws, whatever the text. */
+/** Classifies an error. Never throws, for any text. */
 export const normalizeRpcError = (failure: RpcFailure): ErrorInfo => {
   const text = `${failure.message} ${textOf(failure.data)}`.slice(0, maxTextLength)
   const rateLimited = (): ErrorInfo => ({ kind: "RateLimited", ...retryAfter(text, failure.retryAfter) })

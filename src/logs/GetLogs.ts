@@ -1,4 +1,4 @@
-/** `eth_getLogs` for one filter: one question, in as many requests as the endpoint wants. */
+/** `eth_getLogs` for one filter, split into as many requests as the endpoint requires. */
 import { Effect } from "effect"
 import type { Filter, Hex } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
@@ -16,7 +16,7 @@ import { isUnfiltered, logParams, makeMatches } from "./Filter.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 
-/** Which blocks: one by its hash (and its height, for nodes that do not take a hash), or a range. */
+/** One block by its hash (and its height, for nodes that do not accept a hash), or a range. */
 export type Blocks =
   | { readonly blockHash: Hex; readonly number?: number }
   | { readonly fromBlock: Hex; readonly toBlock: Hex }
@@ -25,27 +25,27 @@ export type GetLogs = (blocks: Blocks) => Effect.Effect<ReadonlyArray<PlacedLog>
 
 const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
 
-/** Matching logs only: some nodes ignore a filter, or a part of it. */
+/** Drops logs that do not match: some nodes ignore a filter, or a part of it. */
 const matchingOnly = (filter: Filter): ((logs: ReadonlyArray<PlacedLog>) => ReadonlyArray<PlacedLog>) => {
   if (isUnfiltered(filter)) return (logs) => logs
   const matches = makeMatches(filter)
   return (logs) => (logs.every(matches) ? logs : logs.filter(matches))
 }
 
-/** The request itself is too large to be read, whatever it asks for: HTTP says so with 413. */
+/** Whether the request itself is too large, independent of its range: HTTP status 413. */
 const isTooLargeToRead = ({ reason }: EndpointError) =>
   reason._tag === "Rejected" && /HTTP status 413/.test(reason.detail)
 
 const refusesAddresses = (error: EndpointError) =>
   errorKind(error) === "TooManyAddresses" || isTooLargeToRead(error)
 
-/** The node does not take `blockHash`: that the parameters are wrong, or that others are missing. */
+/** Whether the node does not accept `blockHash`: the error reports invalid or missing parameters. */
 const refusesHash = ({ reason }: EndpointError): boolean =>
   reason._tag === "Rejected" &&
   (reason.refusal.kind === "Unavailable" || reason.refusal.kind === "MethodNotSupported") &&
   (reason.code === -32602 || /blockHash|fromBlock|toBlock|invalid (argument|param)/i.test(reason.detail))
 
-/** @param capabilities how many addresses the endpoint takes at once; reduced where it refuses them */
+/** @param capabilities the endpoint's limits; the number of addresses per request is reduced where it is refused */
 export const make = (client: NamedClient, filter: Filter, capabilities: Capabilities): GetLogs => {
   const keepMatching = matchingOnly(filter)
   const fetchLogs = (
@@ -57,7 +57,7 @@ export const make = (client: NamedClient, filter: Filter, capabilities: Capabili
       (answer) => Effect.map(orMalformed(client.name, logsOf(answer)), keepMatching),
     )
 
-  /** The logs of a block by its height. None are believed only of a node that has this very block. */
+  /** The logs of a block by its height. An empty response is accepted only if the node has the block with this hash. */
   const fetchAtHeight = Effect.fnUntraced(function* (
     addresses: ReadonlyArray<Hex>,
     blockHash: Hex,
@@ -83,7 +83,7 @@ export const make = (client: NamedClient, filter: Filter, capabilities: Capabili
     return Effect.catchIf(byHash, refusesHash, (refused) =>
       fetchAtHeight(addresses, blockHash, number).pipe(
         Effect.tap(() => Effect.sync(() => capabilities.refuseHash(blockHash))),
-        // The range says no more than the hash did, but for how many addresses it may have.
+        // A refusal by height adds no information, unless it concerns the number of addresses.
         Effect.catchIf(
           (error) => isRpcError(error) && !refusesAddresses(error),
           () => Effect.fail(refused),
@@ -107,7 +107,7 @@ export const make = (client: NamedClient, filter: Filter, capabilities: Capabili
         refusesAddresses,
         (error) => {
           if (size === 1) return Effect.fail(error)
-          // Several requests may be refused at once.
+          // Concurrent requests may be refused together; the limit is halved once.
           capabilities.addresses = Math.min(capabilities.addresses, Math.ceil(size / 2))
           return endsConnection(error) ? Effect.fail(error) : inGroups
         },

@@ -1,6 +1,6 @@
 /**
- * Logs over HTTP where there is an HTTP endpoint, so that big answers do not block heads: ranges of final blocks, and
- * blocks that the WebSocket endpoint refuses to give without an address. The WebSocket is the way back.
+ * Reads logs over HTTP where an HTTP endpoint is connected, so that large responses do not delay heads: finalized ranges,
+ * and blocks whose logs the WebSocket endpoint refuses to serve without an address. The WebSocket endpoint is the fallback.
  */
 import { Effect } from "effect"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
@@ -11,9 +11,9 @@ import type { Capabilities } from "../endpoint/Capabilities.ts"
 import type { LogSource } from "./LogSource.ts"
 
 /**
- * @param socket the endpoint in use, which is asked where HTTP fails
- * @param capabilities what the endpoint in use was found to bear
- * @param http the HTTP endpoint to ask now, if there is one
+ * @param socket the endpoint in use, for requests that fail over HTTP
+ * @param capabilities the observed limits of the endpoint in use
+ * @param http the HTTP endpoint to use, if one is connected
  */
 export const preferHttp = (
   socket: LogSource,
@@ -21,7 +21,7 @@ export const preferHttp = (
   http: () => PoolMember<Connection> | undefined,
   logsOf: (member: PoolMember<Connection>) => LogSource,
 ): LogSource => {
-  /** What works clears the endpoint's breaker; what does not costs it its place for a while. */
+  /** Success closes the HTTP endpoint's breaker; a failure ends its connection, and falls back to the WebSocket. */
   const httpFirst = <A>(
     ask: (logs: LogSource) => Effect.Effect<A, EndpointError>,
     otherwise: Effect.Effect<A, EndpointError>,

@@ -1,10 +1,10 @@
 /**
- * The logs of blocks at the tip as the connection's own `logs` subscription tells them: for endpoints that refuse
- * `eth_getLogs` without an address and `eth_getBlockReceipts` too. It begins when it is asked for the first time.
+ * The logs of blocks at the tip from the connection's `logs` subscription, for endpoints that refuse `eth_getLogs` without
+ * an address and `eth_getBlockReceipts`. The subscription starts with the first request.
  *
- * Logs are grouped by the hash of their block. Nothing says which one is a block's last, and a log need not add a bit to
- * the bloom: a group that is numbered from 0 without a hole and makes the header's bloom may still be cut short. So it
- * is believed only if nothing was added to it during one more round trip on the same connection.
+ * Logs are grouped by block hash. No message marks the last log of a block, and a log need not add a bit to the bloom: a
+ * group without index gaps that matches the header's bloom may still be incomplete. It is accepted only if no log is added
+ * to it during one more round trip on the same connection.
  */
 import { Duration, Effect, Latch, Scope, Semaphore } from "effect"
 import type { Header, Hex } from "../Domain.ts"
@@ -16,11 +16,11 @@ import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { addTo, emptyBloom, isZero, toHex } from "./Bloom.ts"
 
 export interface LogsSubscription {
-  /** All logs of a block under no filter, or an error. Waits for them only where they can still be on their way. */
+  /** All logs of a block, without a filter, or an error. Waits only while more logs of the block may still arrive. */
   readonly logs: (header: Header) => Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError>
 }
 
-/** What has been heard of one block. */
+/** The logs received of one block. */
 interface Group {
   readonly logs: Map<number, PlacedLog>
   readonly bloom: Buffer
@@ -28,12 +28,12 @@ interface Group {
   bytes: number
 }
 
-/** What is kept, oldest blocks dropped first. */
+/** Memory limits; the oldest blocks are dropped first. */
 const mostBlocks = 64
 const mostLogs = 20_000
 const mostBytes = 32 * 1024 * 1024
 
-/** How long logs may come after their head. */
+/** How long after their head logs may arrive. */
 const timeout = Duration.seconds(2)
 
 const isComplete = ({ logs, bloom, highest }: Group, header: Header): boolean =>
@@ -47,9 +47,9 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
   const groups = new Map<Hex, Group>()
   let logCount = 0
   let byteCount = 0
-  /** The block of the log that was heard last. */
+  /** The height of the last received log. */
   let lastBlock = -1
-  /** The height at which the subscription began: later blocks are told as a whole. */
+  /** The height at which the subscription started: later blocks arrive completely. */
   let subscribedAt: number | undefined
 
   const drop = (hash: Hex) => {
@@ -67,7 +67,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
     if (log.removed) return drop(log.blockHash)
     const group = groups.get(log.blockHash) ?? { logs: new Map(), bloom: emptyBloom(), highest: -1, bytes: 0 }
     groups.set(log.blockHash, group)
-    // The same log may come twice.
+    // Nodes may send a log twice.
     if (group.logs.has(log.index)) return
     group.logs.set(log.index, log)
     group.highest = Math.max(group.highest, log.index)
@@ -91,7 +91,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
 
   const integrityFailure = (detail: string) => integrityError(connection.name, detail)
 
-  /** Logs are told in the order of their blocks. */
+  /** Logs arrive in the order of their blocks. */
   const mayStillArrive = ({ number }: Header) => number > subscribedAt! && number >= lastBlock
 
   const awaitComplete = Effect.fnUntraced(function* (header: Header) {

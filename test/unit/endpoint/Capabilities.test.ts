@@ -106,10 +106,10 @@ describe("what was learned of an endpoint", () => {
     capabilities.announcesHeads = false
     assert.deepStrictEqual(capabilities.limits, [
       "refuses eth_getLogs",
-      "history in pieces of 50 blocks",
-      "recent blocks 5 at a time",
-      "at most 100 addresses a request",
-      "5 receipts in a batch",
+      "history in ranges of 50 blocks",
+      "recent blocks in ranges of 5",
+      "at most 100 addresses per request",
+      "5 receipts per batch",
       "refuses eth_getLogs by blockHash",
       "no finalized tag",
       "nothing is final yet",
