@@ -24,7 +24,7 @@ const connectTo = (url: string, id: number | undefined = 31337, overrides: Parti
 
 const reason = (error: EndpointError) => error.reason
 
-/** A real socket to a node that does what the test says. */
+/** A test with a real socket to a scripted node. */
 const socketTest = (
   title: string,
   body: (node: FakeNode, url: string) => Effect.Effect<unknown, unknown, Transport | Scope.Scope>,
@@ -37,7 +37,7 @@ const socketTest = (
   )
 
 describe("a connection", () => {
-  socketTest("answers requests, several at once and out of order", (node, url) =>
+  socketTest("matches concurrent responses to their requests in any order", (node, url) =>
     Effect.gen(function* () {
       node.chain.extend(1, 2, 3)
       let held: (() => void) | undefined
@@ -64,7 +64,7 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("ends with a mistake of ours in what is called back; the process goes on", (node, url) =>
+  socketTest("ends at an exception in a callback, without ending the process", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       yield* connection.subscribe(["newHeads"], () => {
@@ -77,7 +77,7 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("answers a batch in the order of its calls, each refusal by itself", (_, url) =>
+  socketTest("returns batch answers in the order of the calls, with errors per call", (_, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       const answers = yield* connection.batch([
@@ -96,7 +96,7 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("fails all calls of a batch that is refused as a whole", (node, url) =>
+  socketTest("rejects every call of a batch that is refused as a whole", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       let said = false
@@ -116,7 +116,7 @@ describe("a connection", () => {
   )
 
   socketTest(
-    "fails all calls of a batch whose first is refused, as geth refuses a large batch",
+    "rejects every call of a batch whose first call is refused, as geth does for large batches",
     (node, url) =>
       Effect.gen(function* () {
         node.mostCalls = 2
@@ -131,7 +131,7 @@ describe("a connection", () => {
       }),
   )
 
-  socketTest("refuses the calls that the answer to a batch leaves out", (node, url) =>
+  socketTest("rejects the calls that the response to a batch leaves out", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       node.intercept = (_method, params, proceed) => (params.length > 0 ? silence : proceed())
@@ -150,7 +150,7 @@ describe("a connection", () => {
   const withoutId = (message: string, code = -32005) =>
     new Raw(JSON.stringify({ jsonrpc: "2.0", id: null, error: { code, message } }))
 
-  socketTest("slows down, and refuses its oldest request, at 'too many' without an id", (node, url) =>
+  socketTest("throttles and rejects the oldest request at a rate limit error without an id", (node, url) =>
     Effect.gen(function* () {
       let throttled = 0
       const rateLimiter = { withTokens: () => identity, rate: () => 1, throttled: () => void throttled++ }
@@ -166,7 +166,7 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("refuses its oldest request at any other error without an id", (node, url) =>
+  socketTest("rejects the oldest request at any other error without an id", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       let left = 1
@@ -177,7 +177,7 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("says why a request was refused, without secrets", (node, url) =>
+  socketTest("reports why a request was refused, without secrets", (node, url) =>
     Effect.gen(function* () {
       node.intercept = (method, _params, proceed) => {
         if (method === "eth_getLogs")
@@ -198,7 +198,7 @@ describe("a connection", () => {
     }).pipe(Effect.provideService(Redaction, makeRedactor({ urls: [], words: ["SECRETKEY1"] }))),
   )
 
-  socketTest("ignores an answer that nobody waits for any more", (node, url) =>
+  socketTest("ignores a late response", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       node.say(JSON.stringify({ jsonrpc: "2.0", id: 1, result: "0x1" }))
@@ -206,7 +206,7 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("passes on the notifications of a subscription, and no others", (node, url) =>
+  socketTest("delivers the notifications of its own subscriptions only", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       const done = yield* Deferred.make<void>()
@@ -228,7 +228,7 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("keeps a notification that arrives before the reply to its subscribe", (node, url) =>
+  socketTest("delivers a notification that arrives before the response to eth_subscribe", (node, url) =>
     Effect.gen(function* () {
       node.intercept = (method, _params, proceed) => {
         const id = proceed()
@@ -242,7 +242,7 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("is of the configured chain or of none", (_, url) =>
+  socketTest("fails to connect if the endpoint serves another chain", (_, url) =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(connectTo(url, 1))
       assert.deepInclude(reason(error), { _tag: "WrongChain", expected: 1, actual: 31337 })
@@ -252,7 +252,7 @@ describe("a connection", () => {
   )
 
   socketTest(
-    "is asked with fewer addresses, or in smaller batches, when it closes at a large request",
+    "sends fewer addresses and smaller batches after the server closed at a large request",
     (node, url) =>
       Effect.gen(function* () {
         node.chain.extend(...Array.from({ length: 20 }, () => 1))
@@ -280,7 +280,7 @@ describe("a connection", () => {
       }),
   )
 
-  socketTest("ends when the socket is cut, and so does what waits for an answer", (node, url) =>
+  socketTest("ends when the socket is cut, and fails pending requests", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       node.intercept = () => silence
@@ -297,9 +297,9 @@ describe("a connection", () => {
   )
 
   for (const [title, frame] of [
-    ["a frame that is no JSON", "{nonsense"],
+    ["a frame that is not JSON", "{nonsense"],
     [
-      "an error about nothing",
+      "an error without a pending request",
       JSON.stringify({ jsonrpc: "2.0", id: null, error: { code: -32700, message: "Parse error" } }),
     ],
     ["an answer without a result", JSON.stringify({ jsonrpc: "2.0", id: 1 })],
@@ -313,7 +313,7 @@ describe("a connection", () => {
     )
   }
 
-  socketTest("ends at a frame that is too large", (node, url) =>
+  socketTest("ends at a frame above the size limit", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       node.say(JSON.stringify({ junk: "x".repeat(2 * 1024 * 1024) }))
@@ -323,7 +323,7 @@ describe("a connection", () => {
   )
 
   for (const id of [4711, 0, -1, 1.5, 1e300]) {
-    socketTest(`ends at an answer to request ${id}, which there never was`, (node, url) =>
+    socketTest(`ends at a response to request ${id}, which was never sent`, (node, url) =>
       Effect.gen(function* () {
         const connection = yield* connectTo(url)
         node.say(JSON.stringify({ jsonrpc: "2.0", id, result: "0x1" }))
@@ -334,11 +334,14 @@ describe("a connection", () => {
   }
 
   for (const [what, message] of [
-    ["late answers", { id: 1, result: "0x1" }],
-    ["notifications of no subscription", { method: "eth_subscription", params: { subscription: "0x99" } }],
+    ["late responses", { id: 1, result: "0x1" }],
+    [
+      "notifications without a subscription",
+      { method: "eth_subscription", params: { subscription: "0x99" } },
+    ],
     ["messages of other kinds", { method: "net_hello", params: [] }],
   ] as const) {
-    socketTest(`bears 1 000 ${what} a second, and no more`, (node, url) =>
+    socketTest(`tolerates 1 000 ${what} per second, and ends above that`, (node, url) =>
       Effect.gen(function* () {
         const connection = yield* connectTo(url)
         const frame = JSON.stringify(message)
@@ -350,7 +353,7 @@ describe("a connection", () => {
     )
   }
 
-  socketTest("keeps up to 64 early notifications, and none that is long", (node, url) =>
+  socketTest("keeps up to 64 early notifications, and drops long ones", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       const notify = (result: string) =>
@@ -366,7 +369,7 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("refuses a subscription with an id of a megabyte", (node, url) =>
+  socketTest("rejects a subscription id of a megabyte", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       node.intercept = () => "x".repeat(1_000_000)
@@ -375,7 +378,7 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("turns what its user throws at a notification into its own end", (node, url) =>
+  socketTest("ends at an exception in a notification handler", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       yield* connection.subscribe(["newHeads"], () => {
@@ -389,7 +392,7 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("ends for the reason its user gives, once", (_, url) =>
+  socketTest("ends once, with the reason given by the caller", (_, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       const error = yield* Effect.flip(connectTo(url, 1))
@@ -399,7 +402,7 @@ describe("a connection", () => {
     }),
   )
 
-  it.live("cannot be made where nobody listens, and no redirect is followed", () =>
+  it.live("fails to connect to a closed port, and follows no redirect", () =>
     Effect.gen(function* () {
       const refused = yield* Effect.flip(connectTo("ws://127.0.0.1:1"))
       assert.match(refused.message, /^fake: connection lost: .*ECONNREFUSED/)
@@ -419,7 +422,7 @@ describe("a connection", () => {
     }).pipe(Effect.scoped, Effect.provide(Transport.layerWebSocket)),
   )
 
-  it.live("gives up a handshake that takes too long", () =>
+  it.live("fails when the handshake exceeds the timeout", () =>
     Effect.gen(function* () {
       const silent = yield* Effect.acquireRelease(
         Effect.callback<{ port: number; close: () => void }>((resume) => {
@@ -458,7 +461,7 @@ describe("a connection in virtual time", () => {
     return yield* Fiber.join(connecting)
   })
 
-  virtual("gives up a request after its time, and goes on", (node) =>
+  virtual("times out a request and stays open", (node) =>
     Effect.gen(function* () {
       const connection = yield* open
       node.intercept = () => silence
@@ -482,7 +485,7 @@ describe("a connection in virtual time", () => {
     }),
   )
 
-  virtual("ends when a ping is not answered: a half-open socket is noticed", (node) =>
+  virtual("detects a half-open socket by an unanswered ping", (node) =>
     Effect.gen(function* () {
       const connection = yield* open
       yield* TestClock.adjust("5 minutes")
@@ -493,7 +496,7 @@ describe("a connection in virtual time", () => {
     }),
   )
 
-  virtual("does not end for a missing pong while anything else arrives", (node) =>
+  virtual("stays open without pongs while messages arrive", (node) =>
     Effect.gen(function* () {
       const connection = yield* open
       node.answers = false
@@ -506,7 +509,7 @@ describe("a connection in virtual time", () => {
     }),
   )
 
-  virtual("ignores blank frames, and takes numbers for subscription ids", (node) =>
+  virtual("ignores blank frames, and accepts numeric subscription ids", (node) =>
     Effect.gen(function* () {
       node.intercept = (method, _params, proceed) => (method === "eth_subscribe" ? 7 : proceed())
       const connection = yield* open
@@ -526,7 +529,7 @@ describe("a connection in virtual time", () => {
     }),
   )
 
-  virtual("logs its end with name, duration and counts", () =>
+  virtual("logs its end with endpoint, duration and counts", () =>
     Effect.gen(function* () {
       const lines: Array<Record<string, unknown>> = []
       const logger = Logger.make(({ message, fiber }) => {
