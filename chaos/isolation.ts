@@ -66,8 +66,8 @@ export const troubles: ReadonlyArray<Trouble> = [
   {
     name: "crawling [G-194]",
     bit: fellBehind,
-    begin: ({ proxy }) => proxy.weather({ ...distance, rate: 400 }),
-    end: ({ proxy }) => proxy.weather(distance),
+    begin: ({ proxy }) => proxy.setConditions({ ...distance, rate: 400 }),
+    end: ({ proxy }) => proxy.setConditions(distance),
   },
   {
     name: "throwing defects [G-198]",
@@ -80,7 +80,7 @@ export const troubles: ReadonlyArray<Trouble> = [
 const startChain = Effect.fnUntraced(function* (id: number) {
   const node = yield* Devnet.start([], id)
   const proxy = yield* TcpProxy.start(node.anvil.port)
-  proxy.weather(distance)
+  proxy.setConditions(distance)
   return { id, node, proxy } satisfies Chain
 })
 

@@ -444,7 +444,7 @@ describe("an endpoint", () => {
   )
 
   for (const [title, misbehave, type] of [
-    ["sends garbage", (node: FakeNode) => node.say("{garbage"), "malformed"],
+    ["sends garbage", (node: FakeNode) => node.broadcast("{garbage"), "malformed"],
     [
       "sends a header without a hash",
       (node: FakeNode) => node.announce({ ...node.chain.head, hash: "0x" }),

@@ -33,7 +33,7 @@ const answering = (method: string, change: (answer: never) => unknown) => (node:
 const firstLog = (change: Answer) =>
   answering("eth_getLogs", ([first, ...rest]: ReadonlyArray<Answer>) => [{ ...first, ...change }, ...rest])
 
-const saying = (text: string) => (node: FakeNode) => node.say(text)
+const saying = (text: string) => (node: FakeNode) => node.broadcast(text)
 
 /** Announces a header by hand: whatever JSON it is written as. */
 const announcing = (change: (json: string) => string) => (node: FakeNode) => {
@@ -110,7 +110,7 @@ const attacks: ReadonlyArray<readonly [title: string, attack: (node: FakeNode) =
   [
     "10 000 messages in a second",
     (node) => {
-      for (let i = 0; i < 10_000; i++) node.say('{"method":"net_hello","params":[]}')
+      for (let i = 0; i < 10_000; i++) node.broadcast('{"method":"net_hello","params":[]}')
     },
     "malformed",
   ],

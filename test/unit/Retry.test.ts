@@ -127,10 +127,10 @@ describe("the circuit breaker", () => {
   it.effect("backs off from a provider that connects, sends one message and drops", () =>
     Effect.gen(function* () {
       const breaker = yield* makeBreaker
-      const dials: Array<number> = []
+      const attempts: Array<number> = []
       const provider = Stream.unwrap(
         Effect.gen(function* () {
-          dials.push(yield* Effect.clockWith((clock) => clock.currentTimeMillis))
+          attempts.push(yield* Effect.clockWith((clock) => clock.currentTimeMillis))
           return Stream.concat(Stream.make("hello"), Stream.fail("dropped" as const))
         }),
       )
@@ -142,7 +142,7 @@ describe("the circuit breaker", () => {
       )
       yield* TestClock.adjust("2 minutes")
       assert.deepStrictEqual(
-        dials,
+        attempts,
         [0, 2, 6, 14, 30, 62].map((s) => s * 1000),
       )
       assert.strictEqual((yield* SubscriptionRef.get(breaker.state))._tag, "Open")

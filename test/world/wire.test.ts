@@ -110,7 +110,7 @@ const rows: ReadonlyArray<Row> = [
     over: "a socket",
     node: () => {},
     before: ({ node }) => {
-      for (const text of ["", " ", "\n"]) node.say(text)
+      for (const text of ["", " ", "\n"]) node.broadcast(text)
     },
     out: inRealTime,
   },

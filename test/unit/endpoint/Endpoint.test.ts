@@ -47,7 +47,7 @@ describe("a connection", () => {
           return proceed()
         }
         const answer = proceed()
-        held = () => node.say(JSON.stringify({ jsonrpc: "2.0", id: 2, result: answer }))
+        held = () => node.broadcast(JSON.stringify({ jsonrpc: "2.0", id: 2, result: answer }))
         return silence
       }
       const connection = yield* connectTo(url)
@@ -160,7 +160,7 @@ describe("a connection", () => {
         left-- > 0 ? withoutId("project ID request rate exceeded") : proceed()
       assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
       assert.strictEqual(throttled, 1)
-      node.say(withoutId("slow down").text)
+      node.broadcast(withoutId("slow down").text)
       assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
       assert.strictEqual(throttled, 2)
     }),
@@ -201,7 +201,7 @@ describe("a connection", () => {
   socketTest("ignores a late response", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
-      node.say(JSON.stringify({ jsonrpc: "2.0", id: 1, result: "0x1" }))
+      node.broadcast(JSON.stringify({ jsonrpc: "2.0", id: 1, result: "0x1" }))
       assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
     }),
   )
@@ -215,7 +215,7 @@ describe("a connection", () => {
         heads.push((head as { number: string }).number)
         if (heads.length === 2) Deferred.doneUnsafe(done, Exit.void)
       })
-      node.say(
+      node.broadcast(
         JSON.stringify({
           jsonrpc: "2.0",
           method: "eth_subscription",
@@ -307,7 +307,7 @@ describe("a connection", () => {
     socketTest(`ends at ${title}`, (node, url) =>
       Effect.gen(function* () {
         const connection = yield* connectTo(url)
-        node.say(frame)
+        node.broadcast(frame)
         assert.strictEqual(reason(yield* Effect.flip(connection.ended))._tag, "Malformed")
       }),
     )
@@ -316,7 +316,7 @@ describe("a connection", () => {
   socketTest("ends at a frame above the size limit", (node, url) =>
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
-      node.say(JSON.stringify({ junk: "x".repeat(2 * 1024 * 1024) }))
+      node.broadcast(JSON.stringify({ junk: "x".repeat(2 * 1024 * 1024) }))
       const error = yield* Effect.flip(connection.ended)
       assert.strictEqual(error.message, "fake: frame larger than 1048576 bytes")
     }),
@@ -326,7 +326,7 @@ describe("a connection", () => {
     socketTest(`ends at a response to request ${id}, which was never sent`, (node, url) =>
       Effect.gen(function* () {
         const connection = yield* connectTo(url)
-        node.say(JSON.stringify({ jsonrpc: "2.0", id, result: "0x1" }))
+        node.broadcast(JSON.stringify({ jsonrpc: "2.0", id, result: "0x1" }))
         const error = yield* Effect.flip(connection.ended)
         assert.strictEqual(error.message, "fake: malformed: a response to an unknown request id")
       }),
@@ -345,9 +345,9 @@ describe("a connection", () => {
       Effect.gen(function* () {
         const connection = yield* connectTo(url)
         const frame = JSON.stringify(message)
-        for (let i = 0; i < 900; i++) node.say(frame)
+        for (let i = 0; i < 900; i++) node.broadcast(frame)
         assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
-        for (let i = 0; i < 3000; i++) node.say(frame)
+        for (let i = 0; i < 3000; i++) node.broadcast(frame)
         assert.match((yield* Effect.flip(connection.ended)).message, /unsolicited messages per second/)
       }),
     )
@@ -357,7 +357,9 @@ describe("a connection", () => {
     Effect.gen(function* () {
       const connection = yield* connectTo(url)
       const notify = (result: string) =>
-        node.say(JSON.stringify({ method: "eth_subscription", params: { subscription: "0x1", result } }))
+        node.broadcast(
+          JSON.stringify({ method: "eth_subscription", params: { subscription: "0x1", result } }),
+        )
       for (let i = 0; i < 100; i++) notify(String(i))
       notify("x".repeat(100_000))
       const heads: Array<unknown> = []
@@ -502,7 +504,7 @@ describe("a connection in virtual time", () => {
       node.answers = false
       const ended = yield* Effect.forkChild(Effect.flip(connection.ended), { startImmediately: true })
       for (let i = 0; i < 60; i++) {
-        node.say('{"method":"net_hello","params":[]}')
+        node.broadcast('{"method":"net_hello","params":[]}')
         yield* TestClock.adjust("5 seconds")
       }
       assert.isUndefined(ended.pollUnsafe())
@@ -520,10 +522,10 @@ describe("a connection in virtual time", () => {
       )
       yield* TestClock.adjust("1 second")
       yield* Fiber.join(subscribed)
-      node.say("")
-      node.say(" \n")
-      node.say('{"method":"eth_subscription","params":{"subscription":7,"result":"a"}}')
-      node.say('{"method":"eth_subscription","params":{"subscription":"7","result":"b"}}')
+      node.broadcast("")
+      node.broadcast(" \n")
+      node.broadcast('{"method":"eth_subscription","params":{"subscription":7,"result":"a"}}')
+      node.broadcast('{"method":"eth_subscription","params":{"subscription":"7","result":"b"}}')
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(seen, ["a", "b"])
     }),

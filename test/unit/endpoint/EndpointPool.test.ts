@@ -222,7 +222,7 @@ describe("failover", () => {
           yield* blocks(chain, 20)
         }
         assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "HalfOpen", failures: 3 })
-        // A minute, and twice as long for each failure.
+        // The failback delay is a minute and doubles with each failure.
         yield* blocks(chain, (6 * 60) / blockTime)
         assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "HalfOpen" })
         yield* blocks(chain, (3 * 60) / blockTime)
@@ -384,7 +384,7 @@ describe("an HTTP endpoint", () => {
       chain.extend(...long)
       http.intercept = (_method, _params, proceed) => {
         const answer = proceed()
-        // Of block 3 only the first of three.
+        // Block 3 lacks its first log.
         return Array.isArray(answer)
           ? answer.filter(({ blockNumber, logIndex }) => blockNumber !== "0x3" || logIndex !== "0x0")
           : answer

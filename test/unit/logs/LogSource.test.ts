@@ -367,7 +367,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  const lies: ReadonlyArray<readonly [string, (logs: Wire) => unknown]> = [
+  const corruptions: ReadonlyArray<readonly [string, (logs: Wire) => unknown]> = [
     ["the last log is missing", (logs) => logs.slice(0, -1)],
     ["a log in the middle is missing", (logs) => logs.toSpliced(2, 1)],
     ["the first log is missing", (logs) => logs.slice(1)],
@@ -520,13 +520,13 @@ describe("the logs of one block", () => {
       assert.match(error.message, /specify an address/)
     }),
   )
-  for (const [title, lie] of lies) {
+  for (const [title, corrupt] of corruptions) {
     connected(`are rejected when ${title}`, (world) =>
       Effect.gen(function* () {
         world.chain.extend(5)
         world.node.intercept = (method, _params, proceed) => {
           if (/Receipts?$/.test(method)) throw new Refused(-32601, "method not found")
-          return method === "eth_getLogs" ? lie(proceed() as Wire) : proceed()
+          return method === "eth_getLogs" ? corrupt(proceed() as Wire) : proceed()
         }
         const error = yield* soon(Effect.flip(make(world).block(world.chain.head)), "5 seconds")
         assert.strictEqual(error.reason._tag, "Unverified")
@@ -916,7 +916,7 @@ describe("the logs of a finalized range", () => {
     }),
   )
 
-  const lies: ReadonlyArray<readonly [string, (logs: Array<Record<string, unknown>>) => unknown]> = [
+  const corruptions: ReadonlyArray<readonly [string, (logs: Array<Record<string, unknown>>) => unknown]> = [
     ["a log is outside the range", (logs) => logs.with(0, { ...logs[0], blockNumber: "0x0" })],
     ["a block has two hashes", (logs) => logs.with(1, { ...logs[1], blockHash: `0x${"99".repeat(32)}` })],
     [
@@ -929,12 +929,12 @@ describe("the logs of a finalized range", () => {
     ["a log is missing", (logs) => logs.toSpliced(1, 1)],
     ["a log was removed", (logs) => logs.with(1, { ...logs[1], removed: true })],
   ]
-  for (const [title, lie] of lies) {
+  for (const [title, corrupt] of corruptions) {
     connected(`are rejected when ${title}`, (world) =>
       Effect.gen(function* () {
         world.chain.extend(3, 3, 3)
         world.node.intercept = on("eth_getLogs", (_, proceed) =>
-          lie(proceed() as Array<Record<string, unknown>>),
+          corrupt(proceed() as Array<Record<string, unknown>>),
         )
         const error = yield* soon(Effect.flip(make(world).finalizedRange(1, 3)), "5 seconds")
         assert.strictEqual(error.reason._tag, "Unverified")

@@ -37,7 +37,7 @@ const make = Effect.fnUntraced(function* (
 })
 
 /** The log source of an endpoint that refuses the cheaper methods; its subscription has started. */
-const begun = Effect.fnUntraced(function* (world: World) {
+const startSubscription = Effect.fnUntraced(function* (world: World) {
   refuse(world, ...both)
   world.chain.extend(1)
   const logs = yield* make(world)
@@ -111,7 +111,7 @@ describe("the logs subscription", () => {
 
   connected("waits for logs that arrive after their head", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const before = receipts(world)
       const late = silentBlock(world, 7)
       const reading = yield* Effect.forkChild(logs.block(late.header), { startImmediately: true })
@@ -128,7 +128,7 @@ describe("the logs subscription", () => {
 
   connected("waits at most two seconds", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const before = receipts(world)
       const block = silentBlock(world, 7)
       assertIs(yield* soon(logs.block(block.header), "2100 millis"), world)
@@ -138,7 +138,7 @@ describe("the logs subscription", () => {
 
   connected("does not wait after logs of a later block have arrived", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const block = silentBlock(world, 7)
       world.node.announceLogs({
         ...block,
@@ -151,7 +151,7 @@ describe("the logs subscription", () => {
 
   connected("accepts repeated logs, and logs in any order", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const before = receipts(world)
       const block = silentBlock(world, 9)
       world.node.announceLogs(block, [...block.logs.toReversed(), ...block.logs])
@@ -160,7 +160,7 @@ describe("the logs subscription", () => {
     }),
   )
 
-  const lies: ReadonlyArray<readonly [string, (logs: ReadonlyArray<Log>) => ReadonlyArray<Log>]> = [
+  const corruptions: ReadonlyArray<readonly [string, (logs: ReadonlyArray<Log>) => ReadonlyArray<Log>]> = [
     ["the first log is missing", (logs) => logs.slice(1)],
     ["a log in the middle is missing", (logs) => logs.toSpliced(150, 1)],
     ["the last log is missing", (logs) => logs.slice(0, -1)],
@@ -170,13 +170,13 @@ describe("the logs subscription", () => {
     ],
     ["there is one log too many", (logs) => [...logs, { ...logs[0]!, index: 300, topics: [hash("more")] }]],
   ]
-  for (const [title, lie] of lies) {
+  for (const [title, corrupt] of corruptions) {
     connected(`is rejected when ${title}, in a block of 300 logs`, (world) =>
       Effect.gen(function* () {
-        const logs = yield* begun(world)
+        const logs = yield* startSubscription(world)
         const before = receipts(world)
         const block = silentBlock(world, 300)
-        world.node.announceLogs(block, lie(block.logs))
+        world.node.announceLogs(block, corrupt(block.logs))
         assertIs(yield* soon(logs.block(block.header), "3 seconds"), world)
         assert.isAbove(receipts(world), before)
       }),
@@ -185,7 +185,7 @@ describe("the logs subscription", () => {
 
   connected("waits while more logs arrive, although the bloom already matches", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const block = silentBlock(world, 6)
       // All logs have the same contract and topics, so the first one completes the bloom.
       const [first] = block.logs
@@ -205,7 +205,7 @@ describe("the logs subscription", () => {
 
   connected("drops the logs of a removed block", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const block = silentBlock(world, 5)
       world.node.announceLogs(block)
       world.node.announceLogs(block, block.logs.toReversed(), true)
@@ -222,7 +222,7 @@ describe("the logs subscription", () => {
 
   connected("delivers all blocks of a fork of which only the last head is announced", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       world.chain.extend(2, 3, 1)
       const before = receipts(world)
       world.chain.fork(2, 4, 5, 6)
@@ -234,7 +234,7 @@ describe("the logs subscription", () => {
 
   connected("keeps a bounded number of blocks and of logs, the newest ones", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       world.chain.extend(...Array.from({ length: 64 }, () => 1))
       yield* TestClock.adjust("10 millis")
       const before = receipts(world)
@@ -258,7 +258,7 @@ describe("the logs subscription", () => {
 
   connected("keeps a bounded number of bytes", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       world.chain.extend(2, 1)
       yield* TestClock.adjust("10 millis")
       const block = world.chain.at(world.chain.head.number - 1)!
@@ -307,7 +307,7 @@ describe("the logs subscription", () => {
   connected("ends with its scope", (world) =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
-      yield* Scope.provide(begun(world), scope)
+      yield* Scope.provide(startSubscription(world), scope)
       const kinds = () => [...world.node.sessions].flatMap(({ subscriptions }) => [...subscriptions.values()])
       assert.deepStrictEqual(kinds(), ["logs"])
       yield* Scope.close(scope, Exit.void)
@@ -318,7 +318,7 @@ describe("the logs subscription", () => {
 
   connected("ends the connection at a malformed log", (world) =>
     Effect.gen(function* () {
-      yield* begun(world)
+      yield* startSubscription(world)
       const block = world.chain.at(1)!
       world.node.announceLogs(block, [{ ...block.logs[0]!, contract: "0x1" }])
       yield* TestClock.adjust("10 millis")
