@@ -385,12 +385,12 @@ export const make = (
 
     const tryFrom = (from: number): Effect.Effect<Block, EndpointError> => {
       const index = fallbacks.findIndex(([method], i) => i >= from && isSupported(method, header))
-      const [method, ask] = fallbacks[index] ?? []
+      const [method, read] = fallbacks[index] ?? []
       // One receipt per transaction is too expensive for an empty response under a filter.
       const isTooCostly = method === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0
-      if (method === undefined || ask === undefined || isTooCostly) return exhausted
+      if (method === undefined || read === undefined || isTooCostly) return exhausted
       return Effect.catch(
-        Effect.tap(ask(header, answers), () => Effect.sync(() => capabilities.recordSupported(method))),
+        Effect.tap(read(header, answers), () => Effect.sync(() => capabilities.recordSupported(method))),
         Effect.fnUntraced(function* (error) {
           const age = ageOf(header, yield* Monotonic.millis)
           if (age.isArriving && isAmbiguous(error)) ambiguous ??= error

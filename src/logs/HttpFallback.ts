@@ -23,13 +23,13 @@ export const preferHttp = (
 ): LogSource => {
   /** Success closes the HTTP endpoint's breaker; a failure ends its connection, and falls back to the WebSocket. */
   const httpFirst = <A>(
-    ask: (logs: LogSource) => Effect.Effect<A, EndpointError>,
+    read: (logs: LogSource) => Effect.Effect<A, EndpointError>,
     otherwise: Effect.Effect<A, EndpointError>,
   ): Effect.Effect<A, EndpointError> =>
     Effect.suspend(() => {
       const member = http()
       if (member === undefined) return otherwise
-      return ask(logsOf(member)).pipe(
+      return read(logsOf(member)).pipe(
         Effect.tap(member.breaker.succeed),
         Effect.catch((error) => Effect.andThen(member.connection.end(error.reason), otherwise)),
       )

@@ -38,8 +38,8 @@ const wrongBlock = (
 
 /** Without a filter the log indexes of a block start at 0 and have no gap. */
 const indexGap = (logs: ReadonlyArray<Pick<Log, "index">>, number: number): string | undefined => {
-  const hole = logs.findIndex((log, i) => log.index !== i)
-  return hole === -1 ? undefined : `log ${hole} is missing in block ${number}`
+  const gap = logs.findIndex((log, i) => log.index !== i)
+  return gap === -1 ? undefined : `log ${gap} is missing in block ${number}`
 }
 
 /** Whether a bloom can prove that logs are missing, or that there are none. */
