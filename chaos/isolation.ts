@@ -10,7 +10,7 @@ import { join } from "node:path"
 import * as Devnet from "../test/support/devnet.ts"
 import { directory } from "../test/support/directory.ts"
 import type { Client } from "../test/support/ingestor.ts"
-import { fair } from "../test/support/Pipe.ts"
+import { unimpaired } from "../test/support/Pipe.ts"
 import * as Service from "../test/support/Service.ts"
 import * as TcpProxy from "../test/support/TcpProxy.ts"
 import { judge, nothingYet, record, recordMemory } from "./Campaign.ts"
@@ -23,7 +23,7 @@ import type { Kind } from "./Rig.ts"
 const names = ["one", "two", "three", "four"] as const
 
 /** Milliseconds in each direction. */
-const distance = { ...fair, latency: 10 }
+const distance = { ...unimpaired, latency: 10 }
 
 /** The others' median latency may be this much of what it was. */
 const most = 1.2
@@ -66,8 +66,8 @@ export const troubles: ReadonlyArray<Trouble> = [
   {
     name: "crawling [G-194]",
     bit: fellBehind,
-    begin: ({ proxy }) => proxy.weather({ ...distance, rate: 400 }),
-    end: ({ proxy }) => proxy.weather(distance),
+    begin: ({ proxy }) => proxy.setConditions({ ...distance, rate: 400 }),
+    end: ({ proxy }) => proxy.setConditions(distance),
   },
   {
     name: "throwing defects [G-198]",
@@ -80,7 +80,7 @@ export const troubles: ReadonlyArray<Trouble> = [
 const startChain = Effect.fnUntraced(function* (id: number) {
   const node = yield* Devnet.start([], id)
   const proxy = yield* TcpProxy.start(node.anvil.port)
-  proxy.weather(distance)
+  proxy.setConditions(distance)
   return { id, node, proxy } satisfies Chain
 })
 

@@ -1,6 +1,6 @@
 /** A server or a link that takes less at once than a push holds: it is cut smaller, and taken. */
 import { Effect, Random } from "effect"
-import { fair } from "../test/support/Pipe.ts"
+import { unimpaired } from "../test/support/Pipe.ts"
 import type { Tap } from "../test/support/TcpProxy.ts"
 import type { Fault } from "./Campaign.ts"
 import { alone, caughtUp } from "./Rig.ts"
@@ -26,7 +26,7 @@ const noLarger = (bytes: number, silent: boolean): { readonly tap: Tap; readonly
     tap: (message, from, link) => {
       if (from === "target" || message.length <= bytes) return message
       refused++
-      if (!silent) link.say("client", Buffer.from("-ERR Protocol error: invalid bulk length\r\n"))
+      if (!silent) link.inject("client", Buffer.from("-ERR Protocol error: invalid bulk length\r\n"))
       // When that has gone out.
       setImmediate(link.cut)
       return undefined
@@ -58,9 +58,9 @@ const slowLink: Fault = {
   inflict: (rig) =>
     Effect.gen(function* () {
       const { redis } = rig.ingestors[0]!
-      redis!.weather({ ...fair, rate: yield* Random.nextIntBetween(30_000, 50_000) })
+      redis!.setConditions({ ...unimpaired, rate: yield* Random.nextIntBetween(30_000, 50_000) })
       yield* bigBlock(rig, 3)
-      redis!.weather(fair)
+      redis!.setConditions(unimpaired)
     }),
 }
 

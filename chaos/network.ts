@@ -4,7 +4,7 @@ import type { Tap, TcpProxy } from "../test/support/TcpProxy.ts"
 import { frameHead, isTextFrame, textOf, withByte } from "../test/support/wire.ts"
 import type { Fault } from "./Campaign.ts"
 import { errorsOf, untilCounted } from "./errors.ts"
-import { fair } from "../test/support/Pipe.ts"
+import { unimpaired } from "../test/support/Pipe.ts"
 import type { Rig } from "./Rig.ts"
 
 /** Lasts a while, seconds; the end is the fault's end. */
@@ -65,7 +65,7 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
       // In the middle of an answer.
       return yield* tapped(proxy, (done) => (message, from, link) => {
         if (from === "client") return message
-        link.say("client", message.subarray(0, message.length * share))
+        link.inject("client", message.subarray(0, message.length * share))
         link.cut()
         return done()
       })
@@ -73,21 +73,21 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
   "half-open [G-083]": (proxy) => Effect.andThen(Effect.sync(proxy.mute), lasting(1, 2)),
   latency: (proxy) =>
     Effect.gen(function* () {
-      proxy.weather({ ...fair, latency: yield* Random.nextIntBetween(100, 600) })
+      proxy.setConditions({ ...unimpaired, latency: yield* Random.nextIntBetween(100, 600) })
       yield* lasting(2, 4)
-      proxy.weather(fair)
+      proxy.setConditions(unimpaired)
     }),
   jitter: (proxy) =>
     Effect.gen(function* () {
-      proxy.weather({ ...fair, latency: 5, jitter: yield* Random.nextIntBetween(200, 800) })
+      proxy.setConditions({ ...unimpaired, latency: 5, jitter: yield* Random.nextIntBetween(200, 800) })
       yield* lasting(2, 4)
-      proxy.weather(fair)
+      proxy.setConditions(unimpaired)
     }),
   "slow drip [G-084]": (proxy) =>
     Effect.gen(function* () {
-      proxy.weather({ ...fair, rate: yield* Random.nextIntBetween(200, 3000) })
+      proxy.setConditions({ ...unimpaired, rate: yield* Random.nextIntBetween(200, 3000) })
       yield* lasting(3, 5)
-      proxy.weather(fair)
+      proxy.setConditions(unimpaired)
     }),
   "lost reply, then RST [G-085]": (proxy, leg) =>
     tapped(proxy, (done) => {
@@ -119,7 +119,7 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
       leg,
       tapped(proxy, (done) => (message, from, link) => {
         if (from === "client" || (leg === "ws" && !isTextFrame(message))) return message
-        link.say("client", leg === "ws" ? frameHead(enormous) : Buffer.from(`$${enormous}\r\n`))
+        link.inject("client", leg === "ws" ? frameHead(enormous) : Buffer.from(`$${enormous}\r\n`))
         done()
         return message
       }),

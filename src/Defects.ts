@@ -1,15 +1,15 @@
 /**
- * Defects in fibers that nobody waits for. By itself such a defect is a line for debugging, and whatever the fiber did is
- * done no more: a watchdog that no longer watches.
+ * Defects in forked fibers. By default Effect logs such a defect at debug level and the fiber ends unnoticed: a watchdog
+ * would be gone while the service seems healthy.
  */
 import { Context, Effect } from "effect"
 import { logEvent } from "./observability/LogEvents.ts"
 
-/** Who is told: the connection that the fiber belongs to, or the chain. Outside of both it is logged. */
+/** Receives the defect: the connection or the chain that owns the fiber. Without an owner the defect is logged. */
 export const Owner = Context.Reference<(defect: unknown) => Effect.Effect<void>>("event-ingestor/Owner", {
-  defaultValue: () => (defect) => logEvent("defect", "a defect in the background", {}, defect),
+  defaultValue: () => (defect) => logEvent("defect", "defect in a background fiber", {}, defect),
 })
 
-/** Ends where it dies, and tells the owner. For what is forked. */
+/** Reports a defect of a forked effect to its owner; the effect then ends without a value. */
 export const toOwner = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A | void, E, R> =>
   Effect.catchDefect(effect, (defect) => Effect.flatMap(Owner, (owner) => owner(defect)))

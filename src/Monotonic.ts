@@ -1,13 +1,13 @@
 /**
- * Time that only goes forward. The wall clock of a machine is set, by hours where a virtual machine was suspended: what
- * lies between two of its readings may be anything. So it says when something was, and this says how long it lasts.
+ * Monotonic time, for durations and deadlines. The wall clock may jump, by hours after a virtual machine was suspended,
+ * so it is used for timestamps only.
  */
 import { Clock, Effect } from "effect"
 
-/** Milliseconds since some moment: only differences mean anything. */
+/** Milliseconds since an arbitrary origin: only differences are meaningful. */
 export const millisUnsafe = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
 
-/** Milliseconds since some moment: only differences mean anything. */
+/** Milliseconds since an arbitrary origin: only differences are meaningful. */
 export const millis: Effect.Effect<number> = Effect.map(
   Clock.monotonicTimeNanos,
   (nanos) => Number(nanos) / 1e6,

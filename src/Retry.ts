@@ -1,26 +1,26 @@
 /**
- * How long to wait after a failure, and the circuit breaker that says so.
+ * The backoff after a failure, and the circuit breaker that paces it.
  *
  * The breaker is a combinator, `Schedule → Schedule`: it paces one retry loop and adds the states
- * Closed → Open → HalfOpen to it. Its memory lives outside the schedule, because `Stream.retry` restarts a schedule
- * at the first element it sees, and a provider that connects, says something and drops would never back off.
- * Whoever runs the loop reports success with `breaker.succeed`.
+ * Closed → Open → HalfOpen to it. Its state lives outside the schedule, because `Stream.retry` resets a schedule at the
+ * first element: a provider that connects, sends one message and drops would never back off.
+ * The owner of the loop reports success with `breaker.succeed`.
  */
 import { Duration, Effect, Schedule, SubscriptionRef } from "effect"
 import type { Pull } from "effect"
 import * as Monotonic from "./Monotonic.ts"
 
 export type BreakerState =
-  /** Working, or failing so rarely that every retry is let through. */
+  /** Working, or below the failure threshold: retries follow the backoff alone. */
   | { readonly _tag: "Closed"; readonly failures: number }
-  /** Waiting until `until` (monotonic milliseconds) before the next try. */
+  /** Waiting until `until` (monotonic milliseconds) before the probe. */
   | { readonly _tag: "Open"; readonly failures: number; readonly until: number }
-  /** The one probe is running. */
+  /** A single probe is running. */
   | { readonly _tag: "HalfOpen"; readonly failures: number }
 
 export interface Breaker {
   readonly state: SubscriptionRef.SubscriptionRef<BreakerState>
-  /** Forgets all failures. What counts as success is the caller's to say: never a mere connect. */
+  /** Resets the failure count. The caller defines success; a mere connect is not one. */
   readonly succeed: Effect.Effect<void>
 }
 
@@ -28,7 +28,7 @@ export interface Breaker {
 export const failuresToOpen = 3
 
 /**
- * 2, 4, 8 … 60 s, each ±20 %: `min(1 s · 2^failures, 60 s)` where `failures` includes the one being waited for.
+ * 2, 4, 8 … 60 s, each ±20 %: `min(1 s · 2^failures, 60 s)` where `failures` includes the latest one.
  */
 export const backoff = Schedule.min([Schedule.exponential("2 seconds"), Schedule.spaced("60 seconds")]).pipe(
   Schedule.jittered,
@@ -36,7 +36,7 @@ export const backoff = Schedule.min([Schedule.exponential("2 seconds"), Schedule
 
 const healthy: BreakerState = { _tag: "Closed", failures: 0 }
 
-/** A breaker without a failure. */
+/** A closed breaker without failures. */
 export const makeBreaker: Effect.Effect<Breaker> = Effect.gen(function* () {
   const state = yield* SubscriptionRef.make<BreakerState>(healthy)
   return {
@@ -47,15 +47,15 @@ export const makeBreaker: Effect.Effect<Breaker> = Effect.gen(function* () {
   }
 })
 
-/** What a state is called wherever people or programs read it. */
+/** The name of a state in metrics, `/status` and logs. */
 export const breakerLabel = ({ _tag }: BreakerState): "closed" | "open" | "half-open" =>
   ({ Closed: "closed", Open: "open", HalfOpen: "half-open" } as const)[_tag]
 
-/** The state now; that of a breaker that is not there yet is Closed. */
+/** The current state; Closed for a breaker that does not exist yet. */
 export const stateOf = (breaker: Breaker | undefined): BreakerState =>
   breaker ? SubscriptionRef.getUnsafe(breaker.state) : healthy
 
-/** The same breaker, which tells after how many failures it closed where it was open before. */
+/** The same breaker with a hook: `onClosed` runs with the failure count when an open breaker closes. */
 export const watched = (breaker: Breaker, onClosed: (failures: number) => Effect.Effect<void>): Breaker => ({
   state: breaker.state,
   succeed: Effect.suspend(() => {
@@ -65,21 +65,21 @@ export const watched = (breaker: Breaker, onClosed: (failures: number) => Effect
   }),
 })
 
-/** The wait after a failure. */
+/** The delay after a failure. */
 export interface Wait {
-  /** In a row, with this one. */
+  /** Consecutive failures, including this one. */
   readonly failures: number
-  /** Until the next try. */
+  /** Delay before the next attempt. */
   readonly seconds: number
-  /** The breaker has opened just now. */
+  /** Whether this failure opened the breaker. */
   readonly opened: boolean
 }
 
 /**
- * Adds a circuit breaker to a schedule: from the third failure in a row the wait is spent Open and the try after it
- * is the probe (HalfOpen). The schedule's own delays stay as they are; it starts over after a success.
+ * Adds a circuit breaker to a schedule: from the third consecutive failure on, the breaker is Open during the delay and
+ * the attempt after it is the probe (HalfOpen). The schedule keeps its delays and restarts after a success.
  *
- * @param onWait told of each failure how long the wait is
+ * @param onWait called for each failure with the delay that follows it
  */
 export const circuitBreaking =
   <Failure = unknown>(
@@ -105,7 +105,7 @@ export const circuitBreaking =
         return [output, delay] as Paced
       }
       yield* moveTo({ _tag: "Open", failures, until: (yield* Monotonic.millis) + Duration.toMillis(delay) })
-      // The wait is spent here and not handed to the retry loop, so that HalfOpen begins with the probe.
+      // Sleeps here instead of returning the delay to the retry loop, so that HalfOpen begins with the probe.
       yield* Effect.sleep(delay)
       yield* moveTo({ _tag: "HalfOpen", failures })
       return [output, Duration.zero] as Paced

@@ -17,7 +17,7 @@ import { digestOfPart, emptyJournal, finalizedHead } from "../store/Journal.ts"
 import type { CallLimits, Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
 import type { Audit } from "./Audit.ts"
-import { retryNotYet } from "../logs/BlockLogs.ts"
+import { ambiguousAsNotFound } from "../logs/BlockLogs.ts"
 import { classifyHead, firstBrokenLink, blockRanges, ancestorCandidates } from "./ForkChoice.ts"
 import type { BlockRef } from "./ForkChoice.ts"
 import * as Finality from "./Finality.ts"
@@ -207,7 +207,7 @@ export const make = Effect.fnUntraced(function* (
     if (chain.confirmations === 0) return header
     const height = header.number - chain.confirmations
     if (height < 0) return undefined
-    const target = yield* Effect.catchIf(retryNotYet(headerAt(height)), isUnknownBlock, () =>
+    const target = yield* Effect.catchIf(ambiguousAsNotFound(headerAt(height)), isUnknownBlock, () =>
       Effect.succeed(undefined),
     )
     if (target === undefined && timesUnknown(header) <= mostWaits) yield* retryLater(header)

@@ -5,7 +5,7 @@ import type { Header } from "../Domain.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { bitsSet, bloomOf, isZero } from "../logs/Bloom.ts"
 import { isUnfiltered } from "../logs/Filter.ts"
-import { hasHoles } from "../logs/Integrity.ts"
+import { hasIndexGaps } from "../logs/Integrity.ts"
 
 /** One line of `check`. */
 export interface Finding {
@@ -94,14 +94,14 @@ export const indexes = (
   if (logs.length === 0) return ok("unknown, as the blocks that were read have no logs")
   if (new Set(logs.map(({ index }) => index)).size < logs.length) {
     const each = [...Map.groupBy(logs, ({ txHash }) => txHash).values()]
-    const how = each.some(hasHoles) ? "repeated" : "from 0 in each transaction"
+    const how = each.some(hasIndexGaps) ? "repeated" : "from 0 in each transaction"
     return {
       level: "failure",
       detail: `log indexes: ${how} (block ${header.number}): logs that share an index have no identity, which cannot be handled`,
       fix: "use an endpoint that numbers the logs of a block",
     }
   }
-  if (!hasHoles(logs)) {
+  if (!hasIndexGaps(logs)) {
     const isOne = new Set(logs.map(({ txHash }) => txHash)).size === 1
     return ok(isOne ? "from 0, as far as a block with one transaction shows" : "per block, from 0")
   }

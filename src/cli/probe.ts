@@ -10,7 +10,13 @@ import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
-import { isOver, isRpcError, orMalformed, errorKind, integrityError } from "../endpoint/EndpointError.ts"
+import {
+  endsConnection,
+  isRpcError,
+  orMalformed,
+  errorKind,
+  integrityError,
+} from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
 import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
@@ -34,7 +40,7 @@ const mostSamples = 3
 const mostReductions = 12
 
 /** The other side left, as a request was too large for it: a new connection asks for less. */
-const asksTooMuch = (error: EndpointError) => isOver(error) && errorKind(error) === "TooManyAddresses"
+const asksTooMuch = (error: EndpointError) => endsConnection(error) && errorKind(error) === "TooManyAddresses"
 
 /** Why something is refused; `undefined` where it is not. */
 const errorOf = <A, R>(effect: Effect.Effect<A, EndpointError, R>) =>

@@ -1,113 +1,112 @@
 /**
- * What one endpoint was found to bear and to refuse. It outlives the connections: a block that was too large for a frame
- * costs the socket, and must not be asked for in the same way again.
+ * The limits and refusals observed on one endpoint. They outlive its connections: a block too large for a frame closes
+ * the socket, and must not be requested by the same method after the reconnect.
  *
- * Endpoints change for the better too, so that it fades: every hour what was refused is tried once more, and what was
- * made smaller grows again.
+ * Endpoints also improve, so the observations expire: every hour refused methods are tried again and reduced limits grow.
  */
 import type { Hex } from "../Domain.ts"
 
-/** Ways to ask for the logs of one block, cheapest first. */
+/** Methods that read the logs of one block, cheapest first. */
 export type LogMethod = "eth_getLogs" | "eth_getBlockReceipts" | "eth_subscribe" | "eth_getTransactionReceipt"
 
-/** Blocks of a piece of history, at first and at most. */
-const firstWidth = 500
-const widest = 50_000
+/** Initial and largest width of a finalized range, in blocks. */
+const initialWidth = 500
+const maxWidth = 50_000
 
-/** Logs that one answer is to hold: what bounds memory, whatever the provider would bear. */
-const logsPerAnswer = 5_000
+/** Target number of logs per response. Bounds memory, whatever the provider would accept. */
+const targetLogs = 5_000
 
-/** Blocks of a recent range: as many as headers go into one batch. */
-const widestRecent = 20
+/** Largest width of an unfinalized range: the number of headers in one batch. */
+const maxRecentWidth = 20
 
-/** geth takes 1 000 addresses a request; others take fewer and say so. */
+/** geth accepts 1 000 addresses per request; others accept fewer and reject the rest. */
 const mostAddresses = 1_000
 
-/** Calls in one request. Providers accept 10 to 1 000; 20 is below what nearly all of them accept. */
+/** Calls per batch. Providers accept 10 to 1 000; nearly all accept more than 20. */
 const mostCalls = 20
 
-/** Blocks that were too large are remembered up to this number. */
+/** Upper bound for the remembered oversized blocks. */
 const mostOversized = 256
 
-/** How many blocks hold about `logsPerAnswer` logs, where so many blocks held so many logs. */
+/** The width that yields about `targetLogs` logs, at the density of the given response. */
 const idealWidth = (blocks: number, logs: number): number =>
-  Math.max(Math.floor((blocks * logsPerAnswer) / Math.max(logs, 1)), 1)
+  Math.max(Math.floor((blocks * targetLogs) / Math.max(logs, 1)), 1)
 
 export class Capabilities {
-  /** Blocks of the next piece of history. */
-  width = firstWidth
-  /** Blocks of the next recent range. */
-  recentWidth = widestRecent
+  /** Width of the next finalized range, in blocks. */
+  width = initialWidth
+  /** Width of the next unfinalized range, in blocks. */
+  recentWidth = maxRecentWidth
   addresses = mostAddresses
-  /** Headers in one batch. */
+  /** Headers per batch. */
   headers = mostCalls
-  /** Receipts in one batch. */
+  /** Receipts per batch. */
   receipts = mostCalls
-  /** Rungs that the endpoint refuses, whatever the block. */
+  /** Methods that the endpoint refuses for every block. */
   readonly refused = new Set<LogMethod>()
-  /** Where headers were seen with a computed bloom: only there zeros prove that a block has no logs. */
+  /** Header origins with computed blooms. Only there does a zero bloom prove that a block has no logs. */
   readonly blooms = { announced: false, fetched: false }
-  /** Its log indexes have holes, as its receipts confirm. */
-  indexHoles = false
-  /** From this height on a range was found to be served whole: below it, the endpoint may have pruned its logs. */
+  /** Whether log indexes have gaps, confirmed by the receipts. */
+  hasIndexGaps = false
+  /** Lowest height from which a complete range was served. Below it the endpoint may have pruned its logs. */
   servedFrom = Infinity
-  /** Blocks whose logs and receipts agree against the header's bloom. */
-  contradictedBlooms = 0
-  /** Whether the `finalized` tag is known. Where it is not, it is asked for all the same. */
+  /** Blocks whose logs and receipts agree with each other but not with the header's bloom. */
+  bloomMismatches = 0
+  /** Whether the endpoint supports the `finalized` tag. Unsupported, it is still queried from time to time. */
   finalizedTag = true
-  /** Whether it says, for some time now, that nothing is final yet. */
+  /** Whether the endpoint has reported for some time that no block is finalized yet. */
   nothingFinal = false
-  /** Whether it takes `blockHash` in `eth_getLogs`. */
+  /** Whether `eth_getLogs` accepts `blockHash`. */
   byHash = true
-  /** Whether it answers `eth_getLogs` for more than one block at a time. */
+  /** Whether `eth_getLogs` accepts ranges of more than one block. */
   ranges = true
-  /** Ways of asking that were refused once, and for which block or range, since they last worked. */
-  readonly #once = new Map<LogMethod | "blockHash" | "range", string>()
-  /** Whether heads can be subscribed to; otherwise they are polled. */
+  /** Methods refused once since they last worked, with the block or range of that refusal. */
+  readonly #firstRefusals = new Map<LogMethod | "blockHash" | "range", string>()
+  /** Whether the endpoint supports the `newHeads` subscription; otherwise heads are polled. */
   announcesHeads = true
   readonly #oversized = new Map<Hex, Set<LogMethod>>()
 
-  /** Whether a block may be asked for in this way. */
+  /** Whether a block may be requested by this method. */
   allows(method: LogMethod, hash: Hex): boolean {
     return !this.refused.has(method) && this.#oversized.get(hash)?.has(method) !== true
   }
 
-  /** Whether a way of asking was refused, for one block at least. */
-  isSuspect(method: LogMethod): boolean {
-    return this.refused.has(method) || this.#once.has(method)
+  /** Whether a method was refused for at least one block. */
+  wasRefused(method: LogMethod): boolean {
+    return this.refused.has(method) || this.#firstRefusals.has(method)
   }
 
-  /** A way of asking is refused for this block; for a second one, or for one that is old, whatever the block. */
+  /** Records a refusal. A refusal for a second block, or for an old block, disables the method for every block. */
   refuse(method: LogMethod, hash: Hex, isOld: boolean): void {
     if (this.#isSecondRefusal(method, hash) || isOld) this.refused.add(method)
   }
 
-  /** A block was refused by its hash, and answered by its height. */
+  /** Records a block that was refused by hash and served by height. */
   refuseHash(hash: Hex): void {
     if (this.#isSecondRefusal("blockHash", hash)) this.byHash = false
   }
 
-  /** A range of blocks was refused; `isOld`: of blocks that are final. Single blocks may be answered all the same. */
+  /** Records a refused range; `isOld`: of finalized blocks. Single blocks may still be served. */
   refuseRange(from: number, isOld: boolean): void {
     if (this.#isSecondRefusal("range", String(from)) || isOld) this.ranges = false
   }
 
-  /** What was refused once works. */
+  /** Records a success: earlier single refusals no longer count. */
   recordSupported(way: LogMethod | "blockHash" | "range"): void {
-    this.#once.delete(way)
+    this.#firstRefusals.delete(way)
   }
 
   #isSecondRefusal(way: LogMethod | "blockHash" | "range", what: string): boolean {
-    const first = this.#once.get(way) ?? what
-    this.#once.set(way, first)
+    const first = this.#firstRefusals.get(way) ?? what
+    this.#firstRefusals.set(way, first)
     return first !== what
   }
 
-  /** An hour has passed. Widths grow with every answer and need no help. */
+  /** Runs every hour. Range widths are not included: they grow with each success. */
   relax(): void {
     this.refused.clear()
     this.servedFrom = Infinity
-    this.#once.clear()
+    this.#firstRefusals.clear()
     this.byHash = true
     this.ranges = true
     this.finalizedTag = true
@@ -117,7 +116,7 @@ export class Capabilities {
     this.receipts = Math.min(this.receipts * 2, mostCalls)
   }
 
-  /** What is known, as JSON for people. */
+  /** The observations as JSON, for `/status`. */
   get description() {
     return {
       refused: [...this.refused],
@@ -128,7 +127,7 @@ export class Capabilities {
       receipts_per_batch: this.receipts,
       finalized_tag: this.finalizedTag,
       computes_blooms: this.blooms.announced || this.blooms.fetched,
-      bloom_mismatches: this.contradictedBlooms,
+      bloom_mismatches: this.bloomMismatches,
       nothing_final: this.nothingFinal,
       logs_by_hash: this.byHash,
       logs_of_ranges: this.ranges,
@@ -137,53 +136,53 @@ export class Capabilities {
     }
   }
 
-  /** The same in short sentences: where it differs from what every endpoint is first believed to bear. */
+  /** The deviations from the defaults, as short texts. */
   get limits(): ReadonlyArray<string> {
     const limits = [...this.refused].map((method) => `refuses ${method}`)
-    if (this.width !== firstWidth) limits.push(`history in pieces of ${this.width} blocks`)
-    if (this.recentWidth < widestRecent) limits.push(`recent blocks ${this.recentWidth} at a time`)
-    if (this.addresses < mostAddresses) limits.push(`at most ${this.addresses} addresses a request`)
-    if (this.headers < mostCalls) limits.push(`${this.headers} headers in a batch`)
-    if (this.receipts < mostCalls) limits.push(`${this.receipts} receipts in a batch`)
+    if (this.width !== initialWidth) limits.push(`history in ranges of ${this.width} blocks`)
+    if (this.recentWidth < maxRecentWidth) limits.push(`recent blocks in ranges of ${this.recentWidth}`)
+    if (this.addresses < mostAddresses) limits.push(`at most ${this.addresses} addresses per request`)
+    if (this.headers < mostCalls) limits.push(`${this.headers} headers per batch`)
+    if (this.receipts < mostCalls) limits.push(`${this.receipts} receipts per batch`)
     if (!this.byHash) limits.push("refuses eth_getLogs by blockHash")
     if (!this.ranges) limits.push("refuses eth_getLogs of ranges")
     if (!this.finalizedTag) limits.push("no finalized tag")
-    if (this.contradictedBlooms > 0)
-      limits.push(`wrong bloom in ${this.contradictedBlooms} blocks: set LOGS_BLOOM=ignore`)
+    if (this.bloomMismatches > 0)
+      limits.push(`wrong bloom in ${this.bloomMismatches} blocks: set LOGS_BLOOM=ignore`)
     if (this.nothingFinal) limits.push("nothing is final yet")
     if (!this.announcesHeads) limits.push("heads are polled")
     return limits
   }
 
-  /** A block was too large for one answer. */
+  /** Records that a block was too large for one response of this method. */
   markOversized(method: LogMethod, hash: Hex): void {
     const methods = this.#oversized.get(hash) ?? new Set()
     this.#oversized.set(hash, methods.add(method))
     if (this.#oversized.size > mostOversized) this.#oversized.delete(this.#oversized.keys().next().value!)
   }
 
-  /** A piece of history was answered: the next one is as wide as about `logsPerAnswer` logs are. */
+  /** Records a served finalized range and sizes the next one for about `targetLogs` logs. */
   recordSuccess(blocks: number, logs: number): void {
     const ideal = idealWidth(blocks, logs)
     this.recentWidth = Math.min(this.recentWidth, ideal)
     if (ideal < this.width) this.width = ideal
-    else if (blocks >= this.width) this.width = Math.min(ideal, Math.ceil(this.width * 1.5), widest)
+    else if (blocks >= this.width) this.width = Math.min(ideal, Math.ceil(this.width * 1.5), maxWidth)
   }
 
-  /** A piece of history was refused; `blocks` is what may be accepted. */
+  /** Narrows finalized ranges after a refusal; `blocks` is the width to try next. */
   shrink(blocks: number): void {
     this.width = Math.max(Math.min(this.width, blocks), 1)
   }
 
-  /** A recent range was too much. It grows back slowly, by one block for each range that is answered. */
+  /** Halves unfinalized ranges after a refusal. They grow back by one block per served range. */
   shrinkRecent(blocks: number): void {
     this.recentWidth = Math.max(Math.floor(blocks / 2), 1)
   }
 
-  /** A recent range, or a block, was answered: the next range is no wider than about `logsPerAnswer` logs are. */
+  /** Records a served unfinalized range or block and caps the next range at about `targetLogs` logs. */
   recordRecentSuccess(blocks: number, logs: number): void {
     const ideal = idealWidth(blocks, logs)
     if (ideal < this.recentWidth) this.recentWidth = ideal
-    else if (blocks >= this.recentWidth) this.recentWidth = Math.min(this.recentWidth + 1, widestRecent)
+    else if (blocks >= this.recentWidth) this.recentWidth = Math.min(this.recentWidth + 1, maxRecentWidth)
   }
 }

@@ -1,14 +1,14 @@
 /**
- * What a node's JSON means: quantities, headers, logs. Every field is checked before it goes anywhere; what does not fit
- * is `undefined` or a `Malformed` with the reason.
+ * Decodes a node's JSON: quantities, headers, logs. Every field is validated; invalid input yields `undefined` or a
+ * `Malformed` with the reason.
  *
- * What is done for each log is done in plain loops, without an Effect.
+ * Per-log work runs in plain loops without Effect, for speed.
  */
 import { Predicate } from "effect"
 import type { Header, HeaderOrigin, Hex, Log } from "../Domain.ts"
 import { Malformed } from "./EndpointError.ts"
 
-/** Indexes above this are no indexes of anything real. */
+/** Larger log or transaction indexes are rejected as malformed. */
 const largestIndex = 0x7fffffff
 
 const isHex = (text: unknown, digits: number): text is Hex =>
@@ -16,7 +16,7 @@ const isHex = (text: unknown, digits: number): text is Hex =>
 
 /**
  * A quantity (EIP-1474) that fits a safe integer. Leading zeros, JSON numbers and decimal digits are accepted: some nodes
- * send them, and none of them can be mistaken for another number.
+ * send them, and they are unambiguous.
  */
 export const quantity = (text: unknown): number | undefined => {
   if (typeof text === "number") return Number.isSafeInteger(text) && text >= 0 ? text : undefined
@@ -43,15 +43,15 @@ const emptyRoot = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e36
 const isFilled = (root: unknown): boolean =>
   isHex(root, 64) && lower(root) !== emptyRoot && !/^0x0*$/.test(root)
 
-/** A header as `newHeads` announces it or `eth_getBlockByNumber` answers it. A bloom that cannot be one says nothing. */
+/** Decodes a header from `newHeads` or `eth_getBlockByNumber`. An invalid bloom becomes `undefined`. */
 export const headerOf = (value: unknown, origin: HeaderOrigin = "fetched"): Header | Malformed => {
-  if (!Predicate.isObject(value)) return new Malformed({ detail: "a block header that is no object" })
+  if (!Predicate.isObject(value)) return new Malformed({ detail: "block header is not an object" })
   const { number, hash, parentHash, timestamp, logsBloom, gasUsed, transactionsRoot, receiptsRoot } =
     value as Record<string, unknown>
   const height = quantity(number)
   const time = quantity(timestamp)
   if (height === undefined || time === undefined || !isHex(hash, 64) || !isHex(parentHash, 64)) {
-    return new Malformed({ detail: "a block header without number, hash, parentHash or timestamp" })
+    return new Malformed({ detail: "block header without number, hash, parentHash or timestamp" })
   }
   return {
     number: height,
@@ -64,35 +64,38 @@ export const headerOf = (value: unknown, origin: HeaderOrigin = "fetched"): Head
   }
 }
 
-/** A log together with the block it claims to be in. */
+/** A log with the block that it claims to belong to. */
 export interface PlacedLog extends Log {
   readonly blockNumber: number
   readonly blockHash: Hex
-  /** Where the node sends it (not all do). */
+  /** `undefined` where the node does not send it. */
   readonly blockTimestamp: number | undefined
   readonly removed: boolean
 }
 
-/** The memory that a log takes, about (bytes). */
+/** Approximate memory of a log, in bytes. */
 export const sizeOf = ({ data, topics }: PlacedLog): number => 400 + data.length + 90 * topics.length
 
-const bad = (position: number, what: string) =>
-  new Malformed({ detail: `log ${position} of an answer has ${what}` })
+const malformedLog = (position: number, what: string) =>
+  new Malformed({ detail: `log ${position} of the response has ${what}` })
 
-/** What is wrong with a log as a node sent it, if anything; else the log, one field after the other. */
+/** Decodes a log field by field; a text names the first invalid field. */
 const logOf = (raw: Record<string, unknown>): PlacedLog | string => {
   const { address, topics, data, blockHash, transactionHash, removed } = raw
   const number = quantity(raw["blockNumber"])
   const logAt = index(raw["logIndex"])
   const txAt = index(raw["transactionIndex"])
-  if (number === undefined || logAt === undefined || txAt === undefined) return "a wrong number or index"
-  if (!isHex(blockHash, 64) || !isHex(transactionHash, 64)) return "a wrong hash"
-  if (!isHex(address, 40)) return "a wrong address"
-  if (typeof data !== "string" || data.length % 2 !== 0 || !isHex(data, data.length - 2)) return "wrong data"
+  if (number === undefined || logAt === undefined || txAt === undefined)
+    return "an invalid block number or index"
+  if (!isHex(blockHash, 64) || !isHex(transactionHash, 64)) return "an invalid hash"
+  if (!isHex(address, 40)) return "an invalid address"
+  if (typeof data !== "string" || data.length % 2 !== 0 || !isHex(data, data.length - 2))
+    return "invalid data"
   const words: unknown = topics ?? []
-  if (!Array.isArray(words) || words.length > 4) return "wrong topics"
-  for (const topic of words) if (!isHex(topic, 64)) return "a wrong topic"
-  if (removed !== undefined && removed !== null && typeof removed !== "boolean") return "a wrong removed flag"
+  if (!Array.isArray(words) || words.length > 4) return "invalid topics"
+  for (const topic of words) if (!isHex(topic, 64)) return "an invalid topic"
+  if (removed !== undefined && removed !== null && typeof removed !== "boolean")
+    return "an invalid removed flag"
   return {
     index: logAt,
     txIndex: txAt,
@@ -107,22 +110,23 @@ const logOf = (raw: Record<string, unknown>): PlacedLog | string => {
   }
 }
 
-/** Where digits are decoded and encoded again. Longer data is read in the plain way. */
+/** Buffer in which hex digits are decoded and encoded again. Longer data takes the slow path. */
 const scratch = Buffer.allocUnsafeSlow(8 * 1024)
 
-/** Whether a text is nothing but pairs of lower-case hex digits: then it is what decoding and encoding makes of it. */
-const areDigits = (text: string): boolean =>
+/** Whether a text consists of pairs of lower-case hex digits: only then does decoding and encoding reproduce it. */
+const isLowerCaseHex = (text: string): boolean =>
   text.length <= 2 * scratch.length && scratch.toString("hex", 0, scratch.write(text, "hex")) === text
 
 const isPrefixed = (text: unknown): text is Hex => typeof text === "string" && text.startsWith("0x")
 
 /**
- * A log that comes right after another one of its block, in less than half of the time of `logOf`; `undefined` for
- * whatever is not as nearly every log is. Two tricks:
+ * Fast path for a log that follows another one of the same block, in less than half the time of `logOf`; `undefined` if
+ * the log is unusual in any way. Two optimizations:
  *
- * - What it shares with the log before it (block, transaction) is not read again, and is in memory once: 500 ns less.
- * - The digits of all other fields are checked in one piece, by code of Node's that is not JavaScript; since they are
- *   lower case the node's own texts can be kept: 700 ns less.
+ * - Fields shared with the previous log (block, transaction) are not decoded again and are kept in memory once: saves
+ *   500 ns.
+ * - The digits of all other fields are validated in one native call; as they are lower case, the received strings are
+ *   kept: saves 700 ns.
  */
 const nextLogOf = (
   raw: Record<string, unknown>,
@@ -154,7 +158,7 @@ const nextLogOf = (
     if (transactionHash.length !== 66) return undefined
     digits += transactionHash.slice(2)
   }
-  if (!areDigits(digits + data.slice(2))) return undefined
+  if (!isLowerCaseHex(digits + data.slice(2))) return undefined
   const logAt = index(raw["logIndex"])
   const sameTxAt = raw["transactionIndex"] === rawBefore["transactionIndex"]
   const txAt = sameTxAt ? before.txIndex : index(raw["transactionIndex"])
@@ -190,23 +194,23 @@ const isEqual = (a: PlacedLog, b: PlacedLog): boolean =>
   a.blockTimestamp === b.blockTimestamp &&
   a.topics.join() === b.topics.join()
 
-/** Sorted by block and index, each log once. Nearly every answer is so already, and is returned as it is. */
+/** Sorts by block and index and removes duplicates. Most responses are in order and are returned unchanged. */
 const normalized = (logs: Array<PlacedLog>): ReadonlyArray<PlacedLog> =>
   logs.every((log, i) => i === 0 || isBefore(logs[i - 1]!, log))
     ? logs
     : logs.sort(inOrder).filter((log, i) => i === 0 || !isEqual(logs[i - 1]!, log))
 
-/** The logs of an `eth_getLogs` answer, sorted by block and index, each once. `null` is an empty answer. */
+/** The logs of an `eth_getLogs` response, sorted by block and index, without duplicates. `null` means no logs. */
 export const logsOf = (value: unknown): ReadonlyArray<PlacedLog> | Malformed => {
   if (value === null) return []
-  if (!Array.isArray(value)) return new Malformed({ detail: "logs that are no array" })
+  if (!Array.isArray(value)) return new Malformed({ detail: "logs are not an array" })
   const logs: Array<PlacedLog> = []
   let rawBefore: Record<string, unknown> | undefined
   for (let i = 0; i < value.length; i++) {
     const raw = value[i] as Record<string, unknown> | null
-    if (raw === null || typeof raw !== "object") return bad(i, "no fields")
+    if (raw === null || typeof raw !== "object") return malformedLog(i, "no fields")
     const log = (rawBefore && nextLogOf(raw, rawBefore, logs[i - 1]!)) ?? logOf(raw)
-    if (typeof log === "string") return bad(i, log)
+    if (typeof log === "string") return malformedLog(i, log)
     logs.push(log)
     rawBefore = raw
   }

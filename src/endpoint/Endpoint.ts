@@ -1,9 +1,8 @@
 /**
  * One connection to one provider: requests, batches and subscriptions over a scoped WebSocket.
  *
- * A connection ends once, with one `EndpointError`: because the socket closed, because the other side broke the protocol
- * or went silent, or because whoever uses it has had enough (`end`). What is still waiting for an answer then fails
- * with the same error. Nothing here retries.
+ * A connection ends once, with one `EndpointError`: the socket closed, the server violated the protocol or went silent,
+ * or the caller ended it (`end`). Pending requests then fail with the same error. Nothing here retries.
  */
 import { Clock, Deferred, Duration, Effect, Schedule } from "effect"
 import type { Scope } from "effect"
@@ -35,13 +34,13 @@ import { normalizeRpcError } from "./RpcError.ts"
 import type { RpcFailure } from "./RpcError.ts"
 import { Transport } from "./Socket.ts"
 
-/** An endpoint that can be asked, over a WebSocket or over HTTP. */
+/** A connected endpoint, over a WebSocket or over HTTP. */
 export interface Connection extends RpcClient.RpcClient {
   /** The endpoint's public name. */
   readonly name: string
-  /** Whether its heads are polled: what it says of the tip may then come from different nodes. */
+  /** Whether its heads are polled. Consecutive responses near the head may then come from different nodes. */
   readonly polled: boolean
-  /** Ends the connection for this reason, unless it has ended already. */
+  /** Ends the connection with this reason; a no-op if it has already ended. */
   readonly end: (reason: Reason) => Effect.Effect<void>
   /** `end` for callbacks. */
   readonly endUnsafe: (reason: Reason) => void
@@ -49,9 +48,9 @@ export interface Connection extends RpcClient.RpcClient {
   readonly ended: Effect.Effect<never, EndpointError>
 }
 
-/** One that also announces things; an HTTP endpoint does so by polling, heads only. */
+/** A connection with subscriptions. An HTTP endpoint supports `newHeads` only, by polling. */
 export interface SocketConnection extends Connection {
-  /** Calls back for each notification until the scope closes; also for those that overtook the reply. */
+  /** Calls back for each notification until the scope closes, including those that arrive before the response. */
   readonly subscribe: (
     params: ReadonlyArray<unknown>,
     onNotification: (result: unknown) => void,
@@ -61,38 +60,38 @@ export interface SocketConnection extends Connection {
 export interface EndpointOptions {
   readonly requestTimeout: Duration.Duration
   readonly wsMaxPayload: number
-  /** Told about the end of each request, with its duration in milliseconds. */
+  /** Called when a request ends, with its duration in milliseconds. */
   readonly onRequest?: (method: string, outcome: Outcome, millis: number) => void
-  /** What the endpoint may be asked; without one, anything at any time. */
+  /** Limits requests to the endpoint; unlimited if absent. */
   readonly rateLimiter?: RateLimiter
-  /** Where it is remembered that the endpoint refuses a subscription to heads. */
+  /** Remembers across connections whether the endpoint refuses `newHeads`. */
   readonly capabilities?: Capabilities
-  /** `poll`: no subscription to heads is asked for. */
+  /** `poll`: never subscribes to `newHeads`. */
   readonly heads?: "subscribe" | "poll"
-  /** How often heads are polled where they are; a second without. */
+  /** Interval of polled heads; default: one second. */
   readonly pollInterval?: Duration.Duration
 }
 
-/** A subscription is refused for what it is; a key or a quota is another matter. */
-const neverAnnounces = (error: EndpointError) => isRpcError(error) && errorKind(error) !== "Unauthorized"
+/** Whether the endpoint does not offer the subscription, as opposed to a missing key or an exhausted quota. */
+const isSubscriptionRefused = (error: EndpointError) =>
+  isRpcError(error) && errorKind(error) !== "Unauthorized"
 
-/** How often heads are polled where nothing else is said. */
 export const defaultPollInterval = Duration.seconds(1)
 
-/** Providers cut sockets that are idle for 30 s and more. */
+/** Interval of pings. Providers close sockets that are idle for 30 s or longer. */
 const heartbeat = Duration.seconds(20)
 
-/** Notifications kept for a subscription whose reply has not arrived yet, and the characters that one may have. */
+/** Notifications kept for subscriptions whose response has not arrived yet, and their largest size in characters. */
 const mostPendingNotifications = 64
 const longestPendingNotification = 64 * 1024
 
-/** Subscription ids are 34 characters and shorter where we have seen any. */
+/** Largest accepted subscription id, in characters. All observed ids have at most 34. */
 const longestSubscription = 256
 
-/** Messages a second that nobody asked for: late answers, notifications without a subscription. */
+/** Accepted unsolicited messages per second: late responses, notifications without a subscription. */
 const mostUnsolicited = 1000
 
-/** Calls that were sent in one frame and are answered together. */
+/** Calls sent in one frame, whose responses are delivered together. */
 interface Exchange {
   readonly answers: Array<Answer>
   unanswered: number
@@ -100,16 +99,13 @@ interface Exchange {
   readonly resume: (answers: Effect.Effect<ReadonlyArray<Answer>, EndpointError>) => void
 }
 
-interface Waiting {
+interface PendingCall {
   readonly method: string
   readonly position: number
   readonly exchange: Exchange
 }
 
-/**
- * Connects and makes sure that it is the right chain (`id: undefined`: any chain). The connection lives as long as the
- * scope.
- */
+/** Connects and verifies the chain id (`id: undefined`: any chain). The connection lives as long as the scope. */
 export const connect = Effect.fnUntraced(
   function* (
     chain: { readonly id: ChainId | undefined },
@@ -123,12 +119,12 @@ export const connect = Effect.fnUntraced(
     const openedAt = Monotonic.millisUnsafe(clock)
     const millis = Duration.toMillis(options.requestTimeout)
     const ended = yield* Deferred.make<never, EndpointError>()
-    const waiting = new Map<number, Waiting>()
+    const pendingCalls = new Map<number, PendingCall>()
     const subscriptions = new Map<string, (result: unknown) => void>()
     const pendingNotifications: Array<{ readonly subscription: string; readonly result: unknown }> = []
     let end: EndpointError | undefined
-    /** Messages and pongs: any of them shows that the other side is alive. */
-    let signs = 0
+    /** Messages and pongs; either shows that the server is alive. */
+    let framesReceived = 0
     let polled = options.heads === "poll" || options.capabilities?.announcesHeads === false
     let nextId = 1
     let notifications = 0
@@ -142,12 +138,12 @@ export const connect = Effect.fnUntraced(
     const endUnsafe = (reason: Reason) => {
       if (end !== undefined) return
       end = failure(reason)
-      for (const { exchange, method } of waiting.values()) {
+      for (const { exchange, method } of pendingCalls.values()) {
         report(method, "lost", exchange)
         exchange.resume(Effect.fail(end))
       }
-      waiting.clear()
-      // Whoever asked hears of it first, and may learn from it, before whoever uses the connection is stopped.
+      pendingCalls.clear()
+      // Pending requests fail first, so that their callers can record it before the connection's users are interrupted.
       Deferred.doneUnsafe(ended, Effect.fail(end))
     }
 
@@ -155,21 +151,19 @@ export const connect = Effect.fnUntraced(
       const now = Monotonic.millisUnsafe(clock)
       if (now - unsolicited.since >= 1000) unsolicited = { since: now, messages: 0 }
       if (++unsolicited.messages <= mostUnsolicited) return
-      endUnsafe(
-        new Malformed({ detail: `more than ${mostUnsolicited} messages a second that nobody asked for` }),
-      )
+      endUnsafe(new Malformed({ detail: `more than ${mostUnsolicited} unsolicited messages per second` }))
     }
 
-    /** An unknown id is the late answer to a request that was given up, or of no request at all. */
+    /** An unknown id belongs to a request that timed out (a late response), or to no request at all. */
     const settle = (id: number, answerTo: (method: string) => Answer) => {
-      const found = waiting.get(id)
+      const found = pendingCalls.get(id)
       if (found === undefined) {
-        const wasAsked = Number.isInteger(id) && id >= 1 && id < nextId
-        return wasAsked
+        const isLate = Number.isInteger(id) && id >= 1 && id < nextId
+        return isLate
           ? onUnsolicited()
-          : endUnsafe(new Malformed({ detail: "an answer to no request of ours" }))
+          : endUnsafe(new Malformed({ detail: "a response to an unknown request id" }))
       }
-      waiting.delete(id)
+      pendingCalls.delete(id)
       const { exchange, method, position } = found
       const answer = answerTo(method)
       report(method, answer._tag === "Result" ? "ok" : "refused", exchange)
@@ -178,27 +172,27 @@ export const connect = Effect.fnUntraced(
       if (exchange.unanswered === 0) exchange.resume(Effect.succeed(exchange.answers))
     }
 
-    const refused = (rpc: RpcFailure) => (method: string) =>
+    const rejection = (rpc: RpcFailure) => (method: string) =>
       rejected(name, method, rpc, { redact, rateLimiter: options.rateLimiter })
 
-    /** Refuses what is still waiting of a frame of ours. */
-    const refuseRest = (of: Exchange, rpc: RpcFailure) => {
-      for (const [id, { exchange }] of waiting) if (exchange === of) settle(id, refused(rpc))
+    /** Rejects the pending calls of one frame. */
+    const rejectPending = (of: Exchange, rpc: RpcFailure) => {
+      for (const [id, { exchange }] of pendingCalls) if (exchange === of) settle(id, rejection(rpc))
     }
 
     /**
-     * A refusal without an id: "too many" is about the oldest request; anything else is about a batch first, then about a
-     * frame of ours that was not understood.
+     * Handles an error without an id: a rate limit concerns the oldest request; any other error concerns the oldest batch
+     * or, without one, a frame that the server did not understand.
      */
-    const refuseOldest = (rpc: RpcFailure) => {
+    const rejectOldest = (rpc: RpcFailure) => {
       const refusal = normalizeRpcError(rpc)
       const isThrottled = refusal.kind === "RateLimited"
-      const asked = waiting.values()
+      const calls = pendingCalls.values()
       const batch = isThrottled
         ? undefined
-        : waiting.values().find(({ exchange }) => exchange.answers.length > 1)?.exchange
-      const oldest = batch ?? asked.next().value?.exchange
-      if (oldest !== undefined) return refuseRest(oldest, rpc)
+        : pendingCalls.values().find(({ exchange }) => exchange.answers.length > 1)?.exchange
+      const oldest = batch ?? calls.next().value?.exchange
+      if (oldest !== undefined) return rejectPending(oldest, rpc)
       if (!isThrottled)
         return endUnsafe(new Malformed({ detail: redact(`an error without an id: ${rpc.message}`) }))
       options.rateLimiter?.throttled(refusal.retryAfter)
@@ -206,14 +200,14 @@ export const connect = Effect.fnUntraced(
     }
 
     /**
-     * A batch is answered in one frame. What is left out is refused as the rest is: geth says "batch too large" to the
-     * first call alone.
+     * The response to a batch arrives in one frame. Calls missing from it are rejected with its first error: geth sends
+     * "batch too large" for the first call only.
      */
-    const refuseLeftOut = (answered: ReadonlySet<Exchange>, messages: ReadonlyArray<JsonRpc.Message>) => {
+    const rejectUnanswered = (answered: ReadonlySet<Exchange>, messages: ReadonlyArray<JsonRpc.Message>) => {
       const failure = messages.find(({ _tag }) => _tag === "Failure")
       for (const exchange of answered) {
         if (exchange.unanswered > 0)
-          refuseRest(exchange, failure?._tag === "Failure" ? failure.failure : notAnswered)
+          rejectPending(exchange, failure?._tag === "Failure" ? failure.failure : notAnswered)
       }
     }
 
@@ -223,8 +217,8 @@ export const connect = Effect.fnUntraced(
           return settle(message.id, () => message)
         case "Failure":
           return message.id === undefined
-            ? refuseOldest(message.failure)
-            : settle(message.id, refused(message.failure))
+            ? rejectOldest(message.failure)
+            : settle(message.id, rejection(message.failure))
         case "Notification": {
           notifications++
           const handler = subscriptions.get(message.subscription)
@@ -240,9 +234,9 @@ export const connect = Effect.fnUntraced(
       }
     }
 
-    /** Nothing catches what is thrown out of here, and it would end the process. */
+    /** Must not throw: this runs in a callback of the socket, where an exception would end the process. */
     const onText = (text: string) => {
-      signs++
+      framesReceived++
       if (end !== undefined) return
       if (text.trim() === "") return onUnsolicited()
       try {
@@ -251,24 +245,24 @@ export const connect = Effect.fnUntraced(
         const isBatch = JsonRpc.isBatch(text)
         for (const message of messages) {
           if (isBatch && "id" in message && message.id !== undefined) {
-            const asked = waiting.get(message.id)
-            if (asked !== undefined) answered.add(asked.exchange)
+            const call = pendingCalls.get(message.id)
+            if (call !== undefined) answered.add(call.exchange)
           }
           onMessage(message, text.length)
           if (end !== undefined) return
         }
-        refuseLeftOut(answered, messages)
+        rejectUnanswered(answered, messages)
       } catch (defect) {
         endUnsafe(new Defect({ detail: redact(String(defect)) }))
       }
     }
 
     const link = yield* transport
-      .dial(
+      .connect(
         { url, timeout: options.requestTimeout, maxPayload: options.wsMaxPayload },
         {
           onText,
-          onPong: () => void signs++,
+          onPong: () => void framesReceived++,
           onOversized: () => endUnsafe(new Oversized({ limit: options.wsMaxPayload })),
           onClosed: (why, code) =>
             endUnsafe(
@@ -293,7 +287,7 @@ export const connect = Effect.fnUntraced(
       }),
     )
 
-    /** Sends calls in one frame and waits for the answers to all of them. */
+    /** Sends calls in one frame and waits for all responses. */
     const exchange: RpcClient.Send = (calls) =>
       Effect.callback<ReadonlyArray<Answer>, EndpointError>((resume) => {
         if (end !== undefined) return resume(Effect.fail(end))
@@ -302,12 +296,12 @@ export const connect = Effect.fnUntraced(
         const sentAt = Monotonic.millisUnsafe(clock)
         const exchange = { answers: Array<Answer>(calls.length), unanswered: calls.length, sentAt, resume }
         for (const [position, { method }] of calls.entries()) {
-          waiting.set(first + position, { method, position, exchange })
+          pendingCalls.set(first + position, { method, position, exchange })
         }
         link.send(JsonRpc.encode(first, calls))
         return Effect.sync(() => {
           for (let id = first; id < first + calls.length; id++) {
-            if (waiting.delete(id)) report(calls[id - first]!.method, "lost", exchange)
+            if (pendingCalls.delete(id)) report(calls[id - first]!.method, "lost", exchange)
           }
         })
       }).pipe(
@@ -326,35 +320,35 @@ export const connect = Effect.fnUntraced(
       params: ReadonlyArray<unknown>,
       onNotification: (result: unknown) => void,
     ) {
-      const given = yield* request("eth_subscribe", params)
-      const id = JsonRpc.subscriptionOf(given)
+      const response = yield* request("eth_subscribe", params)
+      const id = JsonRpc.subscriptionOf(response)
       if (id === undefined || id.length > longestSubscription) {
-        return yield* failure(new Malformed({ detail: "eth_subscribe was not answered with an id" }))
+        return yield* failure(new Malformed({ detail: "eth_subscribe did not return an id" }))
       }
       subscriptions.set(id, onNotification)
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
           subscriptions.delete(id)
-          const unsubscribe = { method: "eth_unsubscribe", params: [given] }
+          const unsubscribe = { method: "eth_unsubscribe", params: [response] }
           if (end === undefined) link.send(JsonRpc.encode(nextId++, [unsubscribe]))
         }),
       )
-      const kept = pendingNotifications.splice(0)
-      for (const notification of kept) {
+      const early = pendingNotifications.splice(0)
+      for (const notification of early) {
         if (notification.subscription === id) onNotification(notification.result)
         else pendingNotifications.push(notification)
       }
     })
 
-    const own = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
+    const base = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
 
-    /** Heads are polled where a subscription to them is refused; that is remembered. */
+    /** Subscribes, or polls heads if `newHeads` is refused; the refusal is remembered across connections. */
     const subscribe: SocketConnection["subscribe"] = (params, onNotification) => {
       if (params[0] !== "newHeads") return subscribeTo(params, onNotification)
-      const poll = PolledHeads.subscribe(own, options.pollInterval ?? defaultPollInterval, onNotification)
+      const poll = PolledHeads.subscribe(base, options.pollInterval ?? defaultPollInterval, onNotification)
       if (polled) return poll
       return subscribeTo(params, onNotification).pipe(
-        Effect.catchIf(neverAnnounces, (error) => {
+        Effect.catchIf(isSubscriptionRefused, (error) => {
           polled = true
           if (options.capabilities) options.capabilities.announcesHeads = false
           return Effect.andThen(
@@ -368,10 +362,10 @@ export const connect = Effect.fnUntraced(
     }
 
     yield* Effect.gen(function* () {
-      const before = signs
+      const before = framesReceived
       link.ping()
       yield* Effect.sleep(options.requestTimeout)
-      if (signs === before) endUnsafe(new Timeout({ method: "a ping", millis }))
+      if (framesReceived === before) endUnsafe(new Timeout({ method: "a ping", millis }))
     }).pipe(
       Effect.schedule(Schedule.spaced(heartbeat)),
       Effect.catchDefect((defect) => Effect.sync(() => endUnsafe(new Defect({ detail: String(defect) })))),
@@ -379,7 +373,7 @@ export const connect = Effect.fnUntraced(
     )
 
     const connection: SocketConnection = {
-      ...own,
+      ...base,
       get polled() {
         return polled
       },

@@ -1,19 +1,19 @@
 /**
- * Every way in which an endpoint can fail us. A connection ends with exactly one of these; a request may fail with one
- * while the connection goes on.
+ * The failures of an endpoint. A connection ends with exactly one of them; a request may fail with one while the
+ * connection stays open.
  */
 import { Effect, Schema } from "effect"
 import type { ErrorInfo } from "./RpcError.ts"
 
 const declared = <A>() => Schema.declare((value: unknown): value is A => value !== undefined)
 
-/** The close code by which the other side says that a frame of ours is too large (RFC 6455 §7.4.1). */
+/** The close code for a frame that is too large for the server (RFC 6455 §7.4.1). */
 const messageTooBig = 1009
 
-/** The socket could not be opened, or it closed. */
+/** The socket could not be opened, or it was closed. */
 export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnected", {
   detail: Schema.String,
-  /** The close code that the other side gave. */
+  /** The close code sent by the server. */
   code: Schema.optionalKey(Schema.Finite),
 }) {
   override get message() {
@@ -21,17 +21,17 @@ export class Disconnected extends Schema.TaggedError<Disconnected>()("Disconnect
   }
 }
 
-/** No answer in time. */
+/** No response in time. */
 export class Timeout extends Schema.TaggedError<Timeout>()("Timeout", {
   method: Schema.String,
   millis: Schema.Finite,
 }) {
   override get message() {
-    return `no answer to ${this.method} within ${this.millis} ms`
+    return `no response to ${this.method} within ${this.millis} ms`
   }
 }
 
-/** The socket is open, but heads stopped while the chain went on. */
+/** The socket is open, but heads stopped while the chain advanced. */
 export class Stalled extends Schema.TaggedError<Stalled>()("Stalled", {
   seconds: Schema.Finite,
   detail: Schema.String,
@@ -41,21 +41,21 @@ export class Stalled extends Schema.TaggedError<Stalled>()("Stalled", {
   }
 }
 
-/** Something that is not what the protocol says. */
+/** A protocol violation. */
 export class Malformed extends Schema.TaggedError<Malformed>()("Malformed", { detail: Schema.String }) {
   override get message() {
     return `malformed: ${this.detail}`
   }
 }
 
-/** A frame larger than we accept. The socket is lost with it; what was asked must be asked in smaller pieces. */
+/** A frame above the accepted size. It closes the socket; the request must be split. */
 export class Oversized extends Schema.TaggedError<Oversized>()("Oversized", { limit: Schema.Finite }) {
   override get message() {
-    return `a frame of more than ${this.limit} bytes`
+    return `frame larger than ${this.limit} bytes`
   }
 }
 
-/** A JSON-RPC error. `refusal` says what it means for the next request. */
+/** A JSON-RPC error. `refusal` classifies it for the next request. */
 export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
   method: Schema.String,
   code: Schema.Finite,
@@ -67,7 +67,7 @@ export class Rejected extends Schema.TaggedError<Rejected>()("Rejected", {
   }
 }
 
-/** An answer that contradicts itself or its block header, so that it cannot be complete. */
+/** A response that contradicts itself or its block header, and therefore cannot be complete. */
 export class IntegrityError extends Schema.TaggedError<IntegrityError>()("Unverified", {
   detail: Schema.String,
 }) {
@@ -76,7 +76,7 @@ export class IntegrityError extends Schema.TaggedError<IntegrityError>()("Unveri
   }
 }
 
-/** The endpoint serves another chain than the one it is configured for. */
+/** The endpoint serves a chain other than the configured one. */
 export class WrongChain extends Schema.TaggedError<WrongChain>()("WrongChain", {
   expected: Schema.Int,
   actual: Schema.Int,
@@ -86,7 +86,7 @@ export class WrongChain extends Schema.TaggedError<WrongChain>()("WrongChain", {
   }
 }
 
-/** A mistake of ours while this endpoint was in use. */
+/** A bug in this program while the endpoint was in use. */
 export class Defect extends Schema.TaggedError<Defect>()("Defect", { detail: Schema.String }) {
   override get message() {
     return `defect: ${this.detail}`
@@ -123,12 +123,12 @@ export class EndpointError extends Schema.TaggedError<EndpointError>()("Endpoint
   }
 }
 
-/** An answer of this endpoint cannot be believed. */
+/** The failure for a response of this endpoint that fails its integrity checks. */
 export const integrityError = (endpoint: string, detail: string): EndpointError =>
   new EndpointError({ endpoint, reason: new IntegrityError({ detail }) })
 
-/** A block that is below an announced head is not there yet: a replica that is behind answered. */
-export const notYet = (endpoint: string, number: number): EndpointError =>
+/** The failure for a missing block below an announced head: a lagging replica responded. */
+export const blockNotFound = (endpoint: string, number: number): EndpointError =>
   new EndpointError({
     endpoint,
     reason: new Rejected({
@@ -139,33 +139,33 @@ export const notYet = (endpoint: string, number: number): EndpointError =>
     }),
   })
 
-/** What was made of an endpoint's answer, or a failure where nothing could be made of it. */
+/** Lifts a decoded response into an Effect that fails where decoding failed. */
 export const orMalformed = <A>(endpoint: string, decoded: A | Malformed): Effect.Effect<A, EndpointError> =>
   decoded instanceof Malformed
     ? Effect.fail(new EndpointError({ endpoint, reason: decoded }))
     : Effect.succeed(decoded)
 
-/** The other side left because a request was too large for it: lost is what was asked, and the connection. */
+/** The server closed the connection because a request was too large for it. */
 const isTooLargeToSend = (reason: Reason): boolean =>
   reason._tag === "Disconnected" && reason.code === messageTooBig
 
-/** The connection is gone with the answer: what is learned of it is for the next one. */
-export const isOver = ({ reason }: EndpointError): boolean =>
+/** Whether the failure also ended the connection. What it reveals about limits applies to the next connection. */
+export const endsConnection = ({ reason }: EndpointError): boolean =>
   reason._tag === "Oversized" || isTooLargeToSend(reason)
 
-/** What an error says about the question that was asked, if anything. */
+/** What a failure says about the request, if anything. */
 export const errorKind = ({ reason }: EndpointError): ErrorInfo["kind"] | undefined => {
   if (reason._tag === "Rejected") return reason.refusal.kind
   if (isTooLargeToSend(reason)) return "TooManyAddresses"
-  // Too much to answer in time, or in one frame.
+  // The range holds too much to serve in time or in one frame.
   return reason._tag === "Timeout" || reason._tag === "Oversized" ? "RangeTooLarge" : undefined
 }
 
-/** The node does not want to answer this question. "Too many requests" says nothing about the question. */
+/** Whether the node rejected this particular request. A rate limit says nothing about the request. */
 export const isRpcError = ({ reason }: EndpointError): boolean =>
   reason._tag === "Rejected" && reason.refusal.kind !== "RateLimited"
 
-/** What the `error_type` label of the metrics may say. */
+/** The values of the `error_type` label of the metrics. */
 export const errorTypes = [
   "connection",
   "timeout",
@@ -181,7 +181,7 @@ export const errorTypes = [
 
 export type ErrorType = (typeof errorTypes)[number]
 
-/** The label for a reason. */
+/** The `error_type` label of a reason. */
 export const errorType = (reason: Reason): ErrorType => {
   switch (reason._tag) {
     case "Disconnected":

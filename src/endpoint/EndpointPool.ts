@@ -1,8 +1,8 @@
 /**
- * Several endpoints of one chain behaving as one: a stream of the connection to use.
+ * The endpoints of one chain behind one interface: a stream of the connection to use.
  *
- * Each endpoint is kept connected by a loop of its own, with its own breaker and budget. One is in use until its
- * connection ends or the referee prefers another; the others stand by and are witnesses.
+ * A retry loop per endpoint keeps it connected, with its own breaker and rate limiter. One endpoint is in use until its
+ * connection ends or the health monitor fails over; the others are on standby and serve audits and cross-checks.
  */
 import { Deferred, Duration, Effect, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
 import type { Scope } from "effect"
@@ -25,43 +25,43 @@ import { backoff, circuitBreaking, makeBreaker, watched } from "../Retry.ts"
 import type { Breaker, Wait } from "../Retry.ts"
 import type { Transport } from "./Socket.ts"
 
-/** What is kept of an endpoint beside its connections. */
+/** Observes one endpoint across its connections. */
 export interface Watcher {
   readonly onRequest: NonNullable<EndpointOptions["onRequest"]>
   readonly onConnected: (connection: Connection) => Effect.Effect<void>
   readonly onFailure: (error: EndpointError) => Effect.Effect<void>
-  /** After a failure: how long it is until the next try. */
+  /** Called after a failure, with the delay before the next attempt. */
   readonly onWait: (error: EndpointError, wait: Wait) => Effect.Effect<void>
-  /** It works again, after so many failures. */
+  /** Called when the endpoint's breaker closes, with the number of failures before it. */
   readonly onClosed: (failures: number) => Effect.Effect<void>
 }
 
 export interface EndpointPool {
-  /** The connection to use; a new element takes the place of the one before. Never ends. */
+  /** The connection to use; a new element replaces the previous one. Never ends. */
   readonly active: Stream.Stream<PoolMember>
-  /** Tells what the endpoint in use announces. */
+  /** Reports a head announced by the endpoint in use. */
   readonly headAnnounced: (announced: Announced) => void
-  /** All that can be asked now. */
+  /** All open connections. */
   readonly connected: Effect.Effect<ReadonlyArray<Connection>>
-  /** Waits until each endpoint has connected or failed once, but not for long. */
+  /** Waits until each endpoint has connected or failed once, at most 3 s. */
   readonly firstAttempts: Effect.Effect<void>
-  /** The HTTP endpoint to ask for what must not block heads, if there is one now. */
+  /** The preferred connected HTTP endpoint, for requests that must not delay heads. */
   readonly http: () => PoolMember<Connection> | undefined
-  /** Who can be asked for history now: HTTP endpoints, the one in use, those that stand by. */
+  /** Connections for finalized ranges, in this order: HTTP endpoints, the endpoint in use, the standby endpoints. */
   readonly sources: () => ReadonlyArray<PoolMember<Connection>>
 }
 
 export interface EndpointPoolOptions extends Omit<EndpointOptions, "onRequest" | "rateLimiter"> {
-  /** Calls a second and endpoint; `undefined`: 10 for endpoints without a key, no limit for the others. */
+  /** Calls per second and endpoint; `undefined`: 10 for endpoints without a key, unlimited for the others. */
   readonly rpcRate: number | undefined
-  /** Told about each connection of the endpoint at this rank, its requests and its end. */
+  /** Creates the observer of the endpoint at this rank: its connections, requests and failures. */
   readonly watch: (
     rank: number,
     known: { breaker: Breaker; capabilities: Capabilities; rateLimiter: RateLimiter.RateLimiter },
   ) => Watcher
 }
 
-/** An endpoint of another chain is a mistake of the configuration: asking again soon is no use. */
+/** Least delay after a wrong chain id: a configuration error, which an early retry does not fix. */
 const wrongChainDelay = Duration.minutes(1)
 
 const reconnectPolicy = Schedule.setInputType<EndpointError>()(backoff).pipe(
@@ -70,13 +70,12 @@ const reconnectPolicy = Schedule.setInputType<EndpointError>()(backoff).pipe(
   ),
 )
 
-/** An endpoint is spoken to over HTTP where its URL says so. */
 export const isHttp = ({ url }: EndpointConfig): boolean => /^https?:/.test(Redacted.value(url))
 
-/** How long a chain is without a socket before it is followed over HTTP: sockets that were cut are back sooner. */
-const socketGrace = Duration.seconds(3)
+/** How long a chain has no socket before its heads are polled over HTTP. Most cut sockets reconnect sooner. */
+const httpFallbackDelay = Duration.seconds(3)
 
-/** How long one that neither connects nor fails is waited for. */
+/** Longest wait for the first attempts of all endpoints. */
 const firstAttemptsTimeout = Duration.seconds(3)
 
 /** Keeps every endpoint of a chain connected for as long as the scope lives. */
@@ -85,26 +84,26 @@ export const make = Effect.fnUntraced(function* (
   options: EndpointPoolOptions,
 ) {
   const redact = yield* Redaction
-  const live = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
+  const connectedSockets = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
   const http = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
   const inUse = yield* SubscriptionRef.make<PoolMember | undefined>(undefined)
   let announced: Announced | undefined
-  /** The one that was in use last, and why connections ended. */
-  let last: PoolMember | undefined
+  let lastInUse: PoolMember | undefined
+  /** Why connections ended. */
   const failoverReason = new WeakMap<PoolMember, string>()
   const unattempted = new Set(
     Array.from({ length: chain.endpoints.length + chain.rpc.length }, (_, rank) => rank),
   )
   const allAttempted = yield* Deferred.make<void>()
 
-  /** An endpoint has connected, or failed. */
+  /** Records that an endpoint has connected or failed for the first time. */
   const attempted = (rank: number) =>
     Effect.suspend(() => {
       unattempted.delete(rank)
       return unattempted.size === 0 ? Deferred.succeed(allAttempted, undefined) : Effect.void
     })
 
-  /** Keeps an endpoint connected, and on the list as long as it is. */
+  /** Keeps an endpoint connected, and lists it while it is. */
   const maintain = <R>(
     endpoint: EndpointConfig,
     rank: number,
@@ -139,19 +138,19 @@ export const make = Effect.fnUntraced(function* (
           capabilities,
         })
         yield* onConnected(connection)
-        const one = { connection, breaker, capabilities, rank, since: yield* Monotonic.millis }
+        const member = { connection, breaker, capabilities, rank, since: yield* Monotonic.millis }
         yield* Effect.acquireRelease(
-          SubscriptionRef.update(list, (all) => [...all, one].sort((a, b) => a.rank - b.rank)),
-          () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== one)),
+          SubscriptionRef.update(list, (all) => [...all, member].sort((a, b) => a.rank - b.rank)),
+          () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== member)),
         )
         yield* attempted(rank)
         return yield* Effect.tapError(connection.ended, (error) =>
-          Effect.sync(() => void failoverReason.set(one, error.reason.message)),
+          Effect.sync(() => void failoverReason.set(member, error.reason.message)),
         )
       })
       return yield* Effect.scoped(connected).pipe(
         Effect.catchDefect((defect) =>
-          logEvent("defect", `a defect in the connection to ${endpoint.name}`, {}, defect).pipe(
+          logEvent("defect", `defect in the connection to ${endpoint.name}`, {}, defect).pipe(
             Effect.andThen(
               new EndpointError({
                 endpoint: endpoint.name,
@@ -171,7 +170,7 @@ export const make = Effect.fnUntraced(function* (
       to: EndpointOptions,
     ): Effect.Effect<SocketConnection, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> =>
       isHttp(endpoint) ? HttpRpcClient.connect(chain, endpoint, to) : Endpoint.connect(chain, endpoint, to)
-    yield* maintain(endpoint, rank, live, connect).pipe(Defects.toOwner, Effect.forkScoped)
+    yield* maintain(endpoint, rank, connectedSockets, connect).pipe(Defects.toOwner, Effect.forkScoped)
   }
   for (const [i, endpoint] of chain.rpc.entries()) {
     const connect = (to: EndpointOptions) => HttpRpcClient.connect(chain, endpoint, to)
@@ -183,60 +182,62 @@ export const make = Effect.fnUntraced(function* (
 
   const hasOthers = chain.endpoints.length + chain.rpc.length > 1
 
-  /** Says which endpoint is in use from now on, where it is another one than before. */
-  const told = (one: PoolMember) =>
+  /** Logs which endpoint is now in use, if it changed. */
+  const reportSwitch = (member: PoolMember) =>
     Effect.suspend(() => {
-      const to = one.connection.name
-      const from = last?.connection.name
-      const reason = last && failoverReason.get(last)
-      last = one
+      const to = member.connection.name
+      const from = lastInUse?.connection.name
+      const reason = lastInUse && failoverReason.get(lastInUse)
+      lastInUse = member
       if (!hasOthers || from === to) return Effect.void
-      const how = SubscriptionRef.getUnsafe(http).includes(one) ? ", polled over HTTP" : ""
+      const how = SubscriptionRef.getUnsafe(http).includes(member) ? ", polled over HTTP" : ""
       if (from === undefined) {
-        return Effect.annotateLogs(logEvent("in_use", `blocks come from ${to}${how}`, {}), { endpoint: to })
+        return Effect.annotateLogs(logEvent("in_use", `using endpoint ${to}${how}`, {}), { endpoint: to })
       }
       return reason === undefined
-        ? logEvent("failback", `going back from ${from} to ${to}, which is preferred`, { from, to })
-        : logEvent("failover", `left ${from} for ${to}${how}: ${reason}`, { from, to, reason })
+        ? logEvent("failback", `failed back from ${from} to ${to}, which is preferred`, { from, to })
+        : logEvent("failover", `failed over from ${from} to ${to}${how}: ${reason}`, { from, to, reason })
     })
 
-  const use = (one: PoolMember | undefined) => {
+  const use = (member: PoolMember | undefined) => {
     announced = undefined
-    const used = SubscriptionRef.set(inUse, one)
-    return one === undefined ? used : Effect.andThen(told(one), used)
+    const used = SubscriptionRef.set(inUse, member)
+    return member === undefined ? used : Effect.andThen(reportSwitch(member), used)
   }
 
   /**
-   * The one in use stays in use as long as it is connected; then the first in order of preference follows. Without any,
-   * heads are polled over an HTTP endpoint for history, until one is back.
+   * The endpoint in use stays in use while it is connected; then the first connected one in order of preference replaces
+   * it. While none is connected, heads are polled over an HTTP endpoint that is configured for backfills.
    */
-  const choose = Effect.gen(function* () {
+  const selectInUse = Effect.gen(function* () {
     const current = SubscriptionRef.getUnsafe(inUse)
-    const all = SubscriptionRef.getUnsafe(live)
+    const all = SubscriptionRef.getUnsafe(connectedSockets)
     if (current !== undefined && all.includes(current)) return
     if (all.length > 0) return yield* use(all[0])
     if (current !== undefined && SubscriptionRef.getUnsafe(http).includes(current)) return
     if (current !== undefined) yield* use(undefined)
-    yield* Effect.sleep(socketGrace)
+    yield* Effect.sleep(httpFallbackDelay)
     const [first] = SubscriptionRef.getUnsafe(http)
     if (first !== undefined) yield* use(first)
   })
-  yield* Stream.merge(SubscriptionRef.changes(live), SubscriptionRef.changes(http)).pipe(
-    Stream.switchMap(() => Stream.fromEffectDrain(choose)),
+  yield* Stream.merge(SubscriptionRef.changes(connectedSockets), SubscriptionRef.changes(http)).pipe(
+    Stream.switchMap(() => Stream.fromEffectDrain(selectInUse)),
     Stream.runDrain,
     Defects.toOwner,
     Effect.forkScoped,
   )
 
   yield* SubscriptionRef.changes(inUse).pipe(
-    Stream.switchMap((one) => {
-      if (one === undefined) return Stream.empty
-      const others = () => SubscriptionRef.getUnsafe(live).filter((other) => other !== one)
-      // The connection that is gone back to may have ended while it was asked.
+    Stream.switchMap((member) => {
+      if (member === undefined) return Stream.empty
+      const others = () => SubscriptionRef.getUnsafe(connectedSockets).filter((other) => other !== member)
+      // The preferred connection may have ended while the health monitor queried it.
       const failBack = (to: PoolMember) =>
-        Effect.suspend(() => (SubscriptionRef.getUnsafe(live).includes(to) ? use(to) : Effect.void))
+        Effect.suspend(() =>
+          SubscriptionRef.getUnsafe(connectedSockets).includes(to) ? use(to) : Effect.void,
+        )
       return Stream.fromEffectDrain(
-        HealthMonitor.watch(one, { others, announced: () => announced, use: failBack }),
+        HealthMonitor.watch(member, { others, announced: () => announced, use: failBack }),
       )
     }),
     Stream.runDrain,
@@ -245,12 +246,12 @@ export const make = Effect.fnUntraced(function* (
   )
 
   return {
-    active: SubscriptionRef.changes(inUse).pipe(Stream.filter((one) => one !== undefined)),
+    active: SubscriptionRef.changes(inUse).pipe(Stream.filter((member) => member !== undefined)),
     headAnnounced: (headAnnounced) => {
       announced = headAnnounced
     },
     connected: Effect.sync(() =>
-      [...SubscriptionRef.getUnsafe(live), ...SubscriptionRef.getUnsafe(http)].map(
+      [...SubscriptionRef.getUnsafe(connectedSockets), ...SubscriptionRef.getUnsafe(http)].map(
         ({ connection }) => connection,
       ),
     ),
@@ -258,11 +259,11 @@ export const make = Effect.fnUntraced(function* (
     http: () => SubscriptionRef.getUnsafe(http)[0],
     sources: () => {
       const current = SubscriptionRef.getUnsafe(inUse)
-      const sockets = SubscriptionRef.getUnsafe(live)
+      const sockets = SubscriptionRef.getUnsafe(connectedSockets)
       return [
         ...SubscriptionRef.getUnsafe(http),
-        ...sockets.filter((one) => one === current),
-        ...sockets.filter((one) => one !== current),
+        ...sockets.filter((member) => member === current),
+        ...sockets.filter((member) => member !== current),
       ]
     },
   } satisfies EndpointPool as EndpointPool

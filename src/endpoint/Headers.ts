@@ -1,11 +1,11 @@
-/** Block headers by height or tag, from one connection. */
+/** Fetches block headers by height or tag from one connection. */
 import { Effect } from "effect"
 import type { Header } from "../Domain.ts"
 import { isLeftOut } from "./RpcClient.ts"
 import type { Answer } from "./RpcClient.ts"
 import { headerOf, hex } from "./Decode.ts"
 import type { Connection } from "./Endpoint.ts"
-import { isOver, Malformed, orMalformed } from "./EndpointError.ts"
+import { endsConnection, Malformed, orMalformed } from "./EndpointError.ts"
 import type { EndpointError } from "./EndpointError.ts"
 import type { Call } from "./JsonRpc.ts"
 import type { Capabilities } from "./Capabilities.ts"
@@ -14,7 +14,7 @@ export type NamedClient = Pick<Connection, "name" | "request" | "batch"> & Parti
 
 export type Tag = "latest" | "finalized"
 
-/** Headers that are wanted at once; they come in one batch where the endpoint takes it. */
+/** Headers per batch, for endpoints without a lower limit. */
 export const mostPerBatch = 20
 
 const call = (block: number | Tag): Call => ({
@@ -31,12 +31,12 @@ const decoded = (
   if (header === undefined || header instanceof Malformed || typeof block !== "number") {
     return orMalformed(endpoint, header)
   }
-  const hint = block === 0 ? ": there is no block 0 here; START_BLOCK=1 begins above it" : ""
+  const hint = block === 0 ? ": the endpoint has no block 0; START_BLOCK=1 starts above it" : ""
   const another = new Malformed({ detail: `block ${header.number} instead of ${block}${hint}` })
   return orMalformed(endpoint, header.number === block ? header : another)
 }
 
-/** The header at a height, or `undefined` where the node has none. */
+/** The header at a height or tag, or `undefined` if the node has none. */
 export const header = (
   { name, request }: NamedClient,
   block: number | Tag,
@@ -45,7 +45,7 @@ export const header = (
   return Effect.flatMap(request(method, params), (result) => decoded(name, block, result))
 }
 
-/** The batch as such was refused, not what is in it. */
+/** Whether an answer rejects the batch as a whole rather than the one call. */
 const isRefused = (answer: Answer): boolean => {
   if (answer._tag === "Result" || answer.error.reason._tag !== "Rejected") return false
   const { kind } = answer.error.reason.refusal
@@ -53,8 +53,8 @@ const isRefused = (answer: Answer): boolean => {
 }
 
 /**
- * The headers at these heights, in their order, in batches as large as the endpoint takes them. What a batch refuses is
- * asked for by itself.
+ * The headers at these heights, in order, in the largest batches that the endpoint accepts. Calls that a batch rejects are
+ * retried one by one.
  */
 export const headers = (
   client: NamedClient,
@@ -83,9 +83,10 @@ export const headers = (
         )
       },
     )
-  /** A batch that was too large to send took the connection with it. */
+  /** Halves the batch size after a batch that closed the connection. */
   const remember = (error: EndpointError, size: number) => {
-    if (isOver(error)) capabilities.headers = Math.max(Math.min(capabilities.headers, Math.ceil(size / 2)), 1)
+    if (endsConnection(error))
+      capabilities.headers = Math.max(Math.min(capabilities.headers, Math.ceil(size / 2)), 1)
   }
   return Effect.gen(function* () {
     const all: Array<Header | undefined> = []

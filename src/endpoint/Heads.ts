@@ -1,8 +1,8 @@
 /**
- * The heads a connection announces, and the watchdog that notices when it stops.
+ * The heads that a connection announces, and the watchdog that detects when they stop.
  *
- * A head is only a hint, so heads that arrive while the last one is still being handled coalesce: what is kept is the
- * highest and the newest, which differ when heads repeat, arrive out of order, or the chain became shorter.
+ * A head is only a hint, so heads that arrive while another is being processed are coalesced: the highest and the newest
+ * are kept. The two differ when heads repeat, arrive out of order, or the chain became shorter.
  */
 import { Clock, Duration, Effect, Latch, Stream } from "effect"
 import type { Scope, Tracer } from "effect"
@@ -16,45 +16,45 @@ import { mostLinks } from "../observability/Tracing.ts"
 import type { BlockTraces } from "../observability/Tracing.ts"
 import * as Headers from "./Headers.ts"
 
-/** A head, and when it was heard (monotonic milliseconds). */
+/** A head, and when it was received (monotonic milliseconds). */
 export interface ReceivedHead {
   readonly header: Header
   readonly at: number
-  /** The trace that it began, where somebody wants traces. */
+  /** The root span of the head, if tracing is enabled. */
   readonly trace?: Tracer.Span | undefined
 }
 
 export interface Heads {
-  /** Heads to handle, each as soon as the one before is done with; what was overtaken meanwhile is left out. */
+  /** Heads to process, one after another; coalesced heads are omitted. */
   readonly stream: Stream.Stream<ReceivedHead>
-  /** Offers the newest head once more, because something else than the head has changed. */
+  /** Emits the newest head again, after something other than the head has changed. */
   readonly replay: Effect.Effect<void>
-  /** Offers a head that was not announced. */
+  /** Emits a head that was not announced. */
   readonly inject: (header: Header) => Effect.Effect<void>
 }
 
 export interface HeadsOptions {
-  /** The least silence that is suspicious. */
+  /** Shortest silence after which the connection is probed. */
   readonly stallTimeout: Duration.Duration
-  /** How often heads are polled, where they are. */
+  /** Interval of polled heads. */
   readonly pollInterval?: Duration.Duration
-  /** Told about each head, with the time between blocks as observed (milliseconds; 0 as long as nothing is known). */
+  /** Called for each head, with the observed block time (milliseconds; 0 while unknown). */
   readonly onHead: (received: ReceivedHead, blockTime: number) => void
   readonly traces?: BlockTraces
-  /** Told the latest block once the subscription is there. */
+  /** Called with the latest block once subscribed. */
   readonly onLatest?: (header: Header) => Effect.Effect<void>
-  /** The connection is alive and says that there is no new block. */
+  /** Runs when the connection confirms that there is no new block. */
   readonly onQuiet: Effect.Effect<void>
 }
 
-/** More heads a second than any chain has that repeat or fall. */
+/** Accepted heads per second that repeat a height or fall below it; more than on any chain. */
 const mostPerSecond = 500
 
-/** Silence is suspicious after this many observed block times, and in any case after a minute (milliseconds). */
+/** A connection is probed after this many observed block times of silence, at the latest after a minute (milliseconds). */
 const blockTimes = 3
-const longestSilence = 60_000
+const maxSilence = 60_000
 
-/** The pace of a chain as it is seen: a moving average of the time between two heights. */
+/** Estimates the block time: a moving average of the time between two heights. */
 class BlockTimeEstimator {
   #height = -1
   #at = 0
@@ -72,13 +72,13 @@ class BlockTimeEstimator {
     }
   }
 
-  /** Milliseconds; 0 as long as nothing is known. */
+  /** Milliseconds; 0 while unknown. */
   get blockTime(): number {
     return this.#average ?? 0
   }
 }
 
-/** Subscribes to `newHeads` and asks for the head of now. Ends with the scope; stalls end the connection. */
+/** Subscribes to `newHeads` and fetches the current head. Ends with the scope; a stall ends the connection. */
 export const make = Effect.fnUntraced(function* (connection: SocketConnection, options: HeadsOptions) {
   const clock = yield* Clock.Clock
   const arrived = yield* Latch.make(false)
@@ -86,10 +86,10 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   let highest: ReceivedHead | undefined
   let newest: ReceivedHead | undefined
   let pending: Array<ReceivedHead> = []
-  /** The last that the next head taken will be linked to; with the store away, nobody takes one for hours. */
+  /** Spans that the next processed head links to. Bounded, because a store outage may stop processing for hours. */
   let coalesced: Array<Tracer.Span> = []
-  /** The highest that was announced on this connection. */
-  let top = -1
+  /** The highest height announced on this connection. */
+  let highestAnnounced = -1
   let lastReceivedAt = Monotonic.millisUnsafe(clock)
   let second = { from: 0, heads: 0 }
 
@@ -108,15 +108,15 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
     if (header instanceof Malformed) return connection.endUnsafe(header)
     const at = Monotonic.millisUnsafe(clock)
     if (at - second.from >= 1000) second = { from: at, heads: 0 }
-    // A node that catches up announces as many as it likes, each above the last: they coalesce.
-    if (header.number <= top && ++second.heads > mostPerSecond) {
+    // A syncing node may announce any number of heads, each above the last one: these are coalesced.
+    if (header.number <= highestAnnounced && ++second.heads > mostPerSecond) {
       return connection.endUnsafe(
-        new Malformed({ detail: `more than ${mostPerSecond} heads a second that are not new` }),
+        new Malformed({ detail: `more than ${mostPerSecond} heads per second that are not new` }),
       )
     }
     const received = { header, at, trace: options.traces?.announced(header) }
     lastReceivedAt = at
-    top = Math.max(top, header.number)
+    highestAnnounced = Math.max(highestAnnounced, header.number)
     estimator.observe(received)
     options.onHead(received, estimator.blockTime)
     return enqueue(received)
@@ -131,7 +131,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   yield* options.onLatest?.(first) ?? Effect.void
   if (newest === undefined) {
     const received = { header: first, at: Monotonic.millisUnsafe(clock) }
-    top = first.number
+    highestAnnounced = first.number
     options.onHead(received, 0)
     enqueue(received)
   }
@@ -142,19 +142,21 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
       return connection.end(new Stalled({ seconds, detail }))
     })
 
-  /** The chain may be silent for as long as it likes; the connection may not. */
-  const ask = connection.request("eth_blockNumber", []).pipe(
+  /** A chain without new blocks is no stall; a connection that does not announce them is. */
+  const probeStall = connection.request("eth_blockNumber", []).pipe(
     Effect.matchEffect({
-      onFailure: () => stalled("and no answer either"),
+      onFailure: () => stalled("no response to eth_blockNumber either"),
       onSuccess: (answer) => {
         const number = quantity(answer)
         if (number === undefined)
-          return connection.end(new Malformed({ detail: "eth_blockNumber is no number" }))
+          return connection.end(new Malformed({ detail: "eth_blockNumber did not return a number" }))
         const lagging = Effect.suspend(() =>
-          number > top ? stalled(`the chain is at ${number}, we were told ${top}`) : Effect.void,
+          number > highestAnnounced
+            ? stalled(`the chain is at ${number}, the last announced head is ${highestAnnounced}`)
+            : Effect.void,
         )
-        if (number <= top) return options.onQuiet
-        // What is polled is told with the next poll.
+        if (number <= highestAnnounced) return options.onQuiet
+        // A polled head arrives with the next poll.
         return connection.polled && options.pollInterval
           ? Effect.delay(lagging, Duration.times(options.pollInterval, 2))
           : lagging
@@ -165,13 +167,13 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   yield* Effect.gen(function* () {
     let since = lastReceivedAt
     for (;;) {
-      const silence = Math.min(blockTimes * estimator.blockTime, longestSilence)
+      const silence = Math.min(blockTimes * estimator.blockTime, maxSilence)
       const limit = Math.max(silence, Duration.toMillis(options.stallTimeout))
       yield* Effect.sleep(Math.max(since + limit - Monotonic.millisUnsafe(clock), 1))
       if (lastReceivedAt > since) {
         since = lastReceivedAt
       } else if (Monotonic.millisUnsafe(clock) - since >= limit) {
-        yield* ask
+        yield* probeStall
         since = Math.max(lastReceivedAt, Monotonic.millisUnsafe(clock))
       }
     }

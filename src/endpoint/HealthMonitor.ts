@@ -1,8 +1,9 @@
 /**
- * Compares the endpoint in use with those that stand by.
+ * Compares the endpoint in use with the standby endpoints.
  *
- * It is left when it stays silent while somebody tells of a new block, and when it is behind the others. If everybody is
- * silent, the chain is. A preferred endpoint is returned to once it has been connected for a while and is not behind.
+ * Fails over when the endpoint in use is silent although another endpoint has a new block, and when it lags behind the
+ * others. If all endpoints are silent, the chain has no new blocks. Fails back to a preferred endpoint once it has been
+ * connected for a while and does not lag.
  */
 import { Clock, Effect, Schedule } from "effect"
 import * as Monotonic from "../Monotonic.ts"
@@ -11,12 +12,12 @@ import { Stalled } from "./EndpointError.ts"
 import { recordSuccess, isStable } from "./PoolMember.ts"
 import type { PoolMember } from "./PoolMember.ts"
 
-/** The last head that the endpoint in use announced, when (monotonic milliseconds), and the time between two (or 0). */
+/** The last head announced by the endpoint in use, its time (monotonic milliseconds), and the block time (0: unknown). */
 export interface Announced {
   readonly number: number
   readonly at: number
   readonly blockTime: number
-  /** How late heads may be told (milliseconds), where they are polled. */
+  /** How late heads may arrive (milliseconds), where they are polled. */
   readonly late?: number
 }
 
@@ -24,30 +25,30 @@ export interface Pool {
   /** The other connected endpoints, preferred ones first. */
   readonly others: () => ReadonlyArray<PoolMember>
   readonly announced: () => Announced | undefined
-  /** Makes another endpoint the one in use. */
+  /** Switches to another endpoint. */
   readonly use: (one: PoolMember) => Effect.Effect<void>
 }
 
-/** Silence after which the others are asked: so many block times, and at least so many milliseconds. */
+/** Silence after which the other endpoints are queried: in block times, and at least in milliseconds. */
 const silentBlockTimes = 1.5
-const leastSilence = 2000
+const minSilence = 2000
 
-/** How often all endpoints are compared, and a silent chain is asked about at least. */
+/** Interval of comparisons, and longest interval of probes while the chain is silent. */
 const interval = 15_000
 
-/** An endpoint may be behind the others by so many blocks or so much time, whichever is more. */
+/** Tolerated lag in blocks and in milliseconds; the larger one applies. */
 const blocksBehind = 3
 const timeBehind = 6000
 
-/** What everybody gets to catch up before one is blamed: a tenth of a block time, within these limits. */
-const shortestGracePeriod = 100
-const longestGracePeriod = 1000
+/** Time to catch up before a failover: a tenth of a block time, within these limits (milliseconds). */
+const minGracePeriod = 100
+const maxGracePeriod = 1000
 
-/** The head that an endpoint tells when asked; -1 when it does not. */
+/** The head reported by an endpoint; -1 without a response. */
 const headOf = ({ connection }: PoolMember) =>
   connection.request("eth_blockNumber", []).pipe(
     Effect.map((answer) => quantity(answer) ?? -1),
-    Effect.timeoutOrElse({ duration: leastSilence, orElse: () => Effect.succeed(-1) }),
+    Effect.timeoutOrElse({ duration: minSilence, orElse: () => Effect.succeed(-1) }),
     Effect.orElseSucceed(() => -1),
   )
 
@@ -56,7 +57,7 @@ const headsOf = (endpoints: ReadonlyArray<PoolMember>) =>
     concurrency: "unbounded",
   })
 
-/** Looks after the endpoint in use for as long as it is. */
+/** Monitors one endpoint while it is in use. */
 export const watch = Effect.fnUntraced(function* (inUse: PoolMember, { others, announced, use }: Pool) {
   const clock = yield* Clock.Clock
   const now = () => Monotonic.millisUnsafe(clock)
@@ -65,7 +66,7 @@ export const watch = Effect.fnUntraced(function* (inUse: PoolMember, { others, a
   const headAt = () => announced()?.number ?? -1
 
   const gracePeriod = Effect.suspend(() =>
-    Effect.sleep(Math.min(Math.max(blockTime() / 10, shortestGracePeriod), longestGracePeriod)),
+    Effect.sleep(Math.min(Math.max(blockTime() / 10, minGracePeriod), maxGracePeriod)),
   )
 
   const failOver = (detail: string) =>
@@ -74,18 +75,19 @@ export const watch = Effect.fnUntraced(function* (inUse: PoolMember, { others, a
       return inUse.connection.end(new Stalled({ seconds, detail }))
     })
 
-  /** The silent one is asked too: it may well know the block that it does not announce. */
+  /** Also queries the silent endpoint: it may have the block that it does not announce. */
   const probeStall = Effect.gen(function* () {
     const before = headAt()
     const heads = yield* headsOf([inUse, ...others()])
     const highest = Math.max(...heads.map(({ head }) => head))
     if (highest <= before) return
     yield* gracePeriod
-    if (headAt() === before) yield* failOver(`the chain is at ${highest}, we were told ${before}`)
+    if (headAt() === before)
+      yield* failOver(`the chain is at ${highest}, the last announced head is ${before}`)
   })
 
   const watchSilence = Effect.gen(function* () {
-    const silence = () => Math.max(silentBlockTimes * blockTime(), leastSilence) + late()
+    const silence = () => Math.max(silentBlockTimes * blockTime(), minSilence) + late()
     let last = announced()
     let wait = silence()
     for (;;) {
@@ -96,7 +98,7 @@ export const watch = Effect.fnUntraced(function* (inUse: PoolMember, { others, a
         wait = Math.max(head.at + silence() - now(), 1)
       } else {
         if (others().length > 0) yield* probeStall
-        // Each look costs a call per endpoint, and a chain without blocks is no news: it is asked less and less often.
+        // A probe costs one call per endpoint, so the interval doubles while the chain is silent.
         wait = Math.max(Math.min(wait * 2, interval), silence())
       }
     }
@@ -106,11 +108,11 @@ export const watch = Effect.fnUntraced(function* (inUse: PoolMember, { others, a
     Math.max(blocksBehind, blockTime() > 0 ? Math.ceil((timeBehind + late()) / blockTime()) : 0)
 
   const isBehind = Effect.gen(function* () {
-    const own = headAt()
-    const theirs = yield* headsOf(others())
-    for (const { one, head } of theirs)
-      if (head >= 0 && head >= own - lagThreshold()) yield* recordSuccess(one)
-    return own >= 0 && theirs.some(({ head }) => head > own + lagThreshold())
+    const ownHead = headAt()
+    const otherHeads = yield* headsOf(others())
+    for (const { one, head } of otherHeads)
+      if (head >= 0 && head >= ownHead - lagThreshold()) yield* recordSuccess(one)
+    return ownHead >= 0 && otherHeads.some(({ head }) => head > ownHead + lagThreshold())
   })
 
   const failBack = Effect.gen(function* () {
@@ -125,7 +127,7 @@ export const watch = Effect.fnUntraced(function* (inUse: PoolMember, { others, a
     if (others().length === 0) return
     if (yield* isBehind) {
       yield* gracePeriod
-      if (yield* isBehind) return yield* failOver("it is behind the other endpoints")
+      if (yield* isBehind) return yield* failOver("lags behind the other endpoints")
     }
     yield* failBack
   })

@@ -1,9 +1,9 @@
 /**
- * One provider over HTTP: requests and batches, for what must not block heads: ranges, receipts, the second look.
+ * One provider over HTTP: requests and batches that must not delay heads, such as ranges, receipts and audits.
  *
- * It behaves as a connection does, so that the same loop keeps it: it begins with the right chain id, and ends once, with
- * one `EndpointError`, when a request gets no answer. Its heads are polled; there is nothing else to
- * subscribe to.
+ * It implements the same interface as a WebSocket connection, so that the pool maintains both in the same way: it
+ * verifies the chain id first, and ends once, with one `EndpointError`, when a request gets no response. Heads are polled;
+ * there are no other subscriptions.
  */
 import { Clock, Deferred, Duration, Effect, Redacted, Stream } from "effect"
 import { HttpBody, HttpClient, HttpClientRequest } from "effect/http"
@@ -24,25 +24,25 @@ import * as JsonRpc from "./JsonRpc.ts"
 import * as PolledHeads from "./PolledHeads.ts"
 import type { RpcFailure } from "./RpcError.ts"
 
-/** Longest wait that a `Retry-After` header is believed to ask for. */
-const longestRetryAfter = 60_000
+/** Cap for the delay of a `Retry-After` header (milliseconds). */
+const maxRetryAfter = 60_000
 
-/** Longest text (characters) of an answer without JSON-RPC that is read. */
-const longestSaid = 500
+/** Longest response without JSON-RPC (characters) that is quoted in an error. */
+const maxGatewayText = 500
 
-/** `Retry-After` in seconds (RFC 9110 §10.2.3), as milliseconds. A date is not used by any provider we know of. */
+/** `Retry-After` in seconds (RFC 9110 §10.2.3), as milliseconds. No known provider sends a date. */
 const retryAfter = (value: string | undefined): { retryAfter?: number } =>
   value !== undefined && /^\d{1,6}$/.test(value)
-    ? { retryAfter: Math.min(Number(value) * 1000, longestRetryAfter) }
+    ? { retryAfter: Math.min(Number(value) * 1000, maxRetryAfter) }
     : {}
 
-/** What a gateway says beside an HTTP status: a short text, and no page. */
-const saidIn = (text: string): string => {
-  const said = text.trim()
-  return said === "" || said.length > longestSaid || said.startsWith("<") ? "" : `: ${said}`
+/** The error text of a gateway beside the HTTP status, unless it is long or an HTML page. */
+const gatewayText = (text: string): string => {
+  const trimmed = text.trim()
+  return trimmed === "" || trimmed.length > maxGatewayText || trimmed.startsWith("<") ? "" : `: ${trimmed}`
 }
 
-/** The URL without its user and password, which `fetch` refuses to see there. */
+/** Moves user and password from the URL to a header: `fetch` rejects URLs with credentials. */
 const requestTo = (address: string) => {
   const url = new URL(address)
   const [user, password] = [percentDecoded(url.username), percentDecoded(url.password)]
@@ -51,7 +51,7 @@ const requestTo = (address: string) => {
   return user === "" && password === "" ? request : HttpClientRequest.basicAuth(request, user, password)
 }
 
-/** Makes sure that it is the right chain. What it answers is usable for as long as the scope lives. */
+/** Verifies the chain id. The connection lives as long as the scope. */
 export const connect = Effect.fnUntraced(function* (
   chain: { readonly id: ChainId | undefined },
   { name, url }: EndpointConfig,
@@ -67,14 +67,14 @@ export const connect = Effect.fnUntraced(function* (
   let nextId = 1
 
   const failure = (reason: Reason) => new EndpointError({ endpoint: name, reason })
-  let isOver = false
+  let hasEnded = false
   const endUnsafe = (reason: Reason) => {
-    isOver = true
+    hasEnded = true
     Deferred.doneUnsafe(ended, Effect.fail(failure(reason)))
   }
-  const slow = { redact, rateLimiter: options.rateLimiter }
+  const context = { redact, rateLimiter: options.rateLimiter }
 
-  /** The body, as long as it may be. */
+  /** The body; fails above the accepted size. */
   const textOf = (response: HttpClientResponse.HttpClientResponse) => {
     const decoder = new TextDecoder()
     let bytes = 0
@@ -91,18 +91,18 @@ export const connect = Effect.fnUntraced(function* (
     client.execute(HttpClientRequest.setBody(target, HttpBody.text(body, "application/json"))).pipe(
       Effect.flatMap(textOf),
       Effect.catchTag("HttpClientError", (error) =>
-        Effect.fail(new Disconnected({ detail: redact(whyOf(error)) })),
+        Effect.fail(new Disconnected({ detail: redact(detailOf(error)) })),
       ),
       Effect.timeoutOrElse({
         duration: options.requestTimeout,
         orElse: () => Effect.fail(new Timeout({ method: what, millis })),
       }),
-      // A URL holds a key, and a span would hold the URL; and nobody there can use our trace.
+      // The client's own span would contain the URL, and with it the key. Providers do not use our trace headers either.
       Effect.provideService(HttpClient.TracerDisabledWhen, () => true),
       Effect.provideService(HttpClient.TracerPropagationEnabled, false),
     )
 
-  /** The answers in the order of the calls. One that is missing, or a refusal of the whole, is every call's refusal. */
+  /** The answers in the order of the calls. An error for the whole batch, or else the first one, applies to missing calls. */
   const answersOf = (
     calls: ReadonlyArray<JsonRpc.Call>,
     firstId: number,
@@ -111,37 +111,38 @@ export const connect = Effect.fnUntraced(function* (
     const messages = JsonRpc.decode(text)
     const http = { status: response.status, ...retryAfter(response.headers["retry-after"]) }
     const answers = Array<Answer | undefined>(calls.length)
-    const said = saidIn(text)
-    let whole: RpcFailure | undefined =
+    const detail = gatewayText(text)
+    let batchFailure: RpcFailure | undefined =
       response.status === 200
         ? undefined
-        : { code: 0, message: `HTTP status ${response.status}${said}`, ...http }
-    let first: RpcFailure | undefined
+        : { code: 0, message: `HTTP status ${response.status}${detail}`, ...http }
+    let firstFailure: RpcFailure | undefined
     let malformed: string | undefined
     for (const message of messages) {
       if (message._tag === "Malformed") malformed = message.detail
       if (message._tag === "Failure") {
         const rpc = { ...message.failure, ...http }
         const call = message.id === undefined ? undefined : calls[message.id - firstId]
-        first ??= rpc
-        if (call === undefined || message.id === undefined) whole = rpc
-        else answers[message.id - firstId] = rejected(name, call.method, rpc, slow)
+        firstFailure ??= rpc
+        if (call === undefined || message.id === undefined) batchFailure = rpc
+        else answers[message.id - firstId] = rejected(name, call.method, rpc, context)
       } else if (message._tag === "Result" && calls[message.id - firstId] !== undefined) {
         answers[message.id - firstId] = message
       }
     }
-    if (whole === undefined && malformed !== undefined) return new Malformed({ detail: redact(malformed) })
-    const missing = whole ?? first ?? { ...notAnswered, ...http }
-    return calls.map(({ method }, i) => answers[i] ?? rejected(name, method, missing, slow))
+    if (batchFailure === undefined && malformed !== undefined)
+      return new Malformed({ detail: redact(malformed) })
+    const missing = batchFailure ?? firstFailure ?? { ...notAnswered, ...http }
+    return calls.map(({ method }, i) => answers[i] ?? rejected(name, method, missing, context))
   }
 
   const exchange: RpcClient.Send = (calls) =>
     Effect.suspend(() => {
-      if (isOver) return Effect.fail(failure(new Disconnected({ detail: "given up" })))
+      if (hasEnded) return Effect.fail(failure(new Disconnected({ detail: "ended by an earlier failure" })))
       const firstId = nextId
       nextId += calls.length
       const sentAt = Monotonic.millisUnsafe(clock)
-      const told = (i: number, outcome: Outcome) =>
+      const report = (i: number, outcome: Outcome) =>
         options.onRequest?.(calls[i]!.method, outcome, Monotonic.millisUnsafe(clock) - sentAt)
       return post(JsonRpc.encode(firstId, calls), RpcClient.nameOf(calls)).pipe(
         Effect.flatMap((answer) => {
@@ -150,12 +151,12 @@ export const connect = Effect.fnUntraced(function* (
         }),
         Effect.tap((answers) =>
           Effect.sync(() => {
-            for (const [i, { _tag }] of answers.entries()) told(i, _tag === "Result" ? "ok" : "refused")
+            for (const [i, { _tag }] of answers.entries()) report(i, _tag === "Result" ? "ok" : "refused")
           }),
         ),
         Effect.mapError((reason: Reason) => {
-          for (const i of calls.keys()) told(i, "lost")
-          // What is too large says nothing about the endpoint; everything else does.
+          for (const i of calls.keys()) report(i, "lost")
+          // An oversized response is no fault of the endpoint; every other failure ends the connection.
           if (reason._tag !== "Oversized") endUnsafe(reason)
           return failure(reason)
         }),
@@ -167,28 +168,28 @@ export const connect = Effect.fnUntraced(function* (
     tracedAs: tracing ? name : undefined,
   })
   yield* RpcClient.confirmChain(name, chain.id, request)
-  const own = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
+  const base = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
   const noSubscriptions = rejected(
     name,
     "eth_subscribe",
-    { code: -32601, message: "there are no subscriptions over HTTP" },
-    slow,
+    { code: -32601, message: "HTTP endpoints support no subscriptions" },
+    context,
   )
   return {
-    ...own,
+    ...base,
     polled: true,
     batch,
     subscribe: (params, onNotification) =>
       params[0] === "newHeads" || noSubscriptions._tag !== "Rejected"
-        ? PolledHeads.subscribe(own, options.pollInterval ?? defaultPollInterval, onNotification)
+        ? PolledHeads.subscribe(base, options.pollInterval ?? defaultPollInterval, onNotification)
         : Effect.fail(noSubscriptions.error),
     endUnsafe,
     ended: Deferred.await(ended),
   } satisfies SocketConnection as SocketConnection
 })
 
-/** Why there is no answer, without the request, which holds the URL. */
-const whyOf = ({ reason }: HttpClientError.HttpClientError): string => {
+/** The cause of a failed request, without the request itself: its URL may contain a key. */
+const detailOf = ({ reason }: HttpClientError.HttpClientError): string => {
   const cause = "cause" in reason ? reason.cause : undefined
   const inner = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause
   return inner instanceof Error ? inner.message : reason._tag

@@ -1,17 +1,17 @@
-/** Heads by asking: what a subscription to `newHeads` would announce, for connections that cannot have one. */
+/** Polled heads, for connections without a `newHeads` subscription. */
 import { Effect, Predicate } from "effect"
 import type { Duration, Scope } from "effect"
 import * as Defects from "../Defects.ts"
 import type { Connection } from "./Endpoint.ts"
 import { EndpointError, Malformed } from "./EndpointError.ts"
 
-/** Polls in a row that may fail before the connection ends. */
+/** Consecutive failed polls that end the connection. */
 const mostFailures = 3
 
 const hashOf = (block: unknown): unknown =>
   Predicate.isObject(block) ? (block as { hash?: unknown }).hash : undefined
 
-/** Asks for the latest block, now and from time to time until the scope closes; calls back when it is another one. */
+/** Fetches the latest block at once and then at an interval until the scope closes; calls back when it has changed. */
 export const subscribe = Effect.fnUntraced(function* (
   { name, request, end }: Pick<Connection, "name" | "request" | "end">,
   interval: Duration.Duration,

@@ -1,4 +1,4 @@
-/** A connected endpoint. */
+/** A connected endpoint of the pool. */
 import { Effect, SubscriptionRef } from "effect"
 import * as Monotonic from "../Monotonic.ts"
 import type { Connection, SocketConnection } from "./Endpoint.ts"
@@ -8,27 +8,27 @@ import type { Breaker } from "../Retry.ts"
 export interface PoolMember<C extends Connection = SocketConnection> {
   readonly connection: C
   readonly breaker: Breaker
-  /** What the endpoint was found to bear; the same object for all its connections. */
+  /** Observed limits; shared by all connections of the endpoint. */
   readonly capabilities: Capabilities
-  /** The place in the order of preference, 0 first; HTTP endpoints come after all others. */
+  /** Position in the order of preference, 0 first; HTTP endpoints come last. */
   readonly rank: number
-  /** Since when (monotonic milliseconds). */
+  /** When it connected (monotonic milliseconds). */
   readonly since: number
 }
 
-/** How long it must have been connected (milliseconds); twice as long for each failure since it last worked. */
+/** Required time of connection (milliseconds); doubles with each failure since the last success. */
 const failbackDelay = 60_000
 const longestFailbackDelay = 32 * failbackDelay
 
-/** Whether it has stayed connected for so long, at this time (monotonic milliseconds), that it may be relied upon. */
+/** Whether the endpoint has been connected long enough to fail back to it. */
 export const isStable = ({ breaker, since }: PoolMember<Connection>, now: number): boolean => {
   const { failures } = SubscriptionRef.getUnsafe(breaker.state)
   return now - since >= Math.min(failbackDelay * 2 ** failures, longestFailbackDelay)
 }
 
 /**
- * It has given a good answer. One that is not in use handles no heads: its failures are forgotten when it answers after
- * it has stayed connected for a while.
+ * Records a successful response. A standby endpoint processes no heads, so its failure count is reset by a response once
+ * its connection is stable.
  */
 export const recordSuccess = (live: PoolMember<Connection>): Effect.Effect<void> =>
   Effect.flatMap(Monotonic.millis, (now) => (isStable(live, now) ? live.breaker.succeed : Effect.void))

@@ -1,74 +1,75 @@
 /**
- * How much one endpoint is asked: calls a second by a token bucket, and requests in flight. What is urgent goes first.
+ * Limits the requests to one endpoint: calls per second by a token bucket, and requests in flight. Live requests take
+ * priority over backfills.
  *
- * An endpoint that says "too many" is asked half as often from then on, and one call a second more after each quiet
- * minute. One budget outlives the connections of its endpoint: a provider counts keys, not sockets.
+ * When the endpoint throttles, the rate halves; it grows by one call per second after each minute without throttling. A
+ * limiter outlives the connections of its endpoint: providers count keys, not sockets.
  */
 import { Clock, Context, Effect, Latch } from "effect"
 import type { Scope } from "effect"
 import * as Defects from "../Defects.ts"
 import * as Monotonic from "../Monotonic.ts"
 
-/** Heads and blocks at the tip are wanted now; history and the second look can wait. */
-export type Priority = "now" | "later"
+/** `live`: heads and blocks at the tip. `backfill`: finalized ranges and audits. */
+export type Priority = "live" | "backfill"
 
-export const Priority = Context.Reference<Priority>("event-ingestor/endpoint/Urgency", {
-  defaultValue: () => "now",
+export const Priority = Context.Reference<Priority>("event-ingestor/endpoint/Priority", {
+  defaultValue: () => "live",
 })
 
-/** Marks requests that let all others go first. */
+/** Runs the requests of an effect at backfill priority. */
 export const lowPriority = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.provideService(effect, Priority, "later")
+  Effect.provideService(effect, Priority, "backfill")
 
-/** Calls a second for an endpoint without a key, whose limits nobody tells. */
+/** Calls per second for an endpoint without a key, whose limits are undocumented. */
 const keylessRate = 10
 
-/** Calls a second that an endpoint may be asked: as configured, else 10 without a key and no limit with one. */
+/** The configured rate in calls per second; default: 10 without a key, unlimited with one. */
 export const limitOf = ({ keyless }: { readonly keyless: boolean }, configured: number | undefined): number =>
   configured ?? (keyless ? keylessRate : Infinity)
 
-/** Requests without an answer up to which the next one is sent, by its urgency. */
-const mostInFlight: Readonly<Record<Priority, number>> = { now: 32, later: 8 }
+/** Largest number of requests in flight, by priority. */
+const mostInFlight: Readonly<Record<Priority, number>> = { live: 32, backfill: 8 }
 
-/** How long (milliseconds) nothing is asked after a refusal that does not say it, or says less. */
-const shortestPause = 1000
+/** Least pause after throttling (milliseconds), if the endpoint names none or a shorter one. */
+const minPause = 1000
 
-const quietMinute = 60_000
+const recoveryInterval = 60_000
 
 interface Waiter {
   readonly calls: number
-  taken: boolean
-  readonly go: () => void
+  started: boolean
+  readonly start: () => void
 }
 
 export interface RateLimiter {
-  /** Runs a request of so many calls as soon as the budget allows it. */
+  /** Runs a request of this many calls as soon as the limits allow it. */
   readonly withTokens: (calls: number) => <A, E, R>(request: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  /** The endpoint says "too many": `retryAfter` in milliseconds, where it says so. */
+  /** Records that the endpoint throttles; `retryAfter` in milliseconds, if given. */
   readonly throttled: (retryAfter: number | undefined) => void
-  /** Calls a second just now; `Infinity` without a limit. */
+  /** The current rate in calls per second; `Infinity` if unlimited. */
   readonly rate: () => number
 }
 
-/** A budget of `limit` calls a second (`Infinity`: as many as there are). Ends with the scope. */
+/** A limiter of `limit` calls per second (`Infinity`: unlimited). Ends with the scope. */
 export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Scope> =>
   Effect.gen(function* () {
     const clock = yield* Clock.Clock
     const work = yield* Latch.make(false)
-    const waiting: Readonly<Record<Priority, Array<Waiter>>> = { now: [], later: [] }
+    const waiting: Readonly<Record<Priority, Array<Waiter>>> = { live: [], backfill: [] }
     let inFlight = 0
     let rate = limit
     let tokens = limit
     let refilledAt = Monotonic.millisUnsafe(clock)
     let changedAt = refilledAt
     let pausedUntil = 0
-    /** Calls of this second and of the one before, to know what "half" is where there was no limit. */
+    /** Calls in this second and in the one before: the observed rate, which is halved where there was no limit. */
     let second = { from: 0, calls: 0, before: 0 }
 
     const refill = (now: number) => {
-      for (; rate < limit && now - changedAt >= quietMinute; changedAt += quietMinute)
+      for (; rate < limit && now - changedAt >= recoveryInterval; changedAt += recoveryInterval)
         rate = Math.min(rate + 1, limit)
-      // A second's worth may be saved up.
+      // The bucket holds at most one second's worth of tokens.
       tokens =
         rate === Infinity
           ? Infinity
@@ -76,7 +77,7 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
       refilledAt = now
     }
 
-    /** Milliseconds until a call may be sent. A batch may overdraw; what follows waits for it. */
+    /** Milliseconds until a call may be sent. A batch may overdraw the bucket; later calls wait for the refill. */
     const delay = (): number => {
       const now = Monotonic.millisUnsafe(clock)
       refill(now)
@@ -84,18 +85,18 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
     }
 
     const acquire = (waiter: Waiter) => {
-      waiter.taken = true
+      waiter.started = true
       tokens -= waiter.calls
       inFlight++
       const now = Monotonic.millisUnsafe(clock)
-      const past = now - second.from
-      if (past >= 1000) second = { from: now, calls: 0, before: past < 2000 ? second.calls : 0 }
+      const elapsed = now - second.from
+      if (elapsed >= 1000) second = { from: now, calls: 0, before: elapsed < 2000 ? second.calls : 0 }
       second.calls += waiter.calls
-      waiter.go()
+      waiter.start()
     }
 
     const next = (): Priority | undefined => {
-      const priority = waiting.now.length > 0 ? "now" : "later"
+      const priority = waiting.live.length > 0 ? "live" : "backfill"
       return waiting[priority].length > 0 && inFlight < mostInFlight[priority] ? priority : undefined
     }
 
@@ -104,14 +105,14 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
       const priority = next()
       if (priority === undefined) return work.closeUnsafe()
       const millis = delay()
-      // Whoever comes meanwhile and is more urgent goes first.
+      // Chooses again after the delay: a live request that arrives meanwhile goes first.
       if (millis > 0) return yield* Effect.sleep(millis)
       acquire(waiting[priority].shift()!)
     }).pipe(Effect.forever, Defects.toOwner, Effect.forkScoped)
 
     const isFree = (priority: Priority) =>
-      waiting.now.length === 0 &&
-      (priority === "now" || waiting.later.length === 0) &&
+      waiting.live.length === 0 &&
+      (priority === "live" || waiting.backfill.length === 0) &&
       inFlight < mostInFlight[priority] &&
       delay() === 0
 
@@ -119,18 +120,18 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
       Effect.suspend(() => {
         let waiter: Waiter | undefined
         const granted = Effect.callback<void>((resume) => {
-          waiter = { calls, taken: false, go: () => resume(Effect.void) }
+          waiter = { calls, started: false, start: () => resume(Effect.void) }
           if (isFree(priority)) return acquire(waiter)
           waiting[priority].push(waiter)
           work.openUnsafe()
         })
-        const over = Effect.sync(() => {
+        const release = Effect.sync(() => {
           if (waiter === undefined) return
-          if (waiter.taken) inFlight--
+          if (waiter.started) inFlight--
           else waiting[priority].splice(waiting[priority].indexOf(waiter), 1)
           work.openUnsafe()
         })
-        return Effect.ensuring(Effect.andThen(granted, request), over)
+        return Effect.ensuring(Effect.andThen(granted, request), release)
       })
 
     return {
@@ -138,15 +139,15 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
         Effect.flatMap(Priority, (priority) => withTokens(calls, priority, request)),
       throttled: (retryAfter) => {
         const now = Monotonic.millisUnsafe(clock)
-        // Answers to what was sent at the same time say the same thing again.
+        // Requests in flight are throttled for the same reason; they count once.
         if (now < pausedUntil) return
         refill(now)
-        const asked = rate === Infinity ? Math.max(second.calls, second.before) : rate
-        rate = Math.min(Math.max(asked / 2, 1), limit)
+        const observedRate = rate === Infinity ? Math.max(second.calls, second.before) : rate
+        rate = Math.min(Math.max(observedRate / 2, 1), limit)
         tokens = Math.min(tokens, rate)
         changedAt = now
-        // Not at once, whatever it says: the answers that are on their way would each halve the rate.
-        pausedUntil = now + Math.max(retryAfter ?? 0, shortestPause)
+        // Pauses even if the endpoint permits an immediate retry: otherwise each response in flight would halve the rate.
+        pausedUntil = now + Math.max(retryAfter ?? 0, minPause)
       },
       rate: () => rate,
     } satisfies RateLimiter as RateLimiter

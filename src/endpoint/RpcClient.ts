@@ -1,4 +1,4 @@
-/** What a connection can be asked, whatever carries it: one call, or several at once, within the endpoint's budget. */
+/** Requests over any transport, single or batched, within the rate limit of the endpoint. */
 import { Effect, Predicate } from "effect"
 import type { ChainId } from "../Domain.ts"
 import type { Redactor } from "../Redactor.ts"
@@ -16,28 +16,28 @@ export type Answer =
   | { readonly _tag: "Result"; readonly result: unknown }
   | { readonly _tag: "Rejected"; readonly error: EndpointError }
 
-/** How a request ended: answered, refused, or without an answer. */
+/** How a request ended: with a result, with an error, or without a response. */
 export type Outcome = "ok" | "refused" | "lost"
 
-/** Sends calls together; the answers are in the order of the calls. */
+/** Sends calls in one request; the answers are in the order of the calls. */
 export type Send = (calls: ReadonlyArray<Call>) => Effect.Effect<ReadonlyArray<Answer>, EndpointError>
 
 export interface RpcClient {
   readonly request: (method: string, params: ReadonlyArray<unknown>) => Effect.Effect<unknown, EndpointError>
-  /** Several calls in one frame. The answers are in the order of the calls; each may be a refusal of its own. */
+  /** Sends several calls in one frame. The answers are in the order of the calls; each call may be rejected by itself. */
   readonly batch: (calls: ReadonlyArray<Call>) => Effect.Effect<ReadonlyArray<Answer>, EndpointError>
 }
 
-/** How often what was refused as "too many" is asked for again, each time as the budget allows it. */
+/** Retries of a throttled request, each at the pace of the rate limiter. */
 const retries = 4
 
-const isBackOff = (error: EndpointError) => errorKind(error) === "RateLimited"
+const isRateLimited = (error: EndpointError) => errorKind(error) === "RateLimited"
 
-/** What calls are named by in an error. */
+/** The name of a request in an error message. */
 export const nameOf = (calls: ReadonlyArray<Call>): string =>
   calls.length === 1 ? calls[0]!.method : `a batch of ${calls[0]!.method}`
 
-/** @param tracedAs the endpoint's name, where requests are to be spans */
+/** @param tracedAs the endpoint's name, if requests are traced as spans */
 export const make = (
   send: Send,
   {
@@ -47,23 +47,23 @@ export const make = (
 ): RpcClient => {
   const limited = (calls: ReadonlyArray<Call>) =>
     rateLimiter === undefined ? send(calls) : rateLimiter.withTokens(calls.length)(send(calls))
-  const spend = (calls: ReadonlyArray<Call>) =>
+  const sendTraced = (calls: ReadonlyArray<Call>) =>
     tracedAs === undefined
       ? limited(calls)
       : traceRequest(tracedAs, calls[0]!.method, calls.length)(limited(calls))
   return {
     request: (method, params) =>
-      spend([{ method, params }]).pipe(
+      sendTraced([{ method, params }]).pipe(
         Effect.flatMap(([answer]) =>
           answer!._tag === "Result" ? Effect.succeed(answer!.result) : Effect.fail(answer!.error),
         ),
-        Effect.retry({ times: retries, while: isBackOff }),
+        Effect.retry({ times: retries, while: isRateLimited }),
       ),
-    batch: (calls) => (calls.length === 0 ? Effect.succeed([]) : spend(calls)),
+    batch: (calls) => (calls.length === 0 ? Effect.succeed([]) : sendTraced(calls)),
   }
 }
 
-/** A provider's error as an answer. One that says "too many" slows the endpoint's budget down. */
+/** Turns a provider's error into an answer. A rate limit error throttles the rate limiter. */
 export const rejected = (
   endpoint: string,
   method: string,
@@ -76,24 +76,24 @@ export const rejected = (
   return { _tag: "Rejected", error: new EndpointError({ endpoint, reason }) }
 }
 
-/** What a call of a batch is refused with that the answer to the batch leaves out. */
+/** The error of a call that the response to its batch leaves out. */
 export const notAnswered: RpcFailure = { code: 0, message: "not answered" }
 
-/** A call was left out of the answer to its batch: fewer may be answered. */
+/** Whether the response to a batch left the call out; a smaller batch may be complete. */
 export const isLeftOut = ({ reason }: EndpointError): boolean =>
   reason._tag === "Rejected" && reason.detail === notAnswered.message
 
-/** Fails unless the endpoint serves this chain (`undefined`: any). */
+/** Fails unless the endpoint serves this chain (`undefined`: any chain). */
 export const confirmChain = Effect.fnUntraced(function* (
   endpoint: string,
   expected: ChainId | undefined,
   request: RpcClient["request"],
 ) {
   const failure = (reason: Reason) => new EndpointError({ endpoint, reason })
-  const answered = yield* request("eth_chainId", [])
-  const actual = Predicate.isString(answered) ? quantity(answered) : undefined
+  const answer = yield* request("eth_chainId", [])
+  const actual = Predicate.isString(answer) ? quantity(answer) : undefined
   if (actual === undefined) {
-    return yield* failure(new Malformed({ detail: "eth_chainId was not answered with a number" }))
+    return yield* failure(new Malformed({ detail: "eth_chainId did not return a number" }))
   }
   if (expected !== undefined && actual !== expected)
     return yield* failure(new WrongChain({ expected, actual }))

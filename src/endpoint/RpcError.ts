@@ -1,40 +1,41 @@
 /**
- * What a provider's error means for the next request. One pure function over code, text, data and HTTP status.
+ * Classifies a provider's error: what to change in the next request. One pure function over code, text, data and HTTP
+ * status.
  *
- * Codes alone mean nothing: -32602, -32000 and -32005 each stand for three different things, so the text decides.
- * The rules were collected from the documentation and issue trackers of some thirty providers and nodes.
+ * Codes alone are ambiguous: -32602, -32000 and -32005 each have three different meanings, so the text decides. The rules
+ * were collected from the documentation and issue trackers of some thirty providers and nodes.
  */
 
 export interface RpcFailure {
   readonly code: number
   readonly message: string
   readonly data?: unknown
-  /** The HTTP status, where the answer came over HTTP. */
+  /** The HTTP status, for responses over HTTP. */
   readonly status?: number
-  /** What the `Retry-After` header asks for, in milliseconds. */
+  /** The `Retry-After` header, in milliseconds. */
   readonly retryAfter?: number
 }
 
 export type ErrorInfo =
-  /** Ask for less: at most `blocks` wide, or from the same start up to block `through`, where the text says so. */
+  /** Split the request: at most `blocks` wide, or from the same start up to block `through`, if the text names them. */
   | { readonly kind: "RangeTooLarge"; readonly blocks?: number; readonly through?: number }
   | { readonly kind: "TooManyAddresses" }
   /** The node does not have this block (yet). */
   | { readonly kind: "BlockNotFound" }
-  /** Too many requests; `retryAfter` in milliseconds where it is known. */
+  /** Too many requests; `retryAfter` in milliseconds, if given. */
   | { readonly kind: "RateLimited"; readonly retryAfter?: number }
-  /** `eth_getLogs` without an address is refused whatever its range. */
+  /** `eth_getLogs` without an address is refused for any range. */
   | { readonly kind: "AddressRequired" }
-  /** The method or parameter is not known here. */
+  /** The method or parameter is not supported. */
   | { readonly kind: "MethodNotSupported" }
   | { readonly kind: "Unavailable" }
-  /** Nothing the service can do: a key, a quota or a setting. */
+  /** Needs an operator: a key, a quota or a setting. */
   | { readonly kind: "Unauthorized" }
 
-/** Longer texts are cut before they are searched. */
-const longestText = 2000
+/** Longer texts are truncated before they are matched. */
+const maxTextLength = 2000
 
-/** A stack trace (ganache) names functions: `Timeout._onTimeout` says nothing about the request. */
+/** Drops stack traces (ganache): a function name such as `Timeout._onTimeout` says nothing about the request. */
 const textOf = (data: unknown): string => {
   if (typeof data === "string") return data
   try {
@@ -50,7 +51,7 @@ const amount = (digits: string, thousand: string | undefined): number | undefine
   return Number.isSafeInteger(value) && value > 0 ? value : undefined
 }
 
-/** The width a text promises to accept. The order matters: the first rule that matches is believed. */
+/** The width that an error text allows. The order matters: the first matching rule applies. */
 const widths: ReadonlyArray<RegExp> = [
   /range \d+ exceeds limit of (\d+)/i,
   /\(\d+ > (\d+)\)/,
@@ -67,19 +68,19 @@ const widths: ReadonlyArray<RegExp> = [
   /requested blocks is ([\d,.]+)(k)?/i,
 ]
 
-/** The last block a text promises to accept, hexadecimal or (reth) decimal. */
+/** The last block that an error text allows, hexadecimal or (reth) decimal. */
 const lastBlocks: ReadonlyArray<RegExp> = [
   /range(?: should work)?:? ?\[(0x[0-9a-f]{1,16}), ?(0x[0-9a-f]{1,16})\]/i,
   /retry with the range (\d{1,16})-(\d{1,16})/i,
 ]
 
-const hints = (text: string): { blocks?: number; through?: number } => {
+const rangeHint = (text: string): { blocks?: number; through?: number } => {
   for (const rule of lastBlocks) {
     const found = rule.exec(text)
     if (found) {
       const from = Number(found[1])
       const through = Number(found[2])
-      // Seen inverted; then it says nothing.
+      // Some providers send an inverted range, which is ignored.
       return Number.isSafeInteger(through) && through >= from ? { through } : {}
     }
   }
@@ -91,11 +92,11 @@ const hints = (text: string): { blocks?: number; through?: number } => {
   return {}
 }
 
-/** Longest wait (milliseconds) that a text is believed to ask for. */
-const longestWait = 60_000
+/** Cap for the delay that an error text asks for (milliseconds). */
+const maxRetryAfter = 60_000
 
 /** `data.try_again_in` as Chainstack sends it (`"107.5ms"`), Infura's `data.rate.backoff_seconds`, "retry in 10s". */
-const waits: ReadonlyArray<RegExp> = [
+const retryDelays: ReadonlyArray<RegExp> = [
   /try_again_in[^\d]{1,8}(\d{1,7}(?:\.\d{1,6})?) ?(ms)?/i,
   /backoff_seconds[^\d]{1,8}(\d{1,7}(?:\.\d{1,6})?)/i,
   /(?:retry|try again) (?:in|after) (\d{1,7}(?:\.\d{1,6})?) ?(?:(ms)|s\b|sec)/i,
@@ -103,18 +104,18 @@ const waits: ReadonlyArray<RegExp> = [
 
 const retryAfter = (text: string, header: number | undefined): { retryAfter?: number } => {
   if (header !== undefined) return { retryAfter: header }
-  for (const rule of waits) {
+  for (const rule of retryDelays) {
     const found = rule.exec(text)
     if (!found) continue
-    return { retryAfter: Math.min(Number(found[1]) * (found[2] === undefined ? 1000 : 1), longestWait) }
+    return { retryAfter: Math.min(Number(found[1]) * (found[2] === undefined ? 1000 : 1), maxRetryAfter) }
   }
   return {}
 }
 
-const says = (text: string, ...rules: ReadonlyArray<RegExp>) => rules.some((rule) => rule.test(text))
+const matchesAny = (text: string, ...rules: ReadonlyArray<RegExp>) => rules.some((rule) => rule.test(text))
 
-/** The block is not there, or not yet: as geth, Erigon, Nethermind, Besu, Kaia, Avalanche, Sei, zksync-era and others say it. */
-const notYet: ReadonlyArray<RegExp> = [
+/** A missing block, in the words of geth, Erigon, Nethermind, Besu, Kaia, Avalanche, Sei, zksync-era and others. */
+const blockNotFoundTexts: ReadonlyArray<RegExp> = [
   /beyond (the )?current head|(unknown|missing|pending) (block|header)|(block|header) (is )?(unknown|missing)/i,
   /BlockOutOfRange|block (is )?out of range|block_?not_?found|unfinali[sz]ed|after last accepted|key not found in database/i,
   /\b(blocks?|block ?hash|headers?|heights?|receipts?|resource)\b(?! range)[^.;]{0,120}\b((can)?not( be|( was)? yet)? (found|available|exist|produced|mined|indexed|ready|imported|processed)|unavailable)\b/i,
@@ -124,12 +125,12 @@ const notYet: ReadonlyArray<RegExp> = [
   /ahead of (the )?(latest|current|chain|head|best)|not (yet )?(synced|caught up) to (block|height)|unknown ancestor/i,
 ]
 
-/** State that was thrown away does not come back. */
-const neverAgain =
+/** Pruned state; unlike a missing block, it does not appear later. */
+const prunedState =
   /missing trie node|historical state|pruned|archive|state is not available|state [^.;]{0,80}not available/i
 
-/** Too many requests, as some forty providers say it. */
-const tooMany: ReadonlyArray<RegExp> = [
+/** Too many requests, in the words of some forty providers. */
+const rateLimitTexts: ReadonlyArray<RegExp> = [
   /compute units|rate[- ]?limit|request limit|too many (concurrent )?(requests|connections|calls|subscriptions)/i,
   /RPS limit|try_again_in|backoff_seconds|request rate|requests? (count|quota|rate|per second)[\w ]* exceeded/i,
   /(call|calls|requests|credits|capacity|quota|usage|throughput|bandwidth)[\w ]* (limit )?(is |was |has been )?(exceeded|exhausted|reached)/i,
@@ -137,62 +138,66 @@ const tooMany: ReadonlyArray<RegExp> = [
   /throttl|slow down|backing off|(over|out of) (quota|capacity)|server (is )?(too )?busy|overloaded/i,
 ]
 
-/** EIP-1474 and providers of their own mind: "too many", where the text is not about a range. */
-const tooManyCodes: ReadonlySet<number> = new Set([429, -32029, -32097, -33000, -33100, -33200, -33300])
+/** Codes for too many requests, from EIP-1474 and individual providers. They take precedence over texts about ranges. */
+const rateLimitCodes: ReadonlySet<number> = new Set([429, -32029, -32097, -33000, -33100, -33200, -33300])
 
-/** Text that is about how much was asked for, not how often. */
-const asksForLess: ReadonlyArray<RegExp> = [
+/** Errors about the size of a request, not its rate. */
+const rangeTooLargeTexts: ReadonlyArray<RegExp> = [
   /more than [\d,]+ results|too many (logs|results|blocks)|max results|exceeds? (max|limit)|exceed maximum/i,
   /(range|response|result)[\w ]* (is |are )?too (large|wide|big)|response (size|too large)|range limit/i,
   /query duration|timed? ?out|no backend is currently healthy|batch (is )?too large|narrow your filter/i,
   /at most [\d,]+ logs|blocks per logs request|block range|logs matched by query/i,
 ]
 
-/** Never throws, whatever the text. */
+/** Classifies an error. Never throws, for any text. */
 export const normalizeRpcError = (failure: RpcFailure): ErrorInfo => {
-  const text = `${failure.message} ${textOf(failure.data)}`.slice(0, longestText)
-  const backOff = (): ErrorInfo => ({ kind: "RateLimited", ...retryAfter(text, failure.retryAfter) })
+  const text = `${failure.message} ${textOf(failure.data)}`.slice(0, maxTextLength)
+  const rateLimited = (): ErrorInfo => ({ kind: "RateLimited", ...retryAfter(text, failure.retryAfter) })
 
   if (
-    says(
+    matchesAny(
       text,
       /monthly capacity|invalid api key|unauthori[sz]ed|invalid block range params|must be authenticated/i,
     )
   ) {
     return { kind: "Unauthorized" }
   }
-  if (says(text, /specify an? address/i)) return { kind: "AddressRequired" }
+  if (matchesAny(text, /specify an? address/i)) return { kind: "AddressRequired" }
   if (
-    says(text, /personal token|pruned history|free ?tier, please upgrade|not supported on free ?(plan|tier)/i)
+    matchesAny(
+      text,
+      /personal token|pruned history|free ?tier, please upgrade|not supported on free ?(plan|tier)/i,
+    )
   ) {
     return { kind: "Unavailable" }
   }
-  if (says(text, /request blocked|contains \d+ filters|max addresses or topics|too many addresses/i)) {
+  if (matchesAny(text, /request blocked|contains \d+ filters|max addresses or topics|too many addresses/i)) {
     return { kind: "TooManyAddresses" }
   }
-  const isMethod = failure.code === -32601 || says(text, /\bmethods?\b/i)
-  const isNotYet = !isMethod && !says(text, neverAgain) && says(text, ...notYet)
-  if (isNotYet) return { kind: "BlockNotFound" }
-  const isLess = says(text, ...asksForLess)
+  const isMethod = failure.code === -32601 || matchesAny(text, /\bmethods?\b/i)
+  const isBlockNotFound =
+    !isMethod && !matchesAny(text, prunedState) && matchesAny(text, ...blockNotFoundTexts)
+  if (isBlockNotFound) return { kind: "BlockNotFound" }
+  const isRangeTooLarge = matchesAny(text, ...rangeTooLargeTexts)
   if (
-    tooManyCodes.has(failure.code) ||
+    rateLimitCodes.has(failure.code) ||
     (failure.code === -32005 && /^limit exceeded\b/i.test(failure.message)) ||
-    (!isLess && says(text, ...tooMany)) ||
-    says(
+    (!isRangeTooLarge && matchesAny(text, ...rateLimitTexts)) ||
+    matchesAny(
       text,
       /compute units per second|rate limit|too many requests|RPS limit|try_again_in|backoff_seconds/i,
     )
   ) {
-    return backOff()
+    return rateLimited()
   }
-  const hint = hints(text)
-  if (hint.blocks !== undefined || hint.through !== undefined || isLess) {
+  const hint = rangeHint(text)
+  if (hint.blocks !== undefined || hint.through !== undefined || isRangeTooLarge) {
     return { kind: "RangeTooLarge", ...hint }
   }
   if (
     failure.code === -32601 ||
     failure.code === -32004 ||
-    says(
+    matchesAny(
       text,
       /method not found|not supported|unsupported|unknown variant|did not match any variant/i,
       /\bmethods?\b[^.;]{0,120}(does not exist|doesn.t exist|not (available|found|enabled|allowed|whitelisted))/i,

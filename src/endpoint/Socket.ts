@@ -1,6 +1,6 @@
 /**
- * Text frames to and from one address: the only file that knows what a socket is. Everything above it runs as well on
- * a transport without sockets.
+ * Text frames to and from one URL. Only this file uses sockets; everything above it also runs on a transport without
+ * sockets, as in tests.
  */
 import { Context, Duration, Effect, Layer, Redacted } from "effect"
 import type { Scope } from "effect"
@@ -11,9 +11,9 @@ import { Disconnected } from "./EndpointError.ts"
 export interface Listener {
   readonly onText: (text: string) => void
   readonly onPong: () => void
-  /** A frame was larger than `maxPayload`; the link is gone. */
+  /** A frame was larger than `maxPayload`; the link is closed. */
   readonly onOversized: () => void
-  /** The link is gone; said once, and not when we closed it. */
+  /** The link was closed by the server or the network. Called at most once, and not after a local close. */
   readonly onClosed: (why: string, code?: number) => void
 }
 
@@ -22,7 +22,7 @@ export interface Link {
   readonly ping: () => void
 }
 
-export interface DialOptions {
+export interface ConnectOptions {
   readonly url: Redacted.Redacted<string>
   readonly timeout: Duration.Duration
   /** Bytes; a larger frame ends the connection. */
@@ -33,18 +33,18 @@ export class Transport extends Context.Service<
   Transport,
   {
     /** Opens a link that lives as long as the scope. */
-    readonly dial: (
-      options: DialOptions,
+    readonly connect: (
+      options: ConnectOptions,
       listener: Listener,
     ) => Effect.Effect<Link, Disconnected, Scope.Scope>
   }
 >()("event-ingestor/endpoint/Transport") {
-  /** WebSockets by `ws`: no redirects, no compression (it costs more CPU than it saves on hexadecimal text). */
+  /** WebSockets by `ws`: no redirects; no compression, which costs more CPU than it saves on hexadecimal text. */
   static readonly layerWebSocket = Layer.succeed(this, {
-    dial: (options, listener) => dial(options, listener),
+    connect: (options, listener) => connect(options, listener),
   })
 
-  /** WebSockets, and HTTP by `fetch`, without redirects too: a key in a URL goes nowhere else. */
+  /** WebSockets, and HTTP by `fetch`, also without redirects: a key in a URL must not reach another host. */
   static readonly layerNetwork = Layer.merge(
     this.layerWebSocket,
     FetchHttpClient.layer.pipe(
@@ -53,7 +53,7 @@ export class Transport extends Context.Service<
   )
 }
 
-/** How long the other side may take to answer our close frame. */
+/** How long the server may take to answer a close frame (milliseconds). */
 const closeGrace = 1000
 
 const close = (socket: WebSocket) => {
@@ -64,7 +64,7 @@ const close = (socket: WebSocket) => {
   return void setTimeout(() => socket.terminate(), closeGrace).unref()
 }
 
-const dial = (options: DialOptions, listener: Listener) =>
+const connect = (options: ConnectOptions, listener: Listener) =>
   Effect.acquireRelease(
     Effect.callback<WebSocket, Disconnected>((resume) => {
       const socket = new WebSocket(Redacted.value(options.url), {
@@ -73,24 +73,24 @@ const dial = (options: DialOptions, listener: Listener) =>
         perMessageDeflate: false,
         followRedirects: false,
       })
-      let failed = "closed during the handshake"
+      let errorText = "closed during the handshake"
       socket.on("error", (error: NodeJS.ErrnoException) => {
         if (error.code === "WS_ERR_UNSUPPORTED_MESSAGE_LENGTH") listener.onOversized()
-        failed = error.message
+        errorText = error.message
       })
-      socket.on("close", () => resume(Effect.fail(new Disconnected({ detail: failed }))))
-      // Listeners are in place before the first frame can arrive.
+      socket.on("close", () => resume(Effect.fail(new Disconnected({ detail: errorText }))))
+      // Attaches listeners synchronously, before the first frame can arrive.
       socket.on("open", () => {
         socket.removeAllListeners("close")
-        // Some providers send their text in binary frames.
+        // Some providers send text in binary frames.
         socket.on("message", (data) => listener.onText((data as Buffer).toString()))
         socket.on("pong", listener.onPong)
         socket.on("close", (code, reason) => {
           const text = reason.toString()
-          const how = failed === "" ? "closed" : failed
+          const how = errorText === "" ? "closed" : errorText
           listener.onClosed(`${how} with code ${code}${text ? ` ${text}` : ""}`, code)
         })
-        failed = ""
+        errorText = ""
         resume(Effect.succeed(socket))
       })
       return Effect.sync(() => close(socket))

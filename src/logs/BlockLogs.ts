@@ -1,12 +1,12 @@
 /**
- * The logs of one block that may have some, by the cheapest way that works:
+ * Reads the logs of one block by the cheapest method that works:
  *
- * 1. `eth_getLogs` by the block's hash: a node that lacks the block must then say so instead of answering `[]`;
- * 2. `eth_getBlockReceipts`, where the first is refused, too large for one answer, or wrong again and again;
- * 3. the `logs` subscription, where both are refused, without a filter and for blocks that have just been announced;
- * 4. `eth_getTransactionReceipt` in small batches, for a block too large for one answer, so that none can stop a chain.
+ * 1. `eth_getLogs` by block hash: a node without the block must then return an error instead of `[]`;
+ * 2. `eth_getBlockReceipts`, if the first is refused, exceeds one response, or keeps failing its integrity checks;
+ * 3. the `logs` subscription, if both are refused; without a filter, and for blocks that were just announced;
+ * 4. `eth_getTransactionReceipt` in small batches, for a block too large for one response, so that no block stops a chain.
  *
- * Each answer is checked; what an endpoint refuses is remembered for it.
+ * Each response is validated; methods that an endpoint refuses are remembered in its capabilities.
  */
 import { Effect, Predicate, Schedule } from "effect"
 import type { Block, Filter, Header, Hex } from "../Domain.ts"
@@ -16,7 +16,7 @@ import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import {
   EndpointError,
-  isOver,
+  endsConnection,
   orMalformed,
   errorKind,
   Rejected,
@@ -28,51 +28,51 @@ import type { GetLogs } from "./GetLogs.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
 import { mayMatch } from "./Bloom.ts"
-import { hasHoles, checkCompleteWithGaps, inconsistent, wrongBloom } from "./Integrity.ts"
+import { hasIndexGaps, checkCompleteWithGaps, inconsistent, wrongBloom } from "./Integrity.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
 
 /**
- * Memory that the logs of one block may take, about (bytes): some 350 000 transfers. A log costs at least 375 gas and a
- * byte of data 8, so no chain we know of comes near.
+ * Approximate memory limit for the logs of one block, in bytes: some 350 000 transfers. A log costs at least 375 gas and
+ * a byte of data 8 gas, so no known chain comes near.
  */
-const largestBlock = 256 * 1024 * 1024
+const maxBlockBytes = 256 * 1024 * 1024
 
-/** How often, and how far apart, an answer that fails its checks is asked for again: 100, 200, 400 ms. */
+/** Retries of a response that fails its integrity checks: after 100, 200 and 400 ms. */
 export const recheckPolicy = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
 
 /**
- * For so long (milliseconds) after a block was first asked for here, a refusal that does not say what it is about means
- * that the node does not have the block yet.
+ * While a block was first requested less than this ago (milliseconds), an ambiguous error means that the node does not
+ * have the block yet.
  */
-const arriving = 5_000
+const arrivalWindow = 5_000
 
-/** A block that is older than the newest head by this (milliseconds) is there: what is said of it holds for others. */
-const old = 60_000
+/** A block this much older than the newest head (milliseconds) exists on every node: a refusal applies to all blocks. */
+const oldBlockAge = 60_000
 
-/** Some nodes tell milliseconds instead of seconds, which no chain reaches before the year 5138. */
+/** Some nodes send milliseconds. A timestamp in seconds reaches 1e11 only in the year 5138. */
 const millisOf = (timestamp: number) => (timestamp < 1e11 ? timestamp * 1000 : timestamp)
 
-/** Blocks whose first request is remembered. */
-const mostArriving = 64
+/** Blocks whose first request time is remembered. */
+const mostTracked = 64
 
-/** Words that are about the way of asking, not about the block. */
-const isClear = ({ reason }: EndpointError): boolean =>
+/** Whether an error concerns the method, not the block. */
+const isAboutMethod = ({ reason }: EndpointError): boolean =>
   reason._tag !== "Rejected" ||
   reason.refusal.kind === "AddressRequired" ||
   [-32601, 401, 403, 429].includes(reason.code) ||
   /\bmethods?\b|HTTP status 4/i.test(reason.detail)
 
-const isUnclear = (error: EndpointError): boolean => {
+const isAmbiguous = (error: EndpointError): boolean => {
   const refusal = errorKind(error)
   return (
-    !isClear(error) &&
+    !isAboutMethod(error) &&
     (refusal === "Unavailable" || refusal === "MethodNotSupported" || refusal === "Unauthorized") &&
     !isLeftOut(error)
   )
 }
 
-/** The same refusal, as one of a block that is not there yet. */
-const asNotYet = (error: EndpointError): EndpointError =>
+/** The same error, classified as a missing block. */
+const asBlockNotFound = (error: EndpointError): EndpointError =>
   error.reason._tag === "Rejected"
     ? new EndpointError({
         endpoint: error.endpoint,
@@ -80,11 +80,13 @@ const asNotYet = (error: EndpointError): EndpointError =>
       })
     : error
 
-/** Whatever is said of a fresh block, unless it is about the way of asking, is that it is not there yet. */
-export const retryNotYet = <A>(effect: Effect.Effect<A, EndpointError>): Effect.Effect<A, EndpointError> =>
-  Effect.mapError(effect, (error) => (isUnclear(error) ? asNotYet(error) : error))
+/** For a fresh block, any error that does not concern the method means that the block is not available yet. */
+export const ambiguousAsNotFound = <A>(
+  effect: Effect.Effect<A, EndpointError>,
+): Effect.Effect<A, EndpointError> =>
+  Effect.mapError(effect, (error) => (isAmbiguous(error) ? asBlockNotFound(error) : error))
 
-/** A node that does not have a block yet, or answers nonsense about it, may know better in a moment. */
+/** Retries a missing block and a failed integrity check: a node may have the complete block a moment later. */
 export const retryUnverified = <A>(
   effect: Effect.Effect<A, EndpointError>,
 ): Effect.Effect<A, EndpointError> =>
@@ -93,7 +95,7 @@ export const retryUnverified = <A>(
     while: (error) => error.reason._tag === "Unverified" || errorKind(error) === "BlockNotFound",
   })
 
-/** A block with these as its logs. */
+/** A block with these logs. */
 export const blockOf = (header: Header, logs: ReadonlyArray<PlacedLog>): Block => ({
   number: header.number,
   hash: header.hash,
@@ -102,24 +104,23 @@ export const blockOf = (header: Header, logs: ReadonlyArray<PlacedLog>): Block =
   logs,
 })
 
-/** What a block's ways of asking answered so far, right or wrong. */
+/** The responses for one block so far, valid or not. */
 interface Answers {
   logs: ReadonlyArray<PlacedLog> | undefined
   receipts: ReadonlyArray<PlacedLog> | undefined
   receiptCount: number
-  /** Whether the block is so young that a replica may not have it yet. */
+  /** Whether the block is so recent that a replica may not have it yet. */
   isFresh: boolean
 }
 
-/** Reads a block's logs. `Unverified` where no answer can be believed; else why the last way was refused. */
+/** Reads a block's logs. Fails with an integrity error if no response is valid, else with the error of a method. */
 export type BlockLogs = (header: Header) => Effect.Effect<Block, EndpointError>
 
 /**
- * @param client who is asked
- * @param capabilities what is known, and is then learned, of what it refuses
- * @param newest the time of the newest head that is known, in the node's own units; by our own clock, which may be wrong,
- *   every block could look old
- * @param announced its `logs` subscription, where it can be used: under no filter
+ * @param capabilities the endpoint's limits and refusals, updated here
+ * @param newest the timestamp of the newest known head, in the node's own unit; the local clock may be wrong, and every
+ *   block could look old by it
+ * @param announced the connection's `logs` subscription, which requires that there is no filter
  */
 export const make = (
   client: NamedClient,
@@ -133,17 +134,17 @@ export const make = (
   const matches = makeMatches(filter)
   const integrityProblem = checks.block(filter)
 
-  const doubtful = (detail: string) => integrityError(client.name, detail)
+  const integrityFailure = (detail: string) => integrityError(client.name, detail)
 
   const unfiltered = isUnfiltered(filter)
 
-  const suspicious = checks.empty(filter)
+  const emptyProblem = checks.empty(filter)
 
   const validated = (header: Header) => (logs: ReadonlyArray<PlacedLog>) => {
-    const wrong =
-      (unfiltered && capabilities.indexHoles ? checkCompleteWithGaps : integrityProblem)(logs, header) ??
-      suspicious(logs, header)
-    return wrong === undefined ? Effect.succeed(blockOf(header, logs)) : doubtful(wrong)
+    const problem =
+      (unfiltered && capabilities.hasIndexGaps ? checkCompleteWithGaps : integrityProblem)(logs, header) ??
+      emptyProblem(logs, header)
+    return problem === undefined ? Effect.succeed(blockOf(header, logs)) : integrityFailure(problem)
   }
 
   const byHash = (header: Header, answers: Answers) =>
@@ -153,25 +154,25 @@ export const make = (
     })
 
   /**
-   * Where heads are polled each answer may come from another replica, and none of a fresh block may come from one that
-   * does not have it yet. Only a bloom that does not match proves that there are no logs.
+   * Where heads are polled, each response may come from another replica, so an empty one for a fresh block may come from
+   * a replica without the block. Only a bloom that does not match the filter proves that there are no logs.
    */
-  const orIntegrityError = (header: Header, { isFresh }: Answers) =>
+  const rejectUnprovenEmpty = (header: Header, { isFresh }: Answers) =>
     Effect.flatMap((block: Block) => {
       const { logsBloom: bloom } = header
       const isProven = bloom !== undefined && !mayMatch(bloom, filter.addresses, filter.topics)
-      // The connection knows late that heads are polled: when a subscription is refused.
+      // `polled` may change later, when the subscription is refused.
       return client.polled === true && isFresh && block.logs.length === 0 && !isProven
-        ? doubtful(`no logs in block ${header.number}, which another replica may have`)
+        ? integrityFailure(`no logs in block ${header.number}, which another replica may have`)
         : Effect.succeed(block)
     })
 
-  /** Receipts prove more than the same answer once more; where there are none, it is asked for again. */
+  /** An unproven empty response is checked against the receipts; without receipts, the request is retried. */
   const byGetLogs = (header: Header, answers: Answers) => {
-    const confirmed = orIntegrityError(header, answers)
+    const rejectUnproven = rejectUnprovenEmpty(header, answers)
     return capabilities.allows("eth_getBlockReceipts", header.hash)
-      ? confirmed(retryUnverified(byHash(header, answers)))
-      : retryUnverified(confirmed(byHash(header, answers)))
+      ? rejectUnproven(retryUnverified(byHash(header, answers)))
+      : retryUnverified(rejectUnproven(byHash(header, answers)))
   }
 
   /** The logs of receipts, in order. */
@@ -185,87 +186,93 @@ export const make = (
       ),
     )
 
-  /** All logs of a block: checked as a whole, then filtered. */
-  const whole = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
-    const wrong = (capabilities.indexHoles ? checkCompleteWithGaps : checks.whole)(logs, header)
-    return wrong === undefined ? Effect.succeed(blockOf(header, logs.filter(matches))) : doubtful(wrong)
+  /** Validates all logs of a block together, then filters them. */
+  const checkedBlock = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
+    const problem = (capabilities.hasIndexGaps ? checkCompleteWithGaps : checks.whole)(logs, header)
+    return problem === undefined
+      ? Effect.succeed(blockOf(header, logs.filter(matches)))
+      : integrityFailure(problem)
   }
 
   const byBlockReceipts = Effect.fnUntraced(function* (header: Header, answers: Answers) {
     const receipts = yield* client.request("eth_getBlockReceipts", [header.hash])
-    if (!Array.isArray(receipts)) return yield* doubtful(`no receipts for block ${header.number}`)
+    if (!Array.isArray(receipts)) return yield* integrityFailure(`no receipts for block ${header.number}`)
     const logs = yield* logsOfReceipts(receipts)
     answers.receipts = logs
     answers.receiptCount = receipts.length
-    // Without a bloom only the number of transactions says that no receipt is missing.
-    if (header.logsBloom === undefined && header.executed !== false) yield* haveAllReceipts(header, receipts)
-    const block = yield* whole(header, logs)
-    return hasMore(header, answers.logs, block.logs) ? blockOf(header, answers.logs) : block
+    // Without a bloom only the number of transactions shows that no receipt is missing.
+    if (header.logsBloom === undefined && header.executed !== false)
+      yield* checkReceiptCount(header, receipts)
+    const block = yield* checkedBlock(header, logs)
+    return extendsReceipts(header, answers.logs, block.logs) ? blockOf(header, answers.logs) : block
   })
 
   /**
-   * Whether `eth_getLogs` has all that the receipts have, and more: logs of a system transaction without a receipt, such
-   * as Polygon's state sync, which the bloom does not know either.
+   * Whether `eth_getLogs` returned all logs of the receipts and more: logs of a system transaction without a receipt, such
+   * as Polygon's state sync. The bloom does not include them either.
    */
-  const hasMore = (
+  const extendsReceipts = (
     header: Header,
     logs: ReadonlyArray<PlacedLog> | undefined,
     receipts: ReadonlyArray<Pick<PlacedLog, "index" | "txHash">>,
   ): logs is ReadonlyArray<PlacedLog> => {
     if (logs === undefined || logs.length <= receipts.length || inconsistent(logs, header) !== undefined)
       return false
-    if (unfiltered && hasHoles(logs)) return false
-    const have = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
-    return receipts.every(({ index, txHash }) => have.has(`${index} ${txHash}`))
+    if (unfiltered && hasIndexGaps(logs)) return false
+    const present = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
+    return receipts.every(({ index, txHash }) => present.has(`${index} ${txHash}`))
   }
 
-  /** The block's transactions by its hash. */
+  /** The transaction hashes of a block, requested by its hash. */
   const transactionsOf = (header: Header) =>
     Effect.flatMap(client.request("eth_getBlockByHash", [header.hash, false]), (block) =>
       Predicate.isObject(block) && "transactions" in block && Array.isArray(block.transactions)
         ? Effect.succeed(block.transactions as ReadonlyArray<Hex>)
-        : Effect.fail(doubtful(`the node does not have block ${header.number}`)),
+        : Effect.fail(integrityFailure(`the node does not have block ${header.number}`)),
     )
 
-  const haveAllReceipts = (header: Header, { length }: { readonly length: number }) =>
+  const checkReceiptCount = (header: Header, { length }: { readonly length: number }) =>
     Effect.flatMap(transactionsOf(header), (transactions) =>
       transactions.length === length
         ? Effect.void
-        : doubtful(
+        : integrityFailure(
             `${length} receipts for the ${transactions.length} transactions of block ${header.number}`,
           ),
     )
 
   /**
-   * What two ways of asking agree on although it fails a check: the header's bloom is wrong then, or this chain's log
-   * indexes have holes. A log that only `eth_getLogs` has is one of a system transaction without a receipt.
+   * The block on which two methods agree although it fails a check: then the header's bloom is wrong, or the log indexes
+   * of this chain have gaps. A log that only `eth_getLogs` returns belongs to a system transaction without a receipt.
    */
-  const agreed = Effect.fnUntraced(function* (header: Header, { logs, receipts, receiptCount }: Answers) {
+  const agreedBlock = Effect.fnUntraced(function* (
+    header: Header,
+    { logs, receipts, receiptCount }: Answers,
+  ) {
     if (logs === undefined || inconsistent(receipts ?? [], header) !== undefined) return undefined
     if (receipts === undefined) {
-      // No receipts to read: an empty answer stands if the node has the block at all.
+      // Without receipts, an empty response is accepted if the node has the block.
       if (unfiltered || logs.length > 0) return undefined
       yield* transactionsOf(header)
       return blockOf(header, logs)
     }
-    const have = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
-    const isMissing = receipts.some((log) => matches(log) && !have.has(`${log.index} ${log.txHash}`))
+    const present = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
+    const isMissing = receipts.some((log) => matches(log) && !present.has(`${log.index} ${log.txHash}`))
     if (isMissing || (unfiltered && inconsistent(logs, header) !== undefined)) return undefined
-    yield* haveAllReceipts(header, { length: receiptCount })
+    yield* checkReceiptCount(header, { length: receiptCount })
     const all = unfiltered ? logs : receipts
-    if (!hasHoles(all)) capabilities.contradictedBlooms++
-    // A hole under a bloom of other logs is a log that both ways leave out.
+    if (!hasIndexGaps(all)) capabilities.bloomMismatches++
+    // Gaps and a bloom of other logs: both methods omit a log.
     else if (wrongBloom(all, header) !== undefined) return undefined
-    else capabilities.indexHoles = true
+    else capabilities.hasIndexGaps = true
     return blockOf(header, logs)
   })
 
   const bySubscription = (header: Header) =>
     announced === undefined
-      ? doubtful(`the logs of block ${header.number} are not announced`)
+      ? integrityFailure(`the logs of block ${header.number} are not announced`)
       : Effect.flatMap(announced.logs(header), validated(header))
 
-  /** Some receipts, in order. Where they are too many for one answer, fewer of them. */
+  /** The receipts of these transactions, in order. Splits batches that exceed one response. */
   const someReceipts = (
     transactions: ReadonlyArray<Hex>,
   ): Effect.Effect<ReadonlyArray<unknown>, EndpointError> =>
@@ -274,11 +281,11 @@ export const make = (
       Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
     ).pipe(
       Effect.catch((error) => {
-        const isTooMuch = errorKind(error) === "RangeTooLarge" || isLeftOut(error) || isOver(error)
+        const isTooMuch = errorKind(error) === "RangeTooLarge" || isLeftOut(error) || endsConnection(error)
         if (!isTooMuch || transactions.length === 1) return Effect.fail(error)
         const half = Math.ceil(transactions.length / 2)
         capabilities.receipts = Math.min(capabilities.receipts, half)
-        if (isOver(error)) return Effect.fail(error)
+        if (endsConnection(error)) return Effect.fail(error)
         return Effect.zipWith(
           someReceipts(transactions.slice(0, half)),
           someReceipts(transactions.slice(half)),
@@ -298,11 +305,13 @@ export const make = (
         all.push(log)
         size += sizeOf(log)
       }
-      if (size > largestBlock)
-        return yield* doubtful(`block ${header.number} has more logs than a block can have`)
+      if (size > maxBlockBytes)
+        return yield* integrityFailure(
+          `block ${header.number} exceeds the memory limit for the logs of one block`,
+        )
       i += some.length
     }
-    return yield* whole(header, all)
+    return yield* checkedBlock(header, all)
   })
 
   const fallbacks: ReadonlyArray<
@@ -318,22 +327,22 @@ export const make = (
     capabilities.allows(method, hash) &&
     (method !== "eth_subscribe" ||
       (announced !== undefined &&
-        capabilities.isSuspect("eth_getLogs") &&
-        capabilities.isSuspect("eth_getBlockReceipts")))
+        capabilities.wasRefused("eth_getLogs") &&
+        capabilities.wasRefused("eth_getBlockReceipts")))
 
-  /** When blocks were first asked for. */
-  const asked = new Map<Hex, number>()
+  /** When blocks were first requested. */
+  const firstRequestedAt = new Map<Hex, number>()
 
   const ageOf = ({ hash, timestamp }: Header, now: number) => {
-    const since = asked.get(hash) ?? now
-    asked.set(hash, since)
-    if (asked.size > mostArriving) asked.delete(asked.keys().next().value!)
-    const isOld = millisOf(newest() ?? timestamp) - millisOf(timestamp) >= old
-    return { isOld, isArriving: !isOld && now - since < arriving }
+    const since = firstRequestedAt.get(hash) ?? now
+    firstRequestedAt.set(hash, since)
+    if (firstRequestedAt.size > mostTracked) firstRequestedAt.delete(firstRequestedAt.keys().next().value!)
+    const isOld = millisOf(newest() ?? timestamp) - millisOf(timestamp) >= oldBlockAge
+    return { isOld, isArriving: !isOld && now - since < arrivalWindow }
   }
 
-  /** Whether another way of asking may do better, after what an error says is remembered. */
-  const learn = (
+  /** Records what an error reveals about the endpoint; returns whether to try the next method. */
+  const recordFailure = (
     method: LogMethod,
     { hash }: Header,
     error: EndpointError,
@@ -342,16 +351,16 @@ export const make = (
     if (error.reason._tag === "Unverified") return true
     switch (errorKind(error)) {
       case "RangeTooLarge":
-        // A single receipt that is too large is nobody's fault, and there is no other way.
+        // There is no other method for a single receipt that is too large.
         if (method !== "eth_getTransactionReceipt") capabilities.markOversized(method, hash)
         return error.reason._tag !== "Oversized"
       case "AddressRequired":
       case "MethodNotSupported":
-        if (!isArriving || isClear(error)) capabilities.refuse(method, hash, isOld)
+        if (!isArriving || isAboutMethod(error)) capabilities.refuse(method, hash, isOld)
         return true
       case "Unavailable":
       case "TooManyAddresses":
-        return !isOver(error)
+        return !endsConnection(error)
       default:
         return false
     }
@@ -361,34 +370,35 @@ export const make = (
     const { isOld } = ageOf(header, yield* Monotonic.millis)
     const answers: Answers = { logs: undefined, receipts: undefined, receiptCount: 0, isFresh: !isOld }
     let first: EndpointError | undefined
-    let unclear: EndpointError | undefined
+    let ambiguous: EndpointError | undefined
 
-    /** No way is left: what two of them agree on, else why not. Where every way is refused, the first refusal says most. */
+    /** All methods failed: the block on which two of them agree, else the first error, which is the most specific one. */
     const exhausted = Effect.suspend(() => {
-      const failed = unclear
-        ? asNotYet(unclear)
-        : (first ?? doubtful(`no way to read block ${header.number}`))
+      const failed = ambiguous
+        ? asBlockNotFound(ambiguous)
+        : (first ?? integrityFailure(`no method can read block ${header.number}`))
       if (answers.receipts !== undefined) return Effect.fail(failed)
-      return Effect.flatMap(agreed(header, answers), (block) =>
+      return Effect.flatMap(agreedBlock(header, answers), (block) =>
         block ? Effect.succeed(block) : Effect.fail(failed),
       )
     })
 
     const tryFrom = (from: number): Effect.Effect<Block, EndpointError> => {
       const index = fallbacks.findIndex(([method], i) => i >= from && isSupported(method, header))
-      const [method, ask] = fallbacks[index] ?? []
-      // An empty answer under a filter is not worth a receipt for each transaction.
-      const isWorthless = method === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0
-      if (method === undefined || ask === undefined || isWorthless) return exhausted
+      const [method, read] = fallbacks[index] ?? []
+      // One receipt per transaction is too expensive for an empty response under a filter.
+      const isTooCostly = method === "eth_getTransactionReceipt" && !unfiltered && answers.logs?.length === 0
+      if (method === undefined || read === undefined || isTooCostly) return exhausted
       return Effect.catch(
-        Effect.tap(ask(header, answers), () => Effect.sync(() => capabilities.recordSupported(method))),
+        Effect.tap(read(header, answers), () => Effect.sync(() => capabilities.recordSupported(method))),
         Effect.fnUntraced(function* (error) {
           const age = ageOf(header, yield* Monotonic.millis)
-          if (age.isArriving && isUnclear(error)) unclear ??= error
+          if (age.isArriving && isAmbiguous(error)) ambiguous ??= error
           first ??= error
-          if (!learn(method, header, error, age)) return yield* error === unclear ? asNotYet(error) : error
+          if (!recordFailure(method, header, error, age))
+            return yield* error === ambiguous ? asBlockNotFound(error) : error
           const hasReceipts = method === "eth_getBlockReceipts" && answers.receipts !== undefined
-          const block = hasReceipts ? yield* agreed(header, answers) : undefined
+          const block = hasReceipts ? yield* agreedBlock(header, answers) : undefined
           return block ?? (yield* tryFrom(index + 1))
         }),
       )

@@ -1,12 +1,12 @@
-/** What a filter means: as `eth_getLogs` parameters, as a test of one log, and as a name that changes with it. */
+/** A filter as `eth_getLogs` parameters, as a predicate on logs, and as a fingerprint. */
 import { createHash } from "node:crypto"
 import type { Filter, Log } from "../Domain.ts"
 
-/** No address and no topic: every log of every block. */
+/** Whether the filter matches every log: no address and no topic. */
 export const isUnfiltered = (filter: Filter): boolean =>
   filter.addresses.length === 0 && filter.topics.length === 0
 
-/** The parameters of `eth_getLogs` beside the blocks. */
+/** The `eth_getLogs` parameters of a filter, without the block range. */
 export const logParams = (filter: Filter): Record<string, unknown> => ({
   ...(filter.addresses.length === 0 ? undefined : { address: filter.addresses }),
   ...(filter.topics.length === 0 ? undefined : { topics: filter.topics }),
@@ -25,7 +25,7 @@ export const makeMatches = (filter: Filter): ((log: Pick<Log, "contract" | "topi
     )
 }
 
-/** The same for filters that mean the same, however they are written; `none` for no filter. */
+/** Equal for equivalent filters, whatever their order; `none` for no filter. */
 export const fingerprint = (filter: Filter): string => {
   if (isUnfiltered(filter)) return "none"
   const canonical = JSON.stringify([

@@ -1,16 +1,22 @@
-/** `eth_getLogs` for one filter: one question, in as many requests as the endpoint wants. */
+/** `eth_getLogs` for one filter, split into as many requests as the endpoint requires. */
 import { Effect } from "effect"
 import type { Filter, Hex } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { isOver, isRpcError, orMalformed, errorKind, integrityError } from "../endpoint/EndpointError.ts"
+import {
+  endsConnection,
+  isRpcError,
+  orMalformed,
+  errorKind,
+  integrityError,
+} from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { isUnfiltered, logParams, makeMatches } from "./Filter.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 
-/** Which blocks: one by its hash (and its height, for nodes that do not take a hash), or a range. */
+/** One block by its hash (and its height, for nodes that do not accept a hash), or a range. */
 export type Blocks =
   | { readonly blockHash: Hex; readonly number?: number }
   | { readonly fromBlock: Hex; readonly toBlock: Hex }
@@ -19,46 +25,46 @@ export type GetLogs = (blocks: Blocks) => Effect.Effect<ReadonlyArray<PlacedLog>
 
 const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
 
-/** Matching logs only: some nodes ignore a filter, or a part of it. */
-const only = (filter: Filter): ((logs: ReadonlyArray<PlacedLog>) => ReadonlyArray<PlacedLog>) => {
+/** Drops logs that do not match: some nodes ignore a filter, or a part of it. */
+const matchingOnly = (filter: Filter): ((logs: ReadonlyArray<PlacedLog>) => ReadonlyArray<PlacedLog>) => {
   if (isUnfiltered(filter)) return (logs) => logs
   const matches = makeMatches(filter)
   return (logs) => (logs.every(matches) ? logs : logs.filter(matches))
 }
 
-/** The request itself is too large to be read, whatever it asks for: HTTP says so with 413. */
+/** Whether the request itself is too large, independent of its range: HTTP status 413. */
 const isTooLargeToRead = ({ reason }: EndpointError) =>
   reason._tag === "Rejected" && /HTTP status 413/.test(reason.detail)
 
 const refusesAddresses = (error: EndpointError) =>
   errorKind(error) === "TooManyAddresses" || isTooLargeToRead(error)
 
-/** The node does not take `blockHash`: that the parameters are wrong, or that others are missing. */
+/** Whether the node does not accept `blockHash`: the error reports invalid or missing parameters. */
 const refusesHash = ({ reason }: EndpointError): boolean =>
   reason._tag === "Rejected" &&
   (reason.refusal.kind === "Unavailable" || reason.refusal.kind === "MethodNotSupported") &&
   (reason.code === -32602 || /blockHash|fromBlock|toBlock|invalid (argument|param)/i.test(reason.detail))
 
-/** @param capabilities how many addresses the endpoint takes at once; reduced where it refuses them */
+/** @param capabilities the endpoint's limits; the number of addresses per request is reduced where it is refused */
 export const make = (client: NamedClient, filter: Filter, capabilities: Capabilities): GetLogs => {
-  const wanted = only(filter)
-  const askFor = (
+  const keepMatching = matchingOnly(filter)
+  const fetchLogs = (
     addresses: ReadonlyArray<Hex>,
     blocks: { readonly blockHash: Hex } | { readonly fromBlock: Hex; readonly toBlock: Hex },
   ) =>
     Effect.flatMap(
       client.request("eth_getLogs", [{ ...logParams({ ...filter, addresses }), ...blocks }]),
-      (answer) => Effect.map(orMalformed(client.name, logsOf(answer)), wanted),
+      (answer) => Effect.map(orMalformed(client.name, logsOf(answer)), keepMatching),
     )
 
-  /** The logs of a block by its height. None are believed only of a node that has this very block. */
-  const askAtHeight = Effect.fnUntraced(function* (
+  /** The logs of a block by its height. An empty response is accepted only if the node has the block with this hash. */
+  const fetchAtHeight = Effect.fnUntraced(function* (
     addresses: ReadonlyArray<Hex>,
     blockHash: Hex,
     number: number,
   ) {
     const at = hex(number)
-    const logs = yield* askFor(addresses, { fromBlock: at, toBlock: at })
+    const logs = yield* fetchLogs(addresses, { fromBlock: at, toBlock: at })
     if (logs.some((log) => log.blockHash !== blockHash))
       return yield* integrityError(client.name, `logs of another block ${number}`)
     if (logs.length === 0 && (yield* Headers.header(client, number))?.hash !== blockHash)
@@ -66,18 +72,18 @@ export const make = (client: NamedClient, filter: Filter, capabilities: Capabili
     return logs
   })
 
-  const ask = (addresses: ReadonlyArray<Hex>, blocks: Blocks) => {
-    if (!("blockHash" in blocks)) return askFor(addresses, blocks)
+  const fetchBlocks = (addresses: ReadonlyArray<Hex>, blocks: Blocks) => {
+    if (!("blockHash" in blocks)) return fetchLogs(addresses, blocks)
     const { blockHash, number } = blocks
-    if (number === undefined) return askFor(addresses, { blockHash })
-    if (!capabilities.byHash) return askAtHeight(addresses, blockHash, number)
-    const byHash = Effect.tap(askFor(addresses, { blockHash }), () =>
+    if (number === undefined) return fetchLogs(addresses, { blockHash })
+    if (!capabilities.byHash) return fetchAtHeight(addresses, blockHash, number)
+    const byHash = Effect.tap(fetchLogs(addresses, { blockHash }), () =>
       Effect.sync(() => capabilities.recordSupported("blockHash")),
     )
     return Effect.catchIf(byHash, refusesHash, (refused) =>
-      askAtHeight(addresses, blockHash, number).pipe(
+      fetchAtHeight(addresses, blockHash, number).pipe(
         Effect.tap(() => Effect.sync(() => capabilities.refuseHash(blockHash))),
-        // The range says no more than the hash did, but for how many addresses it may have.
+        // A refusal by height adds no information, unless it concerns the number of addresses.
         Effect.catchIf(
           (error) => isRpcError(error) && !refusesAddresses(error),
           () => Effect.fail(refused),
@@ -88,23 +94,25 @@ export const make = (client: NamedClient, filter: Filter, capabilities: Capabili
 
   return (blocks) => {
     const { addresses } = filter
-    if (addresses.length <= 1) return ask(addresses, blocks)
-    const some: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = Effect.suspend(() => {
+    if (addresses.length <= 1) return fetchBlocks(addresses, blocks)
+    const inGroups: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = Effect.suspend(() => {
       const size = Math.min(capabilities.addresses, addresses.length)
       const groups: Array<ReadonlyArray<Hex>> = []
       for (let i = 0; i < addresses.length; i += size) groups.push(addresses.slice(i, i + size))
-      const answers = Effect.forEach(groups, (group) => ask(group, blocks))
+      const answers = Effect.forEach(groups, (group) => fetchBlocks(group, blocks))
       return Effect.catchIf(
-        groups.length === 1 ? ask(addresses, blocks) : Effect.map(answers, (all) => all.flat().sort(inOrder)),
+        groups.length === 1
+          ? fetchBlocks(addresses, blocks)
+          : Effect.map(answers, (all) => all.flat().sort(inOrder)),
         refusesAddresses,
         (error) => {
           if (size === 1) return Effect.fail(error)
-          // Several requests may be refused at once.
+          // Concurrent requests may be refused together; the limit is halved once.
           capabilities.addresses = Math.min(capabilities.addresses, Math.ceil(size / 2))
-          return isOver(error) ? Effect.fail(error) : some
+          return endsConnection(error) ? Effect.fail(error) : inGroups
         },
       )
     })
-    return some
+    return inGroups
   }
 }

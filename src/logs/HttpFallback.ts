@@ -1,6 +1,6 @@
 /**
- * Logs over HTTP where there is an HTTP endpoint, so that big answers do not block heads: ranges of final blocks, and
- * blocks that the WebSocket endpoint refuses to give without an address. The WebSocket is the way back.
+ * Reads logs over HTTP where an HTTP endpoint is connected, so that large responses do not delay heads: finalized ranges,
+ * and blocks whose logs the WebSocket endpoint refuses to serve without an address. The WebSocket endpoint is the fallback.
  */
 import { Effect } from "effect"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
@@ -11,27 +11,27 @@ import type { Capabilities } from "../endpoint/Capabilities.ts"
 import type { LogSource } from "./LogSource.ts"
 
 /**
- * @param socket the endpoint in use, which is asked where HTTP fails
- * @param capabilities what the endpoint in use was found to bear
- * @param http the HTTP endpoint to ask now, if there is one
+ * @param socket the endpoint in use, for requests that fail over HTTP
+ * @param capabilities the observed limits of the endpoint in use
+ * @param http the HTTP endpoint to use, if one is connected
  */
 export const preferHttp = (
   socket: LogSource,
   capabilities: Capabilities,
   http: () => PoolMember<Connection> | undefined,
-  logsOf: (live: PoolMember<Connection>) => LogSource,
+  logsOf: (member: PoolMember<Connection>) => LogSource,
 ): LogSource => {
-  /** What works clears the endpoint's breaker; what does not costs it its place for a while. */
-  const first = <A>(
-    ask: (logs: LogSource) => Effect.Effect<A, EndpointError>,
+  /** Success closes the HTTP endpoint's breaker; a failure ends its connection, and falls back to the WebSocket. */
+  const httpFirst = <A>(
+    read: (logs: LogSource) => Effect.Effect<A, EndpointError>,
     otherwise: Effect.Effect<A, EndpointError>,
   ): Effect.Effect<A, EndpointError> =>
     Effect.suspend(() => {
-      const live = http()
-      if (live === undefined) return otherwise
-      return ask(logsOf(live)).pipe(
-        Effect.tap(live.breaker.succeed),
-        Effect.catch((error) => Effect.andThen(live.connection.end(error.reason), otherwise)),
+      const member = http()
+      if (member === undefined) return otherwise
+      return read(logsOf(member)).pipe(
+        Effect.tap(member.breaker.succeed),
+        Effect.catch((error) => Effect.andThen(member.connection.end(error.reason), otherwise)),
       )
     })
 
@@ -39,21 +39,21 @@ export const preferHttp = (
 
   return {
     block: (header) =>
-      refusesBlocks() ? first((logs) => logs.block(header), socket.block(header)) : socket.block(header),
+      refusesBlocks() ? httpFirst((logs) => logs.block(header), socket.block(header)) : socket.block(header),
     unfinalizedRange: (from, to) =>
       refusesBlocks()
-        ? first((logs) => logs.unfinalizedRange(from, to), socket.unfinalizedRange(from, to))
+        ? httpFirst((logs) => logs.unfinalizedRange(from, to), socket.unfinalizedRange(from, to))
         : socket.unfinalizedRange(from, to),
     finalizedRange: (from, to) =>
       lowPriority(
-        first(
+        httpFirst(
           (logs) => logs.finalizedRange(from, to),
           Effect.suspend(() => socket.finalizedRange(from, to)),
         ),
       ),
     width: () => {
-      const live = http()
-      return live === undefined ? socket.width() : logsOf(live).width()
+      const member = http()
+      return member === undefined ? socket.width() : logsOf(member).width()
     },
     servedBy: () => (refusesBlocks() ? http()?.connection.name : undefined) ?? socket.servedBy(),
   }

@@ -1,8 +1,8 @@
 /**
- * Whether an answer can be all of a block's logs. Pure; every function returns what is wrong, or `undefined`.
+ * Checks whether a response can be all of a block's logs. Pure: each function returns the problem, or `undefined`.
  *
- * Nodes have been seen to answer `[]` for a block they announced a moment before, to leave out logs, and to mix two
- * forks in one answer. An error is harmless; a short answer that is believed is a loss.
+ * Nodes have been observed to return `[]` for a block they announced a moment before, to omit logs, and to mix two forks
+ * in one response. An error is harmless; an incomplete response that is accepted loses logs.
  */
 import { Context } from "effect"
 import type { Filter, Header, Hex, Log } from "../Domain.ts"
@@ -11,14 +11,14 @@ import { bitsSet, bloomOf, chanceOfMatch, isZero, provenBloom } from "./Bloom.ts
 import { isUnfiltered, makeMatches } from "./Filter.ts"
 import { finalVerdict } from "../chain/FinalityQuorum.ts"
 
-/** With fewer zero bits than this, the bloom of almost any logs would be the same. */
+/** With fewer zero bits than this, almost any set of logs has the same bloom. */
 const leastZeroBits = 2
 
-/** Two logs of a block with one index: without an identity neither can be stored. */
-const repeated = (index: number, number: number): string =>
+/** Two logs of a block with the same index have the same identity, and cannot both be stored. */
+const duplicateIndex = (index: number, number: number): string =>
   `two logs of block ${number} have the index ${index}: logs without an identity cannot be stored`
 
-/** What is wrong with logs as those of one block, wherever they come from. */
+/** The problem with logs that must belong to one block, complete or not. */
 const wrongBlock = (
   logs: ReadonlyArray<PlacedLog>,
   block: Pick<Header, "number" | "hash">,
@@ -29,45 +29,46 @@ const wrongBlock = (
       return `a log of another block among those of ${block.number}`
     }
     if (log.removed) return `a removed log in block ${block.number}`
-    if (log.index === before) return repeated(log.index, block.number)
+    if (log.index === before) return duplicateIndex(log.index, block.number)
     if (log.index < before) return `log ${log.index} after ${before} in block ${block.number}`
     before = log.index
   }
   return undefined
 }
 
-/** Without a filter a block's logs are numbered from 0 without a hole. */
+/** Without a filter the log indexes of a block start at 0 and have no gap. */
 const indexGap = (logs: ReadonlyArray<Pick<Log, "index">>, number: number): string | undefined => {
-  const hole = logs.findIndex((log, i) => log.index !== i)
-  return hole === -1 ? undefined : `log ${hole} is missing in block ${number}`
+  const gap = logs.findIndex((log, i) => log.index !== i)
+  return gap === -1 ? undefined : `log ${gap} is missing in block ${number}`
 }
 
-/** Whether a bloom can show that logs are missing, or that there are none. */
+/** Whether a bloom can prove that logs are missing, or that there are none. */
 const isConclusive = (bloom: Header["logsBloom"], logs: number): bloom is Hex =>
   bloom !== undefined && (isZero(bloom) ? logs === 0 : bitsSet(bloom) <= 2048 - leastZeroBits)
 
-/** Whether these are not the logs of which the bloom was made. @param header its bloom is `undefined` where it proves nothing */
+/** The problem if the header's bloom was not computed from these logs. A bloom of `undefined` proves nothing. */
 export const wrongBloom = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
   isConclusive(header.logsBloom, logs.length) && bloomOf(logs) !== header.logsBloom
-    ? `the ${logs.length} logs of block ${header.number} do not make its bloom`
+    ? `the ${logs.length} logs of block ${header.number} do not match its bloom`
     : undefined
 
-/** What is wrong with `logs` as the complete logs of a block under no filter. */
+/** The problem with `logs` as the complete logs of a block, without a filter. */
 const checkComplete = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
   wrongBlock(logs, header) ?? indexGap(logs, header.number) ?? wrongBloom(logs, header)
 
-/** The same for an endpoint whose log indexes have holes: there only the header's bloom shows that a log is missing. */
+/** The same for an endpoint whose log indexes have gaps: there only the header's bloom shows that a log is missing. */
 export const checkCompleteWithGaps = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
   wrongBlock(logs, header) ??
   (isConclusive(header.logsBloom, logs.length) ? wrongBloom(logs, header) : indexGap(logs, header.number))
 
-/** What is wrong with `logs` as those of one block, complete or not. */
+/** The problem with `logs` as logs of one block, complete or not. */
 export const inconsistent = wrongBlock
 
-/** Whether indexes are missing. */
-export const hasHoles = (logs: ReadonlyArray<Pick<Log, "index">>): boolean => indexGap(logs, 0) !== undefined
+/** Whether log indexes are missing. */
+export const hasIndexGaps = (logs: ReadonlyArray<Pick<Log, "index">>): boolean =>
+  indexGap(logs, 0) !== undefined
 
-/** What is wrong with `logs` as the logs of a block that match a filter. */
+/** The problem with `logs` as the logs of a block that match a filter. */
 const makeBlockCheck = (
   filter: Filter,
 ): ((logs: ReadonlyArray<PlacedLog>, header: Header) => string | undefined) => {
@@ -78,18 +79,18 @@ const makeBlockCheck = (
     (logs.every(matches) ? undefined : `a log that does not match the filter in block ${header.number}`)
 }
 
-/** What is wrong with the logs of a range of final blocks, of which only the last block's header is known. */
-const makeUnbelievableRange = (
+/** The problem with the logs of a finalized range, of which only the last header is known. */
+const makeRangeCheck = (
   filter: Filter,
 ): ((
   logs: ReadonlyArray<PlacedLog>,
   from: number,
   last: Header,
-  mayHaveHoles?: boolean,
+  allowGaps?: boolean,
 ) => string | undefined) => {
   const unfiltered = isUnfiltered(filter)
   const matches = makeMatches(filter)
-  return (logs, from, last, mayHaveHoles = false) => {
+  return (logs, from, last, allowGaps = false) => {
     let block: PlacedLog | undefined
     let next = 0
     for (const log of logs) {
@@ -103,8 +104,8 @@ const makeUnbelievableRange = (
       } else if (log.blockHash !== block.blockHash) {
         return "logs of two forks"
       }
-      if (log.index === next - 1) return repeated(log.index, log.blockNumber)
-      if (unfiltered && !mayHaveHoles ? log.index !== next : log.index < next) {
+      if (log.index === next - 1) return duplicateIndex(log.index, log.blockNumber)
+      if (unfiltered && !allowGaps ? log.index !== next : log.index < next) {
         return `log ${log.index} where ${next} was expected in block ${log.blockNumber}`
       }
       next = log.index + 1
@@ -115,47 +116,47 @@ const makeUnbelievableRange = (
   }
 }
 
-/** A bloom that matches a filter by chance more often than this says nothing about an empty answer. */
-const likelyChance = 0.1
+/** A bloom that matches a filter by chance with a higher probability says nothing about an empty response. */
+const maxChance = 0.1
 
-/** What is wrong with no logs as those of a block that match a filter, whose bloom would hardly match by chance. */
-const makeSuspicious =
+/** The problem with an empty response under a filter, if the block's bloom matches and is unlikely to match by chance. */
+const makeEmptyCheck =
   (filter: Filter): ((logs: ReadonlyArray<PlacedLog>, header: Header) => string | undefined) =>
   (logs, { number, logsBloom: bloom }) =>
     !isUnfiltered(filter) &&
     logs.length === 0 &&
     bloom !== undefined &&
     !isZero(bloom) &&
-    chanceOfMatch(bloom, filter.addresses, filter.topics) < likelyChance
+    chanceOfMatch(bloom, filter.addresses, filter.topics) < maxChance
       ? `no logs in block ${number}, whose bloom matches the filter`
       : undefined
 
-/** What decides whether an answer is believed. */
+/** The checks that decide whether a response is accepted. */
 export interface IntegrityChecks {
-  /** All logs of a block, under no filter. */
+  /** All logs of a block, without a filter. */
   readonly whole: typeof checkComplete
   /** The logs of a block that match a filter. */
   readonly block: typeof makeBlockCheck
-  /** The same where there are none, though the bloom has been asked and matches. */
-  readonly empty: typeof makeSuspicious
-  /** The logs of a range of final blocks that match a filter. */
-  readonly range: typeof makeUnbelievableRange
+  /** An empty response for a block whose bloom matches the filter. */
+  readonly empty: typeof makeEmptyCheck
+  /** The logs of a finalized range that match a filter. */
+  readonly range: typeof makeRangeCheck
   /** What a header's bloom proves. */
   readonly bloom: typeof provenBloom
-  /** Whether a block is final that is so at the endpoint in use. */
+  /** Whether a block that is finalized on the endpoint in use is accepted as finalized. */
   readonly final: typeof finalVerdict
 }
 
 export const strict: IntegrityChecks = {
   whole: checkComplete,
   block: makeBlockCheck,
-  empty: makeSuspicious,
-  range: makeUnbelievableRange,
+  empty: makeEmptyCheck,
+  range: makeRangeCheck,
   bloom: provenBloom,
   final: finalVerdict,
 }
 
-/** The checks in use. They are replaced only to show what happens without them. */
+/** The checks in use. Tests replace them to show what each check prevents. */
 export const Verification = Context.Reference<IntegrityChecks>("event-ingestor/feed/Verification", {
   defaultValue: () => strict,
 })

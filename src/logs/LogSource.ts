@@ -1,76 +1,77 @@
 /**
  * The logs of a block or of a range, complete or not at all.
  *
- * - `tip`: one block, on the connection that announced it; without a request when its bloom says that there are none.
- * - `recent`: a range above the final block. Every header is fetched, and a log is believed only under the hash of its
- *   height's header.
- * - `history`: a range at or below the final block, as wide as the provider bears it.
+ * - `block`: one block, on the connection that announced it; without a request if its bloom proves that it has no logs.
+ * - `unfinalizedRange`: a range above the finalized block. Every header is fetched, and a log is accepted only with the
+ *   block hash of the header at its height.
+ * - `finalizedRange`: a range up to the finalized block, as wide as the provider allows.
  *
- * What fails its checks is asked again, then read in another way, and else is an error: never an empty block.
+ * A response that fails its integrity checks is retried, then read by another method, and otherwise is an error: never an
+ * empty block.
  */
 import { Effect } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Block, Header, Hex } from "../Domain.ts"
 import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { isRpcError, notYet, errorKind, integrityError } from "../endpoint/EndpointError.ts"
+import { isRpcError, blockNotFound, errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import type { ErrorInfo } from "../endpoint/RpcError.ts"
 import * as BlockLogs from "./BlockLogs.ts"
-import { retryUnverified, recheckPolicy, blockOf, retryNotYet } from "./BlockLogs.ts"
+import { retryUnverified, recheckPolicy, blockOf, ambiguousAsNotFound } from "./BlockLogs.ts"
 import { isZero, mayMatch } from "./Bloom.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
-import { hasHoles } from "./Integrity.ts"
+import { hasIndexGaps } from "./Integrity.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
 
-/** Blocks of one range whose logs are read one by one at the same time. */
-const singleBlocks = 4
+/** Blocks of a range that are read concurrently when the range is read block by block. */
+const singleBlockConcurrency = 4
 
-/** A range is refused that may be too wide. What is said of one block is another matter. */
+/** Whether a refused range may be too wide. Does not apply to single blocks. */
 const isTooWide = (refusal: ErrorInfo["kind"] | undefined): boolean =>
   refusal === "RangeTooLarge" || refusal === "Unavailable"
 
-/** `eth_getLogs` is refused for whatever range: blocks are to be read one by one, in another way. */
+/** Whether `eth_getLogs` is refused for any range, so that blocks must be read one by one by another method. */
 const isRefused = (refusal: ErrorInfo["kind"] | undefined): boolean =>
   refusal === "AddressRequired" || refusal === "MethodNotSupported"
 
-/** Heights without a block that may follow one another. */
+/** Largest number of consecutive heights without a block. */
 const longestNullRun = 5
 
 const unknownParent: Hex = `0x${"0".repeat(64)}`
 
 export interface LogSource {
   readonly block: (header: Header) => Effect.Effect<Block, EndpointError>
-  /** A range above the final block. All blocks, linked or not. */
+  /** A range above the finalized block: all blocks, whether or not their parent hashes match. */
   readonly unfinalizedRange: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
   /**
-   * A range of final blocks: those with logs, and the last one. Where the whole is too much for one answer, only its
-   * beginning, whose last block says how far it goes: what is held is bounded by what one answer may be. Where the last
-   * height has no block, the next block above is the last one.
+   * A finalized range: the blocks with logs, and the last one. If the range exceeds one response, only its beginning up to
+   * the last returned block, so that memory is bounded by one response. If the last height has no block, the next block
+   * above it is the last one.
    *
-   * @param times whether the blocks' times are wanted, which may cost headers; without, they are not to be stored
+   * @param times whether timestamps are required, which may cost header requests; without them, blocks must not be stored
    */
   readonly finalizedRange: (
     from: number,
     to: number,
     times?: boolean,
   ) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
-  /** Blocks that the next piece of history should have. */
+  /** Width of the next finalized range, in blocks. */
   readonly width: () => number
-  /** The name of the endpoint that is asked for blocks now. */
+  /** The name of the endpoint that currently serves blocks. */
   readonly servedBy: () => string
 }
 
 /**
  * The logs of one endpoint.
  *
- * @param capabilities what it was found to bear, and is found to bear here
- * @param newest the time of the newest head that is known, in the node's own units
+ * @param capabilities the endpoint's limits and refusals, updated here
+ * @param newest the timestamp of the newest known head, in the node's own unit
  */
 export const make = (
   client: NamedClient,
@@ -78,14 +79,14 @@ export const make = (
   capabilities: Capabilities,
   checks: IntegrityChecks,
   newest: () => number | undefined,
-  /** The logs that the same connection announces, where they can be used. */
+  /** The `logs` subscription of the same connection, if supported. */
   announced?: LogsSubscription,
 ): LogSource => {
   const integrityProblem = checks.block(filter)
   const rangeProblem = checks.range(filter)
   const unfiltered = isUnfiltered(filter)
   const getLogs = GetLogs.make(client, filter, capabilities)
-  const ask = BlockLogs.make(
+  const readBlock = BlockLogs.make(
     client,
     filter,
     capabilities,
@@ -95,9 +96,9 @@ export const make = (
     unfiltered ? announced : undefined,
   )
 
-  const doubtful = (detail: string) => integrityError(client.name, detail)
+  const integrityFailure = (detail: string) => integrityError(client.name, detail)
 
-  /** The header with its bloom as far as it proves something. */
+  /** The header, with its bloom only if it proves something. */
   const withBloom = (header: Header): Header => {
     const proven = checks.bloom(header, capabilities.blooms)
     const bloom = logsBloom === "ignore" ? undefined : proven
@@ -110,38 +111,41 @@ export const make = (
     return unfiltered ? !isZero(bloom) : mayMatch(bloom, filter.addresses, filter.topics)
   }
 
-  /** An empty answer under an announced bloom that proves nothing: the fetched header may have one that does. */
+  /** Checks an empty response under an announced bloom that proves nothing: the fetched header may have one that does. */
   const recheckEmpty = Effect.fnUntraced(function* (empty: Block, { number }: Header) {
-    const fetched = yield* retryNotYet(Headers.header(client, number))
-    if (fetched?.hash !== empty.hash) return yield* notYet(client.name, number)
+    const fetched = yield* ambiguousAsNotFound(Headers.header(client, number))
+    if (fetched?.hash !== empty.hash) return yield* blockNotFound(client.name, number)
     const header = withBloom(fetched)
-    return header.logsBloom !== undefined && mayHaveLogs(header) ? yield* ask(header) : empty
+    return header.logsBloom !== undefined && mayHaveLogs(header) ? yield* readBlock(header) : empty
   })
 
-  const block = (seen: Header) => {
-    const header = withBloom(seen)
+  const block = (given: Header) => {
+    const header = withBloom(given)
     if (!mayHaveLogs(header)) return Effect.succeed(blockOf(header, []))
-    // A bloom that is ignored may still be right that there are some.
-    const isIgnored = logsBloom === "ignore" && seen.logsBloom !== undefined && !isZero(seen.logsBloom)
+    // An ignored bloom may still be right that the block has logs.
+    const isIgnored = logsBloom === "ignore" && given.logsBloom !== undefined && !isZero(given.logsBloom)
     const mayRecheck =
       logsBloom === "trust" &&
       header.logsBloom === undefined &&
-      seen.origin === "announced" &&
+      given.origin === "announced" &&
       capabilities.blooms.fetched
     const block =
       isIgnored && unfiltered
-        ? Effect.repeat(ask(header), { while: ({ logs }) => logs.length === 0, schedule: recheckPolicy })
-        : ask(header)
+        ? Effect.repeat(readBlock(header), {
+            while: ({ logs }) => logs.length === 0,
+            schedule: recheckPolicy,
+          })
+        : readBlock(header)
     return block.pipe(
       Effect.flatMap((block) =>
-        mayRecheck && block.logs.length === 0 ? recheckEmpty(block, seen) : Effect.succeed(block),
+        mayRecheck && block.logs.length === 0 ? recheckEmpty(block, given) : Effect.succeed(block),
       ),
       Effect.tap(({ logs }) => Effect.sync(() => capabilities.recordRecentSuccess(1, logs.length))),
     )
   }
 
   const oneByOne = (headers: ReadonlyArray<Header>) =>
-    Effect.forEach(headers, block, { concurrency: singleBlocks })
+    Effect.forEach(headers, block, { concurrency: singleBlockConcurrency })
 
   const existingHeaders = (from: number, to: number) =>
     Effect.flatMap(
@@ -159,8 +163,8 @@ export const make = (
     )
 
   /**
-   * Heights without a block exist on some chains (Filecoin's null rounds): there the block above is on top of the block
-   * below. Any other height that is missing is not there yet.
+   * Some chains have heights without a block (Filecoin's null rounds): there the block above is the child of the block
+   * below. Any other missing height is not available yet.
    */
   const withoutNullRounds = Effect.fnUntraced(function* (
     found: ReadonlyArray<Header | undefined>,
@@ -180,27 +184,27 @@ export const make = (
         continue
       }
       if (missing !== undefined && below !== undefined && header.parentHash !== below.hash)
-        return yield* notYet(client.name, missing)
+        return yield* blockNotFound(client.name, missing)
       missing = undefined
       below = header
       if (i < found.length) existing.push(withBloom(header))
     }
-    if (missing !== undefined) return yield* notYet(client.name, Math.min(missing, from + to))
+    if (missing !== undefined) return yield* blockNotFound(client.name, Math.min(missing, from + to))
     return existing
   })
 
-  /** The header at a height of final blocks, or the next one above where that height has no block. */
+  /** The header at a finalized height, or the next one above if that height has no block. */
   const headerFrom = Effect.fnUntraced(function* (number: number) {
     for (let i = 0; i <= longestNullRun; i++) {
       const header = yield* Headers.header(client, number + i)
       if (header !== undefined) return header
     }
-    return yield* notYet(client.name, number)
+    return yield* blockNotFound(client.name, number)
   })
 
-  /** Whether a block has matching logs, by all checks. Where only ranges are granted it cannot be known: `false`. */
+  /** Whether a block has matching logs. `false` where it cannot be determined, because the endpoint serves ranges only. */
   const hasLogs = (header: Header) =>
-    ask(header).pipe(
+    readBlock(header).pipe(
       Effect.map(({ logs }) => logs.length > 0),
       Effect.catchIf(
         (error) => isRpcError(error) && errorKind(error) !== "BlockNotFound",
@@ -208,7 +212,7 @@ export const make = (
       ),
     )
 
-  /** Logs of a range under their headers; blocks that are not as they must be are asked for one by one. */
+  /** Assigns the logs of a range to their headers; blocks that fail their checks are requested one by one. */
   const attachToHeaders = (headers: ReadonlyArray<Header>, logs: ReadonlyArray<PlacedLog>) => {
     const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
     return Effect.forEach(
@@ -218,18 +222,18 @@ export const make = (
         if (found.length === 0) return block(header)
         return integrityProblem(found, header) === undefined
           ? Effect.succeed(blockOf(header, found))
-          : ask(header)
+          : readBlock(header)
       },
-      { concurrency: singleBlocks },
+      { concurrency: singleBlockConcurrency },
     )
   }
 
-  /** Ranges are refused where single blocks are; and a range of one is a block. */
+  /** Whether to read block by block: the endpoint refuses ranges, or the range is a single block. */
   const isSingle = (from: number, to: number) =>
     from === to || !capabilities.ranges || capabilities.refused.has("eth_getLogs")
 
   const unfinalizedRange = Effect.fnUntraced(function* (from: number, to: number) {
-    const existing = retryNotYet(existingHeaders(from, to))
+    const existing = ambiguousAsNotFound(existingHeaders(from, to))
     if (isSingle(from, to)) return yield* oneByOne(yield* existing)
     const range = getLogs({ fromBlock: hex(from), toBlock: hex(to) })
     const [headers, logs] = yield* Effect.all([existing, Effect.result(range)], {
@@ -242,17 +246,17 @@ export const make = (
     }
     const refusal = errorKind(logs.failure)
     if (isTooWide(refusal)) capabilities.shrinkRecent(to - from + 1)
-    // After a frame that was too large there is no connection any more.
+    // An oversized frame has closed the connection.
     if (refusal === undefined || logs.failure.reason._tag === "Oversized") return yield* logs.failure
     if (isRefused(refusal)) capabilities.refuseRange(from, false)
     return yield* oneByOne(headers)
   }, retryUnverified)
 
   /**
-   * The time of each block. That of its logs is used where the node's `blockTimestamp` agrees with a header that is
-   * known; else headers are fetched, and their hashes are compared too.
+   * The timestamp of each block. The logs' `blockTimestamp` is used if it agrees with a known header; otherwise headers are
+   * fetched, and their hashes are compared too.
    *
-   * @param known headers of the range that were fetched anyway
+   * @param known headers of the range that are already fetched
    */
   const timestamps = Effect.fnUntraced(function* (
     blocks: ReadonlyArray<ReadonlyArray<PlacedLog>>,
@@ -267,7 +271,8 @@ export const make = (
       )
       for (const [i, header] of headers.entries()) {
         const { blockHash, blockNumber } = logs[i]!
-        if (header?.hash !== blockHash) return yield* doubtful(`block ${blockNumber} has another hash`)
+        if (header?.hash !== blockHash)
+          return yield* integrityFailure(`block ${blockNumber} has another hash`)
         times.set(header.number, header.timestamp)
       }
     })
@@ -292,8 +297,8 @@ export const make = (
   })
 
   /**
-   * A replica that is behind answers the beginning of a range as if it were the whole; one that was pruned answers its
-   * end. The last block, and the one before the first that has logs, show it where their blooms match.
+   * A lagging replica returns only the beginning of a range without an error, a pruned one only its end. Detects both by
+   * the last block and by the block before the first one with logs, if their blooms match.
    */
   const missingAtEnds = Effect.fnUntraced(function* (
     logs: ReadonlyArray<PlacedLog>,
@@ -309,7 +314,7 @@ export const make = (
     return undefined
   })
 
-  /** The first block of a range, and the one before the first that has logs: where a pruned answer would begin. */
+  /** The headers of the first block and of the block before the first one with logs, where a pruned response would begin. */
   const headersBelow = (logs: ReadonlyArray<PlacedLog>, from: number, to: number) => {
     const first = logs[0]?.blockNumber ?? to
     const numbers = [...new Set([from, first - 1])].filter((number) => number >= from && number < first)
@@ -318,29 +323,30 @@ export const make = (
     )
   }
 
-  /** Where nothing but holes in the indexes is wrong, the first such block is read in every way to know whether they are. */
+  /** If index gaps are the only problem, reads the first such block by all methods to find out whether they are genuine. */
   const rangeProblemOf = Effect.fnUntraced(function* (
     logs: ReadonlyArray<PlacedLog>,
     from: number,
     last: Header,
   ) {
-    const wrong = rangeProblem(logs, from, last, capabilities.indexHoles)
-    if (wrong === undefined || rangeProblem(logs, from, last, true) !== undefined) return wrong
+    const problem = rangeProblem(logs, from, last, capabilities.hasIndexGaps)
+    if (problem === undefined || rangeProblem(logs, from, last, true) !== undefined) return problem
     const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
-    const holed = [...byNumber].find(([, ofBlock]) => hasHoles(ofBlock))
-    const header = holed && (yield* Headers.header(client, holed[0]))
-    if (header) yield* ask(withBloom(header))
-    return capabilities.indexHoles ? undefined : wrong
+    const firstWithGaps = [...byNumber].find(([, ofBlock]) => hasIndexGaps(ofBlock))
+    const header = firstWithGaps && (yield* Headers.header(client, firstWithGaps[0]))
+    if (header) yield* readBlock(withBloom(header))
+    return capabilities.hasIndexGaps ? undefined : problem
   })
 
-  /** One answer for the whole range, under the header of its last block. */
+  /** Reads the whole range in one request, validated against the header of its last block. */
   const fetchRange = Effect.fnUntraced(function* (from: number, end: number, withTimes: boolean) {
     const last = withBloom(yield* headerFrom(end))
     const to = last.number
     const logs = yield* getLogs({ fromBlock: hex(from), toBlock: hex(to) })
     const below = from < capabilities.servedFrom ? yield* headersBelow(logs, from, to) : []
-    const wrong = (yield* rangeProblemOf(logs, from, last)) ?? (yield* missingAtEnds(logs, from, last, below))
-    if (wrong !== undefined) return yield* doubtful(wrong)
+    const problem =
+      (yield* rangeProblemOf(logs, from, last)) ?? (yield* missingAtEnds(logs, from, last, below))
+    if (problem !== undefined) return yield* integrityFailure(problem)
     capabilities.servedFrom = Math.min(capabilities.servedFrom, from)
     capabilities.recordSupported("range")
     capabilities.recordSuccess(to - from + 1, logs.length)
@@ -367,21 +373,21 @@ export const make = (
     to: number,
     withTimes = true,
   ): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
-    const singly = Effect.gen(function* () {
+    const blockByBlock = Effect.gen(function* () {
       const end = Math.min(from + capabilities.recentWidth - 1, to)
       const headers = yield* existingHeaders(from, end)
       return yield* oneByOne(headers.length > 0 ? headers : [withBloom(yield* headerFrom(end))])
     })
-    if (isSingle(from, to)) return singly
+    if (isSingle(from, to)) return blockByBlock
     return fetchRange(from, to, withTimes).pipe(
       Effect.catch((error) => {
         const refusal = errorKind(error)
-        // Perhaps a shorter one is answered as a whole: when it is asked again, after the end of this connection.
+        // A shorter range may be complete when it is requested after the reconnect.
         if (error.reason._tag === "Unverified") capabilities.shrink(Math.ceil((to - from + 1) / 2))
         if (isRefused(refusal)) {
           capabilities.refuseRange(from, true)
           capabilities.shrink(Headers.mostPerBatch)
-          return singly
+          return blockByBlock
         }
         if (!isTooWide(refusal)) return Effect.fail(error)
         const { reason } = error

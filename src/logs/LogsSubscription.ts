@@ -1,10 +1,10 @@
 /**
- * The logs of blocks at the tip as the connection's own `logs` subscription tells them: for endpoints that refuse
- * `eth_getLogs` without an address and `eth_getBlockReceipts` too. It begins when it is asked for the first time.
+ * The logs of blocks at the tip from the connection's `logs` subscription, for endpoints that refuse `eth_getLogs` without
+ * an address and `eth_getBlockReceipts`. The subscription starts with the first request.
  *
- * Logs are grouped by the hash of their block. Nothing says which one is a block's last, and a log need not add a bit to
- * the bloom: a group that is numbered from 0 without a hole and makes the header's bloom may still be cut short. So it
- * is believed only if nothing was added to it during one more round trip on the same connection.
+ * Logs are grouped by block hash. No message marks the last log of a block, and a log need not add a bit to the bloom: a
+ * group without index gaps that matches the header's bloom may still be incomplete. It is accepted only if no log is added
+ * to it during one more round trip on the same connection.
  */
 import { Duration, Effect, Latch, Scope, Semaphore } from "effect"
 import type { Header, Hex } from "../Domain.ts"
@@ -16,11 +16,11 @@ import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { addTo, emptyBloom, isZero, toHex } from "./Bloom.ts"
 
 export interface LogsSubscription {
-  /** All logs of a block under no filter, or an error. Waits for them only where they can still be on their way. */
+  /** All logs of a block, without a filter, or an error. Waits only while more logs of the block may still arrive. */
   readonly logs: (header: Header) => Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError>
 }
 
-/** What has been heard of one block. */
+/** The logs received of one block. */
 interface Group {
   readonly logs: Map<number, PlacedLog>
   readonly bloom: Buffer
@@ -28,15 +28,15 @@ interface Group {
   bytes: number
 }
 
-/** What is kept, oldest blocks dropped first. */
+/** Memory limits; the oldest blocks are dropped first. */
 const mostBlocks = 64
 const mostLogs = 20_000
 const mostBytes = 32 * 1024 * 1024
 
-/** How long logs may come after their head. */
-const patience = Duration.seconds(2)
+/** How long after their head logs may arrive. */
+const timeout = Duration.seconds(2)
 
-const isWhole = ({ logs, bloom, highest }: Group, header: Header): boolean =>
+const isComplete = ({ logs, bloom, highest }: Group, header: Header): boolean =>
   highest === logs.size - 1 && toHex(bloom) === header.logsBloom
 
 /** A subscription that ends with the scope. */
@@ -45,68 +45,68 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
   const arrived = yield* Latch.make(false)
   const oneAtATime = yield* Semaphore.make(1)
   const groups = new Map<Hex, Group>()
-  let held = 0
-  let heldBytes = 0
-  /** The block of the log that was heard last. */
-  let last = -1
-  /** The height at which the subscription began: later blocks are told as a whole. */
-  let began: number | undefined
+  let logCount = 0
+  let byteCount = 0
+  /** The height of the last received log. */
+  let lastBlock = -1
+  /** The height at which the subscription started: later blocks arrive completely. */
+  let subscribedAt: number | undefined
 
   const drop = (hash: Hex) => {
-    held -= groups.get(hash)?.logs.size ?? 0
-    heldBytes -= groups.get(hash)?.bytes ?? 0
+    logCount -= groups.get(hash)?.logs.size ?? 0
+    byteCount -= groups.get(hash)?.bytes ?? 0
     groups.delete(hash)
   }
 
-  const isTooMuch = () => groups.size > mostBlocks || held > mostLogs || heldBytes > mostBytes
+  const isOverLimit = () => groups.size > mostBlocks || logCount > mostLogs || byteCount > mostBytes
 
-  const hear = (raw: unknown) => {
+  const onNotification = (raw: unknown) => {
     const decoded = logsOf([raw])
     if (decoded instanceof Malformed) return connection.endUnsafe(decoded)
     const log = decoded[0]!
     if (log.removed) return drop(log.blockHash)
     const group = groups.get(log.blockHash) ?? { logs: new Map(), bloom: emptyBloom(), highest: -1, bytes: 0 }
     groups.set(log.blockHash, group)
-    // The same log may come twice.
+    // Nodes may send a log twice.
     if (group.logs.has(log.index)) return
     group.logs.set(log.index, log)
     group.highest = Math.max(group.highest, log.index)
     addTo(group.bloom, log)
-    last = log.blockNumber
-    held++
+    lastBlock = log.blockNumber
+    logCount++
     group.bytes += sizeOf(log)
-    heldBytes += sizeOf(log)
-    while (isTooMuch()) drop(groups.keys().next().value!)
+    byteCount += sizeOf(log)
+    while (isOverLimit()) drop(groups.keys().next().value!)
     return arrived.openUnsafe()
   }
 
-  const begin = oneAtATime.withPermit(
+  const subscribe = oneAtATime.withPermit(
     Effect.gen(function* () {
-      if (began !== undefined) return
+      if (subscribedAt !== undefined) return
       const height = quantity(yield* connection.request("eth_blockNumber", [])) ?? Infinity
-      yield* Scope.provide(connection.subscribe(["logs", {}], hear), scope)
-      began = height
+      yield* Scope.provide(connection.subscribe(["logs", {}], onNotification), scope)
+      subscribedAt = height
     }),
   )
 
-  const doubtful = (detail: string) => integrityError(connection.name, detail)
+  const integrityFailure = (detail: string) => integrityError(connection.name, detail)
 
-  /** Logs are told in the order of their blocks. */
-  const isOnItsWay = ({ number }: Header) => number > began! && number >= last
+  /** Logs arrive in the order of their blocks. */
+  const mayStillArrive = ({ number }: Header) => number > subscribedAt! && number >= lastBlock
 
-  const whole = Effect.fnUntraced(function* (header: Header) {
+  const awaitComplete = Effect.fnUntraced(function* (header: Header) {
     for (;;) {
       arrived.closeUnsafe()
       const group = groups.get(header.hash)
-      if (group !== undefined && isWhole(group, header)) {
+      if (group !== undefined && isComplete(group, header)) {
         const { size } = group.logs
         yield* connection.request("eth_blockNumber", [])
         if (groups.get(header.hash) === group && group.logs.size === size) {
           return [...group.logs.values()].sort((a, b) => a.index - b.index)
         }
       } else {
-        if (!isOnItsWay(header))
-          return yield* doubtful(`the logs of block ${header.number} were not announced`)
+        if (!mayStillArrive(header))
+          return yield* integrityFailure(`the logs of block ${header.number} were not announced`)
         yield* arrived.await
       }
     }
@@ -115,13 +115,15 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
   return {
     logs: (header) =>
       header.logsBloom === undefined || isZero(header.logsBloom)
-        ? Effect.fail(doubtful(`block ${header.number} has no bloom to compare its logs with`))
+        ? Effect.fail(integrityFailure(`block ${header.number} has no bloom to compare its logs with`))
         : Effect.andThen(
-            begin,
-            Effect.timeoutOrElse(whole(header), {
-              duration: patience,
+            subscribe,
+            Effect.timeoutOrElse(awaitComplete(header), {
+              duration: timeout,
               orElse: () =>
-                Effect.fail(doubtful(`the logs of block ${header.number} were not all announced in time`)),
+                Effect.fail(
+                  integrityFailure(`the logs of block ${header.number} were not all announced in time`),
+                ),
             }),
           ),
   } satisfies LogsSubscription as LogsSubscription

@@ -1,4 +1,4 @@
-/** A chain in memory that grows, forks and shrinks on command. Its blooms are real, its hashes are made up. */
+/** A chain in memory that grows, forks and shrinks on command. Its blooms are real, its hashes are arbitrary. */
 import type { Block, Header, Hex, Log } from "../../src/Domain.ts"
 import { bloomOf } from "../../src/logs/Bloom.ts"
 import { hash, log } from "./blocks.ts"
@@ -12,19 +12,19 @@ export const zeroHash: Hex = `0x${"0".repeat(64)}`
 
 export class FakeChain {
   readonly id: number
-  /** How far behind the head the final block is. */
+  /** Distance of the finalized block from the head. */
   finality: number
   /** Seconds between two blocks. */
   blockTime: number
-  /** When block 0 would have a predecessor (unix seconds). */
+  /** One block time before block 0 (unix seconds). */
   readonly #began: number
-  /** From one log index to the next: 1 but on chains whose indexes have holes. */
+  /** Difference of consecutive log indexes: above 1 on chains with index gaps. */
   readonly #stride: number
-  /** Where the header of a block has no bloom, as on some layer 2. */
+  /** Whether headers have computed blooms; `false` as on some layer 2 chains. */
   blooms = true
-  /** Who emits logs: the n-th log of a block is by the n-th of them, round and round. By default nobody twice. */
+  /** The contracts that emit a block's logs in turn. By default each log has its own contract. */
   readonly #contracts: ReadonlyArray<Hex>
-  /** What all views share: every block that there ever was, and what none of them may undo. */
+  /** State shared by all views: every block ever created, and the finalized height, which no view may revert. */
   readonly #shared: { readonly byHash: Map<Hex, FakeBlock>; serial: number; highestFinal: number }
   /** Heights without a block are `undefined`; the last one has a block. */
   #canonical: Array<FakeBlock | undefined> = []
@@ -39,7 +39,7 @@ export class FakeChain {
       readonly stride?: number
       readonly contracts?: ReadonlyArray<Hex>
     } = {},
-    /** The chain of which this is another view. */
+    /** The chain that this is a view of. */
     of?: FakeChain,
   ) {
     this.#shared = of ? of.#shared : { byHash: new Map(), serial: 0, highestFinal: 0 }
@@ -53,7 +53,7 @@ export class FakeChain {
     else this.#append(0)
   }
 
-  /** Another view of this chain: the last `depth` blocks are others there, with these numbers of logs. */
+  /** Another view of this chain, in which other blocks replace the last `depth` ones, with these numbers of logs. */
   branch(depth: number, ...logs: ReadonlyArray<number>): FakeChain {
     const view = new FakeChain(
       {
@@ -75,7 +75,7 @@ export class FakeChain {
     return this.#canonical.at(-1)!.header
   }
 
-  /** Never moves down, even when the chain becomes shorter. */
+  /** The finalized block. Never moves down, even when the chain becomes shorter. */
   get final(): Header {
     this.#shared.highestFinal = Math.max(this.#shared.highestFinal, this.head.number - this.finality)
     return this.highestUpTo(this.#shared.highestFinal).header
@@ -85,7 +85,7 @@ export class FakeChain {
     return this.#canonical[number]
   }
 
-  /** The block at a height, or the one below where there is none. */
+  /** The block at a height, or the next one below if that height has no block. */
   highestUpTo(height: number): FakeBlock {
     let number = Math.min(height, this.#canonical.length - 1)
     while (this.#canonical[number] === undefined) number--
@@ -100,7 +100,7 @@ export class FakeChain {
     return this.#canonical[header.number]?.header.hash === header.hash
   }
 
-  /** The canonical blocks `from … to`, as the store would be given them. */
+  /** The canonical blocks `from … to`, as they are stored. */
   blocks(from = 0, to = this.head.number): ReadonlyArray<Block> {
     return this.#canonical.slice(from, to + 1).flatMap((block) => {
       if (block === undefined) return []
@@ -109,7 +109,7 @@ export class FakeChain {
     })
   }
 
-  /** Calls back for each head that a well-behaved node would announce. Returns how to stop. */
+  /** Calls back for each head that a correct node announces. Returns a function that stops it. */
   listen(listener: (header: Header) => void): () => void {
     this.#listeners.add(listener)
     return () => this.#listeners.delete(listener)
@@ -135,19 +135,19 @@ export class FakeChain {
     this.extend(logs)
   }
 
-  /** Drops the last `depth` heights without a word. */
+  /** Drops the last `depth` heights without an announcement. */
   rollback(depth: number): void {
     const keep = Math.max(this.#canonical.length - depth, this.final.number + 1)
     this.#canonical.length = this.highestUpTo(keep - 1).header.number + 1
   }
 
-  /** Drops the last `depth` blocks whether or not they were final, as a developer's `evm_revert` does. */
+  /** Drops the last `depth` blocks even if they are finalized, as `evm_revert` of development nodes does. */
   revert(depth: number): void {
     this.#canonical = this.#canonical.slice(0, -depth)
     this.#shared.highestFinal = Math.max(this.head.number - this.finality, 0)
   }
 
-  /** Replaces the last `depth` blocks by others with these numbers of logs, and announces the last of them. */
+  /** Replaces the last `depth` blocks by new ones with these numbers of logs, and announces the last one. */
   fork(depth: number, ...logs: ReadonlyArray<number>): void {
     this.rollback(depth)
     this.jump(...logs)
@@ -174,7 +174,7 @@ export class FakeChain {
     }
     this.#shared.byHash.set(self, block)
     this.#canonical.push(block)
-    // Whether or not anybody asks: another view must not undo what has become final in this one.
+    // Updates the shared finalized height, so that no other view reverts a block that is finalized in this one.
     void this.final
   }
 

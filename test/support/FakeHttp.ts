@@ -1,19 +1,19 @@
-/** The same nodes over HTTP, without sockets and with. */
+/** Fake nodes over HTTP, with and without sockets. */
 import type { IncomingMessage, ServerResponse } from "node:http"
 import { Effect, Layer } from "effect"
 import { HttpClient, HttpClientError, HttpClientResponse } from "effect/http"
 import type { FakeNode } from "./FakeNode.ts"
 
-/** nginx' page for a request that is too large. */
+/** The page that nginx returns for a request that is too large. */
 const tooLarge = "<html><head><title>413 Request Entity Too Large</title></head></html>"
 
-/** An HTTP client that knows only these hosts; every request takes `latency` of the clock in use. */
+/** An HTTP client that reaches only these hosts; each direction takes `latency` on the clock in use. */
 export const layerHttp = (nodes: Readonly<Record<string, FakeNode>>, latency = "1 millis" as const) =>
   Layer.succeed(
     HttpClient.HttpClient,
     HttpClient.make((request, url) =>
       Effect.gen(function* () {
-        // The way there: latency is what is simulated, on the clock in use.
+        // Latency of the request, on the clock in use.
         yield* Effect.sleep(latency)
         const node = nodes[url.host]
         const body = request.body._tag === "Uint8Array" ? new TextDecoder().decode(request.body.body) : ""
@@ -27,7 +27,7 @@ export const layerHttp = (nodes: Readonly<Record<string, FakeNode>>, latency = "
           return HttpClientResponse.fromWeb(request, new Response(tooLarge, { status: 413 }))
         const answer = node.post(body)
         if (answer === undefined) return yield* Effect.never
-        // The way back.
+        // Latency of the response.
         yield* Effect.sleep(latency)
         const { status, headers, text = answer } = node.http
         return HttpClientResponse.fromWeb(request, new Response(text, { status, headers }))
@@ -35,7 +35,7 @@ export const layerHttp = (nodes: Readonly<Record<string, FakeNode>>, latency = "
     ),
   )
 
-/** Answers a real request. */
+/** Serves a real HTTP request. */
 export const answerHttp = (node: FakeNode, request: IncomingMessage, response: ServerResponse): void => {
   const chunks: Array<Buffer> = []
   request.on("data", (chunk: Buffer) => chunks.push(chunk))

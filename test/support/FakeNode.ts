@@ -1,6 +1,6 @@
 /**
- * A node of a FakeChain that does as it is told: answers right, wrong, late or never. The same node is served over a
- * real WebSocket or plugged in as a transport without sockets.
+ * A scriptable node of a FakeChain: it responds correctly, wrongly, late or never. It is served over a real WebSocket or
+ * used as a transport without sockets.
  */
 import { Duration, Effect, Layer, Redacted } from "effect"
 import { createServer } from "node:http"
@@ -26,10 +26,10 @@ export class Refused extends Error {
   }
 }
 
-/** Returned by a method that never answers. */
+/** Returned by a method that never responds. */
 export const silence = Symbol("silence")
 
-/** Returned by a method to send this text instead of an answer; `%id` in it becomes the id of the request. */
+/** Returned by a method to send this text instead of a response; `%id` is replaced by the id of the request. */
 export class Raw {
   readonly text: string
   constructor(text: string) {
@@ -39,17 +39,17 @@ export class Raw {
 
 type Params = ReadonlyArray<unknown>
 
-/** May answer instead of the node; `proceed` is the right answer. */
+/** May respond instead of the node; `proceed` returns the correct response. */
 export type Intercept = (method: string, params: Params, proceed: () => unknown) => unknown
 
-/** One connection as the node sees it. */
+/** One connection, on the node's side. */
 interface Session {
   readonly send: (text: string) => void
   readonly close: (code?: number) => void
   /** The kind of each subscription. */
   readonly subscriptions: Map<string, string>
-  /** The head that was told of last. */
-  told: FakeBlock | undefined
+  /** The last announced head. */
+  lastAnnounced: FakeBlock | undefined
   stopListening: () => void
 }
 
@@ -57,7 +57,7 @@ const newSession = (send: Session["send"], close: Session["close"]): Session => 
   send,
   close,
   subscriptions: new Map(),
-  told: undefined,
+  lastAnnounced: undefined,
   stopListening: () => {},
 })
 
@@ -84,7 +84,7 @@ const wireLog = ({ header }: Pick<FakeBlock, "header">, log: Log, removed = fals
   removed,
 })
 
-/** The same with the keys of every object in reverse order. */
+/** The same value, with the keys of every object in reverse order. */
 const reversed = (value: unknown): unknown => {
   if (Array.isArray(value)) return value.map(reversed)
   if (value === null || typeof value !== "object") return value
@@ -114,45 +114,45 @@ const matches = ({ address, topics = [] }: LogFilter, log: Log): boolean => {
 
 export class FakeNode {
   #chain: FakeChain
-  /** How many blocks behind the chain this node is. */
+  /** How many blocks this node lags behind the chain. */
   lag = 0
   /** Whether it announces heads. */
   announces = true
   /** Whether the logs of a block are sent before its head. */
   logsFirst = false
-  /** Whether subscriptions are numbered anew on each connection, and keys come in reverse order, as ganache has it. */
+  /** Whether subscription ids restart on each connection and keys are in reverse order, as with ganache. */
   likeGanache = false
-  /** Calls in one batch; a larger one is refused as a whole. */
+  /** Largest accepted batch; a larger one is refused as a whole. */
   mostCalls = Infinity
-  /** How it says that a batch is too large: as geth does, to the first call alone; or to none. */
+  /** How it refuses a batch that is too large: with the id of the first call, as geth does, or without an id. */
   tooLarge: "first id" | "no id" = "first id"
-  /** Characters of one request; it leaves at a larger one, and says 413 over HTTP. */
+  /** Largest accepted request in characters; above it the node closes the socket, or responds 413 over HTTP. */
   mostCharacters = Infinity
-  /** Changes each message that it sends: an answer, those of a batch, or a notification. */
+  /** Changes each message that it sends: a response, each response of a batch, or a notification. */
   sends: (message: Record<string, unknown>) => unknown = (message) => message
-  /** Whether its text comes in binary frames. */
+  /** Whether it sends text in binary frames. */
   binary = false
   /** Whether it answers pings. */
   pongs = true
-  /** Whether it answers at all. */
+  /** Whether it responds at all. */
   answers = true
-  /** Whether logs carry `blockTimestamp`, as most current nodes send it. */
+  /** Whether logs have a `blockTimestamp`, as with most current nodes. */
   timestamps = true
   intercept: Intercept = (_method, _params, proceed) => proceed()
-  /** Changes a header as it is announced. */
+  /** Changes a header when it is announced. */
   announced: (header: WireHeader) => unknown = (header) => header
-  /** How many requests of each method it was sent. */
+  /** Number of received requests by method. */
   readonly requests = new Map<string, number>()
   readonly sessions = new Set<Session>()
-  /** Characters of all notifications so far. */
+  /** Total characters of all notifications. */
   notified = 0
-  /** Connections so far. */
-  dials = 0
-  /** Refuses connections while false. */
+  /** Number of accepted connections. */
+  connections = 0
+  /** Whether it accepts connections. */
   up = true
-  /** Milliseconds until it accepts a connection, without sockets. */
+  /** Delay before it accepts a connection on the transport without sockets (milliseconds). */
   acceptsAfter = 1
-  /** What HTTP answers begin with; `text` instead of what the node says. */
+  /** Status and headers of HTTP responses; `text` replaces the body. */
   http: { status: number; headers: Record<string, string>; text?: string } = { status: 200, headers: {} }
   #subscription = 0
 
@@ -160,43 +160,43 @@ export class FakeNode {
     this.#chain = chain
   }
 
-  /** The chain as this node sees it. */
+  /** This node's view of the chain. */
   get chain(): FakeChain {
     return this.#chain
   }
 
-  /** Goes over to another view of the chain, and says so. */
+  /** Switches to another view of the chain and announces its head. */
   follow(chain: FakeChain): void {
     this.#chain = chain
     for (const session of this.sessions) {
-      if (session.told === undefined) continue
+      if (session.lastAnnounced === undefined) continue
       session.stopListening()
-      session.stopListening = chain.listen(() => this.#tell(session))
-      this.#tell(session)
+      session.stopListening = chain.listen(() => this.#announceNew(session))
+      this.#announceNew(session)
     }
   }
 
-  /** The logs of a block as it would send them, canonical or not. */
+  /** The encoded logs of a block, canonical or not. */
   logsOf(block: FakeBlock): ReadonlyArray<unknown> {
     return block.logs.map((log) => this.#wireLog(block, log))
   }
 
-  /** Cuts every connection: at once, or with another code than 1006 after what was sent has arrived. */
+  /** Closes every connection: 1006 at once, any other code after sent data has arrived. */
   drop(code = 1006): void {
     for (const session of this.sessions) session.close(code)
   }
 
-  /** Sends a text to everybody. */
-  say(text: string): void {
+  /** Sends a text on every connection. */
+  broadcast(text: string): void {
     for (const session of this.sessions) session.send(text)
   }
 
-  /** Announces this header to every subscriber, whatever the chain says. */
+  /** Announces this header to every subscriber, independent of the chain. */
   announce(header: Header): void {
     for (const session of this.sessions) this.#notify(session, "newHeads", this.announced(wireHeader(header)))
   }
 
-  /** Sends these logs of a block to every subscriber, whatever the chain says. */
+  /** Sends these logs of a block to every subscriber, independent of the chain. */
   announceLogs(block: FakeBlock, logs: ReadonlyArray<Log> = block.logs, removed = false): void {
     for (const session of this.sessions) this.#notifyLogs(session, block, logs, removed)
   }
@@ -222,15 +222,15 @@ export class FakeNode {
     for (const log of logs) this.#notify(session, "logs", wireLog(block, log, removed))
   }
 
-  /** As geth does it: the head of the tip only; the logs that are gone, then those of all new blocks. */
-  #tell(session: Session): void {
+  /** Announces as geth does: only the head of the tip; removed logs first, then the logs of all new blocks. */
+  #announceNew(session: Session): void {
     const block = this.#block("latest")
-    const { told } = session
-    session.told = block
+    const { lastAnnounced } = session
+    session.lastAnnounced = block
     if (!this.announces || block === undefined) return
     const head = () => this.#notify(session, "newHeads", this.announced(wireHeader(block.header)))
     if (!this.logsFirst) head()
-    let common = told
+    let common = lastAnnounced
     while (common !== undefined && !this.chain.isCanonical(common)) {
       this.#notifyLogs(session, common, common.logs.toReversed(), true)
       common = this.chain.byHash(common.header.parentHash)
@@ -242,7 +242,7 @@ export class FakeNode {
     if (this.logsFirst) head()
   }
 
-  /** The highest block that this node admits to. */
+  /** The highest block that this node serves. */
   get #height(): number {
     return Math.max(this.chain.head.number - this.lag, 0)
   }
@@ -303,8 +303,9 @@ export class FakeNode {
   }
 
   #subscribe(session: Session, kind: string): string {
-    if (session.told === undefined) session.stopListening = this.chain.listen(() => this.#tell(session))
-    session.told ??= this.#block("latest")
+    if (session.lastAnnounced === undefined)
+      session.stopListening = this.chain.listen(() => this.#announceNew(session))
+    session.lastAnnounced ??= this.#block("latest")
     const id = hex(this.likeGanache ? session.subscriptions.size + 1 : ++this.#subscription)
     session.subscriptions.set(id, kind)
     return id
@@ -342,7 +343,7 @@ export class FakeNode {
     }
   }
 
-  /** The answer to one request; `undefined` for none. */
+  /** The response to one request; `undefined` for none. */
   #reply(
     session: Session,
     request: { readonly id: number; readonly method: string; readonly params: Params },
@@ -359,9 +360,9 @@ export class FakeNode {
     }
   }
 
-  /** A new connection. */
+  /** Opens a connection. */
   accept(send: (text: string) => void, close: (code?: number) => void): Session {
-    this.dials++
+    this.connections++
     const session: Session = newSession(send, (code) => {
       this.leave(session)
       close(code)
@@ -370,14 +371,14 @@ export class FakeNode {
     return session
   }
 
-  /** The connection is gone. */
+  /** Ends a connection. */
   leave(session: Session): void {
     session.stopListening()
     session.subscriptions.clear()
     this.sessions.delete(session)
   }
 
-  /** A frame has arrived. */
+  /** Handles a received frame. */
   receive(session: Session, text: string): void {
     if (!this.answers) return
     if (text.length > this.mostCharacters) return session.close(1009)
@@ -400,7 +401,7 @@ export class FakeNode {
     session.send(this.#write(Array.isArray(frame) ? answers : answers[0]!))
   }
 
-  /** A frame has arrived over HTTP: what is answered, or `undefined` for nothing. */
+  /** Handles a request over HTTP; returns the response, or `undefined` for none. */
   post(text: string): string | undefined {
     let answer: string | undefined
     const send = (text: string) => void (answer = text)
@@ -411,7 +412,7 @@ export class FakeNode {
     return answer
   }
 
-  /** Serves the node over a real WebSocket (and HTTP at the same port) for as long as the scope lives, and answers its URL. */
+  /** Serves the node over a real WebSocket, and HTTP on the same port, for as long as the scope lives. Returns its URL. */
   get serve() {
     const open = Effect.callback<{ readonly server: WebSocketServer; readonly url: string }>((resume) => {
       const http = createServer((request, response) => answerHttp(this, request, response))
@@ -447,8 +448,8 @@ export class FakeNode {
 }
 
 /**
- * A transport without sockets (and an HTTP client): each host is a node, and every frame takes `latency` of the clock in use, so that under a
- * test clock the whole service is deterministic.
+ * A transport without sockets, and an HTTP client: each host is a node, and every frame takes `latency` on the clock in
+ * use, so that the whole service is deterministic under a test clock.
  */
 export const layerTransport = (nodes: Readonly<Record<string, FakeNode>>, latency = "1 millis" as const) =>
   Layer.effect(
@@ -457,7 +458,7 @@ export const layerTransport = (nodes: Readonly<Record<string, FakeNode>>, latenc
       const run = Effect.runForkWith(yield* Effect.context())
       const later = (action: () => void) => void run(Effect.delay(Effect.sync(action), latency))
       return {
-        dial: ({ url, maxPayload }, listener) =>
+        connect: ({ url, maxPayload }, listener) =>
           Effect.acquireRelease(
             Effect.suspend(() => {
               const node = nodes[new URL(Redacted.value(url)).host]

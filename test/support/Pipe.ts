@@ -1,26 +1,26 @@
-/** One direction of a connection through a proxy: bytes in order, as late and as slow as the weather has it. */
+/** One direction of a proxied connection: bytes in order, delayed and throttled by the network conditions. */
 import type { Socket } from "node:net"
 
-export interface Weather {
-  /** Milliseconds that everything takes in this direction, and up to how many more it may take. */
+export interface Conditions {
+  /** Delay in milliseconds in this direction, and the largest random addition to it. */
   readonly latency: number
   readonly jitter: number
-  /** Bytes that get through in a second. */
+  /** Throughput in bytes per second. */
   readonly rate: number
 }
 
-export const fair: Weather = { latency: 0, jitter: 0, rate: Infinity }
+export const unimpaired: Conditions = { latency: 0, jitter: 0, rate: Infinity }
 
-/** Milliseconds between two drops of a slow drip. */
-const drop = 20
+/** Interval of writes at a limited rate (milliseconds). */
+const writeInterval = 20
 
 export class Pipe {
   readonly #to: Socket
   readonly #random: () => number
-  #weather = fair
+  #conditions = unimpaired
   #queue: Array<{ data: Buffer; readonly due: number }> = []
   #timer: NodeJS.Timeout | undefined
-  /** When the last of the queue is due: what comes later may not overtake it. */
+  /** When the last queued chunk is due; later chunks must not precede it. */
   #last = 0
 
   constructor(to: Socket, random: () => number) {
@@ -29,15 +29,15 @@ export class Pipe {
   }
 
   put(data: Buffer): void {
-    const { latency, jitter } = this.#weather
+    const { latency, jitter } = this.#conditions
     this.#last = Math.max(this.#last, performance.now() + latency + jitter * this.#random())
     this.#queue.push({ data, due: this.#last })
     if (this.#timer === undefined) this.#pump()
   }
 
-  /** Changes the weather. Better weather is felt at once. */
-  blow(weather: Weather): void {
-    this.#weather = weather
+  /** Changes the conditions. Improvements apply at once, also to queued data. */
+  setConditions(weather: Conditions): void {
+    this.#conditions = weather
     clearTimeout(this.#timer)
     this.#timer = undefined
     this.#pump()
@@ -50,24 +50,24 @@ export class Pipe {
 
   #pump(): void {
     this.#timer = undefined
-    const { latency, jitter, rate } = this.#weather
+    const { latency, jitter, rate } = this.#conditions
     for (let next = this.#queue[0]; next !== undefined; next = this.#queue[0]) {
       const wait = next.due - performance.now()
       if (wait > 0 && latency + jitter > 0) return this.#later(wait)
-      const bytes = Math.max(Math.floor((rate * drop) / 1000), 1)
+      const bytes = Math.max(Math.floor((rate * writeInterval) / 1000), 1)
       if (next.data.length > bytes) {
         this.#to.write(next.data.subarray(0, bytes))
         next.data = next.data.subarray(bytes)
-        return this.#later(drop)
+        return this.#later(writeInterval)
       }
       this.#queue.shift()
       this.#to.write(next.data)
-      if (rate !== Infinity) return this.#later(drop)
+      if (rate !== Infinity) return this.#later(writeInterval)
     }
   }
 
   #later(millis: number): void {
-    // Slowness is the fault that this pipe makes: nothing waits for it.
+    // A real timer: delay is the simulated fault, and no test waits for it directly.
     this.#timer = setTimeout(() => this.#pump(), millis)
   }
 }

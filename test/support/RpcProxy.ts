@@ -1,4 +1,4 @@
-/** A WebSocket proxy before a real node that reads JSON-RPC and may change it. */
+/** A WebSocket proxy in front of a real node that decodes JSON-RPC and may change it. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import type { AddressInfo } from "node:net"
@@ -19,21 +19,21 @@ interface Message {
 }
 
 export interface Changes {
-  /** An error to answer with, instead of asking the node. */
+  /** An error to return instead of forwarding the request. */
   readonly refuse?: (request: Request) => { readonly code: number; readonly message: string } | undefined
-  /** The result that is answered in place of this one. */
+  /** Replaces a result. */
   readonly answer?: (request: Request, result: unknown) => unknown
-  /** Whether a notification goes through; `kind` is that of its subscription. */
-  readonly lets?: (kind: string, result: unknown) => boolean
+  /** Whether a notification is forwarded; `kind` is that of its subscription. */
+  readonly forwards?: (kind: string, result: unknown) => boolean
 }
 
 export interface RpcProxy {
   readonly url: string
-  /** Requests so far, of each method. */
+  /** Number of requests by method. */
   readonly requests: ReadonlyMap<string, number>
-  /** What it does; may be replaced at any time. */
+  /** The changes to apply; may be replaced at any time. */
   changes: Changes
-  /** Cuts every connection, as if the network had. */
+  /** Cuts every connection, as the network would. */
   readonly cut: () => void
 }
 
@@ -55,7 +55,7 @@ export const start = (target: string, changes: Changes): Effect.Effect<RpcProxy,
         },
       }
 
-      /** One client, and its own connection to the node. */
+      /** Serves one client, with its own connection to the node. */
       const connect = (client: WebSocket) => {
         const asked = new Map<number, Request>()
         const kinds = new Map<string, string>()
@@ -75,8 +75,8 @@ export const start = (target: string, changes: Changes): Effect.Effect<RpcProxy,
           for (const text of early) upstream.send(text)
         })
 
-        /** The refusal of a request, or `undefined` for one that the node is asked. */
-        const take = (request: Request): Message | undefined => {
+        /** The error for a refused request, or `undefined` for one to forward. */
+        const refuseOrRecord = (request: Request): Message | undefined => {
           requests.set(request.method, (requests.get(request.method) ?? 0) + 1)
           asked.set(request.id, request)
           const error = proxy.changes.refuse?.(request)
@@ -87,7 +87,7 @@ export const start = (target: string, changes: Changes): Effect.Effect<RpcProxy,
           if (message.params !== undefined) {
             const { subscription, result } = message.params
             const kind = kinds.get(subscription) ?? ""
-            return proxy.changes.lets?.(kind, result) === false ? undefined : message
+            return proxy.changes.forwards?.(kind, result) === false ? undefined : message
           }
           const request = asked.get(message.id ?? -1)
           if (request === undefined || message.error !== undefined) return message
@@ -99,8 +99,8 @@ export const start = (target: string, changes: Changes): Effect.Effect<RpcProxy,
 
         client.on("message", (data: Buffer) => {
           const frame = JSON.parse(data.toString()) as Request | ReadonlyArray<Request>
-          const refusals = [frame].flat().flatMap((request) => take(request as Request) ?? [])
-          // A batch is refused in the order it was asked, or not at all: a test refuses all of one method.
+          const refusals = [frame].flat().flatMap((request) => refuseOrRecord(request as Request) ?? [])
+          // A batch is refused completely or not at all, because tests refuse all requests of a method.
           if (refusals.length === 0) return send(data.toString())
           return client.send(JSON.stringify(isBatch(frame) ? refusals : refusals[0]))
         })

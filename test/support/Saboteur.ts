@@ -1,8 +1,8 @@
 /**
- * The faults of one node in the simulation: it answers the next requests, or those of the next seconds, in its own way.
+ * Injects faults into one node of the simulation, for a number of requests or for a time.
  *
- * It knows which of its lies the checks of an answer must find, and which only the audit can: those are told of blocks
- * that are not final yet, so that the audit is told the truth.
+ * It distinguishes wrong responses that the integrity checks must detect from those that only the audit can detect. The
+ * latter are limited to blocks that are not finalized yet, so that the audit receives correct responses.
  */
 import type { Hex } from "../../src/Domain.ts"
 import { hex } from "../../src/endpoint/Decode.ts"
@@ -11,8 +11,8 @@ import type { FakeBlock } from "./FakeChain.ts"
 import { Refused, silence } from "./FakeNode.ts"
 import type { FakeNode, WireHeader } from "./FakeNode.ts"
 
-/** What a node does for a while. */
-export type Lasting =
+/** Faults that last for a time. */
+export type TimedFault =
   | "silent"
   | "frozen"
   | "down"
@@ -23,8 +23,8 @@ export type Lasting =
   | "early"
   | "receipts"
 
-/** What a node does so many times. */
-type Times =
+/** Faults that happen a number of times. */
+type CountedFault =
   | "empty"
   | "unknown"
   | "mixed"
@@ -41,7 +41,7 @@ type Logs = ReadonlyArray<{
   readonly blockTimestamp?: string
 }>
 
-const none = (): Record<Times, number> => ({
+const noFaults = (): Record<CountedFault, number> => ({
   empty: 0,
   unknown: 0,
   mixed: 0,
@@ -55,51 +55,51 @@ const none = (): Record<Times, number> => ({
 
 const requests = new Set(["eth_getLogs", "eth_getBlockByNumber", "eth_getBlockReceipts", "eth_subscribe"])
 
-/** How long (milliseconds) a header whose bloom proves nothing may be in use. */
+/** How long a header whose bloom proves nothing may be in use (milliseconds). */
 const headerInUse = 90_000
 
 /** With more logs than this a block's bloom may match a filter by chance. */
-const mostTelling = 100
+const maxConclusiveLogs = 100
 
 /** Blooms that prove nothing. */
-const useless = { zero: `0x${"0".repeat(512)}`, full: `0x${"f".repeat(512)}`, missing: undefined }
+const uninformative = { zero: `0x${"0".repeat(512)}`, full: `0x${"f".repeat(512)}`, missing: undefined }
 
 export interface BloomFault {
-  readonly are: keyof typeof useless
+  readonly are: keyof typeof uninformative
   readonly where: "announced" | "fetched" | "everywhere"
 }
 
 export class Saboteur {
   readonly node: FakeNode
-  /** How often each is still to happen. */
-  times = none()
+  /** Remaining occurrences of each fault. */
+  times = noFaults()
   words = ""
   drop: "before" | "during" | "after" | undefined
   blooms: BloomFault | undefined
-  /** How many blocks every other request is behind. */
+  /** Lag in blocks of every second request. */
   replicas = 0
-  /** For so long (milliseconds) after it was first asked for, a block has no logs. */
+  /** How long a block has no logs after its first request (milliseconds). */
   early = 0
   receipts = true
-  /** Whether it leaves the first log of each block out, under a filter. */
-  leavesOut: boolean
-  /** Blocks of which it told a lie that no check of an answer finds. */
+  /** Whether it omits the first log of each block, under a filter. */
+  omitsFirst: boolean
+  /** Blocks with a wrong response that no integrity check can detect. */
   readonly undetected = new Set<Hex>()
   readonly #stale: Map<number, FakeBlock>
   readonly #isFiltered: boolean
   readonly #now: () => number
   readonly #asked = new Map<string, number>()
-  /** Until then (clock milliseconds) headers may be in use that prove nothing. */
+  /** Until then, headers whose blooms prove nothing may be in use (clock milliseconds). */
   #blindUntil = 0
-  /** Once they were refused, receipts are not asked for for an hour. */
+  /** Whether receipts were refused; then they are not requested for an hour. */
   #refusedReceipts = false
   #turn = 0
-  /** What ends by itself, and when (clock milliseconds). */
-  readonly #passing = new Map<Lasting, { readonly at: number; readonly end: () => void }>()
+  /** Active timed faults, and when they end (clock milliseconds). */
+  readonly #timedFaults = new Map<TimedFault, { readonly at: number; readonly end: () => void }>()
 
   /**
    * @param stale blocks that were canonical once, by height
-   * @param options what it does for good, and the clock in milliseconds
+   * @param options the permanent faults, and the clock in milliseconds
    */
   constructor(
     node: FakeNode,
@@ -107,49 +107,49 @@ export class Saboteur {
     options: {
       readonly isFiltered: boolean
       readonly announcesZeros: boolean
-      readonly leavesOut: boolean
+      readonly omitsFirst: boolean
       readonly now: () => number
     },
   ) {
     this.node = node
     this.#stale = stale
     this.#isFiltered = options.isFiltered
-    this.leavesOut = options.leavesOut && options.isFiltered
+    this.omitsFirst = options.omitsFirst && options.isFiltered
     this.#now = options.now
     if (options.announcesZeros) this.#blindUntil = Infinity
     node.announced = (header) =>
       options.announcesZeros
-        ? { ...header, logsBloom: useless.zero, gasUsed: "0x0" }
+        ? { ...header, logsBloom: uninformative.zero, gasUsed: "0x0" }
         : this.#withBloom("announced", header)
     node.intercept = (method, params, proceed) => this.#answerOfReplica(method, params, proceed)
   }
 
-  /** Behaves so until then, or longer where that was said before. */
-  lasts(what: Lasting, until: number, end: () => void): void {
-    this.#passing.set(what, { at: Math.max(until, this.#passing.get(what)?.at ?? 0), end })
+  /** Starts or extends a timed fault. */
+  startTimed(what: TimedFault, until: number, end: () => void): void {
+    this.#timedFaults.set(what, { at: Math.max(until, this.#timedFaults.get(what)?.at ?? 0), end })
   }
 
-  /** Ends what has lasted long enough. */
-  pass(now: number): void {
-    for (const [what, { at }] of this.#passing) if (at <= now) this.end(what)
+  /** Ends expired faults. */
+  endExpired(now: number): void {
+    for (const [what, { at }] of this.#timedFaults) if (at <= now) this.end(what)
   }
 
-  end(what: Lasting): void {
-    this.#passing.get(what)?.end()
-    this.#passing.delete(what)
+  end(what: TimedFault): void {
+    this.#timedFaults.get(what)?.end()
+    this.#timedFaults.delete(what)
   }
 
   heal(): void {
-    this.times = none()
+    this.times = noFaults()
     this.drop = undefined
-    for (const what of this.#passing.keys()) this.end(what)
+    for (const what of this.#timedFaults.keys()) this.end(what)
   }
 
   #withBloom(origin: "announced" | "fetched", header: WireHeader): unknown {
     if (this.blooms === undefined || (this.blooms.where !== "everywhere" && this.blooms.where !== origin))
       return header
     this.#blindUntil = Math.max(this.#blindUntil, this.#now() + headerInUse)
-    return { ...header, logsBloom: useless[this.blooms.are] }
+    return { ...header, logsBloom: uninformative[this.blooms.are] }
   }
 
   #answerOfReplica(method: string, params: ReadonlyArray<unknown>, proceed: () => unknown): unknown {
@@ -171,7 +171,7 @@ export class Saboteur {
         return silence
       }
       const answer = proceed()
-      // Its answer is lost on the way, or is the last that arrives.
+      // The response is lost in transit, or is the last one that arrives.
       if (when === "during") this.node.drop()
       else queueMicrotask(() => this.node.drop(1001))
       return answer
@@ -189,15 +189,15 @@ export class Saboteur {
       : answer
   }
 
-  #takes(what: Times): boolean {
+  #takes(what: CountedFault): boolean {
     if (this.times[what] === 0) return false
     this.times[what]--
     return true
   }
 
-  /** Whether this lie may be told of the block: not if no check finds it, and the audit neither. */
-  #mayLie(block: FakeBlock | undefined, isFound: boolean): boolean {
-    if (isFound) return true
+  /** Whether a wrong response is allowed for a block: only if the integrity checks or the audit can detect it. */
+  #mayCorrupt(block: FakeBlock | undefined, isDetectable: boolean): boolean {
+    if (isDetectable) return true
     if (block === undefined || block.header.number <= this.node.chain.final.number) return false
     this.undetected.add(block.header.hash)
     return true
@@ -210,15 +210,15 @@ export class Saboteur {
     const isRange = filter.blockHash === undefined
     if (isRange && this.#takes("refuse")) throw new Refused(-32005, "query returned more than 10000 results")
     if (!isRange && this.#takes("unknown")) throw new Refused(-32000, "unknown block")
-    const right = proceed() as Logs
-    if (right.length === 0) return right
+    const correct = proceed() as Logs
+    if (correct.length === 0) return correct
     const answer = this.#takes("blockTimestamp")
-      ? right.map((log, i) => ({
+      ? correct.map((log, i) => ({
           ...log,
           blockTimestamp: i % 2 === 0 ? "0x0" : hex(Number(log.blockTimestamp) - 5),
         }))
-      : right
-    // Of final blocks no header is fetched: what is left out of history is for the audit of another provider.
+      : correct
+    // No header is fetched for finalized blocks: only an audit with another provider detects omitted logs there.
     if (isRange && Number(filter.toBlock) <= this.node.chain.final.number) return answer
     if (this.#takes("blockHash"))
       return answer.map((log) => ({ ...log, blockHash: hash("wrong", log.blockHash) }))
@@ -227,9 +227,9 @@ export class Saboteur {
     const block = this.node.chain.byHash(filter.blockHash)
     const isBlind = this.#now() < this.#blindUntil
     const isUnfounded =
-      this.#isFiltered && (!this.receipts || this.#refusedReceipts || block!.logs.length > mostTelling)
+      this.#isFiltered && (!this.receipts || this.#refusedReceipts || block!.logs.length > maxConclusiveLogs)
     const isEmpty = this.#isEarly(filter.blockHash) || this.#takes("empty")
-    if (isEmpty && this.#mayLie(block, !isBlind && !isUnfounded)) return []
+    if (isEmpty && this.#mayCorrupt(block, !isBlind && !isUnfounded)) return []
     return this.#shortened(answer, block, isBlind)
   }
 
@@ -240,25 +240,25 @@ export class Saboteur {
   }
 
   /**
-   * Leaves logs of the first block out: without the first log there is a hole, without half of them the bloom is another.
+   * Omits logs of the first block: without the first log there is an index gap, without half of them the bloom differs.
    * A filter hides both.
    */
   #shortened(answer: Logs, block: FakeBlock | undefined, isBlind: boolean): Logs {
     const logs = answer.findLastIndex((log) => log.blockHash === answer[0]!.blockHash) + 1
     if (logs < 2) return answer
-    if (this.leavesOut && this.#mayLie(block, false)) return answer.slice(1)
-    if (this.times.first > 0 && this.#mayLie(block, !this.#isFiltered)) {
+    if (this.omitsFirst && this.#mayCorrupt(block, false)) return answer.slice(1)
+    if (this.times.first > 0 && this.#mayCorrupt(block, !this.#isFiltered)) {
       this.times.first--
       return answer.slice(1)
     }
-    if (this.times.half > 0 && this.#mayLie(block, !this.#isFiltered && !isBlind)) {
+    if (this.times.half > 0 && this.#mayCorrupt(block, !this.#isFiltered && !isBlind)) {
       this.times.half--
       return answer.toSpliced(logs >> 1, logs - (logs >> 1))
     }
     return answer
   }
 
-  /** Blocks that seem to have no logs here are asked for again by their hash: `[]` is no lie that can be believed. */
+  /** Blocks without logs in a range are requested again by hash, so an empty range is always detected. */
   #range(answer: Logs, from: number, to: number): Logs {
     if (this.#takes("empty")) return []
     const isBlind = this.#now() < this.#blindUntil

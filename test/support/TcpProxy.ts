@@ -1,33 +1,33 @@
 /**
- * A TCP proxy that hurts the connections it carries.
+ * A TCP proxy that injects network faults.
  *
- * Cuts and resets end connections. `weather` makes them slow. `mute` leaves them open and silent, as when the other side
- * is gone without a word. A `tap` sees everything that passes, message by message where the proxy is told how a message
- * ends (`wire.ts`), and may hold it back, change it, or end the connection there.
+ * Cuts and resets end connections. `setConditions` delays and throttles them. `mute` leaves them open and silent, like a peer
+ * that vanished without closing. A `tap` receives everything that passes, message by message if the proxy has a cutter for
+ * the protocol (`wire.ts`), and may drop it, change it, or end the connection there.
  */
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { connect, createServer } from "node:net"
 import type { AddressInfo, Socket } from "node:net"
-import { fair, Pipe } from "./Pipe.ts"
-import type { Weather } from "./Pipe.ts"
+import { unimpaired, Pipe } from "./Pipe.ts"
+import type { Conditions } from "./Pipe.ts"
 
 export type Side = "client" | "target"
 
 /** One connection through the proxy. */
 export interface Link {
-  /** Says something to a side that the other did not say. */
-  readonly say: (to: Side, data: Buffer) => void
+  /** Sends data to a side that the other side did not send. */
+  readonly inject: (to: Side, data: Buffer) => void
   /** Closes both sides. */
   readonly cut: () => void
-  /** The same by RST: what is on its way to either side is lost. */
+  /** Closes both sides by RST: data in transit is lost. */
   readonly reset: () => void
 }
 
-/** Sees what a side said. What it answers goes on to the other side; nothing does for `undefined`. */
+/** Receives the data of one side. Its result is forwarded to the other side; `undefined` drops the data. */
 export type Tap = (data: Buffer, from: Side, link: Link) => Buffer | undefined
 
-/** Cuts one direction of a connection into messages. What is not complete yet waits. */
+/** Splits one direction of a connection into messages. Incomplete data is kept. */
 export interface Cutter {
   readonly take: (data: Buffer) => ReadonlyArray<Buffer>
 }
@@ -36,27 +36,27 @@ export type Cutters = Readonly<Partial<Record<Side, () => Cutter>>>
 
 export interface TcpProxy {
   readonly port: number
-  /** Connections so far. */
+  /** Number of accepted connections. */
   readonly accepted: () => number
   /** Cuts every connection. */
   readonly cut: () => void
   /** Resets every connection. */
   readonly reset: () => void
-  /** Cuts the next connection, or the present one, after so many more bytes from the target. */
+  /** Cuts the current or the next connection after this many more bytes from the target. */
   readonly cutAfter: (bytes: number) => void
-  /** Swallows what the present connections say from now on, the end included. New connections work. */
+  /** Drops all further data of the current connections, including their end. New connections work. */
   readonly mute: () => void
-  /** Closes new connections at once, or not any more. */
+  /** Whether new connections are closed at once. */
   readonly refuse: (refused: boolean) => void
-  /** Where new connections lead. */
+  /** Sets the target of new connections. */
   readonly retarget: (port: number) => void
-  readonly weather: (weather: Weather) => void
+  readonly setConditions: (conditions: Conditions) => void
   readonly tap: (tap: Tap | undefined) => void
 }
 
-/** A link as the proxy sees it. */
+/** The internal state of a link. */
 interface Pair extends Link {
-  readonly blow: (weather: Weather) => void
+  readonly setConditions: (conditions: Conditions) => void
   muted: boolean
 }
 
@@ -67,7 +67,7 @@ class Proxy {
   accepted = 0
   left = Infinity
   refused = false
-  weather: Weather = fair
+  conditions: Conditions = unimpaired
   tap: Tap | undefined
   target: number
   readonly #cutters: Cutters
@@ -95,26 +95,26 @@ class Proxy {
     }
     const pair: Pair = {
       muted: false,
-      say: (to, data) => pipes[to].put(data),
+      inject: (to, data) => pipes[to].put(data),
       cut: () => end((socket) => socket.destroy()),
       reset: () => end((socket) => socket.resetAndDestroy()),
-      blow: (weather) => {
-        pipes.client.blow(weather)
-        pipes.target.blow(weather)
+      setConditions: (conditions) => {
+        pipes.client.setConditions(conditions)
+        pipes.target.setConditions(conditions)
       },
     }
     this.pairs.add(pair)
-    pair.blow(this.weather)
+    pair.setConditions(this.conditions)
     const cutters = {
       client: this.#cutters.client?.() ?? whole(),
       target: this.#cutters.target?.() ?? whole(),
     }
     const carry = (from: Side, to: Side) => {
-      const gone = () => {
+      const onClosed = () => {
         if (!pair.muted) pair.cut()
       }
-      sockets[from].on("error", gone)
-      sockets[from].on("close", gone)
+      sockets[from].on("error", onClosed)
+      sockets[from].on("close", onClosed)
       sockets[from].on("data", (data: Buffer) => {
         for (const message of cutters[from].take(data)) {
           const passed = pair.muted ? undefined : this.tap ? this.tap(message, from, pair) : message
@@ -156,9 +156,9 @@ export const start = (
         mute: each((pair) => void (pair.muted = true)),
         refuse: (refused: boolean) => void (proxy.refused = refused),
         retarget: (port: number) => void (proxy.target = port),
-        weather: (weather: Weather) => {
-          proxy.weather = weather
-          for (const pair of proxy.pairs) pair.blow(weather)
+        setConditions: (conditions: Conditions) => {
+          proxy.conditions = conditions
+          for (const pair of proxy.pairs) pair.setConditions(conditions)
         },
         tap: (tap: Tap | undefined) => void (proxy.tap = tap),
         close: () => {

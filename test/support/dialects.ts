@@ -94,7 +94,7 @@ const runVirtually = Effect.fnUntraced(function* (row: Row, warnings: ReadonlyAr
     const blamed = errors + contradicted + status.breakerState.failures
     const stored = status.stored === target() ? [] : [`stored ${status.stored} of ${target()}`]
     assertOutcome(row, {
-      outcome: { ...counts, stoodStill, connections: node.dials, blamed },
+      outcome: { ...counts, stoodStill, connections: node.connections, blamed },
       faults: [...faults, ...stored],
       failures: status.failures,
     })
@@ -213,7 +213,7 @@ const runWired = Effect.fnUntraced(function* (row: Row, i: number) {
   if (row.notes) assert.match(endpoints[0]!.limits.join(), row.notes)
   const { counts, faults } = yield* compare(yield* openSqlite(database), chain, 0, row.repaired)
   assertOutcome(row, {
-    outcome: { ...counts, stoodStill: longest / 1000, connections: node.dials, blamed },
+    outcome: { ...counts, stoodStill: longest / 1000, connections: node.connections, blamed },
     faults,
     failures,
   })

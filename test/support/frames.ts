@@ -8,7 +8,7 @@ export type RecordedNode = (typeof nodes)[number]
 export const read = (node: RecordedNode, file: string): unknown =>
   JSON.parse(readFileSync(new URL(`../fixtures/frames/${node}/${file}.json`, import.meta.url), "utf8"))
 
-/** Every object in a recording for which `wanted` holds, wherever it is. */
+/** Every object in a recording that satisfies `wanted`, at any depth. */
 export const find = <A>(
   value: unknown,
   wanted: (object: Record<string, unknown>) => boolean,

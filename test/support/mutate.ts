@@ -1,6 +1,6 @@
-/** Inputs that are nearly right: bytes and JSON changed at random, the same for the same seed. */
+/** Nearly valid inputs: bytes and JSON mutated at random, reproducible by seed. */
 
-/** A small generator (mulberry32): good enough to choose, and the same everywhere. */
+/** A small random generator (mulberry32), deterministic on every platform. */
 export class Dice {
   #state: number
 
@@ -8,7 +8,7 @@ export class Dice {
     this.#state = seed | 0
   }
 
-  /** A whole number from 0 up to and without `below`. */
+  /** An integer from 0 up to, but not including, `below`. */
   roll(below: number): number {
     this.#state = (this.#state + 0x6d2b79f5) | 0
     let mixed = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state)
@@ -21,7 +21,7 @@ export class Dice {
   }
 }
 
-/** Values that are odd anywhere, as JSON. */
+/** Unusual values for any field, as JSON. */
 const odd: ReadonlyArray<string> = [
   "null",
   "true",
@@ -71,7 +71,7 @@ const splice: Mutator = (text, dice, corpus) => {
   return text.slice(0, dice.roll(text.length + 1)) + other.slice(dice.roll(other.length + 1))
 }
 
-/** A token of JSON: a key with its colon, or a value that holds no other. */
+/** A JSON token: a key with its colon, or a primitive value. */
 const tokens = /"(?:[^"\\]|\\.)*"(?:\s*:)?|-?\d[\d.eE+-]*|true|false|null/g
 
 const oneOf = (text: string, dice: Dice, wanted: (token: string) => boolean) => {
@@ -87,7 +87,7 @@ const replaceValue: Mutator = (text, dice) => {
   return text.slice(0, found.index) + dice.pick(odd) + text.slice(found.index + found[0].length)
 }
 
-/** The key is there twice, once with another value; the second one counts. */
+/** Duplicates a key with another value; parsers use the second one. */
 const duplicateKey: Mutator = (text, dice) => {
   const found = oneOf(text, dice, isKey)
   if (found === undefined) return text
@@ -101,7 +101,7 @@ const renameKey: Mutator = (text, dice) => {
   return `${text.slice(0, found.index)}"${name}":${text.slice(found.index + found[0].length)}`
 }
 
-/** Something whole is put inside something of its own kind or another. */
+/** Wraps a text in an array or object, or concatenates it. */
 const wrap: Mutator = (text, dice, corpus) =>
   dice.pick([
     `[${text}]`,
@@ -129,11 +129,11 @@ export const mutated = (corpus: ReadonlyArray<string>, dice: Dice): string => {
   return text
 }
 
-/** Seed and number of inputs; a night of fuzzing is `FUZZ_INPUTS=1000000 FUZZ_SEED=2`. */
+/** Seed and number of inputs; for a long run set `FUZZ_INPUTS=1000000 FUZZ_SEED=2`. */
 export const seed = Number(process.env["FUZZ_SEED"] ?? 1)
 export const inputs = Number(process.env["FUZZ_INPUTS"] ?? 1500)
 
-/** Checks each input; what fails says which one it was and how to have it again. */
+/** Checks each input; a failure names the input and how to reproduce it. */
 export const fuzz = (make: (dice: Dice) => string, check: (input: string) => void): void => {
   for (let i = 0; i < inputs; i++) {
     const input = make(new Dice(seed * 1_000_003 + i))

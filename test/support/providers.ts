@@ -1,4 +1,4 @@
-/** How providers are known to behave, as interceptions of a FakeNode. Texts are the recorded ones. */
+/** Known behaviour of providers, as interceptors of a FakeNode. Error texts are recorded ones. */
 import { readFileSync } from "node:fs"
 import { quantity } from "../../src/endpoint/Decode.ts"
 import { Refused } from "./FakeNode.ts"
@@ -14,7 +14,7 @@ const { errors } = JSON.parse(
   readFileSync(new URL("../fixtures/provider-errors.json", import.meta.url), "utf8"),
 ) as { errors: ReadonlyArray<Recorded> }
 
-/** The recorded refusal of a provider whose text has this in it. */
+/** The recorded refusal of a provider that contains this text. */
 export const refusal = (provider: string, text: string): Refused => {
   const found = errors.find((error) => error.provider.startsWith(provider) && error.message.includes(text))
   if (found === undefined) throw new Error(`no such refusal: ${provider}, ${text}`)
@@ -30,11 +30,11 @@ export interface Query {
   readonly toBlock?: string
 }
 
-/** Blocks of a query: 1 for one that is asked for by its hash. */
+/** The width of a query in blocks: 1 for a query by hash. */
 export const widthOf = ({ blockHash, fromBlock, toBlock }: Query): number =>
   blockHash === undefined ? quantity(toBlock)! - quantity(fromBlock)! + 1 : 1
 
-/** The methods of these names do not exist. */
+/** These methods do not exist. */
 export const without =
   (...names: ReadonlyArray<string>): Intercept =>
   (method, _params, proceed) => {
@@ -42,13 +42,13 @@ export const without =
     return proceed()
   }
 
-/** One after the other: each may refuse before the next is asked. */
+/** Chains two interceptors: the first may refuse a request before the second receives it. */
 export const both =
   (first: Intercept, second: Intercept): Intercept =>
   (method, params, proceed) =>
     first(method, params, () => second(method, params, proceed))
 
-/** publicnode.com: no logs without an address or with ten of them, no old blocks. */
+/** publicnode.com: no logs without an address or with ten or more, no old blocks. */
 export const publicnode =
   (node: FakeNode, oldest = 128): Intercept =>
   (method, params, proceed) => {
@@ -62,7 +62,7 @@ export const publicnode =
     return proceed()
   }
 
-/** drpc.org without a key: ranges of ten blocks at most, whatever its text says. */
+/** drpc.org without a key: ranges of at most ten blocks, although its error text names another limit. */
 export const drpc: Intercept = (method, params, proceed) => {
   if (method === "eth_getLogs" && widthOf(params[0] as Query) > 10)
     throw refusal("drpc (free)", "not supported on free plan")

@@ -90,7 +90,7 @@ export const simulate = Effect.fnUntraced(function* (
     new Saboteur(node, stale, {
       isFiltered,
       announcesZeros: setting.announcesZeros,
-      leavesOut,
+      omitsFirst: leavesOut,
       now: () => Monotonic.millisUnsafe(clock),
     })
   const nodes = [saboteur(hosts.one, false), saboteur(hosts.two, setting.leavesOut)] as const
@@ -212,7 +212,7 @@ export const simulate = Effect.fnUntraced(function* (
       case "Silence": {
         const { node } = nodes[action.node]!
         node.announces = false
-        return nodes[action.node]!.lasts("silent", now + action.seconds * 1000, () => {
+        return nodes[action.node]!.startTimed("silent", now + action.seconds * 1000, () => {
           node.announces = true
         })
       }
@@ -222,7 +222,7 @@ export const simulate = Effect.fnUntraced(function* (
       case "Freeze": {
         const { node } = nodes[action.node]!
         node.answers = false
-        return nodes[action.node]!.lasts("frozen", now + action.seconds * 1000, () => {
+        return nodes[action.node]!.startTimed("frozen", now + action.seconds * 1000, () => {
           node.answers = true
         })
       }
@@ -230,7 +230,7 @@ export const simulate = Effect.fnUntraced(function* (
         const { node } = nodes[action.node]!
         node.up = false
         node.drop()
-        return nodes[action.node]!.lasts("down", now + action.seconds * 1000, () => {
+        return nodes[action.node]!.startTimed("down", now + action.seconds * 1000, () => {
           node.up = true
         })
       }
@@ -239,7 +239,7 @@ export const simulate = Effect.fnUntraced(function* (
         const { node } = nodes[action.node]!
         node.lag = action.blocks
         if (action._tag === "ReturnBehind") node.drop()
-        return nodes[action.node]!.lasts("behind", now + action.seconds * 1000, () => {
+        return nodes[action.node]!.startTimed("behind", now + action.seconds * 1000, () => {
           node.lag = 0
         })
       }
@@ -253,35 +253,35 @@ export const simulate = Effect.fnUntraced(function* (
         const view = chain.branch(depth, ...sizes)
         headers.push(view.head)
         node.follow(view)
-        return nodes[action.node]!.lasts("RangeTooLarge", now + action.seconds * 1000, () =>
+        return nodes[action.node]!.startTimed("RangeTooLarge", now + action.seconds * 1000, () =>
           node.follow(chain),
         )
       }
       case "Replicas": {
         const one = nodes[action.node]!
         one.replicas = action.blocks
-        return one.lasts("replicas", now + action.seconds * 1000, () => {
+        return one.startTimed("replicas", now + action.seconds * 1000, () => {
           one.replicas = 0
         })
       }
       case "Blooms": {
         const one = nodes[action.node]!
         one.blooms = action
-        return one.lasts("blooms", now + action.seconds * 1000, () => {
+        return one.startTimed("blooms", now + action.seconds * 1000, () => {
           one.blooms = undefined
         })
       }
       case "Early": {
         const one = nodes[action.node]!
         one.early = action.millis
-        return one.lasts("early", now + action.seconds * 1000, () => {
+        return one.startTimed("early", now + action.seconds * 1000, () => {
           one.early = 0
         })
       }
       case "NoReceipts": {
         const one = nodes[action.node]!
         one.receipts = false
-        return one.lasts("receipts", now + action.seconds * 1000, () => {
+        return one.startTimed("receipts", now + action.seconds * 1000, () => {
           one.receipts = true
         })
       }
@@ -341,13 +341,13 @@ export const simulate = Effect.fnUntraced(function* (
     }
     yield* pass(pause)
     yield* checkFinal
-    for (const node of nodes) node.pass(yield* Monotonic.millis)
+    for (const node of nodes) node.endExpired(yield* Monotonic.millis)
   }
 
   // Everything works again, and the chain goes on.
   for (const node of nodes) {
     node.heal()
-    node.leavesOut = false
+    node.omitsFirst = false
   }
   Object.assign(store.faults, { failures: 0, lostReplies: 0, frozenUntil: 0 })
   if (running[0] === undefined) yield* launch(0)

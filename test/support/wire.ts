@@ -1,9 +1,9 @@
-/** Where one message ends on the wire: requests to Redis, and what a WebSocket server says. */
+/** Message boundaries on the wire: requests to Redis, and frames of a WebSocket server. */
 import type { Cutter } from "./TcpProxy.ts"
 
 const newline = Buffer.from("\r\n")
 
-/** The words of a Redis request, and where it ends; `undefined` while it is not complete. */
+/** The words of a Redis request, and its end; `undefined` while it is incomplete. */
 const requestIn = (
   data: Buffer,
 ): { readonly words: ReadonlyArray<Buffer>; readonly end: number } | undefined => {
@@ -27,11 +27,11 @@ const requestIn = (
   return { words, end: at }
 }
 
-/** Gathers bytes and gives away as many complete messages as they hold. */
+/** Collects bytes and returns the complete messages in them. */
 abstract class Gathering implements Cutter {
   #rest: Buffer = Buffer.alloc(0)
 
-  /** Where the first message ends; `undefined` while it is not complete. */
+  /** The end of the first message; `undefined` while it is incomplete. */
   protected abstract end(data: Buffer): number | undefined
 
   take(data: Buffer): ReadonlyArray<Buffer> {
@@ -69,7 +69,7 @@ const sizesOf = (frame: Buffer): readonly [head: number, payload: number] | unde
   ]
 }
 
-/** The answer to the handshake, and then the frames of a WebSocket server. */
+/** The handshake response of a WebSocket server, then its frames. */
 export class WebSocketFrames extends Gathering {
   #open = false
 
@@ -100,7 +100,7 @@ export const withByte = (frame: Buffer, share: number, byte: number): Buffer => 
   return copy
 }
 
-/** The beginning of a text frame that claims to be so long. */
+/** The header of a text frame with this payload length. */
 export const frameHead = (bytes: number): Buffer => {
   const head = Buffer.alloc(10)
   head[0] = text

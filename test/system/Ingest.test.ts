@@ -426,7 +426,7 @@ describe("an endpoint", () => {
         yield* TestClock.adjust("13 seconds")
       }
       yield* caughtUp(store, chain, status)
-      assert.isAtLeast(node.dials, 5)
+      assert.isAtLeast(node.connections, 5)
       assert.strictEqual(status.breakerState._tag, "Closed")
     }),
   )
@@ -439,7 +439,7 @@ describe("an endpoint", () => {
       }
       const { status } = yield* start()
       yield* TestClock.adjust("5 minutes")
-      assert.isBelow(node.dials, 12)
+      assert.isBelow(node.connections, 12)
       assert.notStrictEqual(status.breakerState._tag, "Closed")
       assert.strictEqual(status.phase, "connecting")
       node.intercept = (_method, _params, proceed) => proceed()
@@ -454,7 +454,7 @@ describe("an endpoint", () => {
       const wrong = new FakeNode(new FakeChain({ id: 5 }))
       const ingestor = yield* startIngestor(store, { one: wrong }, variablesFor({ devnet: [chain, "one"] }))
       yield* TestClock.adjust("55 seconds")
-      assert.strictEqual(wrong.dials, 1)
+      assert.strictEqual(wrong.connections, 1)
       assert.strictEqual(ingestor.status.failures[0]?.type, "wrong_chain")
       assert.match(ingestor.status.failures[0]!.text, /serves chain 5, not 31337/)
     }),
@@ -479,7 +479,7 @@ describe("an endpoint", () => {
   )
 
   for (const [title, misbehave, type] of [
-    ["sends garbage", (node: FakeNode) => node.say("{garbage"), "malformed"],
+    ["sends garbage", (node: FakeNode) => node.broadcast("{garbage"), "malformed"],
     [
       "sends a header without a hash",
       (node: FakeNode) => node.announce({ ...node.chain.head, hash: "0x" }),
@@ -497,7 +497,7 @@ describe("an endpoint", () => {
         node.answers = true
         chain.extend(3)
         yield* caughtUp(store, chain, status)
-        assert.isAtLeast(node.dials, 2)
+        assert.isAtLeast(node.connections, 2)
       }),
     )
   }
@@ -568,7 +568,7 @@ describe("an endpoint", () => {
         assert.isAbove(refusals, 2)
         assert.isBelow(refusals, 200)
         assert.isAtMost(lowest.rate, 20)
-        assert.strictEqual(node.dials, 1)
+        assert.strictEqual(node.connections, 1)
       }),
   )
 
@@ -790,7 +790,7 @@ describe("the store", () => {
         assert.strictEqual(status.head, chain.head.number)
         assert.isAbove(status.lag(yield* Monotonic.millis), 500_000)
         assert.strictEqual(status.failures[0]?.type, "store")
-        assert.strictEqual(node.dials, 1, "the connection stays")
+        assert.strictEqual(node.connections, 1, "the connection stays")
         assert.isAtMost(state.failures, 600 * 2 + 5, "it is asked twice a second, and not more often")
         state.down = false
         yield* eventually("publishing goes on", () => status.published > before, 1.5)
@@ -859,7 +859,7 @@ describe("the store", () => {
           }
           yield* eventually("it is stored", () => status.stored === chain.head.number)
           assert.isAbove(seen, 40)
-          assert.strictEqual(node.dials, 1)
+          assert.strictEqual(node.connections, 1)
         }),
     )
 

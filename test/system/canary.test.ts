@@ -85,7 +85,7 @@ describe("secrets", () => {
           Effect.repeat(Effect.delay(status, "50 millis"), { until: (text) => pattern.test(text) })
         yield* until(/"stored":7/)
         for (const node of [one, two])
-          node.say(`{"jsonrpc":"2.0","error":{"code":-1,"message":"${everything}"}}`)
+          node.broadcast(`{"jsonrpc":"2.0","error":{"code":-1,"message":"${everything}"}}`)
         yield* until(/an error without an id/)
         refusing = true
         chain.extend(1)

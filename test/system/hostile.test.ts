@@ -33,7 +33,7 @@ const answering = (method: string, change: (answer: never) => unknown) => (node:
 const firstLog = (change: Answer) =>
   answering("eth_getLogs", ([first, ...rest]: ReadonlyArray<Answer>) => [{ ...first, ...change }, ...rest])
 
-const saying = (text: string) => (node: FakeNode) => node.say(text)
+const saying = (text: string) => (node: FakeNode) => node.broadcast(text)
 
 /** Announces a header by hand: whatever JSON it is written as. */
 const announcing = (change: (json: string) => string) => (node: FakeNode) => {
@@ -110,7 +110,7 @@ const attacks: ReadonlyArray<readonly [title: string, attack: (node: FakeNode) =
   [
     "10 000 messages in a second",
     (node) => {
-      for (let i = 0; i < 10_000; i++) node.say('{"method":"net_hello","params":[]}')
+      for (let i = 0; i < 10_000; i++) node.broadcast('{"method":"net_hello","params":[]}')
     },
     "malformed",
   ],
@@ -167,7 +167,7 @@ const world = Effect.gen(function* () {
     chain.extend(1)
     yield* caughtUp(store, chain, status)
     yield* caughtUp(store, other, beside)
-    assert.strictEqual(good.dials, 1)
+    assert.strictEqual(good.connections, 1)
     assert.deepStrictEqual(beside.failures, [])
     assert.isTrue(status.failures.every(({ text }) => text.length <= 1000))
   })
@@ -179,7 +179,7 @@ describe("a hostile provider", () => {
     it.effect(`${title}: ${type}, and the connection is lost`, () =>
       Effect.gen(function* () {
         const { hostile, status, nobodyMinds } = yield* world
-        const before = hostile.dials
+        const before = hostile.connections
         attack(hostile)
         // A refusal may mean that the block is not there yet: it counts when it stands for a while.
         yield* eventually("it is counted", () => status.errors[type] > 0, type === "rejected" ? 15 : 1)
@@ -188,7 +188,7 @@ describe("a hostile provider", () => {
           Object.values(status.errors).reduce((sum, count) => sum + count),
           1,
         )
-        yield* eventually("it is dialled again", () => hostile.dials > before, 10)
+        yield* eventually("it is dialled again", () => hostile.connections > before, 10)
         yield* nobodyMinds
       }),
     )
@@ -202,7 +202,7 @@ describe("a hostile provider", () => {
         yield* eventually("it is stored", () => status.stored === hostile.chain.head.number, 5)
         yield* TestClock.adjust("1 minute")
         yield* nobodyMinds
-        assert.strictEqual(hostile.dials, 1)
+        assert.strictEqual(hostile.connections, 1)
         assert.deepStrictEqual(status.failures, [])
       }),
     )
@@ -251,7 +251,7 @@ describe("a hostile provider", () => {
           chain.extend(2)
           yield* stored
         }
-        assert.strictEqual(good.dials, 1)
+        assert.strictEqual(good.connections, 1)
         assert.strictEqual((yield* fetchFrom(port, "/ready")).status, 200)
         for (const one of [chain, other]) yield* assertComplete(yield* openSqlite(database), one)
         service.kill("SIGTERM")
@@ -295,7 +295,7 @@ describe("a hostile HTTP endpoint", () => {
           status.errors[type],
         )
         for (const { text } of status.failures) assert.match(text, /^hostile:80: .{0,400}$/)
-        assert.strictEqual(good.dials, 1)
+        assert.strictEqual(good.connections, 1)
       }),
     )
   }
@@ -357,7 +357,7 @@ describe("a hostile HTTP endpoint", () => {
         // Beside the limit, what the buffers of two sockets hold.
         assert.isAtLeast(sent, 4)
         assert.isBelow(sent, 32)
-        assert.strictEqual(good.dials, 1)
+        assert.strictEqual(good.connections, 1)
         assert.strictEqual((yield* fetchFrom(port, "/ready")).status, 200)
       }).pipe(Effect.scoped),
     60_000,

@@ -230,7 +230,7 @@ describe("the log says", () => {
       one.drop()
       yield* eventually("the other one is in use", () => status.endpoint === status.endpoints[1])
       const [left] = log.of("failover")
-      assert.match(left!.text, /^left one:80 for two:80: connection lost: /)
+      assert.match(left!.text, /^failed over from one:80 to two:80: connection lost: /)
       assert.strictEqual(left!.level, "Warn")
       assert.deepStrictEqual(
         { ...left!.fields, reason: undefined },
@@ -245,7 +245,7 @@ describe("the log says", () => {
         yield* TestClock.adjust("4 seconds")
       }
       assert.deepStrictEqual(texts(log.of("failback")), [
-        "going back from two:80 to one:80, which is preferred",
+        "failed back from two:80 to one:80, which is preferred",
       ])
       assert.deepStrictEqual(log.of("in_use", "failover").length, 2)
     }))

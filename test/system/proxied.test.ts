@@ -35,7 +35,7 @@ const forgetful = (): Changes => {
 /** Every third notification is lost (erigon). */
 const lossy = (): Changes => {
   let count = 0
-  return { lets: () => ++count % 3 !== 0 }
+  return { forwards: () => ++count % 3 !== 0 }
 }
 
 const quirks: ReadonlyArray<readonly [string, () => Changes]> = [
@@ -61,14 +61,14 @@ describe("the service before a real node that", () => {
           for (let i = 1; i <= 5; i++) {
             for (let n = 0; n < 4; n++) {
               yield* devnet.block(2 + n, 1, 40)
-              if (proxy.changes.lets === undefined) yield* Devnet.reached(store, devnet.head)
+              if (proxy.changes.forwards === undefined) yield* Devnet.reached(store, devnet.head)
             }
             yield* devnet.reorg(i)
             yield* devnet.block(i)
             if (i === 3) proxy.cut()
           }
           // What was announced last may have been lost; the next one is not.
-          const { lets, ...rest } = proxy.changes
+          const { forwards, ...rest } = proxy.changes
           proxy.changes = rest
           yield* devnet.block(1)
           yield* Devnet.reached(store, devnet.head)
@@ -82,7 +82,7 @@ describe("the service before a real node that", () => {
             assert.isAtMost(asked("eth_getLogs"), 4)
             assert.isAtLeast(asked("eth_subscribe"), 4, "heads and logs, on two connections")
             // Some forty blocks from the subscription; what was announced before it began, receipt by receipt.
-            if (lets === undefined) assert.isBelow(asked("eth_getTransactionReceipt"), 40)
+            if (forwards === undefined) assert.isBelow(asked("eth_getTransactionReceipt"), 40)
           }
         }).pipe(Effect.scoped),
       60_000,

@@ -45,7 +45,7 @@ describe("a node", () => {
         one.announces = true
         yield* steps(chain, 1)
         yield* caughtUp(store, chain, status)
-        assert.strictEqual(one.dials, 1)
+        assert.strictEqual(one.connections, 1)
       }),
     )
   }
@@ -85,7 +85,7 @@ describe("a node", () => {
           heads.push(chain.head)
         })
         yield* caughtUp(store, chain, status)
-        assert.strictEqual(one.dials, 1)
+        assert.strictEqual(one.connections, 1)
       }),
   )
 
@@ -107,7 +107,7 @@ describe("a node", () => {
             ;(i % 2 === 0 ? one : two).drop()
           }
           yield* caughtUp(store, chain, status)
-          assert.isAbove(one.dials + two.dials, 6)
+          assert.isAbove(one.connections + two.connections, 6)
         }),
     )
   }
@@ -131,7 +131,7 @@ describe("a node", () => {
       yield* steps(chain, 20)
       yield* caughtUp(store, chain, status)
       assert.strictEqual(status.endpoint, status.endpoints[1])
-      assert.strictEqual(two.dials, 1)
+      assert.strictEqual(two.connections, 1)
     }),
   )
 

@@ -4,7 +4,7 @@ import { TestClock } from "effect/testing"
 import { backoff, circuitBreaking, failuresToOpen, makeBreaker } from "../../src/Retry.ts"
 import type { BreakerState } from "../../src/Retry.ts"
 
-/** The delays a schedule asks for, one after another. */
+/** The first delays of a schedule. */
 const delays = (count: number, schedule = backoff) =>
   Effect.gen(function* () {
     const step = yield* Schedule.toStep(schedule)
@@ -19,7 +19,7 @@ const delays = (count: number, schedule = backoff) =>
 /** `min(1 s · 2^failures, 60 s)` before jitter. */
 const expected = (failures: number) => Math.min(1000 * 2 ** Math.min(failures, 10), 60_000)
 
-/** Something that fails until told otherwise, retried under a breaker without jitter. */
+/** An attempt that fails until `works` is set, retried under a breaker without jitter. */
 const setUp = Effect.gen(function* () {
   const breaker = yield* makeBreaker
   const tries: Array<number> = []
@@ -46,7 +46,7 @@ describe("backoff", () => {
     }),
   )
 
-  it.effect("is actually varied", () =>
+  it.effect("applies ±20 % jitter", () =>
     Effect.gen(function* () {
       const runs = yield* Effect.forEach([1, 2, 3, 4, 5], (seed) => Random.withSeed(delays(6), seed))
       assert.strictEqual(new Set(runs.map((run) => run[5])).size, 5)
@@ -66,7 +66,7 @@ describe("backoff", () => {
 })
 
 describe("the circuit breaker", () => {
-  it.effect("opens at the third failure in a row, for exactly the delay of the backoff", () =>
+  it.effect("opens at the third consecutive failure, for exactly the backoff delay", () =>
     Effect.gen(function* () {
       const { state, tries } = yield* setUp
       assert.deepStrictEqual(yield* state, { _tag: "Closed", failures: 1 })
@@ -82,7 +82,7 @@ describe("the circuit breaker", () => {
     }),
   )
 
-  it.effect("is half open while the probe runs, and closed again after a success", () =>
+  it.effect("is half-open while the probe runs, and closes after a success", () =>
     Effect.gen(function* () {
       const { state, works, fiber, breaker } = yield* setUp
       const seen: Array<BreakerState["_tag"]> = []
@@ -99,7 +99,7 @@ describe("the circuit breaker", () => {
     }),
   )
 
-  it.effect("opens for longer when the probe fails, up to the cap", () =>
+  it.effect("doubles the open time when the probe fails, up to the cap", () =>
     Effect.gen(function* () {
       const { state, tries } = yield* setUp
       yield* TestClock.adjust("10 minutes")
@@ -111,7 +111,7 @@ describe("the circuit breaker", () => {
     }),
   )
 
-  it.effect("starts over after a success", () =>
+  it.effect("restarts the backoff after a success", () =>
     Effect.gen(function* () {
       const { state, works, fiber, breaker } = yield* setUp
       yield* TestClock.adjust("30 seconds")
@@ -124,13 +124,13 @@ describe("the circuit breaker", () => {
     }),
   )
 
-  it.effect("backs off from a provider that connects, says something and drops", () =>
+  it.effect("backs off from a provider that connects, sends one message and drops", () =>
     Effect.gen(function* () {
       const breaker = yield* makeBreaker
-      const dials: Array<number> = []
+      const attempts: Array<number> = []
       const provider = Stream.unwrap(
         Effect.gen(function* () {
-          dials.push(yield* Effect.clockWith((clock) => clock.currentTimeMillis))
+          attempts.push(yield* Effect.clockWith((clock) => clock.currentTimeMillis))
           return Stream.concat(Stream.make("hello"), Stream.fail("dropped" as const))
         }),
       )
@@ -142,7 +142,7 @@ describe("the circuit breaker", () => {
       )
       yield* TestClock.adjust("2 minutes")
       assert.deepStrictEqual(
-        dials,
+        attempts,
         [0, 2, 6, 14, 30, 62].map((s) => s * 1000),
       )
       assert.strictEqual((yield* SubscriptionRef.get(breaker.state))._tag, "Open")

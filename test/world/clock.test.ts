@@ -53,7 +53,7 @@ describe("a wall clock that is set", () => {
         }
         yield* caughtUp(store, chain, status)
         assert.isAtMost(askedOf(node) - before, 40 * 5, "nor does it let more through")
-        assert.strictEqual(node.dials, 1)
+        assert.strictEqual(node.connections, 1)
       }),
     )
 
@@ -63,11 +63,11 @@ describe("a wall clock that is set", () => {
         shift(by)
         chain.extend(1)
         yield* TestClock.adjust("12 seconds")
-        assert.strictEqual(node.dials, 1)
+        assert.strictEqual(node.connections, 1)
         assert.strictEqual(status.phase, "live")
         node.announces = false
         chain.extend(1)
-        yield* eventually("the silence is noticed", () => node.dials === 2, 120)
+        yield* eventually("the silence is noticed", () => node.connections === 2, 120)
         node.announces = true
         yield* eventually("what was missed is stored", () => status.stored === chain.head.number, 60)
         yield* caughtUp(store, chain, status)

@@ -110,7 +110,7 @@ const rows: ReadonlyArray<Row> = [
     over: "a socket",
     node: () => {},
     before: ({ node }) => {
-      for (const text of ["", " ", "\n"]) node.say(text)
+      for (const text of ["", " ", "\n"]) node.broadcast(text)
     },
     out: inRealTime,
   },
@@ -160,7 +160,7 @@ const rows: ReadonlyArray<Row> = [
     variables: { ADDRESSES: manyAddresses(120) },
     // The connection is lost with what was too large: once for each halving.
     out: { ...inRealTime, connections: 2, blamed: 1 },
-    notes: /at most 62 addresses a request/,
+    notes: /at most 62 addresses per request/,
   },
   {
     kind: "A6",
@@ -173,7 +173,7 @@ const rows: ReadonlyArray<Row> = [
     variables: { ADDRESSES: manyAddresses(120), POLL_INTERVAL: "1s" },
     live: 3,
     out: { ...inRealTime, connections: 0 },
-    notes: /at most 62 addresses a request/,
+    notes: /at most 62 addresses per request/,
   },
   {
     kind: "A6",
@@ -187,7 +187,7 @@ const rows: ReadonlyArray<Row> = [
     },
     out: { ...inRealTime, connections: 3, blamed: 2 },
     atMost: true,
-    notes: /\d headers in a batch/,
+    notes: /\d headers per batch/,
   },
   {
     kind: "A6",
@@ -203,7 +203,7 @@ const rows: ReadonlyArray<Row> = [
     variables: { POLL_INTERVAL: "1s" },
     live: 3,
     out: { ...inRealTime, connections: 0 },
-    notes: /\d headers in a batch/,
+    notes: /\d headers per batch/,
   },
   {
     kind: "A6",
@@ -234,7 +234,7 @@ const rows: ReadonlyArray<Row> = [
     name: "takes ten calls in a batch (geth 1.17) [G-030]",
     over: "a socket",
     node: smallBatches(10),
-    notes: /\d headers in a batch/,
+    notes: /\d headers per batch/,
     before: ({ chain }, block) => {
       // A gap whose headers are fetched together.
       if (block === 3) chain.jump(...Array.from({ length: 16 }, (_, i) => i % 3))
@@ -257,7 +257,7 @@ const rows: ReadonlyArray<Row> = [
     },
     logs: [12, 0, 5, 1],
     out: inRealTime,
-    notes: /\d headers in a batch,\d receipts in a batch/,
+    notes: /\d headers per batch,\d receipts per batch/,
   },
   {
     kind: "A6",

@@ -621,9 +621,9 @@ describe("verify", () => {
 
       // Large answers cost the connection, and a first endpoint that fails is not the end.
       node.intercept = (_method, _params, proceed) => proceed()
-      const before = node.dials
+      const before = node.connections
       const other = yield* run([], { DEVNET_WS_URL: `ws://127.0.0.1:1,${url}`, WS_MAX_PAYLOAD: "40000" })
-      assert.isAbove(node.dials - before, 1)
+      assert.isAbove(node.connections - before, 1)
       assert.deepInclude(other.found, expected)
 
       const socket = new FakeNode(chain)

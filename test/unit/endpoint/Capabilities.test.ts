@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
 import { hash } from "../../support/blocks.ts"
 
-describe("what was learned of an endpoint", () => {
-  it("fades: what was refused is tried again, what was made smaller grows again", () => {
+describe("endpoint capabilities", () => {
+  it("tries refused methods again every hour, and doubles reduced limits", () => {
     const fresh = new Capabilities().description
     const capabilities = new Capabilities()
     capabilities.refused.add("eth_getLogs")
@@ -21,12 +21,12 @@ describe("what was learned of an endpoint", () => {
     assert.deepStrictEqual(capabilities.description, fresh)
   })
 
-  it("closes a way of asking that is refused for two blocks, or for an old one", () => {
+  it("disables a method that is refused for two blocks or for an old block", () => {
     const capabilities = new Capabilities()
     capabilities.refuse("eth_getLogs", hash("a"), false)
     capabilities.refuse("eth_getLogs", hash("a"), false)
     assert.isTrue(capabilities.allows("eth_getLogs", hash("a")))
-    assert.isTrue(capabilities.isSuspect("eth_getLogs"))
+    assert.isTrue(capabilities.wasRefused("eth_getLogs"))
     capabilities.refuse("eth_getLogs", hash("b"), false)
     assert.isFalse(capabilities.allows("eth_getLogs", hash("c")))
     capabilities.refuse("eth_getBlockReceipts", hash("a"), true)
@@ -37,10 +37,10 @@ describe("what was learned of an endpoint", () => {
     assert.isFalse(capabilities.byHash)
     capabilities.relax()
     assert.isTrue(capabilities.byHash && capabilities.allows("eth_getLogs", hash("a")))
-    assert.isFalse(capabilities.isSuspect("eth_getLogs"))
+    assert.isFalse(capabilities.wasRefused("eth_getLogs"))
   })
 
-  it("does not fade where it is about one block, nor where it is proof", () => {
+  it("keeps oversized blocks and proven blooms when limits relax", () => {
     const capabilities = new Capabilities()
     capabilities.markOversized("eth_getLogs", hash("a"))
     capabilities.blooms.announced = true
@@ -50,7 +50,7 @@ describe("what was learned of an endpoint", () => {
     assert.isTrue(capabilities.blooms.announced)
   })
 
-  it("closes a way of asking after two refusals, and not if it worked in between", () => {
+  it("disables a method after two refusals without a success in between", () => {
     const capabilities = new Capabilities()
     capabilities.refuse("eth_getLogs", hash("a"), false)
     capabilities.recordSupported("eth_getLogs")
@@ -68,7 +68,7 @@ describe("what was learned of an endpoint", () => {
     assert.isTrue(capabilities.ranges)
   })
 
-  it("is told as plain JSON", () => {
+  it("describes itself as plain JSON", () => {
     const capabilities = new Capabilities()
     capabilities.refused.add("eth_getLogs").add("eth_getBlockReceipts")
     capabilities.shrink(10)
@@ -92,7 +92,7 @@ describe("what was learned of an endpoint", () => {
     })
   })
 
-  it("is told where it differs from what is believed at first", () => {
+  it("lists only the limits that differ from the defaults", () => {
     const capabilities = new Capabilities()
     assert.deepStrictEqual(capabilities.limits, [])
     capabilities.refused.add("eth_getLogs")
@@ -106,10 +106,10 @@ describe("what was learned of an endpoint", () => {
     capabilities.announcesHeads = false
     assert.deepStrictEqual(capabilities.limits, [
       "refuses eth_getLogs",
-      "history in pieces of 50 blocks",
-      "recent blocks 5 at a time",
-      "at most 100 addresses a request",
-      "5 receipts in a batch",
+      "history in ranges of 50 blocks",
+      "recent blocks in ranges of 5",
+      "at most 100 addresses per request",
+      "5 receipts per batch",
       "refuses eth_getLogs by blockHash",
       "no finalized tag",
       "nothing is final yet",

@@ -40,7 +40,7 @@ describe("quantity", () => {
     ["0xFF", 255],
     ["0x00000010", 16],
     ["0x1fffffffffffff", Number.MAX_SAFE_INTEGER],
-  ])("%s is %d", (text, value) => assert.strictEqual(quantity(text), value))
+  ])("decodes %s as %d", (text, value) => assert.strictEqual(quantity(text), value))
 
   it.each([
     "",
@@ -59,17 +59,17 @@ describe("quantity", () => {
     null,
     undefined,
     {},
-  ])("%s is none", (text) => assert.isUndefined(quantity(text)))
+  ])("rejects %s", (text) => assert.isUndefined(quantity(text)))
 
   it.prop(
-    "reads back what hex writes",
+    "decodes what hex encodes",
     [Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2 ** 53 - 1 }))],
     ([n]) => assert.strictEqual(quantity(hex(n)), n),
   )
 })
 
 describe("headers", () => {
-  it("are read in lower case", () =>
+  it("are decoded to lower case", () =>
     assert.deepStrictEqual<unknown>(headerOf(header), {
       number: 16,
       hash,
@@ -80,14 +80,14 @@ describe("headers", () => {
       origin: "fetched",
     }))
 
-  it("have no bloom where it cannot be one", () => {
+  it("have no bloom if it is invalid", () => {
     for (const logsBloom of [null, undefined, "0x", "0x00", `0x${"0".repeat(510)}`, 7, {}]) {
       const read = headerOf({ ...header, logsBloom })
       assert.isTrue(!(read instanceof Malformed) && read.logsBloom === undefined)
     }
   })
 
-  it("say whether the block executed something", () => {
+  it("show whether the block executed transactions", () => {
     const empty = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421"
     const executed = (fields: object) => {
       const read = headerOf({ ...header, ...fields })
@@ -100,14 +100,14 @@ describe("headers", () => {
     assert.isTrue(executed({ receiptsRoot: hash }))
   })
 
-  it.each(Object.keys(without(header, "logsBloom")))("without %s are malformed", (field) => {
+  it.each(Object.keys(without(header, "logsBloom")))("are malformed without %s", (field) => {
     assert.instanceOf(headerOf(without(header, field)), Malformed)
     assert.instanceOf(headerOf({ ...header, [field]: null }), Malformed)
     assert.instanceOf(headerOf({ ...header, [field]: "0xzz" }), Malformed)
     assert.instanceOf(headerOf({ ...header, [field]: { toString: () => "0x1" } }), Malformed)
   })
 
-  it.each([null, undefined, "0x", 7, []])("that are %s are malformed", (value) =>
+  it.each([null, undefined, "0x", 7, []])("are malformed if they are %s", (value) =>
     assert.instanceOf(headerOf(value), Malformed),
   )
 
@@ -119,7 +119,7 @@ describe("headers", () => {
 })
 
 describe("logs", () => {
-  it("are read in lower case, with numbers as numbers", () =>
+  it("are decoded to lower case, with quantities as numbers", () =>
     assert.deepStrictEqual<unknown>(logsOf([log]), [
       {
         index: 2,
@@ -135,7 +135,7 @@ describe("logs", () => {
       },
     ]))
 
-  it("need neither blockTimestamp nor removed", () => {
+  it("are valid without blockTimestamp and removed", () => {
     const logs = logsOf([without(without(log, "blockTimestamp"), "removed")])
     assert.isTrue(Array.isArray(logs) && logs[0]?.removed === false && logs[0].blockTimestamp === undefined)
   })
@@ -156,17 +156,17 @@ describe("logs", () => {
     ["transactionHash", "0x"],
     ["address", hash],
     ["removed", "no"],
-  ] as ReadonlyArray<readonly [string, unknown]>)("with %s = %j are malformed", (field, value) => {
+  ] as ReadonlyArray<readonly [string, unknown]>)("are malformed with %s = %j", (field, value) => {
     assert.instanceOf(logsOf([{ ...log, [field]: value }]), Malformed)
   })
 
-  it.each([undefined, {}, "[]", [null], [[]], [7]])("that are %j are malformed", (value) =>
+  it.each([undefined, {}, "[]", [null], [[]], [7]])("are malformed if they are %j", (value) =>
     assert.instanceOf(logsOf(value), Malformed),
   )
 
-  it("that are null are none", () => assert.deepStrictEqual(logsOf(null), []))
+  it("are empty if the response is null", () => assert.deepStrictEqual(logsOf(null), []))
 
-  it("are sorted by block and index, each once", () => {
+  it("are sorted by block and index, without duplicates", () => {
     const at = (blockNumber: string, logIndex: string) => ({ ...log, blockNumber, logIndex })
     const mixed = [at("0x2", "0x0"), at("0x1", "0x1"), at("0x1", "0x0"), at("0x1", "0x1")]
     assert.deepStrictEqual(logsOf(mixed), logsOf([at("0x1", "0x0"), at("0x1", "0x1"), at("0x2", "0x0")]))
@@ -181,14 +181,14 @@ describe("logs", () => {
     assert.notInstanceOf(logsOf(recorded), Malformed)
   })
 
-  /** Whatever a node may send in the place of a field. */
+  /** Unusual values for each field. */
   const odd: ReadonlyArray<readonly [field: keyof typeof log, value: unknown]> = [
     ...Object.keys(log).flatMap((field) =>
       ["", "0x", "0x1", "0X10", "0xzz", "10", 16, true, false, null, undefined, [], {}, hash].map(
         (value) => [field as keyof typeof log, value] as const,
       ),
     ),
-    // The low byte of these characters is that of a digit, which is all that a careless decoder looks at.
+    // The low byte of these characters is that of a digit; Node's hex decoder may ignore the high byte.
     ...(["address", "data", "transactionHash"] as const).map(
       (field) => [field, log[field].replace(/..$/, "\u0661\u0130")] as const,
     ),
@@ -212,7 +212,7 @@ describe("logs", () => {
     ["logIndex", "0xffffffff"],
   ]
 
-  it("are read after another log as they are read alone", () => {
+  it("are decoded equally by the fast and the slow path", () => {
     const lower = { ...log, address: log.address.toLowerCase(), data: "0x00ff" }
     for (const before of [log, lower]) {
       for (const change of [{}, { transactionHash: `0x${"ef".repeat(32)}` }]) {

@@ -19,12 +19,12 @@ import { FakeNode, Raw, Refused, layerTransport, silence } from "../../support/F
 
 const options: EndpointOptions = { requestTimeout: Duration.seconds(10), wsMaxPayload: 1024 * 1024 }
 
-const dial = (url: string, id: number | undefined = 31337, overrides: Partial<EndpointOptions> = {}) =>
+const connectTo = (url: string, id: number | undefined = 31337, overrides: Partial<EndpointOptions> = {}) =>
   connect({ id }, { name: "fake", url: Redacted.make(url), keyless: false }, { ...options, ...overrides })
 
 const reason = (error: EndpointError) => error.reason
 
-/** A real socket to a node that does what the test says. */
+/** A test with a real socket to a scripted node. */
 const socketTest = (
   title: string,
   body: (node: FakeNode, url: string) => Effect.Effect<unknown, unknown, Transport | Scope.Scope>,
@@ -37,7 +37,7 @@ const socketTest = (
   )
 
 describe("a connection", () => {
-  socketTest("answers requests, several at once and out of order", (node, url) =>
+  socketTest("matches concurrent responses to their requests in any order", (node, url) =>
     Effect.gen(function* () {
       node.chain.extend(1, 2, 3)
       let held: (() => void) | undefined
@@ -47,10 +47,10 @@ describe("a connection", () => {
           return proceed()
         }
         const answer = proceed()
-        held = () => node.say(JSON.stringify({ jsonrpc: "2.0", id: 2, result: answer }))
+        held = () => node.broadcast(JSON.stringify({ jsonrpc: "2.0", id: 2, result: answer }))
         return silence
       }
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const ask = (number: string) =>
         Effect.map(
           connection.request("eth_getBlockByNumber", [number, false]),
@@ -64,9 +64,9 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("ends with a mistake of ours in what is called back; the process goes on", (node, url) =>
+  socketTest("ends at an exception in a callback, without ending the process", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       yield* connection.subscribe(["newHeads"], () => {
         throw new TypeError("a mistake")
       })
@@ -77,9 +77,9 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("answers a batch in the order of its calls, each refusal by itself", (_, url) =>
+  socketTest("returns batch answers in the order of the calls, with errors per call", (_, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const answers = yield* connection.batch([
         { method: "eth_blockNumber", params: [] },
         { method: "eth_nonsense", params: [] },
@@ -96,9 +96,9 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("fails all calls of a batch that is refused as a whole", (node, url) =>
+  socketTest("rejects every call of a batch that is refused as a whole", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       let said = false
       node.intercept = () => {
         if (said) return silence
@@ -116,11 +116,11 @@ describe("a connection", () => {
   )
 
   socketTest(
-    "fails all calls of a batch whose first is refused, as geth refuses a large batch",
+    "rejects every call of a batch whose first call is refused, as geth does for large batches",
     (node, url) =>
       Effect.gen(function* () {
         node.mostCalls = 2
-        const connection = yield* dial(url)
+        const connection = yield* connectTo(url)
         const call = { method: "eth_blockNumber", params: [] }
         const answers = yield* connection.batch([call, call, call])
         assert.deepStrictEqual(
@@ -131,9 +131,9 @@ describe("a connection", () => {
       }),
   )
 
-  socketTest("refuses the calls that the answer to a batch leaves out", (node, url) =>
+  socketTest("rejects the calls that the response to a batch leaves out", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       node.intercept = (_method, params, proceed) => (params.length > 0 ? silence : proceed())
       const answers = yield* connection.batch([
         { method: "eth_blockNumber", params: [1] },
@@ -150,25 +150,25 @@ describe("a connection", () => {
   const withoutId = (message: string, code = -32005) =>
     new Raw(JSON.stringify({ jsonrpc: "2.0", id: null, error: { code, message } }))
 
-  socketTest("slows down, and refuses its oldest request, at 'too many' without an id", (node, url) =>
+  socketTest("throttles and rejects the oldest request at a rate limit error without an id", (node, url) =>
     Effect.gen(function* () {
       let throttled = 0
       const rateLimiter = { withTokens: () => identity, rate: () => 1, throttled: () => void throttled++ }
-      const connection = yield* dial(url, 31337, { rateLimiter })
+      const connection = yield* connectTo(url, 31337, { rateLimiter })
       let left = 1
       node.intercept = (_method, _params, proceed) =>
         left-- > 0 ? withoutId("project ID request rate exceeded") : proceed()
       assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
       assert.strictEqual(throttled, 1)
-      node.say(withoutId("slow down").text)
+      node.broadcast(withoutId("slow down").text)
       assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
       assert.strictEqual(throttled, 2)
     }),
   )
 
-  socketTest("refuses its oldest request at any other error without an id", (node, url) =>
+  socketTest("rejects the oldest request at any other error without an id", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       let left = 1
       node.intercept = (_method, _params, proceed) => (left-- > 0 ? withoutId("invalid", -32600) : proceed())
       const error = yield* Effect.flip(connection.request("eth_blockNumber", []))
@@ -177,14 +177,14 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("says why a request was refused, without secrets", (node, url) =>
+  socketTest("reports why a request was refused, without secrets", (node, url) =>
     Effect.gen(function* () {
       node.intercept = (method, _params, proceed) => {
         if (method === "eth_getLogs")
           throw new Refused(-32005, "daily request count exceeded for SECRETKEY1\n, request rate limited")
         return proceed()
       }
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const error = yield* Effect.flip(connection.request("eth_getLogs", [{}]))
       assert.deepInclude(reason(error), {
         method: "eth_getLogs",
@@ -198,24 +198,24 @@ describe("a connection", () => {
     }).pipe(Effect.provideService(Redaction, makeRedactor({ urls: [], words: ["SECRETKEY1"] }))),
   )
 
-  socketTest("ignores an answer that nobody waits for any more", (node, url) =>
+  socketTest("ignores a late response", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
-      node.say(JSON.stringify({ jsonrpc: "2.0", id: 1, result: "0x1" }))
+      const connection = yield* connectTo(url)
+      node.broadcast(JSON.stringify({ jsonrpc: "2.0", id: 1, result: "0x1" }))
       assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
     }),
   )
 
-  socketTest("passes on the notifications of a subscription, and no others", (node, url) =>
+  socketTest("delivers the notifications of its own subscriptions only", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const done = yield* Deferred.make<void>()
       const heads: Array<string> = []
       yield* connection.subscribe(["newHeads"], (head) => {
         heads.push((head as { number: string }).number)
         if (heads.length === 2) Deferred.doneUnsafe(done, Exit.void)
       })
-      node.say(
+      node.broadcast(
         JSON.stringify({
           jsonrpc: "2.0",
           method: "eth_subscription",
@@ -228,31 +228,31 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("keeps a notification that arrives before the reply to its subscribe", (node, url) =>
+  socketTest("delivers a notification that arrives before the response to eth_subscribe", (node, url) =>
     Effect.gen(function* () {
       node.intercept = (method, _params, proceed) => {
         const id = proceed()
         if (method === "eth_subscribe") node.chain.extend(0)
         return id
       }
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const heads: Array<unknown> = []
       yield* connection.subscribe(["newHeads"], (head) => heads.push((head as { number: string }).number))
       assert.deepStrictEqual(heads, ["0x1"])
     }),
   )
 
-  socketTest("is of the configured chain or of none", (_, url) =>
+  socketTest("fails to connect if the endpoint serves another chain", (_, url) =>
     Effect.gen(function* () {
-      const error = yield* Effect.flip(dial(url, 1))
+      const error = yield* Effect.flip(connectTo(url, 1))
       assert.deepInclude(reason(error), { _tag: "WrongChain", expected: 1, actual: 31337 })
       assert.strictEqual(error.message, "fake: serves chain 31337, not 1")
-      yield* dial(url, undefined)
+      yield* connectTo(url, undefined)
     }),
   )
 
   socketTest(
-    "is asked with fewer addresses, or in smaller batches, when it closes at a large request",
+    "sends fewer addresses and smaller batches after the server closed at a large request",
     (node, url) =>
       Effect.gen(function* () {
         node.chain.extend(...Array.from({ length: 20 }, () => 1))
@@ -260,7 +260,7 @@ describe("a connection", () => {
         const capabilities = new Capabilities()
         const addresses = Array.from({ length: 64 }, (_, i): Hex => `0x${String(i).padStart(40, "0")}`)
         const { hash: blockHash } = node.chain.head
-        const logs = Effect.flatMap(dial(url), (connection) =>
+        const logs = Effect.flatMap(connectTo(url), (connection) =>
           GetLogs.make(connection, { addresses, topics: [] }, capabilities)({ blockHash }),
         )
         const error = yield* Effect.flip(logs)
@@ -271,7 +271,7 @@ describe("a connection", () => {
         assert.deepStrictEqual(yield* logs, [])
         assert.strictEqual(capabilities.addresses, 16)
         const numbers = Array.from({ length: 20 }, (_, i) => i + 1)
-        const headers = Effect.flatMap(dial(url), (connection) =>
+        const headers = Effect.flatMap(connectTo(url), (connection) =>
           Headers.headers(connection, numbers, capabilities),
         )
         yield* Effect.flip(headers)
@@ -280,9 +280,9 @@ describe("a connection", () => {
       }),
   )
 
-  socketTest("ends when the socket is cut, and so does what waits for an answer", (node, url) =>
+  socketTest("ends when the socket is cut, and fails pending requests", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       node.intercept = () => silence
       const waiting = yield* Effect.forkChild(Effect.flip(connection.request("eth_blockNumber", [])), {
         startImmediately: true,
@@ -297,67 +297,69 @@ describe("a connection", () => {
   )
 
   for (const [title, frame] of [
-    ["a frame that is no JSON", "{nonsense"],
+    ["a frame that is not JSON", "{nonsense"],
     [
-      "an error about nothing",
+      "an error without a pending request",
       JSON.stringify({ jsonrpc: "2.0", id: null, error: { code: -32700, message: "Parse error" } }),
     ],
     ["an answer without a result", JSON.stringify({ jsonrpc: "2.0", id: 1 })],
   ] as const) {
     socketTest(`ends at ${title}`, (node, url) =>
       Effect.gen(function* () {
-        const connection = yield* dial(url)
-        node.say(frame)
+        const connection = yield* connectTo(url)
+        node.broadcast(frame)
         assert.strictEqual(reason(yield* Effect.flip(connection.ended))._tag, "Malformed")
       }),
     )
   }
 
-  socketTest("ends at a frame that is too large", (node, url) =>
+  socketTest("ends at a frame above the size limit", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
-      node.say(JSON.stringify({ junk: "x".repeat(2 * 1024 * 1024) }))
+      const connection = yield* connectTo(url)
+      node.broadcast(JSON.stringify({ junk: "x".repeat(2 * 1024 * 1024) }))
       const error = yield* Effect.flip(connection.ended)
-      assert.strictEqual(error.message, "fake: a frame of more than 1048576 bytes")
+      assert.strictEqual(error.message, "fake: frame larger than 1048576 bytes")
     }),
   )
 
   for (const id of [4711, 0, -1, 1.5, 1e300]) {
-    socketTest(`ends at an answer to request ${id}, which there never was`, (node, url) =>
+    socketTest(`ends at a response to request ${id}, which was never sent`, (node, url) =>
       Effect.gen(function* () {
-        const connection = yield* dial(url)
-        node.say(JSON.stringify({ jsonrpc: "2.0", id, result: "0x1" }))
+        const connection = yield* connectTo(url)
+        node.broadcast(JSON.stringify({ jsonrpc: "2.0", id, result: "0x1" }))
         const error = yield* Effect.flip(connection.ended)
-        assert.strictEqual(error.message, "fake: malformed: an answer to no request of ours")
+        assert.strictEqual(error.message, "fake: malformed: a response to an unknown request id")
       }),
     )
   }
 
   for (const [what, message] of [
-    ["late answers", { id: 1, result: "0x1" }],
-    ["notifications of no subscription", { method: "eth_subscription", params: { subscription: "0x99" } }],
+    ["late responses", { id: 1, result: "0x1" }],
+    [
+      "notifications without a subscription",
+      { method: "eth_subscription", params: { subscription: "0x99" } },
+    ],
     ["messages of other kinds", { method: "net_hello", params: [] }],
   ] as const) {
-    socketTest(`bears 1 000 ${what} a second, and no more`, (node, url) =>
+    socketTest(`tolerates 1 000 ${what} per second, and ends above that`, (node, url) =>
       Effect.gen(function* () {
-        const connection = yield* dial(url)
+        const connection = yield* connectTo(url)
         const frame = JSON.stringify(message)
-        for (let i = 0; i < 900; i++) node.say(frame)
+        for (let i = 0; i < 900; i++) node.broadcast(frame)
         assert.strictEqual(yield* connection.request("eth_blockNumber", []), "0x0")
-        for (let i = 0; i < 3000; i++) node.say(frame)
-        assert.match(
-          (yield* Effect.flip(connection.ended)).message,
-          /messages a second that nobody asked for/,
-        )
+        for (let i = 0; i < 3000; i++) node.broadcast(frame)
+        assert.match((yield* Effect.flip(connection.ended)).message, /unsolicited messages per second/)
       }),
     )
   }
 
-  socketTest("keeps up to 64 early notifications, and none that is long", (node, url) =>
+  socketTest("keeps up to 64 early notifications, and drops long ones", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       const notify = (result: string) =>
-        node.say(JSON.stringify({ method: "eth_subscription", params: { subscription: "0x1", result } }))
+        node.broadcast(
+          JSON.stringify({ method: "eth_subscription", params: { subscription: "0x1", result } }),
+        )
       for (let i = 0; i < 100; i++) notify(String(i))
       notify("x".repeat(100_000))
       const heads: Array<unknown> = []
@@ -369,18 +371,18 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("refuses a subscription with an id of a megabyte", (node, url) =>
+  socketTest("rejects a subscription id of a megabyte", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       node.intercept = () => "x".repeat(1_000_000)
       const error = yield* Effect.flip(connection.subscribe(["newHeads"], () => {}))
-      assert.match(error.message, /not answered with an id/)
+      assert.match(error.message, /eth_subscribe did not return an id/)
     }),
   )
 
-  socketTest("turns what its user throws at a notification into its own end", (node, url) =>
+  socketTest("ends at an exception in a notification handler", (node, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
+      const connection = yield* connectTo(url)
       yield* connection.subscribe(["newHeads"], () => {
         throw new Error("oh")
       })
@@ -392,19 +394,19 @@ describe("a connection", () => {
     }),
   )
 
-  socketTest("ends for the reason its user gives, once", (_, url) =>
+  socketTest("ends once, with the reason given by the caller", (_, url) =>
     Effect.gen(function* () {
-      const connection = yield* dial(url)
-      const error = yield* Effect.flip(dial(url, 1))
+      const connection = yield* connectTo(url)
+      const error = yield* Effect.flip(connectTo(url, 1))
       yield* connection.end(error.reason)
       connection.endUnsafe({ ...error.reason, _tag: "Timeout" } as never)
       assert.strictEqual(reason(yield* Effect.flip(connection.ended))._tag, "WrongChain")
     }),
   )
 
-  it.live("cannot be made where nobody listens, and no redirect is followed", () =>
+  it.live("fails to connect to a closed port, and follows no redirect", () =>
     Effect.gen(function* () {
-      const refused = yield* Effect.flip(dial("ws://127.0.0.1:1"))
+      const refused = yield* Effect.flip(connectTo("ws://127.0.0.1:1"))
       assert.match(refused.message, /^fake: connection lost: .*ECONNREFUSED/)
       const redirecting = yield* Effect.acquireRelease(
         Effect.callback<AddressInfo & { close: () => void }>((resume) => {
@@ -417,12 +419,12 @@ describe("a connection", () => {
         }),
         ({ close }) => Effect.sync(close),
       )
-      const redirected = yield* Effect.flip(dial(`ws://127.0.0.1:${redirecting.port}`))
+      const redirected = yield* Effect.flip(connectTo(`ws://127.0.0.1:${redirecting.port}`))
       assert.match(redirected.message, /302/)
     }).pipe(Effect.scoped, Effect.provide(Transport.layerWebSocket)),
   )
 
-  it.live("gives up a handshake that takes too long", () =>
+  it.live("fails when the handshake exceeds the timeout", () =>
     Effect.gen(function* () {
       const silent = yield* Effect.acquireRelease(
         Effect.callback<{ port: number; close: () => void }>((resume) => {
@@ -439,7 +441,7 @@ describe("a connection", () => {
         ({ close }) => Effect.sync(close),
       )
       const error = yield* Effect.flip(
-        dial(`ws://127.0.0.1:${silent.port}`, 31337, { requestTimeout: Duration.millis(100) }),
+        connectTo(`ws://127.0.0.1:${silent.port}`, 31337, { requestTimeout: Duration.millis(100) }),
       )
       assert.match(error.message, /timed out/)
     }).pipe(Effect.scoped, Effect.provide(Transport.layerWebSocket)),
@@ -456,12 +458,12 @@ describe("a connection in virtual time", () => {
       return body(node).pipe(Effect.provide(layerTransport({ fake: node })))
     })
   const open = Effect.gen(function* () {
-    const dialling = yield* Effect.forkChild(dial("ws://fake"), { startImmediately: true })
+    const connecting = yield* Effect.forkChild(connectTo("ws://fake"), { startImmediately: true })
     yield* TestClock.adjust("1 second")
-    return yield* Fiber.join(dialling)
+    return yield* Fiber.join(connecting)
   })
 
-  virtual("gives up a request after its time, and goes on", (node) =>
+  virtual("times out a request and stays open", (node) =>
     Effect.gen(function* () {
       const connection = yield* open
       node.intercept = () => silence
@@ -485,7 +487,7 @@ describe("a connection in virtual time", () => {
     }),
   )
 
-  virtual("ends when a ping is not answered: a half-open socket is noticed", (node) =>
+  virtual("detects a half-open socket by an unanswered ping", (node) =>
     Effect.gen(function* () {
       const connection = yield* open
       yield* TestClock.adjust("5 minutes")
@@ -496,20 +498,20 @@ describe("a connection in virtual time", () => {
     }),
   )
 
-  virtual("does not end for a missing pong while anything else arrives", (node) =>
+  virtual("stays open without pongs while messages arrive", (node) =>
     Effect.gen(function* () {
       const connection = yield* open
       node.answers = false
       const ended = yield* Effect.forkChild(Effect.flip(connection.ended), { startImmediately: true })
       for (let i = 0; i < 60; i++) {
-        node.say('{"method":"net_hello","params":[]}')
+        node.broadcast('{"method":"net_hello","params":[]}')
         yield* TestClock.adjust("5 seconds")
       }
       assert.isUndefined(ended.pollUnsafe())
     }),
   )
 
-  virtual("ignores blank frames, and takes numbers for subscription ids", (node) =>
+  virtual("ignores blank frames, and accepts numeric subscription ids", (node) =>
     Effect.gen(function* () {
       node.intercept = (method, _params, proceed) => (method === "eth_subscribe" ? 7 : proceed())
       const connection = yield* open
@@ -520,16 +522,16 @@ describe("a connection in virtual time", () => {
       )
       yield* TestClock.adjust("1 second")
       yield* Fiber.join(subscribed)
-      node.say("")
-      node.say(" \n")
-      node.say('{"method":"eth_subscription","params":{"subscription":7,"result":"a"}}')
-      node.say('{"method":"eth_subscription","params":{"subscription":"7","result":"b"}}')
+      node.broadcast("")
+      node.broadcast(" \n")
+      node.broadcast('{"method":"eth_subscription","params":{"subscription":7,"result":"a"}}')
+      node.broadcast('{"method":"eth_subscription","params":{"subscription":"7","result":"b"}}')
       yield* TestClock.adjust("1 second")
       assert.deepStrictEqual(seen, ["a", "b"])
     }),
   )
 
-  virtual("logs its end with name, duration and counts", () =>
+  virtual("logs its end with endpoint, duration and counts", () =>
     Effect.gen(function* () {
       const lines: Array<Record<string, unknown>> = []
       const logger = Logger.make(({ message, fiber }) => {

@@ -1,4 +1,4 @@
-/** Several endpoints of one chain, seen from the service: which one is in use, and that nothing is lost by changing. */
+/** Several endpoints of one chain, tested through the service: selection, failover without loss, failback. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -13,7 +13,7 @@ interface World {
   readonly chain: FakeChain
   readonly one: FakeNode
   readonly two: FakeNode
-  /** Only over HTTP, and only where it is configured. */
+  /** Reachable over HTTP only, and only if configured. */
   readonly http: FakeNode
   readonly store: Client
   readonly start: (variables?: Record<string, string>) => Effect.Effect<Ingestor, unknown, Scope.Scope>
@@ -22,7 +22,7 @@ interface World {
 const blockTime = 4
 
 /** A chain with a block every four seconds, and two nodes of it in order of preference. */
-const world = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
+const scenario = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.effect(title, () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 16, blockTime })
@@ -38,7 +38,7 @@ const world = (title: string, body: (world: World) => Effect.Effect<unknown, unk
     }),
   )
 
-/** The chain goes on for this many blocks. */
+/** Extends the chain by this many blocks, one per block time. */
 const blocks = (chain: FakeChain, count: number) =>
   Effect.gen(function* () {
     for (let i = 0; i < count; i++) {
@@ -50,8 +50,8 @@ const blocks = (chain: FakeChain, count: number) =>
 const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
 
 describe("failover", () => {
-  world(
-    "uses the first endpoint, and keeps the second one connected and unasked",
+  scenario(
+    "uses the first endpoint, and keeps the second one connected on standby",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start({ AUDIT: "off" })
@@ -61,11 +61,11 @@ describe("failover", () => {
         assert.strictEqual(two.sessions.size, 1)
         assert.strictEqual(asked(two, "eth_getLogs"), 0)
         assert.strictEqual(asked(two, "eth_subscribe"), 0)
-        assert.strictEqual(one.dials + two.dials, 2)
+        assert.strictEqual(one.connections + two.connections, 2)
       }),
   )
 
-  world("goes over to the second at once when the first is gone", ({ chain, one, start }) =>
+  scenario("fails over at once when the connection is lost", ({ chain, one, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       yield* blocks(chain, 5)
@@ -78,65 +78,67 @@ describe("failover", () => {
     }),
   )
 
-  world("notices silence within half a block time and two seconds [G-003]", ({ chain, one, store, start }) =>
-    Effect.gen(function* () {
-      const { status } = yield* start()
-      yield* blocks(chain, 10)
-      one.announces = false
-      chain.extend(3)
-      yield* TestClock.adjust(`${blockTime / 2 + 2} seconds`)
-      assert.strictEqual(status.endpoint, status.endpoints[1])
-      assert.strictEqual(status.stored, chain.head.number)
-      assert.match(status.failures[0]!.text, /stall|no head/)
-      assert.strictEqual(status.errors.stalled, 1)
-      yield* blocks(chain, 5)
-      yield* caughtUp(store, chain, status)
-    }),
-  )
-
-  world(
-    "blames nobody when the whole pool is silent: then the chain is [G-004]",
-    ({ chain, one, two, store, start }) =>
+  scenario(
+    "fails over when newHeads stop, within half a block time and two seconds [G-003]",
+    ({ chain, one, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
         yield* blocks(chain, 10)
-        yield* TestClock.adjust("20 minutes")
-        assert.strictEqual(one.dials + two.dials, 2)
-        assert.strictEqual(status.phase, "idle")
-        assert.strictEqual(status.breakerState._tag, "Closed")
-        // Asking becomes rarer, not more frequent.
-        assert.isBelow(asked(two, "eth_blockNumber"), (20 * 60) / 5)
-        yield* blocks(chain, 3)
+        one.announces = false
+        chain.extend(3)
+        yield* TestClock.adjust(`${blockTime / 2 + 2} seconds`)
+        assert.strictEqual(status.endpoint, status.endpoints[1])
+        assert.strictEqual(status.stored, chain.head.number)
+        assert.match(status.failures[0]!.text, /stall|no head/)
+        assert.strictEqual(status.errors.stalled, 1)
+        yield* blocks(chain, 5)
         yield* caughtUp(store, chain, status)
-        assert.strictEqual(status.endpoint, status.endpoints[0])
       }),
   )
 
-  world("leaves an endpoint that announces heads but is behind the others", ({ chain, one, store, start }) =>
+  scenario("does not fail over when every endpoint is idle [G-004]", ({ chain, one, two, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
-      yield* blocks(chain, 20)
-      one.lag = 6
-      yield* blocks(chain, 8)
-      assert.strictEqual(status.endpoint, status.endpoints[1])
+      yield* blocks(chain, 10)
+      yield* TestClock.adjust("20 minutes")
+      assert.strictEqual(one.connections + two.connections, 2)
+      assert.strictEqual(status.phase, "idle")
+      assert.strictEqual(status.breakerState._tag, "Closed")
+      // Probes become rarer, not more frequent.
+      assert.isBelow(asked(two, "eth_blockNumber"), (20 * 60) / 5)
+      yield* blocks(chain, 3)
       yield* caughtUp(store, chain, status)
-      assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+      assert.strictEqual(status.endpoint, status.endpoints[0])
     }),
   )
 
-  world("tolerates one that is a few blocks behind", ({ chain, one, two, start }) =>
+  scenario(
+    "fails over from an endpoint that announces heads but lags behind the others",
+    ({ chain, one, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start()
+        yield* blocks(chain, 20)
+        one.lag = 6
+        yield* blocks(chain, 8)
+        assert.strictEqual(status.endpoint, status.endpoints[1])
+        yield* caughtUp(store, chain, status)
+        assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
+      }),
+  )
+
+  scenario("tolerates a lag of a few blocks", ({ chain, one, two, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       yield* blocks(chain, 10)
       one.lag = 2
       yield* blocks(chain, 30)
       assert.strictEqual(status.endpoint, status.endpoints[0])
-      assert.strictEqual(one.dials + two.dials, 2)
+      assert.strictEqual(one.connections + two.connections, 2)
     }),
   )
 
-  world(
-    "to a node that is five blocks behind takes nothing back, and waits for it [G-005]",
+  scenario(
+    "to an endpoint that lags by five blocks waits for it, and retracts no log [G-005]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
@@ -154,7 +156,7 @@ describe("failover", () => {
       }),
   )
 
-  world("passes over a node that is behind when there is a better one", ({ chain, one, two, http, store }) =>
+  scenario("skips a lagging endpoint when a better one is connected", ({ chain, one, two, http, store }) =>
     Effect.gen(function* () {
       const three = http
       const variables = variablesFor({ devnet: [chain, "one,two,three"] })
@@ -170,8 +172,8 @@ describe("failover", () => {
     }),
   )
 
-  world(
-    "does not go back to one that has ended while it was asked [G-061]",
+  scenario(
+    "does not fail back to an endpoint whose connection ended during the probe [G-061]",
     ({ chain, one, two, http, store }) =>
       Effect.gen(function* () {
         const three = http
@@ -182,14 +184,14 @@ describe("failover", () => {
         one.up = two.up = true
         yield* eventually("both are connected", () => one.sessions.size + two.sessions.size === 2, 120)
         assert.strictEqual(status.endpoint, status.endpoints[2])
-        // Whoever asks both waits for the second; and the first is gone once it has answered.
+        // A probe of both endpoints waits for the second one; the first one disconnects after its response.
         let answers = 0
         two.intercept = (method, _params, proceed) => (method === "eth_blockNumber" ? silence : proceed())
         one.intercept = (method, _params, proceed) => {
           if (method === "eth_blockNumber") answers++
           return proceed()
         }
-        // Each comparison asks all once; the one that goes back asks the preferred ones again.
+        // Each comparison queries all endpoints once; a failback queries the preferred ones a second time.
         let last = 0
         let apart = Infinity
         for (let i = 0; apart > 10 && i < 4000; i++) {
@@ -209,8 +211,8 @@ describe("failover", () => {
       }),
   )
 
-  world(
-    "forgets the failures of one that stands by, once it has been there for a while [G-069]",
+  scenario(
+    "resets the failure count of a standby endpoint once its connection is stable [G-069]",
     ({ chain, two, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
@@ -220,7 +222,7 @@ describe("failover", () => {
           yield* blocks(chain, 20)
         }
         assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "HalfOpen", failures: 3 })
-        // A minute, and twice as long for each failure.
+        // The failback delay is a minute and doubles with each failure.
         yield* blocks(chain, (6 * 60) / blockTime)
         assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "HalfOpen" })
         yield* blocks(chain, (3 * 60) / blockTime)
@@ -228,8 +230,8 @@ describe("failover", () => {
       }),
   )
 
-  world(
-    "returns to the preferred endpoint once it has been there for a while, without a gap",
+  scenario(
+    "fails back to the preferred endpoint once its connection is stable, without a gap",
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
@@ -247,8 +249,8 @@ describe("failover", () => {
       }),
   )
 
-  world(
-    "does not return to one that comes and goes, nor to one that is behind [G-006]",
+  scenario(
+    "does not fail back to an endpoint that flaps or lags [G-006]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
@@ -261,12 +263,12 @@ describe("failover", () => {
         one.lag = 9
         yield* blocks(chain, 600)
         assert.strictEqual(status.endpoint, status.endpoints[1])
-        assert.strictEqual(two.dials, 1)
+        assert.strictEqual(two.connections, 1)
         yield* caughtUp(store, chain, status)
       }),
   )
 
-  world("never gives the last endpoint up, whatever it does", ({ chain, one, two, store, start }) =>
+  scenario("never gives up the last endpoint", ({ chain, one, two, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       two.up = false
@@ -286,7 +288,7 @@ describe("failover", () => {
     }),
   )
 
-  world("tries every hour what an endpoint refused before", ({ chain, one, store, start }) =>
+  scenario("retries refused methods every hour", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       let refuses = true
       one.intercept = (method, params, proceed) => {
@@ -305,7 +307,7 @@ describe("failover", () => {
       assert.strictEqual(asked(one, "eth_getLogs"), before)
       yield* TestClock.adjust("1 hour")
       yield* blocks(chain, 3)
-      assert.strictEqual(asked(one, "eth_getLogs"), before + 2, "asked again, and refused for two blocks")
+      assert.strictEqual(asked(one, "eth_getLogs"), before + 2, "retried, and refused for two blocks")
       refuses = false
       yield* TestClock.adjust("1 hour")
       yield* blocks(chain, 5)
@@ -316,7 +318,7 @@ describe("failover", () => {
     }),
   )
 
-  world("leaves an endpoint that refuses what is needed", ({ chain, one, store, start }) =>
+  scenario("fails over from an endpoint that refuses required methods", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       yield* blocks(chain, 3)
@@ -337,8 +339,8 @@ describe("an HTTP endpoint", () => {
   const withHttp = { DEVNET_RPC_URL: "http://http" }
   const long = Array.from({ length: 400 }, (_, i) => i % 4)
 
-  world(
-    "is asked for history, so that heads have the WebSocket for themselves",
+  scenario(
+    "serves backfills, so that the WebSocket is free for heads",
     ({ chain, one, http, store, start }) =>
       Effect.gen(function* () {
         chain.extend(...long)
@@ -347,14 +349,14 @@ describe("an HTTP endpoint", () => {
         yield* caughtUp(store, chain, status)
         assert.isAbove(asked(http, "eth_getLogs"), 0)
         const ranges = asked(one, "eth_getLogs")
-        assert.isBelow(ranges, 25, "the WebSocket is asked for what is not final only")
+        assert.isBelow(ranges, 25, "the WebSocket serves unfinalized blocks only")
         assert.strictEqual(status.endpoints[2]!.name, "http:80")
         assert.strictEqual(status.endpoints[2]!.breakerState._tag, "Closed")
       }),
   )
 
-  world(
-    "may be down, of another chain, or silent: the WebSocket does it then",
+  scenario(
+    "falls back to the WebSocket when it is down, silent or of another chain",
     ({ chain, http, store, start }) =>
       Effect.gen(function* () {
         chain.extend(...long)
@@ -377,12 +379,12 @@ describe("an HTTP endpoint", () => {
       }),
   )
 
-  world("that lies is not believed, and left alone for a while", ({ chain, http, store, start }) =>
+  scenario("with incomplete responses is disconnected, and loses no log", ({ chain, http, store, start }) =>
     Effect.gen(function* () {
       chain.extend(...long)
       http.intercept = (_method, _params, proceed) => {
         const answer = proceed()
-        // Of block 3 only the first of three.
+        // Block 3 lacks its first log.
         return Array.isArray(answer)
           ? answer.filter(({ blockNumber, logIndex }) => blockNumber !== "0x3" || logIndex !== "0x0")
           : answer
@@ -394,8 +396,8 @@ describe("an HTTP endpoint", () => {
     }),
   )
 
-  world(
-    "answers for a WebSocket endpoint that refuses logs without an address",
+  scenario(
+    "serves blocks for a WebSocket endpoint that refuses logs without an address",
     ({ chain, one, http, store, start }) =>
       Effect.gen(function* () {
         one.intercept = (method, params, proceed) => {
@@ -414,7 +416,7 @@ describe("an HTTP endpoint", () => {
       }),
   )
 
-  world("is found to work again when it answers the second look", ({ chain, http, store, start }) =>
+  scenario("closes its breaker when it serves an audit", ({ chain, http, store, start }) =>
     Effect.gen(function* () {
       http.up = false
       const { status } = yield* start({ DEVNET_RPC_URL: "http://http" })
@@ -431,11 +433,14 @@ describe("an HTTP endpoint", () => {
 
   for (const [title, answer] of [
     ["503 with Retry-After", { status: 503, headers: { "retry-after": "5" }, text: "" }],
-    ["503 in words", { status: 503, headers: {}, text: "slow down, please" }],
-    ["429 with a page", { status: 429, headers: {}, text: "<html><body>timed out</body></html>" }],
-    ["403 in a gateway's words", { status: 403, headers: {}, text: '{"message":"API rate limit exceeded"}' }],
+    ["503 with a text", { status: 503, headers: {}, text: "slow down, please" }],
+    ["429 with an HTML page", { status: 429, headers: {}, text: "<html><body>timed out</body></html>" }],
+    [
+      "403 with a gateway's JSON",
+      { status: 403, headers: {}, text: '{"message":"API rate limit exceeded"}' },
+    ],
   ] as const) {
-    world(`is slowed down by ${title}, over the same connection`, ({ chain, http, store, start }) =>
+    scenario(`is throttled by ${title}, over the same connection`, ({ chain, http, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start({ ...withHttp, RPC_RATE: "40" })
         yield* blocks(chain, 1)
@@ -443,7 +448,7 @@ describe("an HTTP endpoint", () => {
         assert.strictEqual(endpoint.connects, 1)
         http.http = answer
         chain.extend(...long)
-        yield* eventually("it is asked half as often", () => endpoint.rateLimiter!.rate() <= 20, 120)
+        yield* eventually("the rate is halved", () => endpoint.rateLimiter!.rate() <= 20, 120)
         http.http = { status: 200, headers: {} }
         yield* TestClock.adjust("20 seconds")
         yield* caughtUp(store, chain, status)
@@ -452,7 +457,7 @@ describe("an HTTP endpoint", () => {
     )
   }
 
-  world("is slowed down by 429, and obeys Retry-After", ({ chain, http, store, start }) =>
+  scenario("is throttled by 429, and respects Retry-After", ({ chain, http, store, start }) =>
     Effect.gen(function* () {
       chain.extend(...long)
       http.http = { status: 429, headers: { "retry-after": "20" } }

@@ -8,7 +8,7 @@ import { silence } from "../../support/FakeNode.ts"
 import { connected, endOf, soon } from "../../support/virtual.ts"
 import type { World } from "../../support/virtual.ts"
 
-/** Heads whose listener notes down every head it is given. */
+/** Heads whose consumer records every received height. */
 const listen = Effect.fnUntraced(function* ({ connection }: World, options: Partial<HeadsOptions> = {}) {
   const heads = yield* soon(
     Heads.make(connection, {
@@ -27,7 +27,7 @@ const listen = Effect.fnUntraced(function* ({ connection }: World, options: Part
 })
 
 describe("heads", () => {
-  connected("begin with the head of now and go on with what is announced", (world) =>
+  connected("start with the current head and continue with announcements", (world) =>
     Effect.gen(function* () {
       world.chain.extend(0, 0)
       const { seen } = yield* listen(world)
@@ -40,7 +40,7 @@ describe("heads", () => {
     }),
   )
 
-  connected("coalesce while the last one is handled; the highest and the newest stay", (world) =>
+  connected("are coalesced to the highest and the newest while one is processed", (world) =>
     Effect.gen(function* () {
       const heads = yield* soon(
         Heads.make(world.connection, {
@@ -54,7 +54,7 @@ describe("heads", () => {
         Stream.runForEach(({ header }) =>
           Effect.andThen(
             Effect.sync(() => seen.push(header.number)),
-            // Virtual time: a handler that is busy while heads go on arriving.
+            // Virtual time: the consumer is busy while more heads arrive.
             Effect.sleep("10 seconds"),
           ),
         ),
@@ -69,51 +69,49 @@ describe("heads", () => {
     }),
   )
 
-  connected(
-    "that nobody takes keep the last traces only: the others end as soon as they are overtaken",
-    (world) =>
-      Effect.gen(function* () {
-        const spans: Array<Tracer.NativeSpan> = []
-        const span = (options: ConstructorParameters<typeof Tracer.NativeSpan>[0]) => {
-          const made = new Tracer.NativeSpan(options)
-          spans.push(made)
-          return made
-        }
-        const traces = yield* blockTraces({ name: "devnet", id: 31337 }).pipe(
-          Effect.withTracer(Tracer.make({ span })),
-          Effect.provideService(Tracing, true),
-        )
-        const heads = yield* soon(
-          Heads.make(world.connection, {
-            stallTimeout: Duration.seconds(15),
-            onHead: () => {},
-            onQuiet: Effect.void,
-            traces,
-          }),
-        )
-        const announced = 200
-        for (let i = 0; i < announced; i++) {
-          world.chain.extend(0)
-          yield* TestClock.adjust("1 second")
-        }
-        const open = spans.filter(({ status }) => status._tag === "Started")
-        assert.deepStrictEqual(open, spans.slice(-1 - mostLinks))
-        for (const { status } of spans.slice(0, -1 - mostLinks)) {
-          assert.isTrue(status._tag === "Ended" && status.exit._tag === "Success")
-        }
-        yield* soon(heads.stream.pipe(Stream.take(1), Stream.runDrain))
-        assert.deepStrictEqual(
-          spans.at(-1)!.links.map(({ span }) => span.spanId),
-          open.slice(0, -1).map(({ spanId }) => spanId),
-        )
-        assert.deepStrictEqual(
-          spans.filter(({ status }) => status._tag === "Started"),
-          spans.slice(-1),
-        )
-      }),
+  connected("end the traces of coalesced heads, and keep a bounded number of links", (world) =>
+    Effect.gen(function* () {
+      const spans: Array<Tracer.NativeSpan> = []
+      const span = (options: ConstructorParameters<typeof Tracer.NativeSpan>[0]) => {
+        const made = new Tracer.NativeSpan(options)
+        spans.push(made)
+        return made
+      }
+      const traces = yield* blockTraces({ name: "devnet", id: 31337 }).pipe(
+        Effect.withTracer(Tracer.make({ span })),
+        Effect.provideService(Tracing, true),
+      )
+      const heads = yield* soon(
+        Heads.make(world.connection, {
+          stallTimeout: Duration.seconds(15),
+          onHead: () => {},
+          onQuiet: Effect.void,
+          traces,
+        }),
+      )
+      const announced = 200
+      for (let i = 0; i < announced; i++) {
+        world.chain.extend(0)
+        yield* TestClock.adjust("1 second")
+      }
+      const open = spans.filter(({ status }) => status._tag === "Started")
+      assert.deepStrictEqual(open, spans.slice(-1 - mostLinks))
+      for (const { status } of spans.slice(0, -1 - mostLinks)) {
+        assert.isTrue(status._tag === "Ended" && status.exit._tag === "Success")
+      }
+      yield* soon(heads.stream.pipe(Stream.take(1), Stream.runDrain))
+      assert.deepStrictEqual(
+        spans.at(-1)!.links.map(({ span }) => span.spanId),
+        open.slice(0, -1).map(({ spanId }) => spanId),
+      )
+      assert.deepStrictEqual(
+        spans.filter(({ status }) => status._tag === "Started"),
+        spans.slice(-1),
+      )
+    }),
   )
 
-  connected("can be offered again, and from elsewhere", (world) =>
+  connected("can be replayed and injected", (world) =>
     Effect.gen(function* () {
       const { heads, seen } = yield* listen(world)
       yield* heads.replay
@@ -125,7 +123,7 @@ describe("heads", () => {
     }),
   )
 
-  connected("end the connection when one is malformed", (world) =>
+  connected("end the connection if one is malformed", (world) =>
     Effect.gen(function* () {
       yield* listen(world)
       world.node.announce({ ...world.chain.head, hash: "0x12" })
@@ -134,7 +132,7 @@ describe("heads", () => {
     }),
   )
 
-  connected("coalesce while a node catches up, however many a second it announces", (world) =>
+  connected("are coalesced at any rate while a node syncs", (world) =>
     Effect.gen(function* () {
       const { seen } = yield* listen(world)
       for (let i = 1; i <= 1200; i++) world.node.announce({ ...world.chain.head, number: i })
@@ -144,24 +142,27 @@ describe("heads", () => {
     }),
   )
 
-  connected("end the connection when there are thousands a second", (world) =>
+  connected("end the connection at thousands of repeated heads per second", (world) =>
     Effect.gen(function* () {
       yield* listen(world)
       for (let i = 0; i < 10_000; i++) world.node.announce(world.chain.head)
       yield* TestClock.adjust("1 second")
-      assert.match((yield* endOf(world.connection))!.message, /more than \d+ heads a second that are not new/)
+      assert.match(
+        (yield* endOf(world.connection))!.message,
+        /more than \d+ heads per second that are not new/,
+      )
     }),
   )
 })
 
 describe("the watchdog", () => {
-  connected("leaves a silent chain alone, for as long as it confirms that it is silent", (world) =>
+  connected("keeps the connection of an idle chain that confirms its height", (world) =>
     Effect.gen(function* () {
       let quiet = 0
       const { seen } = yield* listen(world, { onQuiet: Effect.sync(() => quiet++) })
       yield* TestClock.adjust("10 minutes")
       assert.isUndefined(yield* endOf(world.connection))
-      assert.strictEqual(world.node.dials, 1)
+      assert.strictEqual(world.node.connections, 1)
       assert.isAtLeast(quiet, 30)
       world.chain.extend(3)
       yield* TestClock.adjust("10 millis")
@@ -169,7 +170,7 @@ describe("the watchdog", () => {
     }),
   )
 
-  connected("ends a connection that no longer announces what the chain does", (world) =>
+  connected("ends a connection that stops announcing new blocks", (world) =>
     Effect.gen(function* () {
       yield* listen(world)
       world.node.announces = false
@@ -179,25 +180,28 @@ describe("the watchdog", () => {
       yield* TestClock.adjust("2 seconds")
       const error = (yield* endOf(world.connection))!
       assert.strictEqual(error.reason._tag, "Stalled")
-      assert.strictEqual(error.message, "fake: no head for 15 s: the chain is at 2, we were told 0")
+      assert.strictEqual(
+        error.message,
+        "fake: no head for 15 s: the chain is at 2, the last announced head is 0",
+      )
     }),
   )
 
-  connected("ends a connection that does not answer either", (world) =>
+  connected("ends a connection that is silent and does not respond", (world) =>
     Effect.gen(function* () {
       yield* listen(world)
       world.node.intercept = () => silence
       yield* TestClock.adjust("26 seconds")
       const error = (yield* endOf(world.connection))!
-      assert.strictEqual(error.message, "fake: no head for 25 s: and no answer either")
+      assert.strictEqual(error.message, "fake: no head for 25 s: no response to eth_blockNumber either")
     }),
   )
 
-  for (const [what, blockTime, patience] of [
+  for (const [what, blockTime, deadline] of [
     ["three block times on a slow chain", 12, 36],
     ["a minute on a very slow one", 300, 60],
   ] as const) {
-    connected(`waits for ${what}`, (world) =>
+    connected(`tolerates silence for ${what}`, (world) =>
       Effect.gen(function* () {
         yield* listen(world)
         for (let i = 0; i < 20; i++) {
@@ -207,7 +211,7 @@ describe("the watchdog", () => {
         yield* TestClock.adjust("1 second")
         world.node.announces = false
         world.chain.extend(1)
-        yield* TestClock.adjust(`${patience - 2} seconds`)
+        yield* TestClock.adjust(`${deadline - 2} seconds`)
         assert.isUndefined(yield* endOf(world.connection))
         yield* TestClock.adjust("3 seconds")
         assert.strictEqual((yield* endOf(world.connection))?.reason._tag, "Stalled")
@@ -215,7 +219,7 @@ describe("the watchdog", () => {
     )
   }
 
-  connected("takes a lower height for a node that went back, not for a stall", (world) =>
+  connected("does not treat a lower height as a stall", (world) =>
     Effect.gen(function* () {
       world.chain.extend(0, 0, 0)
       yield* listen(world)

@@ -6,7 +6,7 @@ import { find, logsIn, nodes, read } from "../../support/frames.ts"
 const one = (value: unknown) => decode(JSON.stringify(value))
 
 describe("JSON-RPC frames", () => {
-  it("requests are what EIP-1474 says", () => {
+  it("encodes requests as in EIP-1474", () => {
     assert.deepStrictEqual(JSON.parse(encode(7, [{ method: "eth_chainId", params: [] }])), {
       jsonrpc: "2.0",
       id: 7,
@@ -42,14 +42,14 @@ describe("JSON-RPC frames", () => {
       { id: null, error: { code: 1, message: "no" } },
       { _tag: "Failure", id: undefined, failure: { code: 1, message: "no" } },
     ],
-    ["an id in digits", { id: "7", result: "0x1" }, { _tag: "Result", id: 7, result: "0x1" }],
+    ["an id as a string of digits", { id: "7", result: "0x1" }, { _tag: "Result", id: 7, result: "0x1" }],
     [
-      "an error with an id in digits",
+      "an error with an id as a string of digits",
       { id: "7", error: { code: 1, message: "no" } },
       { _tag: "Failure", id: 7, failure: { code: 1, message: "no" } },
     ],
     [
-      "an error with an id that is not ours",
+      "an error with an unknown id",
       { id: "0x7", error: { code: 1, message: "no" } },
       { _tag: "Failure", id: undefined, failure: { code: 1, message: "no" } },
     ],
@@ -69,34 +69,38 @@ describe("JSON-RPC frames", () => {
       { _tag: "Notification", subscription: "0x1", result: 1 },
     ],
     ["another notification", { method: "net_hello", params: [] }, { _tag: "Other" }],
-    ["an answer of nothing", { id: 1 }, { _tag: "Malformed", detail: "an answer without result and error" }],
-    ["a number", 5, { _tag: "Malformed", detail: "a message that is no object" }],
-    ["null", null, { _tag: "Malformed", detail: "a message that is no object" }],
-    ["an empty object", {}, { _tag: "Malformed", detail: "neither an answer nor a notification" }],
+    [
+      "a response without result and error",
+      { id: 1 },
+      { _tag: "Malformed", detail: "response without result and error" },
+    ],
+    ["a number", 5, { _tag: "Malformed", detail: "message is not an object" }],
+    ["null", null, { _tag: "Malformed", detail: "message is not an object" }],
+    ["an empty object", {}, { _tag: "Malformed", detail: "neither a response nor a notification" }],
     [
       "a notification without a subscription",
       { method: "eth_subscription", params: {} },
-      { _tag: "Malformed", detail: "neither an answer nor a notification" },
+      { _tag: "Malformed", detail: "neither a response nor a notification" },
     ],
-  ])("%s", (_, frame, message) => assert.deepStrictEqual(one(frame) as unknown, [message]))
+  ])("decodes %s", (_, frame, message) => assert.deepStrictEqual(one(frame) as unknown, [message]))
 
-  it("a batch is several messages", () =>
+  it("decodes a batch as several messages", () =>
     assert.deepStrictEqual(
       one([{ id: 1, result: 1 }, { id: 2, error: { code: 0, message: "" } }, 7]).map(({ _tag }) => _tag),
       ["Result", "Failure", "Malformed"],
     ))
 
-  it.each(["", "{", "hello", "\u0000", `${"[".repeat(100_000)}`])("text that is no JSON", (text) =>
+  it.each(["", "{", "hello", "\u0000", `${"[".repeat(100_000)}`])("rejects text that is not JSON", (text) =>
     assert.strictEqual(decode(text)[0]?._tag, "Malformed"),
   )
 
   it.each([
-    ["a code beyond all numbers", '{"id":1,"error":{"code":1e400,"message":"no"}}', 0, "no"],
+    ["a code beyond the number range", '{"id":1,"error":{"code":1e400,"message":"no"}}', 0, "no"],
     ["a code that is an object", '{"id":1,"error":{"code":{"valueOf":1,"toString":1}}}', 0, ""],
-    ["objects that are no text", '{"id":1,"error":[{"toString":1,"valueOf":1}]}', 0, ""],
+    ["objects without a text", '{"id":1,"error":[{"toString":1,"valueOf":1}]}', 0, ""],
     ["arrays in arrays", `{"id":1,"error":${"[".repeat(200_000)}${"]".repeat(200_000)}}`, 0, ""],
     ["true", '{"id":1,"error":true}', 0, "true"],
-  ])("an error of %s is an error", (_, frame, code, message) =>
+  ])("decodes an error with %s", (_, frame, code, message) =>
     assert.deepStrictEqual<unknown>(decode(frame), [{ _tag: "Failure", id: 1, failure: { code, message } }]),
   )
 
@@ -107,11 +111,11 @@ describe("JSON-RPC frames", () => {
     ["empty objects", `[${"{},".repeat(megabytes / 3)}{}]`],
     ["numbers", `[${"1,".repeat(megabytes / 2)}1]`],
     ["keys", `{${Array.from({ length: megabytes / 8 }, (_, i) => `"${i}":1`).join(",")}}`],
-  ])("megabytes of %s are not even parsed", (_, text) =>
-    assert.match((decode(text)[0] as { detail: string }).detail, /hardly anything but brackets and commas/),
+  ])("rejects megabytes of %s without parsing them", (_, text) =>
+    assert.match((decode(text)[0] as { detail: string }).detail, /nearly all of them brackets and commas/),
   )
 
-  it("megabytes of logs, of transactions and of text are", () => {
+  it("parses megabytes of logs, transactions and text", () => {
     const log = logsIn(read("anvil", "getLogs"))[0]
     const bare = { ...log, topics: [], data: "0x" }
     for (const item of [log, bare, `0x${"ab".repeat(32)}`]) {
@@ -122,7 +126,7 @@ describe("JSON-RPC frames", () => {
     assert.strictEqual(one({ id: 1, error: { code: 1, message } })[0]?._tag, "Failure")
   })
 
-  it.each(nodes)("everything recorded from %s is understood", (node) => {
+  it.each(nodes)("decodes every recorded message of %s", (node) => {
     const recorded = find(read(node, "notifications"), (object) => object["method"] === "eth_subscription")
     const answers = find(
       read(node, "calls"),

@@ -1,4 +1,4 @@
-/** Heads that are asked for instead of announced: the chain is followed all the same. */
+/** Polled heads, tested through the service. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -18,7 +18,7 @@ interface World {
   readonly start: (variables: Record<string, string>) => ReturnType<typeof startIngestor>
 }
 
-const world = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
+const scenario = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.effect(title, () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 16, blockTime })
@@ -41,7 +41,7 @@ const blocks = (chain: FakeChain, count: number) =>
 const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
 
 describe("polled heads", () => {
-  world("an HTTP endpoint alone: the chain is followed", ({ chain, http, store, start }) =>
+  scenario("follow a chain over HTTP alone", ({ chain, http, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ DEVNET_WS_URL: "http://http" })
       yield* blocks(chain, 10)
@@ -54,7 +54,7 @@ describe("polled heads", () => {
     }),
   )
 
-  world("a quiet chain is no stall, and neither is a slow poll", ({ chain, store, start }) =>
+  scenario("treat neither an idle chain nor a long poll interval as a stall", ({ chain, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ DEVNET_WS_URL: "http://http", POLL_INTERVAL: "1m" })
       yield* blocks(chain, 60)
@@ -64,7 +64,7 @@ describe("polled heads", () => {
     }),
   )
 
-  world("HEADS=poll asks a socket for no subscription", ({ chain, one, store, start }) =>
+  scenario("replace the subscription of a socket with HEADS=poll", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ HEADS: "poll", POLL_INTERVAL: "2s" })
       yield* blocks(chain, 10)
@@ -73,26 +73,24 @@ describe("polled heads", () => {
     }),
   )
 
-  world(
-    "a socket that refuses eth_subscribe is polled, and not asked again when it reconnects",
-    ({ chain, one, store, start }) =>
-      Effect.gen(function* () {
-        one.intercept = (method, _params, proceed) => {
-          if (method === "eth_subscribe") throw new Refused(-32601, "the method eth_subscribe does not exist")
-          return proceed()
-        }
-        const { status } = yield* start({})
-        yield* blocks(chain, 10)
-        yield* caughtUp(store, chain, status)
-        one.drop()
-        yield* blocks(chain, 10)
-        yield* caughtUp(store, chain, status)
-        assert.strictEqual(asked(one, "eth_subscribe"), 1)
-        assert.include(status.endpoints[0]!.capabilities!.limits, "heads are polled")
-      }),
+  scenario("replace a refused eth_subscribe, also after a reconnect", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      one.intercept = (method, _params, proceed) => {
+        if (method === "eth_subscribe") throw new Refused(-32601, "the method eth_subscribe does not exist")
+        return proceed()
+      }
+      const { status } = yield* start({})
+      yield* blocks(chain, 10)
+      yield* caughtUp(store, chain, status)
+      one.drop()
+      yield* blocks(chain, 10)
+      yield* caughtUp(store, chain, status)
+      assert.strictEqual(asked(one, "eth_subscribe"), 1)
+      assert.include(status.endpoints[0]!.capabilities!.limits, "heads are polled")
+    }),
   )
 
-  world("HTTP takes over while no socket is connected, and gives back", ({ chain, one, store, start }) =>
+  scenario("take over HTTP while no socket is connected, and fail back", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ DEVNET_RPC_URL: "http://http" })
       yield* blocks(chain, 5)
@@ -103,7 +101,7 @@ describe("polled heads", () => {
       assert.strictEqual(status.endpoint, status.endpoints[1])
       yield* caughtUp(store, chain, status)
       one.up = true
-      yield* eventually("the socket is back", () => status.endpoint === status.endpoints[0], 120)
+      yield* eventually("the socket is in use", () => status.endpoint === status.endpoints[0], 120)
       yield* blocks(chain, 5)
       yield* caughtUp(store, chain, status)
     }),

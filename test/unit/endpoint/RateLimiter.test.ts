@@ -3,18 +3,18 @@ import { Clock, Deferred, Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as RateLimiter from "../../../src/endpoint/RateLimiter.ts"
 
-/** Spends one call after another at once, and notes when each goes (virtual milliseconds). */
+/** Requests all calls at once, and records when each starts (virtual milliseconds). */
 const pace = Effect.fnUntraced(function* (
   rateLimiter: RateLimiter.RateLimiter,
   calls: number,
-  urgency: RateLimiter.Priority = "now",
+  priority: RateLimiter.Priority = "live",
 ) {
   const times: Array<number> = []
   const note = Effect.map(Clock.currentTimeMillis, (now) => void times.push(now))
   const fiber = yield* Effect.forkChild(
     Effect.forEach(
       Array.from({ length: calls }),
-      () => Effect.provideService(rateLimiter.withTokens(1)(note), RateLimiter.Priority, urgency),
+      () => Effect.provideService(rateLimiter.withTokens(1)(note), RateLimiter.Priority, priority),
       { concurrency: "unbounded" },
     ),
     { startImmediately: true },
@@ -22,8 +22,8 @@ const pace = Effect.fnUntraced(function* (
   return { times, fiber }
 })
 
-describe("a budget", () => {
-  it.effect("lets a second's worth of calls through at once, and then no more than its rate", () =>
+describe("the rate limiter", () => {
+  it.effect("allows one second's worth of calls at once, then its rate", () =>
     Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(10)
       const { times } = yield* pace(rateLimiter, 40)
@@ -36,7 +36,7 @@ describe("a budget", () => {
     }),
   )
 
-  it.effect("has no limit where there is none, and stands still for nobody", () =>
+  it.effect("delays no call without a limit", () =>
     Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(Infinity)
       const { times } = yield* pace(rateLimiter, 5000)
@@ -45,7 +45,7 @@ describe("a budget", () => {
     }),
   )
 
-  it.effect("may be overdrawn by a batch, for which everybody then waits", () =>
+  it.effect("lets a batch overdraw; later calls wait for the refill", () =>
     Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(10)
       yield* rateLimiter.withTokens(20)(Effect.void)
@@ -57,10 +57,10 @@ describe("a budget", () => {
     }),
   )
 
-  it.effect("lets heads go before history, whoever came first", () =>
+  it.effect("starts live requests before earlier backfill requests", () =>
     Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(2)
-      const history = yield* pace(rateLimiter, 20, "later")
+      const history = yield* pace(rateLimiter, 20, "backfill")
       yield* TestClock.adjust("1 second")
       const before = history.times.length
       const heads = yield* pace(rateLimiter, 4)
@@ -72,7 +72,7 @@ describe("a budget", () => {
     }),
   )
 
-  it.effect("keeps places for heads when history waits for its answers", () =>
+  it.effect("reserves in-flight slots for live requests", () =>
     Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(Infinity)
       const answer = yield* Deferred.make<void>()
@@ -81,18 +81,18 @@ describe("a budget", () => {
         Effect.sync(() => void running++),
         Deferred.await(answer),
       )
-      const many = (urgency: RateLimiter.Priority) =>
+      const many = (priority: RateLimiter.Priority) =>
         Effect.forkChild(
           Effect.forEach(
             Array.from({ length: 100 }),
-            () => Effect.provideService(rateLimiter.withTokens(1)(ask), RateLimiter.Priority, urgency),
+            () => Effect.provideService(rateLimiter.withTokens(1)(ask), RateLimiter.Priority, priority),
             { concurrency: "unbounded" },
           ),
           { startImmediately: true },
         )
-      const history = yield* many("later")
+      const history = yield* many("backfill")
       assert.strictEqual(running, 8)
-      const heads = yield* many("now")
+      const heads = yield* many("live")
       assert.strictEqual(running, 32)
       yield* Deferred.succeed(answer, undefined)
       yield* Fiber.join(heads)
@@ -102,7 +102,7 @@ describe("a budget", () => {
   )
 
   it.effect(
-    "is halved by a refusal, once for all that was sent together, and grows by one each quiet minute [G-070]",
+    "halves once per burst of throttled requests, and grows by one call per second each minute [G-070]",
     () =>
       Effect.gen(function* () {
         const rateLimiter = yield* RateLimiter.make(10)
@@ -115,7 +115,7 @@ describe("a budget", () => {
         rateLimiter.throttled(undefined)
         yield* TestClock.adjust("1 second")
         rateLimiter.throttled(undefined)
-        assert.strictEqual(rateLimiter.rate(), 1, "one call a second is always asked")
+        assert.strictEqual(rateLimiter.rate(), 1, "the rate never falls below one call per second")
         for (let minute = 1; minute <= 20; minute++) {
           yield* TestClock.adjust("1 minute")
           yield* rateLimiter.withTokens(1)(Effect.void)
@@ -124,7 +124,7 @@ describe("a budget", () => {
       }),
   )
 
-  it.effect("where there was no limit, half of what was asked in the last second", () =>
+  it.effect("halves the observed rate where there was no limit", () =>
     Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(Infinity)
       yield* pace(rateLimiter, 80)
@@ -134,7 +134,7 @@ describe("a budget", () => {
     }),
   )
 
-  it.effect("also where that second has just begun", () =>
+  it.effect("halves the observed rate at a second boundary", () =>
     Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(Infinity)
       yield* pace(rateLimiter, 80)
@@ -146,7 +146,7 @@ describe("a budget", () => {
     }),
   )
 
-  it.effect("never asks more than its limit, however low, and halves once however little it is to wait", () =>
+  it.effect("never exceeds a limit below one, and halves once even without a requested delay", () =>
     Effect.gen(function* () {
       const low = yield* RateLimiter.make(0.5)
       low.throttled(undefined)
@@ -157,7 +157,7 @@ describe("a budget", () => {
     }),
   )
 
-  it.effect("pauses for as long as it is told to", () =>
+  it.effect("pauses for the requested delay", () =>
     Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(10)
       rateLimiter.throttled(7000)
@@ -169,7 +169,7 @@ describe("a budget", () => {
     }),
   )
 
-  it.effect("forgets whoever gives up, waiting or on the way", () =>
+  it.effect("releases the slot of an interrupted request", () =>
     Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(1)
       for (let i = 0; i < 100; i++) {

@@ -22,7 +22,7 @@ const fixture = <A>(name: string) =>
 
 const errors = fixture<Recorded>("provider-errors")
 
-/** What development nodes answered when they were asked. */
+/** Recorded errors of development nodes. */
 const answered = fixture<{
   readonly client: string
   readonly request: readonly [method: string, params: ReadonlyArray<unknown>]
@@ -30,7 +30,7 @@ const answered = fixture<{
   readonly action: string
 }>("client-errors")
 
-/** What the recording calls it → what we do. */
+/** The action in the recording → the expected kind. */
 const actions: Readonly<Record<string, string>> = {
   split: "RangeTooLarge",
   split_hint: "RangeTooLarge",
@@ -41,13 +41,13 @@ const actions: Readonly<Record<string, string>> = {
   cfg: "Unauthorized",
 }
 
-describe("classify", () => {
-  it("has all recorded refusals", () => assert.strictEqual(errors.length, 55))
+describe("provider errors", () => {
+  it("cover all recorded refusals", () => assert.strictEqual(errors.length, 55))
 
   for (const { provider, http, code, message, data, action } of errors) {
-    it(`${provider}: ${message.slice(0, 90)}`, () => {
+    it(`classify ${provider}: ${message.slice(0, 90)}`, () => {
       const refusal = normalizeRpcError({ code: code ?? 0, message, data, ...(http && { status: http }) })
-      // Refused whatever the range, so another endpoint is not the first thing to try.
+      // Refused for any range, so the next step is another method, not another endpoint.
       const expected = message.startsWith("Please specify an address") ? "AddressRequired" : actions[action]
       assert.strictEqual(refusal.kind, expected)
       if (action === "split_hint" && refusal.kind === "RangeTooLarge") {
@@ -57,16 +57,16 @@ describe("classify", () => {
   }
 
   for (const { client, request, error, action } of answered) {
-    it(`${client} refuses ${request[0]}: ${error.message}`, () =>
+    it(`classify ${client}, ${request[0]}: ${error.message}`, () =>
       assert.strictEqual(normalizeRpcError(error).kind, action))
   }
 
-  it("takes a key that is not known to the provider for no block that is not there", () =>
+  it("do not mistake an unknown API key for a missing block", () =>
     assert.strictEqual(normalizeRpcError({ code: -32000, message: "API key not found" }).kind, "Unavailable"))
 
   const hint = (message: string, data?: unknown) => normalizeRpcError({ code: -32602, message, data })
 
-  it("reads hexadecimal, decimal and abbreviated hints", () => {
+  it("yield hexadecimal, decimal and abbreviated range hints", () => {
     assert.deepStrictEqual(hint("Try with this block range [0xBDE5F8, 0x102DBCC]."), {
       kind: "RangeTooLarge",
       through: 0x102dbcc,
@@ -85,10 +85,10 @@ describe("classify", () => {
     })
   })
 
-  it("does not believe an inverted hint", () =>
+  it("yield no hint from an inverted range", () =>
     assert.deepStrictEqual(hint("this block range should work: [0x20, 0x10]"), { kind: "RangeTooLarge" }))
 
-  it("knows how long to wait", () => {
+  it("yield the delay of Chainstack's rate limits", () => {
     assert.deepStrictEqual(hint("RPS limit", { try_again_in: "107.5ms" }), {
       kind: "RateLimited",
       retryAfter: 107.5,
@@ -99,7 +99,7 @@ describe("classify", () => {
     })
   })
 
-  it("goes by the HTTP status where the text says nothing", () => {
+  it("are classified by HTTP status if the text is inconclusive", () => {
     assert.deepStrictEqual(normalizeRpcError({ code: 0, message: "", status: 429 }), { kind: "RateLimited" })
     assert.deepStrictEqual(normalizeRpcError({ code: 0, message: "", status: 401 }), { kind: "Unauthorized" })
     assert.deepStrictEqual(normalizeRpcError({ code: 0, message: "", status: 413 }), {
@@ -107,8 +107,8 @@ describe("classify", () => {
     })
   })
 
-  // The words of zksync-era's Web3 API for a block that it does not have.
-  it("waits for a block that does not exist yet", () =>
+  // The error of zksync-era's Web3 API for a block that it does not have.
+  it("report a block that does not exist yet as missing", () =>
     assert.deepStrictEqual(
       normalizeRpcError({ code: -32602, message: "Block with such an ID doesn't exist yet" }),
       {
@@ -118,7 +118,7 @@ describe("classify", () => {
 
   const means = (action: string, words: ReadonlyArray<readonly [string, number, string, unknown?]>) => {
     for (const [provider, code, message, data] of words) {
-      it(`${provider}: "${message}" (${code}) means ${action}`, () =>
+      it(`classify ${provider}: "${message}" (${code}) as ${action}`, () =>
         assert.strictEqual(normalizeRpcError({ code, message, data }).kind, action))
     }
   }
@@ -213,7 +213,7 @@ describe("classify", () => {
     ["another", -32000, "internal error"],
   ])
 
-  it("knows how long Infura and Ankr want us to wait", () => {
+  it("yield the delay of rate limits of Infura, of Ankr and of Retry-After", () => {
     const message = "project ID request rate exceeded"
     const data = { rate: { allowed_rps: 1, backoff_seconds: 30 } }
     assert.deepStrictEqual(normalizeRpcError({ code: -32005, message, data }), {
@@ -249,7 +249,7 @@ describe("classify", () => {
   )
 
   it.prop(
-    "never throws, and its hints are sane, whatever the text",
+    "never throw, and yield only valid hints, for any text",
     { code: Schema.Int, text: Text, data: Schema.Unknown },
     ({ code, text, data }) => {
       const refusal = normalizeRpcError({ code, message: text.join(" "), data })
@@ -266,7 +266,7 @@ describe("classify", () => {
     { arbitrary: { runs: 500 } },
   )
 
-  it("does not hang on long texts", () => {
+  it("are classified in bounded time for long texts", () => {
     const before = performance.now()
     for (const part of ["limited to 1", "range [0x", "9".repeat(50), "max block range ", "try_again_in"]) {
       normalizeRpcError({ code: -32602, message: part.repeat(200_000) })

@@ -9,7 +9,7 @@ import { block } from "../../support/blocks.ts"
 import { headersIn, logsIn, nodes, read } from "../../support/frames.ts"
 
 describe("blooms", () => {
-  it.each(nodes)("are those that %s computes", (node) => {
+  it.each(nodes)("match those that %s computes", (node) => {
     const files = ["notifications", "block", "getLogs", "calls"].map((file) => read(node, file))
     const logs = logsOf(files.flatMap(logsIn)) as ReadonlyArray<PlacedLog>
     let compared = 0
@@ -24,13 +24,13 @@ describe("blooms", () => {
     assert.isAbove(compared, 0)
   })
 
-  it("of no logs are zero", () => {
+  it("are zero without logs", () => {
     assert.isTrue(isZero(bloomOf([])))
     assert.isFalse(mayMatch(bloomOf([]), [], []))
   })
 
   it.prop(
-    "never deny what is there",
+    "have no false negatives",
     [Schema.Int, Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 20 }))],
     ([n, size]) => {
       const { logs } = block(n, "bloom", size)
@@ -49,7 +49,7 @@ describe("blooms", () => {
     },
   )
 
-  it("deny most of what is not there", () => {
+  it("keep false positives rare", () => {
     const bloom = bloomOf(block(1, "bloom", 5).logs)
     const others = Array.from({ length: 1000 }, (_, i) => `0x${i.toString(16).padStart(40, "0")}` as Hex)
     assert.isBelow(others.filter((other) => mayMatch(bloom, [other], [])).length, 20)
@@ -57,7 +57,7 @@ describe("blooms", () => {
     assert.isTrue(mayMatch(bloom, [], []))
   })
 
-  /** The yellow paper's words, as they stand there. */
+  /** A literal implementation of the yellow paper. */
   const plain = async () => {
     const keccak = await createKeccak(256)
     return (word: Hex): string => {
@@ -74,7 +74,7 @@ describe("blooms", () => {
     }
   }
 
-  it("do not confuse words that have the same place in the table, or begin alike", async () => {
+  it("are correct for words that share a cache slot or a prefix", async () => {
     const bloomOfWord = await plain()
     const hex = (i: number, digits: number) => i.toString(16).padStart(digits, "0")
     const words = Array.from({ length: 40_000 }, (_, i): Hex =>

@@ -7,7 +7,7 @@ const b: Hex = `0x${"bb".repeat(20)}`
 const [t1, t2, t3] = ["11", "22", "33"].map((digits): Hex => `0x${digits.repeat(32)}`) as [Hex, Hex, Hex]
 
 describe("a filter", () => {
-  it("of nothing matches everything and adds no parameters", () => {
+  it("without addresses and topics matches every log and adds no parameters", () => {
     const none = { addresses: [], topics: [] }
     assert.isTrue(isUnfiltered(none))
     assert.isTrue(makeMatches(none)({ contract: a, topics: [] }))
@@ -25,15 +25,17 @@ describe("a filter", () => {
     [{ addresses: [], topics: [[t1], null] }, { contract: a, topics: [t1] }, false],
     [{ addresses: [], topics: [[t1], null] }, { contract: a, topics: [t1, t3] }, true],
     [{ addresses: [], topics: [[]] }, { contract: a, topics: [t1] }, true],
-  ])("%j on %j: %s", (filter, log, expected) => assert.strictEqual(makeMatches(filter)(log), expected))
+  ])("%j applied to %j: %s", (filter, log, expected) =>
+    assert.strictEqual(makeMatches(filter)(log), expected),
+  )
 
-  it("is sent as eth_getLogs wants it", () =>
+  it("is encoded as eth_getLogs parameters", () =>
     assert.deepStrictEqual(logParams({ addresses: [a], topics: [null, [t1]] }), {
       address: [a],
       topics: [null, [t1]],
     }))
 
-  it("has a fingerprint that does not depend on the order in which it is written", () => {
+  it("has a fingerprint independent of the order of its values", () => {
     const one = fingerprint({ addresses: [a, b], topics: [[t1, t2]] })
     assert.strictEqual(fingerprint({ addresses: [b, a], topics: [[t2, t1]] }), one)
     assert.notStrictEqual(fingerprint({ addresses: [a, b], topics: [[t1], [t2]] }), one)

@@ -15,7 +15,7 @@ import type { World } from "../../support/virtual.ts"
 
 const unfiltered = { filter: { addresses: [], topics: [] }, logsBloom: "trust" } as const
 
-/** Logs of a connection, and what was learned of its endpoint. */
+/** The log source of a connection, and the capabilities of its endpoint. */
 const make = (
   { chain: source, connection }: World,
   chain: Parameters<typeof LogSource.make>[1] = unfiltered,
@@ -45,7 +45,7 @@ const shape = (blocks: ReadonlyArray<Block>) =>
 
 const asked = ({ node }: World, method: string) => node.requests.get(method) ?? 0
 
-/** Answers one method in its own way. */
+/** Replaces the response of one method. */
 const on =
   (
     method: string,
@@ -60,7 +60,7 @@ const refuse = (code: number, message: string) => () => {
 
 type Wire = Array<{ blockHash: string; logIndex: string; removed: boolean; address: string }>
 
-/** A range of history, answer after answer. */
+/** A finalized range, response after response. */
 const wholeHistory = (
   { finalizedRange }: Pick<LogSource.LogSource, "finalizedRange">,
   from: number,
@@ -74,7 +74,7 @@ const wholeHistory = (
   })
 
 describe("the logs of one block", () => {
-  connected("are asked for by its hash", (world) =>
+  connected("are requested by its hash", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5)
       const block = yield* soon(make(world).block(world.chain.head))
@@ -84,7 +84,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("are not asked for when the bloom says that there are none", (world) =>
+  connected("cost no request if the bloom proves that there are none", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 0, 3)
       const logs = make(world)
@@ -94,7 +94,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("are not asked for when the bloom does not match the filter", (world) =>
+  connected("cost no request if the bloom does not match the filter", (world) =>
     Effect.gen(function* () {
       world.chain.extend(3, 3)
       const contract = world.chain.at(1)!.logs[0]!.contract
@@ -109,20 +109,18 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected(
-    "are asked for under a bloom of zeros as long as the chain was never seen to compute one",
-    (world) =>
-      Effect.gen(function* () {
-        world.chain.blooms = false
-        world.chain.extend(4, 0)
-        const logs = make(world)
-        assert.strictEqual((yield* soon(logs.block(world.chain.at(1)!.header))).logs.length, 4)
-        assert.strictEqual((yield* soon(logs.block(world.chain.at(2)!.header))).logs.length, 0)
-        assert.strictEqual(asked(world, "eth_getLogs"), 2)
-      }),
+  connected("are requested under a zero bloom until the chain has been seen to compute blooms", (world) =>
+    Effect.gen(function* () {
+      world.chain.blooms = false
+      world.chain.extend(4, 0)
+      const logs = make(world)
+      assert.strictEqual((yield* soon(logs.block(world.chain.at(1)!.header))).logs.length, 4)
+      assert.strictEqual((yield* soon(logs.block(world.chain.at(2)!.header))).logs.length, 0)
+      assert.strictEqual(asked(world, "eth_getLogs"), 2)
+    }),
   )
 
-  connected("are always asked for where blooms are to be ignored", (world) =>
+  connected("are always requested with LOGS_BLOOM=ignore", (world) =>
     Effect.gen(function* () {
       world.chain.extend(1, 0)
       const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
@@ -132,7 +130,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("are stored under a wrong bloom where it is ignored, or where receipts agree", (world) =>
+  connected("are accepted under a wrong bloom if it is ignored or the receipts agree", (world) =>
     Effect.gen(function* () {
       world.chain.extend(3, 2, 0, 4)
       const headers = [1, 2, 3, 4].map((number) => world.chain.at(number)!.header)
@@ -142,7 +140,7 @@ describe("the logs of one block", () => {
         const { number, logs } = yield* soon(trusting.block(header), "10 seconds")
         assert.lengthOf(logs, world.chain.at(number)!.logs.length)
       }
-      assert.strictEqual(trusting.capabilities.contradictedBlooms, 4)
+      assert.strictEqual(trusting.capabilities.bloomMismatches, 4)
       assert.match(trusting.capabilities.limits.join(), /LOGS_BLOOM=ignore/)
       const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
       for (const read of [
@@ -157,7 +155,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("are asked for again where an ignored bloom says that there are some", (world) =>
+  connected("are requested again if they are missing although an ignored bloom is not zero", (world) =>
     Effect.gen(function* () {
       world.chain.extend(3)
       let tries = 0
@@ -169,7 +167,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("are asked for again when a fresh block is not known yet [G-041]", (world) =>
+  connected("are requested again while a fresh block is unknown [G-041]", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2)
       let tries = 0
@@ -182,7 +180,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("an empty list for a fresh block is not believed [G-008]", (world) =>
+  connected("are requested again after an empty list for a fresh block [G-008]", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2)
       let tries = 0
@@ -191,7 +189,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("come from the receipts where getLogs stays wrong", (world) =>
+  connected("are read from receipts if eth_getLogs stays wrong", (world) =>
     Effect.gen(function* () {
       world.chain.extend(7)
       world.node.intercept = on("eth_getLogs", () => [])
@@ -205,7 +203,7 @@ describe("the logs of one block", () => {
   )
 
   connected(
-    "come from the receipts where getLogs without an address is refused, after two refusals at once",
+    "are read from receipts where eth_getLogs without an address is refused, directly after two refusals",
     (world) =>
       Effect.gen(function* () {
         world.chain.extend(3, 4, 5)
@@ -218,7 +216,7 @@ describe("the logs of one block", () => {
       }),
   )
 
-  connected("come from the receipts, filtered, where one answer would be too large", (world) =>
+  connected("are read from receipts and filtered if one response would be too large", (world) =>
     Effect.gen(function* () {
       world.chain.extend(9)
       const contract = world.chain.head && world.chain.at(1)!.logs[1]!.contract
@@ -232,7 +230,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("come receipt by receipt where receipts are refused as well", (world) =>
+  connected("are read from single receipts where block receipts are refused as well", (world) =>
     Effect.gen(function* () {
       world.chain.extend(90, 4, 5)
       world.node.intercept = (method, _params, proceed) => {
@@ -251,7 +249,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("are not there yet, whatever the node says of a block that has just been announced", (world) =>
+  connected("are treated as not available yet for five seconds after an ambiguous error", (world) =>
     Effect.gen(function* () {
       world.chain.extend(3, 4, 5)
       world.node.intercept = (method, _params, proceed) => {
@@ -264,25 +262,27 @@ describe("the logs of one block", () => {
       assert.strictEqual(errorKind(yield* ask), "BlockNotFound")
       yield* soon(Effect.flip(logs.block(world.chain.at(2)!.header)))
       yield* soon(Effect.flip(logs.block(world.chain.at(3)!.header)))
-      assert.strictEqual(logs.capabilities.refused.size, 0, "nothing is learned of it")
+      assert.strictEqual(logs.capabilities.refused.size, 0, "no method is disabled")
       yield* TestClock.adjust("3 seconds")
-      assert.strictEqual(errorKind(yield* ask), "Unavailable", "five seconds later it is a refusal")
+      assert.strictEqual(errorKind(yield* ask), "Unavailable", "after five seconds it is a refusal")
       world.node.intercept = (_method, _params, proceed) => proceed()
       assert.strictEqual((yield* soon(logs.block(header))).logs.length, 3)
     }),
   )
 
-  connected("close no way of asking in odd words, and close one at once for an old block", (world) =>
-    Effect.gen(function* () {
-      world.chain.extend(1, 2, 3)
-      world.node.intercept = on("eth_getLogs", refuse(-32004, "unsupported"))
-      const logs = make(world)
-      for (const { header } of world.chain.blocks(1).map(({ number }) => world.chain.at(number)!))
-        assert.isAbove((yield* soon(logs.block(header))).logs.length, 0)
-      assert.strictEqual(logs.capabilities.refused.size, 0)
-      yield* soon(logs.block({ ...world.chain.head, timestamp: -61 }))
-      assert.deepStrictEqual([...logs.capabilities.refused], ["eth_getLogs"])
-    }),
+  connected(
+    "leave a method enabled after ambiguous errors for fresh blocks, and disable it for an old block",
+    (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(1, 2, 3)
+        world.node.intercept = on("eth_getLogs", refuse(-32004, "unsupported"))
+        const logs = make(world)
+        for (const { header } of world.chain.blocks(1).map(({ number }) => world.chain.at(number)!))
+          assert.isAbove((yield* soon(logs.block(header))).logs.length, 0)
+        assert.strictEqual(logs.capabilities.refused.size, 0)
+        yield* soon(logs.block({ ...world.chain.head, timestamp: -61 }))
+        assert.deepStrictEqual([...logs.capabilities.refused], ["eth_getLogs"])
+      }),
   )
 
   const withoutHash = (words: string) =>
@@ -292,23 +292,21 @@ describe("the logs of one block", () => {
     })
 
   for (const words of ["missing fromBlock", "invalid argument 0: json: unknown field blockHash"]) {
-    connected(
-      `are asked for by their height where the hash is refused (${words}), which is remembered`,
-      (world) =>
-        Effect.gen(function* () {
-          world.chain.extend(1, 2, 3)
-          world.node.intercept = withoutHash(words)
-          const logs = make(world)
-          for (const number of [1, 2, 3])
-            assert.strictEqual((yield* soon(logs.block(world.chain.at(number)!.header))).logs.length, number)
-          assert.isFalse(logs.capabilities.byHash)
-          assert.strictEqual(asked(world, "eth_getLogs"), 5)
-          assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
-        }),
+    connected(`are requested by height where the hash is refused (${words}), and from then on`, (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(1, 2, 3)
+        world.node.intercept = withoutHash(words)
+        const logs = make(world)
+        for (const number of [1, 2, 3])
+          assert.strictEqual((yield* soon(logs.block(world.chain.at(number)!.header))).logs.length, number)
+        assert.isFalse(logs.capabilities.byHash)
+        assert.strictEqual(asked(world, "eth_getLogs"), 5)
+        assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+      }),
     )
   }
 
-  connected("are believed by their height only of a node that has this block", (world) =>
+  connected("are accepted by height only from a node that has this block", (world) =>
     Effect.gen(function* () {
       world.chain.blooms = false
       world.chain.extend(2, 0)
@@ -331,7 +329,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("come in fewer receipts at once where they are too many for one answer", (world) =>
+  connected("are read in smaller batches of receipts if one response would be too large", (world) =>
     Effect.gen(function* () {
       world.chain.extend(300)
       let inBatch = 0
@@ -354,7 +352,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("are an error where everything is refused: the first refusal is told", (world) =>
+  connected("fail with the first error if every method is refused", (world) =>
     Effect.gen(function* () {
       world.chain.extend(3)
       world.node.intercept = (method, _params, proceed) => {
@@ -369,7 +367,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  const lies: ReadonlyArray<readonly [string, (logs: Wire) => unknown]> = [
+  const corruptions: ReadonlyArray<readonly [string, (logs: Wire) => unknown]> = [
     ["the last log is missing", (logs) => logs.slice(0, -1)],
     ["a log in the middle is missing", (logs) => logs.toSpliced(2, 1)],
     ["the first log is missing", (logs) => logs.slice(1)],
@@ -387,7 +385,7 @@ describe("the logs of one block", () => {
     ["removed is null", (logs) => logs.map((log) => ({ ...log, removed: null }))],
   ]
   for (const [title, change] of dialects) {
-    connected(`are read when ${title}`, (world) =>
+    connected(`are accepted when ${title}`, (world) =>
       Effect.gen(function* () {
         world.chain.extend(5)
         world.node.intercept = on("eth_getLogs", (_, proceed) => change(proceed() as Wire))
@@ -398,7 +396,7 @@ describe("the logs of one block", () => {
     )
   }
 
-  connected("may have holes in their indexes where the receipts have the same", (world) =>
+  connected("may have gaps in their indexes if the receipts have the same gaps", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5, 4, 3)
       const holed = (logs: Wire) =>
@@ -427,7 +425,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("under a filter are asked for again, then read from receipts, where the bloom matches", (world) =>
+  connected("under a filter are requested again and then read from receipts, if the bloom matches", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5)
       const filter = { addresses: [world.chain.at(1)!.logs[0]!.contract], topics: [] }
@@ -444,7 +442,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("under a filter may be none under a matching bloom where nothing else can be asked", (world) =>
+  connected("under a filter may be empty under a matching bloom if no other method is supported", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5)
       const filter = { addresses: [world.chain.at(1)!.logs[0]!.contract], topics: [] }
@@ -463,7 +461,7 @@ describe("the logs of one block", () => {
   )
 
   const zeros = `0x${"0".repeat(512)}` as const
-  connected("are read under announced zeros where fetched headers have the right bloom", (world) =>
+  connected("are complete under announced zero blooms, if fetched headers have correct blooms", (world) =>
     Effect.gen(function* () {
       world.chain.extend(3, 2, 4)
       const logs = make(world)
@@ -477,11 +475,11 @@ describe("the logs of one block", () => {
   )
 
   for (const [title, bloom] of [
-    ["zeros under used gas", zeros],
+    ["zero although gas was used", zeros],
     ["all ones", `0x${"f".repeat(512)}`],
     ["missing", undefined],
   ] as const) {
-    connected(`are read where the bloom is ${title}`, (world) =>
+    connected(`are complete where the bloom is ${title}`, (world) =>
       Effect.gen(function* () {
         world.chain.extend(3, 2, 4)
         for (const settings of [unfiltered, { ...unfiltered, logsBloom: "ignore" as const }]) {
@@ -494,7 +492,7 @@ describe("the logs of one block", () => {
     )
   }
 
-  connected("keep what eth_getLogs has beyond the receipts (Polygon's state sync)", (world) =>
+  connected("include logs of eth_getLogs without a receipt (Polygon's state sync)", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5)
       const extra = { logIndex: "0x5", transactionIndex: "0x2", transactionHash: `0x${"77".repeat(32)}` }
@@ -509,7 +507,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("are not read from receipts that lack a transaction, where no bloom shows it", (world) =>
+  connected("are not accepted from receipts that lack a transaction, even without a bloom", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5)
       world.node.intercept = (method, _params, proceed) => {
@@ -522,13 +520,13 @@ describe("the logs of one block", () => {
       assert.match(error.message, /specify an address/)
     }),
   )
-  for (const [title, lie] of lies) {
-    connected(`are not believed when ${title}`, (world) =>
+  for (const [title, corrupt] of corruptions) {
+    connected(`are rejected when ${title}`, (world) =>
       Effect.gen(function* () {
         world.chain.extend(5)
         world.node.intercept = (method, _params, proceed) => {
           if (/Receipts?$/.test(method)) throw new Refused(-32601, "method not found")
-          return method === "eth_getLogs" ? lie(proceed() as Wire) : proceed()
+          return method === "eth_getLogs" ? corrupt(proceed() as Wire) : proceed()
         }
         const error = yield* soon(Effect.flip(make(world).block(world.chain.head)), "5 seconds")
         assert.strictEqual(error.reason._tag, "Unverified")
@@ -536,7 +534,7 @@ describe("the logs of one block", () => {
     )
   }
 
-  connected("that do not match the filter are dropped", (world) =>
+  connected("are dropped if they do not match the filter", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5)
       const contract = world.chain.at(1)!.logs[0]!.contract
@@ -549,7 +547,7 @@ describe("the logs of one block", () => {
     }),
   )
 
-  connected("of a large block must be numbered without a hole", (world) =>
+  connected("of a large block must have no index gap", (world) =>
     Effect.gen(function* () {
       world.chain.extend(400)
       assert.strictEqual((yield* soon(make(world).block(world.chain.head))).logs.length, 400)
@@ -563,8 +561,8 @@ describe("the logs of one block", () => {
   )
 })
 
-describe("the logs of recent blocks", () => {
-  connected("come with one request, under all headers", (world) =>
+describe("the logs of an unfinalized range", () => {
+  connected("are read in one request, with all headers", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 0, 3, 0, 1)
       const blocks = yield* soon(make(world).unfinalizedRange(1, 5))
@@ -573,7 +571,7 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
-  connected("are asked for one by one where the range left out a block that has some", (world) =>
+  connected("are requested block by block if the range omits a block with logs", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 3, 1)
       world.node.intercept = on("eth_getLogs", (filter, proceed) => {
@@ -588,7 +586,7 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
-  connected("are asked for one by one where the range is of another fork than the headers [G-047]", (world) =>
+  connected("are requested block by block if range and headers belong to different forks [G-047]", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 3)
       world.node.intercept = on("eth_getLogs", (filter, proceed) => {
@@ -604,7 +602,7 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
-  connected("are asked for one by one where a range is refused", (world) =>
+  connected("are requested block by block where the range is refused", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 3)
       world.node.intercept = on("eth_getLogs", (filter, proceed) => {
@@ -618,7 +616,7 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
-  connected("whose headers are not there yet are asked for later", (world) =>
+  connected("are retried later if a header is not available yet", (world) =>
     Effect.gen(function* () {
       world.chain.extend(1, 1)
       const error = yield* soon(Effect.flip(make(world).unfinalizedRange(1, 5)), "5 seconds")
@@ -626,7 +624,7 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
-  connected("may lack heights that the chain left out", (world) =>
+  connected("tolerate heights without a block", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 3, 1)
       const [first, , third] = [1, 2, 3].map((number) => world.chain.at(number)!)
@@ -647,7 +645,7 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
-  connected("do without batches where the node refuses them", (world) =>
+  connected("are read without batches where the node refuses them", (world) =>
     Effect.gen(function* () {
       world.chain.extend(1, 2, 1)
       let batched = true
@@ -663,7 +661,7 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
-  connected("come with smaller batches of headers where a node refuses a large one without an id", (world) =>
+  connected("are read with smaller header batches after a large one is refused without an id", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 20 }, () => 1))
       world.node.mostCalls = 10
@@ -677,7 +675,7 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
-  connected("come with smaller batches of headers where answers to a large one are left out", (world) =>
+  connected("are read with smaller header batches after responses to a large one are missing", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 20 }, () => 1))
       let asked = 0
@@ -693,7 +691,7 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
-  connected("name the variable to set where block 0 is another block", (world) =>
+  connected("fail with a hint to START_BLOCK where the node has no block 0", (world) =>
     Effect.gen(function* () {
       world.chain.extend(1)
       world.node.intercept = (method, params, proceed) => {
@@ -707,7 +705,7 @@ describe("the logs of recent blocks", () => {
     }),
   )
 
-  connected("come in batches of headers as large as the node takes them, which is remembered", (world) =>
+  connected("are read in the largest header batches that the node accepts, and from then on", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 40 }, () => 1))
       world.node.mostCalls = 10
@@ -722,13 +720,13 @@ describe("the logs of recent blocks", () => {
       assert.strictEqual(logs.capabilities.headers, 3)
       const frames = asked(world, "eth_getBlockByNumber")
       yield* soon(logs.unfinalizedRange(1, 20))
-      assert.strictEqual(asked(world, "eth_getBlockByNumber") - frames, 20, "each header once")
+      assert.strictEqual(asked(world, "eth_getBlockByNumber") - frames, 20, "each header is requested once")
     }),
   )
 })
 
-describe("the logs of history", () => {
-  connected("come in one answer: blocks with logs, and the last block", (world) =>
+describe("the logs of a finalized range", () => {
+  connected("are read in one request: blocks with logs, and the last block", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 0, 3, 0)
       const blocks = yield* soon(make(world).finalizedRange(1, 4))
@@ -738,7 +736,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("have the headers' time where the logs' own cannot be right", (world) =>
+  connected("have the headers' timestamps where their own are implausible", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 0, 3, 1)
       for (const time of ["0x0", "0x6553f100123", null]) {
@@ -754,7 +752,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("have the headers' time where logs have none", (world) =>
+  connected("have the headers' timestamps where logs have none", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 0, 3)
       world.node.timestamps = false
@@ -764,7 +762,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  /** Refuses more than so many logs or blocks, and counts how often. */
+  /** Refuses ranges with more logs or blocks, and records the width of each request. */
   const limited = (
     world: World,
     most: { readonly logs?: number; readonly blocks?: number },
@@ -784,7 +782,7 @@ describe("the logs of history", () => {
     return ranges
   }
 
-  connected("are asked for in halves when there are too many", (world) =>
+  connected("are requested in halves when there are too many", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 64 }, (_, i) => i % 3))
       const ranges = limited(world, { logs: 10 }, "query returned more than 10 results")
@@ -799,7 +797,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("are answered in part where the whole is refused, so that what is held stays small", (world) =>
+  connected("are returned in part if the whole range is refused, to bound memory", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 64 }, () => 3))
       limited(world, { logs: 10 }, "query returned more than 10 results")
@@ -809,7 +807,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("are asked for as wide as a refusal says [G-066]", (world) =>
+  connected("are requested as wide as a refusal allows [G-066]", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 64 }, () => 1))
       const ranges = limited(world, { blocks: 10 }, "eth_getLogs is limited to a 10 range")
@@ -820,7 +818,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("are asked for in halves where a refusal of a range says nothing of its width", (world) =>
+  connected("are requested in halves where a refusal names no width", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 64 }, () => 1))
       const ranges = limited(world, { blocks: 10 }, "ranges over 10000 blocks are not supported on free plan")
@@ -832,7 +830,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("are given up where a single block is refused too", (world) =>
+  connected("fail where a single block is refused too", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 64 }, () => 1))
       world.node.intercept = (method, _params, proceed) => {
@@ -846,7 +844,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("come block by block where even one is too much", (world) =>
+  connected("are read from receipts if even one block exceeds the limit", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5, 6)
       limited(world, { logs: 4 }, "query returned more than 4 results")
@@ -857,7 +855,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("take a timeout for a range that is too wide", (world) =>
+  connected("are requested in a narrower range after a timeout", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 8 }, () => 1))
       world.node.intercept = on("eth_getLogs", (filter, proceed) => {
@@ -869,23 +867,23 @@ describe("the logs of history", () => {
   )
 
   for (const [title, code, message] of [
-    ["without an address is refused", -32701, "Please specify an address in your request"],
-    ["is not supported at all", -32601, "the method eth_getLogs does not exist/is not available"],
+    ["is refused without an address", -32701, "Please specify an address in your request"],
+    ["is not supported", -32601, "the method eth_getLogs does not exist/is not available"],
   ] as const) {
-    connected(`come from receipts where getLogs ${title}`, (world) =>
+    connected(`are read from receipts where eth_getLogs ${title}`, (world) =>
       Effect.gen(function* () {
         world.chain.extend(...Array.from({ length: 50 }, (_, i) => i % 2))
         world.node.intercept = on("eth_getLogs", refuse(code, message))
         const blocks = yield* soon(wholeHistory(make(world), 1, 50), "5 seconds")
         assert.strictEqual(blocks.flatMap(({ logs }) => logs).length, 25)
         assert.strictEqual(asked(world, "eth_getBlockReceipts"), 25)
-        // The range, and the single blocks that are read at the same time.
+        // The range, and the single blocks that are read concurrently.
         assert.isAtMost(asked(world, "eth_getLogs"), 5)
       }),
     )
   }
 
-  connected("come from eth_getLogs block by block where only ranges are refused", (world) =>
+  connected("are read by eth_getLogs block by block where only ranges are refused", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 40 }, () => 2))
       let ranges = 0
@@ -902,7 +900,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("come in ranges again after one was refused once", (world) =>
+  connected("are read in ranges again after a single refusal", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 30 }, () => 2))
       const logs = make(world)
@@ -918,8 +916,8 @@ describe("the logs of history", () => {
     }),
   )
 
-  const lies: ReadonlyArray<readonly [string, (logs: Array<Record<string, unknown>>) => unknown]> = [
-    ["a log lies outside the range", (logs) => logs.with(0, { ...logs[0], blockNumber: "0x0" })],
+  const corruptions: ReadonlyArray<readonly [string, (logs: Array<Record<string, unknown>>) => unknown]> = [
+    ["a log is outside the range", (logs) => logs.with(0, { ...logs[0], blockNumber: "0x0" })],
     ["a block has two hashes", (logs) => logs.with(1, { ...logs[1], blockHash: `0x${"99".repeat(32)}` })],
     [
       "the last block has another hash",
@@ -931,12 +929,12 @@ describe("the logs of history", () => {
     ["a log is missing", (logs) => logs.toSpliced(1, 1)],
     ["a log was removed", (logs) => logs.with(1, { ...logs[1], removed: true })],
   ]
-  for (const [title, lie] of lies) {
-    connected(`are not believed when ${title}`, (world) =>
+  for (const [title, corrupt] of corruptions) {
+    connected(`are rejected when ${title}`, (world) =>
       Effect.gen(function* () {
         world.chain.extend(3, 3, 3)
         world.node.intercept = on("eth_getLogs", (_, proceed) =>
-          lie(proceed() as Array<Record<string, unknown>>),
+          corrupt(proceed() as Array<Record<string, unknown>>),
         )
         const error = yield* soon(Effect.flip(make(world).finalizedRange(1, 3)), "5 seconds")
         assert.strictEqual(error.reason._tag, "Unverified")
@@ -955,7 +953,7 @@ describe("the logs of history", () => {
     ["without a filter", () => unfiltered.filter],
     ["under a filter", (contract: Hex) => ({ addresses: [contract], topics: [] })],
   ] as const) {
-    connected(`are not believed when the answer ends before the range, ${title}`, (world) =>
+    connected(`are rejected if the response ends before the range, ${title}`, (world) =>
       Effect.gen(function* () {
         world.chain.extend(3, 3, 3, 1)
         const filter = filterOf(world.chain.at(4)!.logs[0]!.contract)
@@ -968,7 +966,7 @@ describe("the logs of history", () => {
   }
 
   connected(
-    "are not believed when the answer ends before the range, on a chain without blooms [G-045]",
+    "are rejected if the response ends before the range, on a chain without blooms [G-045]",
     (world) =>
       Effect.gen(function* () {
         world.chain.blooms = false
@@ -979,7 +977,7 @@ describe("the logs of history", () => {
       }),
   )
 
-  connected("are believed where only ranges are granted: nobody can tell", (world) =>
+  connected("are accepted unchecked from an endpoint that serves ranges only", (world) =>
     Effect.gen(function* () {
       world.chain.extend(3, 3, 3, 0)
       world.chain.blooms = false
@@ -993,7 +991,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("are asked for in a shorter range the next time where the answer was cut short", (world) =>
+  connected("are requested in a narrower range after a truncated response", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 100 }, () => 3))
       world.node.intercept = on("eth_getLogs", (_, proceed) => (proceed() as Array<unknown>).slice(0, 30))
@@ -1004,7 +1002,7 @@ describe("the logs of history", () => {
     }),
   )
 
-  connected("are asked for in wider ranges while answers stay small", (world) =>
+  connected("are requested in wider ranges while responses stay small", (world) =>
     Effect.gen(function* () {
       world.chain.extend(...Array.from({ length: 2000 }, () => 0))
       const logs = make(world)
@@ -1018,8 +1016,8 @@ describe("the logs of history", () => {
   )
 })
 
-describe("recent ranges", () => {
-  connected("are no wider than blocks are full, whoever tells", (world) =>
+describe("the width of unfinalized ranges", () => {
+  connected("follows the density of logs in blocks and ranges", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2000, 1000, 2, ...Array.from({ length: 30 }, () => 1))
       const logs = make(world)
@@ -1048,7 +1046,7 @@ describe("a filter of many addresses", () => {
     } as const
   }
 
-  connected("is split over requests, and the answers are put in order", (world) =>
+  connected("is split over requests, and the logs are in order", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5, 4, 3)
       const sizes: Array<number> = []
@@ -1065,28 +1063,26 @@ describe("a filter of many addresses", () => {
     }),
   )
 
-  connected(
-    "is split further where the endpoint says that it is too large, and that is remembered",
-    (world) =>
-      Effect.gen(function* () {
-        world.chain.extend(5, 4)
-        let refusals = 0
-        world.node.intercept = on("eth_getLogs", ({ address }, proceed) => {
-          if (address!.length < 10) return proceed()
-          refusals++
-          throw new Refused(-32602, "Request blocked")
-        })
-        const logs = make(world, many(world, 60))
-        yield* soon(logs.block(world.chain.at(1)!.header))
-        assert.isBelow(logs.capabilities.addresses, 10)
-        const before = refusals
-        const block = yield* soon(logs.block(world.chain.at(2)!.header))
-        assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(2)))
-        assert.strictEqual(refusals, before)
-      }),
+  connected("is split further where the endpoint refuses it, and from then on", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(5, 4)
+      let refusals = 0
+      world.node.intercept = on("eth_getLogs", ({ address }, proceed) => {
+        if (address!.length < 10) return proceed()
+        refusals++
+        throw new Refused(-32602, "Request blocked")
+      })
+      const logs = make(world, many(world, 60))
+      yield* soon(logs.block(world.chain.at(1)!.header))
+      assert.isBelow(logs.capabilities.addresses, 10)
+      const before = refusals
+      const block = yield* soon(logs.block(world.chain.at(2)!.header))
+      assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(2)))
+      assert.strictEqual(refusals, before)
+    }),
   )
 
-  connected("is split too where blocks are asked for by height, as the hash is refused", (world) =>
+  connected("is also split where blocks are requested by height", (world) =>
     Effect.gen(function* () {
       world.chain.extend(5)
       world.node.intercept = on("eth_getLogs", ({ address, blockHash }, proceed) => {
@@ -1103,8 +1099,8 @@ describe("a filter of many addresses", () => {
   )
 })
 
-describe("an empty answer where heads are polled", () => {
-  /** The same logs over a connection whose heads are polled. */
+describe("an empty response where heads are polled", () => {
+  /** The log source of the same connection, with polled heads. */
   const polled = (world: World, chain?: Parameters<typeof LogSource.make>[1]) =>
     make({ ...world, connection: { ...world.connection, polled: true } }, chain)
 
@@ -1115,11 +1111,11 @@ describe("an empty answer where heads are polled", () => {
   const empty = on("eth_getLogs", () => [])
 
   for (const [title, blooms, logs, filtered] of [
-    ["without a filter, under no bloom", false, 3, false],
-    ["under a filter and no bloom", false, 3, true],
-    ["under a filter and a bloom so full that it matches by chance", true, 400, true],
+    ["without a filter and a bloom", false, 3, false],
+    ["under a filter, without a bloom", false, 3, true],
+    ["under a filter, with a bloom full enough to match by chance", true, 400, true],
   ] as const) {
-    connected(`is doubted ${title}: the receipts are read`, (world) =>
+    connected(`is checked against the receipts ${title}`, (world) =>
       Effect.gen(function* () {
         world.chain.blooms = blooms
         world.chain.extend(logs)
@@ -1139,20 +1135,22 @@ describe("an empty answer where heads are polled", () => {
     )
   }
 
-  connected("costs the receipts where it is right, and nothing under a bloom that does not match", (world) =>
-    Effect.gen(function* () {
-      world.chain.extend(3, 3)
-      const { block } = polled(world, forOneOf(world, 1))
-      assert.lengthOf((yield* soon(block(world.chain.at(2)!.header))).logs, 0)
-      assert.strictEqual(asked(world, "eth_getLogs"), 0)
-      world.chain.blooms = false
-      world.chain.extend(3)
-      assert.lengthOf((yield* soon(block(world.chain.head))).logs, 0)
-      assert.deepStrictEqual([asked(world, "eth_getLogs"), asked(world, "eth_getBlockReceipts")], [1, 1])
-    }),
+  connected(
+    "costs one request of receipts if it is right, and none under a bloom that does not match",
+    (world) =>
+      Effect.gen(function* () {
+        world.chain.extend(3, 3)
+        const { block } = polled(world, forOneOf(world, 1))
+        assert.lengthOf((yield* soon(block(world.chain.at(2)!.header))).logs, 0)
+        assert.strictEqual(asked(world, "eth_getLogs"), 0)
+        world.chain.blooms = false
+        world.chain.extend(3)
+        assert.lengthOf((yield* soon(block(world.chain.head))).logs, 0)
+        assert.deepStrictEqual([asked(world, "eth_getLogs"), asked(world, "eth_getBlockReceipts")], [1, 1])
+      }),
   )
 
-  connected("is asked for again where receipts are refused [G-009]", (world) =>
+  connected("is retried where receipts are refused [G-009]", (world) =>
     Effect.gen(function* () {
       world.chain.blooms = false
       world.chain.extend(3, 3, 3, 3)
@@ -1170,7 +1168,7 @@ describe("an empty answer where heads are polled", () => {
     }),
   )
 
-  connected("is doubted from the moment on that a subscription is refused", (world) =>
+  connected("is checked as soon as a subscription is refused", (world) =>
     Effect.gen(function* () {
       world.chain.blooms = false
       world.chain.extend(3)
@@ -1186,36 +1184,34 @@ describe("an empty answer where heads are polled", () => {
     }),
   )
 
-  for (const [unit, told] of [
+  for (const [unit, unitsPerSecond] of [
     ["seconds", 1],
     ["milliseconds", 1000],
   ] as const) {
-    connected(
-      `is believed of a block that is a minute older than the head, told in ${unit}: every replica has it`,
-      (world) =>
-        Effect.gen(function* () {
-          world.chain.blooms = false
-          world.chain.extend(3, 3)
-          const now = 1_700_000_000 * told
-          const [block, head] = [world.chain.at(1)!.header, world.chain.head]
-          const { block: read } = polled(world, {
-            ...unfiltered,
-            filter: { addresses: [`0x${"1".repeat(40)}`], topics: [] },
-          })
-          Object.assign(block, { timestamp: now })
-          for (const [age, receipts] of [
-            [59, 1],
-            [60, 1],
-          ] as const) {
-            Object.assign(head, { timestamp: now + age * told })
-            assert.lengthOf((yield* soon(read(block))).logs, 0)
-            assert.strictEqual(asked(world, "eth_getBlockReceipts"), receipts)
-          }
-        }),
+    connected(`is accepted for a block a minute older than the head, with timestamps in ${unit}`, (world) =>
+      Effect.gen(function* () {
+        world.chain.blooms = false
+        world.chain.extend(3, 3)
+        const now = 1_700_000_000 * unitsPerSecond
+        const [block, head] = [world.chain.at(1)!.header, world.chain.head]
+        const { block: read } = polled(world, {
+          ...unfiltered,
+          filter: { addresses: [`0x${"1".repeat(40)}`], topics: [] },
+        })
+        Object.assign(block, { timestamp: now })
+        for (const [age, receipts] of [
+          [59, 1],
+          [60, 1],
+        ] as const) {
+          Object.assign(head, { timestamp: now + age * unitsPerSecond })
+          assert.lengthOf((yield* soon(read(block))).logs, 0)
+          assert.strictEqual(asked(world, "eth_getBlockReceipts"), receipts)
+        }
+      }),
     )
   }
 
-  connected("is doubted of the newest head whatever time it is here [G-186]", (world) =>
+  connected("is checked for the newest head, whatever the local clock says [G-186]", (world) =>
     Effect.gen(function* () {
       world.chain.blooms = false
       world.chain.extend(3)
@@ -1226,12 +1222,12 @@ describe("an empty answer where heads are polled", () => {
   )
 })
 
-describe("logs that eth_getLogs and all receipts leave out", () => {
+describe("logs that eth_getLogs and all receipts omit", () => {
   for (const [title, filtered] of [
     ["without a filter", false],
     ["under a filter", true],
   ] as const) {
-    connected(`leave a hole under a bloom that was made with them: not believed ${title} [G-010]`, (world) =>
+    connected(`are detected by an index gap and the bloom, ${title} [G-010]`, (world) =>
       Effect.gen(function* () {
         world.chain.extend(2, 5)
         const { contract } = world.chain.at(2)!.logs[1]!
@@ -1249,7 +1245,7 @@ describe("logs that eth_getLogs and all receipts leave out", () => {
           filtered ? { ...unfiltered, filter: { addresses: [contract], topics: [] } } : unfiltered,
         )
         yield* soon(Effect.flip(block(world.chain.head)), "10 seconds")
-        assert.isFalse(capabilities.indexHoles)
+        assert.isFalse(capabilities.hasIndexGaps)
       }),
     )
   }

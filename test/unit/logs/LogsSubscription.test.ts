@@ -1,4 +1,4 @@
-/** The logs that a connection announces: when they are used, and when they are not believed. */
+/** The logs that a connection announces: when they are used, and when they are rejected. */
 import { assert, describe } from "@effect/vitest"
 import { Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
@@ -15,7 +15,7 @@ import type { World } from "../../support/virtual.ts"
 
 const unfiltered = { filter: { addresses: [], topics: [] }, logsBloom: "trust" } as const
 
-/** Refuses what the cheaper ways need. */
+/** Refuses these methods; subscriptions by their kind. */
 const refuse = ({ node }: World, ...methods: ReadonlyArray<string>) => {
   node.intercept = (method, params, proceed) => {
     const name = method === "eth_subscribe" ? `${method} ${String(params[0])}` : method
@@ -36,8 +36,8 @@ const make = Effect.fnUntraced(function* (
   return LogSource.make(connection, chain, new Capabilities(), strict, () => source.head.timestamp, announced)
 })
 
-/** Logs of an endpoint that is known to refuse the cheaper ways: the subscription has begun. */
-const begun = Effect.fnUntraced(function* (world: World) {
+/** The log source of an endpoint that refuses the cheaper methods; its subscription has started. */
+const startSubscription = Effect.fnUntraced(function* (world: World) {
   refuse(world, ...both)
   world.chain.extend(1)
   const logs = yield* make(world)
@@ -49,7 +49,7 @@ const asked = ({ node }: World, method: string) => node.requests.get(method) ?? 
 
 const receipts = (world: World) => asked(world, "eth_getTransactionReceipt")
 
-/** A block that is announced by nobody. */
+/** A block that is not announced. */
 const silentBlock = (world: World, logs: number) => {
   world.node.announces = false
   world.chain.extend(logs)
@@ -72,14 +72,14 @@ const assertIs = (block: Block, { chain }: World) => {
 }
 
 describe("the logs subscription", () => {
-  connected("begins when both cheaper ways are known to be refused, and then takes their place", (world) =>
+  connected("starts when both cheaper methods are refused, and then replaces them", (world) =>
     Effect.gen(function* () {
       world.chain.extend(3, 4)
       const logs = yield* make(world)
       yield* soon(logs.block(world.chain.head))
       assert.strictEqual(asked(world, "eth_subscribe"), 0)
       refuse(world, ...both)
-      // What was announced before the subscription began is read receipt by receipt, at once.
+      // A block announced before the subscription started is read receipt by receipt, at once.
       assertIs(yield* soon(logs.block(world.chain.at(1)!.header), "100 millis"), world)
       assert.strictEqual(asked(world, "eth_subscribe"), 1)
       const before = receipts(world)
@@ -93,7 +93,7 @@ describe("the logs subscription", () => {
     }),
   )
 
-  connected("is not begun under a filter, nor for a block that is merely too large", (world) =>
+  connected("does not start under a filter, nor for a block that is merely too large", (world) =>
     Effect.gen(function* () {
       world.chain.extend(4, 4)
       const { contract } = world.chain.at(1)!.logs[0]!
@@ -109,9 +109,9 @@ describe("the logs subscription", () => {
     }),
   )
 
-  connected("is waited for when logs come after their head", (world) =>
+  connected("waits for logs that arrive after their head", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const before = receipts(world)
       const late = silentBlock(world, 7)
       const reading = yield* Effect.forkChild(logs.block(late.header), { startImmediately: true })
@@ -126,9 +126,9 @@ describe("the logs subscription", () => {
     }),
   )
 
-  connected("is not waited for longer than two seconds", (world) =>
+  connected("waits at most two seconds", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const before = receipts(world)
       const block = silentBlock(world, 7)
       assertIs(yield* soon(logs.block(block.header), "2100 millis"), world)
@@ -136,9 +136,9 @@ describe("the logs subscription", () => {
     }),
   )
 
-  connected("is not waited for where a later block was told already", (world) =>
+  connected("does not wait after logs of a later block have arrived", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const block = silentBlock(world, 7)
       world.node.announceLogs({
         ...block,
@@ -149,9 +149,9 @@ describe("the logs subscription", () => {
     }),
   )
 
-  connected("may tell a log twice, and logs in any order", (world) =>
+  connected("accepts repeated logs, and logs in any order", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const before = receipts(world)
       const block = silentBlock(world, 9)
       world.node.announceLogs(block, [...block.logs.toReversed(), ...block.logs])
@@ -160,7 +160,7 @@ describe("the logs subscription", () => {
     }),
   )
 
-  const lies: ReadonlyArray<readonly [string, (logs: ReadonlyArray<Log>) => ReadonlyArray<Log>]> = [
+  const corruptions: ReadonlyArray<readonly [string, (logs: ReadonlyArray<Log>) => ReadonlyArray<Log>]> = [
     ["the first log is missing", (logs) => logs.slice(1)],
     ["a log in the middle is missing", (logs) => logs.toSpliced(150, 1)],
     ["the last log is missing", (logs) => logs.slice(0, -1)],
@@ -168,26 +168,26 @@ describe("the logs subscription", () => {
       "a log has other topics",
       (logs) => logs.with(299, { ...logs[299]!, topics: [1, 2, 3, 4].map((i) => hash("other", i)) }),
     ],
-    ["there is one too many", (logs) => [...logs, { ...logs[0]!, index: 300, topics: [hash("more")] }]],
+    ["there is one log too many", (logs) => [...logs, { ...logs[0]!, index: 300, topics: [hash("more")] }]],
   ]
-  for (const [title, lie] of lies) {
-    connected(`is not believed when ${title}, however many there are`, (world) =>
+  for (const [title, corrupt] of corruptions) {
+    connected(`is rejected when ${title}, in a block of 300 logs`, (world) =>
       Effect.gen(function* () {
-        const logs = yield* begun(world)
+        const logs = yield* startSubscription(world)
         const before = receipts(world)
         const block = silentBlock(world, 300)
-        world.node.announceLogs(block, lie(block.logs))
+        world.node.announceLogs(block, corrupt(block.logs))
         assertIs(yield* soon(logs.block(block.header), "3 seconds"), world)
         assert.isAbove(receipts(world), before)
       }),
     )
   }
 
-  connected("is not believed while more is coming, though the bloom is full already", (world) =>
+  connected("waits while more logs arrive, although the bloom already matches", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const block = silentBlock(world, 6)
-      // Each emitted by the same contract with the same topics: the first one makes the bloom.
+      // All logs have the same contract and topics, so the first one completes the bloom.
       const [first] = block.logs
       const same = block.logs.map((log) => ({ ...log, contract: first!.contract, topics: first!.topics }))
       const header = { ...block.header, logsBloom: bloomOf(same) }
@@ -203,16 +203,16 @@ describe("the logs subscription", () => {
     }),
   )
 
-  connected("forgets a block that is removed", (world) =>
+  connected("drops the logs of a removed block", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       const block = silentBlock(world, 5)
       world.node.announceLogs(block)
       world.node.announceLogs(block, block.logs.toReversed(), true)
       const before = receipts(world)
       assertIs(yield* soon(logs.block(block.header), "3 seconds"), world)
       assert.isAbove(receipts(world), before)
-      // And takes it back when it is told of it again.
+      // And accepts the block when its logs arrive again.
       world.node.announceLogs(block)
       const after = receipts(world)
       assertIs(yield* soon(logs.block(block.header), "100 millis"), world)
@@ -220,9 +220,9 @@ describe("the logs subscription", () => {
     }),
   )
 
-  connected("tells all blocks of a fork of which only the last head is announced", (world) =>
+  connected("delivers all blocks of a fork of which only the last head is announced", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       world.chain.extend(2, 3, 1)
       const before = receipts(world)
       world.chain.fork(2, 4, 5, 6)
@@ -234,7 +234,7 @@ describe("the logs subscription", () => {
 
   connected("keeps a bounded number of blocks and of logs, the newest ones", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       world.chain.extend(...Array.from({ length: 64 }, () => 1))
       yield* TestClock.adjust("10 millis")
       const before = receipts(world)
@@ -258,7 +258,7 @@ describe("the logs subscription", () => {
 
   connected("keeps a bounded number of bytes", (world) =>
     Effect.gen(function* () {
-      const logs = yield* begun(world)
+      const logs = yield* startSubscription(world)
       world.chain.extend(2, 1)
       yield* TestClock.adjust("10 millis")
       const block = world.chain.at(world.chain.head.number - 1)!
@@ -281,7 +281,7 @@ describe("the logs subscription", () => {
     }),
   )
 
-  connected("proves nothing where blooms are zero, and is not waited for there", (world) =>
+  connected("is neither used nor awaited where blooms are zero", (world) =>
     Effect.gen(function* () {
       refuse(world, ...both)
       world.chain.blooms = false
@@ -292,7 +292,7 @@ describe("the logs subscription", () => {
     }),
   )
 
-  connected("may be refused too, which is remembered", (world) =>
+  connected("remembers its own refusal", (world) =>
     Effect.gen(function* () {
       refuse(world, ...both, "eth_subscribe logs")
       const logs = yield* make(world)
@@ -307,7 +307,7 @@ describe("the logs subscription", () => {
   connected("ends with its scope", (world) =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
-      yield* Scope.provide(begun(world), scope)
+      yield* Scope.provide(startSubscription(world), scope)
       const kinds = () => [...world.node.sessions].flatMap(({ subscriptions }) => [...subscriptions.values()])
       assert.deepStrictEqual(kinds(), ["logs"])
       yield* Scope.close(scope, Exit.void)
@@ -316,9 +316,9 @@ describe("the logs subscription", () => {
     }),
   )
 
-  connected("with something that is no log ends the connection", (world) =>
+  connected("ends the connection at a malformed log", (world) =>
     Effect.gen(function* () {
-      yield* begun(world)
+      yield* startSubscription(world)
       const block = world.chain.at(1)!
       world.node.announceLogs(block, [{ ...block.logs[0]!, contract: "0x1" }])
       yield* TestClock.adjust("10 millis")
