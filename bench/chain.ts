@@ -1,9 +1,9 @@
 /**
- * The chain that every subject follows, pre-rendered: the same blocks for everybody, told apart only by number and hash.
+ * The chain that every subject follows, pre-rendered: the same blocks for all, distinguished only by number and hash.
  *
- * A block is one of a cycle of templates whose answer to `eth_getLogs` is rendered once; what differs from block to block
- * (number, hash, time) stands together in each log and has the same width everywhere, so an answer is a copy and one
- * patch per log. A provider that rendered its answers would be what is measured.
+ * A block is one of a cycle of templates whose `eth_getLogs` answer is rendered once. The fields that differ from block to
+ * block (number, hash, time) are contiguous in each log and of constant width, so an answer is one copy and one patch per
+ * log. A provider that rendered its answers would be the bottleneck.
  */
 import { createHash } from "node:crypto"
 import { crc32 } from "node:zlib"
@@ -13,22 +13,22 @@ import { bloomOf } from "../src/logs/Bloom.ts"
 export interface Shape {
   /** Logs of each block. */
   readonly logs: number
-  /** `false`: headers have a bloom of zeros, like those of chains that compute none. */
+  /** `false`: headers have a zero bloom, like those of chains that compute none. */
   readonly bloom: boolean
-  /** How many contracts emit, and share the logs evenly; by default 500, few of which emit most. */
+  /** How many contracts emit, sharing the logs evenly; by default 500, few of which emit most of them. */
   readonly contracts?: number
 }
 
-/** The block before the first one. Heights have seven hexadecimal digits as long as there are fewer than 251 million. */
+/** The parent of the first block. Heights have seven hexadecimal digits below 251 million. */
 export const base = 0x1000000
 const genesisTime = 0x65000000
 
-/** Blocks until logs repeat: beyond what the cache of bloom bits holds. */
+/** Blocks until logs repeat: more than the cache of bloom bits holds. */
 const templates = 128
-/** Fewer where blocks are large: they are too large for bloom equality anyway. */
+/** Fewer if blocks are large: those are too large for bloom equality anyway. */
 const templatesOf = (logs: number) => (logs > 256 ? 24 : templates)
 
-/** A small generator that makes the same chain in every process (mulberry32). */
+/** A small random generator, which makes the same chain in every process (mulberry32). */
 const makeRandom = (seed: number) => () => {
   seed = (seed + 0x6d2b79f5) | 0
   let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
@@ -43,7 +43,7 @@ const hex = (value: number): Hex => `0x${value.toString(16)}`
 
 export const contractAt = (i: number): Hex => addressOf(`contract ${i}`)
 
-/** topic0, how many topics, and words of data: what most logs of a public chain look like. */
+/** topic0, the number of topics and the words of data: what most logs of a public chain look like. */
 const kinds = [
   { share: 0.7, topic: word("Transfer"), indexed: 2, words: 1 },
   { share: 0.85, topic: word("Approval"), indexed: 2, words: 1 },
@@ -60,7 +60,7 @@ interface TemplateLog {
   readonly index: number
 }
 
-/** Logs as they stand in an answer, and where in it the block's own fields are. */
+/** Rendered logs, and where in them the block's own fields are. */
 interface Rendered {
   readonly body: Buffer
   readonly patches: ReadonlyArray<number>
@@ -92,7 +92,7 @@ const render = (logs: ReadonlyArray<TemplateLog>): Rendered => {
   return { body: Buffer.from(texts.join(",")), patches }
 }
 
-/** Half of the accounts are met again and again, half only once. */
+/** Half of the accounts recur, half occur only once. */
 const account = (random: () => number, unique: string): Hex =>
   `0x${"0".repeat(24)}${digest(random() < 0.5 ? `account ${Math.floor(random() * 2000)}` : unique).slice(24)}`
 
@@ -121,7 +121,7 @@ const makeTemplate = (shape: Shape, t: number): Template => {
   return { logs, bloom: shape.bloom ? bloomOf(logs) : `0x${"0".repeat(512)}`, all: render(logs) }
 }
 
-/** What `eth_getLogs` asks for. */
+/** The filter of an `eth_getLogs` request. */
 export interface Question {
   readonly from: number
   readonly to: number
@@ -135,7 +135,7 @@ export class Chain {
   readonly #selected = new Map<string, Rendered>()
   readonly #numbers = new Map<string, number>()
 
-  /** Chains of one shape share their templates: give them another one's. */
+  /** Chains of one shape share their templates: pass those of another chain. */
   constructor(id: number, shape: Shape, like?: Chain) {
     this.id = id
     this.shape = shape
@@ -150,7 +150,7 @@ export class Chain {
     return hash
   }
 
-  /** The height of a block whose hash was told to somebody. */
+  /** The height of a block whose hash was sent in an earlier answer. */
   numberOf(hash: string): number | undefined {
     return this.#numbers.get(hash)
   }
@@ -159,7 +159,7 @@ export class Chain {
     return this.#templates[number % this.#templates.length]!
   }
 
-  /** A header as geth sends it. */
+  /** A header in geth's format. */
   header(number: number): string {
     const { bloom } = this.#template(number)
     const root = word(`root ${number}`)
@@ -184,7 +184,7 @@ export class Chain {
     return rendered
   }
 
-  /** The whole answer to a question, as one frame. */
+  /** The whole JSON-RPC response, as one frame. */
   answer(id: number, { from, to, addresses }: Question): Buffer {
     const head = `{"jsonrpc":"2.0","id":${id},"result":[`
     const parts: Array<readonly [number, Rendered]> = []
@@ -209,7 +209,7 @@ export class Chain {
     return frame
   }
 
-  /** How many logs, and what the sum of their checksums is, of these blocks under these addresses. */
+  /** The number of logs in these blocks under these addresses, and the sum of their checksums. */
   expected(from: number, to: number, addresses?: ReadonlySet<string>): Contents {
     let count = 0
     let checksum = 0
@@ -237,7 +237,7 @@ export class Chain {
     return { count, checksum }
   }
 
-  /** One entry as every subject writes it, `[field, value, …]`: what the ceiling writes again and again. */
+  /** One entry as every subject writes it, `[field, value, …]`; the ceiling repeats it. */
   sampleEntry(): ReadonlyArray<string> {
     const { contract, topics, data, txHash, txIndex, index } = this.#templates[0]!.logs[0]!
     const values = [
@@ -274,7 +274,7 @@ export const entryNames = [
 
 export interface Contents {
   readonly count: number
-  /** The sum of the entries' checksums: the same in whatever order they were written. */
+  /** The sum of the entries' checksums, independent of their order. */
   readonly checksum: number
 }
 

@@ -1,4 +1,4 @@
-/** Child processes, and what the kernel says about them. */
+/** Child processes, and their resource use as the kernel reports it. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { spawn } from "node:child_process"
@@ -11,11 +11,11 @@ import type { Load, News, Order } from "./provider.ts"
 export interface Child {
   readonly pid: number
   readonly process: ChildProcess
-  /** Settles when it has ended. */
+  /** Settles when the process has ended. */
   readonly ended: Promise<unknown>
 }
 
-/** A Node process that lives as long as the scope, with nothing inherited but `PATH`. What it says goes to our stderr only if it is an error. */
+/** A Node process that lives as long as the scope, with only `PATH` inherited. Its errors go to our stderr. */
 export const start = (
   file: URL,
   args: ReadonlyArray<string>,
@@ -45,7 +45,7 @@ export const start = (
       }),
   )
 
-/** Clock ticks of /proc: a constant of Linux' interface to user space. */
+/** Clock ticks of /proc: a constant of the Linux userspace interface. */
 const ticksPerSecond = 100
 
 /** CPU seconds, user and system, of all threads of a process so far. */
@@ -58,10 +58,10 @@ export const cpuSeconds = (pid: number): number => {
 const memory = (pid: number, field: "VmRSS" | "VmHWM"): number =>
   Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) / 1024
 
-/** Resident memory in MB (2^20 bytes), now. */
+/** Current resident memory in MB (2^20 bytes). */
 export const residentMemory = (pid: number): number => memory(pid, "VmRSS")
 
-/** The most resident memory so far, in MB. */
+/** Peak resident memory in MB. */
 export const peakMemory = (pid: number): number => memory(pid, "VmHWM")
 
 export interface Provider {
@@ -72,7 +72,7 @@ export interface Provider {
   /** Settles when the last head is written. */
   readonly done: Promise<void>
   readonly order: (order: Order) => void
-  /** When each head was written, by chain, on the clock that `now` reads. */
+  /** When each head was written, by chain, on the clock of `now`. */
   readonly written: () => Promise<ReadonlyArray<ReadonlyArray<number>>>
 }
 

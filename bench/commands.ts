@@ -1,6 +1,6 @@
 /**
- * `node bench/commands.ts`: how many commands the service asks of a Redis, and in a month. Some servers are paid by the
- * command; `test/unit/store/redis/RedisWire.test.ts` holds the figures.
+ * `node bench/commands.ts`: how many commands the service sends to Redis, and how many in a month. Some servers charge per
+ * command. `test/unit/store/redis/RedisWire.test.ts` asserts the figures.
  */
 import { Effect } from "effect"
 import { emptyHead, pushes } from "../src/store/Journal.ts"
@@ -14,8 +14,8 @@ const filter = "none"
 
 const month = 30 * 24 * 3600
 
-/** Seconds between two looks of the service, and between two moves of the floor at least. */
-const lookInterval = 10
+/** Seconds between two polls of the store, and the minimum between two finalizations. */
+const pollInterval = 10
 const finalizeInterval = 60
 
 const measure = Effect.gen(function* () {
@@ -39,7 +39,7 @@ const measure = Effect.gen(function* () {
   yield* push(1)
   const rows: Record<string, { readonly wire: number; readonly inside: number }> = {}
   for (const logs of [0, 1, 10, 100]) {
-    // What a block costs depends on the one below, too.
+    // The cost of a block also depends on the block below it.
     yield* push(logs)
     rows[`a block of ${logs} logs`] = yield* of(push(logs))
   }
@@ -56,15 +56,17 @@ const measure = Effect.gen(function* () {
     rows[title] = yield* of(store.push(final ? 2 : 3, filter, move!))
   }
   const below = (yield* store.load(chain))!.window.at(-2)!
-  rows["the floor is raised"] = yield* of(
+  rows["a block is finalized"] = yield* of(
     store.finalize(chain, filter, { _tag: "Finalize", expected: at, number: below.number, hash: below.hash }),
   )
-  rows["a block of 100 logs is undone"] = yield* of(store.pop(chain, filter, { _tag: "Pop", expected: at }))
-  // The first one says that the ingestor is alive.
+  rows["a block of 100 logs is retracted"] = yield* of(
+    store.pop(chain, filter, { _tag: "Pop", expected: at }),
+  )
+  // The first trim also writes the heartbeat.
   yield* store.trim(chain)
-  rows["a look for what to trim"] = yield* of(store.trim(chain))
-  rows["a look at a chain"] = yield* of(store.stats(chain))
-  rows["a look at the server"] = yield* of(store.info)
+  rows["housekeeping, nothing to trim"] = yield* of(store.trim(chain))
+  rows["statistics of a chain"] = yield* of(store.stats(chain))
+  rows["info of the server"] = yield* of(store.info)
   rows["a probe, while writes fail"] = yield* of(store.ping(chain))
   return rows
 })
@@ -72,12 +74,12 @@ const measure = Effect.gen(function* () {
 const rows = await Effect.runPromise(Effect.scoped(measure))
 console.table(rows)
 
-const look = rows["a look at a chain"]!
-const trim = rows["a look for what to trim"]!
-const server = rows["a look at the server"]!
-const raised = rows["the floor is raised"]!
+const chainStats = rows["statistics of a chain"]!
+const trim = rows["housekeeping, nothing to trim"]!
+const server = rows["info of the server"]!
+const finalized = rows["a block is finalized"]!
 console.log(
-  `every ${lookInterval} s: ${server.wire}, and ${look.wire + trim.wire} + ${look.inside + trim.inside} for each chain`,
+  `every ${pollInterval} s: ${server.wire}, and ${chainStats.wire + trim.wire} + ${chainStats.inside + trim.inside} per chain`,
 )
 for (const logs of [0, 10, 100]) {
   const push = rows[`a block of ${logs} logs`]!
@@ -86,14 +88,14 @@ for (const logs of [0, 10, 100]) {
     const sum = (what: "wire" | "inside") =>
       Math.round(
         (month / seconds) * push[what] +
-          (month / finalizeInterval) * raised[what] +
-          (month / lookInterval) * (look[what] + trim[what]),
+          (month / finalizeInterval) * finalized[what] +
+          (month / pollInterval) * (chainStats[what] + trim[what]),
       )
     table[`a block every ${seconds} s`] = {
       sent: sum("wire"),
-      "with those in scripts": sum("wire") + sum("inside"),
+      "including those in scripts": sum("wire") + sum("inside"),
     }
   }
-  console.log(`a chain in a month, ${logs} logs a block:`)
+  console.log(`one chain per month, ${logs} logs per block:`)
   console.table(table)
 }

@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: every figure, a table, and `bench/results.json`. `--quick` measures the most important ones within a
- * minute; `--only sustained,latency` measures some, and keeps the others from the last results.
+ * `npm run bench`: all figures, as a table and in `bench/results.json`. `--quick` measures the most important ones within a
+ * minute; `--only sustained,latency` measures some and keeps the others from the last results.
  */
 import { Effect } from "effect"
 import { execFileSync } from "node:child_process"
@@ -27,7 +27,7 @@ import { format } from "./table.ts"
 
 const resultsFile = new URL("results.json", import.meta.url)
 
-/** Subjects that take one event at a time get fewer events: their speed does not depend on it. */
+/** Subjects that write one event at a time get fewer events: their speed does not depend on the number. */
 const slowPart = 0.05
 
 type Figure = (results: Results) => Effect.Effect<void>
@@ -84,7 +84,7 @@ const small =
       ]
     })
 
-/** A figure of its own field. */
+/** A figure that has a field of its own in the results. */
 const one =
   <Field extends keyof Results>(field: Field, effect: Effect.Effect<NonNullable<Results[Field]>>): Figure =>
   (results) =>
@@ -142,7 +142,7 @@ if (unknown !== undefined) {
 
 const git = (...args: ReadonlyArray<string>) => execFileSync("git", [...args], { encoding: "utf8" }).trim()
 
-/** Of the last results: what is not measured now. The slope is measured by the soak alone. */
+/** Keeps from the last results what is not measured now. Only the soak measures the slope. */
 const kept = (): Partial<Results> => {
   try {
     const last = JSON.parse(readFileSync(resultsFile, "utf8")) as Results

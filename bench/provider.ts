@@ -1,8 +1,8 @@
 /**
  * The provider process: `newHeads`, headers and `eth_getLogs` over a real WebSocket, from pre-rendered frames.
  *
- * It is told what to serve in its first argument and what to do by messages from its parent, and tells its parent where
- * it listens, when a chain is subscribed to, and when it wrote which head. `ws://…/<chain id>` is a chain.
+ * The first argument configures it and the parent process controls it by messages. It reports to the parent its port, when
+ * a chain is subscribed to, and when it wrote which head. `ws://…/<chain id>` is a chain.
  */
 import { WebSocketServer } from "ws"
 import type { WebSocket } from "ws"
@@ -12,13 +12,13 @@ import type { Shape } from "./chain.ts"
 export interface Load {
   readonly chains: ReadonlyArray<number>
   readonly shape: Shape
-  /** Blocks there are before anything is announced, all of them final. */
+  /** Blocks that exist before the first announcement, all of them final. */
   readonly history: number
   /** Blocks of each chain that will be announced. */
   readonly blocks: number
   /**
-   * `asked`: the next head follows the answer to the last one, so that whoever asks fastest gets most; starts with the
-   * subscription. A number: so many blocks a second over all chains, whether anybody asks or not; starts with `go`.
+   * `asked`: the next head follows the answer to the last one, so that the fastest subject gets the most; starts with the
+   * subscription. A number: this many blocks a second over all chains, independent of the subject; starts with `go`.
    */
   readonly pace: "asked" | number
 }
@@ -36,9 +36,9 @@ export type News =
 const clock = () => Number(process.hrtime.bigint()) / 1e6
 
 const load = JSON.parse(process.argv[2]!) as Load
-const tell = (news: News) => process.send!(news)
+const report = (news: News) => process.send!(news)
 
-/** Blocks behind the head that are not final. */
+/** The depth of the finalized head. */
 const unfinal = 64
 
 interface Request {
@@ -68,7 +68,7 @@ class Follower {
       )
     }
     this.written.push(clock())
-    if (this.head === this.#last) tell({ _tag: "Done" })
+    if (this.head === this.#last) report({ _tag: "Done" })
   }
 
   #header(block: unknown): string {
@@ -93,7 +93,7 @@ class Follower {
     })
   }
 
-  /** The result as JSON; `undefined` where the answer has been sent. */
+  /** The result as JSON; `undefined` if the answer was already sent. */
   #result({ id, method, params }: Request, socket: WebSocket): string | undefined {
     switch (method) {
       case "eth_chainId":
@@ -105,7 +105,7 @@ class Follower {
       case "eth_subscribe":
         this.#subscribers.add(socket)
         setImmediate(() => {
-          tell({ _tag: "Subscribed" })
+          report({ _tag: "Subscribed" })
           if (load.pace === "asked") this.announce()
         })
         return `"0x1"`
@@ -144,7 +144,7 @@ const followers = new Map(
 
 let stopped = false
 
-/** Announces in time with the clock; a late timer is made up for. */
+/** Announces blocks on a schedule; a late timer catches up. */
 const announceAtPace = (perSecond: number) => {
   const all = [...followers.values()]
   const total = all.length * load.blocks
@@ -159,7 +159,7 @@ const announceAtPace = (perSecond: number) => {
 }
 
 const server = new WebSocketServer({ port: 0, host: "127.0.0.1", perMessageDeflate: false }, () => {
-  tell({ _tag: "Listening", port: (server.address() as { port: number }).port })
+  report({ _tag: "Listening", port: (server.address() as { port: number }).port })
 })
 server.on("connection", (socket, { url }) => {
   const follower = followers.get((url ?? "").slice(1))
@@ -179,7 +179,7 @@ process.on("message", (order: Order) => {
       for (const socket of server.clients) socket.terminate()
       return
     case "report":
-      tell({ _tag: "Report", written: [...followers.values()].map(({ written }) => written) })
+      report({ _tag: "Report", written: [...followers.values()].map(({ written }) => written) })
   }
 })
 process.on("disconnect", () => process.exit())

@@ -1,9 +1,9 @@
 /**
- * When each block can be read: a blocked `XREAD` on all streams, as a consumer has it.
+ * When each block becomes readable: a blocked `XREAD` on all streams, as a consumer has it.
  *
- * A block counts as readable when its last entry is. Each wake-up is answered by one entry and followed by a look at the
- * newest entry of that stream, so that the reader costs the same however large the blocks are and never falls behind
- * unseen: blocks that it slept through are readable by the time at which the look shows a later one.
+ * A block is readable when its last entry is. Each wake-up returns one entry and is followed by a read of the newest entry
+ * of that stream, so that the reader costs the same for any block size and never falls behind unnoticed: blocks that it
+ * missed count as readable at the time of the read that returns a later one.
  */
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -15,7 +15,7 @@ import { keyOf } from "./store.ts"
 type Entry = readonly [id: string, fields: ReadonlyArray<string>]
 
 /** `[number of the block, index of the log]` */
-const placeOf = ([, fields]: Entry) =>
+const positionOf = ([, fields]: Entry) =>
   [
     Number(fields[fields.indexOf("block_number") + 1]),
     Number(fields[fields.indexOf("log_index") + 1]),
@@ -37,15 +37,15 @@ export const follow = (
       (redis) => Effect.sync(() => redis.disconnect()),
     )
     const blocked = yield* connect
-    const looking = yield* connect
+    const newestClient = yield* connect
     const readable = chains.map((): Array<number> => [])
     const last = chains.map(() => "0-0")
     const keys = chains.map(keyOf)
 
-    const look = async (i: number) => {
-      const [newest] = (await looking.xrevrange(keys[i]!, "+", "-", "COUNT", 1)) as unknown as [Entry]
+    const readNewest = async (i: number) => {
+      const [newest] = (await newestClient.xrevrange(keys[i]!, "+", "-", "COUNT", 1)) as unknown as [Entry]
       const at = now()
-      const [number, index] = placeOf(newest)
+      const [number, index] = positionOf(newest)
       last[i] = newest[0]
       const through = index === logsPerBlock - 1 ? number : number - 1
       for (let block = base + 1 + readable[i]!.length; block <= through; block++) readable[i]!.push(at)
@@ -54,7 +54,8 @@ export const follow = (
     const read = async () => {
       for (;;) {
         const found = await blocked.xread("COUNT", 1, "BLOCK", 0, "STREAMS", ...keys, ...last)
-        for (const [key] of found as ReadonlyArray<readonly [string, unknown]>) await look(keys.indexOf(key))
+        for (const [key] of found as ReadonlyArray<readonly [string, unknown]>)
+          await readNewest(keys.indexOf(key))
       }
     }
     // Ends when its connection is closed.

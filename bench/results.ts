@@ -1,4 +1,4 @@
-/** All that was measured, and what of it is a goal. A figure that was not measured in this run is missing. */
+/** All figures, and the goals. A figure that was not measured in this run is missing. */
 import type { CatchUp } from "./figures/catchUp.ts"
 import type { Idle } from "./figures/idle.ts"
 import type { Latency } from "./figures/latency.ts"
@@ -19,7 +19,7 @@ export interface Results {
   large?: ReadonlyArray<Sustained>
   /** Blocks of 200 logs on four chains, with bloom equality. */
   bloom?: ReadonlyArray<Sustained>
-  /** The same with headers whose bloom says nothing. */
+  /** The same with zero blooms in the headers. */
   noBloom?: ReadonlyArray<Sustained>
   sqlite?: Cost
   latencies?: ReadonlyArray<Latency>
@@ -52,7 +52,7 @@ const atMost = (goal: string, figure: number | undefined, most: number, digits =
   met: figure === undefined ? undefined : figure <= most,
 })
 
-/** MB a minute that count as a slope of 0: what the garbage collector's own pace makes of a flat line. */
+/** MB a minute that count as a slope of 0: the noise of the garbage collector. */
 const flat = 0.5
 
 export const goalsOf = (results: Results): ReadonlyArray<Goal> => {

@@ -1,6 +1,6 @@
 /**
- * `node bench/retention.ts`: what housekeeping costs Redis (64 chains with 20 groups each, looked at each second), and how
- * much memory a backfill of two million entries takes that keeps 50 000, beside a stream that never had more.
+ * `node bench/retention.ts`: the cost of housekeeping for Redis (64 chains with 20 groups each, trimmed every second), and
+ * the memory of a backfill of two million entries that keeps 50 000, compared with a stream that never had more.
  */
 import { Effect } from "effect"
 import { emptyHead, pushes } from "../src/store/Journal.ts"
@@ -16,7 +16,7 @@ type Client = Store["Service"]
 const logsPerBlock = 1000
 const filter = "none"
 
-/** Blocks of final logs until so many entries were added. `most`: told the memory after each. */
+/** Pushes blocks of final logs until this many entries were added. `most`: called with the memory after each push. */
 const fill = Effect.fnUntraced(function* (
   store: Client,
   chain: number,
@@ -87,21 +87,21 @@ const housekeeping = Effect.gen(function* () {
     yield* fill(store, chain, keep + 1000, Effect.void)
   }
   const rounds = 200
-  const look = Effect.forEach(chains, (chain) => store.trim(chain), { discard: true })
+  const trimAll = Effect.forEach(chains, (chain) => store.trim(chain), { discard: true })
   const cost = Effect.fnUntraced(function* (title: string) {
-    yield* look
+    yield* trimAll
     const before = yield* cpuOf(server)
-    for (let i = 0; i < rounds; i++) yield* look
+    for (let i = 0; i < rounds; i++) yield* trimAll
     const used = (yield* cpuOf(server)) - before
     console.log(
-      `${title}: ${((used / rounds) * 100).toFixed(2)} % of a core, ${((used / rounds / chains.length) * 1e6).toFixed(0)} µs a look`,
+      `${title}: ${((used / rounds) * 100).toFixed(2)} % of a core, ${((used / rounds / chains.length) * 1e6).toFixed(0)} µs per trim`,
     )
   })
-  yield* cost("64 chains, 20 groups, a pinned one holds trimming back, each second")
+  yield* cost("64 chains, 20 groups, a pinned one delays trimming, every second")
   for (const chain of chains)
     yield* Effect.promise(() => server.client.xgroup("DESTROY", `events:${chain}`, "group-0"))
-  yield* look
-  yield* cost("64 chains, 19 groups, nothing to trim, each second")
+  yield* trimAll
+  yield* cost("64 chains, 19 groups, nothing to trim, every second")
 }).pipe(Effect.scoped)
 
 await Effect.runPromise(Effect.scoped(Effect.andThen(housekeeping, memory)))

@@ -1,4 +1,4 @@
-/** One run: a Redis, a provider, a subject, from the first block to the last, and what it cost. */
+/** One run: a Redis, a provider and a subject, from the first block to the last, and its cost. */
 import { Effect } from "effect"
 import { setTimeout as sleep } from "node:timers/promises"
 import * as RedisServer from "../test/support/RedisServer.ts"
@@ -20,7 +20,7 @@ export interface Cost {
   readonly peak: number
 }
 
-/** So many blocks of so many logs on each of several chains, as fast as they are asked for. */
+/** A number of blocks with this many logs on each of several chains, served as fast as they are requested. */
 export const load = (logs: number, blocks: number, count = 1, bloom = true): Load => ({
   chains: Array.from({ length: count }, (_, i) => 900_001 + i),
   shape: { logs, bloom },
@@ -29,13 +29,13 @@ export const load = (logs: number, blocks: number, count = 1, bloom = true): Loa
   pace: "asked",
 })
 
-/** The share of a run that warms the process up and does not count. */
+/** The warm-up share of a run, which does not count. */
 const warmUp = 0.3
 const pollEvery = 5
 
 const expectations = new Map<string, Contents>()
 
-/** What the store must hold after a load. The same loads are run again and again. */
+/** What the store must hold after a load. Computed once, since loads recur. */
 export const expectedOf = (
   { chains, shape, history, blocks }: Load,
   addresses?: ReadonlySet<string>,
@@ -57,15 +57,10 @@ export const expectedOf = (
 }
 
 /**
- * Waits until a count reaches a target, and answers when (milliseconds) and at how much it was seen. Throws when
- * nothing has changed for as long as its patience lasts.
+ * Waits until a count reaches a target. Returns the time (milliseconds) and the count. Throws when the count has not changed
+ * for as long as the timeout.
  */
-export const until = async (
-  what: string,
-  target: number,
-  count: () => Promise<number>,
-  patience = 20_000,
-) => {
+export const until = async (what: string, target: number, count: () => Promise<number>, timeout = 20_000) => {
   let before = -1
   let since = now()
   for (;;) {
@@ -76,12 +71,12 @@ export const until = async (
       before = seen
       since = at
     }
-    if (at - since > patience) throw new Error(`${what}: stuck at ${seen} of ${target}`)
+    if (at - since > timeout) throw new Error(`${what}: stuck at ${seen} of ${target}`)
     await sleep(pollEvery)
   }
 }
 
-/** As fast as it goes, through a whole load; the store is then compared with what it should hold. */
+/** Runs a whole load at full speed, then compares the store with the expected content. */
 export const throughput = (
   subject: Subject,
   load: Load,

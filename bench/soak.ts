@@ -1,6 +1,6 @@
 /**
- * `npm run soak`: ten minutes of a steady load on four chains, and the slope of the service's memory. The heap after a
- * collection would say more, but nobody runs a service like that; a straight line through many minutes says enough.
+ * `npm run soak`: ten minutes of a steady load on four chains, and the slope of the service's memory. The heap size after
+ * a forced collection would be more precise, but services do not run like that; a flat line over many minutes is enough.
  */
 import { Effect } from "effect"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
@@ -19,7 +19,7 @@ const minutes = Number(values.minutes)
 
 const perSecond = 10_000
 const logs = 100
-/** The share of the time until old memory is as large as it gets before it is collected: three minutes at this load. */
+/** The share of the time until V8's old generation reaches its full size: three minutes at this load. */
 const settling = 0.4
 
 const load: Load = {

@@ -1,4 +1,4 @@
-/** Of many measurements, what is said of them. */
+/** Summaries of measurements. */
 
 export const quantile = (values: ReadonlyArray<number>, share: number): number => {
   const sorted = values.toSorted((a, b) => a - b)
@@ -11,7 +11,7 @@ export const median = (values: ReadonlyArray<number>): number => {
   return sorted.length % 2 === 1 ? sorted[Math.floor(middle)]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
-/** The slope of the straight line with the least squares through points `[x, y]`. */
+/** The slope of the least-squares line through points `[x, y]`. */
 export const slope = (points: ReadonlyArray<readonly [number, number]>): number => {
   const mean = (of: 0 | 1) => points.reduce((sum, point) => sum + point[of], 0) / points.length
   const [x, y] = [mean(0), mean(1)]

@@ -1,4 +1,4 @@
-/** What the Redis of a run holds: how much of it at this moment, and at the end whether it is right. */
+/** The content of a run's Redis: its size during the run, and its correctness at the end. */
 import { Effect } from "effect"
 import type { Redis } from "ioredis"
 import { checksumOf, entryNames } from "./chain.ts"
@@ -21,15 +21,15 @@ export const redisCpuSeconds = async (redis: Redis): Promise<number> => {
 
 const page = 2000
 
-/** Rises from log to log: the height, then the index. */
-const placeOf = (values: ReadonlyArray<string>) =>
+/** A position that rises from log to log: height, then index. */
+const positionOf = (values: ReadonlyArray<string>) =>
   Number(values[entryNames.indexOf("block_number")]) * 1e6 + Number(values[entryNames.indexOf("log_index")])
 
 type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
 
 /**
- * Everything that the streams hold. An entry counts by its compared fields, whatever else it carries; out of order,
- * it does not count.
+ * Counts all entries of the streams. An entry counts by its compared fields, whatever else it carries; an entry out of order
+ * does not count.
  */
 export const contentsOf = async (redis: Redis, chains: ReadonlyArray<number>): Promise<Contents> => {
   let count = 0
@@ -41,7 +41,7 @@ export const contentsOf = async (redis: Redis, chains: ReadonlyArray<number>): P
       for (const [, fields] of entries) {
         const values: Array<string> = []
         for (let i = 0; i < 2 * entryNames.length; i += 2) values.push(fields[i + 1]!)
-        const place = placeOf(values)
+        const place = positionOf(values)
         if (place <= before) continue
         before = place
         count++
@@ -54,7 +54,7 @@ export const contentsOf = async (redis: Redis, chains: ReadonlyArray<number>): P
   return { count, checksum }
 }
 
-/** Dies unless the store holds exactly what it should: a figure that was reached by losing something is none. */
+/** Dies unless the store holds exactly what it should: speed by loss does not count. */
 export const verify = (what: string, held: Contents, expected: Contents): Effect.Effect<void> =>
   held.count === expected.count && held.checksum === expected.checksum
     ? Effect.void

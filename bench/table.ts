@@ -1,4 +1,4 @@
-/** Results as text. */
+/** Formats results as text. */
 import type { Results } from "./results.ts"
 
 type Row = ReadonlyArray<string>
@@ -57,7 +57,7 @@ export const format = (results: Results): string => {
       `start → first stored event: ${whole(startup.first)} ms, of which Node ${whole(startup.node)} ms`,
     recovery &&
       table(
-        ["recovery after the store was away", "rounds", "p50 s", "worst", "bare client p50", "worst"],
+        ["recovery after a store outage", "rounds", "p50 s", "worst", "bare client p50", "worst"],
         recovery.away.map(({ store, outage, rounds, ours, bare }) => [
           `${store}, ${outage} s`,
           String(rounds),

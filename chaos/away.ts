@@ -1,6 +1,6 @@
 /**
- * The store is away for a while, in each way that there is. However long it was, moves are taken again soon after it
- * answers: the end of each fault here is the moment when it answers a bare client.
+ * Store outages of every kind. However long the outage, moves must be accepted soon after it: each fault here ends when the
+ * store answers a bare client.
  */
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -9,27 +9,27 @@ import type { Fault } from "./Campaign.ts"
 import { answered, serverOf } from "./redis.ts"
 import type { Kind, Rig } from "./Rig.ts"
 
-interface Way {
+interface Outage {
   readonly how: string
   readonly store: Kind
-  /** Sends it away; answers how it comes back. */
-  readonly leave: (rig: Rig) => Effect.Effect<Effect.Effect<unknown>, unknown, Scope.Scope>
+  /** Takes the store down. The result brings it back. */
+  readonly takeDown: (rig: Rig) => Effect.Effect<Effect.Effect<unknown>, unknown, Scope.Scope>
 }
 
-const killed: Way = {
+const killed: Outage = {
   how: "killed",
   store: "redis",
-  leave: (rig) =>
+  takeDown: (rig) =>
     Effect.sync(() => {
       serverOf(rig).kill("SIGKILL")
       return Effect.andThen(serverOf(rig).restart, answered(rig))
     }),
 }
 
-const frozen: Way = {
+const frozen: Outage = {
   how: "frozen",
   store: "redis",
-  leave: (rig) =>
+  takeDown: (rig) =>
     Effect.sync(() => {
       serverOf(rig).kill("SIGSTOP")
       return Effect.andThen(
@@ -39,10 +39,10 @@ const frozen: Way = {
     }),
 }
 
-const refused: Way = {
+const refused: Outage = {
   how: "its port closed",
   store: "redis",
-  leave: (rig) =>
+  takeDown: (rig) =>
     Effect.sync(() => {
       const { redis } = rig.ingestors[0]!
       redis!.refuse(true)
@@ -51,10 +51,10 @@ const refused: Way = {
     }),
 }
 
-const occupied: Way = {
-  how: "no place for another client (maxclients)",
+const occupied: Outage = {
+  how: "at its connection limit (maxclients)",
   store: "redis",
-  leave: (rig) => {
+  takeDown: (rig) => {
     const { client } = serverOf(rig)
     const limit = (clients: number) => client.config("SET", "maxclients", clients)
     return Effect.promise(async () => {
@@ -65,11 +65,11 @@ const occupied: Way = {
   },
 }
 
-/** From here it is another process that has the file to itself. */
-const locked: Way = {
+/** From here, this process is the other one that locks the file. */
+const locked: Outage = {
   how: "locked by another process (BEGIN EXCLUSIVE)",
   store: "sqlite",
-  leave: (rig) =>
+  takeDown: (rig) =>
     Effect.map(
       Effect.acquireRelease(
         Effect.sync(() => new DatabaseSync(rig.file!, { timeout: 5000 })),
@@ -82,14 +82,14 @@ const locked: Way = {
     ),
 }
 
-const awayFor = (seconds: number, { how, store, leave }: Way): Fault => ({
-  name: `the store away for ${seconds} s: ${how} [G-096]`,
+const awayFor = (seconds: number, { how, store, takeDown }: Outage): Fault => ({
+  name: `store outage of ${seconds} s: ${how} [G-096]`,
   stores: [store],
   times: seconds < 10 ? 4 : 1,
   away: true,
   inflict: (rig) =>
     Effect.gen(function* () {
-      const end = yield* leave(rig)
+      const end = yield* takeDown(rig)
       yield* Effect.sleep(`${seconds} seconds`)
       yield* end
     }).pipe(Effect.scoped),

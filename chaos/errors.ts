@@ -1,10 +1,10 @@
-/** What a service has counted: the proof that a fault came to it. */
+/** The error counters of a service: the proof that a fault reached it. */
 import { Effect, Schedule } from "effect"
 import type { ErrorType } from "../src/endpoint/EndpointError.ts"
 import { fetchFrom } from "../test/support/http.ts"
 import type { Process } from "../test/support/Service.ts"
 
-/** How many errors of these types a chain of the service had so far. */
+/** How many errors of these types a chain of the service has had so far. */
 export const errorsOf = (
   process: Process,
   chain: string,
@@ -32,7 +32,7 @@ export const untilHalted = (process: Process, chain: string): Effect.Effect<void
     Effect.asVoid,
   )
 
-/** Does harm, and waits until there are more errors of these types than before. */
+/** Inflicts harm, and waits until more errors of these types are counted. */
 export const untilCounted = <A, E, R>(
   harm: Effect.Effect<A, E, R>,
   errors: Effect.Effect<number, Error>,

@@ -1,4 +1,4 @@
-/** What the machine and the platform do to the service: its wall clock, and variables that it did not ask for. */
+/** Faults of the machine and the platform: the wall clock, and environment variables of others. */
 import { Effect, Random, Schedule } from "effect"
 import { chainId } from "../test/support/devnet.ts"
 import { jsonFrom } from "../test/support/http.ts"
@@ -10,13 +10,13 @@ const hour = 3_600_000
 const shifts = [hour, -hour, 24 * hour, -24 * hour]
 
 /** Expects something within a few seconds. */
-const soon = (rig: Rig, expected: Effect.Effect<unknown, unknown>, otherwise: string) =>
+const expectSoon = (rig: Rig, expected: Effect.Effect<unknown, unknown>, otherwise: string) =>
   Effect.timeoutOrElse(expected, {
     duration: "10 seconds",
     orElse: () => Effect.sync(() => rig.problems.push(otherwise)),
   })
 
-/** The node's silence is noticed: it is connected to again. */
+/** The service notices a silent node and reconnects. */
 const silenceNoticed = (rig: Rig) =>
   Effect.suspend(() => {
     const { ws } = rig.ingestors[0]!
@@ -28,9 +28,9 @@ const silenceNoticed = (rig: Rig) =>
     })
   })
 
-const told = (millis: number) => `${millis / hour} h`
+const hoursOf = (millis: number) => `${millis / hour} h`
 
-/** Time that has passed is measured by another clock: nothing stands still, and nothing goes unnoticed. */
+/** Durations are measured by the monotonic clock, so a shifted wall clock neither stalls the service nor hides a stall. */
 const wallClock: Fault = {
   name: "the wall clock shifted by an hour and by a day, forward and back [G-170]",
   stores: ["sqlite", "redis"],
@@ -41,14 +41,14 @@ const wallClock: Fault = {
       const silentAt = yield* Random.nextIntBetween(0, shifts.length)
       for (const [i, shift] of (yield* Random.shuffle(shifts)).entries()) {
         yield* ingestor.shiftClock(shift)
-        yield* soon(rig, another(rig), `nothing was stored with the clock off by ${told(shift)}`)
+        yield* expectSoon(rig, another(rig), `nothing was stored with the clock off by ${hoursOf(shift)}`)
         if (i === silentAt || !rig.brief) {
-          yield* soon(
+          yield* expectSoon(
             rig,
             silenceNoticed(rig),
-            `silence was not noticed with the clock off by ${told(shift)}`,
+            `silence was not noticed with the clock off by ${hoursOf(shift)}`,
           )
-          // Else there is no recovery when it is still silent.
+          // Without the cut there would be no recovery from the silence.
           ingestor.ws.cut()
         }
       }
@@ -56,7 +56,7 @@ const wallClock: Fault = {
     }),
 }
 
-/** What Kubernetes and Docker set for services that are called so. */
+/** The variables that Kubernetes and Docker set for services of this name. */
 const linksOf = (service: string, port: number) => {
   const name = service.toUpperCase()
   const address = `tcp://10.0.0.1:${port}`
@@ -73,8 +73,8 @@ const linksOf = (service: string, port: number) => {
 
 const links = { ...linksOf("redis", 6379), ...linksOf("kubernetes", 443), ...linksOf("devnet_ws", 8546) }
 
-/** What the service says of where it writes, and which epoch the journal is of. */
-const whereabouts = (rig: Rig) =>
+/** Where the service writes, and the epoch of the journal. */
+const storeIdentity = (rig: Rig) =>
   Effect.gen(function* () {
     const { body } = yield* jsonFrom(yield* rig.ingestors[0]!.process().port, "/status")
     const { epoch } = yield* rig.store.stats(chainId)
@@ -91,12 +91,12 @@ const platformVariables: Fault = {
   inflict: (rig) =>
     Effect.gen(function* () {
       const ingestor = rig.ingestors[0]!
-      const before = yield* whereabouts(rig)
+      const before = yield* storeIdentity(rig)
       for (const variables of [links, {}, links]) {
         ingestor.variables = variables
         yield* Effect.andThen(ingestor.kill, ingestor.start)
-        yield* soon(rig, another(rig), "nothing was stored with the platform's variables")
-        if ((yield* whereabouts(rig)) !== before) rig.problems.push("it writes elsewhere")
+        yield* expectSoon(rig, another(rig), "nothing was stored with the platform's variables")
+        if ((yield* storeIdentity(rig)) !== before) rig.problems.push("the service writes elsewhere")
       }
       ingestor.variables = {}
     }),

@@ -1,11 +1,10 @@
 /**
  * Loaded into the service before anything else, by `--import`.
  *
- * SIGWINCH: collects garbage and says what the process still holds. SIGURG: moves the wall clock by what is in CLOCK_FILE;
- * timers and `performance.now` go on as they are. SIGXCPU, SIGVTALRM: ends the process before, or after,
- * the next commit to SQLite. SIGUSR2: switches on and off that mistakes happen in
- * its code, on the connections to one port. Every third time sending throws, and what is received throws when it is
- * looked at.
+ * SIGWINCH: collects garbage and prints the resident memory. SIGURG: shifts the wall clock by the amount in CLOCK_FILE;
+ * timers and `performance.now` are not affected. SIGXCPU, SIGVTALRM: kills the process before, or after, the next commit to
+ * SQLite. SIGUSR2: switches defects on and off on the connections to one port: every third send throws, and received
+ * messages throw when they are read.
  */
 import { existsSync, readFileSync } from "node:fs"
 import { WebSocket } from "ws"
@@ -15,20 +14,20 @@ let armed = false
 let sent = 0
 process.on("SIGUSR2", () => void (armed = !armed))
 
-const isMeant = ({ url }: WebSocket) => armed && new URL(url).port === port
+const isTarget = ({ url }: WebSocket) => armed && new URL(url).port === port
 
-const mistake = (): never => {
-  throw new TypeError("a mistake, made on purpose")
+const throwDefect = (): never => {
+  throw new TypeError("a defect, injected on purpose")
 }
 
 const { send, emit } = WebSocket.prototype
 WebSocket.prototype.send = function (this: WebSocket, ...args: ReadonlyArray<unknown>) {
-  return isMeant(this) && ++sent % 3 === 0 ? mistake() : Reflect.apply(send, this, args)
+  return isTarget(this) && ++sent % 3 === 0 ? throwDefect() : Reflect.apply(send, this, args)
 }
 
 let receiving = false
 WebSocket.prototype.emit = function (this: WebSocket, ...args: ReadonlyArray<unknown>) {
-  receiving = args[0] === "message" && isMeant(this)
+  receiving = args[0] === "message" && isTarget(this)
   try {
     return Reflect.apply(emit, this, args)
   } finally {
@@ -38,7 +37,7 @@ WebSocket.prototype.emit = function (this: WebSocket, ...args: ReadonlyArray<unk
 
 const { parse } = JSON
 JSON.parse = (text, reviver) =>
-  receiving ? new Proxy({}, { get: mistake, has: mistake }) : parse(text, reviver)
+  receiving ? new Proxy({}, { get: throwDefect, has: throwDefect }) : parse(text, reviver)
 
 const endAtCommit = (before: boolean) => () => {
   const { prototype } = process.getBuiltinModule("node:sqlite").DatabaseSync
@@ -53,11 +52,11 @@ const endAtCommit = (before: boolean) => () => {
 process.on("SIGXCPU", endAtCommit(true))
 process.on("SIGVTALRM", endAtCommit(false))
 
-let asked = 0
+let measurements = 0
 process.on("SIGWINCH", () => {
-  // The kind that gives pages back to the system.
+  // Only this kind of collection returns pages to the system.
   globalThis.gc!({ type: "major", execution: "sync", flavor: "last-resort" })
-  process.stderr.write(`memory ${++asked}: ${process.memoryUsage.rss()} bytes\n`)
+  process.stderr.write(`memory ${++measurements}: ${process.memoryUsage.rss()} bytes\n`)
 })
 
 let shift = 0
@@ -73,5 +72,5 @@ globalThis.Date = new Proxy(Date, {
   apply: () => new Date().toString(),
 })
 process.on("SIGURG", shiftClock)
-// Who is started while the clock is off finds it so.
+// A process that starts while the clock is shifted has the shift from its start.
 if (existsSync(process.env["CLOCK_FILE"] ?? "")) shiftClock()

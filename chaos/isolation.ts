@@ -1,9 +1,9 @@
 /**
- * One of four chains in trouble: the others do not notice. Each node is a round trip of 20 ms away, as a near provider
- * is, and what is measured is the time from a block being mined until its entries can be read.
+ * One of four chains is in trouble, and the others must not be affected. Each node has a round trip of 20 ms, like a near
+ * provider. The latency is the time from mining a block until its entries can be read.
  *
- * Phases with and without the trouble alternate, so that what else the machine does meets both alike. A phase without
- * it begins when the chain in trouble has caught up. How many there are is settled before, and all of them count.
+ * Phases with and without the trouble alternate, so that other load on the machine affects both alike. A phase without it
+ * begins when the chain in trouble has caught up. The number of phases is fixed in advance, and all of them count.
  */
 import { Cause, Effect, Random, Schedule } from "effect"
 import { join } from "node:path"
@@ -22,11 +22,11 @@ import type { Kind } from "./Rig.ts"
 
 const names = ["one", "two", "three", "four"] as const
 
-/** Milliseconds in each direction. */
+/** One-way latency in milliseconds. */
 const distance = { ...unimpaired, latency: 10 }
 
-/** The others' median latency may be this much of what it was. */
-const most = 1.2
+/** The limit of the ratio between the others' median latencies with and without the trouble. */
+const maxRatio = 1.2
 
 interface Chain {
   readonly id: number
@@ -34,29 +34,29 @@ interface Chain {
   readonly proxy: TcpProxy.TcpProxy
 }
 
-/** How the chain in trouble is. */
+/** The state of the chain in trouble. */
 interface State {
-  /** Blocks that its node has and the store has not. */
+  /** Blocks that its node has and the store does not. */
   readonly behind: number
   readonly defects: number
 }
 
 interface Trouble {
   readonly name: string
-  /** Whether the trouble came to it. */
-  readonly bit: (before: State, after: State) => boolean
+  /** Whether the trouble had an effect. */
+  readonly hadEffect: (before: State, after: State) => boolean
   readonly begin: (chain: Chain, service: Service.Process) => void
   readonly end: (chain: Chain, service: Service.Process) => void
 }
 
-const fellBehind: Trouble["bit"] = (before, after) => after.behind > before.behind + 3
+const fellBehind: Trouble["hadEffect"] = (before, after) => after.behind > before.behind + 3
 
 const toggle: Trouble["begin"] = (_, service) => service.kill("SIGUSR2")
 
 export const troubles: ReadonlyArray<Trouble> = [
   {
     name: "gone [G-193]",
-    bit: fellBehind,
+    hadEffect: fellBehind,
     begin: ({ proxy }) => {
       proxy.refuse(true)
       proxy.cut()
@@ -65,13 +65,13 @@ export const troubles: ReadonlyArray<Trouble> = [
   },
   {
     name: "crawling [G-194]",
-    bit: fellBehind,
+    hadEffect: fellBehind,
     begin: ({ proxy }) => proxy.setConditions({ ...distance, rate: 400 }),
     end: ({ proxy }) => proxy.setConditions(distance),
   },
   {
     name: "throwing defects [G-198]",
-    bit: (before, after) => after.defects > before.defects,
+    hadEffect: (before, after) => after.defects > before.defects,
     begin: toggle,
     end: toggle,
   },
@@ -121,7 +121,7 @@ const openStore = Effect.fnUntraced(function* (kind: Kind) {
 const isStored = (store: Client, id: number, height: number) =>
   Effect.map(store.load(id), (journal) => (journal?.head.number ?? -1) >= height)
 
-/** Mines a block and answers the milliseconds until it can be read. */
+/** Mines a block and returns the milliseconds until it can be read. */
 const sample = Effect.fnUntraced(function* (store: Client, { id, node }: Chain) {
   yield* node.block(5, 3)
   const since = performance.now()
@@ -138,13 +138,13 @@ const quantileOf = (values: ReadonlyArray<number>, share: number) =>
 
 const medianOf = (values: ReadonlyArray<number>) => quantileOf(values, 0.5)
 
-const told = (values: ReadonlyArray<number>) =>
+const formatLatencies = (values: ReadonlyArray<number>) =>
   `p50 ${medianOf(values).toFixed(1)} ms, p95 ${quantileOf(values, 0.95).toFixed(1)} ms`
 
-/** The latencies of the others for so many blocks, while the first chain makes blocks at the same pace. */
+/** The latencies of the others over a number of blocks, while the first chain mines at the same pace. */
 const phase = Effect.fnUntraced(function* (store: Client, chains: ReadonlyArray<Chain>, blocks: number) {
   const [first, ...others] = chains
-  // The block time of these chains: at random, so that they do not go in step.
+  // The block time is random, so that the chains do not mine in step.
   const pause = Effect.flatMap(Random.nextIntBetween(40, 100), (millis) => Effect.sleep(millis))
   let over = false
   const mine = Effect.andThen(first!.node.block(5, 3), pause).pipe(Effect.repeat({ while: () => !over }))
@@ -162,7 +162,7 @@ export interface IsolationJob {
   readonly brief: boolean
   readonly entry: string
   readonly seed: string
-  /** When it is too late for another trouble (`performance.now`). */
+  /** No new trouble starts after this time (`performance.now`). */
   readonly until?: number
 }
 
@@ -176,7 +176,7 @@ const isolate = Effect.fnUntraced(function* (job: IsolationJob, outcomes: Array<
   const [pairs, blocks] = brief ? [4, 10] : [6, 16]
   const first = chains[0]!
   const ended = Effect.flatMap(service.exit, (code) =>
-    Effect.die(new Error(`the service ended by itself with ${code}: ${service.errors().slice(-500)}`)),
+    Effect.die(new Error(`the service exited unexpectedly with ${code}: ${service.errors().slice(-500)}`)),
   )
   const caughtUp = Effect.gen(function* () {
     const since = performance.now()
@@ -210,17 +210,18 @@ const isolate = Effect.fnUntraced(function* (job: IsolationJob, outcomes: Array<
         troubled.push(...(yield* phase(store, chains, blocks)))
         const after = yield* state
         trouble.end(first, service)
-        if (!trouble.bit(before, after)) {
-          outcome.problems.push(`there was no trouble: ${JSON.stringify({ before, after })}`)
+        if (!trouble.hadEffect(before, after)) {
+          outcome.problems.push(`the trouble had no effect: ${JSON.stringify({ before, after })}`)
         }
         outcome.recoveries.push(yield* caughtUp)
         outcome.times++
       }
       const ratio = medianOf(troubled) / medianOf(well)
       outcome.notes.push(
-        `latency ${told(well)} before, ${told(troubled)} meanwhile (${((ratio - 1) * 100).toFixed(1)} %)`,
+        `latency ${formatLatencies(well)} before, ${formatLatencies(troubled)} meanwhile (${((ratio - 1) * 100).toFixed(1)} %)`,
       )
-      if (ratio > most) outcome.problems.push(`the others became slower by more than ${(most - 1) * 100} %`)
+      if (ratio > maxRatio)
+        outcome.problems.push(`the others became slower by more than ${(maxRatio - 1) * 100} %`)
       for (const chain of chains) {
         yield* sample(store, chain)
         record(outcome, yield* judge(store, chain.id, chain.node, { from: 0 }))
@@ -233,7 +234,7 @@ const isolate = Effect.fnUntraced(function* (job: IsolationJob, outcomes: Array<
   yield* Effect.raceFirst(follow, ended)
 })
 
-/** Each trouble in turn. */
+/** Runs each trouble in turn. */
 export const run = (job: IsolationJob): Effect.Effect<ReadonlyArray<Outcome>> => {
   const outcomes: Array<Outcome> = []
   return isolate(job, outcomes).pipe(

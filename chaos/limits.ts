@@ -1,4 +1,4 @@
-/** A server or a link that takes less at once than a push holds: it is cut smaller, and taken. */
+/** A server or a link that accepts less at once than a push holds: the service must send smaller pushes. */
 import { Effect, Random } from "effect"
 import { unimpaired } from "../test/support/Pipe.ts"
 import type { Tap } from "../test/support/TcpProxy.ts"
@@ -6,7 +6,7 @@ import type { Fault } from "./Campaign.ts"
 import { alone, caughtUp } from "./Rig.ts"
 import type { Rig } from "./Rig.ts"
 
-/** A block of several pushes, in transactions of a thousand logs, until it is stored. */
+/** A block of several pushes, in transactions of a thousand logs. Waits until it is stored. */
 const bigBlock = (rig: Rig, thousands: number) =>
   alone(rig)(
     Effect.gen(function* () {
@@ -16,8 +16,8 @@ const bigBlock = (rig: Rig, thousands: number) =>
   )
 
 /**
- * As Redis does with more than `proto-max-bulk-len`, or, without a word, with more than `client-query-buffer-limit`, which
- * it lets nobody set below a megabyte.
+ * Refuses large messages as Redis does: with an error above `proto-max-bulk-len`, or without one above
+ * `client-query-buffer-limit`, which Redis does not allow to be set below a megabyte.
  */
 const noLarger = (bytes: number, silent: boolean): { readonly tap: Tap; readonly refused: () => number } => {
   let refused = 0
@@ -27,7 +27,7 @@ const noLarger = (bytes: number, silent: boolean): { readonly tap: Tap; readonly
       if (from === "target" || message.length <= bytes) return message
       refused++
       if (!silent) link.inject("client", Buffer.from("-ERR Protocol error: invalid bulk length\r\n"))
-      // When that has gone out.
+      // After the error was sent.
       setImmediate(link.cut)
       return undefined
     },
@@ -41,7 +41,7 @@ export const tooLarge: Fault = {
   inflict: (rig) =>
     Effect.gen(function* () {
       const { redis } = rig.ingestors[0]!
-      // A thousand logs here are some 400 kB.
+      // A thousand logs are about 400 kB here.
       const kilobytes = rig.brief ? 200 : yield* Random.nextIntBetween(32, 200)
       const { tap, refused } = noLarger(kilobytes * 1024, yield* Random.nextBoolean)
       redis!.tap(tap)

@@ -7,8 +7,8 @@ import { errorsOf, untilCounted } from "./errors.ts"
 import { unimpaired } from "../test/support/Pipe.ts"
 import type { Rig } from "./Rig.ts"
 
-/** Lasts a while, seconds; the end is the fault's end. */
-const lasting = (shortest: number, longest: number) =>
+/** Lasts for a random number of seconds; its end is the end of the fault. */
+const lastFor = (shortest: number, longest: number) =>
   Effect.flatMap(Random.nextBetween(shortest, longest), (seconds) => Effect.sleep(seconds * 1000))
 
 type Leg = "ws" | "redis"
@@ -19,7 +19,7 @@ const legOf = (rig: Rig, leg: Leg): TcpProxy => {
   return proxy
 }
 
-/** Installs a tap until it says that it is done. */
+/** Installs a tap until it calls `done`. */
 const tapped = (proxy: TcpProxy, make: (done: () => undefined) => Tap) =>
   Effect.callback<void>((resume) => {
     proxy.tap(
@@ -32,19 +32,19 @@ const tapped = (proxy: TcpProxy, make: (done: () => undefined) => Tap) =>
     return Effect.sync(() => proxy.tap(undefined))
   })
 
-/** What can be wrong with a byte so that it can be seen: what TCP's own sums let through unseen, nobody finds. */
-const garble = (message: Buffer, leg: Leg, random: () => number): Buffer => {
+/** Corrupts a message in a detectable way: a corruption that passes TCP's checksum unnoticed could not be detected. */
+const corrupt = (message: Buffer, leg: Leg, random: () => number): Buffer => {
   const copy = Buffer.from(message)
-  // No frame and no reply begins so, and no text contains it.
+  // No frame and no reply begins with this byte, and no text contains it.
   if (leg === "redis" || random() < 0.3) copy[0] = 0xff
   else if (random() < 0.5) return withByte(message, random(), 0xff)
-  // Where a field begins that nobody reads, no harm would be done.
+  // The first byte, so that the corruption does not fall into a field that is never read.
   else return withByte(message, 0, "!".charCodeAt(0))
   return copy
 }
 
-/** Does harm, and waits until it is noticed: an error is counted; on the leg to Redis perhaps of no chain, but dialled again. */
-const noticed = (rig: Rig, proxy: TcpProxy, leg: Leg, harm: Effect.Effect<void>) => {
+/** Inflicts harm, and waits until it is noticed: by an error on the node leg, by a reconnect on the Redis leg. */
+const untilNoticed = (rig: Rig, proxy: TcpProxy, leg: Leg, harm: Effect.Effect<void>) => {
   const { process } = rig.ingestors[0]!
   return untilCounted(
     harm,
@@ -54,7 +54,7 @@ const noticed = (rig: Rig, proxy: TcpProxy, leg: Leg, harm: Effect.Effect<void>)
   )
 }
 
-/** More than any limit: of WS_MAX_PAYLOAD, and of what Redis may say. */
+/** Above every limit: that of WS_MAX_PAYLOAD, and that of a Redis reply. */
 const enormous = 3 * 1024 ** 3
 
 const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Effect.Effect<void, Error>>> = {
@@ -70,23 +70,23 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
         return done()
       })
     }),
-  "half-open [G-083]": (proxy) => Effect.andThen(Effect.sync(proxy.mute), lasting(1, 2)),
+  "half-open [G-083]": (proxy) => Effect.andThen(Effect.sync(proxy.mute), lastFor(1, 2)),
   latency: (proxy) =>
     Effect.gen(function* () {
       proxy.setConditions({ ...unimpaired, latency: yield* Random.nextIntBetween(100, 600) })
-      yield* lasting(2, 4)
+      yield* lastFor(2, 4)
       proxy.setConditions(unimpaired)
     }),
   jitter: (proxy) =>
     Effect.gen(function* () {
       proxy.setConditions({ ...unimpaired, latency: 5, jitter: yield* Random.nextIntBetween(200, 800) })
-      yield* lasting(2, 4)
+      yield* lastFor(2, 4)
       proxy.setConditions(unimpaired)
     }),
   "slow drip [G-084]": (proxy) =>
     Effect.gen(function* () {
       proxy.setConditions({ ...unimpaired, rate: yield* Random.nextIntBetween(200, 3000) })
-      yield* lasting(3, 5)
+      yield* lastFor(3, 5)
       proxy.setConditions(unimpaired)
     }),
   "lost reply, then RST [G-085]": (proxy, leg) =>
@@ -101,19 +101,19 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
     }),
   "corrupted frame [G-086]": (proxy, leg, rig) =>
     Effect.flatMap(Random.Random, ({ nextDoubleUnsafe: random }) =>
-      noticed(
+      untilNoticed(
         rig,
         proxy,
         leg,
         tapped(proxy, (done) => (message, from) => {
           if (from === "client" || (leg === "ws" && !isTextFrame(message))) return message
           done()
-          return garble(message, leg, random)
+          return corrupt(message, leg, random)
         }),
       ),
     ),
   "oversized frame [G-087]": (proxy, leg, rig) =>
-    noticed(
+    untilNoticed(
       rig,
       proxy,
       leg,

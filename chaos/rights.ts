@@ -1,4 +1,4 @@
-/** The store takes some commands and not others for a while: a move is made as a whole or not at all. */
+/** The store refuses some commands for a while: a move must be applied as a whole or not at all. */
 import { Effect, Random, Schedule } from "effect"
 import type { Scope } from "effect"
 import { spawnSync } from "node:child_process"
@@ -10,9 +10,9 @@ import { command, sleepBetween } from "./redis.ts"
 import { another, neighbourGoesOn, user } from "./Rig.ts"
 import type { Rig } from "./Rig.ts"
 
-/** Every move needs these, and none is made without them. */
+/** Every move needs these commands. */
 const needed = ["xadd", "zadd", "hset", "xtrim", "zrem", "zremrangebyscore"]
-/** Only some moves need these, or a move goes on without them. */
+/** Only some moves need these commands, or a move does without them. */
 const sometimesNeeded =
   "del exists eval evalsha hgetall hincrby hmget set xinfo xlen xrange xrevrange zrange zrangebyscore zrevrange".split(
     " ",
@@ -22,24 +22,24 @@ const right = (rig: Rig, change: string) => command(rig, "ACL", "SETUSER", user,
 
 const storeErrors = (rig: Rig) => errorsOf(rig.ingestors[0]!.process(), "devnet", "store")
 
-const some = <A>(rig: Rig, all: ReadonlyArray<A>, brief: number) =>
+const sampleOf = <A>(rig: Rig, all: ReadonlyArray<A>, brief: number) =>
   Effect.map(Random.shuffle(all), (shuffled) => (rig.brief ? shuffled.slice(0, brief) : shuffled))
 
 const eachRight: Fault = {
-  name: "Redis: a right that scripts need taken away and given back, one after another [G-152]",
+  name: "Redis: a right that scripts need revoked and granted, one after another [G-152]",
   stores: ["redis"],
   times: 2,
   inflict: (rig) =>
     Effect.gen(function* () {
       const pause = rig.brief ? sleepBetween(100, 400) : sleepBetween(500, 2500)
-      for (const name of yield* some(rig, needed, 4)) {
+      for (const name of yield* sampleOf(rig, needed, 4)) {
         yield* untilCounted(right(rig, `-${name}`), storeErrors(rig))
         yield* pause
         yield* right(rig, `+${name}`)
-        // What is refused while the store is not back is no failure more.
+        // While the breaker is open, another refusal would not be counted.
         yield* another(rig)
       }
-      for (const name of yield* some(rig, sometimesNeeded, 3)) {
+      for (const name of yield* sampleOf(rig, sometimesNeeded, 3)) {
         yield* right(rig, `-${name}`)
         yield* pause
         yield* right(rig, `+${name}`)
@@ -65,7 +65,7 @@ const noSelect: Fault = {
       yield* rig.brief ? sleepBetween(500, 1500) : sleepBetween(1500, 6000)
       yield* right(rig, "+select")
       const keyspace = String(yield* command(rig, "INFO", "keyspace"))
-      if (keyspace.includes("db0:")) rig.problems.push(`it wrote to another database: ${keyspace}`)
+      if (keyspace.includes("db0:")) rig.problems.push(`the service wrote to another database: ${keyspace}`)
     }),
 }
 
@@ -75,7 +75,7 @@ const openFile = (rig: Rig): Effect.Effect<DatabaseSync, never, Scope.Scope> =>
     (database) => Effect.sync(() => database.close()),
   )
 
-/** Statements of moves, each of which another one follows or precedes in the same move. */
+/** Statements of moves, each of which has another one before or after it in the same move. */
 const statements = [
   ["INSERT ON events", "NEW"],
   ["INSERT ON window", "NEW"],
@@ -91,7 +91,7 @@ const eachStatement: Fault = {
   inflict: (rig) =>
     Effect.gen(function* () {
       const database = yield* openFile(rig)
-      for (const [statement, row] of yield* some(rig, statements, 2)) {
+      for (const [statement, row] of yield* sampleOf(rig, statements, 2)) {
         const trigger = `CREATE TRIGGER refusal BEFORE ${statement} WHEN ${row}.chain_id = ${chainId}
           BEGIN SELECT RAISE(ABORT, 'not now'); END`
         yield* untilCounted(
@@ -105,7 +105,7 @@ const eachStatement: Fault = {
     }).pipe(Effect.scoped),
 }
 
-/** How many bytes the service's files may have: with none, each write fails as where a disk or a quota is full. */
+/** Limits the size of the service's files: at 0 each write fails as on a full disk or quota. */
 const limitFiles = (rig: Rig, bytes: "0" | "unlimited") =>
   Effect.sync(() => {
     const { pid } = rig.ingestors[0]!.process()

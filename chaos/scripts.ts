@@ -1,4 +1,4 @@
-/** Recognises the store's moves on the leg to Redis, so that a fault can come at one point of a move. */
+/** Recognises moves on the connection to Redis, so that a fault can hit a certain point of a move. */
 import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 import type { Position } from "../src/store/Journal.ts"
@@ -11,7 +11,7 @@ const source = (name: string) =>
 
 const textOf = (script: Script) => `${source("journal")}\n${source(script)}`
 
-/** A script goes by its digest, or by its text where the server does not know it. */
+/** Scripts are identified by their digest (EVALSHA), or by their text (EVAL). */
 const names = new Map<string, Script>(
   (["push", "pop"] as const).flatMap((script) => [
     [textOf(script), script],
@@ -19,24 +19,24 @@ const names = new Map<string, Script>(
   ]),
 )
 
-/** A move on its way to Redis. */
+/** A move in flight to Redis. */
 export interface Request {
   readonly script: Script
-  /** The head that it expects. */
+  /** The expected head. */
   readonly expected: Position
-  /** Whether it is a part of a block that needs more than one call, and not the last. */
+  /** Whether it is a part of a block that needs more than one call, and not the last part. */
   readonly part: boolean
 }
 
-/** A script's keys come before its arguments. */
+/** The keys of a script come before its arguments. */
 const numberOfKeys = 6
 
-/** Where a push says how much of its first block it holds. */
+/** The index of the argument that says whether the first block of a push is complete. */
 const wholeAt = 16
 
-/** What a request asks for, when it is a move. */
+/** Decodes a request, if it is a move. */
 export const moveOf = (request: Buffer): Request | undefined => {
-  // Most other requests are short, and a long one need not be read to its end to be told apart.
+  // Destructuring reads only the first words; most requests that are no moves are short.
   const [command, name = "", , ...rest] = wordsOf(request)
   const script = command?.toUpperCase().startsWith("EVAL") ? names.get(name) : undefined
   if (script === undefined) return undefined

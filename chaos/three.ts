@@ -1,4 +1,4 @@
-/** Three services on one chain and one store, each on legs of its own that are cut at any moment. */
+/** Three services on one chain and one store, each with its own connections, which are cut at random. */
 import { Effect, Random } from "effect"
 import type { Fault } from "./Campaign.ts"
 

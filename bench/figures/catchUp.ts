@@ -1,4 +1,4 @@
-/** A long history, from an empty store to its last block. */
+/** Backfill of a long history into an empty store. */
 import { Effect } from "effect"
 import * as RedisServer from "../../test/support/RedisServer.ts"
 import { cpuSeconds, now, peakMemory, startProvider } from "../child.ts"

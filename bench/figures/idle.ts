@@ -1,4 +1,4 @@
-/** What a process costs that has nothing to do: four chains without a new block. */
+/** The cost of an idle process: four chains without a new block. */
 import { Effect } from "effect"
 import { setTimeout as sleep } from "node:timers/promises"
 import * as RedisServer from "../../test/support/RedisServer.ts"
@@ -21,7 +21,7 @@ const load: Load = {
   pace: 1,
 }
 
-/** Seconds until what starting needs is done with. */
+/** Seconds until the work of starting is over. */
 const settling = 5
 
 export const idle = (subject: Subject, seconds: number): Effect.Effect<Idle> =>

@@ -22,9 +22,9 @@ export interface Latency {
   readonly cpu: number
 }
 
-/** More blocks a second are spread over several chains: none has more. */
+/** More blocks per second than this are spread over several chains. */
 const blocksPerChain = 200
-/** Seconds that warm the process up and do not count: at ten blocks a second it takes that long to be compiled. */
+/** Warm-up seconds that do not count: at ten blocks a second the JIT compiler takes that long. */
 const warmUp = 10
 
 export const latency = (

@@ -1,7 +1,7 @@
 /**
- * Back after a cut socket, and after the store was away. The policy decides most of it: 2 s for a socket, and half a second
- * between two probes of the store. Beside it, in the same outages, a client without a policy of ours: ioredis as it
- * comes, and SQLite's own waiting for a lock.
+ * Recovery after a cut socket, and after a store outage. The policy determines most of it: 2 s for a socket, half a second
+ * between two probes of the store. In comparison, in the same outages, a client without our policy: ioredis with its
+ * defaults, and SQLite's own wait for a lock.
  */
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -31,9 +31,9 @@ export interface Away {
   /** Seconds. */
   readonly outage: number
   readonly rounds: number
-  /** Seconds from the store answering again to the next stored event. */
+  /** Seconds from the store being available again to the next stored event. */
   readonly ours: Spread
-  /** Seconds from there to a bare client, which was connected before, being answered. */
+  /** Seconds from there until a bare client, connected before the outage, gets an answer. */
   readonly bare: Spread
 }
 
@@ -41,18 +41,18 @@ export interface Recovery {
   /** Seconds from the cut of the socket to the next stored event. */
   readonly socket: number
   readonly away: ReadonlyArray<Away>
-  /** Seconds that it took to catch up after the last, longest outage of Redis. */
+  /** Seconds of the catch-up after the last, longest outage of Redis. */
   readonly caughtUp: number
 }
 
-/** A store that can be sent away. */
-interface Held {
+/** A store that can be taken down. */
+interface StoreUnderTest {
   readonly name: string
-  /** Entries, or what rises with them. */
+  /** The number of entries, or an equivalent that rises with it. */
   readonly length: () => Promise<number>
-  /** Sends it away; answers how it comes back, which is when it answers somebody who asks for the first time. */
-  readonly leave: (round: number) => Promise<() => Promise<unknown>>
-  /** Waits until a client that was there before is answered. */
+  /** Takes the store down. The result brings it back, and completes when the store answers a new client. */
+  readonly takeDown: (round: number) => Promise<() => Promise<unknown>>
+  /** Waits until a client from before the outage gets an answer. */
   readonly bare: () => Promise<unknown>
   readonly contents: () => Promise<Contents>
 }
@@ -63,15 +63,15 @@ export interface Outages {
 }
 
 const perSecond = 10
-/** Milliseconds after which something is wrong. */
-const longest = 100_000
+/** The timeout of each wait (milliseconds). */
+const timeout = 100_000
 const logs = 200
 
 const load: Load = {
   chains: [900_001],
   shape: { logs, bloom: true },
   history: 0,
-  // More than there is time for: it ends with `stop`.
+  // More blocks than the run has time for: it ends with `stop`.
   blocks: 100_000,
   pace: perSecond,
 }
@@ -81,58 +81,61 @@ const spreadOf = (millis: ReadonlyArray<number>): Spread => ({
   worst: Math.max(...millis) / 1000,
 })
 
-const next = async ({ length }: Held) =>
-  (await until("the recovery", (await length()) + 1, length, longest)).at
+const next = async ({ length }: StoreUnderTest) =>
+  (await until("the recovery", (await length()) + 1, length, timeout)).at
 
-const away = async (held: Held, { seconds, rounds }: Outages): Promise<Away & { readonly again: number }> => {
+const away = async (
+  underTest: StoreUnderTest,
+  { seconds, rounds }: Outages,
+): Promise<Away & { readonly recoveredAt: number }> => {
   const ours: Array<number> = []
   const bare: Array<number> = []
-  let again = 0
+  let recoveredAt = 0
   for (let round = 0; round < rounds; round++) {
-    await until("the recovery", (await held.length()) + 20 * logs, held.length, longest)
-    const comeBack = await held.leave(round)
-    const bareAt = held.bare().then(now)
+    await until("the recovery", (await underTest.length()) + 20 * logs, underTest.length, timeout)
+    const bringBack = await underTest.takeDown(round)
+    const bareAt = underTest.bare().then(now)
     await sleep(seconds * 1000)
-    await comeBack()
+    await bringBack()
     const back = now()
-    again = await next(held)
-    ours.push(again - back)
+    recoveredAt = await next(underTest)
+    ours.push(recoveredAt - back)
     bare.push(Math.max((await bareAt) - back, 0))
   }
   return {
-    store: held.name,
+    store: underTest.name,
     outage: seconds,
     rounds,
     ours: spreadOf(ours),
     bare: spreadOf(bare),
-    again,
+    recoveredAt,
   }
 }
 
-/** All outages one after the other; then everything must be there. */
+/** All outages one after the other. Afterwards the store must hold everything. */
 const measured = Effect.fnUntraced(function* (
-  held: Held,
+  underTest: StoreUnderTest,
   provider: Provider,
   outages: ReadonlyArray<Outages>,
 ) {
   const all: Array<Away> = []
   let last = 0
   for (const outage of outages) {
-    const { again, ...one } = yield* Effect.promise(() => away(held, outage))
+    const { recoveredAt, ...one } = yield* Effect.promise(() => away(underTest, outage))
     all.push(one)
-    last = again
+    last = recoveredAt
   }
   provider.order("stop")
   const blocks = (yield* Effect.promise(provider.written))[0]!.length
   const expected = expectedOf({ ...load, blocks })
-  const { at } = yield* Effect.promise(() => until("the recovery", expected.count, held.length, longest))
-  yield* verify("recovery", yield* Effect.promise(held.contents), expected)
+  const { at } = yield* Effect.promise(() => until("the recovery", expected.count, underTest.length, timeout))
+  yield* verify("recovery", yield* Effect.promise(underTest.contents), expected)
   return { all, caughtUp: (at - last) / 1000 }
 })
 
-/** In turn: killed, frozen, and with no place for a client. */
-const leaveRedis =
-  (server: RedisServer.RedisServer): Held["leave"] =>
+/** In turn: killed, frozen, and at its connection limit. */
+const takeDownRedis =
+  (server: RedisServer.RedisServer): StoreUnderTest["takeDown"] =>
   async (round) => {
     const { client } = server
     const answered = () => client.ping()
@@ -162,10 +165,10 @@ const ofRedis = Effect.fnUntraced(function* (subject: Subject, outages: Readonly
     (client) => Effect.sync(() => client.disconnect()),
   )
   const length = () => lengthOf(server.client, load.chains)
-  const held: Held = {
+  const underTest: StoreUnderTest = {
     name: "Redis",
     length,
-    leave: leaveRedis(server),
+    takeDown: takeDownRedis(server),
     bare: () => bare.ping(),
     contents: () => contentsOf(server.client, load.chains),
   }
@@ -174,15 +177,15 @@ const ofRedis = Effect.fnUntraced(function* (subject: Subject, outages: Readonly
     provider.order("go")
     await until("the start", 20 * logs, length)
     provider.order("cut")
-    // What was on its way when the socket was cut is not the recovery.
+    // Blocks that were in flight when the socket was cut are not part of the recovery.
     await sleep(500)
     const cut = now() - 500
-    return ((await next(held)) - cut) / 1000
+    return ((await next(underTest)) - cut) / 1000
   })
-  return { socket, ...(yield* measured(held, provider, outages)) }
+  return { socket, ...(yield* measured(underTest, provider, outages)) }
 })
 
-/** Waits for its turn to write as SQLite does by itself, and says so. */
+/** Waits for the write lock as SQLite does by itself, and reports it. */
 const waiter = `
   const { parentPort, workerData } = require("node:worker_threads")
   const database = new (require("node:sqlite").DatabaseSync)(workerData, { timeout: 600_000 })
@@ -203,10 +206,10 @@ const ofSqlite = Effect.fnUntraced(function* (
     (holder) => Effect.sync(() => holder.close()),
   )
   const newest = database.prepare("SELECT coalesce(max(id), 0) AS id FROM events")
-  const held: Held = {
+  const underTest: StoreUnderTest = {
     name: "SQLite",
     length: async () => Number(newest.get()!["id"]),
-    leave: async () => {
+    takeDown: async () => {
       holder.exec("BEGIN EXCLUSIVE")
       return async () => holder.exec("COMMIT")
     },
@@ -217,10 +220,10 @@ const ofSqlite = Effect.fnUntraced(function* (
       }),
     contents: async () => contentsOfFile(database),
   }
-  return (yield* measured(held, provider, outages)).all
+  return (yield* measured(underTest, provider, outages)).all
 })
 
-/** Both stores at the same time: what they do most is to be away. */
+/** Both stores at the same time: they are down for most of it. */
 export const recovery = (subject: Subject, outages: ReadonlyArray<Outages>): Effect.Effect<Recovery> =>
   Effect.gen(function* () {
     const [{ socket, all, caughtUp }, sqlite] = yield* Effect.all(

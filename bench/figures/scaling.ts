@@ -1,4 +1,4 @@
-/** What an event costs when the same load comes from more chains, or through a longer filter. */
+/** The cost of an event when the same load comes from more chains, or through a longer filter. */
 import { Effect } from "effect"
 import * as RedisServer from "../../test/support/RedisServer.ts"
 import { base, contractAt } from "../chain.ts"
@@ -18,10 +18,10 @@ export interface Point {
   readonly peak: number
 }
 
-/** The share of the load that warms the process up and does not count. */
+/** The warm-up share of the load, which does not count. */
 const warmUp = 0.3
 
-/** A load at its own pace through the service, and what the warm part of it cost. */
+/** Sends a paced load through the service and measures the warm part of it. */
 const paced = (
   of: number,
   load: Load,
@@ -60,7 +60,7 @@ const paced = (
 
 const perSecond = 10_000
 
-/** 10 000 events a second in blocks of 100, from ever more chains. */
+/** 10 000 events a second in blocks of 100, from 1 to 64 chains. */
 export const chains = (counts: ReadonlyArray<number>, seconds: number) =>
   Effect.forEach(counts, (count) => {
     const logs = 100
@@ -75,7 +75,7 @@ export const chains = (counts: ReadonlyArray<number>, seconds: number) =>
     return paced(count, load, {})
   })
 
-/** Half of the contracts of a block are followed, through a filter that is filled up with others. */
+/** Follows half of the contracts of a block, through a filter padded with other addresses. */
 export const filters = (counts: ReadonlyArray<number>, seconds: number) =>
   Effect.forEach(counts, (count) => {
     const contracts = Math.min(2 * count, 100)

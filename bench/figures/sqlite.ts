@@ -1,4 +1,4 @@
-/** The service with its embedded store: the same blocks, and a file instead of Redis. */
+/** The service with SQLite instead of Redis, on the same blocks. */
 import { Effect } from "effect"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
@@ -24,7 +24,7 @@ export const contentsOfFile = (database: DatabaseSync): Contents => {
   return { count, checksum }
 }
 
-/** The service with its journal in a file, which is read from here, too. */
+/** The service with its journal in a file that the benchmark reads, too. */
 export const followIntoFile = Effect.fnUntraced(function* (
   path: string,
   { chains }: Load,
@@ -52,7 +52,7 @@ export const followIntoFile = Effect.fnUntraced(function* (
   return { pid, database }
 })
 
-/** As fast as it goes through a whole load. Redis' part is nothing. */
+/** At full speed through a whole load. The CPU of Redis is 0. */
 export const sqlite = (load: Load): Effect.Effect<Cost> =>
   Effect.gen(function* () {
     const path = join(yield* directory, "events.db")

@@ -1,4 +1,4 @@
-/** Process start → first stored event, on an empty store and a chain that is live. */
+/** Process start → first stored event, with an empty store and a live chain. */
 import { Effect } from "effect"
 import { spawnSync } from "node:child_process"
 import * as RedisServer from "../../test/support/RedisServer.ts"
@@ -12,7 +12,7 @@ import type { Subject } from "../subjects/Subject.ts"
 export interface Startup {
   /** Milliseconds from the start of the process to the first entry in the stream. */
   readonly first: number
-  /** Milliseconds that Node needs to start and stop with nothing to do. */
+  /** Milliseconds that Node takes to start and exit with an empty script. */
   readonly node: number
 }
 

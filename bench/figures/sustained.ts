@@ -1,4 +1,4 @@
-/** How many events a second go through, and what each one costs: every subject in turn, several rounds. */
+/** Throughput and cost per event: every subject in turn, in several rounds. */
 import { Effect } from "effect"
 import type { Load } from "../provider.ts"
 import { throughput } from "../run.ts"
@@ -7,7 +7,7 @@ import { median } from "../statistics.ts"
 import { ceiling } from "../subjects/ceiling.ts"
 import type { Subject } from "../subjects/Subject.ts"
 
-/** The medians of the rounds, and for each round the speed as a share of the first subject's in the same round. */
+/** The medians of the rounds. `ratio`: the speed relative to the first subject in the same round. */
 export interface Sustained extends Cost {
   readonly subject: string
   readonly ratio: number
@@ -37,7 +37,7 @@ export const summary = (
   }
 }
 
-/** The first entrant is what the others are measured against. */
+/** The first subject is the baseline of the others. */
 export const sustained = Effect.fnUntraced(function* (entrants: ReadonlyArray<Entrant>, rounds: number) {
   const costs = entrants.map((): Array<Cost> => [])
   for (let round = 0; round < rounds; round++) {

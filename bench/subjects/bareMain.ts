@@ -1,6 +1,6 @@
 /**
- * The shortest honest loop from the socket into the journal: parse, push. The same script, the same entries, and no
- * check of anything. `node bareMain.ts <redis port> <provider port> <chain,…>`
+ * The shortest honest loop from the socket into the journal: parse, push. The same script and the same entries, without
+ * any checks. `node bareMain.ts <redis port> <provider port> <chain,…>`
  */
 import { Redis } from "ioredis"
 import { readFileSync } from "node:fs"
@@ -42,7 +42,7 @@ const redis = new Redis({ port: Number(redisPort) }) as Redis & {
 }
 redis.defineCommand("push", { numberOfKeys: 6, lua: `${lua("journal")}\n${lua("push")}` })
 
-/** The script takes 1 000 logs at a time, as it does from the service. */
+/** The script gets at most 1 000 logs per call, as from the service. */
 const logsPerCall = 1000
 
 const follow = (chain: string) => {

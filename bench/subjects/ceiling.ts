@@ -6,10 +6,10 @@ import { Chain } from "../chain.ts"
 import type { Load } from "../provider.ts"
 import { verify } from "../store.ts"
 
-/** Two connections with 100 commands on their way each: more of either is not faster. */
+/** Two connections with 100 commands in flight each: more of either is not faster. */
 const pipeline = ["-c", "2", "-P", "100"]
 
-/** What Redis itself can do: the same entry again and again by `redis-benchmark`, in events a second. */
+/** The limit of Redis itself: `redis-benchmark` repeats one entry. In events a second. */
 export const ceiling = (load: Load, events: number): Effect.Effect<number> =>
   Effect.gen(function* () {
     const redis = yield* RedisServer.start()
@@ -20,6 +20,6 @@ export const ceiling = (load: Load, events: number): Effect.Effect<number> =>
     )
     const count = yield* Effect.promise(() => redis.client.xlen("events:ceiling"))
     yield* verify("ceiling", { count, checksum: 0 }, { count: events, checksum: 0 })
-    // "test","rps",…: the test's name is the command, which has quotes and commas of its own.
+    // "test","rps",…: the test's name is the command, which contains quotes and commas.
     return Number(/","([\d.]+)","[\d.]+","[\d.]+","[\d.]+","[\d.]+","[\d.]+","[\d.]+"\s*$/.exec(stdout)![1])
   }).pipe(Effect.scoped)

@@ -6,15 +6,15 @@ import { directory } from "../../test/support/directory.ts"
 import { flagsOf } from "../../test/support/Service.ts"
 import { start } from "../child.ts"
 import { base } from "../chain.ts"
-import type { Subject, Surroundings } from "./Subject.ts"
+import type { Subject, SubjectOptions } from "./Subject.ts"
 
-/** The variables under which the service follows the provider's chains into the Redis of the run. */
+/** The environment of the service: it follows the provider's chains into the Redis of the run. */
 export const variables = ({
   redisPort,
   providerPort,
   chains,
   env,
-}: Surroundings): Record<string, string> => ({
+}: SubjectOptions): Record<string, string> => ({
   REDIS_URL: `redis://127.0.0.1:${redisPort}`,
   CHAINS: chains.map((id) => `bench-${id}`).join(","),
   ...Object.fromEntries(
@@ -24,7 +24,7 @@ export const variables = ({
     ]),
   ),
   START_BLOCK: String(base + 1),
-  // Everything that was written is compared afterwards.
+  // Everything that was written is compared afterwards, so nothing may be trimmed.
   STREAM_MAXLEN: "0",
   HTTP_PORT: "0",
   LOG_LEVEL: "warn",
@@ -33,7 +33,7 @@ export const variables = ({
 
 const main = new URL("../../dist/start.cjs", import.meta.url)
 
-/** The built service as it ships, under these variables: from a file, since 10 000 addresses are too long for one. */
+/** The built service with these variables, from a file: 10 000 addresses are too long for an environment variable. */
 export const startService = Effect.fnUntraced(function* (variables: Readonly<Record<string, string>>) {
   const cwd = yield* directory
   const lines = Object.entries(variables).map(([name, value]) => `${name}=${value}\n`)

@@ -1,5 +1,5 @@
 /**
- * The original system's way: three round trips for each event, one event at a time.
+ * The approach of the original system: three round trips per event, one event at a time.
  * `node perEventMain.ts <redis port> <provider port> <chain,…>`
  */
 import { Redis } from "ioredis"

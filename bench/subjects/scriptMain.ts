@@ -1,6 +1,6 @@
 /**
- * What somebody writes who needs the logs of a chain in Redis today, after the libraries' own examples, and with blocks
- * kept in order. `node scriptMain.ts <redis port> <provider port> <chain,…>`
+ * A typical script for the logs of a chain in Redis, after the examples of the libraries, that keeps blocks in order.
+ * `node scriptMain.ts <redis port> <provider port> <chain,…>`
  */
 import { Redis } from "ioredis"
 import { createPublicClient, webSocket } from "viem"

@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net"
 import { ours } from "./ours.ts"
 import type { Subject } from "./Subject.ts"
 
-/** Takes whatever is exported to it, as a collector on the same machine would. */
+/** Accepts everything that is exported to it, as a collector on the same machine would. */
 const receiver = Effect.acquireRelease(
   Effect.promise(async () => {
     let requests = 0
@@ -29,7 +29,7 @@ export const telemetry: Subject = {
         env: {
           ...where.env,
           OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${port}`,
-          // Often enough to be felt in a run of seconds.
+          // Often enough to matter in a run of seconds.
           OTEL_METRIC_EXPORT_INTERVAL: "1000",
           OTEL_BSP_SCHEDULE_DELAY: "1000",
         },

@@ -110,7 +110,7 @@ const follow = Effect.fnUntraced(function* (
         // What is stored there may not be what this process would have written.
         if (step.move._tag === "Push") {
           if (result._tag === "Duplicate") provenance.invalidate(step.move.blocks)
-          else pushLimits.taken()
+          else pushLimits.accepted()
           sides.recordPush(step.journal)
         }
         const recorded = writer.acknowledge(step, result)

@@ -1,6 +1,6 @@
 /**
- * Trims the stream of one chain, each second where there is something to trim, also while the store takes no moves, and keeps publishing from going on while
- * a pinned reader is too far behind (see Retention.ts).
+ * Trims the stream of one chain in the background, also while the store refuses moves, and pauses publishing while a
+ * pinned reader is too far behind (see Retention.ts).
  */
 import { Effect, Latch } from "effect"
 import type { Scope } from "effect"
@@ -10,24 +10,24 @@ import type { Holder, Retention, Trimmed } from "./Retention.ts"
 import type { StoreError } from "./Store.ts"
 
 export interface Housekeeping {
-  /** The store said that publishing is paused: waits until it is not. */
+  /** Waits until publishing resumes. To be called once the store has answered that it is paused. */
   readonly untilResumed: Effect.Effect<void>
 }
 
 /**
- * Between two trims while there is something to trim, or somebody is waited for; else a look now and then is enough: some
- * servers charge for each command, and pushes trim as well.
+ * The interval of trims while entries are trimmed or a reader delays trimming, and the interval otherwise. The second is
+ * longer because some servers charge per command, and pushes trim as well.
  */
-const busy = "1 second"
-const idle = "10 seconds"
+const busyInterval = "1 second"
+const idleInterval = "10 seconds"
 
-const told = ({ reader, behind, length }: Holder) =>
+const describe = ({ reader, behind, length }: Holder) =>
   `${reader.replace(":", " ")} has not read ${behind} of ${length} entries`
 
 /**
- * The housekeeping of a chain; it ends with the scope.
+ * The housekeeping of a chain. It ends with the scope.
  *
- * @param onHolder told each second which pinned reader holds trimming back, if any
+ * @param onHolder receives, after each trim, the pinned reader that delays trimming, if there is one
  */
 export const make = (
   trim: Effect.Effect<Trimmed, StoreError>,
@@ -36,16 +36,16 @@ export const make = (
 ): Effect.Effect<Housekeeping, never, Scope.Scope> =>
   Effect.gen(function* () {
     const resumed = yield* Latch.make(true)
-    let before: "free" | "filling" | "paused" = "free"
+    let lastLevel: "free" | "filling" | "paused" = "free"
 
-    const tell = (holder: Holder | undefined) => {
+    const logTransition = (holder: Holder | undefined) => {
       const isFilling = holder !== undefined && holder.length >= backlog / 2
       const level = holder?.paused ? "paused" : isFilling ? "filling" : "free"
-      const was = before
-      before = level
-      if (level === was || holder === undefined)
-        return was === "paused" && level !== "paused"
-          ? logEvent("unpaused", "publishing goes on", {})
+      const previous = lastLevel
+      lastLevel = level
+      if (level === previous || holder === undefined)
+        return previous === "paused" && level !== "paused"
+          ? logEvent("unpaused", "publishing resumed", {})
           : Effect.void
       if (level === "paused") {
         const why =
@@ -55,13 +55,13 @@ export const make = (
         const { behind, length, reader } = holder
         return logEvent(
           "paused",
-          `publishing is paused: ${told(holder)}, ${why}. Nothing is lost; it goes on when that reader reads on, or after ${holder.release}`,
+          `publishing is paused: ${describe(holder)}, ${why}. No log is lost; publishing resumes when the reader catches up, or after ${holder.release}`,
           { reader, behind, length, reason: holder.paused },
         )
       }
-      if (was === "paused") return logEvent("unpaused", "publishing goes on", {})
+      if (previous === "paused") return logEvent("unpaused", "publishing resumed", {})
       return level === "filling"
-        ? logEvent("backlog", `${told(holder)}: publishing pauses at ${backlog} (STREAM_BACKLOG)`, {
+        ? logEvent("backlog", `${describe(holder)}: publishing pauses at ${backlog} (STREAM_BACKLOG)`, {
             reader: holder.reader,
             behind: holder.behind,
             length: holder.length,
@@ -70,21 +70,21 @@ export const make = (
         : Effect.void
     }
 
-    /** Opened where the next look is wanted at once. */
-    const wanted = yield* Latch.make(false)
+    /** Open: trim now instead of after the interval. */
+    const trimNow = yield* Latch.make(false)
 
-    const look = Effect.gen(function* () {
+    const trimOnce = Effect.gen(function* () {
       const { dropped, holder } = yield* trim
       onHolder(holder)
-      yield* tell(holder)
+      yield* logTransition(holder)
       yield* holder?.paused ? resumed.close : resumed.open
       return dropped > 0 || holder !== undefined
     })
     yield* Effect.gen(function* () {
-      // A store that does not answer is the breaker's business.
-      const isBusy = yield* Effect.orElseSucceed(look, () => true)
-      yield* Effect.race(Effect.sleep(isBusy ? busy : idle), wanted.await)
-      yield* wanted.close
+      // The store breaker handles a store that fails.
+      const isBusy = yield* Effect.orElseSucceed(trimOnce, () => true)
+      yield* Effect.race(Effect.sleep(isBusy ? busyInterval : idleInterval), trimNow.await)
+      yield* trimNow.close
     }).pipe(Effect.forever, Defects.toOwner, Effect.forkScoped)
-    return { untilResumed: Effect.andThen(wanted.open, Effect.andThen(resumed.close, resumed.await)) }
+    return { untilResumed: Effect.andThen(trimNow.open, Effect.andThen(resumed.close, resumed.await)) }
   })

@@ -1,35 +1,35 @@
 /**
- * The journal of one chain, as pure data: a stack of blocks, and how the two moves and raising the floor change it.
+ * The journal of one chain as pure data: a stack of blocks, and how `push`, `pop` and `finalize` change it.
  *
- * Every store does in its own medium what these functions do to the data, and the feed uses them to know where the
- * journal will stand once the moves it has already sent are done.
+ * Each store applies the same changes in its own medium. The pipeline uses these functions to compute where the journal
+ * will stand once the moves in flight are acknowledged.
  */
 import { createHash } from "node:crypto"
 import type { Block, Hex, Log } from "../Domain.ts"
 import { sizeOf } from "./redis/MessagePack.ts"
 
 /**
- * The version of what is stored of a journal beside its entries. Version 1 has neither digests of parts nor epochs; its
- * ingestors and these may write one journal at the same time.
+ * The version of what is stored of a journal beside its entries. Version 1 has neither part digests nor epochs. Ingestors
+ * of both versions may write one journal at the same time.
  */
 export const journalVersion = 2
 
 /**
- * Where a journal stands: the block on top.
+ * Where a journal stands: its top block.
  *
- * `part` is 0 when that block is whole. `n`: its first `n` logs are in and more must follow. `-n`: it is being undone
- * and `n` of its logs are still in. Only blocks too large for one call are ever seen in part.
+ * `part` is 0 when the block is complete. `n`: its first `n` logs are written and more follow. `-n`: it is being retracted
+ * and `n` of its logs remain. Only blocks that are too large for one call are ever partially written.
  */
 export interface Position {
   readonly number: number
-  /** Empty when the start block is not in: nothing is known about the block below it. */
+  /** Empty while the start block is not written: the block below it is unknown. */
   readonly hash: Hex | ""
   readonly part: number
-  /** Which logs the first `n` are: only the same may be continued. Absent for a whole block, or where it is not known. */
+  /** Identifies the first `n` logs: only the same ones may be continued. Absent for a complete block, or when unknown. */
   readonly digest?: string
 }
 
-/** A block that can still be undone. `count`: how many of its logs are in the stream. */
+/** A block that can still be retracted. `count`: how many of its logs are in the stream. */
 export interface BlockRecord {
   readonly number: number
   readonly hash: Hex
@@ -39,41 +39,44 @@ export interface BlockRecord {
 
 export interface Journal {
   readonly head: Position
-  /** The highest block that is beyond undoing; the floor of the window. */
+  /** The finalized head: the highest block that can no longer be retracted. */
   readonly final: { readonly number: number; readonly hash: Hex } | undefined
-  /** Where the journal begins. The hash is empty until that block is in. */
+  /** The start block. Its hash is empty until the block is written. */
   readonly start: { readonly number: number; readonly hash: Hex | "" }
-  /** The fingerprint of the filter, and the first block that was read with it. */
+  /** The fingerprint of the filter, and the first block that was ingested with it. */
   readonly filter: string
   readonly filterSince: number
-  /** Recorded blocks above the floor, lowest first: the start block, every block with logs, and the head. */
+  /** Recorded blocks above the finalized head, lowest first: the start block, every block with logs, and the head. */
   readonly window: ReadonlyArray<BlockRecord>
 }
 
-/** A block, or as much of a large block as goes into one call. */
+/** A block, or the chunk of a large block that fits into one call. */
 export interface BlockChunk extends Block {
   /** `false`: more logs of this block follow in the next call. */
   readonly whole: boolean
-  /** The digest of the block's logs up to the end of this slice, if it is not whole. */
+  /** The digest of the block's logs up to the end of this chunk, if more follow. */
   readonly digest?: string
 }
 
-/** Append every log of these blocks, record the blocks, move the head: if the head is still the expected one. */
+/** Appends every log of these blocks, records the blocks and moves the head, if the head is the expected one. */
 export interface Push {
   readonly _tag: "Push"
   readonly expected: Position
   readonly blocks: readonly [BlockChunk, ...ReadonlyArray<BlockChunk>]
-  /** The blocks are final already: nothing but the head is kept of them. */
+  /** The blocks are already final: only the head is recorded. */
   readonly final: boolean
 }
 
-/** Undo the block on top, or as many of its last logs as one call undoes: if the head is still the expected one. */
+/** Retracts the top block, or as many of its last logs as fit into one call, if the head is the expected one. */
 export interface Pop {
   readonly _tag: "Pop"
   readonly expected: Position
 }
 
-/** Raise the floor to a block at or below the head: if the head is still the expected one. A lower floor changes nothing. */
+/**
+ * Moves the finalized head to a block at or below the head, if the head is the expected one. A lower finalized head changes
+ * nothing.
+ */
 export interface Finalize {
   readonly _tag: "Finalize"
   readonly expected: Position
@@ -84,28 +87,28 @@ export interface Finalize {
 export type Move = Push | Pop | Finalize
 
 /**
- * How much one call carries: a store must not stand still for a large block, and managed servers limit the arguments and
- * the size of a command (ElastiCache Serverless: 3 999 arguments).
+ * How much one call carries. A large block must not stall the store, and managed servers limit the arguments and the size
+ * of a command (ElastiCache Serverless: 3 999 arguments).
  */
 export interface CallLimits {
-  /** The most logs that one call appends or undoes. */
+  /** The maximum of logs that one call appends or retracts. */
   readonly logs: number
-  /** The most blocks of one push. */
+  /** The maximum of blocks in one push. */
   readonly blocks: number
-  /** The most bytes of logs in one push. A single log may be larger. */
+  /** The maximum of log bytes in one push. A single log may be larger. */
   readonly bytes: number
 }
 
 export const callLimits: CallLimits = { logs: 1000, blocks: 500, bytes: 1024 * 1024 }
 
-/** Below the start block. */
+/** The head of an empty journal: just below the start block. */
 export const emptyHead = (start: number): Position => ({ number: start - 1, hash: "", part: 0 })
 
-/** Whether a move that expects `a` may be made at `b`. */
+/** Whether a move that expects `a` applies at `b`. */
 export const samePosition = (a: Position, b: Position): boolean =>
   a.number === b.number && a.hash === b.hash && a.part === b.part && (a.digest ?? "") === (b.digest ?? "")
 
-/** An empty journal that will begin at `start`. */
+/** An empty journal that starts at `start`. */
 export const emptyJournal = (start: number, filter: string): Journal => ({
   head: emptyHead(start),
   final: undefined,
@@ -115,15 +118,15 @@ export const emptyJournal = (start: number, filter: string): Journal => ({
   window: [],
 })
 
-/** The position under the whole window: the final block, or the ground. */
+/** The position below the whole window: the finalized head, or the empty head. */
 export const finalizedHead = (journal: Pick<Journal, "final" | "start">): Position =>
   journal.final ? { ...journal.final, part: 0 } : emptyHead(journal.start.number)
 
-/** The lowest block that can still be undone, recorded or not. */
+/** The lowest block that can still be retracted, recorded or not. */
 export const firstUnfinalized = (journal: Pick<Journal, "final" | "start">): number =>
   Math.max(finalizedHead(journal).number + 1, journal.start.number)
 
-/** Where the head stands after a push. */
+/** The head after a push. */
 export const afterPush = (push: Push): Position => {
   const last = push.blocks.at(-1)!
   const before = push.expected.part > 0 && push.expected.hash === last.hash ? push.expected.part : 0
@@ -132,7 +135,7 @@ export const afterPush = (push: Push): Position => {
   return { ...at, part: before + last.logs.length, ...(last.digest !== undefined && { digest: last.digest }) }
 }
 
-/** Digests of the logs of a block from its first one on, whatever the calls in which they are written. */
+/** A running digest of a block's logs from its first log on, independent of how they are divided into calls. */
 const makeDigest = () => {
   const hash = createHash("sha256")
   return {
@@ -144,17 +147,17 @@ const makeDigest = () => {
   }
 }
 
-/** The digest of the first `count` logs of a block: what `Position.digest` says of its first part. */
+/** The digest of the first `count` logs of a block, as in `Position.digest`. */
 export const digestOfPart = ({ logs }: Pick<Block, "logs">, count: number): string => {
   const digest = makeDigest()
   digest.add(logs.slice(0, count))
   return digest.value()
 }
 
-/** Whether a record must stay once another block is on top of it. */
+/** Whether a record must remain once another block is above it. */
 const isKept = (record: BlockRecord, start: number): boolean => record.count > 0 || record.number === start
 
-/** The journal after a push that was accepted. */
+/** The journal after an accepted push. */
 export const pushed = (journal: Journal, push: Push): Journal => {
   const head = afterPush(push)
   const first = push.blocks[0]
@@ -177,9 +180,9 @@ export const pushed = (journal: Journal, push: Push): Journal => {
 }
 
 /**
- * The journal after a pop that was accepted. There must be a block on top to undo.
+ * The journal after an accepted pop. The window must not be empty.
  *
- * @param most how many logs one call undoes
+ * @param most how many logs one call retracts
  */
 export const popped = (journal: Journal, most: number = callLimits.logs): Journal => {
   const top = journal.window.at(-1)!
@@ -195,7 +198,7 @@ export const popped = (journal: Journal, most: number = callLimits.logs): Journa
   return { ...journal, start, head, window: below }
 }
 
-/** The journal after the floor was raised. It is never lowered. */
+/** The journal with a higher finalized head. A lower one changes nothing. */
 export const finalized = (journal: Journal, number: number, hash: Hex): Journal =>
   journal.final !== undefined && number <= journal.final.number
     ? journal
@@ -205,7 +208,7 @@ export const finalized = (journal: Journal, number: number, hash: Hex): Journal 
         window: journal.window.filter((record) => record.number > number),
       }
 
-/** Where the part of a block that begins at `from` ends: after one log at least. */
+/** Where the chunk that begins at `from` ends: at least one log later. */
 const endOfPart = (logs: ReadonlyArray<Log>, from: number, limits: CallLimits): number => {
   let end = from + 1
   let bytes = sizeOf(logs[from]!)
@@ -217,7 +220,7 @@ const endOfPart = (logs: ReadonlyArray<Log>, from: number, limits: CallLimits): 
   return end
 }
 
-/** Cuts blocks into calls within the limits, in order. A larger block gets calls of its own. */
+/** Divides blocks into calls within the limits, in order. A block that exceeds them gets calls of its own. */
 export const pushes = function* (
   expected: Position,
   blocks: Iterable<Block>,
@@ -265,12 +268,12 @@ export const pushes = function* (
 }
 
 /**
- * Lets go of the logs of a push that the store has taken: nobody reads them any more.
+ * Frees the logs of a push that the store has acknowledged. Nothing reads them any more.
  *
- * They would go by themselves, but late. Fibers and scopes are kept in Maps and Sets that never stop changing, and V8
- * links each outgrown table of one to the next: as soon as one of them is old, everything that any of them ever
- * mentioned, finished fibers with all their blocks, outlives every collection of young memory. Without this an event
- * costs a third more CPU.
+ * They would be collected anyway, but late. Fibers and scopes are kept in Maps and Sets that change all the time, and V8
+ * links each outgrown hash table to its successor: once one table is in the old generation, everything that any of them
+ * ever referenced, including finished fibers with all their blocks, survives every young-generation collection. Without
+ * this function an event costs a third more CPU.
  */
 export const freeLogs = ({ blocks }: Push): void => {
   for (const { logs } of blocks) (logs as Array<Log>).length = 0

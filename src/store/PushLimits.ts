@@ -1,27 +1,27 @@
 /**
- * How much one push of a chain carries: a server may take less than ours expects (managed servers limit arguments, sizes
- * and times), and a slow link less than that in the time a command has. What is refused is halved, and grows back.
+ * How much one push of a chain carries. A server may accept less than expected (managed servers limit arguments, sizes and
+ * times), and a slow link carries less within the command timeout. A refused push halves the limits; they grow back.
  */
 import { callLimits } from "./Journal.ts"
 import type { CallLimits, Push } from "./Journal.ts"
 import type { StoreError } from "./Store.ts"
 
-/** After so many pushes that were taken in a row, twice as much is tried. */
-const takenToGrow = 20
+/** After this many accepted pushes in a row the limits double. */
+const pushesToGrow = 20
 
-/** What servers and gateways say of a command that is too large. */
+/** How servers and gateways report a command that is too large. */
 const tooLarge =
   /too (big|large|many|long)|exceed|invalid (multi)?bulk length|max(imum)? (request|payload|command|query)|query buffer|payload/i
 
-/** What they say with the same words of something else: how often they were asked, and by how many. */
+/** Messages with the same words about something else: the request rate, or the number of connections. */
 const otherLimit = /requests? limit|connections/i
 
 export class PushLimits {
   readonly #most: CallLimits
   #current: CallLimits
-  #taken = 0
+  #acceptedInARow = 0
 
-  /** @param most what the store is expected to take */
+  /** @param most the limits that the store is expected to accept */
   constructor(most: CallLimits = callLimits) {
     this.#most = most
     this.#current = most
@@ -32,19 +32,20 @@ export class PushLimits {
   }
 
   /**
-   * A push failed. Answers whether it is to be cut smaller: it is more than one log or block, and it was refused for its
-   * size, or not answered in time, or ended the connection once more after the store had answered: some close it without
-   * a word (Redis with `client-query-buffer-limit`). Where less than usual is sent, once is enough.
+   * A push failed. Returns whether to retry it in smaller pieces: it has more than one log or block, and it was refused for
+   * its size, or timed out, or the connection closed. Some servers close the connection without an error (Redis with
+   * `client-query-buffer-limit`), so a closed connection counts when the same push failed before and the store has answered
+   * since, or when the limits are already reduced.
    *
-   * @param again whether the same push failed before
+   * @param failedBefore whether the same push failed before
    */
-  refused({ blocks }: Push, { reason, detail }: StoreError, again = false): boolean {
-    this.#taken = 0
+  refused({ blocks }: Push, { reason, detail }: StoreError, failedBefore = false): boolean {
+    this.#acceptedInARow = 0
     const logs = blocks.reduce((sum, block) => sum + block.logs.length, 0)
     if (logs <= 1 && blocks.length <= 1) return false
     if (
       reason !== "timeout" &&
-      !((again || this.#current !== this.#most) && reason === "unreachable") &&
+      !((failedBefore || this.#current !== this.#most) && reason === "unreachable") &&
       !(
         (reason === "refused" || reason === "unreachable") &&
         tooLarge.test(detail) &&
@@ -61,10 +62,10 @@ export class PushLimits {
     return true
   }
 
-  /** A push was taken. */
-  taken(): void {
-    if (this.#current === this.#most || ++this.#taken < takenToGrow) return
-    this.#taken = 0
+  /** A push was accepted. */
+  accepted(): void {
+    if (this.#current === this.#most || ++this.#acceptedInARow < pushesToGrow) return
+    this.#acceptedInARow = 0
     const twice = (of: number, most: number) => Math.min(of * 2, most)
     const { logs, blocks, bytes } = this.#current
     const next = {

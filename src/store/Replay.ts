@@ -1,18 +1,18 @@
 /**
- * Reads a journal as a consumer would: entries in order, undoing on `removed`. What is left is the chain; what does
- * not fit is a fault. It shares nothing with the code that writes journals, so that it can judge it.
+ * Replays a journal as a consumer would: entries in order, retracting on `removed`. What remains is the chain; an entry
+ * that does not fit is a fault. It shares no code with the writers of journals, so that it can verify them.
  *
- * Of each entry only a digest is kept, so that millions fit.
+ * It keeps only a digest of each entry, so that millions fit into memory.
  */
 import { createHash } from "node:crypto"
 import { identity } from "../Domain.ts"
 import type { Entry } from "../Domain.ts"
 import type { Stored } from "./Store.ts"
 
-/** What a node can confirm about a log, beside its identity. */
+/** The fields of a log that a node can confirm, beside its identity. */
 export type Payload = Pick<Entry, "block_number" | "tx_hash" | "contract" | "topics" | "data" | "tx_index">
 
-/** The same for the same payload. */
+/** A digest of a payload. */
 export const digest = ({ block_number, tx_hash, contract, topics, data, tx_index }: Payload): string =>
   createHash("sha1")
     .update([block_number, tx_hash, contract, topics, data, tx_index].join(" "))
@@ -21,7 +21,7 @@ export const digest = ({ block_number, tx_hash, contract, topics, data, tx_index
 export interface ReplayedLog {
   readonly index: number
   readonly digest: string
-  /** What only the store knows: the block's time and trace. A removed copy must repeat it. */
+  /** The fields that only the store has: the block's time and trace. A removed copy must repeat them. */
   readonly rest: string
 }
 
@@ -45,10 +45,10 @@ export class Replay {
   /** The blocks that have entries, lowest first. */
   readonly blocks: Array<ReplayedBlock> = []
   readonly faults: Array<string> = []
-  /** Entries read, and those of them that undo. */
+  /** The entries read, and how many of them are removals. */
   entries = 0
   removed = 0
-  /** The lowest entry by height and log index, whether it was undone or not. */
+  /** The lowest entry by height and log index, whether it was retracted or not. */
   lowest: Entry | undefined
   readonly #fromTheBeginning: boolean
 
@@ -66,7 +66,7 @@ export class Replay {
     const top = this.blocks.at(-1)
     if (entry.removed === "true") {
       this.removed++
-      return this.#undo(id, entry, log, top)
+      return this.#retract(id, entry, log, top)
     }
     if (top?.hash !== entry.block_hash) {
       if (top !== undefined && number <= top.number)
@@ -79,17 +79,17 @@ export class Replay {
     top.logs.push(log)
   }
 
-  #undo(id: string, entry: Entry, log: ReplayedLog, top: ReplayedBlock | undefined): void {
+  #retract(id: string, entry: Entry, log: ReplayedLog, top: ReplayedBlock | undefined): void {
     if (top === undefined) {
-      // Below the oldest entry that is still there, nothing can be said.
-      if (this.#fromTheBeginning) this.#fault(id, entry, "undoes nothing")
+      // Nothing is known below the oldest remaining entry.
+      if (this.#fromTheBeginning) this.#fault(id, entry, "retracts nothing")
       return
     }
-    const undone = top.logs.pop()!
-    if (top.hash !== entry.block_hash || undone.index !== log.index) {
-      this.#fault(id, entry, `undoes log ${undone.index} of block ${top.number} ${top.hash}`)
-    } else if (undone.digest !== log.digest || undone.rest !== log.rest) {
-      this.#fault(id, entry, "is not a copy of what it undoes")
+    const retracted = top.logs.pop()!
+    if (top.hash !== entry.block_hash || retracted.index !== log.index) {
+      this.#fault(id, entry, `retracts log ${retracted.index} of block ${top.number} ${top.hash}`)
+    } else if (retracted.digest !== log.digest || retracted.rest !== log.rest) {
+      this.#fault(id, entry, "is not a copy of the entry it retracts")
     }
     if (top.logs.length === 0) this.blocks.pop()
   }

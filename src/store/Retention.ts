@@ -1,21 +1,22 @@
 /**
- * How much of a stream is kept: for whoever comes later, and for readers that are waited for. Pure.
+ * How much of a stream is kept: a fixed number of entries, and what pinned readers still need. Pure.
  *
- * A reader is _pinned_ when nothing is trimmed that it has not read: one that tells where it is (see CONSUMING.md), until
- * it has not been seen for seven days, and the consumer groups that are named. Where a pinned reader falls so far behind
- * that its backlog is full, publishing to that stream pauses: nothing is lost, as the chain still has it.
+ * Entries that a _pinned_ reader has not read are not trimmed. Pinned are readers that publish their position (see
+ * CONSUMING.md), until they have not been seen for seven days, and the consumer groups named in the configuration. When a
+ * pinned reader falls so far behind that its backlog is full, publishing to the stream pauses. No log is lost, because the
+ * chain still has it.
  */
 
 export interface Retention {
-  /** Entries kept for whoever comes later, about; 0 keeps all. */
+  /** About how many entries are kept in any case; 0 keeps all. */
   readonly maxLength: number
   /** The consumer groups that are pinned; `*`: all. */
   readonly groups: ReadonlyArray<string>
-  /** Entries up to which a stream grows for a pinned reader before publishing to it pauses. */
+  /** How many entries the stream may hold for a pinned reader before publishing pauses. */
   readonly backlog: number
 }
 
-/** Keeps about so many entries, and four times as many for pinned readers. */
+/** Keeps about `maxLength` entries, and four times as many for pinned readers. */
 export const keeping = (maxLength: number, groups: ReadonlyArray<string> = []): Retention => ({
   maxLength,
   groups,
@@ -25,24 +26,24 @@ export const keeping = (maxLength: number, groups: ReadonlyArray<string> = []): 
 /** Why publishing to a stream is paused: its backlog is full, or the store's memory nearly is. */
 export type PauseReason = "backlog" | "memory"
 
-/** The pinned reader furthest behind, while it holds entries that would be trimmed without it. */
+/** The pinned reader furthest behind, while it delays trimming. */
 export interface Holder {
   /** `group:<name>` or `reader:<name>`. */
   readonly reader: string
   /** Entries that it has not read. */
   readonly behind: number
-  /** Entries of the stream. */
+  /** The length of the stream. */
   readonly length: number
-  /** Since it is too far behind, nothing is published to this stream. */
+  /** Set while publishing to the stream is paused because this reader is too far behind. */
   readonly paused: PauseReason | undefined
-  /** The command after which it is not waited for any more. */
+  /** The command that releases the reader: trimming no longer waits for it. */
   readonly release: string
 }
 
-/** A reader that has not been seen for so long (seconds) is not waited for any more. */
+/** How long a reader stays pinned after it was last seen (seconds). */
 export const pinnedFor = 7 * 24 * 3600
 
-/** Who is pinned, in words; `undefined`: nobody, so far. @param now unix seconds */
+/** A description of who is pinned; `undefined` when no reader is. @param now unix seconds */
 export const pinnedBy = (
   { groups }: Pick<Retention, "groups">,
   readers: ReadonlyArray<{ readonly name: string; readonly seen: number | undefined }>,
@@ -53,28 +54,28 @@ export const pinnedBy = (
   return reader && `the reader ${reader.name}`
 }
 
-/** Redis has no limit of memory, or does not tell, and somebody is pinned. @param limit `undefined`: it does not tell */
+/** The finding that a reader is pinned while Redis has no memory limit. @param limit `undefined`: Redis does not report it */
 export const noLimit = (limit: number | undefined, pinned: string, { backlog }: Retention) => ({
-  detail: `maxmemory is ${limit === undefined ? "unknown" : "0, which is no limit"}, and ${pinned} is waited for: nothing but STREAM_BACKLOG (${backlog} entries a chain) keeps a reader that is behind from filling the memory`,
+  detail: `maxmemory is ${limit === undefined ? "unknown" : "0, which is no limit"}, and ${pinned} is pinned: only STREAM_BACKLOG (${backlog} entries per chain) keeps a slow reader from filling the memory`,
   fix: "set maxmemory in Redis to what the machine can spare, and allow INFO: publishing then pauses at 80 % of it",
 })
 
-/** A group or reader and where it is. */
-export interface Standing {
+/** A consumer group or reader and its position. */
+export interface ReaderPosition {
   /** `group:<name>` or `reader:<name>`. */
   readonly reader: string
   /** The last entry that it has read. */
   readonly id: string
-  /** Entries that it has not read, where they were counted. */
+  /** Entries that it has not read; `undefined` when they were not counted. */
   readonly lag: number | undefined
-  /** The command after which it is not waited for any more. */
+  /** The command that releases the reader: trimming no longer waits for it. */
   readonly release: string
 }
 
-/** The pinned reader that trimming waits for, as far as that can be seen without trimming. */
-export type Waiting = Pick<Standing, "reader" | "lag" | "release">
+/** The pinned reader that delays trimming, as far as that is visible without trimming. */
+export type DelayingReader = Pick<ReaderPosition, "reader" | "lag" | "release">
 
-/** Up to so many entries beyond what is kept are not worth a trim. */
+/** Fewer entries than this beyond the limit are not worth a trim. */
 const slack = 100
 
 const isBehind = (one: string, other: string): boolean => {
@@ -83,17 +84,17 @@ const isBehind = (one: string, other: string): boolean => {
 }
 
 /**
- * The pinned reader that trimming waits for.
+ * The pinned reader that delays trimming.
  *
- * @param pinned those that are pinned
- * @param entries of the stream
- * @param keep how many of them stay in any case
+ * @param pinned the pinned readers
+ * @param entries the length of the stream
+ * @param keep how many entries stay in any case
  */
-export const waitingFor = (
-  pinned: ReadonlyArray<Standing>,
+export const delayingReader = (
+  pinned: ReadonlyArray<ReaderPosition>,
   entries: number,
   keep: number,
-): Waiting | undefined => {
+): DelayingReader | undefined => {
   const [first, ...others] = pinned
   if (first === undefined || entries < keep + slack) return undefined
   const last = others.reduce((one, other) => (isBehind(other.id, one.id) ? other : one), first)
@@ -102,7 +103,7 @@ export const waitingFor = (
   return { reader, lag, release }
 }
 
-/** What a trim did. */
+/** The result of a trim. */
 export interface Trimmed {
   readonly dropped: number
   readonly holder: Holder | undefined

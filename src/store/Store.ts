@@ -1,20 +1,20 @@
 /**
- * The contract of a store: it remembers each chain's journal and publishes it, in one atomic step a move.
+ * The contract of a store: it remembers each chain's journal and publishes it, with one atomic step per move.
  *
- * The store is the arbiter. A move names the head it expects; whoever is late is told the real one and reads the
- * journal again. That one comparison makes resends, crashes between two moves and several ingestors on one chain
- * harmless.
+ * The store is the arbiter. A move names the head it expects. If the head has moved, the answer is the actual head and the
+ * caller reloads the journal. This single comparison makes resends, crashes between two moves and several ingestors on one
+ * chain harmless.
  */
 import { Context, Schema } from "effect"
 import type { Effect } from "effect"
 import type { ChainId, Entry } from "../Domain.ts"
 import { journalVersion } from "./Journal.ts"
-import type { Trimmed, Waiting } from "./Retention.ts"
+import type { Trimmed, DelayingReader } from "./Retention.ts"
 import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
 
 /**
- * Why a store could not answer. Every reason is worth another try, and none of them loses anything. `newer`: a later
- * release wrote this chain's journal.
+ * Why a store failed. Every reason is worth a retry, and none loses data. `newer`: a later release wrote this chain's
+ * journal.
  */
 export const StoreReason = Schema.Literals([
   "unreachable",
@@ -34,64 +34,64 @@ export class StoreError extends Schema.TaggedError<StoreError>()("StoreError", {
   detail: Schema.String,
 }) {
   override get message() {
-    return `the store did not ${this.operation} (${this.reason}): ${this.detail}`
+    return `store ${this.operation} failed (${this.reason}): ${this.detail}`
   }
 }
 
-/** The journal is of a version that this release does not know, so it neither writes nor reads its head. */
+/** The journal has a version that this release does not know, so this release neither reads nor writes it. */
 export const newerJournal = (operation: string, version: number): StoreError =>
   new StoreError({
     operation,
     reason: "newer",
-    detail: `the journal is of version ${version} and this release writes version ${journalVersion}: run the release that wrote it, or a later one`,
+    detail: `the journal has version ${version} and this release writes version ${journalVersion}: run the release that wrote it, or a later one`,
   })
 
-/** A chain's head, window and stream do not belong together: what is stored of it was changed by somebody else. */
+/** A chain's head, window and stream contradict each other: another program changed what is stored. */
 export const corruptJournal = (chain: ChainId, why: string): StoreError =>
   new StoreError({
     operation: "load",
     reason: "corrupt",
-    detail: `what is stored of chain ${chain} does not fit together: ${why}. Bring back what is missing, or begin anew with event-ingestor reset`,
+    detail: `the stored journal of chain ${chain} is inconsistent: ${why}. Restore what is missing, or start over with event-ingestor reset`,
   })
 
-/** The head is another one (`undefined`: the store knows nothing of this chain). */
+/** The head is not the expected one (`undefined`: the store has no journal of this chain). */
 export interface Conflict {
   readonly _tag: "Conflict"
   readonly head: Position | undefined
 }
 
-/** The journal belongs to another filter now. */
+/** The journal belongs to another filter. */
 export interface FilterChanged {
   readonly _tag: "FilterChanged"
   readonly filter: string
 }
 
-/** An entry that the store has acknowledged: its id, which log of which block it is, removed or not, and its epoch. */
+/** An entry that the store has acknowledged: its id, its identity (block hash, log index, removed) and its epoch. */
 export interface Acknowledged {
   readonly id: string
   readonly identity: string
   readonly epoch: string
 }
 
-/** What a move has added to a stream. */
+/** The entries that a move has appended. */
 export interface Added {
-  /** The last entry … */
+  /** The last of them. */
   readonly last: Acknowledged
-  /** … and the one before the first, if there was any: whoever knows another one has not seen all that was done. */
+  /** The entry before the first of them, if any. An ingestor whose last known entry is another one has missed entries. */
   readonly previous: Acknowledged | undefined
 }
 
-/** What an ingestor knows of a journal; by it is seen whether the store has lost entries. */
+/** What an ingestor remembers of a journal, so that it detects when the store has lost entries. */
 export interface Known {
-  /** The last entry it knows of; `undefined` before the first. */
+  /** The last acknowledged entry; `undefined` before the first. */
   readonly last: Acknowledged | undefined
-  /** Epochs before this one. */
+  /** Earlier epochs. */
   readonly before: ReadonlyArray<string>
 }
 
 /**
- * What became of what was known. `kept`: the entry is there, or was trimmed. `lost`: the store has lost it, and a new epoch
- * begins. `emptied`: nothing is there any more. `new epoch`: somebody else has said so, or it is a reset.
+ * The result of an epoch check. `kept`: the entry is stored, or was trimmed. `lost`: the store has lost it, and a new epoch
+ * begins. `emptied`: nothing is stored. `new epoch`: another ingestor has begun one, or the journal was reset.
  */
 export interface EpochCheck {
   readonly outcome: "kept" | "lost" | "emptied" | "new epoch"
@@ -99,17 +99,17 @@ export interface EpochCheck {
 }
 
 export type PushResult =
-  /** `added`: where it added entries. */
+  /** `added`: set if it has appended entries. */
   | { readonly _tag: "Pushed"; readonly added?: Added }
-  /** All of it was there already. */
+  /** All of it was already written. */
   | { readonly _tag: "Duplicate" }
-  /** A pinned reader is too far behind: nothing is published to this stream until it has read on, or is gone. */
+  /** A pinned reader is too far behind: nothing is published to this stream until it catches up or is released. */
   | { readonly _tag: "Paused" }
   | Conflict
   | FilterChanged
 
 export type PopResult =
-  /** `missing`: entries that somebody had deleted, so that no `removed` copy could be written. */
+  /** `missing`: entries that another program had deleted, so that no `removed` copy could be written. */
   | {
       readonly _tag: "Popped"
       readonly removed: number
@@ -121,7 +121,7 @@ export type PopResult =
 
 export type FinalizeResult = { readonly _tag: "Finalized" } | Conflict | FilterChanged
 
-/** An entry with the store's own id, which rises. */
+/** An entry with the id that the store gave it. Ids rise. */
 export interface Stored {
   readonly id: string
   readonly entry: Entry
@@ -133,123 +133,123 @@ export interface Group {
   readonly consumers: number
   /** Entries delivered to a consumer and not acknowledged. */
   readonly pending: number
-  /** Entries not delivered yet; `undefined` where the server cannot tell, and they are too many to be counted. */
+  /** Entries not delivered yet; `undefined` when the server does not report it and they are too many to count. */
   readonly lag: number | undefined
   /** Seconds since a consumer asked for entries; only where entries are pending, and the server tells. */
   readonly idle: number | undefined
   readonly lastDelivered: string
-  /** Entries that were trimmed before they were delivered to it. */
+  /** Entries that were trimmed before they were delivered to the group. */
   readonly missed: number
 }
 
-/** A reader that tells where it is. */
+/** A reader that publishes its position. */
 export interface Reader {
   readonly name: string
-  /** The last entry that it has read, … */
+  /** The last entry that it has read. */
   readonly id: string
-  /** … and the block of that entry. */
+  /** The block of that entry. */
   readonly block: number | undefined
-  /** When it said so (unix seconds). */
+  /** When it published that (unix seconds). */
   readonly seen: number | undefined
-  /** Entries that it has not read; `undefined` where they are too many to be counted. */
+  /** Entries that it has not read; `undefined` when they are too many to count. */
   readonly lag: number | undefined
   /** Entries that were trimmed before it read them. */
   readonly missed: number
 }
 
 /**
- * Within an epoch nothing is taken back but by `removed` entries. `begun`: the first. `lost`: the store lost entries.
- * `reset`: an operator began anew.
+ * Within an epoch only `removed` entries retract anything. `begun`: the first epoch. `lost`: the store lost entries.
+ * `reset`: an operator started over.
  */
 export interface Epoch {
-  /** Opaque: compared for equality only. */
+  /** Opaque: only compared for equality. */
   readonly token: string
   readonly reason: "begun" | "lost" | "reset"
 }
 
 export interface Stats {
   readonly entries: number
-  /** Entries of this journal that are gone: trimmed, or deleted by somebody. */
+  /** Entries of this journal that are gone: trimmed, or deleted by another program. */
   readonly trimmed: number
-  /** Entries before this journal's: of one that was reset. */
+  /** Entries of an earlier journal, one that was reset. */
   readonly previous: number
   readonly firstId: string | undefined
   readonly lastId: string | undefined
-  /** From this block on every entry is kept. */
+  /** From this block on every entry is stored. */
   readonly firstNumber: number | undefined
   readonly epoch: Epoch | undefined
-  /** What they take, where the store can tell for one chain. */
+  /** The memory of the entries, if the store reports it per chain. */
   readonly bytes: number | undefined
   readonly groups: ReadonlyArray<Group>
   readonly readers: ReadonlyArray<Reader>
-  /** The pinned reader that trimming waits for, if it does. */
-  readonly holder: Waiting | undefined
+  /** The pinned reader that delays trimming, if there is one. */
+  readonly holder: DelayingReader | undefined
   /** Whether publishing is paused for it. */
   readonly paused: boolean
-  /** How many seconds ago an ingestor said that it is alive, which each does every ten; `undefined`: none ever did. */
+  /** Seconds since the last heartbeat of an ingestor, which is written every ten seconds; `undefined` before the first. */
   readonly aliveAgo: number | undefined
 }
 
-/** What an operator should know of the store itself. */
+/** What an operator should know about the store itself. */
 export interface Info {
   /** `redis 7.0.15`, `sqlite 3.53.4`. */
   readonly version: string
-  /** All that it holds takes, in bytes. */
+  /** The size of everything that it holds, in bytes. */
   readonly bytes: number | undefined
   /** 0: no limit. */
   readonly limit: number | undefined
-  /** Redis' `maxmemory-policy`; an `allkeys-…` one may delete what is needed (our keys never expire). */
+  /** Redis' `maxmemory-policy`. An `allkeys-…` policy may delete journals (our keys never expire). */
   readonly evictionPolicy: string | undefined
   /** How writes survive a crash, in a few words. */
   readonly persistence: string | undefined
 }
 
-/** Something that the service uses, and the store refuses. */
+/** A command that the service uses and the store refuses. */
 export interface Refused {
-  /** A command, or a library of scripts. */
+  /** The command, or a library of scripts. */
   readonly name: string
-  /** What the store says. */
+  /** The store's error message. */
   readonly detail: string
-  /** What there is not without it; `undefined`: nothing can be written without it. */
+  /** What does not work without it; `undefined`: nothing can be written without it. */
   readonly lost: string | undefined
 }
 
-/** What `reset` leaves behind. */
+/** What remains after a `reset`. */
 export interface ResetOptions {
-  /** Where the journal begins again; `undefined`: as if the chain had never been seen. */
+  /** Where the journal starts again; `undefined`: as if the chain had never been ingested. */
   readonly from: number | undefined
   readonly filter: string
-  /** Whether its entries go too. */
+  /** Whether its entries are deleted too. */
   readonly delete: boolean
 }
 
 export class Store extends Context.Service<
   Store,
   {
-    /** What is written where, for people: `sqlite ./data/events.db`. No secrets. */
+    /** Where the store is, for people: `sqlite ./data/events.db`. No secrets. */
     readonly description: string
     /** How much a move carries. */
     readonly limits: CallLimits
-    /** Writes where the chain's moves go; fails, soon, while the store cannot take that. */
+    /** Writes where the chain's moves go. Fails quickly while the store cannot accept them. */
     readonly ping: (chain: ChainId) => Effect.Effect<void, StoreError>
-    /** The journal of a chain, or `undefined` when nothing was ever pushed. */
+    /** The journal of a chain, or `undefined` if nothing was ever pushed. */
     readonly load: (chain: ChainId) => Effect.Effect<Journal | undefined, StoreError>
-    /** What is pushed belongs to the caller again once there is an answer: a store must not keep it. */
+    /** After the answer the push belongs to the caller again: a store must not keep a reference to it. */
     readonly push: (chain: ChainId, filter: string, push: Push) => Effect.Effect<PushResult, StoreError>
-    /** Undoes the block on top, or as much of it as one call undoes. */
+    /** Retracts the top block, or as many of its logs as fit into one call. */
     readonly pop: (chain: ChainId, filter: string, pop: Pop) => Effect.Effect<PopResult, StoreError>
-    /** Raises the floor of the window. */
+    /** Moves the finalized head up. */
     readonly finalize: (
       chain: ChainId,
       filter: string,
       finalize: Finalize,
     ) => Effect.Effect<FinalizeResult, StoreError>
     /**
-     * Whether the store still has what is known of it. Where it has lost entries, a new epoch begins: one, whoever of several
-     * ingestors is the first to see it.
+     * Checks whether the store still has the last known entry. If it has lost entries, a new epoch begins: exactly one, also
+     * when several ingestors detect the loss.
      */
     readonly checkEpoch: (chain: ChainId, known: Known | undefined) => Effect.Effect<EpochCheck, StoreError>
-    /** Continues a journal with another filter. A block that was half written under the old one will be undone. */
+    /** Continues a journal with another filter. A block that is partially written under the old filter will be retracted. */
     readonly changeFilter: (chain: ChainId, filter: string) => Effect.Effect<void, StoreError>
     /** Up to `limit` entries after an id, in order; from the oldest when `after` is `undefined`. */
     readonly read: (
@@ -260,24 +260,24 @@ export class Store extends Context.Service<
     /** The id after which reading replays the chain from this block on; `undefined` for the very beginning. */
     readonly seek: (chain: ChainId, block: number) => Effect.Effect<string | undefined, StoreError>
     /**
-     * @param exactly `false`: what others deleted need not be noticed. SQLite then has nothing to count, which with a
-     *   hundred million entries takes seconds
+     * @param exactly `false`: entries that other programs deleted need not be noticed. SQLite then counts nothing, which
+     *   takes seconds with a hundred million entries
      */
     readonly stats: (chain: ChainId, exactly?: boolean) => Effect.Effect<Stats, StoreError>
     /**
-     * Removes entries beyond the configured length, as far as neither the window nor a pinned reader needs them, and counts
-     * what others have not read. Publishing pauses here, and goes on.
+     * Trims entries beyond the configured length, as far as neither the window nor a pinned reader needs them, and counts
+     * the entries that other readers have missed. Pauses and resumes publishing.
      */
     readonly trim: (chain: ChainId) => Effect.Effect<Trimmed, StoreError>
-    /** Forgets a chain's head and window. */
+    /** Deletes a chain's head and window. */
     readonly reset: (chain: ChainId, options: ResetOptions) => Effect.Effect<void, StoreError>
-    /** Tries what the service uses, without touching what is stored and leaving nothing behind. Answers what is refused. */
+    /** Tries the commands that the service uses, on keys of its own that it deletes. Returns those that are refused. */
     readonly refused: (chain: ChainId) => Effect.Effect<ReadonlyArray<Refused>, StoreError>
-    /** What the store itself is, and how it is set up. */
+    /** The store's version and settings. */
     readonly info: Effect.Effect<Info, StoreError>
   }
 >()("event-ingestor/store/Store") {}
 
-/** Whether a `maxmemory-policy` of Redis deletes streams. `volatile-…` deletes keys that expire, and ours do not. */
+/** Whether a `maxmemory-policy` of Redis evicts streams. `volatile-…` evicts only keys that expire, and ours do not. */
 export const evictsStreams = (policy: string | undefined): boolean =>
   policy !== undefined && policy !== "noeviction" && !policy.startsWith("volatile-")

@@ -1,11 +1,10 @@
 /**
- * The circuit breaker between one chain and the store. When a move of the chain fails, the chain waits, and probes find out
- * when the store takes writes for it again: other chains go on, a cluster node that is gone stops only the chains of its
- * slots.
+ * The circuit breaker between one chain and the store. When a move fails, the chain waits, and probes detect when the store
+ * accepts its writes again. Other chains continue: a cluster node that is down stops only the chains in its slots.
  *
- * The store is near and unmetered, so it is probed twice a second, and the first answer releases the chain. Where the
- * probe is answered at once and the chain's moves fail all the same, it is the moves that are refused: they are tried
- * after 1, 2, 4, 5, 5 … s, until one is taken.
+ * The store is near and unmetered, so it is probed twice a second, and the first answer releases the chain. If the probe
+ * succeeds and the chain's moves still fail, the moves themselves are refused: they are retried after 1, 2, 4, 5, 5 … s
+ * until one is accepted.
  */
 import { Effect, Latch, Schedule } from "effect"
 import type { Scope } from "effect"
@@ -17,25 +16,25 @@ import { StoreError } from "./Store.ts"
 
 export interface StoreBreaker {
   readonly breaker: Breaker
-  /** Whether the store takes moves of this chain, as far as is known. */
+  /** Whether the store accepts moves of this chain, as far as is known. */
   readonly isOpen: () => boolean
   /** Waits until it does. */
   readonly awaitClosed: Effect.Effect<void>
-  /** A move failed: the chain waits from now on. */
+  /** A move failed: the chain waits. */
   readonly trip: (error: StoreError) => Effect.Effect<void>
-  /** A move was taken. */
+  /** A move was accepted. */
   readonly succeed: Effect.Effect<void>
 }
 
 const probes = Schedule.spaced("500 millis")
 
-/** Between moves that are refused although the store answers. */
+/** The delays between moves that are refused while the probe succeeds. */
 const refusedMoves = Schedule.min([Schedule.exponential("1 second"), Schedule.spaced("5 seconds")])
 
 /**
  * A chain's breaker. Its probes end with the scope.
  *
- * @param probe writes in the chain's own slot; fails while the store cannot take that
+ * @param probe writes in the chain's slot; fails while the store cannot accept writes
  */
 export const make = (
   probe: Effect.Effect<void, StoreError>,
@@ -43,7 +42,7 @@ export const make = (
   Effect.gen(function* () {
     const scope = yield* Effect.scope
     const breaker = watched(yield* makeBreaker, (failures) =>
-      logEvent("circuit_closed", `the store takes moves again after ${failures} failures: circuit closed`, {
+      logEvent("circuit_closed", `the store accepts moves again after ${failures} failures: circuit closed`, {
         circuit: "store",
         failures,
       }),
@@ -66,16 +65,16 @@ export const make = (
     const pacing = circuitBreaking(breaker, onWait)
     const pause = yield* Schedule.toStepWithSleep(pacing(Schedule.setInputType<StoreError>()(refusedMoves)))
 
-    // The chain must not wait for ever because of a bug.
-    const answered = Effect.catchDefect(probe, (defect) =>
-      Effect.fail(new StoreError({ operation: "answer", reason: "unreachable", detail: String(defect) })),
+    // A defect in the probe must not suspend the chain for ever.
+    const guardedProbe = Effect.catchDefect(probe, (defect) =>
+      Effect.fail(new StoreError({ operation: "ping", reason: "unreachable", detail: String(defect) })),
     )
 
-    /** Until the store answers. The failure that led here counts as the first try. */
-    const untilAnswered = (failure: StoreError) => {
+    /** Probes until the store answers. The failure that led here counts as the first attempt. */
+    const probeUntilAnswered = (failure: StoreError) => {
       let first = true
       return Effect.suspend(() => {
-        if (!first) return answered
+        if (!first) return guardedProbe
         first = false
         return Effect.fail(failure)
       }).pipe(Effect.retry(pacing(Schedule.setInputType<StoreError>()(probes))))
@@ -83,13 +82,15 @@ export const make = (
 
     const recover = Effect.fnUntraced(function* (failure: StoreError) {
       const since = yield* Monotonic.millis
-      const isAnswering = (yield* Effect.result(answered))._tag === "Success"
+      const isAnswering = (yield* Effect.result(guardedProbe))._tag === "Success"
       if (isAnswering) {
         yield* Effect.ignore(pause(failure))
       } else {
-        yield* untilAnswered(failure)
+        yield* probeUntilAnswered(failure)
         const seconds = Math.round((yield* Monotonic.millis) - since) / 1000
-        yield* logEvent("store_available", `the store answers again after ${inWords(seconds)}`, { seconds })
+        yield* logEvent("store_available", `the store is available again after ${inWords(seconds)}`, {
+          seconds,
+        })
       }
     })
 

@@ -1,4 +1,4 @@
-/** A real redis-server, as a child process on a free port with its files in a directory of its own. */
+/** A real redis-server: a child process on a free port, with its files in its own directory. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { Redis } from "ioredis"
@@ -16,10 +16,10 @@ export interface RedisServer {
   readonly url: string
   /** Where its files are. */
   readonly directory: string
-  /** An ordinary client, for doing things behind the store's back. */
+  /** An ordinary client, for changes behind the store's back. */
   readonly client: Redis
   readonly kill: (signal: NodeJS.Signals) => void
-  /** Starts it again on the same port and files, after it has ended. */
+  /** Restarts it on the same port and files after it has ended. */
   readonly restart: Effect.Effect<void>
 }
 
@@ -33,7 +33,7 @@ export const freePort = Effect.callback<number>((resume) => {
 
 const ready = /Ready to accept connections|Sentinel ID is/
 
-/** It writes its title over its environment, by which the watchdog of a killed run finds what the run started. */
+/** Redis overwrites its environment with its title, so the title carries the id by which the watchdog finds leftovers of a run. */
 const marked = () => {
   const run = process.env["TEST_RUN"]
   return run === undefined ? [] : ["--proc-title-template", `{title} {listen-addr} TEST_RUN=${run}`]
@@ -46,12 +46,12 @@ export const spawnServer = (
 ): Effect.Effect<ChildProcess> =>
   Effect.callback<ChildProcess>((resume) => {
     const child = spawn(program, [...args, ...marked()], { stdio: ["ignore", "pipe", "inherit"] })
-    let said = ""
+    let output = ""
     child.on("error", (error) => resume(Effect.die(error)))
-    child.on("exit", () => resume(Effect.die(new Error(`redis-server ended:\n${said}`))))
+    child.on("exit", () => resume(Effect.die(new Error(`redis-server ended:\n${output}`))))
     child.stdout.on("data", (data: Buffer) => {
-      said += data.toString()
-      if (ready.test(said)) resume(Effect.succeed(child))
+      output += data.toString()
+      if (ready.test(output)) resume(Effect.succeed(child))
     })
     return Effect.sync(() => child.kill("SIGKILL"))
   })

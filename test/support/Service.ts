@@ -7,11 +7,11 @@ import { once } from "node:events"
 import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
-/** The program: what `buildOnce` built for the tests, and the sources elsewhere. */
+/** The program: the build that `buildOnce` made for the tests, or else the sources. */
 export const main =
   process.env["SERVICE_ENTRY"] ?? fileURLToPath(new URL("../../src/start.cjs", import.meta.url))
 
-/** The flags of Node's that the second line of our program asks for, `":" //; exec node … "$(readlink`; others ask for none. */
+/** The Node flags in the second line of our program, `":" //; exec node … "$(readlink`; other programs have none. */
 export const flagsOf = (program: string): ReadonlyArray<string> =>
   /^":".*exec node (.+) "\$\(readlink/m.exec(readFileSync(program, "utf8"))?.[1]?.split(" ") ?? []
 
@@ -31,7 +31,7 @@ export interface Process {
 
 export interface ProcessOptions {
   readonly args?: ReadonlyArray<string>
-  /** Beside `PATH` nothing else is inherited; the HTTP routes get any free port unless told otherwise. */
+  /** Only `PATH` is inherited. The HTTP routes get any free port unless one is set. */
   readonly env?: Readonly<Record<string, string>>
   readonly cwd?: string
   readonly entry?: string
@@ -41,21 +41,21 @@ const wrap = (child: ChildProcess): Process => {
   let output = ""
   let errors = ""
   const waiting = new Set<() => void>()
-  const tell = () => {
+  const notify = () => {
     for (const check of waiting) check()
   }
   child.stdout!.on("data", (data: Buffer) => {
     output += data.toString()
-    tell()
+    notify()
   })
   child.stderr!.on("data", (data: Buffer) => {
     errors += data.toString()
-    tell()
+    notify()
   })
   let ended = false
   const closed = once(child, "close").then(([code, signal]) => {
     ended = true
-    tell()
+    notify()
     return (code ?? signal) as number | NodeJS.Signals
   })
   const says = (pattern: RegExp) =>
@@ -64,7 +64,8 @@ const wrap = (child: ChildProcess): Process => {
         const found = pattern.exec(output) ?? pattern.exec(errors)
         if (found === null && !ended) return
         waiting.delete(check)
-        const silent = () => Effect.die(new Error(`it ended without saying ${pattern}:\n${output}${errors}`))
+        const silent = () =>
+          Effect.die(new Error(`the process ended without writing ${pattern}:\n${output}${errors}`))
         resume(found === null ? silent() : Effect.succeed(found))
       }
       waiting.add(check)

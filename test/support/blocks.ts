@@ -1,4 +1,4 @@
-/** Blocks made from little: the same words give the same block. */
+/** Generated blocks: the same arguments give the same block. */
 import { createHash } from "node:crypto"
 import type { Block, Hex, Log } from "../../src/Domain.ts"
 
@@ -14,7 +14,7 @@ export const log = (block: Hex, index: number): Log => ({
   data: hash(block, index, "data"),
 })
 
-/** Block `number` of the chain named `fork`, on top of that chain's previous block unless told otherwise. */
+/** Block `number` of the chain named `fork`, by default on top of that chain's previous block. */
 export const block = (number: number, fork: string, logs: number, parent?: Hex): Block => {
   const self = hash(fork, number)
   return {

@@ -1,4 +1,4 @@
-/** A real anvil with a contract that emits logs, and how to compare a store with it. */
+/** A real anvil with a contract that emits logs, and comparisons of a store with it. */
 import { assert } from "@effect/vitest"
 import { Context, Duration, Effect, Layer, Redacted, Schedule } from "effect"
 import type { Scope } from "effect"
@@ -20,7 +20,7 @@ export const chainId = 31337
 export interface Devnet {
   readonly anvil: Anvil.Anvil
   readonly node: SocketConnection
-  /** Mines a block with this many logs, in as many transactions as are given. */
+  /** Mines a block with this many logs in each of its transactions. */
   readonly block: (...logs: ReadonlyArray<number>) => Effect.Effect<void, unknown>
   readonly reorg: (depth: number) => Effect.Effect<void, unknown>
   readonly rollback: (depth: number) => Effect.Effect<unknown, unknown>
@@ -38,13 +38,13 @@ export const connect = (url: string, id = chainId): Effect.Effect<SocketConnecti
 export const headOf = (node: SocketConnection) =>
   Effect.map(node.request("eth_getBlockByNumber", ["latest", false]), (block) => headerOf(block) as Header)
 
-/** A node that mines only when told to. */
+/** A node that mines only on request. */
 export const start = Effect.fnUntraced(function* (args: ReadonlyArray<string> = [], id = chainId) {
   const anvil = yield* Anvil.start({ chainId: id, args })
   return yield* attach(anvil, undefined, id)
 })
 
-/** What there is to do with a running node, on which the contract may be deployed already. */
+/** Operations on a running node, on which the contract may already be deployed. */
 export const attach = Effect.fnUntraced(function* (
   anvil: Anvil.Anvil,
   deployed?: Traffic.Emitter,
@@ -99,7 +99,7 @@ export const reached = (
     }),
   )
 
-/** The journal has no fault, and replayed it is what the node says. */
+/** Asserts that the journal has no fault and replays to what the node has. */
 export const assertEqual = Effect.fnUntraced(function* (
   store: Client,
   { node, head }: Pick<Devnet, "node" | "head">,

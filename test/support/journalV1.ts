@@ -1,6 +1,6 @@
 /**
- * The store as version 0.1 had it: the same Redis keys, written by its scripts (`test/fixtures/journal-v1`), which know
- * neither digests of parts nor epochs.
+ * The store of version 0.1: the same Redis keys, written by its scripts (`test/fixtures/journal-v1`), which have neither
+ * part digests nor epochs.
  */
 import { Effect } from "effect"
 import type { Redis } from "ioredis"
@@ -19,7 +19,7 @@ const place = ({ number, hash, part }: Position) => [String(number), hash, Strin
 
 /**
  * @param redis where the scripts run
- * @param current a store on the same data, for what the scripts are not about
+ * @param current a store on the same data, for operations that the scripts do not cover
  */
 export const journalV1 = (redis: Redis, current: Client, prefix = "events"): Client => {
   const script = (name: string, chain: number, ...args: ReadonlyArray<string | Buffer>) => {

@@ -1,9 +1,9 @@
 /**
- * What a store must hold, told by the journal itself and by the node, and by none of the code that is under test.
+ * What a store must hold, derived from the journal and the node, without the code under test.
  *
- * Reading from the beginning: no identity is added twice without a removal between, a removal undoes the top of the
- * stack exactly and in reverse order, blocks and logs rise. What is left is, log by log, what the node has; where every
- * block that ever was is known, so is what was undone.
+ * Read from the beginning: no identity is added twice without a removal between, a removal retracts the top of the stack
+ * exactly and in reverse order, blocks and logs rise. What remains is, log by log, what the node has. If all blocks that
+ * ever existed are known, the retracted ones are compared, too.
  */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
@@ -30,15 +30,15 @@ const entriesOf = Effect.fnUntraced(function* (store: Client, chain: number) {
   }
 })
 
-/** A block on the stack of a journal, and how many of its logs are there. */
-interface Open {
+/** A block on the stack of a journal, and how many of its logs are written. */
+interface StackedBlock {
   readonly block: FakeBlock
   count: number
-  undoing: boolean
+  retracting: boolean
 }
 
-/** Only a block that takes several calls may be seen in part, and never in part of a call. */
-const isHalfWritten = ({ block, count }: Open, logsPerCall: number | "any") =>
+/** Only a block that takes several calls may be partially written, and only whole calls of it. */
+const isHalfWritten = ({ block, count }: StackedBlock, logsPerCall: number | "any") =>
   count < block.logs.length &&
   (logsPerCall === "any" || (block.logs.length > logsPerCall && count % logsPerCall === 0))
 
@@ -59,15 +59,15 @@ const isTrue = (entry: Entry, chain: number, { header, logs }: FakeBlock, positi
 }
 
 /**
- * What is wrong with a journal at any moment, and not only with what is left at its end: each entry, also one that is
- * undone later, must be the log of a block that the chain had once; a block must have all of its logs, in order, before
- * the next one begins or it is undone itself; and no block with logs may be left out between two of them.
+ * The faults of a journal at any time, not only at its end. Each entry, also one that is retracted later, must be a log of a
+ * block that the chain once had. A block must have all of its logs, in order, before the next one begins or it is retracted
+ * itself. No block with logs may be missing between two others.
  *
  * @param chain knows every block that it ever made
  * @param entries the whole journal of a chain, nothing trimmed
  * @param start the block at which the journal begins
- * @param logsPerCall how many logs a part of a block has; "any" where pushes are cut smaller because of a timeout
- * @param excused blocks of which logs may be left out: a node did so, and nobody could know
+ * @param logsPerCall how many logs a part of a block has; "any" if pushes become smaller after a timeout
+ * @param excused blocks of which logs may be missing: a node omitted them undetectably
  */
 export const faultsOf = (
   chain: Pick<FakeChain, "id" | "byHash">,
@@ -77,9 +77,9 @@ export const faultsOf = (
   excused: ReadonlySet<Hex> = new Set(),
 ): ReadonlyArray<string> => {
   const faults: Array<string> = []
-  const stack: Array<Open> = []
+  const stack: Array<StackedBlock> = []
   const isExcused = ({ header }: FakeBlock) => excused.has(header.hash)
-  const isWhole = ({ block, count }: Open) => count === block.logs.length || isExcused(block)
+  const isWhole = ({ block, count }: StackedBlock) => count === block.logs.length || isExcused(block)
   const isRight = (entry: Entry, block: FakeBlock, position: number) =>
     isExcused(block)
       ? block.logs.some((_, at) => isTrue(entry, chain.id, block, at))
@@ -87,31 +87,31 @@ export const faultsOf = (
 
   const check = ({ entry }: Stored): string | undefined => {
     const block = chain.byHash(entry.block_hash as Hex)
-    if (block === undefined) return "is of a block that never was"
+    if (block === undefined) return "is of a block that never existed"
     const top = stack.at(-1)
     if (entry.removed === "true") {
-      if (top?.block !== block) return "is not of the block on top"
-      const undoneTooEarly = !top.undoing && !isWhole(top) && !isHalfWritten(top, logsPerCall)
-      top.undoing = true
+      if (top?.block !== block) return "is not of the top block"
+      const retractedTooEarly = !top.retracting && !isWhole(top) && !isHalfWritten(top, logsPerCall)
+      top.retracting = true
       top.count--
       if (top.count === 0) stack.pop()
-      if (undoneTooEarly) return `undoes a block that has ${top.count + 1} of ${block.logs.length} logs`
-      return isRight(entry, block, top.count) ? undefined : "is not what the chain has there"
+      if (retractedTooEarly) return `retracts a block that has ${top.count + 1} of ${block.logs.length} logs`
+      return isRight(entry, block, top.count) ? undefined : "differs from the chain"
     }
     let fault: string | undefined
     if (top?.block !== block) {
       fault = begin(block, top)
-      stack.push({ block, count: 0, undoing: false })
-    } else if (top.undoing) fault = "is added to a block that is being undone"
+      stack.push({ block, count: 0, retracting: false })
+    } else if (top.retracting) fault = "is added to a block that is being retracted"
     const current = stack.at(-1)!
     const fits = isRight(entry, block, current.count)
     current.count++
-    return fault ?? (fits ? undefined : "is not what the chain has there")
+    return fault ?? (fits ? undefined : "differs from the chain")
   }
 
-  /** What is wrong with a block as the next one on top of this one. */
-  const begin = (block: FakeBlock, top: Open | undefined): string | undefined => {
-    if (top !== undefined && (top.undoing || !isWhole(top)))
+  /** The fault of a block as the successor of the current top, if any. */
+  const begin = (block: FakeBlock, top: StackedBlock | undefined): string | undefined => {
+    if (top !== undefined && (top.retracting || !isWhole(top)))
       return `comes while block ${top.block.header.number} has ${top.count} of ${top.block.logs.length} logs`
     const bottom = top?.block.header.number ?? start - 1
     let below = chain.byHash(block.header.parentHash)
@@ -127,21 +127,21 @@ export const faultsOf = (
     if (fault !== undefined) faults.push(`${stored.id}: the ${kind} of ${identity(stored.entry)} ${fault}`)
   }
   const top = stack.at(-1)
-  if (top !== undefined && !top.undoing && !isWhole(top) && !isHalfWritten(top, logsPerCall))
+  if (top !== undefined && !top.retracting && !isWhole(top) && !isHalfWritten(top, logsPerCall))
     faults.push(
       `at the end block ${top.block.header.number} has ${top.count} of ${top.block.logs.length} logs`,
     )
   return faults
 }
 
-/** How far a journal is from what it should be: nothing lost, nothing doubled. */
+/** The difference between a journal and the expected one: lost, duplicated and wrong logs. */
 export interface Verdict {
   readonly lost: number
-  /** Logs too many: twice, or not the chain's. */
+  /** Surplus logs: duplicates, or not on the chain. */
   readonly doubled: number
-  /** Those that are not the chain's. */
+  /** Those of them that are not on the chain. */
   readonly extra: number
-  /** Logs of the chain whose fields are others. */
+  /** Logs of the chain with other field values. */
   readonly wrong: number
   readonly faults: ReadonlyArray<string>
   readonly replay: Replay
@@ -152,11 +152,11 @@ export interface Verdict {
  *
  * @param chain with the logs that match the filter
  * @param start the block at which the journal begins
- * @param throughout whether every entry must be true, and not only what is left: not so where a lie was believed that
- *   the second look had to put right
- * @param excused blocks of which logs may have been left out for a while
- * @param forgiven those of them that may be so for good: nobody could look at them again, which is counted
- * @param logsPerCall how many logs a part of a block has; "any" where pushes are cut smaller because of a timeout
+ * @param throughout whether every entry must be true, and not only the final state: `false` when the service accepted false
+ *   data that the audit had to correct
+ * @param excused blocks of which logs may be missing for a while
+ * @param forgiven those of them that may stay wrong: no endpoint could audit them, which is counted
+ * @param logsPerCall how many logs a part of a block has; "any" if pushes become smaller after a timeout
  */
 export const judge = Effect.fnUntraced(function* (
   store: Client,
@@ -205,7 +205,7 @@ export const judge = Effect.fnUntraced(function* (
   } satisfies Verdict as Verdict
 })
 
-/** The journal has no fault, and what it replays to is the chain in memory; the parameters are those of `judge`. */
+/** Asserts that the journal has no fault and replays to the chain in memory. The parameters are those of `judge`. */
 export const assertComplete = Effect.fnUntraced(function* (
   store: Client,
   chain: FakeChain,
@@ -217,7 +217,7 @@ export const assertComplete = Effect.fnUntraced(function* (
   return replay
 })
 
-/** The same against a real node. */
+/** Compares a journal with a real node. */
 export const judgeByNode = Effect.fnUntraced(function* (
   store: Client,
   chain: number,

@@ -1,4 +1,4 @@
-/** Opening the Redis store on servers of the tests. */
+/** Opens the Redis store on test servers. */
 import { Context, Duration, Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import type { RedisConfig } from "../../src/config/AppConfig.ts"

@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
 
-/** Debian's Python has Debian's redis module; another one may have none. */
+/** Debian's own Python has the redis module; another Python may lack it. */
 export const python =
   spawnSync("python3", ["-c", "import redis"]).status === 0 ? "python3" : "/usr/bin/python3"
 

@@ -359,8 +359,8 @@ describe("the log says", () => {
         open!,
         /^circuit to the store opened after 3 failures: .*ECONNREFUSED.*; next try in 0\.5 s$/,
       )
-      assert.match(back!, /^the store answers again after 2\d(\.\d)? s$/)
-      assert.match(closed!, /^the store takes moves again after \d+ failures: circuit closed$/)
+      assert.match(back!, /^the store is available again after 2\d(\.\d)? s$/)
+      assert.match(closed!, /^the store accepts moves again after \d+ failures: circuit closed$/)
       assert.strictEqual(log.lines[1]!.fields["circuit"], "store")
     }).pipe(Effect.provideService(CurrentLogLimits, new LogLimits())))
 
@@ -389,7 +389,7 @@ describe("the log says", () => {
         length: 100,
         reason: "backlog",
       })
-      assert.deepStrictEqual([over!.level, over!.text], ["Info", "publishing goes on"])
+      assert.deepStrictEqual([over!.level, over!.text], ["Info", "publishing resumed"])
     }))
 })
 

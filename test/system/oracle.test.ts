@@ -75,8 +75,8 @@ describe("the oracle", () => {
       )
       const index = "log_index" in change ? 9 : 1
       assert.deepStrictEqual(faults, [
-        `3: the entry of 31337:…:${index} is not what the chain has there`,
-        `6: the removal of 31337:…:${index} is not what the chain has there`,
+        `3: the entry of 31337:…:${index} differs from the chain`,
+        `6: the removal of 31337:…:${index} differs from the chain`,
       ])
     }
   })
@@ -85,11 +85,11 @@ describe("the oracle", () => {
     const { chain, four, last, one, other, three } = forked()
     assert.deepStrictEqual(
       told(chain, entries(one), entries(three, false, 0, 2), entries(three, true, 0, 2), entries(other)),
-      ["4: the removal of 31337:…:1 undoes a block that has 2 of 3 logs"],
+      ["4: the removal of 31337:…:1 retracts a block that has 2 of 3 logs"],
     )
     assert.deepStrictEqual(
       told(chain, entries(one), entries(three), entries(four, false, 0, 999), entries(four, true, 0, 999)),
-      ["1004: the removal of 31337:…:998 undoes a block that has 999 of 2500 logs"],
+      ["1004: the removal of 31337:…:998 retracts a block that has 999 of 2500 logs"],
     )
     assert.deepStrictEqual(told(chain, entries(one, false, 0, 1), entries(other)), [
       "1: the entry of 31337:…:0 comes while block 1 has 1 of 2 logs",
@@ -105,7 +105,7 @@ describe("the oracle", () => {
       ),
       Array.from(
         { length: 1500 },
-        (_, i) => `${4005 + i}: the entry of 31337:…:${1000 + i} is added to a block that is being undone`,
+        (_, i) => `${4005 + i}: the entry of 31337:…:${1000 + i} is added to a block that is being retracted`,
       ),
     )
     assert.deepStrictEqual(told(chain, entries(one), entries(other), entries(last, false, 0, 1)), [
@@ -125,11 +125,11 @@ describe("the oracle", () => {
       "5: the entry of 31337:…:0 is not on top of block 3",
     ])
     assert.deepStrictEqual(told(chain, entries(one), entries(four, true, 0, 1)), [
-      "2: the removal of 31337:…:0 is not of the block on top",
+      "2: the removal of 31337:…:0 is not of the top block",
     ])
     const [nowhere] = entries(one)
     assert.deepStrictEqual(told(chain, [{ ...nowhere!, block_hash: `0x${"9".repeat(64)}` }]), [
-      "0: the entry of 31337:…:0 is of a block that never was",
+      "0: the entry of 31337:…:0 is of a block that never existed",
     ])
   })
 

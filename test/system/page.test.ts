@@ -221,7 +221,7 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
         node.chain.extend(2)
         yield* says(opened, "h1", "The store takes no writes")
         yield* says(opened, `.store [data-field="state"]`, "takes no writes")
-        yield* says(opened, `.store [data-field="reason"]`, "the store did not push")
+        yield* says(opened, `.store [data-field="reason"]`, "store push failed")
         yield* says(opened, field(alpha, "phase"), "store unavailable")
         yield* says(opened, field(alpha, "stored-sub"), "1 behind")
         yield* assertLegible(opened)

@@ -1,6 +1,6 @@
 /**
- * Why a connection to Redis ends at once: TLS on one side only, no certificate of ours, or what the server said while we
- * spoke. The client tells then that the connection is closed, and nothing else.
+ * Finds out why a connection to Redis closes at once: only one side speaks TLS, the client certificate is missing, or the
+ * server refuses for a reason of its own. The Redis client reports only that the connection is closed.
  */
 import { connect } from "node:net"
 import type { Socket } from "node:net"
@@ -9,16 +9,16 @@ import type { ConnectionOptions } from "node:tls"
 import type { RedisConfig } from "../../config/AppConfig.ts"
 import type { StoreReason } from "../Store.ts"
 
-/** Milliseconds that one look takes at most. */
-const patience = 300
+/** The timeout of one attempt (milliseconds). */
+const timeoutMillis = 300
 
-/** Whether an error says only that the connection ended. A plain server waits for the end of what TLS began to say. */
+/** Whether an error says only that the connection ended. A plain server waits for more input after a TLS handshake begins. */
 export const isVague = (reason: StoreReason, detail: string, { tls }: RedisConfig): boolean =>
   /EPIPE|ECONNRESET|Connection is closed|Protocol error, got|socket disconnected/.test(detail) ||
   (tls && reason === "timeout")
 
-/** What comes back for a PING, in one way of speaking: an answer, or the error of the socket. */
-const ask = (socket: Socket, opened: "connect" | "secureConnect") =>
+/** Sends a PING over one kind of socket. Returns the answer, or the error of the socket. */
+const ping = (socket: Socket, opened: "connect" | "secureConnect") =>
   new Promise<{ readonly answer?: string; readonly error?: string; readonly opened?: boolean }>((resolve) => {
     let answer = ""
     let isOpen = false
@@ -31,7 +31,7 @@ const ask = (socket: Socket, opened: "connect" | "secureConnect") =>
       })
       socket.destroy()
     }
-    const timer = setTimeout(end, patience)
+    const timer = setTimeout(end, timeoutMillis)
     socket.once(opened, () => {
       isOpen = true
       socket.write("PING\r\n")
@@ -44,31 +44,31 @@ const ask = (socket: Socket, opened: "connect" | "secureConnect") =>
     socket.once("close", () => end())
   })
 
-/** A sentence that says more than "closed", or `undefined`. The first of the nodes is asked. */
+/** An explanation that says more than "closed", or `undefined`. Connects to the first of the nodes. */
 export const diagnose = async (
   config: RedisConfig,
   tls: ConnectionOptions,
   reason: StoreReason,
 ): Promise<string | undefined> => {
   const { host, port } = config.nodes[0]!
-  const plain = await ask(connect({ host, port }), "connect")
-  // "+PONG", or an error in words of Redis.
-  const spoken = /^[+-]([A-Z]+.*)$/.exec(plain.answer ?? "")
+  const plain = await ping(connect({ host, port }), "connect")
+  // "+PONG", or a Redis error.
+  const greeting = /^[+-]([A-Z]+.*)$/.exec(plain.answer ?? "")
   if (config.tls) {
-    if (spoken)
+    if (greeting)
       return "the server speaks without TLS at this port: set redis:// in REDIS_URL, or its TLS port"
-    // A server that answers nothing to one way of speaking is not asked in the other: it may be frozen.
+    // A server that did not answer within the timeout may be frozen: no second attempt.
     if (reason === "timeout") return undefined
-    const { error } = await ask(connectTls({ host, port, ...tls }), "secureConnect")
+    const { error } = await ping(connectTls({ host, port, ...tls }), "secureConnect")
     return error !== undefined && /alert|certificate/.test(error) ? error : undefined
   }
-  // Here no password was sent: that one is wanted says nothing.
-  if (spoken)
-    return spoken[0].startsWith("-") && spoken[1] !== undefined && !spoken[1].startsWith("NOAUTH")
-      ? spoken[1]
+  // This PING sent no password, so NOAUTH explains nothing.
+  if (greeting)
+    return greeting[0].startsWith("-") && greeting[1] !== undefined && !greeting[1].startsWith("NOAUTH")
+      ? greeting[1]
       : undefined
   if (!plain.opened) return undefined
-  const secure = await ask(connectTls({ host, port, rejectUnauthorized: false }), "secureConnect")
+  const secure = await ping(connectTls({ host, port, rejectUnauthorized: false }), "secureConnect")
   const isTls = secure.opened || /alert/.test(secure.error ?? "")
   return isTls ? "the server speaks TLS at this port: set rediss:// in REDIS_URL" : undefined
 }

@@ -1,25 +1,25 @@
 /**
- * The logs of a push as one argument of its script, in MessagePack, which Redis unpacks in C: for each log its index,
- * transaction hash, contract, topics (a JSON array), data and transaction index, all of them texts.
+ * Encodes the logs of a push as one script argument in MessagePack, which Redis decodes in C. Each log is its index,
+ * transaction hash, contract, topics (a JSON array), data and transaction index, all of them strings.
  *
- * A log is hexadecimal when it gets here, so a character is a byte.
+ * Logs are hexadecimal at this point, so one character is one byte.
  */
 import type { Block, Log } from "../../Domain.ts"
 
-/** The most that the two numbers, the brackets and the lengths of all texts of a log take. */
-const besideTexts = 64
+/** The maximum size of a log's two numbers, brackets and string headers. */
+const textOverhead = 64
 
-/** What a topic takes in a JSON array: quotes and a comma beside itself. */
-const besideTopic = 3
+/** The overhead of a topic in a JSON array: two quotes and a comma. */
+const topicOverhead = 3
 
-/** The most bytes that a log takes in a push. */
+/** The maximum size of a log in a push, in bytes. */
 export const sizeOf = ({ txHash, contract, topics, data }: Log): number => {
-  let size = besideTexts + txHash.length + contract.length + data.length
-  for (const topic of topics) size += topic.length + besideTopic
+  let size = textOverhead + txHash.length + contract.length + data.length
+  for (const topic of topics) size += topic.length + topicOverhead
   return size
 }
 
-/** Writes the length of a text, and answers where the text goes. */
+/** Writes a string header. Returns the offset of the string itself. */
 const writeLength = (to: Buffer, at: number, length: number): number => {
   if (length < 32) {
     to[at] = 0xa0 | length
@@ -52,7 +52,7 @@ const [quote, comma, open, close] = Buffer.from('",[]') as unknown as readonly [
 
 const writeTopics = (to: Buffer, at: number, topics: ReadonlyArray<string>): number => {
   let length = topics.length === 0 ? 2 : 1
-  for (const topic of topics) length += topic.length + besideTopic
+  for (const topic of topics) length += topic.length + topicOverhead
   at = writeLength(to, at, length)
   to[at++] = open
   for (let i = 0; i < topics.length; i++) {
@@ -65,7 +65,7 @@ const writeTopics = (to: Buffer, at: number, topics: ReadonlyArray<string>): num
   return at
 }
 
-/** The logs of these blocks, one after the other. */
+/** Encodes the logs of these blocks, one after the other. */
 export const pack = (blocks: ReadonlyArray<Pick<Block, "logs">>): Buffer => {
   let size = 0
   for (const { logs } of blocks) for (const log of logs) size += sizeOf(log)

@@ -1,8 +1,8 @@
 /**
  * The connection to Redis, through ioredis: standalone, behind Sentinel, or a Cluster.
  *
- * A command that gets no answer in time costs the connection: a half-open socket is noticed, and since a script that ran
- * already is a duplicate when it is sent again, nothing is lost. Nothing is queued while there is no connection, and
+ * A command that times out closes the connection, so that a half-open socket is noticed. Nothing is lost by that: a script
+ * that has already run is a duplicate when it is sent again. Commands are not queued while there is no connection, and
  * nothing here retries: each chain's breaker does.
  */
 import { Duration, Effect, Redacted, Semaphore } from "effect"
@@ -35,11 +35,11 @@ const scripts = [
 
 export type Script = (typeof scripts)[number]
 
-/** A client with our scripts as commands: EVALSHA, and EVAL where the server does not know the script (any more). */
+/** A client with our scripts as commands: EVALSHA, and EVAL when the server does not have the script (any more). */
 export type Client = (Redis | Cluster) &
   Record<Script, (...args: ReadonlyArray<string | Buffer>) => Promise<unknown>>
 
-/** How the first word of an error, or a socket's code, is to be understood. */
+/** The meaning of an error's first word, or of a socket's error code. */
 const reasons: Readonly<Record<string, StoreReason>> = {
   OOM: "full",
   READONLY: "read-only",
@@ -55,51 +55,51 @@ const reasons: Readonly<Record<string, StoreReason>> = {
   WRONGPASS: "refused",
   NOPERM: "refused",
   ERR: "refused",
-  // The server is no single one, but a node of a cluster.
+  // The server is a node of a cluster, not a standalone server.
   MOVED: "refused",
   ASK: "refused",
   DENIED: "refused",
   WRONGTYPE: "corrupt",
 }
 
-/** What to do where a server's own words do not say it. */
+/** Hints for errors that do not say what to do. */
 const hints = [
   [/^MOVED |^ASK /, "this is a node of a cluster: set REDIS_CLUSTER=true"],
   [/cluster support disabled/, "set REDIS_CLUSTER only for a cluster"],
   [/^-?READONLY /, "this is a replica: name its master, or set REDIS_SENTINEL_MASTER"],
   [
     /^All sentinels.*(NOAUTH|WRONGPASS)/,
-    "set REDIS_SENTINEL_USERNAME and REDIS_SENTINEL_PASSWORD as the sentinels have them",
+    "set REDIS_SENTINEL_USERNAME and REDIS_SENTINEL_PASSWORD to the credentials of the sentinels",
   ],
   [/alert certificate required/, "set REDIS_CERT_FILE and REDIS_KEY_FILE"],
 ] as const
 
-/** The client's words around what a sentinel said last. */
-const ofSentinels = /^All sentinels are unreachable.* Last error: (?=[A-Z])/
+/** The client's text around the last error of a sentinel. */
+const sentinelPrefix = /^All sentinels are unreachable.* Last error: (?=[A-Z])/
 
-/** Redis 6.2 puts what a command in a script said behind the script's own error. */
-const insideScript = /@user_script: ?\d+: -?([A-Z]+)\b/
+/** Redis 6.2 puts the error of a command inside a script behind the error of the script. */
+const scriptError = /@user_script: ?\d+: -?([A-Z]+)\b/
 
-/** Why Redis, or the way to it, refused, as far as its words say. */
+/** Why Redis, or the way to it, failed, according to the error message. */
 export const reasonOf = (message: string): StoreReason => {
-  // 6.2 says this to a script without a word of its own in front.
+  // Redis 6.2 reports these from a script without an error code.
   if (/unknown redis command|user executing the script can't/i.test(message)) return "refused"
-  // Of a server that has no place for us now: there will be one.
+  // The server has reached its connection limit for now.
   if (/max number of clients|max concurrent connections/.test(message)) return "unreachable"
-  // What the plan of a managed server has room for.
+  // The quota of a managed server.
   if (/capacity quota exceeded|single record size exceeded/.test(message)) return "full"
-  const inside = insideScript.exec(message)?.[1]
-  const own = /^-?([A-Z]+)\b/.exec(message.replace(ofSentinels, ""))?.[1]
+  const inside = scriptError.exec(message)?.[1]
+  const own = /^-?([A-Z]+)\b/.exec(message.replace(sentinelPrefix, ""))?.[1]
   const word = inside !== undefined && inside in reasons ? inside : own
   return reasons[word ?? ""] ?? "unreachable"
 }
 
-/** How servers, and the proxies in front of them, say that a command is not for us. */
+/** Whether the server, or a proxy in front of it, withholds a command from this user. */
 export const isWithheld = ({ reason, detail }: StoreError): boolean =>
   reason === "refused" &&
   /^NOPERM|unknown (sub)?command|command (is )?not (available|allowed|supported|permitted)/i.test(detail)
 
-/** After these the connection is worth nothing: it leads to the wrong server, or nowhere, or its user is not known. */
+/** After these errors the connection is useless: it leads to the wrong server, or nowhere, or is not authenticated. */
 const endsConnection = ({ reason, detail }: StoreError) =>
   reason === "unreachable" ||
   reason === "timeout" ||
@@ -107,14 +107,14 @@ const endsConnection = ({ reason, detail }: StoreError) =>
   reason === "loading" ||
   /^(NOAUTH|WRONGPASS)/.test(detail)
 
-/** The certificates, read for each connection: they are renewed more often than the service is started. */
+/** The certificates. They are read for each connection, because they are renewed while the service runs. */
 const tlsOptions = ({ caFile, certFile, keyFile }: RedisConfig) => ({
   ...(caFile && { ca: readFileSync(caFile) }),
   ...(certFile && { cert: readFileSync(certFile) }),
   ...(keyFile && { key: readFileSync(keyFile) }),
 })
 
-/** What a connection to one server needs. */
+/** The options of a connection to one server. */
 const serverOptions = (config: RedisConfig, timeout: Duration.Duration) => {
   const tls = config.tls && tlsOptions(config)
   return {
@@ -122,7 +122,7 @@ const serverOptions = (config: RedisConfig, timeout: Duration.Duration) => {
     ...(config.password !== undefined && { password: Redacted.value(config.password) }),
     ...(tls && { tls }),
     lazyConnect: true,
-    // Resending is the scripts' business, retrying the breaker's.
+    // The scripts handle resending, the breaker handles retries.
     autoResendUnfulfilledCommands: false,
     maxRetriesPerRequest: 0,
     enableReadyCheck: false,
@@ -132,14 +132,14 @@ const serverOptions = (config: RedisConfig, timeout: Duration.Duration) => {
   }
 }
 
-/** What our connections are called in `CLIENT LIST`. */
+/** The name of our connections in `CLIENT LIST`. */
 export const clientName = "event-ingestor"
 
-const never = () => null
+const noRetry = () => null
 
 const open = (config: RedisConfig, timeout: Duration.Duration): Redis | Cluster => {
   const server = serverOptions(config, timeout)
-  const once = { ...server, retryStrategy: never, enableOfflineQueue: false }
+  const once = { ...server, retryStrategy: noRetry, enableOfflineQueue: false }
   switch (config.mode) {
     case "standalone":
       return new Redis({ ...once, ...config.nodes[0]! })
@@ -148,7 +148,7 @@ const open = (config: RedisConfig, timeout: Duration.Duration): Redis | Cluster 
         ...once,
         sentinels: [...config.nodes],
         name: config.sentinelMaster!,
-        sentinelRetryStrategy: never,
+        sentinelRetryStrategy: noRetry,
         ...(config.sentinelUsername !== undefined && { sentinelUsername: config.sentinelUsername }),
         ...(config.sentinelPassword !== undefined && {
           sentinelPassword: Redacted.value(config.sentinelPassword),
@@ -157,13 +157,13 @@ const open = (config: RedisConfig, timeout: Duration.Duration): Redis | Cluster 
       })
     case "cluster":
       return new Cluster([...config.nodes], {
-        // A certificate is of a name: resolved before, it would be compared with an address.
+        // A certificate names a host: resolved by us, it would be compared with an address.
         ...(server.tls && { dnsLookup: (host, done) => done(null, host) }),
         redisOptions: { ...server, connectionName: clientName },
         lazyConnect: true,
         enableOfflineQueue: false,
         enableReadyCheck: false,
-        clusterRetryStrategy: never,
+        clusterRetryStrategy: noRetry,
         slotsRefreshTimeout: Duration.toMillis(timeout),
       })
   }
@@ -181,20 +181,20 @@ const makeClient = (config: RedisConfig, timeout: Duration.Duration): Client => 
 
 export interface RedisConnection {
   /**
-   * Sends a command, over a connection that is made where there is none.
+   * Sends a command. Connects first if there is no connection.
    *
-   * @param operation what the caller does, for the error
-   * @param patience for connecting, and for the answer; by default the connection's
+   * @param operation what the caller does, for the error message
+   * @param deadline for connecting, and for the answer; by default the connection's timeout
    */
   readonly command: <A>(
     operation: string,
     send: (client: Client) => Promise<A>,
-    patience?: Duration.Duration,
+    deadline?: Duration.Duration,
   ) => Effect.Effect<A, StoreError>
 }
 
 /**
- * Connects when it is first used, and again when it is used after a failure.
+ * Connects on first use, and reconnects on the next use after a failure.
  *
  * @param timeout for connecting, and for one command
  */
@@ -208,15 +208,15 @@ export const make = Effect.fnUntraced(function* (
   let config = given
   let client: Client | undefined
 
-  /** A secret that is in a file may be another one by now: the files are read again for each connection. */
+  /** Secrets in files may have been rotated: the files are read again for each connection. */
   const renew = Effect.gen(function* () {
     const read = given.renewed === undefined ? undefined : yield* given.renewed
     if (read === undefined) return
     const { username, password, sentinelPassword } = read
     config = { ...given, username, password, sentinelPassword }
     const words = [password, sentinelPassword].flatMap((word) => word ?? [])
-    const hide = makeRedactor({ urls: [], words: words.map(Redacted.value) })
-    redact = (text) => hide(redaction(text))
+    const redactSecrets = makeRedactor({ urls: [], words: words.map(Redacted.value) })
+    redact = (text) => redactSecrets(redaction(text))
   })
 
   const failure = (operation: string) => (cause: unknown) => {
@@ -225,7 +225,7 @@ export const make = Effect.fnUntraced(function* (
     const detail = `${redact(message)}${hint === undefined ? "" : ` (${hint})`}`
     return new StoreError({ operation, reason: reasonOf(message), detail })
   }
-  /** Once for each connection, however many commands were on their way over it. */
+  /** Disconnects once per connection, however many commands were in flight on it. */
   const disconnect = (which: Client | undefined) =>
     Effect.sync(() => {
       if (which === undefined || client !== which) return
@@ -233,16 +233,16 @@ export const make = Effect.fnUntraced(function* (
       which.disconnect(false)
     })
 
-  /** Fails when it takes too long. The error is made then: one that nobody sees would be 3 % of what a move costs. */
-  const within = (operation: string, patience: Duration.Duration) =>
+  /** Fails after the timeout. The error is created only then: creating it each time would be 3 % of the cost of a move. */
+  const within = (operation: string, deadline: Duration.Duration) =>
     Effect.timeoutOrElse({
-      duration: patience,
+      duration: deadline,
       orElse: () =>
         Effect.fail(
           new StoreError({
             operation,
             reason: "timeout",
-            detail: `no answer within ${Duration.toMillis(patience)} ms`,
+            detail: `no answer within ${Duration.toMillis(deadline)} ms`,
           }),
         ),
     })
@@ -251,12 +251,12 @@ export const make = Effect.fnUntraced(function* (
     if (client !== undefined) return client
     yield* renew
     const next = yield* Effect.try({ try: () => makeClient(config, timeout), catch: failure(operation) })
-    // A connect that fails only says so; the reason comes as an event. Commands have failures of their own.
+    // A failed connect rejects without a reason; the reason comes as an event. Commands report their own failures.
     let reason: unknown
     next.on("error", (error: Error & { readonly lastNodeError?: Error }) => {
       reason = error.lastNodeError ?? error
     })
-    // Closed by the other side: the next command makes a new connection instead of failing on this one.
+    // Closed by the server: the next command reconnects instead of failing on this client.
     next.on("end", () => {
       if (client === next) client = undefined
     })
@@ -264,8 +264,8 @@ export const make = Effect.fnUntraced(function* (
     const ready = async () => {
       await next.connect()
       if (config.mode === "cluster") return
-      // Not left to the client, which sends all at once and hears no refusal: a server that has no place for us says so
-      // in answer to the first command, and the database may be one that we may not select.
+      // ioredis would send these commands without reading the answers. A server at its connection limit refuses the first
+      // command, and our user may not be allowed to select the database.
       await next.client("SETNAME", clientName).catch((error: Error) => {
         if (!isWithheld(failure(operation)(error))) throw error
       })
@@ -277,8 +277,8 @@ export const make = Effect.fnUntraced(function* (
     return (client = next)
   })
 
-  /** Where nothing but the end of a connection was seen, the server is asked in another way what it has against us. */
-  const explained = (operation: string) => (error: StoreError) =>
+  /** If an error says only that the connection ended, asks the server in another way for the reason. */
+  const withDiagnosis = (operation: string) => (error: StoreError) =>
     !isVague(error.reason, error.detail, config)
       ? Effect.fail(error)
       : Effect.flatMap(
@@ -288,19 +288,19 @@ export const make = Effect.fnUntraced(function* (
           (found) => Effect.fail(found === undefined ? error : failure(operation)(found)),
         )
 
-  const connected = (operation: string, patience: Duration.Duration) =>
+  const connected = (operation: string, deadline: Duration.Duration) =>
     Effect.suspend(() =>
       client === undefined
         ? connecting
             .withPermit(connect(operation))
-            .pipe(within(operation, patience), Effect.catch(explained(operation)))
+            .pipe(within(operation, deadline), Effect.catch(withDiagnosis(operation)))
         : Effect.succeed(client),
     )
 
-  const command = <A>(operation: string, send: (client: Client) => Promise<A>, patience = timeout) =>
-    Effect.flatMap(connected(operation, patience), (client) =>
+  const command = <A>(operation: string, send: (client: Client) => Promise<A>, deadline = timeout) =>
+    Effect.flatMap(connected(operation, deadline), (client) =>
       Effect.tryPromise({ try: () => send(client), catch: failure(operation) }).pipe(
-        within(operation, patience),
+        within(operation, deadline),
         Effect.tapError((error) => (endsConnection(error) ? disconnect(client) : Effect.void)),
       ),
     )

@@ -1,30 +1,30 @@
-/** What the service uses of Redis, tried one by one: managed servers have not all of it, and users not all rights. */
+/** Tries each Redis command that the service uses: managed servers lack some, and users lack rights. */
 import { Effect } from "effect"
 import { clientName, reasonOf } from "./RedisConnection.ts"
 import type { Client, RedisConnection } from "./RedisConnection.ts"
 import { StoreError } from "../Store.ts"
 import type { Refused } from "../Store.ts"
 
-/** What can be done without, and what there is not then. Nothing can be written without any other. */
-const lost: Readonly<Record<string, string>> = {
+/** The commands that the service can do without, and what does not work then. All others are required for writing. */
+const consequences: Readonly<Record<string, string>> = {
   INFO: "version, memory, eviction policy and persistence are not shown, and none of them raises an alert",
   "CLIENT SETNAME": "connections have no name in CLIENT LIST",
   XINFO:
-    "consumer groups and their lag are not shown, what trimming takes from them is not counted, and a stream that was set back is not noticed",
+    "consumer groups and their lag are not shown, what trimming takes from them is not counted, and a stream that was restored from an older copy is not noticed",
   "MEMORY USAGE": "the bytes of a stream are not shown",
   HINCRBY: "what trimming takes from consumers is not counted",
   cjson: "what trimming takes from readers is not counted",
   "redis.acl_check_cmd":
-    "each move first calls what it needs in a form that changes nothing, and a missing right to XADD is noticed by the move itself",
-  DEL: "`event-ingestor reset` fails, and the commands of moves were not tried",
+    "each move first calls its commands in a form that changes nothing, and a missing right to XADD fails only the move itself",
+  DEL: "`event-ingestor reset` fails, and the commands of moves could not be checked",
 }
 
 const suffixes = ["stream", "head", "window", "missed", "readers", "filters"]
 
 /**
- * Tries all of it. What is written is deleted again, by the script that writes it.
+ * Tries all commands. The script that writes test keys also deletes them.
  *
- * @param key the beginning of keys that nothing else has, in the slot of the stream
+ * @param key the prefix of keys that nothing else uses, in the slot of the stream
  */
 export const refusedOf = Effect.fnUntraced(function* (
   command: RedisConnection["command"],
@@ -33,11 +33,11 @@ export const refusedOf = Effect.fnUntraced(function* (
 ) {
   const found = new Map<string, Refused>()
   const add = (name: string, detail: string) => {
-    if (!found.has(name)) found.set(name, { name, detail, lost: lost[name] })
+    if (!found.has(name)) found.set(name, { name, detail, lost: consequences[name] })
   }
   const attempt = (name: string, send: (client: Client) => Promise<unknown>) =>
     Effect.catchIf(
-      Effect.asVoid(command(`take ${name}`, send)),
+      Effect.asVoid(command(`check of ${name}`, send)),
       ({ reason }) => reason === "refused",
       ({ detail }) => Effect.sync(() => add(name, detail)),
     )
@@ -53,14 +53,14 @@ export const refusedOf = Effect.fnUntraced(function* (
   yield* attempt("CLIENT SETNAME", (client) => client.client("SETNAME", clientName))
   if (found.has("EVAL") || found.has("EVALSHA")) return [...found.values()]
   const failed = yield* command(
-    "take the commands of moves",
+    "check of the move commands",
     (client) =>
       client.check(...suffixes.map((suffix) => `${key}:${suffix}`)) as Promise<ReadonlyArray<string>>,
   )
   for (let i = 0; i < failed.length; i += 2) {
     const [name, detail] = failed.slice(i, i + 2) as [string, string]
     const reason = reasonOf(detail)
-    if (reason !== "refused") return yield* new StoreError({ operation: `take ${name}`, reason, detail })
+    if (reason !== "refused") return yield* new StoreError({ operation: `check of ${name}`, reason, detail })
     add(name, detail)
   }
   return [...found.values()]

@@ -1,6 +1,6 @@
-/** What `stats.lua` tells of a stream: its consumer groups and readers, what they missed, and which of them is waited for. */
-import { pinnedFor, waitingFor } from "../Retention.ts"
-import type { Retention, Standing } from "../Retention.ts"
+/** Decodes the reply of `stats.lua`: consumer groups, readers, what they have missed, and which of them delays trimming. */
+import { pinnedFor, delayingReader } from "../Retention.ts"
+import type { Retention, ReaderPosition } from "../Retention.ts"
 import type { Epoch, Group, Reader, Stats } from "../Store.ts"
 
 /** `[field, value, …]` → an object. */
@@ -10,7 +10,7 @@ export const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> =>
   return fields
 }
 
-/** The commands after which a group or reader is not waited for any more. */
+/** The commands that release a group or a reader, so that trimming no longer waits for it. */
 export const release = {
   group: (name: string, stream: string, _readers: string) => `XGROUP DESTROY ${stream} ${name}`,
   reader: (name: string, _stream: string, readers: string) => `HDEL ${readers} ${name}`,
@@ -63,7 +63,7 @@ const readerOf = (
   try {
     ;({ block, offset, seen } = JSON.parse(json) as Readonly<Record<string, unknown>>)
   } catch {
-    // Anybody may write to the hash.
+    // Any client may write to this hash.
   }
   const unread = isNumber(offset) ? added - offset : Number.NaN
   return {
@@ -76,7 +76,7 @@ const readerOf = (
   }
 }
 
-/** @param keys those of the chain, as each script gets them */
+/** @param keys the keys of the chain, in the order in which scripts receive them */
 export const statsOf = (
   [
     addedText,
@@ -103,11 +103,11 @@ export const statsOf = (
   const readers = readersFound.map((found) => readerOf(found, added, entries, missed))
   const isPinned = (name: string) => retention.groups.includes("*") || retention.groups.includes(name)
   const now = Date.now() / 1000
-  const pinned: ReadonlyArray<Standing> = [
+  const pinned: ReadonlyArray<ReaderPosition> = [
     ...groups
       .filter(({ name }) => isPinned(name))
       .map(({ name, lastDelivered: id, lag }) => ({ kind: "group" as const, name, id, lag })),
-    // As trimming has it: where groups may not be asked for, those that are named could be anywhere.
+    // As in journal.lua: without the right to list groups, the position of the named ones is unknown.
     ...(groupsFound === null && entries > 0 ? retention.groups.slice(0, 1) : []).map((name) => ({
       kind: "group" as const,
       name,
@@ -134,7 +134,7 @@ export const statsOf = (
     bytes: bytes ?? undefined,
     groups,
     readers,
-    holder: retention.maxLength === 0 ? undefined : waitingFor(pinned, entries, keep),
+    holder: retention.maxLength === 0 ? undefined : delayingReader(pinned, entries, keep),
     paused: paused === "1",
     aliveAgo: aliveAgo ?? undefined,
   }

@@ -1,4 +1,4 @@
-/** The store on Redis Streams: each move is one Lua script on three keys of one slot. */
+/** The store on Redis Streams: each move is one Lua script on keys of one slot. */
 import { Duration, Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import { Cluster } from "ioredis"
@@ -31,8 +31,8 @@ export interface RedisStoreOptions {
   readonly limits?: CallLimits
 }
 
-/** How long a probe waits: a store that comes back is to be noticed at once. */
-const probePatience = Duration.seconds(1)
+/** The timeout of a probe: short, so that a store that is available again is noticed at once. */
+const probeTimeout = Duration.seconds(1)
 
 /** Entries that one call reads. */
 const pageSize = 1000
@@ -52,8 +52,8 @@ const conflictOf = ([, number, hash, part, digest]: Reply): Conflict => ({
         },
 })
 
-/** How the store answers a move that is not made. */
-const declined = (reply: Reply): Conflict | FilterChanged =>
+/** Decodes the answer to a move that was not applied. */
+const rejectionOf = (reply: Reply): Conflict | FilterChanged =>
   reply[0] === "filter" ? { _tag: "FilterChanged", filter: String(reply[1]) } : conflictOf(reply)
 
 const positionArgs = ({ number, hash, part, digest }: Position) => [
@@ -78,7 +78,7 @@ type Value = Reply[number] | undefined
 const acknowledged = (id: Value, identity: Value, epoch: Value): Acknowledged | undefined =>
   id ? { id: String(id), identity: String(identity), epoch: String(epoch) } : undefined
 
-/** The entries of a move, where it has any. */
+/** The entries that a move has appended, if any. */
 const addedOf = ([id, identity, epoch, previousId, previous]: ReadonlyArray<Value>): { added?: Added } => {
   const last = acknowledged(id, identity, epoch)
   return last ? { added: { last, previous: acknowledged(previousId, previous, epoch) } } : {}
@@ -102,7 +102,7 @@ const trimmedOf = (
   }
 }
 
-/** The digest of a part, if it was written with this part: see journal.lua. */
+/** The digest of a part, if it was written together with this part: see journal.lua. */
 const digestOf = (stored: string | undefined, mark: string): { digest?: string } =>
   stored?.startsWith(mark) ? { digest: stored.slice(mark.length) } : {}
 
@@ -132,7 +132,7 @@ const journalOf = (head: Record<string, string>, members: ReadonlyArray<string>)
   }
 }
 
-/** `key:value` lines of INFO. */
+/** Parses the `key:value` lines of INFO. */
 const infoOf = (text: string): Record<string, string> =>
   Object.fromEntries(
     text.split("\r\n").flatMap((line) => {
@@ -141,7 +141,7 @@ const infoOf = (text: string): Record<string, string> =>
     }),
   )
 
-/** What each master says of itself; of those of a cluster at least one must. */
+/** The INFO of each master. In a cluster at least one must answer. */
 const infos = async (client: Client): Promise<ReadonlyArray<string>> => {
   if (!(client instanceof Cluster)) return [await client.info()]
   const answers = await Promise.allSettled(client.nodes("master").map((node) => node.info()))
@@ -151,24 +151,24 @@ const infos = async (client: Client): Promise<ReadonlyArray<string>> => {
   return texts
 }
 
-/** Of several masters: the fullest, with the worst policy and the least persistence among them. */
+/** Aggregates several masters: the memory of the fullest, the most dangerous policy, the weakest persistence. */
 const worstOf = (masters: ReadonlyArray<Record<string, string>>): Record<string, string> => {
-  const full = (info: Record<string, string>) =>
+  const memoryUse = (info: Record<string, string>) =>
     Number(info["maxmemory"]) === 0 ? 0 : Number(info["used_memory"]) / Number(info["maxmemory"])
-  const fullest = masters.reduce((one, other) => (full(other) > full(one) ? other : one))
+  const fullest = masters.reduce((one, other) => (memoryUse(other) > memoryUse(one) ? other : one))
   const unsafe = masters.find((info) => evictsStreams(info["maxmemory_policy"]))
-  const fleeting = masters.find((info) => info["aof_enabled"] !== "1")
+  const withoutAof = masters.find((info) => info["aof_enabled"] !== "1")
   return {
     ...fullest,
     ...(unsafe && { maxmemory_policy: unsafe["maxmemory_policy"]! }),
-    ...(fleeting && { aof_enabled: "0" }),
+    ...(withoutAof && { aof_enabled: "0" }),
   }
 }
 
 const persistenceOf = (info: Record<string, string>): string =>
   info["aof_enabled"] === "1" ? "append-only file" : "snapshots only, if any (no append-only file)"
 
-/** When an entry was added (unix milliseconds), which is the first half of its id. */
+/** When an entry was added (unix milliseconds): the first half of its id. */
 const millisOf = (id: string) => Number(id.split("-")[0])
 
 type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
@@ -182,8 +182,8 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
   const connections = new Map<ChainId, RedisConnection.RedisConnection>()
 
   /**
-   * A command on the keys of a chain. In a cluster each chain has connections of its own: those of a node that is gone
-   * are given up, and no other chain is to notice.
+   * Sends a command on the keys of a chain. In a cluster each chain has its own connection, so that other chains are not
+   * affected when the connections to a failed node are closed.
    */
   const commandOf = (chain: ChainId): RedisConnection.RedisConnection["command"] => {
     if (config.mode !== "cluster") return command
@@ -195,8 +195,8 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
         Effect.tap((made) => Effect.sync(() => connections.set(chain, made))),
       )
     })
-    return (operation, send, patience) =>
-      Effect.flatMap(connection, (own) => own.command(operation, send, patience))
+    return (operation, send, deadline) =>
+      Effect.flatMap(connection, (own) => own.command(operation, send, deadline))
   }
 
   const keysOf = (chain: ChainId) => [
@@ -236,9 +236,9 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     ping: (chain) =>
       Effect.asVoid(
         commandOf(chain)(
-          "answer",
+          "ping",
           (client) => client.probe(...keysOf(chain), `{${prefix}:${chain}}:ping`),
-          probePatience,
+          probeTimeout,
         ),
       ),
     load: (chain) =>
@@ -255,7 +255,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       Effect.map(script("push", "push", chain, pushArgs(chain, filter, push, retention)), (reply) => {
         if (reply[0] === "pushed") return { _tag: "Pushed", ...addedOf(reply.slice(1)) }
         if (reply[0] === "paused") return { _tag: "Paused" }
-        return reply[0] === "duplicate" ? { _tag: "Duplicate" } : declined(reply)
+        return reply[0] === "duplicate" ? { _tag: "Duplicate" } : rejectionOf(reply)
       }),
     pop: (chain, filter, { expected }) =>
       Effect.map(
@@ -268,7 +268,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
                 missing: Number(reply[2]),
                 ...addedOf(reply.slice(3)),
               }
-            : declined(reply),
+            : rejectionOf(reply),
       ),
     finalize: (chain, filter, { expected, number, hash }) =>
       Effect.map(
@@ -279,11 +279,11 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           hash,
           retention,
         ]),
-        (reply) => (reply[0] === "finalized" ? { _tag: "Finalized" } : declined(reply)),
+        (reply) => (reply[0] === "finalized" ? { _tag: "Finalized" } : rejectionOf(reply)),
       ),
     checkEpoch: (chain, known) =>
       Effect.map(
-        script("epoch", "check its epoch", chain, [
+        script("epoch", "epoch check", chain, [
           known?.last?.id ?? "",
           known?.last?.identity ?? "",
           known?.last?.epoch ?? "",
@@ -300,7 +300,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           },
         }),
       ),
-    changeFilter: (chain, filter) => Effect.asVoid(script("takeover", "take over", chain, [filter])),
+    changeFilter: (chain, filter) => Effect.asVoid(script("takeover", "filter change", chain, [filter])),
     read: (chain, after, limit) =>
       Effect.map(
         commandOf(chain)("read", (client) => {
@@ -318,7 +318,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       )
       const [[first], [last]] = ends
       if (first === undefined || last === undefined) return undefined
-      // By time first; entries of one millisecond are then read through.
+      // Bisects by time first, then reads through the entries of one millisecond.
       let low = millisOf(first[0])
       let high = millisOf(last[0])
       while (low <= high) {
@@ -345,7 +345,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     stats: (chain) =>
       Effect.map(
         commandOf(chain)(
-          "count",
+          "stats",
           (client) => client.stats(...keysOf(chain), retention) as Promise<StatsReply>,
         ),
         (reply) => statsOf(reply, options.retention, keysOf(chain)),
@@ -365,7 +365,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           randomUUID(),
         ]),
       ),
-    info: command("describe itself", infos).pipe(
+    info: command("info", infos).pipe(
       Effect.map((texts) => {
         const info = worstOf(texts.map(infoOf))
         const name = info["valkey_version"] === undefined ? "redis" : "valkey"
@@ -377,10 +377,10 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
           persistence: persistenceOf(info),
         }
       }),
-      // Any other refusal is one of the connection, and no server was reached.
+      // Any other error comes from the connection: no server was reached.
       Effect.catchIf(isWithheld, () =>
         Effect.succeed({
-          version: "redis (its user may not ask for the version)",
+          version: "redis (its user may not run INFO)",
           bytes: undefined,
           limit: undefined,
           evictionPolicy: undefined,
@@ -391,5 +391,5 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
   })
 })
 
-/** A store on Redis. Connects when it is first used, so that the service starts while Redis is down. */
+/** A store on Redis. Connects on first use, so that the service starts while Redis is down. */
 export const layer = (options: RedisStoreOptions): Layer.Layer<Store> => Layer.effect(Store, make(options))

@@ -1,8 +1,8 @@
 /**
  * The store in one file: `node:sqlite`, the default when no Redis is configured.
  *
- * Each move is one transaction. `synchronous=NORMAL` may lose the last transactions with the power, never their order;
- * the missing tail is then pushed again. Several processes may share the file.
+ * Each move is one transaction. With `synchronous=NORMAL` a power loss may lose the last transactions, but never their
+ * order; the missing tail is then pushed again. Several processes may share the file.
  */
 import { Effect, Layer } from "effect"
 import { randomUUID } from "node:crypto"
@@ -41,25 +41,25 @@ import type {
   StoreReason,
 } from "../Store.ts"
 
-/** How far beyond `maxLength` a chain may grow before the oldest entries go, in one piece. */
+/** How far a chain may grow beyond `maxLength` before its oldest entries are trimmed, in one step. */
 const trimSlack = 1000
 
-/** The most entries that one push trims, so that a lowered limit does not stop the chain for long. */
-const trimMost = 5000
+/** The maximum of entries that one push trims, so that a lowered limit does not stall the chain. */
+const maxTrimmed = 5000
 
-/** Milliseconds to wait for another process that is writing. The wait blocks, so it is short. */
+/** How long to wait for another process that is writing (milliseconds). The wait blocks the thread, so it is short. */
 const busyTimeout = 250
 
-/** What the write-ahead log is cut to once it has been copied into the file (bytes); 4 MB are usual. */
-const keptLog = 16 * 1024 * 1024
+/** The size to which the write-ahead log is truncated after a checkpoint (bytes); 4 MB are usual. */
+const logSizeLimit = 16 * 1024 * 1024
 
-/** A write-ahead log larger than this (bytes) is not being copied: a reader holds a transaction open. */
+/** A write-ahead log larger than this (bytes) is not being checkpointed: a reader holds a transaction open. */
 const largestLog = 64 * 1024 * 1024
 
-/** How many transactions pass between two readings of the log's size. */
+/** How many transactions pass between two checks of the log's size. */
 const logCheckInterval = 32
 
-/** Entries that a reader has not read are counted up to here where nobody wants to know exactly. */
+/** The maximum of unread entries that are counted per reader unless an exact count is requested. */
 const mostCounted = 1000
 
 interface HeadRow {
@@ -74,7 +74,7 @@ interface HeadRow {
   readonly filter_since: number
   readonly entries: number
   readonly added: number
-  /** Of version 2. */
+  /** Only in version 2. */
   readonly version: number | null
   readonly first_number: number | null
   readonly part_digest: string | null
@@ -110,7 +110,7 @@ const reasons: Readonly<Record<number, StoreReason>> = {
   26: "corrupt",
 }
 
-/** Thrown inside a transaction: the journal is of a version that is not known here. */
+/** Thrown inside a transaction: this release does not know the version of the journal. */
 class NewerVersion {
   readonly version: number
   constructor(version: number) {
@@ -118,7 +118,7 @@ class NewerVersion {
   }
 }
 
-/** The same of the system's errors, which are met when directories are made and files are looked at. */
+/** Error codes of the system, from creating directories and inspecting files. */
 const systemReasons: Readonly<Record<string, StoreReason>> = {
   EROFS: "read-only",
   ENOSPC: "full",
@@ -136,7 +136,7 @@ const storeError = (operation: string, path: string, cause: unknown): StoreError
   return new StoreError({ operation, reason, detail: `${path}: ${message ?? String(cause)}` })
 }
 
-/** After these the file may be well again and the connection is not, such as one to a file that was read-only. */
+/** After these errors a new connection may succeed where this one cannot, such as one to a file that was read-only. */
 const endsConnection: ReadonlySet<StoreReason> = new Set(["read-only", "unreachable", "corrupt"])
 
 const markOf = ({ hash, part }: Pick<Position, "hash" | "part">, added: number) => `${hash}:${part}:${added}:`
@@ -157,14 +157,14 @@ const entryOf = (row: EventRow): Entry => {
   return entry as Entry
 }
 
-/** Which log of which block an entry is, removed or not. */
+/** The identity of an entry: block hash, log index, removed. */
 const identityOf = (row: EventRow) =>
   `${row["block_hash"]}:${row["log_index"]}:${row.removed === 1 ? "true" : "false"}`
 
 type EventId = Omit<Acknowledged, "epoch">
 
-/** SQLite says that it cannot open a file and not why; the system does. */
-const whyNotOpened = (path: string): string => {
+/** SQLite reports that it cannot open a file, but not why. The system does. */
+const openFailure = (path: string): string => {
   try {
     const exists = statSync(path, { throwIfNoEntry: false }) !== undefined
     if (exists) closeSync(openSync(path, "r+"))
@@ -175,10 +175,10 @@ const whyNotOpened = (path: string): string => {
   }
 }
 
-/** A file that is open, and which one it is: the name may come to be another's. */
+/** An open file, and its identity: another file may take its name. */
 interface Connection {
   readonly database: DatabaseSync
-  /** The file, its log and the log's index, by what is added to the path; none of a database in memory. */
+  /** The file, its log and the log's index, by suffix; empty for a database in memory. */
   readonly files: ReadonlyMap<string, FileStats>
 }
 
@@ -196,12 +196,12 @@ const open = (path: string): Connection => {
     database = new DatabaseSync(path, { timeout: busyTimeout })
     database.exec(
       `PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;
-       PRAGMA journal_size_limit = ${keptLog}`,
+       PRAGMA journal_size_limit = ${logSizeLimit}`,
     )
     database.exec(readFileSync(new URL("schema.sql", import.meta.url), "utf8"))
   } catch (cause) {
     database?.close()
-    if (!inMemory) (cause as Error).message += whyNotOpened(path)
+    if (!inMemory) (cause as Error).message += openFailure(path)
     throw cause
   }
   const files = new Map<string, FileStats>()
@@ -229,7 +229,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     database = connection.database
   }
 
-  /** The file was deleted or replaced: what is written now would go where none finds it. */
+  /** Reopens a file that was deleted or replaced: what is written to the old one would be lost. */
   const checkFile = () => {
     if (connection === undefined) return reopen()
     const { files } = connection
@@ -243,19 +243,19 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     }
     reopen()
     throw new StoreError({
-      operation: "find its file",
+      operation: "file check",
       reason: "unreachable",
-      detail: `${path} was ${now === undefined ? "deleted" : "replaced"} while it was open: it is opened again, and filled from where this process began`,
+      detail: `${path} was ${now === undefined ? "deleted" : "replaced"} while it was open: reopening it, and backfilling from where this process started`,
     })
   }
 
   const prepared = (sql: string) => {
     let statement = database.prepare(sql)
-    let of = database
+    let preparedFor = database
     return () => {
-      if (of !== database) {
+      if (preparedFor !== database) {
         statement = database.prepare(sql)
-        of = database
+        preparedFor = database
       }
       return statement
     }
@@ -313,7 +313,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     `DELETE FROM filters WHERE chain_id = ?
      AND id NOT IN (SELECT id FROM filters AS kept WHERE kept.chain_id = filters.chain_id ORDER BY id DESC LIMIT 20)`,
   )
-  const raiseFloor = run("UPDATE heads SET final_number = ?, final_hash = ? WHERE chain_id = ?")
+  const setFinalized = run("UPDATE heads SET final_number = ?, final_hash = ? WHERE chain_id = ?")
   const changeFilter = run("UPDATE heads SET filter = ?, filter_since = ?, part = ? WHERE chain_id = ?")
 
   const records = rows<RecordRow>("SELECT * FROM window WHERE chain_id = ? ORDER BY number")
@@ -328,10 +328,10 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
   const forgetUpTo = run("DELETE FROM window WHERE chain_id = ? AND number <= ?")
 
   const append = run("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)")
-  const undoFrom = row<{ readonly id: number }>(
+  const firstToRetract = row<{ readonly id: number }>(
     "SELECT id FROM events WHERE chain_id = ? AND id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1 OFFSET ?",
   )
-  const undo = run(
+  const appendRemovals = run(
     `INSERT INTO events SELECT NULL, chain_id, block_number, block_hash, tx_hash, log_index, contract, topics, data,
        timestamp, tx_index, 1, traceparent
      FROM events WHERE chain_id = ? AND id BETWEEN ? AND ? ORDER BY id DESC`,
@@ -364,11 +364,11 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
        (SELECT count(*) FROM (SELECT 1 FROM events WHERE chain_id = readers.chain_id AND events.id > readers.id LIMIT ?)) AS lag
      FROM readers WHERE chain_id = ? ORDER BY id`,
   )
-  const beat = run(
+  const writeHeartbeat = run(
     `INSERT INTO heartbeats VALUES (?, unixepoch())
      ON CONFLICT DO UPDATE SET at = excluded.at WHERE abs(excluded.at - at) >= 10`,
   )
-  const lastBeat = row<{ readonly ago: number }>(
+  const lastHeartbeat = row<{ readonly ago: number }>(
     "SELECT unixepoch() - at AS ago FROM heartbeats WHERE chain_id = ?",
   )
   const trim = run("DELETE FROM events WHERE chain_id = ? AND id <= ?")
@@ -387,7 +387,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     "SELECT sqlite_version() AS version, page_count * page_size AS bytes FROM pragma_page_count, pragma_page_size",
   )
   const bounds = row<{ readonly first: number | null; readonly last: number | null }>(
-    // One query for both would read all of them.
+    // One query for both would scan the whole index.
     `SELECT (SELECT min(id) FROM events WHERE chain_id = ?) AS first,
             (SELECT max(id) FROM events WHERE chain_id = ?) AS last`,
   )
@@ -400,7 +400,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
       },
       catch: (cause) => {
         const error = storeError(operation, path, cause)
-        // Of what does not fit together in the file, another connection would say the same.
+        // Data that is inconsistent stays inconsistent on another connection, so an error of our own keeps this one.
         if (error !== cause && endsConnection.has(error.reason)) close()
         return error
       },
@@ -408,15 +408,15 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
 
   let transactions = 0
   let isLogLarge = false
-  /** Says that the log grows, once until it is smaller. */
+  /** Warns once when the log has grown, until it is smaller again. */
   const checkLog = Effect.suspend(() => {
     if (transactions++ % logCheckInterval !== 0 || !connection?.files.size) return Effect.void
     const { size = 0 } = statOf(`${path}-wal`) ?? {}
-    const was = isLogLarge
+    const wasLarge = isLogLarge
     isLogLarge = size > largestLog
-    return isLogLarge && !was
+    return isLogLarge && !wasLarge
       ? Effect.logWarning(
-          `${path}-wal has grown to ${Math.round(size / 1e6)} MB: a reader holds a transaction open, so that it cannot be emptied; end it (lsof ${path} names the processes)`,
+          `${path}-wal has grown to ${Math.round(size / 1e6)} MB: a reader holds a transaction open, so that it cannot be checkpointed; end that reader (lsof ${path} names the processes)`,
         )
       : Effect.void
   })
@@ -443,7 +443,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     return current
   }
 
-  /** The block from which on every entry is kept: see firstNumber in journal.lua. */
+  /** The block from which on every entry is stored: see firstNumber in journal.lua. */
   const firstNumberOf = (chain: ChainId, { added, entries, number, start_number }: HeadRow): number => {
     if (added === 0 || entries > added) return start_number
     const first = readAfter(chain, 0, 1)[0]
@@ -455,8 +455,8 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     return isFirst ? first.block_number : first.block_number + 1
   }
 
-  /** What does not fit together of what is stored of a chain, if anything: see load.lua. */
-  const misfit = (chain: ChainId, current: HeadRow | undefined, last: RecordRow | undefined) => {
+  /** How the stored head, window and entries of a chain contradict each other, if they do: see load.lua. */
+  const inconsistency = (chain: ChainId, current: HeadRow | undefined, last: RecordRow | undefined) => {
     const { last: lastId } = bounds(chain, chain)!
     if (current === undefined) {
       if (last !== undefined) return "it has records of blocks and no head"
@@ -472,7 +472,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     return undefined
   }
 
-  /** Keeps true what version 2 says of a journal; one of version 1 begins an epoch. */
+  /** Keeps the fields of version 2 up to date. A journal of version 1 begins an epoch. */
   const complete = (chain: ChainId) => {
     const current = head(chain)
     if (current === undefined) return
@@ -482,8 +482,8 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
   }
 
   /**
-   * The head, if it is the expected one and belongs to this filter. Where rows were taken away since the journal was loaded,
-   * it is to be loaded again.
+   * The head, if it is the expected one and belongs to this filter. Rows that were deleted since the journal was loaded are
+   * a conflict, so that it is loaded again.
    */
   const compare = (
     chain: ChainId,
@@ -495,10 +495,10 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     if (current.filter !== filter) return { _tag: "FilterChanged", filter: current.filter }
     const position = positionOf(current)
     if (!samePosition(position, expected)) return conflict(position)
-    return misfit(chain, current, top(chain)) === undefined ? current : conflict(position)
+    return inconsistency(chain, current, top(chain)) === undefined ? current : conflict(position)
   }
 
-  /** Whether a push that came too late was written before, by its own first try or by another ingestor. */
+  /** Whether a push that conflicts was written before, by an earlier attempt or by another ingestor. */
   const isDuplicate = (chain: ChainId, head: Position, push: Push): boolean => {
     const next = afterPush(push)
     const known = recordAt(chain, next.number)
@@ -507,13 +507,13 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     return next.digest !== undefined && head.part === next.part && head.digest === next.digest
   }
 
-  /** The pinned reader furthest behind, if so many entries are enough to trim some. */
+  /** The pinned reader furthest behind, if there are enough entries to trim some. */
   const pinOf = (chain: ChainId, entries: number) => {
     const { maxLength } = retention
     return entries > maxLength + trimSlack && maxLength > 0 ? lowestPin(chain, pinnedFor) : undefined
   }
 
-  /** Whether a pinned reader keeps entries that neither the window nor whoever comes later needs. */
+  /** Whether a pinned reader holds entries that are needed for nothing else. */
   const isHeldBy = <Pin extends { readonly id: number }>(
     chain: ChainId,
     pin: Pin | undefined,
@@ -526,7 +526,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
   const releaseOf = (chain: ChainId, name: string) =>
     `DELETE FROM readers WHERE chain_id = ${chain} AND name = '${name.replaceAll("'", "''")}'`
 
-  /** Trims, and says in the journal whether publishing pauses: see `trim` in journal.lua. */
+  /** Trims, and stores whether publishing is paused: see `trim` in journal.lua. */
   const trimmed = (chain: ChainId, before: number): Trimmed => {
     const { backlog } = retention
     const pin = pinOf(chain, before)
@@ -549,7 +549,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     }
   }
 
-  /** Removes the oldest entries beyond the limit, up to the one that a pinned reader has read last. */
+  /** Trims the oldest entries beyond the limit, up to the last one that a pinned reader has read. */
   const drop = (chain: ChainId, entries: number, pin: number | null): number => {
     const { maxLength } = retention
     if (maxLength === 0 || entries <= maxLength + trimSlack) return 0
@@ -557,7 +557,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
       oldestNeeded(chain)?.id ?? Number.MAX_SAFE_INTEGER,
       (pin ?? Number.MAX_SAFE_INTEGER - 1) + 1,
     )
-    const last = lastToTrim(chain, below, Math.min(entries - maxLength, trimMost))?.id ?? null
+    const last = lastToTrim(chain, below, Math.min(entries - maxLength, maxTrimmed))?.id ?? null
     if (last === null) return 0
     countMissed(last, chain, last)
     const { changes } = trim(chain, last)
@@ -585,7 +585,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
 
   const push = (chain: ChainId, filter: string, push: Push): PushResult => {
     if (push.expected.hash === "" && head(chain) === undefined) begin(chain, push.expected.number + 1, filter)
-    // Whatever head it expects: what is sent after it must wait as well.
+    // Checked before the head is compared: the pushes that follow in the pipeline must wait as well.
     if (head(chain)?.paused === 1) return { _tag: "Paused" }
     const current = compare(chain, filter, push.expected)
     if ("_tag" in current) {
@@ -643,7 +643,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     const digest = next.digest === undefined ? "" : markOf(next, current.added + appended) + next.digest
     if (digest !== (current.part_digest ?? "")) setDigest(digest, chain)
     if (push.final && next.part === 0) {
-      raiseFloor(next.number, next.hash, chain)
+      setFinalized(next.number, next.hash, chain)
       forgetUpTo(chain, next.number)
     }
     trimmed(chain, current.entries + appended)
@@ -653,23 +653,23 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
   const pop = (chain: ChainId, filter: string, pop: Pop): PopResult => {
     const current = compare(chain, filter, pop.expected)
     if ("_tag" in current) return current
-    const undone = top(chain)
-    if (undone === undefined) return conflict(positionOf(current))
-    const most = Math.min(undone.count, limits.logs)
-    const left = undone.count - most
+    const retracted = top(chain)
+    if (retracted === undefined) return conflict(positionOf(current))
+    const most = Math.min(retracted.count, limits.logs)
+    const left = retracted.count - most
     const from =
       left === 0
-        ? undone.first_id
-        : (undoFrom(chain, undone.first_id, undone.last_id, most - 1)?.id ?? undone.first_id)
+        ? retracted.first_id
+        : (firstToRetract(chain, retracted.first_id, retracted.last_id, most - 1)?.id ?? retracted.first_id)
     const previous = lastEntry(chain)
-    const removed = most === 0 ? 0 : Number(undo(chain, from, undone.last_id).changes)
-    let position: Position = { number: undone.number, hash: undone.hash, part: -left }
+    const removed = most === 0 ? 0 : Number(appendRemovals(chain, from, retracted.last_id).changes)
+    let position: Position = { number: retracted.number, hash: retracted.hash, part: -left }
     let startHash = current.start_hash
     if (left > 0) {
-      shorten(from - 1, left, chain, undone.number)
+      shorten(from - 1, left, chain, retracted.number)
     } else {
-      forget(chain, undone.number)
-      if (undone.number === current.start_number) startHash = ""
+      forget(chain, retracted.number)
+      if (retracted.number === current.start_number) startHash = ""
       const below = top(chain)
       position = below
         ? { number: below.number, hash: below.hash, part: 0 }
@@ -689,19 +689,19 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
   const finalize = (chain: ChainId, filter: string, { expected, number, hash }: Finalize): FinalizeResult => {
     const current = compare(chain, filter, expected)
     if ("_tag" in current) return current
-    // The floor is never lowered: see finalize.lua.
+    // The finalized head never moves down: see finalize.lua.
     if (current.final_number !== null && number <= current.final_number) return { _tag: "Finalized" }
     const known = recordAt(chain, number)
     const reachable = number < current.number || (number === current.number && current.part === 0)
     if (!reachable || (known !== undefined && known.hash !== hash)) return conflict(positionOf(current))
-    raiseFloor(number, hash, chain)
+    setFinalized(number, hash, chain)
     forgetUpTo(chain, number)
     trimmed(chain, current.entries)
     return { _tag: "Finalized" }
   }
 
-  /** Whether a known entry is gone, and was not trimmed: see epoch.lua. */
-  const isGone = (chain: ChainId, { id, identity }: Acknowledged): boolean => {
+  /** Whether a known entry is lost, and was not trimmed: see epoch.lua. */
+  const isLost = (chain: ChainId, { id, identity }: Acknowledged): boolean => {
     const found = eventAt(chain, Number(id))
     if (found !== undefined) return identityOf(found) !== identity
     const { first } = bounds(chain, chain)!
@@ -716,7 +716,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     const last = known?.last
     const past = pastEpochs(chain).map(({ epoch }) => epoch)
     if (stored === undefined && epoch === undefined) outcome = last === undefined ? "kept" : "emptied"
-    else if (last !== undefined && isGone(chain, last)) {
+    else if (last !== undefined && isLost(chain, last)) {
       const isKnown = last.epoch === "" || [last.epoch, ...known!.before].includes(epoch ?? "")
       outcome = isKnown ? "lost" : "new epoch"
       if (isKnown) {
@@ -733,7 +733,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     return { outcome, known: { last: entry && { ...entry, epoch: epoch ?? "" }, before: past } }
   }
 
-  const takeOver = (chain: ChainId, filter: string) => {
+  const replaceFilter = (chain: ChainId, filter: string) => {
     const current = head(chain)
     if (current === undefined) return
     const since = current.part === 0 ? current.number + 1 : current.number
@@ -776,22 +776,22 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
   return Store.of({
     description: `sqlite ${path}`,
     limits,
-    // A transaction without a write succeeds in a file that is read-only.
+    // An empty transaction succeeds even in a read-only file, so this one writes.
     ping: () =>
-      atomically("answer", () => database.exec(`PRAGMA user_version = ${userVersion()!.user_version}`)),
+      atomically("ping", () => database.exec(`PRAGMA user_version = ${userVersion()!.user_version}`)),
     load: (chain) =>
       atomically("load", () => {
         const current = head(chain)
         const window = records(chain)
-        const why = misfit(chain, current, window.at(-1))
+        const why = inconsistency(chain, current, window.at(-1))
         if (why !== undefined) throw corruptJournal(chain, why)
         return current && journalOf(current, window)
       }),
     push: (chain, filter, move) => atomically("push", () => push(chain, filter, move)),
     pop: (chain, filter, move) => atomically("pop", () => pop(chain, filter, move)),
     finalize: (chain, filter, move) => atomically("finalize", () => finalize(chain, filter, move)),
-    checkEpoch: (chain, known) => atomically("check its epoch", () => checkEpoch(chain, known)),
-    changeFilter: (chain, filter) => atomically("take over", () => takeOver(chain, filter)),
+    checkEpoch: (chain, known) => atomically("epoch check", () => checkEpoch(chain, known)),
+    changeFilter: (chain, filter) => atomically("filter change", () => replaceFilter(chain, filter)),
     read: (chain, after, limit) =>
       attempt("read", () =>
         readAfter(chain, Number(after ?? 0), limit).map((row) => ({
@@ -801,7 +801,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
       ),
     seek: (chain, block) => attempt("seek", () => seek(chain, block)),
     stats: (chain, exactly = true) =>
-      attempt("count", () => {
+      attempt("stats", () => {
         const { first, last } = bounds(chain, chain)!
         const text = (id: number | null) => (id === null ? undefined : String(id))
         const current = head(chain)
@@ -832,7 +832,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
             ? { reader: `reader:${pin.name}`, lag, release: releaseOf(chain, pin.name) }
             : undefined,
           paused: paused === 1,
-          aliveAgo: lastBeat(chain)?.ago,
+          aliveAgo: lastHeartbeat(chain)?.ago,
         }
       }),
     refused: () => Effect.succeed([]),
@@ -841,11 +841,11 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
         const current = head(chain)
         const outcome = trimmed(chain, current?.entries ?? 0)
         complete(chain)
-        if (current !== undefined) beat(chain)
+        if (current !== undefined) writeHeartbeat(chain)
         return outcome
       }),
     reset: (chain, options) => atomically("reset", () => reset(chain, options)),
-    info: attempt("describe itself", () => {
+    info: attempt("info", () => {
       const { version, bytes } = about()!
       const persistence = path === ":memory:" ? "none" : "write-ahead log, synchronous=NORMAL"
       return { version: `sqlite ${version}`, bytes, limit: 0, evictionPolicy: undefined, persistence }
@@ -866,7 +866,7 @@ const journalOf = (row: HeadRow, records: ReadonlyArray<RecordRow>): Journal => 
 })
 
 /**
- * A store in the file at `path` (`:memory:` for none).
+ * A store in the file at `path` (`:memory:` for a database in memory).
  *
  * @param retention how much of each stream is kept
  * @param limits how much a move carries
@@ -878,7 +878,7 @@ export const layer = (
 ): Layer.Layer<Store, StoreError> =>
   Layer.effect(
     Store,
-    // A file with other tables in it: its statements cannot be prepared.
+    // A database with tables of another program: its statements cannot be prepared.
     Effect.catchDefect(make(path, retention, limits), (cause) =>
       Effect.fail(storeError("open", path, cause)),
     ),

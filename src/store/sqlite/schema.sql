@@ -1,5 +1,5 @@
 -- The journal of every chain. `events` is public: the fields of a stream entry as columns, and an id that rises with
--- every append of any chain. `removed` is 0 or 1; numbers are numbers.
+-- every append of any chain. `removed` is 0 or 1; numbers are integers.
 CREATE TABLE IF NOT EXISTS events (
   id           INTEGER PRIMARY KEY AUTOINCREMENT,
   chain_id     INTEGER NOT NULL,
@@ -32,26 +32,26 @@ CREATE TABLE IF NOT EXISTS heads (
   added        INTEGER NOT NULL -- appended in this epoch
 ) STRICT;
 
--- What version 2 adds to a head. A table of its own, so that version 1 can write the file too; a reset leaves its row.
+-- The fields that version 2 adds to a head. A separate table, so that version 1 can write the file too. A reset keeps its row.
 CREATE TABLE IF NOT EXISTS journals (
   chain_id     INTEGER PRIMARY KEY,
   version      INTEGER NOT NULL,
-  epoch        TEXT    NOT NULL, -- opaque: another one means that entries were lost, or a reset
+  epoch        TEXT    NOT NULL, -- opaque: a new value means that entries were lost, or a reset
   epoch_reason TEXT    NOT NULL, -- begun, lost or reset
-  first_number INTEGER NOT NULL, -- from this block on every entry is kept
-  part_digest  TEXT    NOT NULL, -- which logs the first `part` are, with hash, part and added in front
+  first_number INTEGER NOT NULL, -- from this block on every entry is stored
+  part_digest  TEXT    NOT NULL, -- identifies the first `part` logs; prefixed with hash, part and added
   abi          TEXT    NOT NULL,
   paused       INTEGER NOT NULL
 ) STRICT;
 
--- Epochs before the present one, the last 20 of each chain.
+-- Earlier epochs, the last 20 of each chain.
 CREATE TABLE IF NOT EXISTS epochs (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
   chain_id INTEGER NOT NULL,
   epoch    TEXT    NOT NULL
 ) STRICT;
 
--- Filters that were replaced, the last 20 of each chain.
+-- Replaced filters, the last 20 of each chain.
 CREATE TABLE IF NOT EXISTS filters (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
   chain_id INTEGER NOT NULL,
@@ -59,7 +59,7 @@ CREATE TABLE IF NOT EXISTS filters (
   UNIQUE (chain_id, filter)
 ) STRICT;
 
--- Where readers are, and how many entries were trimmed that they had not read.
+-- The positions of readers, and how many entries were trimmed before they had read them.
 CREATE TABLE IF NOT EXISTS readers (
   chain_id INTEGER NOT NULL,
   name     TEXT    NOT NULL,
@@ -77,13 +77,13 @@ CREATE TABLE IF NOT EXISTS missed (
   PRIMARY KEY (chain_id, reader)
 ) STRICT;
 
--- When an ingestor last said that it is alive (unix seconds), which each does every ten seconds.
+-- The last heartbeat of an ingestor (unix seconds), which is written every ten seconds.
 CREATE TABLE IF NOT EXISTS heartbeats (
   chain_id INTEGER PRIMARY KEY,
   at       INTEGER NOT NULL
 ) STRICT;
 
--- Blocks that can still be undone, and which entries are theirs.
+-- Blocks that can still be retracted, and which entries are theirs.
 CREATE TABLE IF NOT EXISTS window (
   chain_id INTEGER NOT NULL,
   number   INTEGER NOT NULL,

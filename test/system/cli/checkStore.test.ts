@@ -82,7 +82,7 @@ describe("check", () => {
           ],
           ["no MEMORY USAGE: the bytes of a stream are not shown", "give its user +memory"],
           [
-            "no XINFO: consumer groups and their lag are not shown, what trimming takes from them is not counted, and a stream that was set back is not noticed",
+            "no XINFO: consumer groups and their lag are not shown, what trimming takes from them is not counted, and a stream that was restored from an older copy is not noticed",
             "give its user +xinfo",
           ],
         ],
@@ -160,17 +160,14 @@ describe("check", () => {
       )
       const unlimited = (yield* sizes({ STREAM_GROUPS: "mine" })).at(-1)!
       assert.strictEqual(unlimited.level, "warning")
-      assert.match(
-        unlimited.detail,
-        /^maxmemory is 0, which is no limit, and STREAM_GROUPS=mine is waited for/,
-      )
+      assert.match(unlimited.detail, /^maxmemory is 0, which is no limit, and STREAM_GROUPS=mine is pinned/)
       assert.match(unlimited.fix!, /^set maxmemory/)
       // A reader that tells where it is is waited for without being named.
       const seen = Math.floor(Date.now() / 1000)
       yield* Effect.promise(() =>
         server.client.hset("{events:31337}:readers", "balances", JSON.stringify({ id: "1-1", seen })),
       )
-      assert.match((yield* sizes()).at(-1)!.detail, /and the reader balances is waited for/)
+      assert.match((yield* sizes()).at(-1)!.detail, /and the reader balances is pinned/)
       yield* Effect.promise(() => server.client.call("ACL", "SETUSER", "default", "-info"))
       assert.match((yield* sizes()).at(-1)!.detail, /^maxmemory is unknown, and the reader/)
     }),

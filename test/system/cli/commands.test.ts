@@ -97,7 +97,7 @@ describe("the command line", () => {
         env: { ...env, DATABASE_PATH: join(place, "file", "events.db") },
       })
       assert.strictEqual(code, 69)
-      assert.match(errors, /the store did not open/)
+      assert.match(errors, /store open failed/)
     }),
   )
 
@@ -740,7 +740,7 @@ describe("check", () => {
         ["connection lost: connect ECONNREFUSED 127.0.0.1:1", true],
         ["serves chain 5, not 31337", true],
         ["serves chain 5, not 31337", true],
-        ["the store did not describe itself (unreachable): connect ECONNREFUSED 127.0.0.1:1", true],
+        ["store info failed (unreachable): connect ECONNREFUSED 127.0.0.1:1", true],
       ])
       assert.strictEqual(
         output.match(/Please specify an address in your request: logs are read from receipts/g)?.length,

@@ -13,9 +13,9 @@ const Sizes = Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maxim
 
 const bytesOf = ({ logs }: Pick<Block, "logs">) => logs.reduce((sum, log) => sum + sizeOf(log), 0)
 
-describe("cutting blocks into calls", () => {
+describe("dividing blocks into calls", () => {
   it.prop(
-    "carries every log once and in order, within the limits, whatever they are",
+    "sends every log once and in order, within any limits",
     {
       sizes: Sizes,
       logs: Small,

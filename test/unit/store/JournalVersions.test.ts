@@ -1,6 +1,6 @@
 /**
- * A rolling update: ingestors of version 0.1 and of this one write one journal at the same time. Version 1 of the journal
- * is taken over in place, and neither loses or doubles what the other wrote.
+ * A rolling update: ingestors of version 0.1 and of this version write one journal at the same time. This version continues
+ * a version 1 journal in place, and neither loses or duplicates what the other wrote.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Random } from "effect"
@@ -33,10 +33,10 @@ const chainId = 7
 const below = (n: number) => Random.nextIntBetween(0, n - 1)
 
 /**
- * The clients make one move after the other in any order, as ingestors do: a part is continued where the client knows what
- * is in it, and removed otherwise. Now and then a move comes too late.
+ * The clients make one move after the other in random order, as ingestors do: a client continues a part if it knows the
+ * part's logs, and retracts it otherwise. Some moves come too late.
  *
- * @returns the blocks with logs that a reader must end up with, and how many logs of each
+ * @returns the blocks with logs that a reader must end up with, and how many logs each has
  */
 const walk = Effect.fnUntraced(function* (clients: readonly [old: Client, current: Client], steps: number) {
   const made = new Map<string, Block>()
@@ -90,7 +90,7 @@ const withServer = (
 
 describe("version 1 and version 2 of the journal", () => {
   it.live(
-    "take turns on one chain, move by move, and lose and double nothing [G-168]",
+    "take turns on one chain, move by move, without losing or duplicating a log [G-168]",
     () =>
       withServer((stores, server) =>
         Effect.gen(function* () {
@@ -110,7 +110,7 @@ describe("version 1 and version 2 of the journal", () => {
   )
 
   it.live(
-    "are written by two ingestors at once, through forks and blocks in parts, and the journal is the chain",
+    "stay consistent under two ingestors at once, through forks and partially written blocks",
     () =>
       withServer(([old, current]) =>
         Effect.gen(function* () {
@@ -136,7 +136,7 @@ describe("version 1 and version 2 of the journal", () => {
     30_000,
   )
 
-  it.live("a journal of version 1 is taken over where it is", () =>
+  it.live("upgrades a journal of version 1 in place", () =>
     withServer(([old, current], server) =>
       Effect.gen(function* () {
         const [first, second] = [...pushes(emptyHead(1), blocks(1, "a", [2, 8]), false, limits)] as [
@@ -148,7 +148,7 @@ describe("version 1 and version 2 of the journal", () => {
         const { head } = (yield* current.load(chainId))!
         assert.deepStrictEqual(head, { number: 2, hash: second.blocks[0].hash, part: 3 })
         assert.isUndefined((yield* current.stats(chainId)).epoch)
-        // Its part has no digest: it is not continued, but removed.
+        // The part has no digest: it is not continued, but retracted.
         assert.strictEqual(
           (yield* current.push(chainId, filter, { ...second, expected: { ...head, digest: "x" } }))._tag,
           "Conflict",

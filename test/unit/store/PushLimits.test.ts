@@ -11,8 +11,8 @@ const of = (...sizes: ReadonlyArray<number>) =>
   [...pushes(emptyHead(1), blocks(1, "a", sizes), false)][0] as Push
 const late = failure("timeout", "no answer within 5000 ms")
 
-describe("how much a push carries", () => {
-  it("is half of what was refused, down to one log", () => {
+describe("the push limits", () => {
+  it("halve after a refused push, down to one log", () => {
     const limits = new PushLimits()
     let logs = 800
     for (let i = 0; logs > 1; i++) {
@@ -21,11 +21,11 @@ describe("how much a push carries", () => {
       logs = limits.current.logs
       assert.isBelow(i, 12)
     }
-    assert.isFalse(limits.refused(of(1), late), "one log of one block cannot be cut")
+    assert.isFalse(limits.refused(of(1), late), "a single log cannot be divided")
     assert.isAtLeast(limits.current.bytes, 1)
   })
 
-  it("stays as it is where the size is not what was refused [G-149]", () => {
+  it("stay unchanged after an error that is not about the size [G-149]", () => {
     const limits = new PushLimits()
     for (const error of [
       failure("full", "OOM command not allowed when used memory > 'maxmemory'"),
@@ -40,7 +40,7 @@ describe("how much a push carries", () => {
     assert.strictEqual(limits.current, callLimits)
   })
 
-  it("is half of what ended the connection twice, and then of what ends it once", () => {
+  it("halve when the same push closes the connection twice, and from then on at once", () => {
     const limits = new PushLimits()
     const closed = failure("unreachable", "Connection is closed.")
     assert.isFalse(limits.refused(of(800), closed))
@@ -48,21 +48,21 @@ describe("how much a push carries", () => {
     assert.strictEqual(limits.current.logs, 400)
     assert.isTrue(limits.refused(of(400), closed))
     assert.strictEqual(limits.current.logs, 200)
-    assert.isFalse(limits.refused(of(1), closed, true), "one log of one block cannot be cut")
+    assert.isFalse(limits.refused(of(1), closed, true), "a single log cannot be divided")
   })
 
-  it("grows back to what is expected after pushes that are taken", () => {
+  it("grow back after accepted pushes", () => {
     const limits = new PushLimits()
     for (let i = 0; i < 4; i++) limits.refused(of(...Array.from({ length: 300 }, () => 3)), late)
     assert.isBelow(limits.current.blocks, 30)
-    for (let i = 0; i < 20; i++) limits.taken()
+    for (let i = 0; i < 20; i++) limits.accepted()
     const grown = limits.current
     assert.isBelow(grown.blocks, callLimits.blocks)
-    for (let i = 0; i < 400; i++) limits.taken()
+    for (let i = 0; i < 400; i++) limits.accepted()
     assert.deepStrictEqual(limits.current, callLimits)
   })
 
-  it("is found for a block that is too large as a whole", () => {
+  it("shrink until a block that is too large fits", () => {
     const limits = new PushLimits()
     limits.refused(of(1000), late)
     const parts = [...pushes(emptyHead(1), [block(1, "a", 1000)], false, limits.current)]

@@ -21,7 +21,7 @@ const entry = (name: string, removed: boolean, changes: Partial<Entry> = {}): En
   }
 }
 
-/** What a journal replays to. `-` before a log undoes it; a pair changes fields of the entry. */
+/** Replays a journal. `-` before a log removes it; a pair changes fields of the entry. */
 const replayed = (
   journal: ReadonlyArray<string | readonly [string, Partial<Entry>]>,
   fromTheBeginning = true,
@@ -34,12 +34,12 @@ const replayed = (
   return replay
 }
 
-/** What is left of a journal, block by block. */
+/** What remains of a journal, block by block. */
 const left = ({ blocks }: Replay) =>
   blocks.map(({ number, hash, logs }) => [number, hash, ...logs.map(({ index }) => index)])
 
 describe("Replay", () => {
-  it("finds nothing wrong with reorgs, blocks that come back, and blocks undone half written", () => {
+  it("accepts reorgs, blocks that return, and blocks retracted while partially written", () => {
     const journal =
       "10a:0 10a:1 12a:0 12a:1 13a:0 -13a:0 -12a:1 -12a:0 11b:0 12b:3 12b:7 -12b:7 -12b:3 -11b:0 12a:0 12a:1 14a:0"
     const replay = replayed(journal.split(" "))
@@ -55,12 +55,12 @@ describe("Replay", () => {
 
   for (const [what, journal, fault] of [
     [
-      "a doubled entry",
+      "a duplicate entry",
       ["10a:0", "10a:1", "10a:1", "11a:0"],
       "2: the entry of 1:0x10a:1 in block 10 comes after log 1 of the same block",
     ],
     [
-      "a doubled block",
+      "a duplicate block",
       ["10a:0", "11a:0", "10a:0"],
       "2: the entry of 1:0x10a:0 in block 10 comes on top of block 11",
     ],
@@ -82,32 +82,32 @@ describe("Replay", () => {
     [
       "a removal that is not on top",
       ["10a:0", "11a:0", "-10a:0"],
-      "2: the removal of 1:0x10a:0 in block 10 undoes log 0 of block 11 0x11a",
+      "2: the removal of 1:0x10a:0 in block 10 retracts log 0 of block 11 0x11a",
     ],
     [
       "a removal of another block of that height",
       ["10a:0", "11a:0", "-11b:0"],
-      "2: the removal of 1:0x11b:0 in block 11 undoes log 0 of block 11 0x11a",
+      "2: the removal of 1:0x11b:0 in block 11 retracts log 0 of block 11 0x11a",
     ],
     [
       "removals in the order of the logs",
       ["10a:0", "10a:1", "-10a:0"],
-      "2: the removal of 1:0x10a:0 in block 10 undoes log 1 of block 10 0x10a",
+      "2: the removal of 1:0x10a:0 in block 10 retracts log 1 of block 10 0x10a",
     ],
     [
-      "a removal that leaves a log out",
+      "a removal that omits a log",
       ["10a:0", "10a:1", "10a:2", "-10a:2", "-10a:0"],
-      "4: the removal of 1:0x10a:0 in block 10 undoes log 1 of block 10 0x10a",
+      "4: the removal of 1:0x10a:0 in block 10 retracts log 1 of block 10 0x10a",
     ],
     [
-      "a doubled removal",
+      "a duplicate removal",
       ["10a:0", "11a:0", "-11a:0", "-11a:0"],
-      "3: the removal of 1:0x11a:0 in block 11 undoes log 0 of block 10 0x10a",
+      "3: the removal of 1:0x11a:0 in block 11 retracts log 0 of block 10 0x10a",
     ],
     [
-      "a removal of what was never added",
+      "a removal of a log that was never added",
       ["-10a:0", "10b:0"],
-      "0: the removal of 1:0x10a:0 in block 10 undoes nothing",
+      "0: the removal of 1:0x10a:0 in block 10 retracts nothing",
     ],
     ...Object.entries({
       block_number: "12",
@@ -123,16 +123,16 @@ describe("Replay", () => {
         [
           `a removal with another ${field}`,
           ["10a:0", "11a:0", ["-11a:0", { [field]: value }]],
-          `2: the removal of 1:0x11a:0 in block ${field === "block_number" ? value : 11} is not a copy of what it undoes`,
+          `2: the removal of 1:0x11a:0 in block ${field === "block_number" ? value : 11} is not a copy of the entry it retracts`,
         ] as const,
     ),
   ] as const) {
-    it(`tells ${what}, and nothing else`, () => {
+    it(`reports ${what}, and no other fault`, () => {
       assert.deepStrictEqual(replayed(journal).faults, [fault])
     })
   }
 
-  it("says nothing about removals of what is before its first entry, if that is not where the journal begins", () => {
+  it("ignores removals of logs before its first entry when it does not read from the beginning", () => {
     const journal = ["-11a:0", "-10a:1", "10b:0", "11b:0"]
     assert.deepStrictEqual(replayed(journal, false).faults, [])
     assert.strictEqual(replayed(journal).faults.length, 2)

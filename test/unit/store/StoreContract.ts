@@ -1,6 +1,4 @@
-/**
- * What every store promises, each promise a test. A store's own test file calls `contract` with a way to open it.
- */
+/** The contract of every store, one test per promise. The test file of a store calls `contract` with a way to open it. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import type { Scope } from "effect"
@@ -24,21 +22,21 @@ import { block, blocks, hash } from "../../support/blocks.ts"
 
 type Client = Store["Service"]
 
-/** One set of data, however many clients. */
+/** One data set, with any number of clients. */
 export interface Harness {
-  /** Another client of the same data, keeping about `maxLength` entries a chain (default: all). */
+  /** Opens another client of the same data, which keeps about `maxLength` entries per chain (default: all). */
   readonly open: (maxLength?: number) => Effect.Effect<Client, unknown, Scope.Scope>
-  /** Remembers the data as they are now; running the result brings them back. */
+  /** Takes a snapshot of the data. Running the result restores it. */
   readonly snapshot: Effect.Effect<Effect.Effect<void, unknown>, unknown>
   readonly wipe: Effect.Effect<void, unknown>
   /** Deletes entries behind the store's back. */
   readonly deleteEntries: (chain: number, ids: ReadonlyArray<string>) => Effect.Effect<void, unknown>
-  /** Makes a journal one of another version. */
+  /** Sets the version of a journal. */
   readonly setVersion: (chain: number, version: number) => Effect.Effect<void, unknown>
   /**
-   * Says that a reader has read up to this entry, as readers do.
+   * Publishes the position of a reader, as readers do.
    *
-   * @param seen unix seconds; by default so long ago that it is not waited for
+   * @param seen unix seconds; by default so long ago that the reader is not pinned
    */
   readonly putReader: (chain: number, name: string, id: string, seen?: number) => Effect.Effect<void, unknown>
   /** How many entries were trimmed that a reader had not read. */
@@ -50,7 +48,7 @@ export interface Harness {
 const chain = 31337
 const filter = "none"
 
-/** Pushes blocks on top of a journal, cut into calls as the service does, and says where the head stands then. */
+/** Pushes blocks on top of a journal, divided into calls as the service does. Returns the new head. */
 const push = Effect.fnUntraced(function* (
   store: Client,
   expected: Position,
@@ -83,7 +81,7 @@ export const readAll = Effect.fnUntraced(function* (store: Client, chain: number
   }
 })
 
-/** Replays the journal; asserts that it has no fault and what it holds. */
+/** Replays the journal; asserts that it has no fault and holds exactly these blocks. */
 const holds = Effect.fnUntraced(function* (store: Client, expected: ReadonlyArray<Block>) {
   const replay = new Replay()
   for (const stored of yield* readAll(store, chain)) replay.apply(stored)
@@ -102,7 +100,7 @@ const summary = (entries: ReadonlyArray<Stored>) =>
     ({ entry }) => `${entry.removed === "true" ? "-" : "+"}${entry.block_number}/${entry.log_index}`,
   )
 
-/** One random step on a journal; heights and sizes are reduced to what fits when it is run. */
+/** One random step on a journal. Heights and sizes are reduced to valid ones when it runs. */
 const Step = Schema.Union([
   Schema.TaggedStruct("Push", {
     sizes: Schema.Array(Schema.Int).check(Schema.isMinLength(1), Schema.isMaxLength(4)),
@@ -128,8 +126,8 @@ export const contract = (
     )
   const start = emptyHead(100)
 
-  describe(`${name} keeps the store's contract`, () => {
-    test("it knows nothing of a chain before the first push", (store) =>
+  describe(`${name}`, () => {
+    test("has no journal of a chain before the first push", (store) =>
       Effect.gen(function* () {
         assert.isUndefined(yield* store.load(chain))
         assert.deepStrictEqual(yield* readAll(store, chain), [])
@@ -137,7 +135,7 @@ export const contract = (
         assert.strictEqual((yield* store.stats(chain)).entries, 0)
       }))
 
-    test("an entry has exactly the documented fields, all of them text", (store) =>
+    test("writes exactly the documented fields of an entry, all as text", (store) =>
       Effect.gen(function* () {
         const pushedBlock = block(100, "a", 2)
         yield* push(store, start, [pushedBlock])
@@ -158,7 +156,7 @@ export const contract = (
         ])
       }))
 
-    test("pushing twice adds once [G-089]", (store) =>
+    test("appends a resent push once [G-089]", (store) =>
       Effect.gen(function* () {
         const [move] = [...pushes(start, blocks(100, "a", [2, 1]), false)] as [Push]
         assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
@@ -166,7 +164,7 @@ export const contract = (
         assert.deepStrictEqual(summary(yield* readAll(store, chain)), ["+100/0", "+100/1", "+101/0"])
       }))
 
-    test("a resent push whose successor already landed is a duplicate", (store) =>
+    test("reports a resent push as a duplicate after its successor was written", (store) =>
       Effect.gen(function* () {
         const all = blocks(100, "a", [2, 1, 3])
         const [first] = [...pushes(start, all.slice(0, 2), false)] as [Push]
@@ -175,7 +173,7 @@ export const contract = (
         yield* holds(store, all)
       }))
 
-    test("a wrong expected head is a conflict that tells the real one and changes nothing", (store) =>
+    test("rejects a move that expects a wrong head, reports the actual head and changes nothing", (store) =>
       Effect.gen(function* () {
         const head = yield* push(store, start, blocks(100, "a", [1, 1]))
         const before = yield* store.load(chain)
@@ -193,14 +191,14 @@ export const contract = (
         assert.strictEqual((yield* readAll(store, chain)).length, 2)
       }))
 
-    test("a push that expects a head of a chain nobody knows is a conflict without a head", (store) =>
+    test("reports a conflict without a head when the chain has no journal", (store) =>
       Effect.gen(function* () {
         const late = [...pushes({ number: 7, hash: hash("a", 7), part: 0 }, [block(8, "a", 1)], false)][0]!
         assert.deepStrictEqual(yield* store.push(chain, filter, late), { _tag: "Conflict", head: undefined })
         assert.isUndefined(yield* store.load(chain))
       }))
 
-    test("the window holds the start block, blocks with logs, and the head", (store) =>
+    test("keeps the start block, every block with logs and the head in the window", (store) =>
       Effect.gen(function* () {
         let head = yield* push(store, start, [block(100, "a", 0)])
         for (const next of blocks(101, "a", [0, 2, 0, 0])) head = yield* push(store, head, [next])
@@ -218,7 +216,7 @@ export const contract = (
         assert.strictEqual(journal.window[2]!.parentHash, hash("a", 103))
       }))
 
-    test("pop writes removed copies in reverse order and moves down to the next recorded block", (store) =>
+    test("pops a block by writing removed copies in reverse order, and moves the head to the next recorded block", (store) =>
       Effect.gen(function* () {
         const kept = blocks(100, "a", [1, 0, 0])
         const head = yield* push(store, start, [...kept, block(103, "a", 3)])
@@ -242,7 +240,7 @@ export const contract = (
         yield* holds(store, kept)
       }))
 
-    test("a block that left may come back [G-082]", (store) =>
+    test("accepts a retracted block again [G-082]", (store) =>
       Effect.gen(function* () {
         const all = blocks(100, "a", [1, 2])
         const head = yield* push(store, start, all)
@@ -252,7 +250,7 @@ export const contract = (
         assert.strictEqual(replay.entries, 7)
       }))
 
-    test("everything down to below the start block can be undone and begun again", (store) =>
+    test("retracts every block including the start block, and starts again", (store) =>
       Effect.gen(function* () {
         const head = yield* push(store, start, blocks(100, "a", [2]))
         yield* store.pop(chain, filter, { _tag: "Pop", expected: head })
@@ -267,7 +265,7 @@ export const contract = (
         assert.strictEqual((yield* store.load(chain))!.start.hash, hash("b", 100))
       }))
 
-    test("a block of 25 000 logs", (store) =>
+    test("stores and retracts a block of 25 000 logs", (store) =>
       Effect.gen(function* () {
         const big = block(100, "a", 25_000)
         const head = yield* push(store, start, [big])
@@ -278,7 +276,7 @@ export const contract = (
         assert.strictEqual(replay.removed, 25_000)
       }))
 
-    test("a crash between the parts of a big block leaves a head from which it goes on", (_, harness) =>
+    test("resumes a large block after a crash between two of its parts", (_, harness) =>
       Effect.gen(function* () {
         const all = [block(100, "a", 5), block(101, "a", 3500)]
         const moves = [...pushes(start, all, false)]
@@ -294,7 +292,7 @@ export const contract = (
         yield* holds(second, all)
       }))
 
-    test("a part is continued, or known as written, only by who wrote the same logs", (store) =>
+    test("continues a partially written block only with the same logs", (store) =>
       Effect.gen(function* () {
         const whole = block(100, "a", 2500)
         const short = { ...whole, logs: whole.logs.toSpliced(500, 1) }
@@ -313,7 +311,7 @@ export const contract = (
         yield* holds(store, [whole])
       }))
 
-    test("a block half written and then reorged away is popped as far as it was written", (store) =>
+    test("pops as much of a block as was written before it was reorged", (store) =>
       Effect.gen(function* () {
         const kept = block(100, "a", 5)
         const moves = [...pushes(start, [kept, block(101, "a", 3500)], false)]
@@ -322,13 +320,13 @@ export const contract = (
         const half = (yield* store.load(chain))!.head
         const pop = yield* store.pop(chain, filter, { _tag: "Pop", expected: half })
         assert.deepInclude(pop, { _tag: "Popped", removed: callLimits.logs, missing: 0 })
-        const undoing = { ...at, part: -1000 }
-        assert.deepStrictEqual((yield* store.load(chain))!.head, undoing)
+        const retracting = { ...at, part: -1000 }
+        assert.deepStrictEqual((yield* store.load(chain))!.head, retracting)
         const late = yield* store.push(chain, filter, moves[3]!)
         assert.deepStrictEqual(
           late,
-          { _tag: "Conflict", head: undoing },
-          "what is being undone is not continued",
+          { _tag: "Conflict", head: retracting },
+          "a block that is being retracted is not continued",
         )
         const head = yield* popTo(store, 100)
         const other = block(101, "b", 2, kept.hash)
@@ -336,7 +334,7 @@ export const contract = (
         yield* holds(store, [kept, other])
       }))
 
-    test("a final block is the floor: it leaves the window and nothing below it can be undone", (store) =>
+    test("removes finalized blocks from the window and refuses to pop them", (store) =>
       Effect.gen(function* () {
         const all = blocks(100, "a", [1, 1, 0, 1, 1])
         const head = yield* push(store, start, all)
@@ -359,7 +357,7 @@ export const contract = (
         yield* holds(store, all.slice(0, 3))
       }))
 
-    test("the floor is never lowered by somebody who knows less of what is final [G-199]", (store) =>
+    test("never lowers the finalized head when an ingestor with a lower one writes [G-199]", (store) =>
       Effect.gen(function* () {
         const all = blocks(100, "a", [1, 1, 1, 1])
         const head = yield* push(store, start, all)
@@ -377,7 +375,7 @@ export const contract = (
         yield* holds(store, all.slice(0, 3))
       }))
 
-    test("a final block above the head, or of another fork, is refused", (store) =>
+    test("refuses to finalize a block above the head or on another fork", (store) =>
       Effect.gen(function* () {
         const head = yield* push(store, start, blocks(100, "a", [1, 1]))
         for (const [number, at] of [
@@ -390,7 +388,7 @@ export const contract = (
         assert.isUndefined((yield* store.load(chain))!.final)
       }))
 
-    test("of blocks that are final already only the head is kept", (store) =>
+    test("records only the head of blocks that are pushed as final", (store) =>
       Effect.gen(function* () {
         const all = [...blocks(100, "a", [1, 0, 2]), block(250, "a", 0)]
         const head = yield* push(store, start, all, true)
@@ -402,7 +400,7 @@ export const contract = (
         yield* holds(store, [...all, block(251, "a", 1)])
       }))
 
-    test("another filter takes over; who still has the old one is told so [G-202]", (_, harness) =>
+    test("continues with another filter and reports it to an ingestor that has the old one [G-202]", (_, harness) =>
       Effect.gen(function* () {
         const old = yield* harness.open()
         const head = yield* push(old, start, blocks(100, "a", [1, 1]))
@@ -418,7 +416,7 @@ export const contract = (
         assert.strictEqual((yield* next.push(chain, "other", move))._tag, "Pushed")
       }))
 
-    test("a block half written under the old filter is undone under the new one", (store) =>
+    test("retracts a block that is partially written under the old filter", (store) =>
       Effect.gen(function* () {
         const kept = block(100, "a", 1)
         const moves = [...pushes(start, [kept, block(101, "a", 1500)], false)]
@@ -431,7 +429,7 @@ export const contract = (
         yield* holds(store, [kept])
       }))
 
-    test("a store that lost its last entries takes them again", (_, harness) =>
+    test("accepts entries again that the store has lost", (_, harness) =>
       Effect.gen(function* () {
         const all = blocks(100, "a", [1, 2, 3])
         const before = yield* harness.open()
@@ -447,7 +445,7 @@ export const contract = (
         yield* holds(after, all)
       }))
 
-    test("a store found empty is filled from the start", (_, harness) =>
+    test("accepts a chain from its start after the store was emptied", (_, harness) =>
       Effect.gen(function* () {
         const all = blocks(100, "a", [1, 2])
         yield* push(yield* harness.open(), start, all)
@@ -458,7 +456,7 @@ export const contract = (
         yield* holds(after, all)
       }))
 
-    test("trimming keeps about the length it was given and never eats what a pop needs", (_, harness) =>
+    test("trims to about the configured length and never trims what a pop needs", (_, harness) =>
       Effect.gen(function* () {
         const store = yield* harness.open(500)
         let head = yield* push(
@@ -471,7 +469,7 @@ export const contract = (
           ),
         )
         const all = yield* readAll(store, chain)
-        assert.strictEqual(all.length, 4000, "all of it is in the window")
+        assert.strictEqual(all.length, 4000, "all entries belong to the window")
         const final = { _tag: "Finalize", expected: head, number: 108, hash: hash("a", 108) } as const
         yield* store.finalize(chain, filter, final)
         for (const next of blocks(110, "a", [100, 100, 100])) head = yield* push(store, head, [next])
@@ -486,7 +484,7 @@ export const contract = (
         assert.strictEqual(replay.removed, 700)
       }))
 
-    test("entries of a journal that was reset are told apart, and trimmed", (_, harness) =>
+    test("counts the entries of a journal that was reset separately, and trims them", (_, harness) =>
       Effect.gen(function* () {
         const store = yield* harness.open(500)
         yield* push(store, start, blocks(100, "a", [400, 400]))
@@ -507,7 +505,7 @@ export const contract = (
         assert.strictEqual(entries + trimmed, 1500)
       }))
 
-    test("an epoch begins with the journal, and only a reset begins another", (store) =>
+    test("begins an epoch with the journal, and another one only with a reset", (store) =>
       Effect.gen(function* () {
         assert.isUndefined((yield* store.stats(chain)).epoch)
         let head = yield* push(store, start, blocks(100, "a", [2, 0, 3]))
@@ -537,7 +535,7 @@ export const contract = (
         }
       }))
 
-    test("two journals never have the same epoch [G-103]", (store, harness) =>
+    test("never gives two journals the same epoch [G-103]", (store, harness) =>
       Effect.gen(function* () {
         const tokens = new Set<string>()
         for (let i = 0; i < 5; i++) {
@@ -548,7 +546,7 @@ export const contract = (
         assert.strictEqual(tokens.size, 5)
       }))
 
-    test("the first number is the block from which on every entry is kept", (_, harness) =>
+    test("reports the first block from which on every entry is stored", (_, harness) =>
       Effect.gen(function* () {
         const store = yield* harness.open(500)
         const first = Effect.map(store.stats(chain), ({ firstNumber }) => firstNumber)
@@ -571,11 +569,11 @@ export const contract = (
         assert.isAtMost(lowest! - Number(entries[0]!.entry.block_number), 1)
       }))
 
-    test("an ingestor says that it is alive when it trims, and nobody else does", (store) =>
+    test("writes a heartbeat with each trim, and with no other operation", (store) =>
       Effect.gen(function* () {
         const alive = Effect.map(store.stats(chain), ({ aliveAgo }) => aliveAgo)
         yield* store.trim(chain)
-        assert.isUndefined(yield* alive, "of a chain that has no journal nothing is written")
+        assert.isUndefined(yield* alive, "nothing is written for a chain without a journal")
         const head = yield* push(store, start, [block(100, "a", 1)])
         yield* store.load(chain)
         assert.isUndefined(yield* alive)
@@ -584,7 +582,7 @@ export const contract = (
         assert.deepStrictEqual((yield* store.load(chain))!.head, head)
       }))
 
-    test("what a reader had not read when it was trimmed is counted exactly [G-107]", (_, harness) =>
+    test("counts exactly the trimmed entries that a reader had not read [G-107]", (_, harness) =>
       Effect.gen(function* () {
         const store = yield* harness.open(1000)
         let head = yield* push(
@@ -597,7 +595,7 @@ export const contract = (
           ),
         )
         const ids = (yield* readAll(store, chain)).map(({ id }) => id)
-        // Has read nothing, up to here, up to the same entry, and all of it.
+        // Have read nothing, up to here, up to the same entry, and all of it.
         const positions = {
           none: "0-0",
           some: ids[719]!,
@@ -619,15 +617,19 @@ export const contract = (
           all: 0,
         }))
           assert.strictEqual(yield* harness.missed(chain, name), unseen, name)
-        const told = (yield* store.stats(chain)).readers.map(({ name, lag, missed }) => [name, lag, missed])
-        assert.deepStrictEqual(Object.fromEntries(told.map(([name, ...rest]) => [name, rest])), {
+        const reported = (yield* store.stats(chain)).readers.map(({ name, lag, missed }) => [
+          name,
+          lag,
+          missed,
+        ])
+        assert.deepStrictEqual(Object.fromEntries(reported.map(([name, ...rest]) => [name, rest])), {
           none: [4000 - gone, gone],
           some: [4000 - gone, gone - 720],
           same: [4000 - gone, gone - 720],
           half: [4000 - gone, gone - 2001],
           all: [0, 0],
         })
-        // Nobody moves on, and more is trimmed.
+        // No reader moves, and more is trimmed.
         for (const next of blocks(108, "a", [400, 400, 400], hash("a", 107)))
           head = yield* push(store, head, [next], true)
         while ((yield* store.trim(chain)).dropped > 0);
@@ -638,7 +640,7 @@ export const contract = (
         assert.strictEqual(yield* harness.missed(chain, "all"), Math.max(since - 4000, 0))
       }))
 
-    test("nothing is trimmed that a pinned reader has not read, and publishing pauses at the backlog until it reads on [G-108]", (_, harness) =>
+    test("keeps the unread entries of a pinned reader, pauses publishing at the backlog and resumes when it catches up [G-108]", (_, harness) =>
       Effect.gen(function* () {
         const store = yield* harness.open(1000)
         const now = Math.floor(Date.now() / 1000)
@@ -661,7 +663,7 @@ export const contract = (
         assert.deepInclude(held.holder, { reader: "reader:slow", behind: 3500, paused: undefined })
         assert.isAtLeast(yield* length, 3500)
         assert.strictEqual(yield* harness.missed(chain, "slow"), 0)
-        // At 4 000 of 4 000 it pauses, whatever head a push expects; what is on its way to be undone goes on.
+        // At 4 000 of 4 000 pushes pause, whatever head they expect; finalizing continues.
         head = yield* push(store, head, [take()], true)
         const full = yield* store.trim(chain)
         assert.deepInclude(full.holder, { reader: "reader:slow", behind: 4000, paused: "backlog" })
@@ -669,7 +671,7 @@ export const contract = (
         const seen = yield* store.stats(chain)
         assert.isTrue(seen.paused)
         assert.deepInclude(seen.holder, { reader: "reader:slow", release: full.holder!.release })
-        assert.oneOf(seen.holder!.lag, [4000, undefined], "so many are not counted in Redis")
+        assert.oneOf(seen.holder!.lag, [4000, undefined], "Redis does not count that many")
         const waiting = take()
         const [move] = [...pushes(head, [waiting], false)] as [Push]
         for (const expected of [head, emptyHead(90)])
@@ -678,10 +680,14 @@ export const contract = (
         const final = { _tag: "Finalize", expected: head, number, hash: headHash as Hex } as const
         assert.deepStrictEqual(yield* store.finalize(chain, filter, final), { _tag: "Finalized" })
         assert.strictEqual((yield* store.load(chain))!.head.number, number)
-        // It reads, a little and then nearly all.
+        // It reads a little, and then nearly everything.
         const ids = (yield* readAll(store, chain)).map(({ id }) => id)
         yield* harness.putReader(chain, "slow", ids[100]!, now)
-        assert.strictEqual((yield* store.trim(chain)).holder!.paused, "backlog", "not at once again")
+        assert.strictEqual(
+          (yield* store.trim(chain)).holder!.paused,
+          "backlog",
+          "does not resume at the first progress",
+        )
         yield* harness.putReader(chain, "slow", ids[3800]!, now)
         while ((yield* store.trim(chain)).dropped > 0);
         assert.isUndefined((yield* store.trim(chain)).holder)
@@ -692,7 +698,7 @@ export const contract = (
         assert.isAbove(yield* harness.missed(chain, "gone"), 2000)
       }))
 
-    test("what is not final pauses no push: the window alone may be longer than the backlog [G-110]", (_, harness) =>
+    test("does not pause when the window alone is longer than the backlog [G-110]", (_, harness) =>
       Effect.gen(function* () {
         const store = yield* harness.open(100)
         let head = yield* push(store, start, [block(100, "a", 1)])
@@ -713,7 +719,7 @@ export const contract = (
         assert.strictEqual((yield* readAll(store, chain))[0]!.id, id)
       }))
 
-    test("filters that were replaced are remembered, the last twenty, and one that came back is not among them", (store, harness) =>
+    test("remembers the last twenty replaced filters, without one that was restored", (store, harness) =>
       Effect.gen(function* () {
         yield* push(store, start, [block(100, "a", 1)])
         yield* store.changeFilter(chain, filter)
@@ -725,7 +731,7 @@ export const contract = (
         assert.deepStrictEqual([kept.length, kept[0], kept.at(-1)], [20, "filter 9", "filter 28"])
       }))
 
-    test("a journal of a newer version is refused and left as it is", (store, harness) =>
+    test("refuses a journal of a newer version and leaves it unchanged", (store, harness) =>
       Effect.gen(function* () {
         const head = yield* push(store, start, blocks(100, "a", [1, 1]))
         const before = yield* store.stats(chain)
@@ -737,7 +743,7 @@ export const contract = (
           push: store.push(chain, filter, move),
           pop: store.pop(chain, filter, { _tag: "Pop", expected: head }),
           finalize: store.finalize(chain, filter, { _tag: "Finalize", ...place }),
-          "take over": store.changeFilter(chain, "other"),
+          "filter change": store.changeFilter(chain, "other"),
           trim: store.trim(chain),
           reset: store.reset(chain, { from: undefined, filter, delete: true }),
         }
@@ -745,14 +751,14 @@ export const contract = (
           const error = yield* Effect.flip(operation)
           assert.instanceOf(error, StoreError, name)
           assert.strictEqual((error as StoreError).reason, "newer", name)
-          assert.match((error as StoreError).message, /of version 3 and this release writes version 2/)
+          assert.match((error as StoreError).message, /has version 3 and this release writes version 2/)
         }
         yield* harness.setVersion(chain, 2)
         assert.deepStrictEqual(yield* store.stats(chain), before)
         assert.deepStrictEqual((yield* store.load(chain))!.head, head)
       }))
 
-    test("pop goes on where somebody deleted entries, and counts them [G-133]", (store, harness) =>
+    test("pops a block with deleted entries and counts the missing ones [G-133]", (store, harness) =>
       Effect.gen(function* () {
         const head = yield* push(store, start, blocks(100, "a", [1, 4]))
         const ids = (yield* readAll(store, chain)).map(({ id }) => id)
@@ -769,7 +775,7 @@ export const contract = (
         assert.strictEqual((yield* store.load(chain))!.head.number, 100)
       }))
 
-    test("chains do not see each other", (store) =>
+    test("isolates chains from each other", (store) =>
       Effect.gen(function* () {
         yield* push(store, start, blocks(100, "a", [2, 2]))
         const [move] = [...pushes(emptyHead(7), [block(7, "x", 3)], false)] as [Push]
@@ -779,7 +785,7 @@ export const contract = (
         assert.deepStrictEqual(summary(yield* readAll(store, 8453)), ["+7/0", "+7/1", "+7/2"])
       }))
 
-    test("reading starts after an id, and seek finds the id before a height", (store) =>
+    test("reads after an id, and seeks the id before a height", (store) =>
       Effect.gen(function* () {
         let head = yield* push(store, start, blocks(100, "a", [2, 0, 3, 1]))
         const all = yield* readAll(store, chain)
@@ -804,7 +810,7 @@ export const contract = (
         assert.strictEqual(lastId, (yield* readAll(store, chain)).at(-1)!.id)
       }))
 
-    test("two writers with different views leave one journal", (_, harness) =>
+    test("keeps one consistent journal under two writers on different forks", (_, harness) =>
       Effect.gen(function* () {
         const writer = Effect.fnUntraced(function* (fork: string) {
           const store = yield* harness.open()
@@ -832,7 +838,7 @@ export const contract = (
       }))
 
     it.effect.prop(
-      "any history of moves leaves what the pure journal says",
+      "matches the pure journal after any sequence of moves",
       [Schema.Array(Step).check(Schema.isMaxLength(25))],
       ([steps]) =>
         Effect.gen(function* () {

@@ -1,11 +1,11 @@
--- Calls what the other scripts call, on keys of its own, which it deletes.
+-- Calls the commands that the other scripts call, on keys of its own, which it deletes.
 --
--- KEYS  as for each script, with names that nothing else has
+-- KEYS  as for each script, with names that nothing else uses
 -- Returns what failed: its name, the error, …
 
 local failed = {}
 local function fails(name, answer)
-  -- Without XADD there is no stream to be asked about.
+  -- Without XADD there is no stream, so 'no such key' is expected.
   if type(answer) ~= 'table' or not answer.err or string.find(answer.err, 'no such key') then return end
   failed[#failed + 1] = name
   failed[#failed + 1] = answer.err
@@ -19,7 +19,7 @@ local function has(name, use)
 end
 
 try('DEL', 'DEL', unpack(KEYS))
--- What could not be deleted is not made.
+-- Keys that cannot be deleted are not created.
 if #failed > 0 then return failed end
 
 try('XADD', 'XADD', stream, '*', 'a', '1')

@@ -1,12 +1,12 @@
--- Whether the stream still has the last entry that an ingestor knows of. Where the store has lost it (an older copy of the
--- data came back), a new epoch begins: once, whoever of several ingestors is the first to say so.
+-- Checks whether the stream still has the last entry that an ingestor knows. If the store has lost it (an older copy of the
+-- data was restored), a new epoch begins: exactly one, also when several ingestors detect the loss.
 --
--- An entry that is older than the first one was trimmed, and one that was deleted by hand is named by the stream.
+-- An entry older than the first one was trimmed. An entry deleted by hand is covered by the stream's max-deleted-entry-id.
 --
--- ARGV  id and identity of that entry ('' where none is known), the epoch it was known in, a token for a new one, then the
---       epochs before that one that are known
--- Returns kept | lost (a new epoch begins here) | new epoch (somebody has begun one, and said why) | emptied; then the
---         epoch, those before it with spaces between them, id and identity of the last entry | newer, its version
+-- ARGV  id and identity of that entry ('' if none is known), the epoch in which it was acknowledged, a token for a new
+--       epoch, then the known epochs before that one
+-- Returns kept | lost (a new epoch begins here) | new epoch (another ingestor has begun one) | emptied; then the epoch,
+--         those before it separated by spaces, id and identity of the last entry | newer, its version
 
 local id, identity, epoch, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local head = readHead()

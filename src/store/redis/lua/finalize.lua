@@ -1,5 +1,5 @@
--- Raises the floor to a block at or below the head. It is never lowered: what left the window could not be undone from
--- a lower one, and would be written twice. Two ingestors may have nodes that differ in what is final.
+-- Moves the finalized head to a block at or below the head. It never moves down: blocks that have left the window could not
+-- be retracted from a lower one, and would be written twice. Two ingestors may have nodes that disagree on what is final.
 --
 -- ARGV  filter, expected number, hash, part, digest, final number, final hash, retention
 -- Returns finalized | conflict [number, hash, part, digest] | filter, its fingerprint | newer, its version

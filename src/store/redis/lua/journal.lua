@@ -1,16 +1,16 @@
--- What the scripts share. It is put in front of each of them.
+-- The shared code of the scripts. It is prepended to each of them.
 --
--- KEYS  the stream, the head (hash), the window (sorted set by block number), what readers missed (hash), where readers
---       are (hash), the filters that were replaced (list); all in one slot
--- Every script reads and compares first, and writes the head last; nothing after the first write can fail.
+-- KEYS  the stream, the head (hash), the window (sorted set by block number), what readers missed (hash), the positions of
+--       readers (hash), the filters that were replaced (list); all in one slot
+-- Every script first reads and compares, and writes the head last. Nothing after the first write can fail.
 
 local stream, headKey, windowKey, missedKey, readersKey, filtersKey =
   KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 
--- Of the journal that these scripts write. Version 1 has no such field, nor any of those after `part_digest`.
+-- The version of the journal that these scripts write. Version 1 has neither this field nor any after `part_digest`.
 local version = 2
 
--- Numbers up to 2^53 without an exponent.
+-- Formats numbers up to 2^53 without an exponent.
 local function text(number)
   return string.format('%.0f', number)
 end
@@ -24,7 +24,7 @@ local function digestMark(hash, part, added)
   return table.concat({ hash, text(part), text(added), '' }, ':')
 end
 
--- The head. It has no number before the first block, and after a reset. `added` counts every entry that was appended.
+-- Reads the head. It has no number before the first block, and after a reset. `added` counts every appended entry.
 local function readHead()
   local values = redis.call('HMGET', headKey, unpack(headFields))
   local head = {}
@@ -32,15 +32,15 @@ local function readHead()
   head.version = tonumber(head.version or 1)
   if not head.number then return head end
   for _, field in ipairs({ 'number', 'part', 'start_number', 'added' }) do head[field] = tonumber(head[field]) end
-  -- Version 1 moves the head and leaves the digest behind, and may write a part of the same length anew: the digest
-  -- counts only for the part and the number of entries it was written with, which every move raises.
+  -- Version 1 moves the head without updating the digest, and may write another part of the same length. The digest is
+  -- therefore bound to the part and to the number of entries, which rises with every move that writes entries.
   local mark = digestMark(head.hash, head.part, head.added)
   local digest = head.part_digest or ''
   head.digest = head.part > 0 and string.sub(digest, 1, #mark) == mark and string.sub(digest, #mark + 1) or ''
   return head
 end
 
--- What the head says of a part: its digest, bound to it.
+-- The digest of a part as stored: bound to the part it belongs to.
 local function partDigest(hash, part, added, digest)
   if part <= 0 or digest == '' then return '' end
   return digestMark(hash, part, added) .. digest
@@ -79,12 +79,12 @@ local function conflict(head)
   return { 'conflict', text(head.number), head.hash, text(head.part), head.digest }
 end
 
--- A later release wrote this journal: what else is in it cannot be kept true here.
+-- A later release wrote this journal, and this one cannot maintain what that release added.
 local function newer(head)
   return head.version > version and { 'newer', text(head.version) } or nil
 end
 
--- What the scripts call after they have begun to append, in a form that changes nothing.
+-- The commands that scripts call after the first append, in a form that changes nothing.
 local harmless = {
   { 'HSET', headKey, 'version', text(version) },
   { 'ZADD', windowKey, 'XX', '0', '' },
@@ -97,8 +97,8 @@ local harmless = {
   { 'XRANGE', stream, '0-1', '0-1' },
 }
 
--- Fails, before anything is written, where a later call would be refused: an entry without its record and the head would
--- be appended again. Redis 7 says what this user may do; before, the calls are tried.
+-- Fails before anything is written if a later command would be refused: an entry without its record and head would be
+-- appended again. From Redis 7 on the ACL can be queried; before, the commands are tried.
 local isAllowed = false
 local function mayWrite()
   if isAllowed then return end
@@ -115,7 +115,7 @@ local function mayWrite()
   isAllowed = true
 end
 
--- An id of an entry as two numbers, and their order.
+-- Parses an entry id into two numbers; `isBefore` orders them.
 local function place(id)
   local millis, sequence = string.match(id, '^(%d+)%-(%d+)$')
   return { tonumber(millis), tonumber(sequence) }
@@ -126,29 +126,29 @@ local function isBefore(a, b)
   return a[2] < b[2]
 end
 
--- Which log of which block an entry is, removed or not.
+-- The identity of an entry: block hash, log index, removed.
 local function identityOf(entry)
   local fields = {}
   for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
   return table.concat({ tostring(fields.block_hash), tostring(fields.log_index), tostring(fields.removed) }, ':')
 end
 
--- Id and identity of the last entry; '' where there is none.
+-- Id and identity of the last entry; '' without entries.
 local function lastEntry()
   local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)[1]
   if not last then return '', '' end
   return last[1], identityOf(last)
 end
 
--- The highest id that the stream ever had, and the highest that was deleted by hand (Redis 7); nil where this user may not
--- ask, or there is no stream.
+-- The highest id that the stream ever had, and the highest that was deleted by hand (Redis 7). nil without the right to run
+-- XINFO, or without a stream.
 local function streamIds()
   local info, ids = redis.pcall('XINFO', 'STREAM', stream), {}
   for i = 1, info.err and 0 or #info, 2 do ids[info[i]] = info[i + 1] end
   return ids['last-generated-id'], ids['max-deleted-entry-id']
 end
 
--- What does not fit together of the head, the window and the end of the stream; nil when nothing.
+-- How the head, the window and the end of the stream contradict each other; nil if they do not.
 local function misfit(head)
   local members = redis.call('ZREVRANGE', windowKey, 0, 1)
   local top = parse(members[1])
@@ -160,7 +160,7 @@ local function misfit(head)
     return 'its head is block ' .. text(head.number) .. ', which is not final, and it has no records'
   end
   if head.added > 0 and redis.call('EXISTS', stream) == 0 then return 'it has a head and no stream' end
-  -- Only the head and the start block may be without entries.
+  -- Only the head and the start block may have no entries.
   for _, member in ipairs(members) do
     local known = parse(member)
     if known.count > 0 then
@@ -172,8 +172,8 @@ local function misfit(head)
   return nil
 end
 
--- What is wrong with a head, given the filter and the position that a move expects; nil when nothing is. Where a key was
--- taken away since the journal was loaded, it is to be loaded again.
+-- Why a move with this filter and expected position does not apply; nil if it does. A key that was deleted since the
+-- journal was loaded is a conflict, so that the journal is loaded again.
 local function compare(head, filter, number, hash, part, digest)
   if newer(head) then return newer(head) end
   if not head.number then return conflict(head) end
@@ -190,11 +190,11 @@ local function retentionOf(lines)
   return { maxLength = tonumber(values[1]), backlog = tonumber(values[2]), groups = { unpack(values, 3) } }
 end
 
--- A reader that has not been seen for so long (seconds) is not waited for any more.
+-- How long a reader stays pinned after it was last seen (seconds).
 local pinnedFor = 7 * 24 * 3600
 
--- Where consumer groups and readers are, lowest first: the id of the last entry that was delivered to each, and whether
--- nothing may go that it has not read. Where this user may not ask for groups, those that are pinned could be anywhere.
+-- The positions of consumer groups and readers, lowest first: the id of the last delivered entry, and whether the entries
+-- after it are pinned. Without the right to list groups, the position of the pinned ones is unknown: they hold everything.
 local function positions(retention)
   local found, named = {}, {}
   for _, name in ipairs(retention.groups) do named[name] = true end
@@ -224,17 +224,17 @@ local function positions(retention)
   return found
 end
 
--- How many entries beyond the limit are not worth a trim: whole nodes go, of 100 entries at most.
+-- Fewer entries than this beyond the limit are not worth a trim: Redis drops whole nodes of at most 100 entries.
 local slack = 100
 
--- How many entries one call removes at most: the server does nothing else meanwhile.
+-- The maximum of entries that one call removes: the server is blocked meanwhile.
 local mostDropped = 100000
 
--- Removes the oldest entries until about `keep` are left, and counts for each group and reader what it has not seen of
--- them. First goes what everybody has seen, then what only the one furthest behind has not, and so on, up to the first
--- that is pinned.
+-- Removes the oldest entries until about `keep` are left, and counts for each group and reader how many of them it has not
+-- read. Entries that all have read go first, then those that only the one furthest behind has not read, and so on, up to
+-- the first pinned one.
 --
--- Returns how many went, and the pinned one that keeps the rest
+-- Returns how many entries were removed, and the pinned group or reader that holds the rest
 local function dropOldest(keep, retention)
   local all, dropped, behind = positions(retention), 0, 0
   repeat
@@ -249,7 +249,7 @@ local function dropOldest(keep, retention)
     end
     local most = math.min(over, mostDropped - dropped)
     local seen = {}
-    -- No more than `most` go: those of them that are at or below the position are no loss.
+    -- At most `most` entries are removed. Those at or below the position have been read.
     for i = 1, behind do seen[i] = #redis.call('XRANGE', stream, '-', all[i].id, 'COUNT', most) end
     mayWrite()
     local nearest = all[behind + 1]
@@ -260,7 +260,7 @@ local function dropOldest(keep, retention)
       gone = redis.call('XTRIM', stream, 'MAXLEN', '~', text(keep), 'LIMIT', text(most))
     end
     for i = 1, behind do
-      -- What was missed is worth less than what comes: no failure here.
+      -- Counting missed entries is less important than publishing: a failure is ignored.
       if gone > seen[i] then redis.pcall('HINCRBY', missedKey, all[i].name, gone - seen[i]) end
     end
     dropped, behind = dropped + gone, behind + 1
@@ -268,8 +268,8 @@ local function dropOldest(keep, retention)
   return dropped
 end
 
--- The block from which on everything is kept: that of the first entry, or the next one unless it is known that this entry
--- is the first of its block. Entries of an earlier epoch go before any of this one.
+-- The block from which on every entry is stored: the block of the first entry, or the next one unless this entry is known to
+-- be the first of its block. Entries of an earlier epoch are trimmed before any of this one.
 local function firstNumber(head)
   local length = redis.call('XLEN', stream)
   if head.added == 0 or length > head.added then return head.start_number end
@@ -285,7 +285,7 @@ local function firstNumber(head)
   return isFirst and number or number + 1
 end
 
--- How much of its memory this server uses, 0 … 1; nil where it has no limit, or this user may not ask.
+-- The share of its memory limit that this server uses, 0 … 1; nil without a limit, or without the right to run INFO.
 local function memoryUsed()
   local info = redis.pcall('INFO', 'memory')
   if type(info) ~= 'string' then return nil end
@@ -294,12 +294,12 @@ local function memoryUsed()
   return used and limit and limit > 0 and used / limit or nil
 end
 
--- Memory above which a stream does not grow for a pinned reader, and below which it grows again.
+-- The memory use at which publishing pauses for a pinned reader, and below which it resumes.
 local memoryHigh, memoryLow = 0.8, 0.75
 
--- How many of the newest entries stay, whoever has read what: `maxLength`, or more where the window needs them.
+-- How many of the newest entries stay in any case: `maxLength`, or more if the window needs them.
 local function keepOf(head, maxLength)
-  -- Only the start block and the head may be without entries.
+  -- Only the start block and the head may have no entries.
   for _, member in ipairs(redis.call('ZRANGE', windowKey, 0, 2)) do
     local oldest = parse(member)
     if oldest.count > 0 then return math.max(maxLength, head.added - oldest.before) end
@@ -307,13 +307,13 @@ local function keepOf(head, maxLength)
   return maxLength
 end
 
--- Trims to about `maxLength` entries (0: keeps all), but never what the window or a pinned reader needs, and says in the
--- head whether publishing pauses since a pinned reader is too far behind.
+-- Trims to about `maxLength` entries (0: keeps all), but never entries that the window or a pinned reader needs, and sets in
+-- the head whether publishing is paused because a pinned reader is too far behind.
 --
--- retention  a line each: the entries to keep for whoever comes later, those to keep for pinned readers, the names of the
---            groups that are pinned ('*': all)
--- Returns how many entries went, then the name of the pinned reader that holds others back or '', how many entries it has
---         not read, how many there are, why publishing pauses ('backlog', 'memory') or ''
+-- retention  one value per line: the entries to keep in any case, those to keep for pinned readers, the names of the pinned
+--            groups ('*': all)
+-- Returns how many entries were removed, then the name of the pinned reader that delays trimming or '', how many entries it
+--         has not read, the length of the stream, why publishing is paused ('backlog', 'memory') or ''
 local function trim(head, retention)
   retention = retentionOf(retention)
   local wasPaused = head.paused == '1'
@@ -325,7 +325,7 @@ local function trim(head, retention)
   if dropped > 0 then head.first_number = nil end
   if not holder then return { dropped, '', 0, 0, '' } end
   local length = redis.call('XLEN', stream)
-  -- What it has read and is still there is what did not fill a node.
+  -- Entries that it has read and that are still here share a node with unread ones.
   local behind = length - #redis.call('XRANGE', stream, '-', holder.id, 'COUNT', mostDropped)
   local memory = memoryUsed()
   local why = ''
@@ -335,9 +335,9 @@ local function trim(head, retention)
   return { dropped, holder.name, behind, length, why }
 end
 
--- What is to be written of a head so that it says what version 2 says: nothing where it does already.
+-- The fields that complete a head for version 2; empty if it is complete.
 --
--- token  of a new epoch, for a journal that has none
+-- token  for the epoch of a journal that has none
 local function facts(head, token)
   local fields = {}
   if head.version < version or not head.epoch then

@@ -1,5 +1,5 @@
--- The head as field, value, … and the records of the window, lowest first, at one moment. They are compared with each other
--- and with the stream: where one of the keys is gone or another one's, going on would lose or double entries.
+-- Reads the head as field, value, … and the records of the window, lowest first, in one step. They are compared with each
+-- other and with the stream: if a key was deleted or replaced, continuing would lose or duplicate entries.
 --
 -- Returns the head, the window | corrupt, why | newer, its version
 

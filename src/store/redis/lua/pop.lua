@@ -1,9 +1,9 @@
--- Undoes the block on top, or as many of its last logs as go into one call.
+-- Retracts the top block, or as many of its last logs as fit into one call.
 --
--- ARGV  filter, expected number, hash, part, digest, the most logs of one call
--- Returns popped, removed, missing, id, identity and epoch of the last entry ('' without entries), id and identity of the one
---         before the first that was added | conflict [number, hash, part, digest] | filter, its fingerprint | newer, its
---         version
+-- ARGV  filter, expected number, hash, part, digest, the maximum of logs per call
+-- Returns popped, removed, missing, id, identity and epoch of the last entry ('' without entries), id and identity of the
+--         entry before the first appended one | conflict [number, hash, part, digest] | filter, its fingerprint
+--         | newer, its version
 
 local most = tonumber(ARGV[6])
 local head = readHead()
@@ -16,7 +16,7 @@ mayWrite()
 most = math.min(top.count, most)
 local left = top.count - most
 local entries = {}
--- One more than is undone says where the rest ends.
+-- Reads one entry more than it retracts: that entry is the last of the rest.
 if most > 0 then entries = redis.call('XREVRANGE', stream, top.last, top.first, 'COUNT', most + 1) end
 local removed = math.min(#entries, most)
 local lastId, lastIdentity, previousId, previousIdentity = '', '', '', ''
@@ -36,7 +36,7 @@ forget(top)
 local position
 if left > 0 then
   top.count = left
-  -- Where somebody deleted the rest there is nothing below: an empty range.
+  -- If another program deleted the rest, the range is empty.
   if entries[most + 1] then top.last = entries[most + 1][1] else top.first, top.last = '0-1', '0-1' end
   record(top)
   position = { number = top.number, hash = top.hash, part = -left }

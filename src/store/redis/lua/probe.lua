@@ -1,6 +1,6 @@
--- Fails while this chain's moves cannot be made: because writes are refused, or one of the commands that moves need.
+-- Fails while this chain's moves would fail: because writes are refused, or a command that moves need.
 
--- What is tried before Redis 7 leaves a head where there was none.
+-- Before Redis 7, `mayWrite` creates a head if there is none.
 local isNew = not redis.acl_check_cmd and redis.call('EXISTS', headKey) == 0
 mayWrite()
 if isNew then redis.pcall('DEL', headKey) end

@@ -1,20 +1,20 @@
 -- Appends blocks on top of the expected head.
 --
 -- ARGV  filter, expected number, hash, part, digest, chain id, retention, final (0 or 1), blocks, the digest of the
---       part that is then written or '', a token in case an epoch begins, the logs of all blocks, then for each block
+--       part that is written then or '', a token in case an epoch begins, the logs of all blocks, then for each block
 --       number, hash, parent, timestamp, whole (0 or 1), traceparent or '', logs
---       Logs are packed: index, tx hash, contract, topics, data, tx index of each. As arguments of their own they cost
---       a tenth more here, and three times as much to whoever sends them.
--- Returns pushed, id, identity and epoch of the last entry ('' without entries), id and identity of the one before the first
---         that was added | duplicate | paused | conflict [number, hash, part, digest] | filter, its fingerprint | newer,
---         its version
+--       Logs are packed: index, tx hash, contract, topics, data, tx index of each. As separate arguments they would cost
+--       a tenth more here, and three times as much in the client.
+-- Returns pushed, id, identity and epoch of the last entry ('' without entries), id and identity of the entry before the
+--         first appended one | duplicate | paused | conflict [number, hash, part, digest] | filter, its fingerprint
+--         | newer, its version
 
 local filter, number, hash, part, digest, chain = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local retention, final, blocks, nextDigest = ARGV[7], ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10]
 
 local packed, offset = ARGV[12], 0
 
--- Where the last block is in ARGV, and where the head will stand.
+-- The position of the last block in ARGV, and the head after this push.
 local firstAt = 13
 local lastAt = firstAt + 7 * (blocks - 1)
 local nextHead = { number = tonumber(ARGV[lastAt]), hash = ARGV[lastAt + 1], part = 0 }
@@ -32,12 +32,12 @@ if not head.number and hash == '' and not newer(head) then
     epoch_reason = head.epoch_reason,
   }
 end
--- Whatever head it expects: what is sent after it must wait as well.
+-- Checked before the head is compared: the pushes that follow in the pipeline must wait as well.
 if head.number and head.paused == '1' and not newer(head) then return { 'paused' } end
 local wrong = compare(head, filter, number, hash, part, digest)
 if wrong then
   if wrong[1] == 'conflict' and head.number then
-    -- Written before, by its own first try or by another ingestor?
+    -- Written before, by an earlier attempt or by another ingestor?
     local known = recordAt(nextHead.number)
     if known and known.hash == nextHead.hash then
       local whole = head.hash ~= nextHead.hash or head.part == 0
@@ -50,7 +50,7 @@ end
 
 mayWrite()
 
--- The record below: continued by the first block, or no longer needed.
+-- The record below: continued by the first block, or superseded.
 local below = topRecord()
 local unfinished = head.part > 0 and below or nil
 
@@ -98,7 +98,7 @@ if final and nextHead.part == 0 then
   redis.call('ZREMRANGEBYSCORE', windowKey, '-inf', text(nextHead.number))
   head.final_number, head.final_hash = text(nextHead.number), nextHead.hash
 end
--- Housekeeping trims each second (trim.lua), which is not enough while history is written.
+-- Housekeeping trims once a second (trim.lua), which is not enough during a backfill.
 local trimEvery = math.max(math.min(math.floor(retentionOf(retention).maxLength / 10), 50000), 1)
 if math.floor(addedBefore / trimEvery) ~= math.floor(head.added / trimEvery) then trim(head, retention) end
 

@@ -1,5 +1,5 @@
--- Forgets a chain's head and window, and with `delete` its entries; `from` is where it is to begin again. The head that is
--- left says so: readers must not take the new journal for the old one.
+-- Deletes a chain's head and window, and with `delete` its entries; `from` is where it starts again. The new head carries a
+-- new epoch, so that readers do not mistake the new journal for the old one.
 --
 -- ARGV  from or '', delete (0 or 1), filter, the token of the new epoch
 -- Returns reset | newer, its version

@@ -1,10 +1,9 @@
--- How a stream stands at one moment, for people. What this server or user may not ask is left out.
+-- The statistics of a stream, read in one step. What this server does not support, or this user may not run, is omitted.
 --
 -- ARGV  retention
--- Returns added, first number, epoch, its reason, paused (0 or 1), how many seconds ago an ingestor was alive, entries, how
---         many of them stay whoever has read what, first id, last id, bytes, groups (false: may not be asked for; of each
---         that is not said to be at its lag, how many entries were counted; of each with entries pending, `idle`), readers,
---         what both missed
+-- Returns added, first number, epoch, its reason, paused (0 or 1), seconds since the last heartbeat of an ingestor, entries,
+--         how many of them stay in any case, first id, last id, bytes, groups (false without the right to list them; a lag
+--         that Redis does not report is counted; with pending entries each has `idle`), readers, what both missed
 
 local retention = retentionOf(ARGV[1])
 local head = readHead()
@@ -16,13 +15,13 @@ local groups = redis.pcall('XINFO', 'GROUPS', stream)
 local readers = redis.pcall('HGETALL', readersKey)
 local missed = redis.pcall('HGETALL', missedKey)
 
--- Whoever wants to know how many entries come after an id, with what to do with the answer.
+-- Requests for the number of entries after an id, each with a callback.
 local asked = {}
 local function ask(id, take)
   asked[#asked + 1] = { id = id, place = place(id), take = take }
 end
 
--- How long ago (milliseconds) the consumer that was active last asked for entries.
+-- How long ago (milliseconds) the most recently active consumer of a group asked for entries.
 local function idleOf(name)
   local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, name)
   local least
@@ -34,8 +33,8 @@ local function idleOf(name)
   return least
 end
 
--- Redis 6 tells no lag, and others none after entries were deleted or it was set back. Where the next entry of a group was
--- trimmed, the lag of Redis has those in it that the group never gets.
+-- Redis 6 reports no lag, and later versions none after entries were deleted or the group was set back. If the next entry of
+-- a group was trimmed, the lag of Redis includes entries that the group never gets.
 for _, group in ipairs(groups.err and {} or groups) do
   local name, pending, id
   for i = 1, #group, 2 do
@@ -64,8 +63,8 @@ for i = 1, readers.err and 0 or #readers, 2 do
   end
 end
 
--- The nearest to the end comes first, and each goes on where the one before it stood: a thousand entries are counted, however
--- many ask. Of whoever is further away it is not known.
+-- The one nearest to the end comes first, and each continues where the one before it stopped: at most a thousand entries are
+-- counted, however many requests there are. For those further away the count is unknown.
 local mostCounted = 1000
 local counted, upTo = 0, '+'
 table.sort(asked, function(a, b) return isBefore(b.place, a.place) end)

@@ -1,5 +1,5 @@
--- Continues the journal with another filter. A block half written under the old one is to be undone. The filter that was
--- replaced is kept among the last 20: an ingestor that still has it is out of date.
+-- Continues the journal with another filter. A block that is partially written under the old filter will be retracted. The
+-- replaced filter is kept among the last 20: an ingestor that still has it is out of date.
 --
 -- ARGV  filter
 -- Returns taken over | nothing | newer, its version

@@ -1,6 +1,5 @@
--- Trims the stream as far as nobody needs what goes, says whether publishing to it pauses, and completes the head of a
--- journal that version 1 wrote. It is called each second: what is true already is not written again,
--- but every ten seconds that the ingestor is alive.
+-- Trims the entries that are no longer needed, sets whether publishing is paused, and completes the head of a journal that
+-- version 1 wrote. It runs once a second and writes only what has changed, and a heartbeat every ten seconds.
 --
 -- ARGV  retention, a token in case an epoch begins
 -- Returns trimmed, what `trim` returns | newer, its version
@@ -10,7 +9,7 @@ if newer(head) then return newer(head) end
 if not head.number then return { 'trimmed', 0, '', 0, 0, '' } end
 local paused, first = head.paused, head.first_number
 local outcome = trim(head, ARGV[1])
--- Version 1 trims too, and anybody may delete the first entries.
+-- Version 1 trims too, and any client may delete the first entries.
 head.first_number = nil
 local fields = facts(head, ARGV[2])
 if #fields == 2 and fields[2] == first then fields = {} end
@@ -22,7 +21,7 @@ if #fields > 0 then
   mayWrite()
   redis.call('HSET', headKey, unpack(fields))
 end
--- That an ingestor is at work. Where the memory is full there is no place for it, which is no failure.
+-- The heartbeat of the ingestor. When the memory is full it cannot be written, which is no failure.
 local now = redis.call('TIME')[1]
 if math.abs(tonumber(now) - (tonumber(head.alive) or 0)) >= 10 then redis.pcall('HSET', headKey, 'alive', now) end
 return { 'trimmed', unpack(outcome) }

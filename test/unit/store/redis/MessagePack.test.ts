@@ -3,7 +3,7 @@ import { Schema } from "effect"
 import type { Hex, Log } from "../../../../src/Domain.ts"
 import { pack } from "../../../../src/store/redis/MessagePack.ts"
 
-/** The texts of a MessagePack sequence of strings. */
+/** Decodes a MessagePack sequence of strings. */
 const unpack = (packed: Buffer): ReadonlyArray<string> => {
   const texts: Array<string> = []
   for (let at = 0; at < packed.length;) {

@@ -1,4 +1,4 @@
-/** A cluster of which a node goes away: the chains on its slots wait, and no other chain notices. */
+/** A cluster node fails: the chains in its slots wait, and no other chain is affected. */
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Fiber, Ref, Schedule } from "effect"
 import { execFileSync } from "node:child_process"
@@ -24,7 +24,7 @@ const extend = Effect.fnUntraced(function* (store: Client, chain: number) {
 
 describe("a Redis Cluster", () => {
   it.live(
-    "of which a node goes away stops only the chains of its slots, and those go on when it returns [G-167]",
+    "with a failed node stops only the chains in its slots, and resumes them when the node returns [G-167]",
     () =>
       Effect.gen(function* () {
         const options = [
@@ -52,7 +52,7 @@ describe("a Redis Cluster", () => {
         const waiting = there[0]!
         gone.client.disconnect()
         gone.kill("SIGKILL")
-        // Its chain's breaker probes all the time, as the service does.
+        // The breaker of its chain probes all the time, as in the service.
         const breaker = yield* StoreBreaker.make(store.ping(waiting))
         const error = yield* Effect.flip(Effect.repeat(extend(store, waiting), { times: 20 }))
         assert.propertyVal(error, "_tag", "StoreError")
@@ -74,7 +74,7 @@ describe("a Redis Cluster", () => {
         const back = yield* Clock.currentTimeMillis
         yield* Fiber.join(released)
         yield* extend(store, waiting)
-        assert.isBelow((yield* Clock.currentTimeMillis) - back, 5000, "milliseconds until it goes on")
+        assert.isBelow((yield* Clock.currentTimeMillis) - back, 5000, "milliseconds until it resumes")
       }).pipe(Effect.scoped),
     30_000,
   )

@@ -7,8 +7,8 @@ import { blocks } from "../../../support/blocks.ts"
 import * as RedisServer from "../../../support/RedisServer.ts"
 import { openRedis, standalone } from "../../../support/redisStore.ts"
 
-describe("what Redis refuses", () => {
-  // As Redis 6.2.14 and 7.0.15 say it.
+describe("RedisConnection", () => {
+  // The messages of Redis 6.2.14 and 7.0.15.
   const said = [
     ["OOM command not allowed when used memory > 'maxmemory'.", "full"],
     ["READONLY You can't write against a read only replica.", "read-only"],
@@ -34,19 +34,19 @@ describe("what Redis refuses", () => {
     ],
     ["@user_script: 3: Unknown Redis command called from Lua script", "refused"],
     ["@user_script: 290: The user executing the script can't run this command or subcommand", "refused"],
-    // As Upstash says that a limit of the plan is reached.
+    // How Upstash reports that a quota of the plan is exhausted.
     ["ERR DB capacity quota exceeded", "full"],
     ["ERR max single record size exceeded", "full"],
     ["ERR max concurrent connections exceeded", "unreachable"],
     ["ERR max requests limit exceeded.", "refused"],
   ] as const
   for (const [message, reason] of said)
-    it(`"${message.slice(-60)}" means ${reason}`, () => {
+    it(`classifies "${message.slice(-60)}" as ${reason}`, () => {
       assert.strictEqual(reasonOf(message), reason)
     })
 
   it.live(
-    "a database that is not there, or may not be selected, fails the connect: nothing goes elsewhere [G-119]",
+    "fails to connect when the database does not exist or may not be selected, and writes to no other one [G-119]",
     () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.start(["--databases", "4"])

@@ -1,4 +1,4 @@
-/** The ways in which people run Redis, each started for real. The README claims these and no others. */
+/** The supported Redis deployments, each started for real. The README claims these and no others. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted, Schedule } from "effect"
 import type { Scope } from "effect"
@@ -52,11 +52,11 @@ const works = Effect.fnUntraced(function* (store: Client, chain: number) {
   yield* store.info
 })
 
-/** Until it does not fail any more. */
+/** Retries until it succeeds. */
 const eventually = <A, E>(effect: Effect.Effect<A, E>) =>
   Effect.retry(effect, { schedule: Schedule.spaced("100 millis"), times: 200 })
 
-describe("Redis as people run it", () => {
+describe("RedisStore works", () => {
   test(
     "standalone",
     Effect.gen(function* () {
@@ -66,7 +66,7 @@ describe("Redis as people run it", () => {
   )
 
   test(
-    "with a password, and another database",
+    "with a password and a numbered database",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--requirepass", "p@ss word"])
       const config = standalone(server.port, { password: Redacted.make("p@ss word"), database: 3 })
@@ -79,7 +79,7 @@ describe("Redis as people run it", () => {
   )
 
   test(
-    "as a user without CONFIG and INFO, who may use only these keys",
+    "as a user that may use only these keys, without CONFIG and INFO",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const rules = ["on", ">secret", "~events:*", "~{events:*", "+@all", "-@dangerous", "-@admin"]
@@ -89,7 +89,7 @@ describe("Redis as people run it", () => {
       const config = standalone(server.port, { username: "ingestor", password: Redacted.make("secret") })
       const store = yield* openRedis(config)
       yield* works(store, 1)
-      assert.match((yield* store.info).version, /may not ask/)
+      assert.match((yield* store.info).version, /may not run INFO/)
       yield* grant("+info")
       assert.strictEqual((yield* store.info).evictionPolicy, "noeviction")
       const elsewhere = yield* openRedis(config, "others")
@@ -98,7 +98,7 @@ describe("Redis as people run it", () => {
   )
 
   test(
-    "over TLS with a certificate authority of one's own",
+    "over TLS with a private certificate authority",
     Effect.gen(function* () {
       const port = yield* RedisServer.freePort
       const place = yield* directory
@@ -126,7 +126,7 @@ describe("Redis as people run it", () => {
   )
 
   test(
-    "behind Sentinel: a promoted replica is found, and the journal goes on",
+    "behind Sentinel, and continues the journal on a promoted replica",
     Effect.gen(function* () {
       const master = yield* RedisServer.start()
       const replica = yield* RedisServer.start(["--replicaof", "127.0.0.1", String(master.port)])
@@ -184,7 +184,7 @@ describe("Redis as people run it", () => {
   )
 
   test(
-    "as a cluster of three nodes: each chain's keys are in one slot",
+    "in a cluster of three nodes, with each chain's keys in one slot",
     Effect.gen(function* () {
       const nodes = yield* Effect.forEach([1, 2, 3], () => RedisServer.start(["--cluster-enabled", "yes"]))
       const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`)
@@ -201,7 +201,7 @@ describe("Redis as people run it", () => {
     }),
   )
 
-  // Debian 12 has no Valkey; where there is one it is tested as well.
+  // Debian 12 has no Valkey: it is tested only where it is installed.
   if (spawnSync("valkey-server", ["--version"]).status === 0) {
     test(
       "Valkey",

@@ -1,4 +1,4 @@
-/** Rights, commands and libraries that a server does not give: what `check` finds, and that the rest goes on. */
+/** Missing rights, commands and libraries of a server: what `check` reports, and that the rest continues to work. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Redacted } from "effect"
 import type { Scope } from "effect"
@@ -27,7 +27,7 @@ const write = Effect.fnUntraced(function* (store: Client) {
     assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
 })
 
-/** By name, in brackets what can be done without. Redis 6.2 has no `redis.acl_check_cmd`. */
+/** The refused commands by name; those that the service can do without are in brackets. Redis 6.2 has no `redis.acl_check_cmd`. */
 const namesOf = (store: Client) =>
   Effect.map(store.refused(chain), (all) =>
     all
@@ -35,7 +35,7 @@ const namesOf = (store: Client) =>
       .map(({ name, lost }) => (lost === undefined ? name : `(${name})`)),
   )
 
-/** A client that asks the server for nothing by itself. */
+/** A client that sends no command by itself. */
 const bare = (port: number) =>
   Effect.acquireRelease(
     Effect.sync(() => new Redis({ port, enableReadyCheck: false, disableClientInfo: true })),
@@ -48,7 +48,7 @@ const source = (name: string) =>
 const needed =
   "xadd xlen xrange xrevrange xtrim exists hset hmget hgetall zadd zrange zrevrange zrangebyscore zrem " +
   "zremrangebyscore set rpush lrem ltrim eval evalsha"
-const watching = {
+const optional = {
   info: "INFO",
   xinfo: "XINFO",
   memory: "MEMORY USAGE",
@@ -57,9 +57,9 @@ const watching = {
   del: "DEL",
 }
 
-describe("what a Redis server refuses", () => {
+describe("RedisStore", () => {
   test(
-    "is told by name for each right that is missing, and nothing is touched or left behind [G-143]",
+    "names each missing right, without touching data or leaving test keys behind [G-143]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const { client } = server
@@ -84,7 +84,7 @@ describe("what a Redis server refuses", () => {
         assert.include(yield* namesOf(store), command.toUpperCase())
         yield* rights(`+${command}`)
       }
-      for (const [command, name] of Object.entries(watching)) {
+      for (const [command, name] of Object.entries(optional)) {
         yield* rights(`-${command}`)
         assert.deepStrictEqual(yield* namesOf(store), [`(${name})`])
         yield* rights(`+${command}`)
@@ -100,7 +100,7 @@ describe("what a Redis server refuses", () => {
     }),
   )
 
-  it("is asked for every command that a script calls", () => {
+  it("checks every command that a script calls", () => {
     const tried = source("check")
     const files = readdirSync(new URL("../../../../src/store/redis/lua/", import.meta.url))
     const called = files.flatMap((file) =>
@@ -113,7 +113,7 @@ describe("what a Redis server refuses", () => {
   })
 
   test(
-    "because it is full is no missing right: the probe says it",
+    "does not report a full server as a missing right: the probe fails instead",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const store = yield* openRedis(standalone(server.port))
@@ -125,7 +125,7 @@ describe("what a Redis server refuses", () => {
   )
 
   test(
-    "is told of libraries and functions of its scripts, too",
+    "names missing script libraries and functions",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const lacking = `${source("journal")}\n${source("check")}`
@@ -148,7 +148,7 @@ describe("what a Redis server refuses", () => {
   )
 
   test(
-    "without cjson, what readers missed is not counted, and a move that trims is made as a whole [G-145]",
+    "applies a move that trims as a whole without cjson, without counting what readers missed [G-145]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const keys = [
@@ -172,7 +172,7 @@ describe("what a Redis server refuses", () => {
   )
 
   test(
-    "6.2, whose probe tries to write a head, is left without one where there was none",
+    "leaves no head behind on Redis 6.2, where the probe tries to write one",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const names = ["stream", "head", "window", "missed", "readers", "filters", "ping"]
@@ -186,7 +186,7 @@ describe("what a Redis server refuses", () => {
     }),
   )
 
-  /** Each as a server that does not have the command, and one whose user may not use it. */
+  /** Once on a server without the command, once with a user that may not run it. */
   for (const [name, renamed] of [
     ["INFO", "INFO"],
     ["XINFO", "XINFO"],
@@ -194,7 +194,7 @@ describe("what a Redis server refuses", () => {
     ["CLIENT SETNAME", "CLIENT"],
     ["CONFIG, ACL, BGREWRITEAOF, MULTI, SCRIPT or SELECT", "CONFIG ACL BGREWRITEAOF MULTI SCRIPT SELECT"],
   ] as const)
-    it.effect(`without ${name}, the rest is shown and nothing is logged [G-144]`, () =>
+    it.effect(`shows the other figures without ${name}, and logs nothing [G-144]`, () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.start(
           renamed.split(" ").flatMap((command) => ["--rename-command", command, ""]),
@@ -205,7 +205,7 @@ describe("what a Redis server refuses", () => {
         assert.deepStrictEqual(yield* namesOf(store), /^(CONFIG)/.test(name) ? [] : [`(${name})`])
         const client = yield* bare(server.port)
         yield* Effect.promise(() => client.xgroup("CREATE", `events:${chain}`, "mine", "0"))
-        const said: Array<unknown> = []
+        const logged: Array<unknown> = []
         const config = yield* fromVariables({
           CHAINS: "devnet",
           DEVNET_CHAIN_ID: String(chain),
@@ -216,13 +216,13 @@ describe("what a Redis server refuses", () => {
           Layer.provideMerge(Status.layer),
           Layer.provide(Layer.succeed(Store, store)),
           Layer.provide(Layer.succeed(AppConfig, config)),
-          Layer.provide(Logger.layer([Logger.make(({ message }) => void said.push(message))])),
+          Layer.provide(Logger.layer([Logger.make(({ message }) => void logged.push(message))])),
         )
         const context = yield* Layer.build(layer)
         const status = yield* Status.pipe(Effect.provide(context))
         const one = status.chains[0]!
-        for (let look = 0; look < 3; look++) {
-          // The server answers in its own time.
+        for (let poll = 0; poll < 3; poll++) {
+          // The server answers in real time.
           while (one.stats === undefined || status.store.info === undefined)
             yield* Effect.promise(() => client.ping())
           const { entries, bytes, groups } = one.stats
@@ -234,14 +234,14 @@ describe("what a Redis server refuses", () => {
           status.store.info = undefined
           yield* TestClock.adjust("10 seconds")
         }
-        assert.deepStrictEqual(said, [])
+        assert.deepStrictEqual(logged, [])
       }).pipe(Effect.scoped),
     )
 
   for (const [what, groups, limit, warnings] of [
-    ["no limit of memory while a group is waited for is warned of, once", "mine", "0", 1],
-    ["a limit is no reason to warn", "mine", "100mb", 0],
-    ["nor is none while nobody is waited for", undefined, "0", 0],
+    ["warns once when a group is pinned and Redis has no memory limit", "mine", "0", 1],
+    ["does not warn when Redis has a memory limit", "mine", "100mb", 0],
+    ["does not warn when no reader is pinned", undefined, "0", 0],
   ] as const)
     it.effect(what, () =>
       Effect.gen(function* () {
@@ -254,28 +254,28 @@ describe("what a Redis server refuses", () => {
           REDIS_URL: server.url,
           STREAM_GROUPS: groups,
         })
-        const said: Array<unknown> = []
+        const logged: Array<unknown> = []
         const layer = StorePoller.layer.pipe(
           Layer.provideMerge(Status.layer),
           Layer.provide(Layer.succeed(Store, store)),
           Layer.provide(Layer.succeed(AppConfig, config)),
-          Layer.provide(Logger.layer([Logger.make(({ message }) => void said.push(message))])),
+          Layer.provide(Logger.layer([Logger.make(({ message }) => void logged.push(message))])),
         )
         const status = yield* Status.pipe(Effect.provide(yield* Layer.build(layer)))
         const one = status.chains[0]!
-        for (let look = 0; look < 3; look++) {
+        for (let poll = 0; poll < 3; poll++) {
           while (one.stats === undefined || status.store.info === undefined)
             yield* Effect.promise(() => server.client.ping())
           one.stats = undefined
           yield* TestClock.adjust("10 seconds")
         }
-        assert.strictEqual(said.length, warnings)
+        assert.strictEqual(logged.length, warnings)
         if (warnings > 0)
-          assert.match(String(said[0]), /^maxmemory is 0, .* STREAM_GROUPS=mine .*: set maxmemory/)
+          assert.match(String(logged[0]), /^maxmemory is 0, .* STREAM_GROUPS=mine .*: set maxmemory/)
       }).pipe(Effect.scoped),
     )
 
-  it.effect("one chain whose stream is something else hides no other chain's figures [G-146]", () =>
+  it.effect("shows the figures of other chains when the stream of one has another type [G-146]", () =>
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const store = yield* openRedis(standalone(server.port), "events", 0, "1 hour")

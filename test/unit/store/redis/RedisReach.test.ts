@@ -1,4 +1,4 @@
-/** Ways to Redis that are not open, or not any more: what is said then, and that they are taken when they open. */
+/** Failures to connect to Redis: the error names the cause, and the store connects once the cause is gone. */
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Duration, Effect, Redacted, Schedule } from "effect"
 import type { Scope } from "effect"
@@ -29,7 +29,7 @@ const caFile = fixture("ca.crt")
 const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body), 30_000)
 
-/** A server that speaks plainly at one port, and at another TLS with clients that have a certificate. */
+/** A server with a plain port and a TLS port that requires client certificates. */
 const withTls = Effect.gen(function* () {
   const tlsPort = yield* RedisServer.freePort
   const files = ["--tls-cert-file", fixture("server.crt"), "--tls-key-file", fixture("server.key")]
@@ -48,8 +48,8 @@ const sentinelOf = Effect.fnUntraced(function* (master: number, lines: ReadonlyA
   return port
 })
 
-/** Each time, since a race decides what the client sees of an end of the connection. */
-const says = Effect.fnUntraced(function* (
+/** Repeats the attempt, since a race decides how the client reports the end of a connection. */
+const failsWith = Effect.fnUntraced(function* (
   config: RedisConfig,
   reason: StoreReason,
   words: RegExp,
@@ -66,30 +66,30 @@ const says = Effect.fnUntraced(function* (
 
 const sentinels = { mode: "sentinel", sentinelMaster: "main" } as const
 
-describe("reaching Redis", () => {
+describe("connecting to Redis", () => {
   test(
-    "without TLS where the server speaks it, or the other way round, tells what to set [G-120]",
+    "names the setting to change when only one side speaks TLS [G-120]",
     Effect.gen(function* () {
       const { server, tlsPort } = yield* withTls
       for (const mode of [{}, { mode: "cluster" as const }, sentinels]) {
-        yield* says(
+        yield* failsWith(
           standalone(tlsPort, mode),
           "unreachable",
           /the server speaks TLS at this port: set rediss:/,
         )
         const config = standalone(server.port, { tls: true, caFile, ...mode })
-        yield* says(config, "unreachable", /the server speaks without TLS at this port: set redis:/, 1)
+        yield* failsWith(config, "unreachable", /the server speaks without TLS at this port: set redis:/, 1)
       }
     }),
   )
 
   test(
-    "that asks for a certificate says so, and takes ours [G-121]",
+    "reports that the server requires a client certificate, and sends it when configured [G-121]",
     Effect.gen(function* () {
       const { tlsPort } = yield* withTls
       const config = standalone(tlsPort, { tls: true, caFile })
       for (const mode of [{}, sentinels])
-        yield* says({ ...config, ...mode }, "unreachable", /certificate required.*set REDIS_CERT_FILE/)
+        yield* failsWith({ ...config, ...mode }, "unreachable", /certificate required.*set REDIS_CERT_FILE/)
       const ours = { certFile: fixture("server.crt"), keyFile: fixture("server.key") }
       const store = yield* openRedis({ ...config, ...ours })
       yield* store.ping(7)
@@ -97,25 +97,25 @@ describe("reaching Redis", () => {
   )
 
   test(
-    "with a certificate file that went away after the start is an error and no bug",
+    "fails with a typed error when a certificate file is deleted after the start",
     Effect.gen(function* () {
       const { tlsPort } = yield* withTls
       const file = join(yield* directory, "ca.crt")
       writeFileSync(file, "")
       rmSync(file)
-      yield* says(standalone(tlsPort, { tls: true, caFile: file }), "unreachable", /ENOENT.*ca\.crt/)
+      yield* failsWith(standalone(tlsPort, { tls: true, caFile: file }), "unreachable", /ENOENT.*ca\.crt/)
     }),
   )
 
   test(
-    "that has no place for another client keeps the server's sentence, and is reached when there is one [G-122]",
+    "passes on the server's message about its connection limit, and connects below the limit [G-122]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--maxclients", "1"])
       yield* Effect.promise(() => server.client.ping())
       const words = /max number of clients reached/
       const password = Redacted.make("secret")
       for (const overrides of [{}, { password }, { database: 2 }, { mode: "cluster" as const }, sentinels])
-        yield* says(standalone(server.port, overrides), "unreachable", words)
+        yield* failsWith(standalone(server.port, overrides), "unreachable", words)
       const waiting = yield* openRedis(standalone(server.port))
       assert.match((yield* Effect.flip(waiting.ping(7))).message, words)
       server.client.disconnect()
@@ -124,7 +124,7 @@ describe("reaching Redis", () => {
   )
 
   test(
-    "that ends the connection stays unreachable: that a look without our password is refused says nothing",
+    "reports `unreachable` when the server closes connections, not the NOAUTH of the diagnosis",
     Effect.gen(function* () {
       let connections = 0
       const server = yield* Effect.acquireRelease(
@@ -139,13 +139,13 @@ describe("reaching Redis", () => {
         (made) => Effect.sync(() => made.close()),
       )
       const config = standalone((server.address() as AddressInfo).port, { password: Redacted.make("secret") })
-      yield* says(config, "unreachable", /EPIPE|ECONNRESET|closed/)
+      yield* failsWith(config, "unreachable", /EPIPE|ECONNRESET|closed/)
       assert.strictEqual(connections, 6)
     }),
   )
 
   test(
-    "that is full and has a volatile policy refuses writes, and deletes nothing of ours [G-125]",
+    "refuses writes without evicting entries on a full server with a volatile policy [G-125]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--maxmemory", "4mb", "--maxmemory-policy", "volatile-lru"])
       const store = yield* openRedis(standalone(server.port))
@@ -170,22 +170,30 @@ describe("reaching Redis", () => {
   )
 
   test(
-    "at a replica, or at a node of a cluster, tells what to set [G-123]",
+    "names the setting to change for a replica or a cluster node [G-123]",
     Effect.gen(function* () {
       const master = yield* RedisServer.start()
       const replica = yield* RedisServer.start(["--replicaof", "127.0.0.1", String(master.port)])
-      yield* says(standalone(replica.port), "read-only", /^READONLY .*\(this is a replica: name its master/)
-      yield* says(
+      yield* failsWith(
+        standalone(replica.port),
+        "read-only",
+        /^READONLY .*\(this is a replica: name its master/,
+      )
+      yield* failsWith(
         standalone(master.port, { mode: "cluster" }),
         "refused",
         /cluster support disabled \(set REDIS_CLUSTER only for a cluster\)/,
       )
-      const asked = yield* openRedis(standalone(master.port, { mode: "cluster" }))
-      assert.strictEqual((yield* Effect.flip(asked.info)).reason, "refused", "and is no server without INFO")
+      const misconfigured = yield* openRedis(standalone(master.port, { mode: "cluster" }))
+      assert.strictEqual(
+        (yield* Effect.flip(misconfigured.info)).reason,
+        "refused",
+        "not a server without INFO",
+      )
       const nodes = yield* Effect.forEach([1, 2, 3], () => RedisServer.start(["--cluster-enabled", "yes"]))
       const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`)
       execFileSync("redis-cli", ["--cluster", "create", ...addresses, "--cluster-yes"], { stdio: "ignore" })
-      // Of eight chains one node at least has not all; the nodes need a moment to learn that.
+      // Of eight chains at least one belongs to another node; the nodes need a moment to agree on that.
       const moved = yield* Effect.retry(
         Effect.gen(function* () {
           for (const { port } of nodes) {
@@ -196,39 +204,39 @@ describe("reaching Redis", () => {
                 return result.failure
             }
           }
-          return yield* Effect.fail("no node has sent us to another one")
+          return yield* Effect.fail("no node has answered with MOVED")
         }).pipe(Effect.scoped),
         { schedule: Schedule.spaced("100 millis"), times: 50 },
       )
       assert.match(moved.message, /\(refused\): MOVED \d+ .*\(.*node of a cluster: set REDIS_CLUSTER=true\)/)
 
-      // Each master is asked: the worst policy of any is that of the store.
+      // Each master is queried: the store's policy is the worst of them.
       const cluster = yield* openRedis(standalone(nodes[0]!.port, { mode: "cluster" }))
       const policy = (of: RedisServer.RedisServer, name: string) =>
         Effect.promise(() => of.client.config("SET", "maxmemory-policy", name))
-      const told = Effect.map(cluster.info, ({ evictionPolicy }) => evictionPolicy)
+      const currentPolicy = Effect.map(cluster.info, ({ evictionPolicy }) => evictionPolicy)
       const settled = Effect.retry(cluster.info, { schedule: Schedule.spaced("100 millis"), times: 100 })
       assert.strictEqual((yield* settled).evictionPolicy, "noeviction")
       for (const node of nodes) {
         yield* policy(node, "allkeys-lru")
-        for (let i = 0; i < 5; i++) assert.strictEqual(yield* told, "allkeys-lru")
+        for (let i = 0; i < 5; i++) assert.strictEqual(yield* currentPolicy, "allkeys-lru")
         yield* policy(node, "noeviction")
       }
-      assert.strictEqual(yield* told, "noeviction")
-      // One that is gone hides nothing of the others.
+      assert.strictEqual(yield* currentPolicy, "noeviction")
+      // A failed master does not hide the others.
       yield* policy(nodes[1]!, "volatile-ttl")
       yield* policy(nodes[2]!, "allkeys-random")
       nodes[0]!.client.disconnect()
       nodes[0]!.kill("SIGKILL")
       yield* Effect.retry(
-        Effect.filterOrFail(told, (name) => name === "allkeys-random"),
+        Effect.filterOrFail(currentPolicy, (name) => name === "allkeys-random"),
         { schedule: Schedule.spaced("100 millis"), times: 50 },
       )
     }),
   )
 
   test(
-    "through sentinels that have a password and a user of their own",
+    "connects through sentinels with their own user and password",
     Effect.gen(function* () {
       const master = yield* RedisServer.start(["--requirepass", "masters"])
       const port = yield* sentinelOf(master.port, [
@@ -238,19 +246,19 @@ describe("reaching Redis", () => {
       ])
       const config = standalone(port, { ...sentinels, password: Redacted.make("masters") })
       const hint = /set REDIS_SENTINEL_USERNAME and REDIS_SENTINEL_PASSWORD/
-      yield* says(config, "refused", /NOAUTH/)
-      yield* says(config, "refused", hint)
+      yield* failsWith(config, "refused", /NOAUTH/)
+      yield* failsWith(config, "refused", hint)
       const sentinelPassword = Redacted.make("watchers")
-      yield* says({ ...config, sentinelPassword: Redacted.make("masters") }, "refused", hint)
+      yield* failsWith({ ...config, sentinelPassword: Redacted.make("masters") }, "refused", hint)
       for (const sentinelUsername of [undefined, "watcher"])
         yield* (yield* openRedis({ ...config, sentinelPassword, sentinelUsername })).ping(7)
-      // And the master's own refusal is none of a sentinel.
-      yield* says({ ...config, sentinelPassword, password: undefined }, "refused", /^NOAUTH [^(]*$/)
+      // An error of the master itself is not attributed to a sentinel.
+      yield* failsWith({ ...config, sentinelPassword, password: undefined }, "refused", /^NOAUTH [^(]*$/)
     }),
   )
 
   test(
-    "with a password in a file that is rotated: read again when the server refuses it, and never shown [G-124]",
+    "rereads a rotated password file when the server refuses the password, and never shows it [G-124]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const setPassword = (password: string) =>
@@ -292,7 +300,7 @@ describe("reaching Redis", () => {
       assert.strictEqual((yield* Effect.flip(ping)).reason, "refused")
       writeFileSync(file, "the-second-one\n")
       yield* Effect.retry(ping, { schedule: Schedule.spaced("20 millis"), times: 50 })
-      // A file that is gone for a moment leaves what was known.
+      // While the file is missing, the last known password stays in use.
       rmSync(file)
       yield* dropConnections
       yield* Effect.retry(ping, { schedule: Schedule.spaced("20 millis"), times: 50 })
@@ -304,30 +312,30 @@ describe("reaching Redis", () => {
   )
 
   test(
-    "a connection that ends is given up once, however many commands are on their way over it",
+    "disconnects once when a connection ends, however many commands are in flight",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const connection = yield* RedisConnection.make(standalone(server.port))
-      let given = 0
+      let disconnects = 0
       yield* connection.command("watch", async (client) => {
         const disconnect = client.disconnect.bind(client)
         client.disconnect = (again?: boolean) => {
-          given++
+          disconnects++
           disconnect(again)
         }
       })
       yield* Effect.promise(() => server.client.ping())
       server.client.disconnect()
       server.kill("SIGSTOP")
-      const asked = yield* Effect.forEach(
+      const failures = yield* Effect.forEach(
         Array.from({ length: 50 }, (_, i) => i),
         (i) =>
           Effect.flip(connection.command("ask", (client) => client.get(String(i)), Duration.millis(200))),
         { concurrency: "unbounded" },
       )
-      assert.strictEqual(asked.length, 50)
-      assert.isTrue(asked.every(({ reason }) => reason === "timeout" || reason === "unreachable"))
-      assert.strictEqual(given, 1)
+      assert.strictEqual(failures.length, 50)
+      assert.isTrue(failures.every(({ reason }) => reason === "timeout" || reason === "unreachable"))
+      assert.strictEqual(disconnects, 1)
       server.kill("SIGCONT")
       yield* connection.command("ask", (client) => client.ping())
     }),

@@ -1,6 +1,6 @@
 /**
- * Rights that are taken away and given back, and keys that are gone or of another type, while a chain is written: a move is
- * made as a whole or not at all.
+ * Rights that are revoked and granted again, and keys that are deleted or change their type while a chain is written: a move
+ * applies as a whole or not at all.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted, Result } from "effect"
@@ -42,7 +42,7 @@ const test = (
     30_000,
   )
 
-/** A writer that tries each move until it is taken, as the service does, and knows what must be there in the end. */
+/** A writer that retries each move until it is accepted, as the service does, and knows the expected result. */
 class Writer {
   readonly #store: Client
   readonly written: Array<Block> = []
@@ -52,7 +52,7 @@ class Writer {
     this.#store = store
   }
 
-  /** Two blocks more, the top one undone, another in its place, and all but the top made final. */
+  /** Pushes two more blocks, retracts and replaces the top one, and finalizes all but the top. */
   readonly round = Effect.suspend(() => {
     const store = this.#store
     const written = this.written
@@ -81,7 +81,7 @@ class Writer {
     })
   })
 
-  /** After a failure: what the store has is what it goes on from. */
+  /** After a failure, continues from what the store has. */
   readonly forget = Effect.suspend(() => {
     const store = this.#store
     const written = this.written
@@ -92,7 +92,7 @@ class Writer {
   })
 }
 
-/** The journal has no fault, and the stream ends as the head says. */
+/** Asserts that the journal has no fault and that the stream ends at the head. */
 const isWhole = Effect.fnUntraced(function* (store: Client) {
   const { faults, blocks } = yield* replayOf(store, chain)
   assert.deepStrictEqual(faults, [])
@@ -107,8 +107,8 @@ const commands = (
   "zremrangebyscore exists set evalsha eval"
 ).split(" ")
 
-describe("Redis", () => {
-  test("takes a right away and gives it back: each move is made as a whole or not at all [G-151]", (_, store, admin) =>
+describe("RedisStore", () => {
+  test("applies each move as a whole or not at all when a right is revoked and granted again [G-151]", (_, store, admin) =>
     Effect.gen(function* () {
       const writer = new Writer(store)
       yield* writer.round
@@ -134,7 +134,7 @@ describe("Redis", () => {
       assert.isAbove(refused, commands.length)
     }))
 
-  test("6.2, which cannot be asked for rights: a push that a missing right would cut is refused before it appends", (server, store, admin) =>
+  test("fails a push with a missing right before it appends, also on Redis 6.2, which has no ACL check", (server, store, admin) =>
     Effect.gen(function* () {
       const writer = new Writer(store)
       yield* writer.round
@@ -170,7 +170,7 @@ describe("Redis", () => {
       yield* isWhole(store)
     }))
 
-  test("loses a key, or has another type under it: the chain is corrupt until it is back [G-156]", (server, store) =>
+  test("reports `corrupt` while a key is deleted or has another type [G-156]", (server, store) =>
     Effect.gen(function* () {
       const writer = new Writer(store)
       yield* writer.round
@@ -198,7 +198,7 @@ describe("Redis", () => {
         }
     }))
 
-  test("loses a key between two moves: none is made until it is back [G-157]", (server, store) =>
+  test("applies no move after a key was deleted, until it is restored [G-157]", (server, store) =>
     Effect.gen(function* () {
       const writer = new Writer(store)
       yield* writer.round
@@ -224,7 +224,7 @@ describe("Redis", () => {
       yield* isWhole(store)
     }))
 
-  test("loses its stream, and a consumer makes another one: no move is made until it is back", (server, store) =>
+  test("applies no move after a consumer recreated a deleted stream, until it is restored", (server, store) =>
     Effect.gen(function* () {
       const writer = new Writer(store)
       yield* writer.round
@@ -245,7 +245,7 @@ describe("Redis", () => {
       yield* isWhole(store)
     }))
 
-  test("set back to a stream without its last entries is corrupt; one without old ones, or some inside, is not [G-162]", (server, store) =>
+  test("reports `corrupt` when the last entries are missing, but not when older ones are [G-162]", (server, store) =>
     Effect.gen(function* () {
       const writer = new Writer(store)
       yield* writer.round
@@ -263,7 +263,7 @@ describe("Redis", () => {
       assert.isDefined(yield* store.load(chain))
     }))
 
-  test("has what a reset, a group that was made first, or version 1 left: that is not corrupt", (server, store, admin) =>
+  test("accepts what a reset, an early consumer group or version 1 leaves behind", (server, store, admin) =>
     Effect.gen(function* () {
       yield* admin("XGROUP", "CREATE", `events:${chain}`, "mine", "$", "MKSTREAM")
       assert.isUndefined(yield* store.load(chain))

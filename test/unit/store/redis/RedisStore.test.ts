@@ -16,7 +16,7 @@ import { contract, readAll } from "../StoreContract.ts"
 import type { Harness } from "../StoreContract.ts"
 
 const scope = Scope.makeUnsafe()
-/** Where the contract is tried: `npm run store-contract -- redis://…` names another server. */
+/** The server for the contract: `npm run store-contract -- redis://…` names another one. */
 const url = process.env["STORE_CONTRACT_URL"]
 let server: { readonly client: Redis; readonly config: RedisConfig }
 
@@ -92,7 +92,7 @@ describe("RedisStore", () => {
       }).pipe(Effect.scoped),
     )
 
-  test("keeps its public keys as documented", (own, store) =>
+  test("writes its public keys as documented", (own, store) =>
     Effect.gen(function* () {
       const run = blocks(1, "a", [1, 0, 2])
       yield* store.push(7, filter, first(undefined, ...run))
@@ -130,19 +130,19 @@ describe("RedisStore", () => {
       )
     }))
 
-  test("does not take the digest of an earlier part for that of one which version 1 wrote since", (own, store) =>
+  test("does not apply the digest of an earlier part to one that version 1 has written since", (own, store) =>
     Effect.gen(function* () {
       const [first, second] = [...pushes({ number: 0, hash: "", part: 0 }, [block(1, "a", 1500)], false)]
       yield* store.push(7, filter, first!)
       assert.isDefined((yield* store.load(7))!.head.digest)
-      // Version 1 removes the part and writes one of the same length: all that it changes in the end is `added`.
+      // Version 1 retracts the part and writes one of the same length: in the end only `added` differs.
       yield* Effect.promise(() => own.client.hset("{events:7}:head", "added", "3000"))
       const { head } = (yield* store.load(7))!
       assert.isUndefined(head.digest)
       assert.deepStrictEqual(yield* store.push(7, filter, second!), { _tag: "Conflict", head })
     }))
 
-  test("writes the trace context of a sampled block, also when it is undone", (_, store) =>
+  test("writes the trace context of a sampled block, also in removed copies", (_, store) =>
     Effect.gen(function* () {
       const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
       yield* store.push(7, filter, first(undefined, { ...block(1, "a", 1), traceparent }))
@@ -169,7 +169,7 @@ describe("RedisStore", () => {
       assert.strictEqual((yield* readAll(store, 7)).length, 6)
     }))
 
-  test("connects again after CLIENT KILL [G-127]", (own, store) =>
+  test("reconnects after CLIENT KILL [G-127]", (own, store) =>
     Effect.gen(function* () {
       yield* store.push(7, filter, first(undefined, block(1, "a", 1)))
       yield* Effect.promise(() => own.client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
@@ -177,7 +177,7 @@ describe("RedisStore", () => {
       assert.strictEqual((yield* store.push(7, filter, push))._tag, "Pushed")
     }))
 
-  test("is a typed error on a read-only replica, and works when it is a master again [G-116]", (own, store) =>
+  test("fails with a typed error on a read-only replica, and recovers when it becomes a master again [G-116]", (own, store) =>
     Effect.gen(function* () {
       const master = yield* RedisServer.start()
       const push = first(undefined, block(1, "a", 1))
@@ -191,7 +191,7 @@ describe("RedisStore", () => {
     }))
 
   test(
-    "writes nothing at all when the memory is full, and goes on when there is room",
+    "writes nothing when the memory is full, and resumes when there is space",
     (own, store) =>
       Effect.gen(function* () {
         yield* store.push(7, filter, first(undefined, block(1, "a", 3)))
@@ -208,7 +208,7 @@ describe("RedisStore", () => {
     ["--maxmemory-policy", "noeviction"],
   )
 
-  test("does not wait for a frozen server, and what it had sent is a duplicate [G-128]", (own, store) =>
+  test("times out on a frozen server, and resends the push as a duplicate [G-128]", (own, store) =>
     Effect.gen(function* () {
       yield* store.push(7, filter, first(undefined, block(1, "a", 1)))
       const push = first(yield* store.load(7), block(2, "a", 2))
@@ -227,7 +227,7 @@ describe("RedisStore", () => {
     }))
 
   test(
-    "is unreachable while the server is gone, and loses nothing that an append-only file keeps",
+    "reports `unreachable` while the server is down, and loses nothing with an append-only file",
     (own, store) =>
       Effect.gen(function* () {
         yield* store.push(7, filter, first(undefined, block(1, "a", 3)))
@@ -242,19 +242,19 @@ describe("RedisStore", () => {
   )
 
   test(
-    "is loading while the server still reads its file, and holds everything then [G-117]",
+    "reports `loading` while the server reads its file, and has everything afterwards [G-117]",
     (own, store) =>
       Effect.gen(function* () {
         const push = first(undefined, block(1, "a", 3))
         yield* store.push(7, filter, push)
-        // Each of these makes the server look at its sockets once while it loads (uncompressed, they are large enough).
+        // While it loads, Redis serves its sockets once per key (uncompressed, the keys are large enough).
         const keys = Array.from({ length: 100 }, (_, i) => [`padding:${i}`, "x".repeat(2000)])
         yield* Effect.promise(() => own.client.mset(keys.flat()))
         yield* Effect.promise(() => own.client.save())
         own.kill("SIGKILL")
         const loaded = yield* Effect.forkScoped(own.restart)
         const attempt = Effect.result(store.push(7, filter, push))
-        // On its way there the old server may still answer, or the new one be slow.
+        // During the restart the old server may still answer, or the new one may be slow.
         const refused = yield* Effect.repeat(attempt, {
           until: (result) => result._tag === "Failure" && result.failure.reason === "loading",
         })
@@ -273,7 +273,7 @@ describe("RedisStore", () => {
   )
 
   test(
-    "is unreachable in a cluster that is down, and works when all slots are served [G-118]",
+    "reports `unreachable` while a cluster is down, and recovers when all slots are served [G-118]",
     (own, store) =>
       Effect.gen(function* () {
         const push = first(undefined, block(1, "a", 3))
@@ -281,7 +281,7 @@ describe("RedisStore", () => {
         assert.strictEqual(error.reason, "unreachable")
         assert.match(error.detail, /^CLUSTERDOWN/)
         yield* Effect.promise(() => own.client.call("CLUSTER", "ADDSLOTSRANGE", 0, 16_383))
-        // A push without an answer within half a second, on a busy machine, may have arrived.
+        // On a busy machine, a push that was not answered within half a second may have been applied.
         const pushed = yield* Effect.retry(store.push(7, filter, push), {
           schedule: Schedule.spaced("50 millis"),
           while: ({ detail, reason }) => detail.startsWith("CLUSTERDOWN") || reason === "timeout",
@@ -292,7 +292,7 @@ describe("RedisStore", () => {
     ["--cluster-enabled", "yes"],
   )
 
-  test("says what is wrong with a key that is something else", (own, store) =>
+  test("reports a key of another type", (own, store) =>
     Effect.gen(function* () {
       for (const key of ["events:7", "{events:7}:head", "{events:7}:window"]) {
         yield* Effect.promise(() => own.client.flushall())
@@ -303,7 +303,7 @@ describe("RedisStore", () => {
       }
     }))
 
-  test("pops what is left after a foreign XTRIM", (own, store) =>
+  test("pops the remaining entries after a foreign XTRIM", (own, store) =>
     Effect.gen(function* () {
       yield* store.push(7, filter, first(undefined, ...blocks(1, "a", [2, 5])))
       yield* Effect.promise(() => own.client.xtrim("events:7", "MAXLEN", 3))
@@ -324,7 +324,7 @@ describe("RedisStore", () => {
       )
     }))
 
-  test("tells statistics, groups and what the server is", (own, store) =>
+  test("reports statistics, consumer groups and the server's version", (own, store) =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* store.stats(7), {
         entries: 0,
@@ -367,7 +367,7 @@ describe("RedisStore", () => {
       assert.match(info.persistence!, /no append-only file/)
     }))
 
-  test("tells for how long no consumer of a group has asked for entries while some are pending [G-214]", (own, store) =>
+  test("reports since when no consumer of a group has asked for entries while some are pending [G-214]", (own, store) =>
     Effect.gen(function* () {
       yield* store.push(7, filter, first(undefined, block(1, "a", 10)))
       const admin = (...words: ReadonlyArray<string>) =>
@@ -379,7 +379,7 @@ describe("RedisStore", () => {
       yield* read("gone")
       const until = (seconds: number) => Effect.repeat(idle, { until: (now) => now! >= seconds })
       assert.isBelow((yield* until(0.3))!, 5)
-      // The one that is alive counts.
+      // The most recently active consumer counts.
       yield* read("alive")
       assert.isBelow((yield* idle)!, 0.3)
       const ids = (yield* readAll(store, 7)).map(({ id }) => id)
@@ -387,7 +387,7 @@ describe("RedisStore", () => {
       assert.isUndefined(yield* idle)
     }))
 
-  test("counts what a consumer group misses, and trims without counting where it may not ask for groups", (own, store) =>
+  test("counts what a consumer group misses, and trims without counting when it may not list groups", (own, store) =>
     Effect.gen(function* () {
       const admin = (...words: ReadonlyArray<string>) =>
         Effect.promise(() => own.client.call(words[0]!, ...words.slice(1)))
@@ -423,7 +423,7 @@ describe("RedisStore", () => {
       assert.deepStrictEqual(yield* missed(), { "group:slow": String(gone - 123) })
     }))
 
-  test("counts what a group has not read where the server does not tell, up to a thousand entries, else it is unknown [G-112]", (own, store) =>
+  test("counts up to a thousand unread entries of a group when the server reports no lag [G-112]", (own, store) =>
     Effect.gen(function* () {
       yield* store.push(7, filter, first(undefined, block(1, "a", 1000)))
       yield* store.push(7, filter, first(yield* store.load(7), block(2, "a", 1000)))
@@ -439,7 +439,7 @@ describe("RedisStore", () => {
         ["none", "0-0"],
       ] as const)
         yield* Effect.promise(() => own.client.xgroup("CREATE", "events:7", name, at))
-      // After this Redis tells no lag of groups that are below it.
+      // After this Redis reports no lag for groups below the deleted entry.
       yield* Effect.promise(() => own.client.xdel("events:7", ids[last - 10]!, ids[last - 20]!))
       const lags = Object.fromEntries((yield* store.stats(7)).groups.map(({ name, lag }) => [name, lag]))
       assert.deepStrictEqual(lags, {
@@ -453,7 +453,7 @@ describe("RedisStore", () => {
       })
     }))
 
-  test("waits for the groups that are named, frees the stream when one is destroyed, and counts what others miss", (own) =>
+  test("waits for named groups when trimming, trims when one is destroyed, and counts what others miss", (own) =>
     Effect.gen(function* () {
       const admin = (...words: ReadonlyArray<string>) =>
         Effect.promise(() => own.client.call(words[0]!, ...words.slice(1)))
@@ -501,7 +501,7 @@ describe("RedisStore", () => {
       assert.isBelow(yield* length, 500)
     }))
 
-  test("waits for all groups with *, and for unknown ones where it may not ask for them [G-111]", (own) =>
+  test("waits for all groups with *, and for unknown ones when it may not list groups [G-111]", (own) =>
     Effect.gen(function* () {
       const admin = (...words: ReadonlyArray<string>) =>
         Effect.promise(() => own.client.call(words[0]!, ...words.slice(1)))
@@ -530,7 +530,7 @@ describe("RedisStore", () => {
     }))
 
   it.live(
-    "pauses one stream at 80 % of maxmemory, while others go on, and still trims when Redis is full [G-109]",
+    "pauses one stream at 80 % of maxmemory while others continue, and still trims when Redis is full [G-109]",
     () =>
       Effect.gen(function* () {
         const own = yield* RedisServer.start(["--maxmemory", "8mb", "--maxmemory-policy", "noeviction"])
@@ -550,7 +550,7 @@ describe("RedisStore", () => {
         const used = /used_memory:(\d+)/.exec(yield* Effect.promise(() => own.client.info("memory")))
         assert.isBelow(Number(used![1]) / (8 * 1024 * 1024), 0.9)
         for (let other = 1; other <= 5; other++) assert.strictEqual(yield* more(8, other), "Pushed")
-        // Somebody else fills it up; the reader goes away, and what it held is trimmed all the same.
+        // Another program fills the memory. The reader is removed, and the entries it held are trimmed all the same.
         const filled = Effect.promise(() =>
           own.client.set(`other:${number++}`, "x".repeat(100_000)).then(
             () => false,
@@ -565,7 +565,7 @@ describe("RedisStore", () => {
       }).pipe(Effect.scoped),
   )
 
-  test("finds a height by bisecting, in a stream of many milliseconds and in one", (own, store) =>
+  test("finds a height by bisection, in a stream of many milliseconds and in one of a single millisecond", (own, store) =>
     Effect.gen(function* () {
       for (let i = 1; i <= 60; i++) {
         yield* store.push(7, filter, first(yield* store.load(7), block(i, "a", i % 4)))
@@ -580,7 +580,7 @@ describe("RedisStore", () => {
     }))
 
   it.live(
-    "three clients, forks of their own and connections that drop: thousands of histories, never a fault",
+    "keeps a faultless journal under three clients on different forks with dropped connections",
     () =>
       Effect.gen(function* () {
         const own = yield* RedisServer.start()
@@ -588,10 +588,10 @@ describe("RedisStore", () => {
           Effect.map(openRedis(standalone(own.port), "race", 0, "5 seconds"), (store) => ({ fork, store })),
         )
         const histories = 2000
-        let undone = 0
+        let retracted = 0
         let cuts = 0
 
-        /** A few steps of one writer, who wants its own fork to win. */
+        /** A few steps of one writer, which writes its own fork. */
         const write = ({ fork, store }: (typeof writers)[number], chain: number) =>
           Effect.gen(function* () {
             const steps = 3 + (yield* Random.nextIntBetween(0, 5))
@@ -616,7 +616,7 @@ describe("RedisStore", () => {
                 { ...journal, head: { number: next!.number, hash: next!.hash, part: 0 } },
                 last!,
               )
-              // Two on their way at once, the second one sometimes again, as after a lost reply.
+              // Two pushes in flight at once; sometimes the second is resent, as after a lost answer.
               yield* Effect.all([store.push(chain, filter, one), store.push(chain, filter, two)], {
                 concurrency: 2,
               })
@@ -644,14 +644,14 @@ describe("RedisStore", () => {
               logs.map(({ index }) => `${hash}:${index}`),
             )
             assert.strictEqual(new Set(live).size, live.length)
-            undone += replay.removed
+            retracted += replay.removed
           })
         yield* Effect.forEach(
           Array.from({ length: histories }, (_, i) => i + 1),
           history,
           { concurrency: 6, discard: true },
         )
-        assert.isAbove(undone, histories / 2)
+        assert.isAbove(retracted, histories / 2)
         assert.strictEqual(cuts, histories / 40)
       }).pipe(Random.withSeed("races"), Effect.scoped),
     60_000,

@@ -1,4 +1,4 @@
-/** What goes over the wire to Redis: within the limits of managed servers, and few commands, as they are billed. */
+/** The traffic to Redis: within the limits of managed servers, and few commands, as they are billed per command. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
 import type { Scope } from "effect"
@@ -23,13 +23,13 @@ import { RedisRequests, wordsOf } from "../../../support/wire.ts"
 const chain = 31337
 const filter = "none"
 
-/** That of ElastiCache Serverless, the lowest that is documented: a request with more arguments is refused. */
+/** The limit of ElastiCache Serverless, the lowest documented one: it refuses requests with more arguments. */
 const mostArguments = 3999
 
 const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body), 30_000)
 
-/** Pushes of one run, as a writer cuts them. */
+/** The pushes of one run, divided as a writer does. */
 const pushAll = Effect.fnUntraced(function* (store: Client, all: ReadonlyArray<Block>, final = false) {
   const head = (yield* store.load(chain))?.head ?? emptyHead(1)
   const moves = [...pushes(head, all, final)]
@@ -39,9 +39,9 @@ const pushAll = Effect.fnUntraced(function* (store: Client, all: ReadonlyArray<B
 
 const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
 
-describe("over the wire to Redis", () => {
+describe("the traffic to Redis", () => {
   test(
-    "no request has more arguments than a managed server takes, nor more bytes than a push is cut to [G-147]",
+    "stays within the argument limit of managed servers and the byte limit of a push [G-147]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const proxy = yield* TcpProxy.start(server.port, { cutters: { client: () => new RedisRequests() } })
@@ -53,7 +53,7 @@ describe("over the wire to Redis", () => {
       const most = (what: "words" | "bytes") =>
         seen.splice(0).reduce((highest, one) => Math.max(highest, one[what]), 0)
       const store = yield* openRedis(standalone(proxy.port), "events", 5000)
-      // As full as it gets: every block has logs, each with its parent and time, traces are on.
+      // The largest case: every block has logs, each with its parent and time, and traces are on.
       const sparse = blocks(
         1,
         "sparse",
@@ -80,7 +80,7 @@ describe("over the wire to Redis", () => {
       assert.strictEqual((yield* pushAll(store, [full, larger])).length, 4)
       assert.isBelow(most("words"), 50)
 
-      // Bytes: 500 blocks with logs of 1 KiB are cut by size; what is around them is a fraction of that.
+      // 500 blocks with logs of 1 KiB are divided by size; the overhead is a fraction of that.
       const data: Hex = `0x${"ab".repeat(512)}`
       const heavy = blocks(
         1203,
@@ -119,16 +119,16 @@ describe("over the wire to Redis", () => {
   )
 
   test(
-    "a block is one command, and so are a final block, an undone one, a look at a chain, and one at the server [G-148]",
+    "is one command for a block, a finalized block, a retracted block, a chain's statistics and the server's info [G-148]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const store = yield* openRedis(standalone(server.port), "events", 1000)
       const start = yield* pushAll(store, blocks(1, "a", [1]))
-      // Before Redis 7, moves try what they need: nine calls.
-      const asked = (yield* store.refused(chain)).every(({ name }) => name !== "redis.acl_check_cmd")
-      const tries = asked ? 0 : 9
+      // Before Redis 7, moves first try the commands they need: nine calls.
+      const hasAclCheck = (yield* store.refused(chain)).every(({ name }) => name !== "redis.acl_check_cmd")
+      const tries = hasAclCheck ? 0 : 9
       const counts = yield* counting(server)
-      /** On the wire, and inside of scripts. */
+      /** Commands on the wire, and inside scripts. */
       const of = <A, E>(work: Effect.Effect<A, E>) => Effect.andThen(work, counts.take)
       const head = () => Effect.map(store.load(chain), (journal) => journal!.head)
       let at = start[0]!.blocks[0].hash
@@ -139,7 +139,7 @@ describe("over the wire to Redis", () => {
         yield* counts.take
         assert.deepStrictEqual(yield* of(store.push(chain, filter, move!)), {
           wire: { push: 1 },
-          // A block on top of one without logs takes the place of its record; each hundred entries here are looked at for a trim.
+          // A block on top of one without logs replaces its record; after each hundred entries a trim is tried.
           inside: 7 + tries + logs + (logs === 1 ? 1 : 0) + (logs === 100 ? 2 : 0),
         })
       }
@@ -164,7 +164,7 @@ describe("over the wire to Redis", () => {
       })
       assert.deepStrictEqual(yield* of(store.ping(chain)), {
         wire: { probe: 1 },
-        inside: 1 + (asked ? 0 : tries + 1),
+        inside: 1 + (hasAclCheck ? 0 : tries + 1),
       })
 
       const config = yield* fromVariables({
@@ -188,7 +188,7 @@ describe("over the wire to Redis", () => {
   )
 
   test(
-    "the service sends a push for each block at the tip, one for 500 of the history, and nothing else but its looks",
+    "is one push per block at the head, one per 500 blocks of a backfill, and the polling",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const node = new FakeNode(new FakeChain())

@@ -78,7 +78,7 @@ const fresh = Effect.map(directory, (directory): Harness => {
 contract("SqliteStore", fresh)
 
 describe("SqliteStore", () => {
-  it.live("takes over a file of version 1, which version 1 can then still write", () =>
+  it.live("upgrades a file of version 1 that version 1 can still write", () =>
     Effect.gen(function* () {
       const path = join(yield* directory, "events.db")
       const old = new DatabaseSync(path)
@@ -110,7 +110,7 @@ describe("SqliteStore", () => {
     }).pipe(Effect.scoped),
   )
 
-  it.live("loses its rows of a chain between two moves: none is made until they are back [G-158]", () =>
+  it.live("applies no move while rows of a chain are missing [G-158]", () =>
     Effect.gen(function* () {
       const path = join(yield* directory, "events.db")
       const store = yield* open(path)
@@ -150,11 +150,11 @@ describe("SqliteStore", () => {
     ["deleted", (path: string) => rmSync(path)],
     ["replaced", (path: string) => renameSync(`${path}.copy`, path)],
   ] as const) {
-    it.live(`notices that its file was ${what}, says so once, and goes on in the new one [G-129]`, () =>
+    it.live(`detects that its file was ${what}, reports it once, and continues in the new file [G-129]`, () =>
       Effect.gen(function* () {
         const path = join(yield* directory, "events.db")
         const store = yield* open(path)
-        // What is in the log only: it belongs to this file, and not to the one that comes in its place.
+        // This block is only in the write-ahead log. It belongs to this file, not to the one that replaces it.
         copyFileSync(path, `${path}.copy`)
         yield* store.push(7, "none", begin([1, 2]))
         const other = new DatabaseSync(`${path}.copy`)
@@ -182,35 +182,33 @@ describe("SqliteStore", () => {
     )
   }
 
-  it.live(
-    "does not say of a file that is read-only that it can be written, and writes when it can be again [G-130]",
-    () =>
-      Effect.gen(function* () {
-        const place = yield* directory
-        const path = join(place, "events.db")
-        yield* Effect.scoped(Effect.flatMap(open(path), (store) => store.push(7, "none", begin([1]))))
-        // Nothing is read-only for root.
-        if (process.getuid!() === 0) {
-          chmodSync(place, 0o777)
-          yield* Effect.acquireRelease(
-            Effect.sync(() => process.seteuid!(65_534)),
-            () => Effect.sync(() => process.seteuid!(0)),
-          )
-          copyFileSync(path, `${path}.mine`)
-          renameSync(`${path}.mine`, path)
-        }
-        chmodSync(path, 0o444)
-        const store = yield* open(path)
-        const error = yield* Effect.flip(store.ping(7))
-        assert.strictEqual(error.reason, "read-only")
-        assert.include(error.message, path)
-        assert.strictEqual((yield* store.load(7))!.head.number, 100)
-        // SQLite gives its log and the index of it the rights of the file.
-        for (const part of ["", "-wal", "-shm"]) chmodSync(path + part, 0o644)
-        yield* Effect.ignore(store.ping(7))
-        yield* store.ping(7)
-        yield* store.push(7, "none", begin([1]))
-      }).pipe(Effect.scoped),
+  it.live("fails its probe on a read-only file, and writes again when the file is writable [G-130]", () =>
+    Effect.gen(function* () {
+      const place = yield* directory
+      const path = join(place, "events.db")
+      yield* Effect.scoped(Effect.flatMap(open(path), (store) => store.push(7, "none", begin([1]))))
+      // For root no file is read-only.
+      if (process.getuid!() === 0) {
+        chmodSync(place, 0o777)
+        yield* Effect.acquireRelease(
+          Effect.sync(() => process.seteuid!(65_534)),
+          () => Effect.sync(() => process.seteuid!(0)),
+        )
+        copyFileSync(path, `${path}.mine`)
+        renameSync(`${path}.mine`, path)
+      }
+      chmodSync(path, 0o444)
+      const store = yield* open(path)
+      const error = yield* Effect.flip(store.ping(7))
+      assert.strictEqual(error.reason, "read-only")
+      assert.include(error.message, path)
+      assert.strictEqual((yield* store.load(7))!.head.number, 100)
+      // SQLite creates its log and index with the permissions of the file.
+      for (const part of ["", "-wal", "-shm"]) chmodSync(path + part, 0o644)
+      yield* Effect.ignore(store.ping(7))
+      yield* store.ping(7)
+      yield* store.push(7, "none", begin([1]))
+    }).pipe(Effect.scoped),
   )
 
   it.live("names the path and the cause when it cannot be opened [G-131]", () =>
@@ -219,10 +217,7 @@ describe("SqliteStore", () => {
       const folder = join(place, "folder.db")
       mkdirSync(folder)
       const text = join(place, "text.db")
-      writeFileSync(
-        text,
-        "not a database, but a text that is long enough to be looked at by SQLite. ".repeat(20),
-      )
+      writeFileSync(text, "not a database, but a text that is long enough for SQLite to read it. ".repeat(20))
       const below = join(text, "events.db")
       for (const [path, reason, cause] of [
         [folder, "unreachable", "EISDIR"],
@@ -238,7 +233,7 @@ describe("SqliteStore", () => {
   )
 
   it.live(
-    "says once that a reader keeps its log from being emptied, and makes it small again afterwards [G-132]",
+    "warns once when a reader blocks the checkpoint of its log, and truncates the log afterwards [G-132]",
     () =>
       Effect.gen(function* () {
         const path = join(yield* directory, "events.db")
