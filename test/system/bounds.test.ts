@@ -225,7 +225,7 @@ describe("memory", () => {
       assertTold(away)
       const ready = yield* fetchFrom(port, "/ready")
       assert.strictEqual(ready.status, 503)
-      assert.match(ready.text, /the store does not take moves: .*unreachable/)
+      assert.match(ready.text, /the store accepts no moves: .*unreachable/)
       const behind = yield* sample(port)
       assert.isAtLeast(behind.behind, seconds - 3)
 

@@ -169,8 +169,7 @@ describe("Redis in production", () => {
       server.kill("SIGKILL")
       for (let i = 0; i < 20; i++) yield* devnet.block(3, 1)
       yield* Effect.repeat(fetchFrom(port, "/ready"), {
-        until: ({ status, text }) =>
-          status === 503 && /the store does not take moves: .*unreachable/.test(text),
+        until: ({ status, text }) => status === 503 && /the store accepts no moves: .*unreachable/.test(text),
       })
       yield* devnet.reorg(4)
       yield* devnet.block(2)
