@@ -219,7 +219,7 @@ describe("Redis in production", () => {
       })
       service.kill("SIGTERM")
       assert.strictEqual(yield* service.exit, 1)
-      assert.match(service.errors(), /the stop took longer than SHUTDOWN_TIMEOUT/)
+      assert.match(service.errors(), /shutdown took longer than SHUTDOWN_TIMEOUT/)
       server.kill("SIGCONT")
     }),
   )
