@@ -47,9 +47,9 @@ export const openSocket = (port: number): Effect.Effect<Socket, never, Scope.Sco
 /** Waits until the server has closed the connection, and returns what it sent. */
 export const closed = (socket: Socket): Effect.Effect<string> =>
   Effect.callback((resume) => {
-    let said = ""
-    socket.on("data", (data: Buffer) => (said += data.toString()))
-    if (socket.destroyed) resume(Effect.succeed(said))
-    else socket.on("close", () => resume(Effect.succeed(said)))
+    let received = ""
+    socket.on("data", (data: Buffer) => (received += data.toString()))
+    if (socket.destroyed) resume(Effect.succeed(received))
+    else socket.on("close", () => resume(Effect.succeed(received)))
     socket.resume()
   })

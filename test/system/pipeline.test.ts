@@ -1,4 +1,4 @@
-/** From a real node to the store and back: the journal, replayed, is what the node says. */
+/** From a real node to the store: the replayed journal equals the node's logs. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import type { Scope } from "effect"
@@ -62,7 +62,7 @@ for (const kind of ["sqlite", "redis"] as const) {
     )
 
     test(
-      "stores a block of 3 000 logs, and undoes it",
+      "stores a block of 3 000 logs and retracts it",
       Effect.gen(function* () {
         const { store, variables } = yield* stores[kind]
         const devnet = yield* Devnet.start(["--gas-limit", "100000000"])
@@ -80,7 +80,7 @@ for (const kind of ["sqlite", "redis"] as const) {
 
   describe(`reconnection, with ${kind}`, () => {
     test(
-      "the node is killed and comes back with its state: nothing missing, nothing twice",
+      "neither loses nor duplicates a log when the node restarts with its state",
       Effect.gen(function* () {
         const place = yield* directory
         const state = ["--state", join(place, "state.json")]
@@ -100,13 +100,13 @@ for (const kind of ["sqlite", "redis"] as const) {
     )
 
     test(
-      "the socket is cut in the middle of answers, again and again",
+      "neither loses nor duplicates a log when the socket is cut repeatedly in the middle of responses",
       Effect.gen(function* () {
         const { store, variables } = yield* stores[kind]
         const devnet = yield* Devnet.start()
         const proxy = yield* TcpProxy.start(devnet.anvil.port)
         for (let i = 0; i < 40; i++) yield* devnet.block(20, i % 5)
-        // The handshake and the answer to eth_chainId take less: the cut comes in the first large answer.
+        // The handshake and the response to eth_chainId are smaller: the cut hits the first large response.
         proxy.cutAfter(20_000)
         yield* Service.start({ env: Devnet.environment(`ws://127.0.0.1:${proxy.port}`, variables) })
         yield* Devnet.reached(store, devnet.head)
@@ -126,7 +126,7 @@ for (const kind of ["sqlite", "redis"] as const) {
 
   describe(`shutdown, with ${kind}`, () => {
     test(
-      "in the middle of traffic, and a start after it: nothing missing, nothing twice",
+      "and restart under traffic neither lose nor duplicate a log",
       Effect.gen(function* () {
         const { store, variables } = yield* stores[kind]
         const devnet = yield* Devnet.start()
@@ -152,9 +152,9 @@ for (const kind of ["sqlite", "redis"] as const) {
   })
 }
 
-describe("Redis in production", () => {
+describe("the service on Redis", () => {
   test(
-    "goes away while the service runs: heads are followed, readiness says why, and nothing is lost [G-088]",
+    "follows heads through an outage of Redis, reports why it is not ready, and loses nothing [G-088]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--appendonly", "yes"])
       const store = yield* openRedis(standalone(server.port))
@@ -187,7 +187,7 @@ describe("Redis in production", () => {
   )
 
   test(
-    "is down when the service starts: it starts all the same, and stops when it is told to",
+    "starts and stops cleanly while Redis is down",
     Effect.gen(function* () {
       const env = Devnet.environment("ws://127.0.0.1:1", {
         REDIS_URL: `redis://127.0.0.1:${yield* RedisServer.freePort}`,
@@ -202,7 +202,7 @@ describe("Redis in production", () => {
   )
 
   test(
-    "freezes while a move is on its way: the stop takes no longer than it may",
+    "stops within SHUTDOWN_TIMEOUT when Redis freezes with a move in flight",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const devnet = yield* Devnet.start()
@@ -225,7 +225,7 @@ describe("Redis in production", () => {
   )
 
   test(
-    "two services at once write one journal, through reorgs and kill -9",
+    "writes one consistent journal with two instances, through reorgs and kill -9",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const store = yield* openRedis(standalone(server.port))

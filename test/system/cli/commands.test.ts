@@ -127,8 +127,8 @@ describe("the command line", () => {
         .split("\n")
         .map((line) => (JSON.parse(line) as { name: string }).name)
       assert.includeMembers(names, ["ethereum", "base", "bsc"])
-      const people = yield* Service.run({ args: ["chains"] })
-      assert.match(people.output, /^bsc +56 +block time 0.75 s +needs BSC_WS_URL +BSC_…$/m)
+      const readable = yield* Service.run({ args: ["chains"] })
+      assert.match(readable.output, /^bsc +56 +block time 0.75 s +needs BSC_WS_URL +BSC_…$/m)
       const misspelt = yield* Service.run({ args: ["check"], env: { CHAINS: "etherium" } })
       assert.strictEqual(misspelt.code, 78)
       assert.include(misspelt.errors, "not built in; did you mean ethereum? (built in: ")
@@ -271,10 +271,10 @@ describe("status and reset", () => {
         })
         assert.strictEqual((shown["groups"] as Array<unknown>).length, server ? 1 : 0)
         assert.deepInclude(shown, { unfinalized: 3, first_number: 10, ingestor_alive_s: null, paused: false })
-        const people = (yield* run("status")).output
-        assert.match(people, /^devnet \(31337\) {2}head 12, final -, start 10, /m)
+        const readable = (yield* run("status")).output
+        assert.match(readable, /^devnet \(31337\) {2}head 12, final -, start 10, /m)
         if (server)
-          assert.match(people, /group {2}readers: 6 to be delivered, 0 not acknowledged, 0 consumers/)
+          assert.match(readable, /group {2}readers: 6 to be delivered, 0 not acknowledged, 0 consumers/)
 
         const refused = yield* run("reset", "--chain", "devnet")
         assert.strictEqual(refused.code, 64)
@@ -574,16 +574,16 @@ describe("verify", () => {
       }
       assert.strictEqual((yield* run(["--from", String(first), "--to", "60"])).code, 0)
 
-      const people = (args: ReadonlyArray<string>) =>
+      const readable = (args: ReadonlyArray<string>) =>
         Effect.map(
           Service.run({ args: ["verify", ...args], env: { ...env, DEVNET_WS_URL: url, ...variables } }),
           ({ output }) => output,
         )
       const thousands = String(trimmed).replace(/(\d)(\d{3})$/, "$1 $2")
-      const shown = yield* people([])
+      const shown = yield* readable([])
       assert.include(shown, `complete from block ${first} on; ${thousands} older entries trimmed`)
       assert.include(shown, `missed: group slow: ${thousands} entries`)
-      const above = yield* people(["--to", "999999"])
+      const above = yield* readable(["--to", "999999"])
       assert.include(above, "NOT complete")
       assert.include(above, "not stored: blocks 61 … 999999: the last stored block is 60")
 
@@ -691,9 +691,9 @@ describe("check", () => {
       assert.match(detail("store")[0]!, /^(redis|valkey) \d/)
       assert.deepStrictEqual(detail("store access"), ["reading and writing are allowed"])
       assert.strictEqual(all.find(({ subject }) => subject === "store persistence")?.level, "warning")
-      const people = yield* Service.run({ args: ["check"], env: variables })
-      assert.match(people.output, /^✓ store access/m)
-      for (const text of [check.output, people.output]) {
+      const readable = yield* Service.run({ args: ["check"], env: variables })
+      assert.match(readable.output, /^✓ store access/m)
+      for (const text of [check.output, readable.output]) {
         assert.notMatch(text, /SECRETKEY123|hunter2|t0ken/)
         assert.notInclude(text, "\u001b")
       }

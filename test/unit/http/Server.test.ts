@@ -224,9 +224,9 @@ describe("the HTTP routes", () => {
       const before = performance.now()
       slow.write("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
       const drip = setInterval(() => slow.write("x"), 500)
-      const said = yield* closed(slow)
+      const response = yield* closed(slow)
       clearInterval(drip)
-      assert.match(said, /^HTTP\/1.1 408 /)
+      assert.match(response, /^HTTP\/1.1 408 /)
       assert.isBelow(performance.now() - before, 13_000)
       assert.strictEqual((yield* fetchFrom(port, "/health")).status, 200)
       // A disconnected client notices it when it writes.
