@@ -78,7 +78,7 @@ for (const kind of ["sqlite", "redis"] as const) {
     )
   })
 
-  describe(`reconnection, with ${kind}`, () => {
+  describe(`the service with ${kind}`, () => {
     test(
       "neither loses nor duplicates a log when the node restarts with its state",
       Effect.gen(function* () {
@@ -124,9 +124,9 @@ for (const kind of ["sqlite", "redis"] as const) {
     )
   })
 
-  describe(`shutdown, with ${kind}`, () => {
+  describe(`the service with ${kind}, under traffic`, () => {
     test(
-      "and restart under traffic neither lose nor duplicate a log",
+      "neither loses nor duplicates a log when it is stopped or killed and restarted",
       Effect.gen(function* () {
         const { store, variables } = yield* stores[kind]
         const devnet = yield* Devnet.start()

@@ -34,7 +34,7 @@ describe("the service", () => {
     ["SIGTERM to npm", (npm: number) => process.kill(npm, "SIGTERM")],
     ["Ctrl-C (SIGINT to npm and all its children)", (npm: number) => process.kill(-npm, "SIGINT")],
   ] as const) {
-    it.live(`started by npm start stops with exit code 0 on ${what} [G-180]`, () =>
+    it.live(`stops with exit code 0 under npm start: ${what} [G-180]`, () =>
       Effect.gen(function* () {
         const { url } = yield* node
         const path = join(yield* directory, "events.db")

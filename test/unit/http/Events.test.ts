@@ -86,7 +86,7 @@ describe("/events", () => {
   )
 
   live(
-    "are for ten at once: the eleventh is refused at once, until one leaves",
+    "serves ten readers and rejects the eleventh at once, until one disconnects",
     Effect.gen(function* () {
       const { port } = yield* serve()
       const readers = yield* Effect.forEach(Array.from({ length: 10 }), () => readEvents(port), {
@@ -110,7 +110,7 @@ describe("/events", () => {
   )
 
   live(
-    "take no place for HEAD, and want the token",
+    "uses no slot for HEAD, and requires the token",
     Effect.gen(function* () {
       const { port } = yield* serve({ token: "t0ken" })
       assert.strictEqual((yield* fetchFrom(port, "/events")).status, 401)
@@ -139,7 +139,7 @@ describe("/events", () => {
   )
 
   live(
-    "are not kept for a reader that does not read: it misses some, and is cut off when it takes nothing",
+    "buffers nothing for a slow reader, which misses events, and disconnects one that stops reading",
     Effect.gen(function* () {
       let made = 0
       const chains = Array.from({ length: 10 }, (_, i) => `chain${i}`)
