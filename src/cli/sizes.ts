@@ -57,7 +57,7 @@ export const sizes = (
       ? `measured ${measured} bytes`
       : `0.6 to 1.7 kB each${measuredChains.length === 0 ? "" : `, measured ${measured} bytes`}`
 
-  const findingFor = (subject: string, entries: number, wanted: string, above: string): Finding => {
+  const findingFor = (subject: string, entries: number, setting: string, above: string): Finding => {
     const [least, most] = [entries * together("least"), entries * together("most")]
     const detail = `${between(size(least), size(most))} for ${of} of ${grouped(entries)} entries (${bytes})`
     if (room === undefined || most <= room) return { subject, level: "ok", detail }
@@ -66,7 +66,7 @@ export const sizes = (
       subject,
       level: "warning",
       detail: `${detail}, and 80 % of maxmemory is ${size(room)}${above}`,
-      fix: `raise maxmemory to ${size(most / usable)} or lower ${wanted} to ${grouped(fits)}`,
+      fix: `raise maxmemory to ${size(most / usable)} or lower ${setting} to ${grouped(fits)}`,
     }
   }
 

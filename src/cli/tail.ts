@@ -89,11 +89,11 @@ export const tail = Command.make(
         if (cursor.isOver) continue
         const page = yield* store.read(cursor.chain.id, cursor.after, pageSize)
         const last = page.findIndex(({ id }) => id === cursor.last)
-        const wanted = last === -1 ? page : page.slice(0, last + 1)
-        yield* print(cursor.chain, wanted)
+        const selected = last === -1 ? page : page.slice(0, last + 1)
+        yield* print(cursor.chain, selected)
         cursor.isOver = last !== -1
         cursor.after = page.at(-1)?.id ?? cursor.after
-        printed += wanted.length
+        printed += selected.length
       }
       if (isOutputClosed()) return
       if (printed > 0) continue

@@ -109,7 +109,7 @@ export interface Stored {
 
 /** The part of a range that can be verified, and the parts that cannot. */
 export const rangeOf = (
-  asked: { readonly from: number | undefined; readonly to: number | undefined },
+  requested: { readonly from: number | undefined; readonly to: number | undefined },
   { begins, why, first, last, trimmed }: Stored,
 ): {
   readonly from: number
@@ -117,8 +117,9 @@ export const rangeOf = (
   readonly notThere: Array<UnverifiableRange>
 } => {
   const from =
-    asked.from ?? (asked.to === undefined || asked.to >= first ? first : Math.min(begins, asked.to))
-  const to = asked.to ?? Math.max(last, asked.from ?? last)
+    requested.from ??
+    (requested.to === undefined || requested.to >= first ? first : Math.min(begins, requested.to))
+  const to = requested.to ?? Math.max(last, requested.from ?? last)
   const parts: ReadonlyArray<UnverifiableRange> = [
     { from, to: Math.min(to, begins - 1), why },
     {
@@ -141,12 +142,12 @@ const keptFrom = (block: number, trimmed: number) =>
 const verifyChain = Effect.fnUntraced(function* (
   chain: ChainConfig,
   settings: Settings,
-  asked: { readonly from: number | undefined; readonly to: number | undefined },
+  requested: { readonly from: number | undefined; readonly to: number | undefined },
 ) {
-  const isAsked = asked.from !== undefined || asked.to !== undefined
+  const hasRange = requested.from !== undefined || requested.to !== undefined
   const store = yield* Store
   const journal = yield* store.load(chain.id)
-  if (journal === undefined) return { chain: chain.name, range: null, complete: !isAsked }
+  if (journal === undefined) return { chain: chain.name, range: null, complete: !hasRange }
   const attempt = Effect.gen(function* () {
     const { final, head, start, filterSince } = (yield* store.load(chain.id)) ?? journal
     const { firstNumber, trimmed, groups, previous, readers } = yield* store.stats(chain.id)
@@ -158,7 +159,7 @@ const verifyChain = Effect.fnUntraced(function* (
         : `the journal begins at block ${start.number}`
     const first = trimmed === 0 ? begins : Math.max(begins, firstNumber ?? begins)
     const last = head.part === 0 ? head.number : head.number - 1
-    const { from, to, notThere } = rangeOf(asked, { begins, why, first, last, trimmed })
+    const { from, to, notThere } = rangeOf(requested, { begins, why, first, last, trimmed })
     const missed = [
       ...groups.map(({ name, missed }) => ({ reader: `group ${name}`, entries: missed })),
       ...readers.map(({ name, missed }) => ({ reader: `reader ${name}`, entries: missed })),
@@ -166,7 +167,7 @@ const verifyChain = Effect.fnUntraced(function* (
     const about = { chain: chain.name, first, trimmed_entries: trimmed, not_there: notThere, missed }
     if (from > to) {
       // Without a requested range, an empty one is complete.
-      if (!isAsked && begins > last) return { chain: chain.name, range: null, complete: true }
+      if (!hasRange && begins > last) return { chain: chain.name, range: null, complete: true }
       const why =
         notThere.length === 0 ? [{ from: begins, to: last, why: keptFrom(first, trimmed) }] : notThere
       return { ...about, not_there: why, range: null, matches: true, complete: false }
@@ -188,7 +189,7 @@ const verifyChain = Effect.fnUntraced(function* (
     const matches = missing.length + extra.length + different.length + faults.length === 0
     // Entries that other programs deleted are detected only here.
     const whole = diff.firstComplete(from)
-    if (whole > from && (asked.from !== undefined || whole > to))
+    if (whole > from && (requested.from !== undefined || whole > to))
       notThere.push({ from, to: Math.min(to, whole - 1), why: keptFrom(whole, trimmed) })
     return {
       ...about,
@@ -262,13 +263,13 @@ export const verify = Command.make(
   Effect.fnUntraced(
     function* ({ chain, from, to, json }) {
       const settings = yield* AppConfig
-      const asked = { from: Option.getOrUndefined(from), to: Option.getOrUndefined(to) }
-      if (asked.from !== undefined && asked.to !== undefined && asked.from > asked.to)
+      const requested = { from: Option.getOrUndefined(from), to: Option.getOrUndefined(to) }
+      if (requested.from !== undefined && requested.to !== undefined && requested.from > requested.to)
         return yield* new UsageError({
-          detail: `--from: expected at most --to, which is ${asked.to}, got ${asked.from}`,
+          detail: `--from: expected at most --to, which is ${requested.to}, got ${requested.from}`,
         })
       for (const one of yield* resolveChains(settings.chains, chain)) {
-        const found = yield* verifyChain(one, settings, asked)
+        const found = yield* verifyChain(one, settings, requested)
         if (!found.complete) process.exitCode = exitCode.failed
         yield* writeLines(json ? [JSON.stringify(found)] : renderText(found))
       }

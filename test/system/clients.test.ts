@@ -42,9 +42,9 @@ describe.concurrent("the service on a real node", () => {
         yield* reached
 
         // The first fork is longer at once, the second is shorter for a while.
-        const undone = [[1], [2, 0, 3, 1, 4]]
+        const reverted = [[1], [2, 0, 3, 1, 4]]
         const replacing = [4, 0]
-        for (const blocks of undone) {
+        for (const blocks of reverted) {
           yield* node.thenRevert(Effect.andThen(node.blocks(...blocks), reached))
           yield* node.blocks(...replacing)
         }
@@ -53,7 +53,7 @@ describe.concurrent("the service on a real node", () => {
         yield* reached
         const { replay, logs } = yield* Devnet.assertEqual(store, node)
         assert.strictEqual(logs, sum([...history, ...live, ...replacing, ...replacing, ...last]))
-        assert.strictEqual(replay.removed, sum(undone.flat()))
+        assert.strictEqual(replay.removed, sum(reverted.flat()))
       }),
     )
   }
