@@ -266,12 +266,14 @@ export class ChainStatus {
     this.time.final(block)
   }
 
-  /** How much older the newest stored block is than the target (seconds). Before the first one, the time since then. */
+  /** Seconds from the newest stored block to the target, by their timestamps; without a stored block, from the first head. */
   get lagSeconds(): number {
-    return this.target === undefined || this.blocksBehind === 0 ? 0 : this.time.between(this.stored, this.target)
+    return this.target === undefined || this.blocksBehind === 0
+      ? 0
+      : this.time.between(this.stored, this.target)
   }
 
-  /** How much older the highest stored final block is than the newest head (seconds). Before the first one, the time since then. */
+  /** Seconds from the highest stored final block to the newest head, by their timestamps; without one, from the first head. */
   get finalAge(): number {
     return this.head === undefined ? 0 : this.time.between(this.final, this.head)
   }

@@ -228,13 +228,13 @@ export const chainLag = gauge(
   "chain_lag_seconds",
   ["chain"],
   "s",
-  "How much older the newest stored block is than the newest one that CONFIRMATIONS allows to store; 0 when none is missing",
+  "Time between the newest stored block and the newest block that CONFIRMATIONS allows to store, by their timestamps; 0 when none is missing",
 )
 export const chainFinalAge = gauge(
   "chain_final_age_seconds",
   ["chain"],
   "s",
-  "How much older the highest stored final block is than the newest announced block",
+  "Time between the highest stored final block and the newest announced block, by their timestamps",
 )
 export const chainHalted = gauge(
   "chain_halted",
@@ -349,13 +349,13 @@ export const streamGroupConsumers = gauge(
   "stream_group_consumers",
   ["chain", "group"],
   "1",
-  "Consumers of a consumer group, alive or not (the 20 furthest behind)",
+  "Consumers of a consumer group, active or not (the 20 groups furthest behind)",
 )
 export const streamGroupIdle = gauge(
   "stream_group_idle_seconds",
   ["chain", "group"],
   "s",
-  "Time since a consumer of the group last asked for entries or claimed some; 0 while all are acknowledged (the 20 furthest behind)",
+  "Time since a consumer of the group last read or claimed entries; 0 while all are acknowledged (the 20 groups furthest behind)",
 )
 export const streamGroupMissed = counter(
   "stream_group_missed_total",
@@ -367,13 +367,13 @@ export const streamReaderLag = gauge(
   "stream_reader_lag",
   ["chain", "reader"],
   "{entry}",
-  "Entries that a reader with a checkpoint of its own has not read yet (the 20 furthest behind)",
+  "Entries not yet read by a reader with its own checkpoint (the 20 readers furthest behind)",
 )
 export const streamReaderMissed = counter(
   "stream_reader_missed_total",
   ["chain", "reader"],
   "{entry}",
-  "Entries that were trimmed before a reader with a checkpoint of its own read them (the 20 furthest behind)",
+  "Entries trimmed before a reader with its own checkpoint read them (the 20 readers furthest behind)",
 )
 export const streamPaused = gauge(
   "stream_paused",
