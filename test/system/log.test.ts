@@ -210,7 +210,7 @@ describe("the log", () => {
           const lines = log.of("backfill")
           assert.strictEqual(lines.length, expected, texts(log.lines).join("\n"))
           if (count > 20) {
-            assert.match(lines[0]!.text, /^21 chains are behind, .*; the slowest, chain\d+, does not move$/)
+            assert.match(lines[0]!.text, /^21 chains are behind, .*; the slowest, chain\d+, makes no progress$/)
             assert.strictEqual(lines[0]!.fields["chains"], 21)
             assert.isUndefined(lines[0]!.fields["chain"])
           }
