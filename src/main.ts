@@ -1,4 +1,4 @@
-/** The process: `start.cjs` loads this once it knows that Node is new enough. */
+/** The entry point: `start.cjs` loads this file once it has checked the version of Node. */
 import { main } from "./cli/main.ts"
 
 main(process.argv.slice(2))

@@ -1,15 +1,15 @@
 #!/bin/sh
 ":" //; exec node --max-semi-space-size=16 --heap-growing-percent=300 "$(readlink -f "$0")" "$@"
 /**
- * The first file: it has to load in any Node since 12, so that an old one is told so in one line instead of a stack trace.
+ * The executable. It must load in any Node since 12, so that an old Node gets one clear line instead of a stack trace.
  *
- * Line 2 is for the shell, and a directive without meaning for Node. An `env -S` would do the same where there is one
- * (BusyBox has none). The flags: 100 MB less under load, and less CPU at a small one (docs/decisions/0012).
+ * Line 2 is a command for the shell, and a directive without effect for Node. `env -S` would do the same but does not
+ * exist in BusyBox. The flags save 100 MB under load, and CPU under light load (docs/decisions/0012).
  */
 const { existsSync } = require("fs")
 const { join } = require("path")
 
-/** The oldest Node that the service runs on: `node:sqlite` without a flag, and what Effect needs. */
+/** The oldest supported Node: `node:sqlite` works without a flag, and Effect runs. */
 const oldest = [22, 19]
 
 const [major, minor] = process.versions.node.split(".").map(Number)

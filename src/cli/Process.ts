@@ -1,9 +1,9 @@
 /**
- * How the process ends. SIGTERM and SIGINT interrupt the program, which then has `shutdownTimeout` to finish; a second
+ * Shutdown and exit codes. SIGTERM and SIGINT interrupt the program, which then has `shutdownTimeout` to finish; a second
  * signal ends it at once.
  *
- * Exit codes: 0 a clean stop, 1 the stop took too long or a comparison failed, 128+n a second signal, and after
- * sysexits.h 64 wrong usage, 69 unreachable, 78 bad configuration.
+ * Exit codes: 0 clean stop, 1 shutdown timed out or a comparison failed, 128+n second signal; from sysexits.h: 64 wrong
+ * usage, 69 unreachable, 78 bad configuration.
  */
 import { Cause, Duration, Exit, Runtime } from "effect"
 
@@ -11,7 +11,7 @@ export const exitCode = { ok: 0, failed: 1, usage: 64, unreachable: 69, config: 
 
 const signals = { SIGINT: 2, SIGTERM: 15 } as const
 
-/** How long a stop may take, set when the configuration is known, and since when one is under way (`performance.now()`). */
+/** The shutdown timeout, set once the configuration is known, and when the shutdown began (`performance.now()`). */
 export const shutdown: { timeout: Duration.Duration; since: number | undefined } = {
   timeout: Duration.seconds(10),
   since: undefined,
@@ -31,7 +31,7 @@ export const runMain = Runtime.makeRunMain(({ fiber }) => {
     stopping = true
     shutdown.since = performance.now()
     setTimeout(() => {
-      process.stderr.write("the stop took longer than SHUTDOWN_TIMEOUT\n")
+      process.stderr.write("shutdown took longer than SHUTDOWN_TIMEOUT\n")
       process.exit(exitCode.failed)
     }, Duration.toMillis(shutdown.timeout)).unref()
     fiber.interruptUnsafe(fiber.id)

@@ -1,4 +1,4 @@
-/** A command that cannot be meant as it was typed. */
+/** Wrong usage of the command line. */
 import { Schema } from "effect"
 
 export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", { detail: Schema.String }) {

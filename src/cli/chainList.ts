@@ -1,4 +1,4 @@
-/** `chains`: the chains that are built in. Needs no configuration. */
+/** `chains`: lists the built-in chains. Needs no configuration. */
 import { Effect } from "effect"
 import { Command } from "effect/cli"
 import { knownChains, variablePrefix } from "../config/Chains.ts"
@@ -18,7 +18,7 @@ const renderText = rows.map(({ name, id, block_time_s: time, has_public_endpoint
   [
     name.padEnd(10),
     String(id).padStart(9),
-    `a block every ${time} s`.padEnd(22),
+    `block time ${time} s`.padEnd(22),
     (isPublic ? "public endpoints" : `needs ${variables.slice(0, -1)}WS_URL`).padEnd(24),
     variables,
   ].join("  "),
@@ -26,14 +26,14 @@ const renderText = rows.map(({ name, id, block_time_s: time, has_public_endpoint
 
 export const chains = Command.make(
   "chains",
-  { json: jsonFlag("One JSON object a line, one line a chain") },
+  { json: jsonFlag("One JSON object per line and chain") },
   Effect.fnUntraced(function* ({ json }) {
     yield* writeLines(json ? rows.map((row) => JSON.stringify(row)) : renderText)
   }),
 ).pipe(
-  Command.withDescription("List the chains that need no <NAME>_CHAIN_ID"),
+  Command.withDescription("List the built-in chains, which need no <NAME>_CHAIN_ID"),
   Command.withExamples([
-    { command: "event-ingestor chains", description: "Which names CHAINS knows" },
-    { command: "event-ingestor chains --json", description: "The same for programs" },
+    { command: "event-ingestor chains", description: "The names that CHAINS accepts" },
+    { command: "event-ingestor chains --json", description: "The same as JSON" },
   ]),
 )

@@ -1,4 +1,4 @@
-/** Choosing chains on the command line. */
+/** Flags that select chains and blocks. */
 import { Effect, Option } from "effect"
 import { Flag } from "effect/cli"
 import type { ChainConfig } from "../config/AppConfig.ts"
@@ -9,7 +9,7 @@ export const chainFlag = Flag.String("chain").pipe(Flag.withDescription("A chain
 export const jsonFlag = (what: string) =>
   Flag.Boolean("json").pipe(Flag.withDescription(what), Flag.withDefault(false))
 
-/** A block number, checked where it is typed. */
+/** A flag with a block number, validated while parsing. */
 export const blockFlag = (name: string, what: string) =>
   Flag.String(name).pipe(
     Flag.withDescription(what),
@@ -21,7 +21,7 @@ export const blockFlag = (name: string, what: string) =>
     Flag.optional,
   )
 
-/** The configured chain that a name or id means. */
+/** The configured chain with this name or id. */
 export const resolveChain = (
   chains: ReadonlyArray<ChainConfig>,
   name: string,
@@ -33,7 +33,7 @@ export const resolveChain = (
     : Effect.succeed(found)
 }
 
-/** As `chosen`; all of them where no name is given. */
+/** The configured chain with this name or id; without a name, all chains. */
 export const resolveChains = (
   chains: ReadonlyArray<ChainConfig>,
   name: Option.Option<string>,

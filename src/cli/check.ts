@@ -1,4 +1,4 @@
-/** `check`: is the configuration good, do the endpoints answer, can the store be used? A line each, with what to do. */
+/** `check`: tests the configuration, the endpoints and the store. Prints one line per finding, with a fix. */
 import { Duration, Effect, Fiber, Layer, References } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
@@ -57,14 +57,14 @@ const configuration = (settings: Settings): ReadonlyArray<Finding> => {
   ]
 }
 
-/** What would allow what was refused. */
+/** The fix for a command that the ACL of Redis denies. */
 const grant = ({ name, detail }: Refused, keys: string): string | undefined => {
   if (!/NOPERM|ACL failure|user executing the script can't/.test(detail)) return undefined
   if (/\bkeys?\b/.test(detail)) return `give its user the keys ${keys}`
   return `give its user +${name.split(" ")[0]!.toLowerCase()}`
 }
 
-/** A line for each thing that some chain is refused, which is the same for most of them. */
+/** One finding per denied command: most chains have the same. */
 const refusals = Effect.fnUntraced(function* ({ chains, streamPrefix }: Settings) {
   const store = yield* Store
   const found = new Map<string, Finding>()
@@ -96,11 +96,11 @@ const refusals = Effect.fnUntraced(function* ({ chains, streamPrefix }: Settings
 
 interface Checked {
   readonly findings: ReadonlyArray<Finding>
-  /** The ids of chains that have a journal: they resume from it, wherever START_BLOCK is. */
+  /** The ids of chains that have a journal: they resume from it and ignore START_BLOCK. */
   readonly withJournal: ReadonlySet<number>
 }
 
-/** Version, persistence and policy; then whether it may be written to. */
+/** Checks version, persistence and eviction policy, then reading and writing. */
 const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return<Checked, StoreError, Store> {
   const store = yield* Store
   const findings: Array<Finding> = []
@@ -113,7 +113,7 @@ const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return
       level: durable ? "ok" : "warning",
       detail: info.persistence,
       ...(!durable && {
-        fix: "set appendonly yes: what a crash loses is pushed again, but readers see it twice",
+        fix: "set appendonly yes: entries lost in a crash are pushed again, and readers see them twice",
       }),
     })
   }
@@ -123,7 +123,7 @@ const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return
       subject: "store eviction",
       level: safe ? "ok" : "warning",
       detail: `maxmemory-policy is ${info.evictionPolicy}`,
-      ...(!safe && { fix: "set maxmemory-policy noeviction: this one deletes streams" }),
+      ...(!safe && { fix: "set maxmemory-policy noeviction: this policy may evict streams" }),
     })
   }
   const refused = yield* refusals(settings)
@@ -142,15 +142,15 @@ const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return
   return { findings, withJournal }
 })
 
-/** Whether what is sent to each signal's target is taken. A warning where it is not: nothing but telemetry depends on it. */
+/** Checks that each signal's target accepts an export. A failure is only a warning: nothing else depends on telemetry. */
 const telemetry = Effect.fnUntraced(function* ({ redact, telemetry }: Settings) {
   if (telemetry === undefined) return []
   const { listen, probe } = yield* Effect.promise(() => import("../observability/Otlp.ts"))
-  const said: Array<string> = []
-  listen((text) => void said.push(text))
+  const warnings: Array<string> = []
+  listen((text) => void warnings.push(text))
   const probed = yield* probe(telemetry)
   return [
-    ...said.map((text): Finding => ({ subject: "telemetry", level: "warning", detail: redact(text) })),
+    ...warnings.map((text): Finding => ({ subject: "telemetry", level: "warning", detail: redact(text) })),
     ...probed.map(({ signal, reason }): Finding =>
       reason === undefined
         ? ok(`telemetry ${signal}`, "accepts an empty request")
@@ -158,14 +158,14 @@ const telemetry = Effect.fnUntraced(function* ({ redact, telemetry }: Settings) 
             subject: `telemetry ${signal}`,
             level: "warning",
             detail: redact(reason),
-            fix: "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_HEADERS: what is not accepted is dropped",
+            fix: "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_HEADERS: rejected telemetry is lost",
           },
     ),
   ]
 })
 
 const howToFixStore = (settings: Settings): string => {
-  if (settings.store._tag === "Sqlite") return "check DATABASE_PATH and the rights of its directory"
+  if (settings.store._tag === "Sqlite") return "check DATABASE_PATH and the permissions of its directory"
   const prefix = settings.streamPrefix
   return `check REDIS_URL and the server; its user needs ~${prefix}:* ~{${prefix}:* +@all -@dangerous -@admin +info`
 }
@@ -182,13 +182,13 @@ const print = (findings: ReadonlyArray<Finding>, json: boolean) =>
 
 export const check = Command.make(
   "check",
-  { json: jsonFlag("One JSON object a line, one line a finding") },
+  { json: jsonFlag("One JSON object per line and finding") },
   Effect.fnUntraced(
     function* ({ json }) {
       const settings = yield* AppConfig
       yield* print(configuration(settings), json)
       const sent = yield* Effect.forkChild(telemetry(settings))
-      // Opened here: one that cannot be opened is a finding like others.
+      // Opened here, so that a store that cannot be opened is a finding like others.
       const storeChecked = yield* store(settings).pipe(
         Effect.provide(storeLayer),
         Effect.catchTag("StoreError", (error) =>
@@ -209,7 +209,7 @@ export const check = Command.make(
           ...chain.rpc.map((endpoint) => probe(chain, endpoint, "ranges", settings, hasJournal(chain))),
         ]),
         Effect.tap((findings) => print(findings, json)),
-        // All at once, as the service connects: each may wait for a head.
+        // All at once, as in the service: each may wait for a head.
         { concurrency: "unbounded" },
       )
       const { findings: stored } = yield* Fiber.join(storeChecked)
@@ -223,12 +223,12 @@ export const check = Command.make(
     ),
   ),
 ).pipe(
-  Command.withDescription("Check the configuration, the endpoints, the store and where telemetry goes"),
+  Command.withDescription("Check the configuration, the endpoints, the store and the telemetry targets"),
   Command.withExamples([
-    { command: "event-ingestor check", description: "A line for each finding, with what to do" },
+    { command: "event-ingestor check", description: "One line per finding, with a fix" },
     {
       command: "event-ingestor check --json | jq 'select(.level != \"ok\")'",
-      description: "Only what is wrong",
+      description: "Only warnings and failures",
     },
   ]),
 )

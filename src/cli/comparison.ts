@@ -1,4 +1,4 @@
-/** Compares what a journal holds with what a node says now. */
+/** Compares a journal with the current logs of a node. */
 import { Effect } from "effect"
 import type { Block, ChainId, Filter, Hex, Log } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
@@ -11,35 +11,35 @@ import { digest, Replay } from "../store/Replay.ts"
 import type { Store } from "../store/Store.ts"
 
 export interface Comparison {
-  /** Logs of the node. */
+  /** The number of logs on the node. */
   readonly logs: number
-  /** Identities (`block hash:log index`) that the node has and the journal lacks, … */
+  /** Identities (`block hash:log index`) of logs that only the node has. */
   readonly missing: ReadonlyArray<string>
-  /** … lacks because its oldest entries were trimmed, … */
+  /** The number of logs that the journal lacks because its oldest entries were trimmed. */
   readonly trimmed: number
-  /** … that only the journal has, … */
+  /** Identities of logs that only the journal has. */
   readonly extra: ReadonlyArray<string>
-  /** … and that both have with other contents. */
+  /** Identities of logs that both have with different contents. */
   readonly different: ReadonlyArray<string>
 }
 
-/** Blocks that are asked for at once. */
+/** Blocks per `eth_getLogs` request. */
 const width = 200
 
 const pageSize = 1000
 
 export interface ReplayOptions {
-  /** The id after which to begin; `undefined`: at the oldest entry. */
+  /** The id after which to start; `undefined`: at the oldest entry. */
   readonly after?: string | undefined
-  /** Entries to pass over, which are not of this journal. */
+  /** Entries to skip: those of a previous journal. */
   readonly skip?: number
-  /** Whether what follows is the first entry of the journal. */
+  /** Whether the next entry is the first of the journal. */
   readonly fromTheBeginning?: boolean
-  /** Asked after each page: whether what follows does not matter. */
+  /** Evaluated after each page: whether the rest of the journal can be ignored. */
   readonly isEnough?: (replay: Replay) => boolean
 }
 
-/** Replays a journal. */
+/** Replays a journal from the store. */
 export const replay = Effect.fnUntraced(function* (
   store: Pick<Store["Service"], "read">,
   chain: ChainId,
@@ -58,23 +58,23 @@ export const replay = Effect.fnUntraced(function* (
 })
 
 /**
- * More blocks with logs than are ever in the window: it holds `mostRecorded`, and what is added while the floor waits to be
- * raised.
+ * An upper bound of the reorg window, in blocks with logs: `mostRecorded`, plus the blocks added while a finalization is
+ * pending.
  */
-const mostUndone = 2 * mostRecorded
+const deepestReorg = 2 * mostRecorded
 
 /**
- * Whether no later entry of a journal can undo the blocks up to `to`.
+ * Whether no later entry of a journal can retract the blocks up to `to`.
  *
- * That `to` is final by now is not enough, nor is an entry above the final block: what follows may have been written
- * before that, and undo both. But nothing is undone that is not in the window any more.
+ * It is not enough that `to` is final by now, nor that an entry is above the final block: later entries may have been
+ * written before the finalization and retract both. But blocks that have left the reorg window are never retracted.
  *
- * @param depth how many blocks with logs on top of it put a block out of reach
+ * @param depth the number of blocks with logs above a block that put it beyond any reorg
  */
-export const isBeyondUndoing = ({ blocks }: Replay, to: number, depth = mostUndone): boolean =>
+export const isBeyondReorgs = ({ blocks }: Replay, to: number, depth = deepestReorg): boolean =>
   (blocks.at(-depth)?.number ?? -1) > to
 
-/** What a node has, block by block, against the blocks `from … to` of a replayed journal. */
+/** Diffs the blocks of a node, one by one, against the blocks `from … to` of a replayed journal. */
 export class Diff {
   readonly #replay: Replay
   readonly #someTrimmed: boolean
@@ -83,12 +83,12 @@ export class Diff {
   readonly #different: Array<string> = []
   #logs = 0
   #trimmed = 0
-  /** Whether some logs of the lowest block that is there were trimmed. */
+  /** Whether some logs of the lowest stored block were trimmed. */
   #bottomTrimmed = false
 
   /**
-   * @param someTrimmed whether the journal was replayed from its oldest entry, and others were before it once: then what
-   *   is below its lowest entry is not missing
+   * @param someTrimmed whether older entries were trimmed and the journal was replayed from its oldest entry: then logs
+   *   below that entry are not missing
    */
   constructor(replay: Replay, from: number, to: number, someTrimmed: boolean) {
     this.#replay = replay
@@ -99,8 +99,8 @@ export class Diff {
     }
   }
 
-  /** Takes a block of the node, or some logs of one. */
-  take({ number, hash, logs }: Pick<Block, "number" | "hash" | "logs">): void {
+  /** Adds a block of the node, or some logs of a block. */
+  add({ number, hash, logs }: Pick<Block, "number" | "hash" | "logs">): void {
     for (const log of logs) {
       this.#logs++
       const id = `${hash}:${log.index}`
@@ -116,17 +116,17 @@ export class Diff {
   }
 
   /**
-   * The block from which on no log of the node is one that was trimmed; at or above `from`.
+   * The first block, at or above `from`, from which on no log was trimmed.
    *
-   * @param from the first block that was compared
+   * @param from the first compared block
    */
-  firstWhole(from: number): number {
+  firstComplete(from: number): number {
     const { lowest } = this.#replay
     if (this.#trimmed === 0 || lowest === undefined) return from
     return Number(lowest.block_number) + (this.#bottomTrimmed ? 1 : 0)
   }
 
-  /** A log that the chain has above an entry was written after that entry, so that it cannot have been trimmed. */
+  /** Logs above the oldest entry were written after it, so that they cannot have been trimmed. */
   #isTrimmed(number: number, hash: Hex, index: number): boolean {
     const { lowest } = this.#replay
     if (!this.#someTrimmed || lowest === undefined) return false
@@ -145,7 +145,7 @@ export class Diff {
   }
 }
 
-/** What `digest` makes of a log of the block at this height. */
+/** The digest of a log in the block at this height. */
 export const digestOf = (number: number, log: Log): string =>
   digest({
     block_number: String(number),
@@ -157,10 +157,10 @@ export const digestOf = (number: number, log: Log): string =>
   })
 
 /**
- * Diffs the blocks `from … to` of a replayed journal against plain `eth_getLogs`, for nodes that refuse nothing:
- * nothing of the feed has a part in it.
+ * Diffs the blocks `from … to` of a replayed journal against plain `eth_getLogs`, for nodes without limits. Independent of
+ * the code that ingests logs.
  *
- * @param someTrimmed as `Diff` has it
+ * @param someTrimmed see `Diff`
  */
 export const compare = Effect.fnUntraced(function* (
   replay: Replay,
@@ -174,7 +174,7 @@ export const compare = Effect.fnUntraced(function* (
   for (const [start, end] of blockRanges(from, to, () => width)) {
     const params = [{ ...logParams(chain.filter), fromBlock: hex(start), toBlock: hex(end) }]
     const answer = yield* orMalformed(node.name, logsOf(yield* node.request("eth_getLogs", params)))
-    for (const log of answer) diff.take({ number: log.blockNumber, hash: log.blockHash, logs: [log] })
+    for (const log of answer) diff.add({ number: log.blockNumber, hash: log.blockHash, logs: [log] })
   }
   return diff.result
 })

@@ -1,6 +1,6 @@
 /**
- * `demo`: two local devnets with traffic and reorgs, the real ingestor, and at the end a comparison of its store with
- * what the nodes say.
+ * `demo`: two local devnets with traffic and reorgs, the real ingestor, and at the end a comparison of its store with the
+ * nodes.
  */
 import { Context, Duration, Effect, Layer, Option, Random, Redacted, References } from "effect"
 import { Command, Flag } from "effect/cli"
@@ -31,17 +31,17 @@ const devnets = [
 
 type Devnet = (typeof devnets)[number]
 
-/** Time between two calls of the contract. */
+/** The time between two calls of the contract. */
 const callEvery = Duration.millis(250)
 
 const firstReorg = Duration.seconds(8)
 const reorgEvery = Duration.seconds(6)
 const deepestReorg = 4
 
-/** How long the store may take to reach the nodes' heads once they stand still. */
-const settleWithin = Duration.seconds(5)
+/** How long the store may take to reach the nodes' heads once mining has stopped. */
+const settleTimeout = Duration.seconds(5)
 
-const say = (line: string) => Effect.sync(() => void process.stdout.write(`${line}\n`))
+const print = (line: string) => Effect.sync(() => void process.stdout.write(`${line}\n`))
 
 const connect = (id: number | undefined, name: string, url: string) =>
   Endpoint.connect(
@@ -57,7 +57,7 @@ const demoConfig = Effect.fnUntraced(function* (urls: ReadonlyArray<string>) {
     /^(REDIS_|OTEL_|HTTP_|METRICS_|LOG_|SHUTDOWN_)/.test(name),
   )
   const directory = mkdtempSync(join(tmpdir(), "event-ingestor-demo-"))
-  // However it ends: no finalizer is run after a second Ctrl-C.
+  // On exit, because finalizers do not run after a second Ctrl-C.
   process.on("exit", () => rmSync(directory, { recursive: true, force: true }))
   const variables: Record<string, string | undefined> = {
     LOG_LEVEL: "none",
@@ -74,13 +74,13 @@ const demoConfig = Effect.fnUntraced(function* (urls: ReadonlyArray<string>) {
     variables[`${prefix}_WS_URL`] = urls[i]
   }
   const config = yield* fromVariables(variables)
-  // Another ingestor may run here: any port will do, unless the user has a wish.
-  const wish = variables["HTTP_PORT"] || variables["METRICS_PORT"]
-  return wish ? config : { ...config, http: { ...config.http, port: 0 } }
+  // Another ingestor may use the default port: any free port is used unless the user sets one.
+  const port = variables["HTTP_PORT"] || variables["METRICS_PORT"]
+  return port ? config : { ...config, http: { ...config.http, port: 0 } }
 })
 
-/** Calls the contract, and on one chain replaces the last blocks every few seconds. */
-const live = Effect.fnUntraced(function* (devnet: Devnet, node: Connection) {
+/** Calls the contract, and on one chain causes a reorg every few seconds. */
+const generateTraffic = Effect.fnUntraced(function* (devnet: Devnet, node: Connection) {
   const emitter = yield* Traffic.deploy(node)
   const calls = Traffic.keepCalling(emitter, devnet.logs, callEvery)
   if (!devnet.reorgs) return yield* calls
@@ -96,7 +96,7 @@ const live = Effect.fnUntraced(function* (devnet: Devnet, node: Connection) {
 const height = (node: Connection) =>
   Effect.map(node.request("eth_blockNumber", []), (answer) => quantity(answer) ?? 0)
 
-/** Stops the chain on a block that nobody can mistake for an equal one, and waits until the store has it. */
+/** Stops mining after one more block, a new unique head, and waits until the store has it. */
 const settle = Effect.fnUntraced(function* (node: Connection, chain: ChainStatus) {
   yield* node.request("evm_setIntervalMining", [0])
   yield* node.request("evm_mine", [])
@@ -104,7 +104,7 @@ const settle = Effect.fnUntraced(function* (node: Connection, chain: ChainStatus
   yield* Effect.suspend(() => Effect.succeed(chain.stored ?? -1)).pipe(
     Effect.delay("50 millis"),
     Effect.repeat({ until: (stored) => stored >= head }),
-    Effect.timeoutOption(settleWithin),
+    Effect.timeoutOption(settleTimeout),
   )
 })
 
@@ -119,26 +119,26 @@ const summary = Effect.fnUntraced(function* (
   const { logs, missing, extra, different } = yield* compare(replayed, node, chain, 0, head)
   const complete =
     missing.length + extra.length + different.length + replayed.faults.length === 0 && status.stored === head
-  yield* say(
+  yield* print(
     `${chain.name}: ${head + 1} blocks, ${logs} logs on the node, ${replayed.entries} entries in the store, ` +
-      `${replayed.removed} of them undoing ${status.reorgs} reorg${status.reorgs === 1 ? "" : "s"}`,
+      `${replayed.removed} of them retractions by ${status.reorgs} reorg${status.reorgs === 1 ? "" : "s"}`,
   )
-  yield* say(
+  yield* print(
     `  missing ${missing.length}, extra ${extra.length}, different ${different.length}, ` +
       `faults ${replayed.faults.length}, stored up to ${status.stored} of ${head}`,
   )
-  yield* say(`  complete: ${complete ? "yes" : "NO"}`)
+  yield* print(`  complete: ${complete ? "yes" : "NO"}`)
   return complete
 })
 
-/** Empties the demo's streams. */
-const forget = Effect.fnUntraced(function* ({ chains }: Settings) {
+/** Deletes the demo's streams. */
+const resetStreams = Effect.fnUntraced(function* ({ chains }: Settings) {
   const store = yield* Store
   for (const { id } of chains) yield* store.reset(id, { from: undefined, filter: "none", delete: true })
 })
 
 /** Runs until stopped or for a number of seconds, and sets the exit code by whether every journal is complete. */
-const play = (seconds: Option.Option<number>) =>
+const runDemo = (seconds: Option.Option<number>) =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const nodes = yield* Effect.forEach(devnets, (devnet) =>
@@ -150,8 +150,8 @@ const play = (seconds: Option.Option<number>) =>
       const config = yield* demoConfig(nodes.map(({ anvil }) => anvil.url))
       const appConfig = Layer.succeed(AppConfig, config)
       const base = Layer.provideMerge(runtime, appConfig)
-      // With Redis, an earlier demo may have left its chains there.
-      yield* restore(Effect.scoped(Effect.provide(forget(config), Layer.provide(store, base))))
+      // With Redis, streams of an earlier demo may exist.
+      yield* restore(Effect.scoped(Effect.provide(resetStreams(config), Layer.provide(store, base))))
       const context = yield* restore(
         Layer.build(service.pipe(Layer.provide(telemetry), Layer.provideMerge(base))),
       )
@@ -162,29 +162,29 @@ const play = (seconds: Option.Option<number>) =>
         onNone: () => Effect.never,
         onSome: (n) => Effect.sleep(n * 1000),
       })
-      yield* say(`following ${devnets.length} devnets into ${client.description}; Ctrl-C stops`)
+      yield* print(`following ${devnets.length} devnets into ${client.description}; Ctrl-C stops`)
       yield* restore(
         Effect.raceAllFirst([
           time,
           Screen.show(chains, process.stdout),
-          ...devnets.map((devnet, i) => live(devnet, nodes[i]!.connection)),
+          ...devnets.map((devnet, i) => generateTraffic(devnet, nodes[i]!.connection)),
         ]),
       ).pipe(Effect.exit)
       yield* Effect.forEach(nodes, ({ connection }, i) => settle(connection, chains[i]!), { concurrency: 2 })
       const complete = yield* Effect.forEach(nodes, ({ connection }, i) =>
         summary(client, config.chains[i]!, connection, chains[i]!),
       )
-      // Said here and not as a result: after Ctrl-C the fiber ends as interrupted as soon as it may.
+      // Set here and not returned: after Ctrl-C, the fiber ends as interrupted as soon as it is interruptible.
       if (!complete.every(Boolean)) process.exitCode = exitCode.failed
     }),
   ).pipe(Effect.scoped, Effect.provide(Transport.layerNetwork))
 
-/** Only the traffic, against a development node that is already there. */
+/** Generates traffic on an existing development node. */
 const traffic = Effect.fnUntraced(
   function* (url: string) {
     const node = yield* connect(undefined, "the node", url)
     const emitter = yield* Traffic.deploy(node)
-    yield* say("calling the contract; Ctrl-C stops")
+    yield* print("calling the contract; Ctrl-C stops")
     return yield* Effect.raceFirst(Traffic.keepCalling(emitter, devnets[0].logs, callEvery), node.ended)
   },
   Effect.scoped,
@@ -203,25 +203,27 @@ export const demo = Command.make(
       Flag.optional,
     ),
     against: Flag.String("against").pipe(
-      Flag.withDescription("Only the traffic, against the development node at this WebSocket URL"),
+      Flag.withDescription("Only generate traffic, on the development node at this WebSocket URL"),
       Flag.optional,
     ),
   },
   Effect.fnUntraced(function* ({ seconds, against }) {
     if (Option.isSome(against)) return yield* traffic(against.value)
-    return yield* play(seconds)
+    return yield* runDemo(seconds)
   }),
 ).pipe(
-  Command.withDescription("Two local devnets with reorgs, the real ingestor, and a comparison at the end"),
+  Command.withDescription(
+    "Run two local devnets with reorgs and the real ingestor, and compare them at the end",
+  ),
   Command.withExamples([
-    { command: "event-ingestor demo", description: "Until Ctrl-C" },
+    { command: "event-ingestor demo", description: "Run until Ctrl-C" },
     {
       command: "event-ingestor demo --seconds 30",
-      description: "Ends by itself; exit code 1 if anything is missing",
+      description: "Run for 30 s; exit code 1 if anything is missing",
     },
     {
       command: "event-ingestor demo --against ws://127.0.0.1:8545",
-      description: "Only traffic, on a devnet of your own",
+      description: "Only generate traffic, on your own devnet",
     },
   ]),
 )

@@ -1,4 +1,4 @@
-/** What a node's headers and logs are like, and what that means for the service: in words. Pure. */
+/** Describes how a node's headers and logs deviate, and what that means for the service. Pure. */
 import { variablePrefix } from "../config/Chains.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
@@ -12,22 +12,22 @@ export interface Finding {
   readonly subject: string
   readonly level: "ok" | "warning" | "failure"
   readonly detail: string
-  /** What to do about it. */
+  /** The recommended action. */
   readonly fix?: string
 }
 
-/** A finding about the endpoint at hand. */
+/** A finding about the probed endpoint. */
 export type Trait = Omit<Finding, "subject">
 
-/** The variable of a chain. */
+/** The name of a chain's variable. */
 export const variable = ({ name }: Pick<ChainConfig, "name">, end: string): string =>
   `${variablePrefix(name)}_${end}`
 
-/** What one endpoint can hide; README and GUARANTEES say the same. */
+/** What a single endpoint can hide; README and GUARANTEES have the same sentence. */
 export const oneEndpoint =
   "One endpoint alone can hide a log only by leaving it out each time it is asked, when the block is new and again when it is final (once for history, or with `AUDIT=off`): a log under a filter, and without a filter the last logs of a block whose `logsBloom` does not show it."
 
-/** Logs as they were read without a filter, and the header of their block. */
+/** The unfiltered logs of a block, and its header. */
 export interface Sample {
   readonly header: Header
   readonly logs: ReadonlyArray<PlacedLog>
@@ -48,9 +48,9 @@ const bloomKinds = (headers: ReadonlyArray<Header>): string => {
 }
 
 /**
- * The blooms of headers, by where they come from: some chains announce other ones than they answer when asked.
+ * The blooms of headers, by source: on some chains, announced headers have other blooms than fetched ones.
  *
- * @param announced a header as it was announced, and the same block's when fetched
+ * @param announced an announced header, and the same block's fetched header
  */
 export const blooms = (
   chain: Pick<ChainConfig, "name" | "logsBloom">,
@@ -59,11 +59,15 @@ export const blooms = (
   sample: Sample | undefined,
 ): Trait => {
   const usual = bloomKinds(fetched)
-  const told = announced && bloomKind(announced[0])
-  const isSame = told === "zero" && announced?.[1] !== undefined && bloomKind(announced[1]) === told
-  const second = told === undefined ? "" : `, announced ${told}${isSame ? " (a block without logs)" : ""}`
+  const announcedKind = announced && bloomKind(announced[0])
+  const isEmptyBlock =
+    announcedKind === "zero" && announced?.[1] !== undefined && bloomKind(announced[1]) === announcedKind
+  const second =
+    announcedKind === undefined
+      ? ""
+      : `, announced ${announcedKind}${isEmptyBlock ? " (a block without logs)" : ""}`
   const what = `logsBloom: fetched ${usual}${second}`
-  if (chain.logsBloom === "ignore") return { level: "ok", detail: `${what}; ignored, as LOGS_BLOOM says` }
+  if (chain.logsBloom === "ignore") return { level: "ok", detail: `${what}; ignored (LOGS_BLOOM=ignore)` }
   const isWrong =
     sample !== undefined &&
     bloomKind(sample.header) === "usable" &&
@@ -71,50 +75,54 @@ export const blooms = (
   if (isWrong) {
     return {
       level: "warning",
-      detail: `${what}; wrong: the ${sample.logs.length} logs of block ${sample.header.number} make another one`,
+      detail: `${what}; wrong: it does not match the ${sample.logs.length} logs of block ${sample.header.number}`,
       fix: `set ${variable(chain, "LOGS_BLOOM")}=ignore`,
     }
   }
-  const so =
-    usual === "usable" || told === "usable"
+  const consequence =
+    usual === "usable" || announcedKind === "usable"
       ? ""
-      : "; as long as no other is seen, every block is asked for its logs"
-  return { level: "ok", detail: what + so }
+      : "; the logs of every block are fetched until a usable bloom is seen"
+  return { level: "ok", detail: what + consequence }
 }
 
-/** How the logs of a block are numbered: what a log's identity is made of. */
+/** How a node numbers the logs of a block: the index is part of a log's identity. */
 export const indexes = (
   { filter }: Pick<ChainConfig, "filter">,
   sample: Sample | undefined,
   hasReceipts: boolean,
 ): Trait => {
   const ok = (how: string): Trait => ({ level: "ok", detail: `log indexes: ${how}` })
-  if (sample === undefined) return ok("unknown, as no block can be read without a filter")
+  if (sample === undefined) return ok("unknown: no block can be read without a filter")
   const { logs, header } = sample
-  if (logs.length === 0) return ok("unknown, as the blocks that were read have no logs")
+  if (logs.length === 0) return ok("unknown: the sampled blocks have no logs")
   if (new Set(logs.map(({ index }) => index)).size < logs.length) {
     const each = [...Map.groupBy(logs, ({ txHash }) => txHash).values()]
     const how = each.some(hasIndexGaps) ? "repeated" : "from 0 in each transaction"
     return {
       level: "failure",
-      detail: `log indexes: ${how} (block ${header.number}): logs that share an index have no identity, which cannot be handled`,
-      fix: "use an endpoint that numbers the logs of a block",
+      detail: `log indexes: ${how} (block ${header.number}): logs that share an index have no identity, which is not supported`,
+      fix: "use an endpoint that numbers the logs across the whole block",
     }
   }
   if (!hasIndexGaps(logs)) {
-    const isOne = new Set(logs.map(({ txHash }) => txHash)).size === 1
-    return ok(isOne ? "from 0, as far as a block with one transaction shows" : "per block, from 0")
+    const isSingleTransaction = new Set(logs.map(({ txHash }) => txHash)).size === 1
+    return ok(
+      isSingleTransaction
+        ? "from 0 (the sampled block has logs of one transaction only)"
+        : "per block, from 0",
+    )
   }
-  const holes = `per block, with holes (block ${header.number})`
-  if (hasReceipts || !isUnfiltered(filter)) return ok(`${holes}, believed where the receipts have the same`)
+  const gaps = `per block, with gaps (block ${header.number})`
+  if (hasReceipts || !isUnfiltered(filter)) return ok(`${gaps}, accepted if the receipts have the same gaps`)
   return {
     level: "failure",
-    detail: `log indexes: ${holes}: without eth_getBlockReceipts nothing shows that no log is missing`,
+    detail: `log indexes: ${gaps}: without eth_getBlockReceipts, a missing log cannot be detected`,
     fix: "use another endpoint",
   }
 }
 
-/** What counts as final. @param tag the header under the tag, the node's refusal, or none */
+/** How finality is determined. @param tag the block with the finalized tag, the node's refusal, or neither */
 export const finality = (
   chain: Pick<ChainConfig, "name" | "finality" | "finalityDepth">,
   latest: Header,
@@ -122,7 +130,7 @@ export const finality = (
 ): Trait => {
   const byDepth = `finality: by depth, ${chain.finalityDepth} blocks`
   const set = `${variable(chain, "FINALITY")}=depth`
-  if (chain.finality === "depth") return { level: "ok", detail: `${byDepth}, as ${set} says` }
+  if (chain.finality === "depth") return { level: "ok", detail: `${byDepth} (${set})` }
   if (tag === undefined) return { level: "ok", detail: `${byDepth}: no block has the finalized tag` }
   if ("refusal" in tag) {
     return tag.isNothing
@@ -131,6 +139,6 @@ export const finality = (
   }
   const detail = `finality: by the finalized tag, block ${tag.number}`
   return latest.number > 0 && tag.number >= latest.number
-    ? { level: "ok", detail: `${detail}, the latest`, fix: `on a development node, set ${set}` }
+    ? { level: "ok", detail: `${detail}, which is the latest`, fix: `on a development node, set ${set}` }
     : { level: "ok", detail }
 }

@@ -1,4 +1,4 @@
-/** The command line: verbs, and what a failure of each kind means for the exit code. */
+/** The command line: its commands, and the exit code of each kind of failure. */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect, Layer } from "effect"
 import { CliError, CliOutput, Command } from "effect/cli"
@@ -21,18 +21,18 @@ const root = Command.make("event-ingestor", {}, () => serve).pipe(
       command: "CHAINS=devnet DEVNET_CHAIN_ID=31337 DEVNET_WS_URL=ws://127.0.0.1:8545 event-ingestor",
       description: "Follow a chain that is not built in",
     },
-    { command: "event-ingestor check", description: "Before that: is the configuration good?" },
+    { command: "event-ingestor check", description: "Check the configuration first" },
   ]),
   Command.withSubcommands([run, check, status, verify, tail, reset, chains, demo]),
 )
 
-/** A usage error in one line: what is wrong, and where to read on. */
+/** Prints a usage error as one line that points to `--help`. */
 const usage = (command: string, detail: string) =>
   Console.error(
     `${command}: ${detail.replace(/\s*Did you mean this\?\s*(\S+)/g, ", did you mean $1?").replace(/\s*\n\s*/g, " ")}; see --help`,
   )
 
-/** The help is printed where it is asked for, not above each mistake. */
+/** Prints the help only for `--help`, not with each usage error. */
 const presenter = CliOutput.layerPresenter({
   present: (event) =>
     event._tag === "InvalidInvocation"

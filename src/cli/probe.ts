@@ -1,4 +1,4 @@
-/** What an endpoint can do, and how the service would use it: asked directly, a few requests each. */
+/** Probes what an endpoint can do and how the service would use it, with a few requests per capability. */
 import { Effect, Predicate } from "effect"
 import type { Scope } from "effect"
 import type { HttpClient } from "effect/http"
@@ -33,23 +33,26 @@ import * as Heads from "./probeHeads.ts"
 
 const widths = [1, 10, 100, 1000, 10_000]
 
-/** Blocks that are read to see how their logs are numbered. */
+/** Blocks sampled to see how their logs are numbered. */
 const mostSamples = 3
 
-/** How often a request may be too large for the other side, which then leaves: each time less is asked for. */
+/** How often the endpoint may close the connection because a request is too large; each retry asks for less. */
 const mostReductions = 12
 
-/** The other side left, as a request was too large for it: a new connection asks for less. */
-const asksTooMuch = (error: EndpointError) => endsConnection(error) && errorKind(error) === "TooManyAddresses"
+/** The endpoint closed the connection because a request was too large: the next connection asks for less. */
+const isRequestTooLarge = (error: EndpointError) =>
+  endsConnection(error) && errorKind(error) === "TooManyAddresses"
 
-/** Why something is refused; `undefined` where it is not. */
+/** The message of a failed request; `undefined` if it succeeds. */
 const errorOf = <A, R>(effect: Effect.Effect<A, EndpointError, R>) =>
   effect.pipe(
     Effect.as(undefined),
-    Effect.catch((error) => (asksTooMuch(error) ? Effect.fail(error) : Effect.succeed(error.reason.message))),
+    Effect.catch((error) =>
+      isRequestTooLarge(error) ? Effect.fail(error) : Effect.succeed(error.reason.message),
+    ),
   )
 
-/** The widest range below the head that `eth_getLogs` answers, and what it says to a wider one. */
+/** The widest range below the head that `eth_getLogs` accepts, and its error for the next wider one. */
 const widest = Effect.fnUntraced(function* (getLogs: GetLogs.GetLogs, head: Header) {
   let best = 0
   for (const width of widths) {
@@ -62,7 +65,7 @@ const widest = Effect.fnUntraced(function* (getLogs: GetLogs.GetLogs, head: Head
   return { best, refusal: undefined }
 })
 
-/** What `eth_getLogs` bears: the range, and where it takes less than it is asked for. */
+/** The limits of `eth_getLogs`: the range, and further restrictions. */
 const rangesOf = (
   { filter }: ChainConfig,
   { best, refusal }: { readonly best: number; readonly refusal: string | undefined },
@@ -73,17 +76,17 @@ const rangesOf = (
   const addresses = filter.addresses.length
   const fewer =
     most < addresses
-      ? `; fewer addresses a call: ${most} of ${addresses}, in ${Math.ceil(addresses / most)} calls`
+      ? `; at most ${most} of ${addresses} addresses per call, in ${Math.ceil(addresses / most)} calls`
       : ""
-  const height = byHash ? "" : "; by height, as blockHash is refused"
+  const height = byHash ? "" : "; by height, because blockHash is refused"
   return {
     level: best === 0 ? "warning" : "ok",
     detail: `eth_getLogs: single blocks ${ranges}${fewer}${height}${wider}`,
   }
 }
 
-/** What there is where `eth_getLogs` is refused, from the cheapest way on. */
-const otherWays = Effect.fnUntraced(function* (
+/** The cheapest fallback when `eth_getLogs` is refused. */
+const fallbackOf = Effect.fnUntraced(function* (
   connection: Connection,
   subscribe: SocketConnection["subscribe"] | undefined,
   { filter }: ChainConfig,
@@ -99,11 +102,12 @@ const otherWays = Effect.fnUntraced(function* (
       ? yield* errorOf(subscribe(["logs", {}], () => {}))
       : "is of no use over HTTP or with a filter"
   if (single !== undefined) {
-    const tip = subscription === undefined ? "; only the logs subscription is left, which fills no gap" : ""
+    const tip =
+      subscription === undefined ? "; only the logs subscription remains, which cannot backfill" : ""
     return {
       level: "failure",
       detail: `${refused}; and ${receipts}${tip}`,
-      fix: "use another endpoint, or give addresses to follow",
+      fix: "use another endpoint, or configure addresses",
     }
   }
   const tip = subscription === undefined ? "from the logs subscription at the tip, else " : ""
@@ -113,7 +117,7 @@ const otherWays = Effect.fnUntraced(function* (
   }
 })
 
-/** All logs of a block by its receipts. */
+/** All logs of a block, from its receipts. */
 const logsOfReceipts = ({ name, request }: Connection, { hash, number }: Header) =>
   Effect.flatMap(request("eth_getBlockReceipts", [hash]), (receipts) =>
     Array.isArray(receipts)
@@ -128,7 +132,7 @@ const logsOfReceipts = ({ name, request }: Connection, { hash, number }: Header)
       : Effect.fail(integrityError(name, `no receipts for block ${number}`)),
   )
 
-/** The recent block whose logs, read without a filter, say most of how they are numbered: best of several transactions. */
+/** The recent block whose unfiltered logs show best how they are numbered: ideally those of several transactions. */
 const sampleOf = Effect.fnUntraced(function* (
   connection: Connection,
   headers: ReadonlyArray<Header>,
@@ -161,14 +165,14 @@ const howToFix = ({ reason }: EndpointError): string => {
   }
 }
 
-/** Without a journal, nothing is stored before the chain has reached that block. */
+/** Without a journal, nothing would be stored until the chain reaches START_BLOCK. */
 const startsAbove = (chain: ChainConfig, { number }: Header): Trait => ({
   level: "failure",
   detail: `${variable(chain, "START_BLOCK")} (or START_BLOCK) is ${chain.startBlock}, above the chain's head, which is block ${number}`,
-  fix: "set a block that exists, or latest",
+  fix: "set an existing block, or latest",
 })
 
-/** The endpoint as it would be used: over a connection, with what was learned of it on the connections before. */
+/** Probes the endpoint over one connection, with the capabilities known from previous connections. */
 const traitsOf = Effect.fnUntraced(function* (
   chain: ChainConfig,
   endpoint: EndpointConfig,
@@ -186,7 +190,7 @@ const traitsOf = Effect.fnUntraced(function* (
   const ok = (detail: string): Trait => ({ level: "ok", detail })
   const head = yield* Headers.header(connection, "latest")
   if (head === undefined) {
-    return [{ level: "failure", detail: "there is no latest block", fix: "use another endpoint" }]
+    return [{ level: "failure", detail: "the endpoint returns no latest block", fix: "use another endpoint" }]
   }
   const tag = yield* Effect.catchIf(Headers.header(connection, "finalized"), isRpcError, (error) =>
     Effect.succeed({ refusal: error.reason.message, isNothing: saysNothingFinal(error) }),
@@ -198,7 +202,7 @@ const traitsOf = Effect.fnUntraced(function* (
   const headers = found.filter((header) => header !== undefined)
   const batch = Math.min(capabilities.headers, count)
   const atTip = yield* errorOf(retryUnverified(getLogs({ blockHash: head.hash, number: head.number })))
-  // What a block refuses twice is the endpoint's way: it is remembered for the second block.
+  // A refusal for a second block confirms that it is the endpoint's behaviour: the capabilities remember it.
   const below = headers.find(({ number }) => number < head.number)
   if (atTip === undefined && below !== undefined)
     yield* errorOf(getLogs({ blockHash: below.hash, number: below.number }))
@@ -209,17 +213,17 @@ const traitsOf = Effect.fnUntraced(function* (
     : {
         trait: Heads.polled(
           chain,
-          purpose === "heads" ? "as an HTTP endpoint announces none" : "while no WebSocket is connected",
+          purpose === "heads" ? "because HTTP endpoints announce none" : "while no WebSocket is connected",
         ),
       }
   const { announced } = heads
   const same = announced && (yield* Headers.header(connection, announced.number))
-  // Last: an answer that is too large costs the connection.
+  // Last, because a response that is too large costs the connection.
   const sample = yield* sampleOf(connection, headers, receipts === undefined)
   const logs =
     atTip === undefined
       ? rangesOf(chain, yield* widest(getLogs, head), capabilities)
-      : yield* otherWays(connection, socket?.subscribe, chain, atTip, receipts)
+      : yield* fallbackOf(connection, socket?.subscribe, chain, atTip, receipts)
   const isAbove = chain.startBlock !== "latest" && chain.startBlock > head.number
   const start = isAbove && !(yield* hasJournal) ? [startsAbove(chain, head)] : []
   return [
@@ -229,7 +233,7 @@ const traitsOf = Effect.fnUntraced(function* (
     logs,
     ok(`eth_getBlockReceipts: ${receipts ?? "yes"}`),
     finality(chain, head, tag),
-    ok(batch < count ? `batches: up to ${batch} headers` : `batches: ${batch} headers and maybe more`),
+    ok(batch < count ? `batches: up to ${batch} headers` : `batches: at least ${batch} headers`),
     blooms(chain, headers, announced && [announced, same], sample),
     indexes(chain, sample, receipts === undefined),
   ]
@@ -238,8 +242,8 @@ const traitsOf = Effect.fnUntraced(function* (
 /**
  * The findings about one endpoint.
  *
- * @param purpose whether heads come from it, or only ranges
- * @param hasJournal whether the store has a journal of the chain, which then resumes there and not at START_BLOCK
+ * @param purpose whether the endpoint delivers heads, or only ranges
+ * @param hasJournal whether the store has a journal of the chain, which resumes from it and ignores START_BLOCK
  */
 export const probe = (
   chain: ChainConfig,
@@ -250,13 +254,13 @@ export const probe = (
 ): Effect.Effect<ReadonlyArray<Finding>, never, Transport | HttpClient.HttpClient> => {
   const subject = `${chain.name} ${endpoint.name}${isHttp(endpoint) ? " HTTP" : ""}`
   return Effect.gen(function* () {
-    // As in the service, what is learned outlives the connection, and endpoints without a key are asked slowly.
+    // As in the service: capabilities outlive the connection, and endpoints without a key are rate-limited.
     const known = {
       capabilities: new Capabilities(),
       rateLimiter: yield* RateLimiter.make(RateLimiter.limitOf(endpoint, settings.rpcRate)),
     }
     return yield* Effect.scoped(traitsOf(chain, endpoint, purpose, settings, known, hasJournal)).pipe(
-      Effect.retry({ while: asksTooMuch, times: mostReductions }),
+      Effect.retry({ while: isRequestTooLarge, times: mostReductions }),
     )
   }).pipe(
     Effect.scoped,

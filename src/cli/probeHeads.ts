@@ -1,4 +1,4 @@
-/** How an endpoint's heads come: announced, polled, or not at all. */
+/** Probes how an endpoint delivers heads: announced, polled, or not at all. */
 import { Clock, Deferred, Duration, Effect } from "effect"
 import type { Scope } from "effect"
 import { knownChains } from "../config/Chains.ts"
@@ -12,15 +12,15 @@ import * as Headers from "../endpoint/Headers.ts"
 import { variable } from "./dialect.ts"
 import type { Trait } from "./dialect.ts"
 
-/** How long a head is waited for: some block times, within bounds (seconds). */
+/** How long to wait for a head: three block times, within bounds (seconds). */
 const blockTimes = 3
 const shortest = 5
 const longest = 30
 
-/** Where the chain moved on, the announcement may be on its way (seconds). */
-const late = 2
+/** Additional time for an announcement in flight when the chain has advanced (seconds). */
+const gracePeriod = 2
 
-/** Seconds between blocks: as the last headers have it, else as the chain is known for. */
+/** Seconds between blocks: from the latest headers, else the built-in block time of the chain. */
 const blockTimeOf = ({ id }: Pick<ChainConfig, "id">, headers: ReadonlyArray<Header>): number => {
   const [newest, oldest] = [headers[0], headers.at(-1)]
   const blocks = (newest?.number ?? 0) - (oldest?.number ?? 0)
@@ -29,14 +29,14 @@ const blockTimeOf = ({ id }: Pick<ChainConfig, "id">, headers: ReadonlyArray<Hea
   return (knownChains.find((known) => known.id === id)?.blockTime ?? 0) / 1000
 }
 
-/** A duration as people say it. @param seconds how long */
+/** Formats a duration. @param seconds its length */
 const span = (seconds: number): string => {
   if (seconds < 120) return `${Math.round(Math.max(seconds, 0))} s`
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`
   return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} days`
 }
 
-/** That heads are polled, and why. */
+/** The finding that heads are polled, and why. */
 export const polled = ({ pollInterval }: Pick<ChainConfig, "pollInterval">, why: string): Trait => ({
   level: "ok",
   detail: `heads: polled every ${Duration.toSeconds(pollInterval)} s, ${why}`,
@@ -49,9 +49,9 @@ const refusalOf = (connection: Connection) =>
   })
 
 /**
- * Subscribes to heads as the service does, and waits for one.
+ * Subscribes to heads as the service does, and waits for a head.
  *
- * @param headers the last ones, the newest first
+ * @param headers the latest headers, newest first
  */
 export const probe = Effect.fnUntraced(function* (
   chain: ChainConfig,
@@ -63,7 +63,7 @@ export const probe = Effect.fnUntraced(function* (
   Scope.Scope
 > {
   const poll = `${variable(chain, "HEADS")}=poll`
-  if (socket.polled) return { trait: polled(chain, `as ${poll} says`) }
+  if (socket.polled) return { trait: polled(chain, `because ${poll} is set`) }
   const first = yield* Deferred.make<Header | Malformed>()
   const refused = yield* Effect.match(
     socket.subscribe(["newHeads"], (raw) =>
@@ -73,8 +73,8 @@ export const probe = Effect.fnUntraced(function* (
   )
   if (refused !== undefined)
     return { trait: { level: "failure", detail: `heads: ${refused}`, fix: "use another endpoint" } }
-  // The subscription went over to polling, and does not tell why.
-  if (socket.polled) return { trait: polled(chain, `as ${yield* refusalOf(socket)}`) }
+  // The subscription has fallen back to polling and does not report why.
+  if (socket.polled) return { trait: polled(chain, `because ${yield* refusalOf(socket)}`) }
 
   const latest = Headers.header(socket, "latest")
   const before = yield* latest
@@ -85,12 +85,12 @@ export const probe = Effect.fnUntraced(function* (
       Effect.timeoutOrElse({ duration: Duration.seconds(time), orElse: () => Effect.succeed(undefined) }),
       Effect.flatMap((head) => orMalformed(socket.name, head)),
     )
-  const told = (head: Header) => ({
+  const subscribed = (head: Header) => ({
     trait: { level: "ok", detail: `heads: subscribed, block ${head.number} was announced` } as const,
     announced: head,
   })
   const head = yield* within(seconds)
-  if (head !== undefined) return told(head)
+  if (head !== undefined) return subscribed(head)
   const after = yield* latest
   const rose = (after?.number ?? 0) - (before?.number ?? 0)
   if (after === undefined || rose < 0 || (rose === 0 && after.hash === before?.hash)) {
@@ -98,12 +98,12 @@ export const probe = Effect.fnUntraced(function* (
     const detail = `heads: subscribed; the chain is idle: block ${before?.number}, ${age} old, was the latest for ${seconds} s`
     return { trait: { level: "warning", detail } }
   }
-  const tardy = yield* within(late)
-  if (tardy !== undefined) return told(tardy)
+  const late = yield* within(gracePeriod)
+  if (late !== undefined) return subscribed(late)
   return {
     trait: {
       level: "failure",
-      detail: `heads: subscribed, but nothing is announced: the latest block went from ${before?.number} to ${after.number} in ${seconds} s`,
+      detail: `heads: subscribed, but no head was announced: the latest block went from ${before?.number} to ${after.number} in ${seconds} s`,
       fix: `set ${poll}, or use another endpoint`,
     },
   }

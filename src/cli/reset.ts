@@ -1,4 +1,4 @@
-/** `reset`: forgets where a chain's journal stands, for instance after a contradiction of final blocks. */
+/** `reset`: discards a chain's journal head, for instance after contradicting final blocks. */
 import { Effect, Option } from "effect"
 import { Command, Flag, Prompt } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
@@ -12,30 +12,32 @@ import { UsageError } from "./UsageError.ts"
 
 const confirmed = Effect.fnUntraced(function* (question: string) {
   if (!process.stdin.isTTY)
-    return yield* new UsageError({ detail: "reset asks first: add --yes where nobody can answer" })
+    return yield* new UsageError({
+      detail: "reset needs confirmation: add --yes when standard input is not a terminal",
+    })
   return yield* Prompt.run(Prompt.Confirm({ message: question })).pipe(
     Effect.catchTag("QuitError", () => Effect.succeed(false)),
   )
 })
 
-/** What cannot be read is what a reset is for. */
+/** A corrupt journal must not prevent its reset. */
 const isCorrupt = ({ reason }: StoreError) => reason === "corrupt"
 
 export const reset = Command.make(
   "reset",
   {
     chain: chainFlag,
-    from: blockFlag("from", "Where the journal begins again (default: as if the chain had never been seen)"),
+    from: blockFlag("from", "The first block of the new journal (default: as configured for a new chain)"),
     delete: Flag.Boolean("delete").pipe(
       Flag.withDescription("Delete the chain's entries as well"),
       Flag.withDefault(false),
     ),
     yes: Flag.Boolean("yes").pipe(
       Flag.withAlias("y"),
-      Flag.withDescription("Do not ask"),
+      Flag.withDescription("Skip the confirmation"),
       Flag.withDefault(false),
     ),
-    json: jsonFlag("Say what was done as JSON"),
+    json: jsonFlag("Print the result as JSON"),
   },
   Effect.fnUntraced(function* ({ chain: name, from, delete: all, yes, json }) {
     const { chains } = yield* AppConfig
@@ -43,15 +45,15 @@ export const reset = Command.make(
     const chain = yield* resolveChain(chains, name)
     const head = yield* store.load(chain.id).pipe(
       Effect.map((journal) => (journal ? `the head at block ${journal.head.number}` : "nothing")),
-      Effect.catchIf(isCorrupt, () => Effect.succeed("a journal that does not fit together")),
+      Effect.catchIf(isCorrupt, () => Effect.succeed("an inconsistent journal")),
     )
     const entries = yield* store.stats(chain.id).pipe(
       Effect.map(({ entries }) => entries),
       Effect.catchIf(isCorrupt, () => Effect.succeed(undefined)),
     )
-    const what = `forget ${head}${all ? ` and delete ${entries ?? "all"} entries` : ""} of ${chain.name} in ${store.description}`
+    const what = `discard ${head}${all ? ` and delete ${entries ?? "all"} entries` : ""} of ${chain.name} in ${store.description}`
     if (!yes && !(yield* confirmed(`${what}?`))) {
-      yield* writeLines([json ? JSON.stringify({ chain: chain.name, reset: false }) : "nothing was changed"])
+      yield* writeLines([json ? JSON.stringify({ chain: chain.name, reset: false }) : "nothing changed"])
       return
     }
     yield* store.reset(chain.id, {
@@ -60,8 +62,8 @@ export const reset = Command.make(
       delete: all,
     })
     const begins = Option.isSome(from)
-      ? `begins again at block ${from.value}`
-      : "begins again as configured; an ingestor that is writing it goes on from where it began, unless it is restarted"
+      ? `starts again at block ${from.value}`
+      : "starts again as configured; a running ingestor starts again where it first started, unless it is restarted"
     yield* writeLines([
       json
         ? JSON.stringify({
@@ -74,12 +76,15 @@ export const reset = Command.make(
     ])
   }, Effect.provide(storeOnly)),
 ).pipe(
-  Command.withDescription("Forget where a chain's journal stands"),
+  Command.withDescription("Discard a chain's journal head and start again"),
   Command.withExamples([
-    { command: "event-ingestor reset --chain base", description: "Begin again as configured; entries stay" },
+    {
+      command: "event-ingestor reset --chain base",
+      description: "Start again as configured; keep the entries",
+    },
     {
       command: "event-ingestor reset --chain base --from 19000000 --delete --yes",
-      description: "Begin again at a block, without the old entries, and do not ask",
+      description: "Start again at a block, delete the entries, skip the confirmation",
     },
   ]),
 )

@@ -1,4 +1,4 @@
-/** `run`, the default: follow every configured chain until told to stop. */
+/** `run`, the default command: follows every configured chain until stopped. */
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
@@ -16,7 +16,7 @@ const logStartup = Effect.gen(function* () {
   for (const warning of warnings) yield* logEvent("configuration", warning, {})
 })
 
-/** The last line: everything is closed, and how long that took. */
+/** The last log line: everything is closed. */
 const logStopped = Effect.suspend(() => {
   const seconds = Math.round((performance.now() - (shutdown.since ?? performance.now())) / 100) / 10
   return logEvent("stopped", `stopped cleanly in ${seconds} s`, { seconds })

@@ -1,4 +1,4 @@
-/** The layers that make the service, and what every command needs of them. */
+/** The layers of the service, and the subsets that the commands need. */
 import { Effect, Layer, Logger } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import { Transport } from "../endpoint/Socket.ts"
@@ -22,7 +22,7 @@ export const store = Layer.unwrap(
   ),
 )
 
-/** Log format and level, secrets to hide, time to stop: as the configuration says. */
+/** Applies the configured log format and level, secrets to redact, and shutdown timeout. */
 export const runtime = Layer.unwrap(
   Effect.map(AppConfig, (config) => {
     shutdown.timeout = config.shutdownTimeout
@@ -30,7 +30,7 @@ export const runtime = Layer.unwrap(
   }),
 )
 
-/** OpenTelemetry where it is configured; else not even loaded. */
+/** OpenTelemetry, loaded only if configured. */
 export const telemetry = Layer.unwrap(
   Effect.flatMap(AppConfig, ({ telemetry }) =>
     telemetry === undefined
@@ -42,7 +42,7 @@ export const telemetry = Layer.unwrap(
   ),
 )
 
-/** Everything that runs while chains are followed. */
+/** All layers of the running service. */
 export const service = Layer.mergeAll(
   Supervisor.layer,
   StorePoller.layer,
@@ -50,11 +50,11 @@ export const service = Layer.mergeAll(
   Server.layer,
 ).pipe(Layer.provideMerge(Status.layer), Layer.provideMerge(store), Layer.provide(Transport.layerNetwork))
 
-/** What a command needs. Its own logs would be in the way of what it prints. */
+/** The layers that every command needs. Logs go to standard error, apart from the command's output. */
 export const commandOnly = runtime.pipe(
   Layer.provideMerge(Layer.succeed(Logger.LogToStderr, true)),
   Layer.provideMerge(AppConfig.layer),
 )
 
-/** What a command needs that only reads or changes the store. */
+/** The layers of a command that only uses the store. */
 export const storeOnly = store.pipe(Layer.provideMerge(commandOnly))

@@ -1,4 +1,4 @@
-/** Whether the streams fit into the memory of Redis: entries × their bytes, against what of it they may use. Pure. */
+/** Whether the streams fit into the memory of Redis: entries × bytes per entry, compared with the usable memory. Pure. */
 import type { Settings } from "../config/AppConfig.ts"
 import { noLimit, pinnedBy } from "../store/Retention.ts"
 import type { Info, Stats } from "../store/Store.ts"
@@ -6,18 +6,18 @@ import type { Finding } from "./dialect.ts"
 import { grouped } from "./Output.ts"
 
 /**
- * Bytes of an entry in Redis, measured with `MEMORY USAGE`: a transfer with three topics and a word of data, and a swap or
+ * Bytes per entry in Redis, measured with `MEMORY USAGE`: a transfer with three topics and one word of data, and a swap or
  * an order with 32 words.
  */
 export const entryBytes = { least: 600, most: 1700 } as const
 
-/** Streams of fewer entries say little about the bytes of one. */
-const mostTelling = 1000
+/** Streams with fewer entries give no reliable average size. */
+const minSampleEntries = 1000
 
-/** The share of `maxmemory` up to which publishing to a stream with a pinned reader goes on. */
+/** The share of `maxmemory` up to which publishing to a stream with a pinned reader continues. */
 const usable = 0.8
 
-/** What is there of a chain already. */
+/** The current stream of a chain. */
 export interface Stream extends Pick<Stats, "entries" | "bytes" | "readers"> {
   readonly chain: string
 }
@@ -38,24 +38,26 @@ export const sizes = (
   const all = chains.map(({ name }) => {
     const stream = streams.find(({ chain }) => chain === name)
     const measured =
-      stream?.bytes !== undefined && stream.entries >= mostTelling ? stream.bytes / stream.entries : undefined
+      stream?.bytes !== undefined && stream.entries >= minSampleEntries
+        ? stream.bytes / stream.entries
+        : undefined
     return { name, measured, least: measured ?? entryBytes.least, most: measured ?? entryBytes.most }
   })
-  // The limit is that of one master. Of a cluster's it must hold one chain at least: which chains is up to their slots.
+  // The limit is that of one master. In a cluster, a master must hold at least one chain; the slots decide which.
   const inCluster = store.mode === "cluster"
   const together = (bytes: "least" | "most") => {
     const each = all.map((chain) => chain[bytes])
     return inCluster ? Math.max(...each) : each.reduce((sum, one) => sum + one, 0)
   }
   const of = inCluster ? "each chain" : `${chains.length} chain${chains.length === 1 ? "" : "s"}`
-  const told = all.filter(({ measured }) => measured !== undefined)
-  const measured = told.map(({ name, most }) => `${name} ${Math.round(most)}`).join(", ")
+  const measuredChains = all.filter(({ measured }) => measured !== undefined)
+  const measured = measuredChains.map(({ name, most }) => `${name} ${Math.round(most)}`).join(", ")
   const bytes =
-    told.length === all.length
+    measuredChains.length === all.length
       ? `measured ${measured} bytes`
-      : `0.6 to 1.7 kB each${told.length === 0 ? "" : `, measured ${measured} bytes`}`
+      : `0.6 to 1.7 kB each${measuredChains.length === 0 ? "" : `, measured ${measured} bytes`}`
 
-  const judged = (subject: string, entries: number, wanted: string, above: string): Finding => {
+  const findingFor = (subject: string, entries: number, setting: string, above: string): Finding => {
     const [least, most] = [entries * together("least"), entries * together("most")]
     const detail = `${between(size(least), size(most))} for ${of} of ${grouped(entries)} entries (${bytes})`
     if (room === undefined || most <= room) return { subject, level: "ok", detail }
@@ -64,7 +66,7 @@ export const sizes = (
       subject,
       level: "warning",
       detail: `${detail}, and 80 % of maxmemory is ${size(room)}${above}`,
-      fix: `raise maxmemory to ${size(most / usable)} or lower ${wanted} to ${grouped(fits)}`,
+      fix: `raise maxmemory to ${size(most / usable)} or lower ${setting} to ${grouped(fits)}`,
     }
   }
 
@@ -83,7 +85,7 @@ export const sizes = (
     )
     return findings
   }
-  findings.push(judged("store size", maxLength, "STREAM_MAXLEN", ""))
+  findings.push(findingFor("store size", maxLength, "STREAM_MAXLEN", ""))
   const pinned = pinnedBy(
     retention,
     streams.flatMap(({ readers }) => readers),
@@ -91,7 +93,7 @@ export const sizes = (
   )
   if (pinned === undefined) return findings
   const above = ": publishing pauses there, before STREAM_BACKLOG is reached"
-  findings.push(judged("store backlog", backlog, "STREAM_BACKLOG", above))
+  findings.push(findingFor("store backlog", backlog, "STREAM_BACKLOG", above))
   if (!info.limit)
     findings.push({ subject: "store backlog", level: "warning", ...noLimit(info.limit, pinned, retention) })
   return findings

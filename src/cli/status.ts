@@ -1,4 +1,4 @@
-/** `status`: what the store knows of each chain. Needs no endpoint and no running service. */
+/** `status`: the state of each chain in the store. Needs no endpoint and no running service. */
 import { Clock, Effect } from "effect"
 import type { Option } from "effect"
 import { Command, Flag } from "effect/cli"
@@ -11,10 +11,10 @@ import { chainFlag, resolveChains, jsonFlag } from "./chains.ts"
 import { span, style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
 
-/** An ingestor says every ten seconds that it is alive: after so many without a word (seconds) there is none. */
+/** An ingestor writes a heartbeat every ten seconds: after this time without one (seconds), none is running. */
 const aliveFor = 30
 
-/** When the last entry was added, which ids of Redis say (unix milliseconds). */
+/** When the last entry was added (unix milliseconds), from its Redis id. */
 const addedAt = (id: string | undefined): number | undefined => {
   const [, millis] = /^(\d{12,})-\d+$/.exec(id ?? "") ?? []
   return millis === undefined ? undefined : Number(millis)
@@ -34,7 +34,7 @@ const report = (chain: ChainConfig, journal: Journal | undefined, stats: Stats, 
     start: journal === undefined ? null : { number: journal.start.number, hash: journal.start.hash || null },
     filter: journal === undefined ? null : { fingerprint: journal.filter, since: journal.filterSince },
     window: journal?.window.length ?? 0,
-    /** Heights that a reorg could still replace. */
+    /** Blocks that a reorg could still replace. */
     unfinalized:
       journal === undefined ? 0 : journal.head.number - (journal.final?.number ?? journal.start.number - 1),
     entries: stats.entries,
@@ -44,7 +44,7 @@ const report = (chain: ChainConfig, journal: Journal | undefined, stats: Stats, 
     last_id: stats.lastId ?? null,
     bytes: stats.bytes ?? null,
     epoch: stats.epoch ?? null,
-    /** Seconds since an ingestor said that it is alive, and since an entry was added; `null`: not known. */
+    /** Seconds since the last heartbeat of an ingestor, and since the last entry was added; `null`: unknown. */
     ingestor_alive_s: stats.aliveAgo ?? null,
     last_entry_s: added === undefined ? null : Math.max(Math.round((now - added) / 1000), 0),
     paused: stats.paused,
@@ -73,16 +73,18 @@ type Report = ReturnType<typeof report>
 const size = (bytes: number) =>
   bytes < 1024 * 1024 ? `${Math.ceil(bytes / 1024)} KiB` : `${(bytes / 1024 / 1024).toFixed(1)} MiB`
 
-/** Whether an ingestor is alive, as far as the store can tell. */
+/** Whether an ingestor is running, judged by its heartbeat in the store. */
 const ingestor = ({ ingestor_alive_s: alive, last_entry_s: added }: Report): string => {
-  if (alive !== null && alive <= aliveFor) return `an ingestor was alive ${span(alive)} ago`
+  if (alive !== null && alive <= aliveFor) return `last heartbeat ${span(alive)} ago`
   if (alive !== null) {
     const isWritten = added !== null && added < alive - aliveFor
-    const by = isWritten ? `, but an entry was added ${span(added)} ago: one of version 0.1 may write` : ""
-    return `no ingestor for ${span(alive)}${by}`
+    const by = isWritten
+      ? `, but an entry was added ${span(added)} ago: an ingestor of version 0.1 may be running`
+      : ""
+    return `no heartbeat for ${span(alive)}${by}`
   }
   const last = added === null ? "" : `; the last entry was added ${span(added)} ago`
-  return `unknown: none has said that it is alive (version 0.1 does not)${last}`
+  return `unknown: no heartbeat recorded (version 0.1 writes none)${last}`
 }
 
 const missedOf = (missed: number) =>
@@ -90,9 +92,9 @@ const missedOf = (missed: number) =>
 
 const waiting = ({ paused, waits_for: holder }: Report): ReadonlyArray<string> => {
   if (holder === null)
-    return paused ? [`  ${style(31, "paused")} nothing is published until the next trim`] : []
+    return paused ? [`  ${style(31, "paused")} publishing resumes after the next trim`] : []
   const reader = `${holder.reader.replace(":", " ")}, which has not read ${holder.lag ?? "an unknown number of"} entries`
-  const free = `to wait no longer: ${holder.release}`
+  const free = `to release it: ${holder.release}`
   return paused
     ? [`  ${style(31, "paused")} nothing is published: waits for ${reader}; ${free}`]
     : [`  waits  trimming waits for ${reader}; ${free}`]
@@ -103,7 +105,7 @@ const renderText = (chain: Report): ReadonlyArray<string> => {
   if (chain.start === null) return [`${title}  nothing stored yet`]
   const { head, final, start, filter, part, epoch } = chain
   const unfinished =
-    part === 0 ? "" : part > 0 ? `, ${part} of its logs so far` : `, being undone, ${-part} logs left`
+    part === 0 ? "" : part > 0 ? `, ${part} of its logs so far` : `, being retracted, ${-part} logs left`
   const changed = filter !== null && filter.since > start.number ? `, changed at block ${filter.since}` : ""
   const trimmed =
     chain.gone === 0
@@ -114,7 +116,7 @@ const renderText = (chain: Report): ReadonlyArray<string> => {
     `  head   ${head?.hash ?? "-"}`,
     `  filter ${filter?.fingerprint ?? "-"}${changed}`,
     `  stream ${chain.entries} entries${trimmed}, ${chain.first_id ?? "-"} … ${chain.last_id ?? "-"}${chain.bytes === null ? "" : `, ${size(chain.bytes)}`}`,
-    `  epoch  ${epoch === null ? "none: version 0.1 has written it" : `${epoch.token} (${epoch.reason})`}`,
+    `  epoch  ${epoch === null ? "none: written by version 0.1" : `${epoch.token} (${epoch.reason})`}`,
     `  ingestor ${ingestor(chain)}`,
     ...waiting(chain),
     ...chain.groups.map(
@@ -130,7 +132,7 @@ const renderText = (chain: Report): ReadonlyArray<string> => {
 
 export const status = Command.make(
   "status",
-  { chain: Flag.optional(chainFlag), json: jsonFlag("One JSON object a line, one line a chain") },
+  { chain: Flag.optional(chainFlag), json: jsonFlag("One JSON object per line and chain") },
   Effect.fnUntraced(function* ({
     chain,
     json,
@@ -153,9 +155,9 @@ export const status = Command.make(
     }
   }, Effect.provide(storeOnly)),
 ).pipe(
-  Command.withDescription("What the store knows of each chain"),
+  Command.withDescription("Show the state of each chain in the store"),
   Command.withExamples([
     { command: "event-ingestor status", description: "Every configured chain" },
-    { command: "event-ingestor status --chain base --json", description: "One chain, for programs" },
+    { command: "event-ingestor status --chain base --json", description: "One chain as JSON" },
   ]),
 )

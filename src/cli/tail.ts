@@ -1,4 +1,4 @@
-/** `tail`: the entries of the store, from a place on, as they are or for reading. */
+/** `tail`: prints the entries of the store from a position on, as JSON or as readable lines. */
 import { Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
@@ -8,7 +8,7 @@ import { makeRedactor } from "../Redactor.ts"
 import { Store } from "../store/Store.ts"
 import type { Stored } from "../store/Store.ts"
 import { chainFlag, resolveChains, jsonFlag } from "./chains.ts"
-import { isUnread, style, writeLines } from "./Output.ts"
+import { isOutputClosed, style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
 import { UsageError } from "./UsageError.ts"
 
@@ -20,7 +20,7 @@ type From = "start" | "now" | number
 
 const short = (hex: string | undefined) => (hex === undefined ? "-" : `${hex.slice(0, 10)}…${hex.slice(-4)}`)
 
-/** Others may write to a stream, too: anything can be in it. */
+/** Other programs may write to a stream too: an entry can contain anything. */
 const clean = makeRedactor({ urls: [], words: [] })
 
 const timeOf = (seconds: string | undefined): string => {
@@ -28,7 +28,7 @@ const timeOf = (seconds: string | undefined): string => {
   return Number.isNaN(time.getTime()) ? "-" : time.toISOString().slice(0, 19).replace("T", " ")
 }
 
-/** An entry for reading, whatever is in it or missing. */
+/** An entry as a readable line, whatever it contains or lacks. */
 export const lineOf = (chain: string, entry: Partial<Entry>): string => {
   const topic = /0x[0-9a-f]{64}/.exec(entry.topics ?? "")?.[0]
   const what = `${chain} ${entry.block_number ?? "-"}/${entry.log_index ?? "-"}`
@@ -38,7 +38,7 @@ export const lineOf = (chain: string, entry: Partial<Entry>): string => {
   return entry.removed === "true" ? style(31, `${line}  removed`) : line
 }
 
-const placeOf = (given: Option.Option<string>, follow: boolean) => {
+const startOf = (given: Option.Option<string>, follow: boolean) => {
   const text = Option.getOrElse(given, () => (follow ? "now" : "start"))
   if (text === "start" || text === "now") return Effect.succeed<From>(text)
   if (/^\d{1,15}$/.test(text)) return Effect.succeed<From>(Number(text))
@@ -55,29 +55,29 @@ export const tail = Command.make(
     ),
     follow: Flag.Boolean("follow").pipe(
       Flag.withAlias("f"),
-      Flag.withDescription("Go on with new entries until stopped"),
+      Flag.withDescription("Continue with new entries until stopped"),
       Flag.withDefault(false),
     ),
-    json: jsonFlag("One JSON object a line, with the fields and values of the stream entry"),
+    json: jsonFlag("One JSON object per line, with the fields and values of the stream entry"),
   },
   Effect.fnUntraced(function* ({ chain, from, follow, json }) {
     const config = yield* AppConfig
     const store = yield* Store
     const chains = yield* resolveChains(config.chains, chain)
-    const place = yield* placeOf(from, follow)
+    const start = yield* startOf(from, follow)
 
     const print = (chain: ChainConfig, page: ReadonlyArray<Stored>) =>
       writeLines(
         page
-          .filter(({ entry }) => typeof place !== "number" || Number(entry.block_number) >= place)
+          .filter(({ entry }) => typeof start !== "number" || Number(entry.block_number) >= start)
           .map(({ entry }) => (json ? JSON.stringify(entry) : lineOf(chain.name, entry))),
       )
     const begin = Effect.fnUntraced(function* (chain: ChainConfig) {
-      if (place === "start") return undefined
-      return place === "now" ? (yield* store.stats(chain.id)).lastId : yield* store.seek(chain.id, place)
+      if (start === "start") return undefined
+      return start === "now" ? (yield* store.stats(chain.id)).lastId : yield* store.seek(chain.id, start)
     })
 
-    // What is written meanwhile is another matter.
+    // Without --follow, entries written from now on are not printed.
     const end = (chain: ChainConfig) =>
       follow ? Effect.succeed(undefined) : Effect.map(store.stats(chain.id, false), ({ lastId }) => lastId)
     const cursors = yield* Effect.forEach(chains, (chain) =>
@@ -89,13 +89,13 @@ export const tail = Command.make(
         if (cursor.isOver) continue
         const page = yield* store.read(cursor.chain.id, cursor.after, pageSize)
         const last = page.findIndex(({ id }) => id === cursor.last)
-        const wanted = last === -1 ? page : page.slice(0, last + 1)
-        yield* print(cursor.chain, wanted)
+        const selected = last === -1 ? page : page.slice(0, last + 1)
+        yield* print(cursor.chain, selected)
         cursor.isOver = last !== -1
         cursor.after = page.at(-1)?.id ?? cursor.after
-        printed += wanted.length
+        printed += selected.length
       }
-      if (isUnread()) return
+      if (isOutputClosed()) return
       if (printed > 0) continue
       if (!follow) return
       yield* Effect.sleep(pollEvery)
@@ -104,10 +104,10 @@ export const tail = Command.make(
 ).pipe(
   Command.withDescription("Print the entries of the store"),
   Command.withExamples([
-    { command: "event-ingestor tail --follow", description: "What comes in, until Ctrl-C" },
+    { command: "event-ingestor tail --follow", description: "New entries, until Ctrl-C" },
     {
       command: "event-ingestor tail --chain base --from 19000000 --json",
-      description: "From a block on, for programs",
+      description: "From a block on, as JSON",
     },
   ]),
 )

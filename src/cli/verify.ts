@@ -1,4 +1,4 @@
-/** `verify`: fetches a range again and diffs it against the store. */
+/** `verify`: re-fetches a range and diffs it against the store. */
 import { Effect, Layer, Option, References } from "effect"
 import { Command, Flag } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
@@ -18,28 +18,28 @@ import { Verification } from "../logs/Integrity.ts"
 import { exitCode } from "./Process.ts"
 import { Store } from "../store/Store.ts"
 import { blockFlag, chainFlag, resolveChains, jsonFlag } from "./chains.ts"
-import { Diff, isBeyondUndoing, replay } from "./comparison.ts"
+import { Diff, isBeyondReorgs, replay } from "./comparison.ts"
 import { grouped, style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
 import { UsageError } from "./UsageError.ts"
 
-/** Differences that are shown one by one. */
+/** Differences printed one by one. */
 const mostShown = 20
 
-/** How often in a row an answer may be larger than a frame: each time half as much is asked for. */
+/** How often in a row a response may exceed the maximum frame: each retry asks for half as much. */
 const mostOversized = 16
 
 /**
- * Reads blocks as ingesting does, in whatever way an endpoint grants them, over HTTP where that is configured. Where one
- * endpoint fails the next goes on, for as long as somebody gets further.
+ * Reads blocks as the ingestor does, with the methods that an endpoint supports, over HTTP if configured. When an endpoint
+ * fails, the next one continues, as long as one of them makes progress.
  *
- * @param final up to which block the chain is final, so that headers need not be fetched one by one
+ * @param final the finalized block: up to it, headers need not be fetched one by one
  */
 const readBlocks = Effect.fnUntraced(function* (
   chain: ChainConfig,
   settings: Settings,
   { from, to, final }: { readonly from: number; readonly to: number; readonly final: number },
-  take: (block: Block) => void,
+  onBlock: (block: Block) => void,
 ) {
   const checks = yield* Verification
   let next = from
@@ -60,12 +60,12 @@ const readBlocks = Effect.fnUntraced(function* (
           isFinal ? Math.min(final, to) : to,
         )
         const blocks = yield* logs[isFinal ? "finalizedRange" : "unfinalizedRange"](next, through)
-        for (const block of blocks) take(block)
+        for (const block of blocks) onBlock(block)
         next = blocks.at(-1)!.number + 1
       }
     }).pipe(
       Effect.scoped,
-      // It cost the connection, and taught what to ask for instead.
+      // The response cost the connection, but reduced the size of the next request.
       Effect.retry({ times: mostOversized, while: ({ reason }) => reason._tag === "Oversized" }),
     )
   }
@@ -87,46 +87,47 @@ const readBlocks = Effect.fnUntraced(function* (
   )
 })
 
-/** Blocks that were asked for and cannot be verified, and why. */
-export interface NotThere {
+/** Requested blocks that cannot be verified, and why. */
+export interface UnverifiableRange {
   readonly from: number
   readonly to: number
   readonly why: string
 }
 
-/** What is stored of a chain: the blocks that are there as a whole, and why there are none below or above. */
+/** The completely stored blocks of a chain, and why there are none below. */
 export interface Stored {
-  /** Where the journal begins, or the filter that it has now. */
+  /** The first block of the journal, or of its current filter. */
   readonly begins: number
   readonly why: string
-  /** From here on every entry is kept. */
+  /** The first block from which on no entry was trimmed. */
   readonly first: number
-  /** The last block that is there as a whole. */
+  /** The last completely stored block. */
   readonly last: number
-  /** Entries that were trimmed. */
+  /** The number of trimmed entries. */
   readonly trimmed: number
 }
 
-/** What can be verified of a range, and what of it cannot. */
+/** The part of a range that can be verified, and the parts that cannot. */
 export const rangeOf = (
-  asked: { readonly from: number | undefined; readonly to: number | undefined },
+  requested: { readonly from: number | undefined; readonly to: number | undefined },
   { begins, why, first, last, trimmed }: Stored,
 ): {
   readonly from: number
   readonly to: number
-  readonly notThere: Array<NotThere>
+  readonly notThere: Array<UnverifiableRange>
 } => {
   const from =
-    asked.from ?? (asked.to === undefined || asked.to >= first ? first : Math.min(begins, asked.to))
-  const to = asked.to ?? Math.max(last, asked.from ?? last)
-  const parts: ReadonlyArray<NotThere> = [
+    requested.from ??
+    (requested.to === undefined || requested.to >= first ? first : Math.min(begins, requested.to))
+  const to = requested.to ?? Math.max(last, requested.from ?? last)
+  const parts: ReadonlyArray<UnverifiableRange> = [
     { from, to: Math.min(to, begins - 1), why },
     {
       from: Math.max(from, begins),
       to: Math.min(to, first - 1),
       why: keptFrom(first, trimmed),
     },
-    { from: Math.max(from, last + 1), to, why: `the last block that is stored is ${last}` },
+    { from: Math.max(from, last + 1), to, why: `the last stored block is ${last}` },
   ]
   return {
     from: Math.max(from, first),
@@ -136,59 +137,59 @@ export const rangeOf = (
 }
 
 const keptFrom = (block: number, trimmed: number) =>
-  `${grouped(trimmed)} older entries were trimmed, every entry is kept from block ${block} on`
+  `${grouped(trimmed)} older entries were trimmed; all entries are kept from block ${block} on`
 
 const verifyChain = Effect.fnUntraced(function* (
   chain: ChainConfig,
   settings: Settings,
-  asked: { readonly from: number | undefined; readonly to: number | undefined },
+  requested: { readonly from: number | undefined; readonly to: number | undefined },
 ) {
-  const isAsked = asked.from !== undefined || asked.to !== undefined
+  const hasRange = requested.from !== undefined || requested.to !== undefined
   const store = yield* Store
   const journal = yield* store.load(chain.id)
-  if (journal === undefined) return { chain: chain.name, range: null, complete: !isAsked }
+  if (journal === undefined) return { chain: chain.name, range: null, complete: !hasRange }
   const attempt = Effect.gen(function* () {
     const { final, head, start, filterSince } = (yield* store.load(chain.id)) ?? journal
     const { firstNumber, trimmed, groups, previous, readers } = yield* store.stats(chain.id)
-    // What is below was read with another filter, or is of a journal that was reset.
+    // Lower blocks were read with another filter, or belong to a journal that was reset.
     const begins = Math.max(start.number, filterSince)
     const why =
       filterSince > start.number
-        ? `the filter is another one since block ${filterSince}`
+        ? `the filter changed at block ${filterSince}`
         : `the journal begins at block ${start.number}`
     const first = trimmed === 0 ? begins : Math.max(begins, firstNumber ?? begins)
     const last = head.part === 0 ? head.number : head.number - 1
-    const { from, to, notThere } = rangeOf(asked, { begins, why, first, last, trimmed })
+    const { from, to, notThere } = rangeOf(requested, { begins, why, first, last, trimmed })
     const missed = [
       ...groups.map(({ name, missed }) => ({ reader: `group ${name}`, entries: missed })),
       ...readers.map(({ name, missed }) => ({ reader: `reader ${name}`, entries: missed })),
     ].filter(({ entries }) => entries > 0)
     const about = { chain: chain.name, first, trimmed_entries: trimmed, not_there: notThere, missed }
     if (from > to) {
-      // Of what nobody asked for, nothing is missing.
-      if (!isAsked && begins > last) return { chain: chain.name, range: null, complete: true }
+      // Without a requested range, an empty one is complete.
+      if (!hasRange && begins > last) return { chain: chain.name, range: null, complete: true }
       const why =
         notThere.length === 0 ? [{ from: begins, to: last, why: keptFrom(first, trimmed) }] : notThere
       return { ...about, not_there: why, range: null, matches: true, complete: false }
     }
-    // Heights are looked up in one journal alone.
+    // `seek` works only within a single journal.
     const after = from === start.number || previous > 0 ? undefined : yield* store.seek(chain.id, from)
-    // What is at `after` is below the range and still there: nothing of the range was trimmed.
+    // The entry at `after` is below the range and still exists: nothing of the range was trimmed.
     const startsAtOldest = after === undefined
     const replayed = yield* replay(store, chain.id, {
       after,
       skip: previous,
       fromTheBeginning: startsAtOldest && trimmed === 0,
-      isEnough: (replay) => isBeyondUndoing(replay, to),
+      isEnough: (replay) => isBeyondReorgs(replay, to),
     })
     const diff = new Diff(replayed, from, to, startsAtOldest && trimmed > 0)
-    yield* readBlocks(chain, settings, { from, to, final: final?.number ?? -1 }, (block) => diff.take(block))
+    yield* readBlocks(chain, settings, { from, to, final: final?.number ?? -1 }, (block) => diff.add(block))
     const { logs, missing, trimmed: trimmedLogs, extra, different } = diff.result
     const { faults } = replayed
     const matches = missing.length + extra.length + different.length + faults.length === 0
-    // Entries that others deleted are noticed only here.
-    const whole = diff.firstWhole(from)
-    if (whole > from && (asked.from !== undefined || whole > to))
+    // Entries that other programs deleted are detected only here.
+    const whole = diff.firstComplete(from)
+    if (whole > from && (requested.from !== undefined || whole > to))
       notThere.push({ from, to: Math.min(to, whole - 1), why: keptFrom(whole, trimmed) })
     return {
       ...about,
@@ -205,7 +206,7 @@ const verifyChain = Effect.fnUntraced(function* (
     }
   })
   const found = yield* attempt
-  // The chain may have moved between reading the store and asking the node.
+  // The chain may have advanced between reading the store and querying the node.
   return !("matches" in found) || found.matches ? found : yield* Effect.delay(attempt, "2 seconds")
 })
 
@@ -219,8 +220,10 @@ const verdictOf = ({
 }: Extract<Verdict, { matches: boolean }>): string => {
   if (!matches) return style(31, "NOT complete")
   const since = `complete from block ${first} on; ${grouped(trimmed)} older entries trimmed`
-  const said = trimmed > 0 ? since : "complete"
-  return complete ? style(32, said) : style(31, `NOT complete: not all of it is there; the rest is ${said}`)
+  const summary = trimmed > 0 ? since : "complete"
+  return complete
+    ? style(32, summary)
+    : style(31, `NOT complete: part of the range is not stored; the rest is ${summary}`)
 }
 
 const renderText = (found: Verdict): ReadonlyArray<string> => {
@@ -229,7 +232,7 @@ const renderText = (found: Verdict): ReadonlyArray<string> => {
   const about = [
     ...notThere.map(
       ({ from, to, why }) =>
-        `  not there: ${from === to ? `block ${from}` : `blocks ${from} … ${to}`}: ${why}`,
+        `  not stored: ${from === to ? `block ${from}` : `blocks ${from} … ${to}`}: ${why}`,
     ),
     ...missed.map(
       ({ reader, entries }) =>
@@ -253,20 +256,20 @@ export const verify = Command.make(
   "verify",
   {
     chain: Flag.optional(chainFlag),
-    from: blockFlag("from", "The first block (default: the first of which every entry is kept)"),
+    from: blockFlag("from", "The first block (default: the first block without trimmed entries)"),
     to: blockFlag("to", "The last block (default: the stored head)"),
-    json: jsonFlag("One JSON object a line, one line a chain"),
+    json: jsonFlag("One JSON object per line and chain"),
   },
   Effect.fnUntraced(
     function* ({ chain, from, to, json }) {
       const settings = yield* AppConfig
-      const asked = { from: Option.getOrUndefined(from), to: Option.getOrUndefined(to) }
-      if (asked.from !== undefined && asked.to !== undefined && asked.from > asked.to)
+      const requested = { from: Option.getOrUndefined(from), to: Option.getOrUndefined(to) }
+      if (requested.from !== undefined && requested.to !== undefined && requested.from > requested.to)
         return yield* new UsageError({
-          detail: `--from: expected at most --to, which is ${asked.to}, got ${asked.from}`,
+          detail: `--from: expected at most --to, which is ${requested.to}, got ${requested.from}`,
         })
       for (const one of yield* resolveChains(settings.chains, chain)) {
-        const found = yield* verifyChain(one, settings, asked)
+        const found = yield* verifyChain(one, settings, requested)
         if (!found.complete) process.exitCode = exitCode.failed
         yield* writeLines(json ? [JSON.stringify(found)] : renderText(found))
       }
@@ -276,12 +279,12 @@ export const verify = Command.make(
     ),
   ),
 ).pipe(
-  Command.withDescription("Fetch a range again and compare it with the store"),
+  Command.withDescription("Re-fetch a range and compare it with the store"),
   Command.withExamples([
-    { command: "event-ingestor verify --chain base", description: "All that is kept of a chain" },
+    { command: "event-ingestor verify --chain base", description: "All stored blocks of a chain" },
     {
       command: "event-ingestor verify --chain base --from 19000000 --to 19001000",
-      description: "A range; exit code 1 where some of it is not there or differs",
+      description: "A range; exit code 1 if part of it is not stored or differs",
     },
   ]),
 )

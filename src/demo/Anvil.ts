@@ -1,8 +1,8 @@
 /**
- * A real EVM node as a child process.
+ * Anvil, a real EVM node, as a child process.
  *
- * `node_modules/.bin/anvil` is a launcher whose child outlives it, so the platform's own binary is started. It gets a
- * process group of its own: Ctrl-C is ours to handle, not the node's.
+ * `node_modules/.bin/anvil` is a launcher whose child outlives it, so the platform binary is started directly. It gets its
+ * own process group, so that Ctrl-C reaches only the ingestor.
  */
 import { Effect, Schema } from "effect"
 import type { Scope } from "effect"
@@ -30,7 +30,7 @@ export interface Anvil {
   readonly url: string
   readonly port: number
   readonly pid: number
-  /** Ends the process with a signal and waits until it is gone. */
+  /** Sends a signal and waits until the process has exited. */
   readonly stop: (signal: NodeJS.Signals) => Effect.Effect<void>
 }
 
@@ -55,15 +55,15 @@ const launch = (options: AnvilOptions) =>
       detached: true,
       stdio: ["ignore", "pipe", "pipe"],
     })
-    let said = ""
+    let output = ""
     child.on("error", (error) => resume(Effect.fail(new AnvilError({ detail: error.message }))))
     child.on("exit", (code) =>
-      resume(Effect.fail(new AnvilError({ detail: `exit code ${code}: ${said.slice(-500)}` }))),
+      resume(Effect.fail(new AnvilError({ detail: `exit code ${code}: ${output.slice(-500)}` }))),
     )
-    child.stderr.on("data", (data: Buffer) => (said += data.toString()))
+    child.stderr.on("data", (data: Buffer) => (output += data.toString()))
     child.stdout.on("data", function read(data: Buffer) {
-      said += data.toString()
-      const port = listening.exec(said)?.[1]
+      output += data.toString()
+      const port = listening.exec(output)?.[1]
       if (port === undefined) return
       child.stdout.off("data", read)
       child.stdout.resume()

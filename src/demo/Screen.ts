@@ -1,4 +1,4 @@
-/** One live line per chain: redrawn in place on a terminal, a plain line now and then elsewhere. */
+/** One line per chain: redrawn in place on a terminal, otherwise printed every 5 s. */
 import { Effect } from "effect"
 import { breakerLabel } from "../Retry.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
@@ -46,7 +46,7 @@ const plain = (chain: ChainStatus): string =>
 const style = (code: number, text: string, colours: boolean) =>
   colours ? `\u001b[${code}m${text}\u001b[0m` : text
 
-/** Draws until interrupted. Leaves the last state on the screen. */
+/** Draws until interrupted, and leaves the last state on the screen. */
 export const show = (
   chains: ReadonlyArray<ChainStatus>,
   stream: NodeJS.WriteStream,

@@ -1,4 +1,4 @@
-/** Life on a development chain: a contract that emits `Transfer` logs, and something that keeps calling it. */
+/** Traffic on a development chain: a contract that emits `Transfer` logs, and a loop that calls it. */
 import { Effect, Schedule } from "effect"
 import type { Duration } from "effect"
 import type { Hex } from "../Domain.ts"
@@ -23,7 +23,7 @@ const runtime =
   "7fddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef" +
   "6020356000a3600190036003565b00"
 
-/** Copies the runtime behind it to memory and returns it. */
+/** Copies the appended runtime code to memory and returns it. */
 const initCode: Hex = `0x60${(runtime.length / 2).toString(16)}600c60003960${(runtime.length / 2).toString(16)}6000f3${runtime}`
 
 const word = (value: number) => value.toString(16).padStart(64, "0")
@@ -34,9 +34,9 @@ const gasFor = (logs: number) => hex(60_000 + logs * 1_900)
 type Node = Pick<Connection, "request">
 
 export interface Emitter {
-  /** Sends a transaction that emits this many logs and answers its hash. */
+  /** Sends a transaction that emits this many logs, and returns its hash. */
   readonly emit: (logs: number) => Effect.Effect<Hex, EndpointError>
-  /** The same transaction, to be put into a block by hand. */
+  /** The same transaction, without sending it. */
   readonly transaction: (logs: number) => Record<string, unknown>
 }
 
@@ -46,7 +46,7 @@ const receipt = (node: Node, transaction: Hex) =>
     Effect.repeat({ until: (receipt) => receipt !== null, schedule: Schedule.spaced("50 millis") }),
   )
 
-/** Deploys the contract from the node's first account. `mine` makes the block where the node does not by itself. */
+/** Deploys the contract from the node's first account. `mine` mines the block if the node does not do it by itself. */
 export const deploy = Effect.fnUntraced(function* (
   node: Node,
   mine: Effect.Effect<unknown, EndpointError> = Effect.void,
@@ -70,11 +70,11 @@ export const deploy = Effect.fnUntraced(function* (
   } satisfies Emitter as Emitter
 })
 
-/** Calls the contract for ever. A node that refuses once, in the middle of a reorg, is asked again. */
+/** Calls the contract forever. Failures are ignored: a node may refuse a call in the middle of a reorg. */
 export const keepCalling = (emitter: Emitter, logs: number, every: Duration.Input): Effect.Effect<never> =>
   emitter.emit(logs).pipe(Effect.ignore, Effect.andThen(Effect.sleep(every)), Effect.forever)
 
-/** Replaces the last `depth` blocks of an anvil by others that hold some logs again. */
+/** Replaces the last `depth` blocks of an anvil with new blocks that have logs too. */
 export const reorg = (node: Node, emitter: Emitter, depth: number): Effect.Effect<void, EndpointError> => {
   const pairs = Array.from({ length: depth }, (_, i) => [emitter.transaction(3 + i), i])
   return Effect.asVoid(node.request("anvil_reorg", [depth, pairs]))

@@ -1,10 +1,10 @@
 /**
- * `/events`: what the page shows, as server-sent events, for at most ten readers at once.
+ * `/events`: the data of the page as server-sent events, for at most ten concurrent readers.
  *
- * `history` comes first: the curves of the last minutes. Then, every second, `status` (what `/status` answers) and, when
- * entries were written, `entries`: by chain how many there were so far (`seq`) and the last of those this reader has not
- * seen. Nothing is queued for a reader: an event is made when the one before has left, from what there is then. A slow
- * reader misses some, and one that takes nothing at all is cut off.
+ * The first event is `history`: the curves of the last minutes. Then, every second, `status` (the body of `/status`) and,
+ * when entries were written, `entries`: per chain the number of entries so far (`seq`) and the latest ones that this reader
+ * has not received. Nothing is queued: an event is built from the current state once the previous one has been sent. A slow
+ * reader misses some events, and a reader that stops reading is disconnected.
  */
 import * as NodeHttpServerRequest from "@effect/platform-node/NodeHttpServerRequest"
 import { Context, Duration, Effect, Schedule, Stream } from "effect"
@@ -17,15 +17,15 @@ import type { Row } from "./RecentEntries.ts"
 
 export const mostReaders = 10
 
-/** Distance of two events, and how long a reader may take nothing. */
+/** The interval between events, and how long a reader may read nothing before it is disconnected. */
 export const SseTiming = Context.Reference<{
   readonly every: Duration.Duration
   readonly stuckAfter: Duration.Duration
-}>("event-ingestor/web/Pace", {
+}>("event-ingestor/SseTiming", {
   defaultValue: () => ({ every: Duration.seconds(1), stuckAfter: Duration.seconds(15) }),
 })
 
-/** How long a browser waits before it asks again. */
+/** Sets the browser's reconnect delay. */
 const retry = Sse.encoder.write(new Sse.Retry({ duration: Duration.seconds(2), lastEventId: undefined }))
 
 const event = (name: string, data: unknown) =>
@@ -38,7 +38,7 @@ const historyOf = ({ chains }: Status["Service"]) => ({
   ),
 })
 
-/** What one reader has not seen yet. */
+/** Renders the events of one reader, without the entries that it has already received. */
 const makeReader = (status: Status["Service"]) => {
   const seen = new Map<string, number>()
   let first = true
@@ -58,7 +58,7 @@ const makeReader = (status: Status["Service"]) => {
   }
 }
 
-/** The events for one reader, for ever; each is made when it is asked for. */
+/** The endless events of one reader; each is rendered on demand. */
 export const events = (status: Status["Service"], every: Duration.Duration): Stream.Stream<string> =>
   Stream.suspend(() =>
     Stream.fromEffectSchedule(Effect.map(Report.now, makeReader(status)), Schedule.spaced(every)),
@@ -66,10 +66,10 @@ export const events = (status: Status["Service"], every: Duration.Duration): Str
 
 const headers = { "cache-control": "no-store", "x-accel-buffering": "no" }
 
-/** Answers one request with events. `full` is the answer when there are ten readers already. */
+/** Responds to a request with events, or with `full` when ten readers are connected. */
 export const make = (status: Status["Service"], full: HttpServerResponse.HttpServerResponse) => {
   let readers = 0
-  const takePlace = Effect.acquireRelease(
+  const acquireSlot = Effect.acquireRelease(
     Effect.sync(() => readers++),
     () => Effect.sync(() => readers--),
   )
@@ -80,8 +80,8 @@ export const make = (status: Status["Service"], full: HttpServerResponse.HttpSer
     if (request.method === "HEAD")
       return HttpServerResponse.empty({ status: 200, headers: { ...headers, "content-type": contentType } })
     const { every, stuckAfter } = yield* SseTiming
-    // The place is free again when the request's scope closes, which is when the connection has ended.
-    yield* takePlace
+    // The request's scope closes when the connection ends, which releases the slot.
+    yield* acquireSlot
     NodeHttpServerRequest.toIncomingMessage(request).socket.setTimeout(Duration.toMillis(stuckAfter))
     return HttpServerResponse.stream(Stream.encodeText(events(status, every)), { contentType, headers })
   })

@@ -1,4 +1,4 @@
-/** The page at `/`: one text made of three files when the process starts, and the policy under which a browser runs it. */
+/** The page at `/`, assembled from three files when the process starts, and its content security policy. */
 import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 
@@ -6,7 +6,7 @@ const read = (name: string) => readFileSync(new URL(`./page/${name}`, import.met
 
 const hash = (text: string) => `'sha256-${createHash("sha256").update(text).digest("base64")}'`
 
-/** Only this script and this style run, whatever text gets into the page, and they can talk only to this process. */
+/** Allows only this script and this style, whatever text gets into the page, and connections only to this process. */
 const policyFor = (style: string, script: string) =>
   [
     "default-src 'none'",
@@ -25,7 +25,7 @@ export interface Page {
   readonly headers: Readonly<Record<string, string>>
 }
 
-/** Reads the page's files from beside this one. */
+/** Reads the page's files from the `page` directory next to this file. */
 export const load = (): Page => {
   const style = read("page.css")
   const script = read("page.js")

@@ -1,11 +1,11 @@
 /**
- * The last entries that this process wrote of one chain, for people to look at. What is kept is bounded whatever comes,
- * and so is what one push costs; whoever wants every entry reads the stream.
+ * The latest entries that this process wrote for one chain, shown on the page. Memory and the cost of a push are bounded;
+ * the stream has every entry.
  */
 import type { Hex } from "../Domain.ts"
 import type { Position, Push } from "../store/Journal.ts"
 
-/** An entry as it is shown, and its place among all that were written. */
+/** An entry as the page shows it, with its sequence number among all entries written. */
 export interface Row {
   readonly seq: number
   readonly block_number: number
@@ -15,19 +15,19 @@ export interface Row {
   readonly log_index: number
   readonly contract: Hex
   readonly topics: ReadonlyArray<Hex>
-  /** The first word. */
+  /** The first 32-byte word. */
   readonly data: string
   readonly data_bytes: number
   readonly removed: boolean
 }
 
-/** Entries that are kept of a chain. */
+/** Entries kept per chain. */
 export const rowsKept = 100
 
 /** `0x` and one word. */
 const longestData = 66
 
-/** A slice keeps the whole text alive. Where that is large a copy is worth its time. */
+/** A slice keeps the whole string in memory: above this length, the slice is copied. */
 const worthCopying = 2048
 
 const firstWord = (data: string) => {
@@ -36,9 +36,9 @@ const firstWord = (data: string) => {
 }
 
 export class RecentEntries {
-  /** How many entries were written; those that are not kept count too. */
+  /** The number of entries written, including those no longer kept. */
   seq = 0
-  #kept: Array<{ readonly row: Row; undone: boolean }> = []
+  #kept: Array<{ readonly row: Row; retracted: boolean }> = []
 
   pushed(blocks: Push["blocks"]): void {
     let skip = blocks.reduce((sum, { logs }) => sum + logs.length, 0) - rowsKept
@@ -65,24 +65,26 @@ export class RecentEntries {
     this.#trim()
   }
 
-  /** The last `removed` entries of a block were undone, the highest first; those that are still kept are shown again. */
+  /** The last `removed` entries of a block were retracted, the highest first; those still kept get a second row. */
   popped({ hash }: Pick<Position, "hash">, removed: number): void {
-    const known = this.#kept.filter(({ row, undone }) => row.block_hash === hash && !row.removed && !undone)
+    const known = this.#kept.filter(
+      ({ row, retracted }) => row.block_hash === hash && !row.removed && !retracted,
+    )
     for (const one of known.toReversed().slice(0, removed)) {
-      one.undone = true
+      one.retracted = true
       this.#add({ ...one.row, seq: ++this.seq, removed: true })
     }
     this.seq += Math.max(removed - known.length, 0)
     this.#trim()
   }
 
-  /** Those that were written after that many entries, as far as they are kept, oldest first. */
+  /** The kept entries with a higher sequence number, oldest first. */
   after(seq: number): ReadonlyArray<Row> {
     return this.#kept.flatMap(({ row }) => (row.seq > seq ? row : []))
   }
 
   #add(row: Row): void {
-    this.#kept.push({ row, undone: false })
+    this.#kept.push({ row, retracted: false })
   }
 
   #trim(): void {

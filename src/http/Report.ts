@@ -1,4 +1,4 @@
-/** What is known of the process, as the JSON that `/status` and `/ready` answer. */
+/** The bodies of `/status` and `/ready`. */
 import { Clock, Effect } from "effect"
 import * as Monotonic from "../Monotonic.ts"
 import { breakerLabel } from "../Retry.ts"
@@ -21,25 +21,25 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
   in_use: chain.endpoint === status,
   connected_for_s: status.connectedSince === undefined ? null : seconds(now - status.connectedSince),
   connects: status.connects,
-  /** How heads come from here when it is in use: `subscribed` or `polled`; `null` while it is not connected. */
+  /** How it delivers heads when in use: `subscribed` or `polled`; `null` while it is not connected. */
   heads: status.heads ?? null,
-  /** Of logs or of a final block: what the audit attributes to the endpoint. */
+  /** Mismatches of logs or of a final block that the audit attributes to the endpoint. */
   audit_mismatches: status.contradicted,
   breaker: breaker(status.breakerState, now),
   capabilities: status.capabilities?.description ?? null,
-  /** The same in short sentences, where it differs from what an endpoint is first taken to bear. */
+  /** The capabilities that differ from the initial assumptions, as short sentences. */
   limits: status.capabilities?.limits ?? [],
-  /** Calls a second that the endpoint is asked at most; `null` without a limit. */
+  /** The rate limit in calls per second; `null` without a limit. */
   rate: Number.isFinite(status.rateLimiter?.rate()) ? status.rateLimiter!.rate() : null,
 })
 
-/** The time of a report: `unix` for when something was, `monotonic` for how long it has lasted (milliseconds). */
+/** The time of a report in milliseconds: `unix` for points in time, `monotonic` for durations. */
 export interface Now {
   readonly unix: number
   readonly monotonic: number
 }
 
-/** The time now. */
+/** The current time. */
 export const now: Effect.Effect<Now> = Effect.all({
   unix: Clock.currentTimeMillis,
   monotonic: Monotonic.millis,
@@ -47,7 +47,7 @@ export const now: Effect.Effect<Now> = Effect.all({
 
 const time = (millis: number) => new Date(millis).toISOString()
 
-/** One chain. */
+/** One chain in the body of `/status`. */
 export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) => {
   const reasons = unready(chain, now)
   return {
@@ -115,7 +115,7 @@ export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) =
   }
 }
 
-/** What `/status` answers. */
+/** The body of `/status`. */
 export const statusReport = (status: Status["Service"], now: Now) => {
   const chains = status.chains.map((chain) => chainReport(chain, now))
   const { store } = status
@@ -138,12 +138,12 @@ export const statusReport = (status: Status["Service"], now: Now) => {
   }
 }
 
-/** All chains, or the one that is asked for; `undefined` for one that is not followed. @param now monotonic milliseconds */
+/** The body of `/ready` for all chains or one; `undefined` for an unknown chain. @param now monotonic milliseconds */
 export const readyReport = (status: Status["Service"], name: string | undefined, now: number) => {
-  const asked = name === undefined ? status.chains : status.chains.filter((chain) => chain.name === name)
-  if (asked.length === 0) return undefined
+  const selected = name === undefined ? status.chains : status.chains.filter((chain) => chain.name === name)
+  if (selected.length === 0) return undefined
   const chains = Object.fromEntries(
-    asked.map((chain) => {
+    selected.map((chain) => {
       const reasons = unready(chain, now)
       return [chain.name, { ready: reasons.length === 0, reasons }]
     }),

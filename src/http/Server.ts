@@ -1,9 +1,9 @@
 /**
  * The HTTP routes: `/health`, `/ready`, `/metrics`, `/status`, the page at `/` and its `/events`.
  *
- * At most 100 connections; 30 s for a request, of which 10 s for its headers, 30 s for the answer, and 30 s in which
- * nothing of it is read (events go on). Where a token is set, everything but `/health` and `/ready` wants it, as Bearer or
- * as the password of Basic, so that a browser can ask for it.
+ * Limits: 100 connections, 30 s for a request (10 s for its headers), 30 s for the response, and 30 s without progress
+ * (event streams continue). If a token is set, everything except `/health` and `/ready` requires it: as a Bearer token, or
+ * as the password of Basic authentication, so that a browser can prompt for it.
  */
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import { Duration, Effect, Layer, Redacted, Schema } from "effect"
@@ -30,12 +30,12 @@ export class HttpError extends Schema.TaggedError<HttpError>()("HttpError", { de
 const mostConnections = 100
 const requestTimeout = Duration.seconds(30)
 const headersTimeout = Duration.seconds(10)
-/** How often Node looks for requests that take too long. Its default, 30 s, would let slow headers live for 40 s. */
+/** How often Node checks request timeouts. With the default of 30 s, slow headers would take up to 40 s. */
 const checkInterval = Duration.seconds(1)
-/** How long open connections may take when the process stops. */
+/** How long open connections may take at shutdown. */
 const closeWithin = Duration.seconds(1)
 
-/** Beside the connection limit: requests are not to wait for each other. */
+/** The Node server with its limits. */
 const listen = () => {
   const server = createServer({
     requestTimeout: Duration.toMillis(requestTimeout),
@@ -44,7 +44,7 @@ const listen = () => {
     keepAliveTimeout: 5_000,
     maxHeaderSize: 16 * 1024,
   })
-  // One more is closed at once, before a byte of it is read.
+  // Node closes a connection above this limit at once, before it reads from it.
   server.maxConnections = mostConnections
   server.timeout = Duration.toMillis(requestTimeout)
   return server
@@ -61,10 +61,10 @@ const problem = (status: number, detail: string, headers: Record<string, string>
 
 const digest = (text: string) => createHash("sha256").update(text).digest()
 
-/** Compares in the same time whatever the texts are. */
-const same = (a: string, b: string) => timingSafeEqual(digest(a), digest(b))
+/** Compares in constant time. */
+const isEqual = (a: string, b: string) => timingSafeEqual(digest(a), digest(b))
 
-/** The token that a request carries: the Bearer token, or the password of Basic. */
+/** The token of a request: the Bearer token, or the password of Basic authentication. */
 const tokenOf = (authorization: string): string => {
   const [scheme = "", rest = ""] = authorization.split(" ", 2)
   if (scheme.toLowerCase() === "bearer") return rest
@@ -85,17 +85,17 @@ const wrongHost = problem(
 )
 
 /**
- * A page elsewhere may point its own name at 127.0.0.1 to read what only this machine should: its Host gives it away.
- * Browsers always send one; a request of HTTP/1.0 without it is a probe.
+ * Prevents DNS rebinding: a page elsewhere may resolve its own name to 127.0.0.1 to read the status of this machine, but
+ * its Host header reveals it. Browsers always send Host; a request of HTTP/1.0 without it is a probe.
  */
 const hostCheck = HttpRouter.middleware(
   Effect.gen(function* () {
     const { http } = yield* AppConfig
-    const strict = isLoopback(http.host)
+    const listensOnLoopback = isLoopback(http.host)
     return (app) =>
       Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) => {
         const host = (headers["host"] ?? "").replace(/:\d+$/, "").replace(/^\[|\]$/g, "")
-        return strict && host !== "" && !isLoopback(host) ? Effect.succeed(wrongHost) : app
+        return listensOnLoopback && host !== "" && !isLoopback(host) ? Effect.succeed(wrongHost) : app
       })
   }),
   { global: true },
@@ -104,12 +104,13 @@ const hostCheck = HttpRouter.middleware(
 const authenticated = HttpRouter.middleware(
   Effect.gen(function* () {
     const { http } = yield* AppConfig
-    const challenge = problem(401, "a token is needed", {
+    const challenge = problem(401, "token required", {
       "www-authenticate": 'Basic realm="event-ingestor"',
     })
     return (app) =>
       Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) =>
-        http.token === undefined || same(tokenOf(headers["authorization"] ?? ""), Redacted.value(http.token))
+        http.token === undefined ||
+        isEqual(tokenOf(headers["authorization"] ?? ""), Redacted.value(http.token))
           ? app
           : Effect.succeed(challenge),
       )
@@ -119,7 +120,7 @@ const authenticated = HttpRouter.middleware(
 const inTime = HttpRouter.middleware((app) =>
   Effect.timeoutOrElse(app, {
     duration: requestTimeout,
-    orElse: () => Effect.succeed(problem(503, "the answer took too long")),
+    orElse: () => Effect.succeed(problem(503, "response timed out")),
   }),
 ).layer
 
@@ -140,14 +141,14 @@ const open = HttpRouter.use(
         const { url } = yield* HttpServerRequest.HttpServerRequest
         const name = new URL(url, "http://localhost").searchParams.get("chain") ?? undefined
         const report = Report.readyReport(status, name, yield* Monotonic.millis)
-        return report ? json(report, report.ready ? 200 : 503) : problem(404, "that chain is not followed")
+        return report ? json(report, report.ready ? 200 : 503) : problem(404, "chain not configured")
       }),
     )
-    // HEAD finds the routes of GET by itself. `/*` would be `/` too, which is the page's.
-    yield* router.add("GET", "*", problem(404, "there is nothing here"))
-    const refused = problem(405, "only GET and HEAD are answered", { allow: "GET, HEAD" })
+    // HEAD uses the routes of GET. `/*` would also match `/`, the route of the page.
+    yield* router.add("GET", "*", problem(404, "not found"))
+    const methodNotAllowed = problem(405, "method not allowed: use GET or HEAD", { allow: "GET, HEAD" })
     for (const method of ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const) {
-      yield* router.add(method, "*", refused)
+      yield* router.add(method, "*", methodNotAllowed)
     }
   }),
 )
@@ -175,14 +176,14 @@ const guarded = HttpRouter.use(
       "/",
       HttpServerResponse.text(page.html, { contentType: "text/html; charset=utf-8", headers: page.headers }),
     )
-    const full = problem(503, `${Events.mostReaders} are reading already`, { "retry-after": "10" })
+    const full = problem(503, `too many readers: the limit is ${Events.mostReaders}`, { "retry-after": "10" })
     yield* router.add("GET", "/events", Events.make(status, full))
   }),
 ).pipe(Layer.provide(authenticated))
 
 const routes = Layer.mergeAll(open, guarded, hostCheck).pipe(Layer.provide(inTime))
 
-/** Serves the routes for as long as the layer lives. */
+/** Serves the routes during the lifetime of the layer. */
 export const layer = Layer.unwrap(
   Effect.gen(function* () {
     const { http } = yield* AppConfig
@@ -190,7 +191,7 @@ export const layer = Layer.unwrap(
     if (!isLoopback(host) && http.token === undefined) {
       yield* logEvent(
         "http_unprotected",
-        `everybody who reaches ${host}:${port} may read the status: set METRICS_TOKEN`,
+        `${host}:${port} serves the status without authentication: set METRICS_TOKEN`,
         {},
       )
     }

@@ -1,6 +1,6 @@
 /**
- * What a chain and its endpoints are doing, as plain numbers: written once per head, block or failure. What is called
- * `since` or `until` is in monotonic milliseconds, and what is called `at` is when it was, in unix milliseconds.
+ * The state of a chain and its endpoints as plain numbers, updated once per head, block or failure. Fields named `since`
+ * or `until` are monotonic milliseconds; fields named `at` are unix milliseconds.
  */
 import type { Clock } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
@@ -27,11 +27,11 @@ import { RecentEntries } from "../http/RecentEntries.ts"
  * - `connecting`: no endpoint is connected.
  * - `catching-up`: more than a few blocks behind the announced head.
  * - `live`: at the head.
- * - `idle`: at the head, and the endpoint confirms that the chain makes no blocks.
- * - `store-unavailable`: connected, but the store does not take moves.
- * - `paused`: connected, but a pinned reader is so far behind that nothing is published.
+ * - `idle`: at the head, and the endpoint confirms that the chain produces no blocks.
+ * - `store-unavailable`: connected, but the store accepts no moves.
+ * - `paused`: connected, but publishing is paused because a pinned reader is too far behind.
  * - `superseded`: another ingestor continued the journal with another filter.
- * - `halted`: final blocks contradict each other, or a later release wrote the journal; somebody must decide.
+ * - `halted`: final blocks contradict each other, or a later release wrote the journal; the operator must decide.
  */
 export type Phase =
   | "connecting"
@@ -45,10 +45,10 @@ export type Phase =
 
 const mustNotWrite: ReadonlySet<Phase> = new Set(["superseded", "halted"])
 
-/** Blocks behind the target up to which a chain counts as live. */
+/** A chain at most this many blocks behind its target is live. */
 export const liveWithin = 3
 
-/** Latencies that are kept to tell the median and the 99th percentile. */
+/** Latencies kept for the median and the 99th percentile. */
 const latenciesKept = 1000
 
 export interface Failure {
@@ -57,18 +57,18 @@ export interface Failure {
   readonly text: string
 }
 
-/** The last reorgs and failures that are kept to be shown, and the characters of one. */
-const remembered = 10
+/** Reorgs and failures kept for `/status`, and the maximum length of a failure's text. */
+const eventsKept = 10
 const longestFailure = 1000
 
 export interface Reorg {
   readonly at: number
   readonly depth: number
-  /** The height that was undone first. */
+  /** The highest block that was reverted. */
   readonly from: number
 }
 
-/** The requests we make; the `method` label of the metrics has no other values. */
+/** The methods that the ingestor calls: the only values of the `method` label of the metrics. */
 export const methods = [
   "eth_chainId",
   "eth_blockNumber",
@@ -86,17 +86,17 @@ export class EndpointStatus {
   breaker: Breaker | undefined
   capabilities: Capabilities | undefined
   rateLimiter: RateLimiter | undefined
-  /** The last connection. */
+  /** The most recent connection. */
   connection: Pick<Connection, "polled"> | undefined
   connectedSince: number | undefined
-  /** Connections so far. */
+  /** Connections made since the process started. */
   connects = 0
-  /** Answers that were not the ones that are believed. */
+  /** Responses that the audit or the endpoint's own header proved wrong. */
   contradicted = 0
   readonly requests = new Map<string, Record<Outcome, number>>(
     methods.map((method) => [method, { ok: 0, refused: 0, lost: 0 }]),
   )
-  /** Told how long each answer took, in seconds. */
+  /** Records the duration of a request, in seconds. */
   readonly answered: (seconds: number) => void
 
   constructor(chain: string, name: string, registry: Registry) {
@@ -111,7 +111,7 @@ export class EndpointStatus {
     if (outcome !== "lost") this.answered(millis / 1000)
   }
 
-  /** How heads come from this endpoint when it is in use; unknown while it is not connected. */
+  /** How this endpoint delivers heads when it is in use; `undefined` while it is not connected. */
   get heads(): "subscribed" | "polled" | undefined {
     if (this.connectedSince === undefined || this.connection === undefined) return undefined
     return this.connection.polled ? "polled" : "subscribed"
@@ -127,22 +127,22 @@ export class ChainStatus {
   readonly id: number
   readonly confirmations: ChainConfig["confirmations"]
   readonly endpoints: ReadonlyArray<EndpointStatus>
-  /** Whether the store takes moves of this chain. */
+  /** The breaker between this chain and the store. */
   storeBreaker: Breaker | undefined
   phase: Phase = "connecting"
   phaseSince: number
   /** The endpoint in use. */
   endpoint: EndpointStatus | undefined
   head: number | undefined
-  /** Since when a head has been announced, or confirmed to be the last. */
+  /** When the last head was announced, or confirmed to be the latest. */
   headSince: number
-  /** Milliseconds between blocks, as observed. */
+  /** Observed milliseconds between blocks. */
   blockTime = 0
-  /** What the endpoint says is final. */
+  /** The finalized height that the endpoint reports. */
   finalSeen: number | undefined
-  /** Endpoints that show another block at a final height than the endpoint in use. */
+  /** Endpoints whose block at a final height differs from that of the endpoint in use. */
   finalDisagreement: Disagreement | undefined
-  /** Until when blocks that another ingestor replaced are not written again; its node is on another fork. */
+  /** Until then, blocks that another ingestor replaced are not rewritten: its node is on another fork. */
   standoffUntil: number | undefined
   stored: number | undefined
   final: number | undefined
@@ -151,18 +151,18 @@ export class ChainStatus {
   deduplicated = 0
   removed = 0
   removedIncomplete = 0
-  /** Logs that the second look found missing, and too many; both are put right. */
+  /** Logs that the audit found missing (and added) or extra (and retracted). */
   auditedMissing = 0
   auditedExtra = 0
-  /** Final blocks that were not looked at again. */
+  /** Finalized blocks that were not audited. */
   unaudited = 0
-  /** How often the store was found to have lost entries that it had acknowledged. */
+  /** Times the store had lost entries that it had acknowledged. */
   storeRegressions = 0
   reorgs = 0
   deepestReorg = 0
   inFlight = 0
   stats: Stats | undefined
-  /** The pinned reader that holds trimming back. */
+  /** The pinned reader that prevents trimming. */
   holder: Holder | undefined
   readonly errors = Object.fromEntries(errorTypes.map((type) => [type, 0])) as Record<ErrorType, number>
   readonly failures: Array<Failure> = []
@@ -174,7 +174,7 @@ export class ChainStatus {
   readonly batchSize: (logs: number) => void
   readonly #publishLatency: (seconds: number) => void
   readonly #reorgDepth: (blocks: number) => void
-  /** Since when everything that was announced until then has been known to be stored. */
+  /** Everything announced up to this time is known to be stored. */
   #completeSince: number
   readonly #clock: Clock.Clock
   readonly #latencies: Array<number> = []
@@ -207,38 +207,38 @@ export class ChainStatus {
     this.#reorgDepth = Metrics.reorgDepth.record({ chain: name }, registry)
   }
 
-  /** A chain that must not write stays so until it has been looked at again, whatever becomes of its endpoints. */
+  /** A chain that must not write keeps its phase until the journal is re-read; losing an endpoint does not change that. */
   enter(phase: Phase): void {
     if (phase === this.phase || (phase === "connecting" && mustNotWrite.has(this.phase))) return
     this.phase = phase
     this.phaseSince = Monotonic.millisUnsafe(this.#clock)
   }
 
-  /** The block that the journal is to reach, given the confirmations that are asked for. */
+  /** The block that the journal must reach, given the configured confirmations. */
   get target(): number | undefined {
     if (this.confirmations === "finalized") return this.finalSeen
     return this.head === undefined ? undefined : Math.max(this.head - this.confirmations, 0)
   }
 
-  /** Blocks that are still to be stored. */
+  /** Blocks not stored yet. */
   get blocksBehind(): number {
     return Math.max((this.target ?? 0) - (this.stored ?? -1), 0)
   }
 
-  /** Live or catching up, by the distance to the target. */
+  /** Enters `live` or `catching-up`, by the distance to the target. */
   updatePhase(): void {
     if (this.head !== undefined && this.blocksBehind === 0) this.#completeSince = this.headSince
     this.enter(this.blocksBehind > liveWithin ? "catching-up" : "live")
   }
 
-  /** Which pinned reader holds trimming back now, if any; publishing may be paused for it. */
+  /** Sets the pinned reader that prevents trimming now, if any; publishing may be paused for it. */
   setHolder(holder: Holder | undefined): void {
     this.holder = holder
     if (holder?.paused && !mustNotWrite.has(this.phase)) this.enter("paused")
     else if (!holder?.paused && this.phase === "paused") this.updatePhase()
   }
 
-  /** The endpoint confirms that there is nothing new. */
+  /** The endpoint confirmed that there is no newer block. */
   confirmedIdle(): void {
     this.headSince = Monotonic.millisUnsafe(this.#clock)
     if (this.head !== undefined && this.blocksBehind === 0) this.#completeSince = this.headSince
@@ -246,7 +246,7 @@ export class ChainStatus {
   }
 
   /**
-   * Milliseconds since the store was last known to have everything: up to a block time when all is well.
+   * Milliseconds since the store was last known to be complete: at most one block time in normal operation.
    *
    * @param now monotonic milliseconds
    */
@@ -266,14 +266,14 @@ export class ChainStatus {
     this.time.final(block)
   }
 
-  /** How much older the newest stored block is than the target (seconds). Before the first one, the time since then. */
+  /** Seconds from the newest stored block to the target, by their timestamps; without a stored block, from the first head. */
   get lagSeconds(): number {
     return this.target === undefined || this.blocksBehind === 0
       ? 0
       : this.time.between(this.stored, this.target)
   }
 
-  /** How much older the highest stored final block is than the newest head (seconds). Before the first one, the time since then. */
+  /** Seconds from the highest stored final block to the newest head, by their timestamps; without one, from the first head. */
   get finalAge(): number {
     return this.head === undefined ? 0 : this.time.between(this.final, this.head)
   }
@@ -284,7 +284,7 @@ export class ChainStatus {
     this.#nextLatency = (this.#nextLatency + 1) % latenciesKept
   }
 
-  /** The latency in milliseconds, from head received to acknowledged, that this share of the last heads stayed below. */
+  /** A quantile of the recent latencies from head received to acknowledged, in milliseconds. @param share 0 … 1 */
   latency(share: number): number | undefined {
     const sorted = this.#latencies.toSorted((a, b) => a - b)
     return sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)]
@@ -302,7 +302,7 @@ export class ChainStatus {
       type,
       text: text.slice(0, longestFailure),
     })
-    this.failures.length = Math.min(this.failures.length, remembered)
+    this.failures.length = Math.min(this.failures.length, eventsKept)
   }
 
   recordReorg(reorg: Omit<Reorg, "at">): void {
@@ -310,7 +310,7 @@ export class ChainStatus {
     this.deepestReorg = Math.max(this.deepestReorg, reorg.depth)
     this.#reorgDepth(reorg.depth)
     this.lastReorgs.unshift({ ...reorg, at: this.#clock.currentTimeMillisUnsafe() })
-    this.lastReorgs.length = Math.min(this.lastReorgs.length, remembered)
+    this.lastReorgs.length = Math.min(this.lastReorgs.length, eventsKept)
   }
 
   get reconnects(): number {

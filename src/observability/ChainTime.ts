@@ -1,6 +1,6 @@
-/** When a chain's blocks were made, from the few of which it is known. */
+/** Estimates the time of a chain's blocks from the few blocks whose timestamps are known. */
 
-/** A block whose time is known (unix seconds). */
+/** A block with its timestamp (unix seconds). */
 export interface Timed {
   readonly number: number
   readonly timestamp: number
@@ -10,8 +10,8 @@ export interface Timed {
 const secondsOf = ({ timestamp }: Timed) => (timestamp < 1e11 ? timestamp : timestamp / 1000)
 
 /**
- * When the block at a height was made (unix seconds): exact where it is known, in proportion between two that are known, and at
- * the pace of all of them outside. `undefined` where none is known.
+ * The time of the block at a height (unix seconds): exact if known, interpolated between two known blocks, and extrapolated
+ * at their average rate outside. `undefined` if no block is known.
  */
 export const timeAt = (number: number, known: ReadonlyArray<Timed | undefined>): number | undefined => {
   const points = known
@@ -28,7 +28,7 @@ export const timeAt = (number: number, known: ReadonlyArray<Timed | undefined>):
   return from.at + (number - from.number) * pace
 }
 
-/** The blocks of a chain whose times are kept: the first and the newest head of this process, what is final, what was stored. */
+/** Keeps the timestamps of a chain's first and latest head in this process, its final block and its stored block. */
 export class ChainTime {
   #firstHead: Timed | undefined
   #head: Timed | undefined
@@ -48,7 +48,7 @@ export class ChainTime {
     this.#stored = { number, timestamp }
   }
 
-  /** How much later one block was made than another (seconds). `undefined` for `from`: than the first head of this process. */
+  /** The seconds between two blocks. @param from the earlier block; `undefined`: the first head of this process */
   between(from: number | undefined, to: number): number {
     const known = [this.#firstHead, this.#final, this.#stored, this.#head]
     const start = from ?? this.#firstHead?.number

@@ -1,7 +1,7 @@
-/** What becomes of the exports of one signal: what is dropped is counted, and why is said once. */
+/** Tracks the exports of one telemetry signal: counts dropped items and logs each reason once. */
 
-/** What a target says about an export that it took; `undefined`: nothing. */
-export type Remark =
+/** What the target reported about an export that it accepted; `undefined`: nothing. */
+export type TargetNotice =
   | { readonly rejected: number; readonly message: string }
   | { readonly notOtlp: string }
   | undefined
@@ -11,56 +11,56 @@ export interface Log {
   readonly info: (text: string) => void
 }
 
-/** The least time between two warnings of one kind about one signal (milliseconds). */
-const quiet = 60_000
+/** The minimum time between two warnings of one kind about one signal (milliseconds). */
+const warningInterval = 60_000
 
-/** A remark, and what of it is the same each time. */
-export const inWords = (remark: NonNullable<Remark>): readonly [kind: string, text: string] => {
-  if ("notOtlp" in remark) {
-    const text = `the answer is not OTLP: is the port, and the path, that of a collector? (${remark.notOtlp})`
+/** The text of a notice, and a key that is equal for repeated notices whatever their counts. */
+export const describeNotice = (notice: NonNullable<TargetNotice>): readonly [kind: string, text: string] => {
+  if ("notOtlp" in notice) {
+    const text = `the response is not OTLP: check that the port and the path are those of a collector (${notice.notOtlp})`
     return [text, text]
   }
-  const message = remark.message || "it does not say why"
-  return [message, `the target rejected ${remark.rejected} of what it took: ${message}`]
+  const message = notice.message || "no reason given"
+  return [message, `the target accepted the export but rejected ${notice.rejected} of its items: ${message}`]
 }
 
-/** Whether something is to be said: not what was said last, and nothing within a minute of that. */
-const once = (now: () => number) => {
+/** Suppresses a text that repeats the last one, and any text within a minute of the last one. */
+const warningDeduplicator = (now: () => number) => {
   let last: string | undefined
   let at = -Infinity
   return {
     isNew: (text: string): boolean => {
-      if (text === last || now() - at < quiet) return false
+      if (text === last || now() - at < warningInterval) return false
       last = text
       at = now()
       return true
     },
-    /** Whether anything was said since the last time. */
-    forget: (): boolean => {
-      const wasSaid = last !== undefined
+    /** Forgets the last text. Whether there was one since the last reset. */
+    reset: (): boolean => {
+      const hadWarned = last !== undefined
       last = undefined
-      return wasSaid
+      return hadWarned
     },
   }
 }
 
 /**
- * Takes what became of each export of a signal and answers how many of its items were dropped.
+ * Handles the result of each export of a signal and returns how many of its items were dropped.
  *
- * @param now Milliseconds of a clock that only goes forward.
+ * @param now Milliseconds of a monotonic clock.
  */
 export const make = (signal: string, now: () => number, log: Log) => {
-  const failures = once(now)
-  const remarks = once(now)
-  return (items: number, reason: string | undefined, remark: Remark): number => {
+  const failures = warningDeduplicator(now)
+  const notices = warningDeduplicator(now)
+  return (items: number, reason: string | undefined, notice: TargetNotice): number => {
     if (reason !== undefined) {
       if (failures.isNew(reason)) log.warn(`${signal} not delivered: ${reason}`)
       return items
     }
-    if (failures.forget()) log.info(`${signal} delivered again`)
-    if (remark === undefined) return 0
-    const [kind, text] = inWords(remark)
-    if (remarks.isNew(kind)) log.warn(`${signal}: ${text}`)
-    return "rejected" in remark ? Math.min(remark.rejected, items) : 0
+    if (failures.reset()) log.info(`${signal} delivered again`)
+    if (notice === undefined) return 0
+    const [kind, text] = describeNotice(notice)
+    if (notices.isNew(kind)) log.warn(`${signal}: ${text}`)
+    return "rejected" in notice ? Math.min(notice.rejected, items) : 0
   }
 }

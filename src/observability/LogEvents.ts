@@ -1,6 +1,6 @@
 /**
- * What the log says, and how often. Every line but those for debugging has a stable `event` code and typed fields; its text
- * may change. docs/LOGS.md lists them.
+ * The events of the log and their rate limits. Every line except debug lines has a stable `event` code and typed fields;
+ * its text may change. docs/LOGS.md lists them.
  */
 import { Effect, References } from "effect"
 import * as Monotonic from "../Monotonic.ts"
@@ -13,16 +13,16 @@ type Type = "number" | "string"
 interface Definition {
   readonly level: Level
   readonly fields: Readonly<Record<string, Type>>
-  /** Seconds between two lines of this event about the same thing: what comes meanwhile is counted. */
+  /** Seconds between two lines of this event about the same subject; lines in between are counted, not written. */
   readonly every?: number
-  /** What was left out last is said when these seconds are over: without it the log would show a state that is gone. */
-  readonly late?: boolean
+  /** Writes the last suppressed line when the interval ends: without it the log would end with an outdated state. */
+  readonly trailing?: boolean
 }
 
-/** A state that changes to and fro. */
-const flapping = { every: 10, late: true }
+/** A state that may change back and forth. */
+const flapping = { every: 10, trailing: true }
 
-/** A state that stays, said again now and then as long as it does. */
+/** A state that lasts: repeated once a minute while it does. */
 const lasting = { every: 60 }
 
 export const events = {
@@ -35,7 +35,7 @@ export const events = {
   telemetry_failed: { level: "Warn", fields: {} },
   telemetry_back: { level: "Info", fields: {} },
   defect: { level: "Error", fields: {} },
-  // Where a chain stands.
+  // The position of a chain.
   begin: { level: "Info", fields: { block: "number", filter: "string" } },
   resume: { level: "Info", fields: { block: "number", stored: "number", final: "number", filter: "string" } },
   filter_changed: { level: "Warn", fields: { block: "number", filter: "string" } },
@@ -112,7 +112,7 @@ export const events = {
 
 export type Event = keyof typeof events
 
-/** The fields of an event; one that is not known is left out. */
+/** The fields of an event; an unknown value is omitted. */
 export type Fields<E extends Event> = {
   readonly [Name in keyof (typeof events)[E]["fields"]]?:
     | ((typeof events)[E]["fields"][Name] extends "number" ? number : string)
@@ -136,7 +136,7 @@ export const counted = (count: number, one: string, many = `${one}s`): string =>
 /**
  * Writes a line of the log.
  *
- * @param more what else is to be shown, as the cause of a defect
+ * @param more further values to show, such as the cause of a defect
  */
 export const logEvent = <E extends Event>(
   event: E,
@@ -145,7 +145,7 @@ export const logEvent = <E extends Event>(
   ...more: ReadonlyArray<unknown>
 ): Effect.Effect<void> =>
   Effect.gen(function* () {
-    const { every, late, level } = events[event] as Definition
+    const { every, trailing, level } = events[event] as Definition
     const limits = yield* CurrentLogLimits
     const around = yield* References.CurrentLogAnnotations
     const own = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined))
@@ -163,6 +163,6 @@ export const logEvent = <E extends Event>(
       )
     if (limits === undefined || every === undefined) return yield* line(0)
     const key = [event, around["chain"], around["endpoint"], own["circuit"], own["error_type"]].join("\n")
-    const taken = limits.take(key, every, yield* Monotonic.millis, late ? line : undefined)
-    if (taken !== undefined) yield* line(taken.leftOut)
+    const admitted = limits.admit(key, every, yield* Monotonic.millis, trailing ? line : undefined)
+    if (admitted !== undefined) yield* line(admitted.leftOut)
   })

@@ -1,4 +1,4 @@
-/** Where log lines go and what they look like: one line each, with what is said and nothing else. */
+/** The formats of the log: one line per event on standard output, with the event's own fields only. */
 import { Cause, Layer, Logger, References } from "effect"
 import type { Settings } from "../config/AppConfig.ts"
 
@@ -11,7 +11,7 @@ const textOf = (value: unknown): string =>
       ? (value.stack ?? String(value))
       : JSON.stringify(value)
 
-/** The fields of a line in their order; none is empty. */
+/** The fields of a line in their order, without empty ones. */
 const fieldsOf = ({ cause, date, fiber, logLevel, message }: Entry): Record<string, unknown> => {
   const { event, chain, endpoint, ...fields } = fiber.getRef(References.CurrentLogAnnotations)
   const all = {
@@ -27,10 +27,10 @@ const fieldsOf = ({ cause, date, fiber, logLevel, message }: Entry): Record<stri
   return Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined && value !== ""))
 }
 
-/** One object a line. */
+/** One JSON object per line. */
 export const json = Logger.make((entry) => JSON.stringify(fieldsOf(entry)))
 
-/** A value of logfmt: in quotation marks unless it is one plain word. */
+/** A logfmt value, quoted unless it is a single plain word. */
 const quoted = (value: unknown): string => {
   const text = textOf(value)
   return /^[^\s"=\\]+$/.test(text) ? text : JSON.stringify(text)
@@ -45,7 +45,7 @@ export const logfmt = Logger.make((entry) =>
 
 const colours: Readonly<Record<string, number>> = { WARN: 33, ERROR: 31, FATAL: 31, DEBUG: 90, TRACE: 90 }
 
-/** For people: the time, the level if it is worth a look, the chain, the text, and the endpoint if that is not in the text. */
+/** For terminals: the time, the level, the chain, the text, and the endpoint if the text does not name it. */
 export const pretty = (isColoured: boolean): Logger.Logger<unknown, string> =>
   Logger.make((entry) => {
     const { cause, chain, endpoint, level, message, timestamp } = fieldsOf(entry) as Record<string, string>
@@ -65,7 +65,7 @@ const loggers = {
   pretty: () => pretty(isColoured()),
 }
 
-/** Writes lines to standard output as the configuration says. */
+/** Writes lines to standard output in the configured format, from the configured level up. */
 export const layer = ({ format, level }: Settings["log"]): Layer.Layer<never> =>
   Layer.mergeAll(
     Logger.layer([Logger.withConsoleLog(loggers[format]())]),

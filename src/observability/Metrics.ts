@@ -1,12 +1,12 @@
 /**
- * Every metric there is: name, type, unit, labels, and what it says. docs/METRICS.md is made from this file.
+ * Every metric: name, type, unit, labels and meaning. docs/METRICS.md is generated from this file.
  *
- * Names are `event_ingestor_…`. The seven that the original system had exist under its bare names as well, and what any
- * Node process reports has the name that Prometheus' client for Node gives it, so that common dashboards work.
+ * Names are `event_ingestor_…`. The seven metrics of the original system also exist under their bare names. Metrics of the
+ * Node process have the names of prom-client, so that common dashboards work.
  *
- * Most series are read when somebody asks for them, from the plain numbers that Status keeps: they cost nothing in
- * between. Only distributions are told about each value, once per block, request or call. Labels are bounded: chain,
- * endpoint name, method, error type; never a URL, a hash or a height.
+ * Most series are read from the plain numbers of Status at each scrape and cost nothing in between. Only histograms record
+ * each value, once per block, request or call. Labels are bounded: chain, endpoint name, method, error type; never a URL,
+ * a hash or a height.
  */
 import { Metric } from "effect"
 import type { Context } from "effect"
@@ -27,7 +27,7 @@ export type Unit =
 
 export interface Definition {
   readonly name: string
-  /** The name that the original system had for it: the same series exist under this one too. */
+  /** The name in the original system: the same series exist under this name too. */
   readonly bareName?: string
   readonly type: MetricType
   readonly unit: Unit
@@ -36,7 +36,7 @@ export interface Definition {
   readonly buckets?: ReadonlyArray<number>
 }
 
-/** Where series are kept: that of the process, unless a context says otherwise. */
+/** The context that holds the series. */
 export type Registry = Context.Context<never>
 
 /** Every name of a metric. */
@@ -56,7 +56,7 @@ export class Family<Label extends string = never> {
     return { description: help, attributes: { ...labels, unit } }
   }
 
-  /** A series, under each of the names, whose value is read when somebody asks. Answers how to remove it. */
+  /** Registers a series under each of its names; its value is read at each scrape. Returns its registration. */
   read(labels: Record<Label, string>, value: () => number, registry: Registry): Metric.Registration {
     const { type } = this.definition
     const options = this.#options(labels)
@@ -77,7 +77,7 @@ export class Family<Label extends string = never> {
     return { remove: () => registered.forEach((one) => one.remove()) }
   }
 
-  /** A distribution that is told about each value. It exists, empty, from now on. */
+  /** Registers an empty histogram and returns the function that records a value. */
   record(labels: Record<Label, string>, registry: Registry): (value: number) => void {
     const { name, buckets = [] } = this.definition
     const histogram = Metric.histogram(name, { ...this.#options(labels), boundaries: buckets })
@@ -126,19 +126,19 @@ const standardGauge = define("gauge", standard)
 /** Latencies: 1 ms … 60 s in steps of 1, 2.5, 5. */
 const seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 60]
 
-// -- the seven of the original system, under its names as well
+// -- the seven metrics of the original system, also under their bare names
 
 export const eventsReceived = originalCounter(
   "events_received_total",
   ["chain"],
   "{log}",
-  "Logs that were verified, before they are pushed",
+  "Logs verified and ready to be pushed",
 )
 export const eventsPublished = originalCounter(
   "events_published_total",
   ["chain"],
   "{log}",
-  "Logs that the store has acknowledged as new",
+  "Logs that the store acknowledged as new",
 )
 export const eventsDeduplicated = originalCounter(
   "events_deduplicated_total",
@@ -162,13 +162,13 @@ export const eventProcessingErrors = originalCounter(
   "event_processing_errors_total",
   ["chain", "error_type"],
   "{error}",
-  "What went wrong, by kind",
+  "Errors by type",
 )
 export const consecutiveFailures = originalGauge(
   "consecutive_failures",
   ["chain"],
   "1",
-  "Failures in a row of the endpoint in use",
+  "Consecutive failures of the endpoint in use",
 )
 
 // -- the journal
@@ -177,25 +177,25 @@ export const eventsRemoved = counter(
   "events_removed_total",
   ["chain"],
   "{log}",
-  "Logs that a reorg retracted: entries with removed=true",
+  "Logs retracted by a reorg: entries with removed=true",
 )
 export const eventsRemovedIncomplete = counter(
   "events_removed_incomplete_total",
   ["chain"],
   "{log}",
-  "Logs that could not be retracted, as their entries had been deleted",
+  "Logs that could not be retracted because their entries had been deleted",
 )
 export const eventsAuditedMissing = counter(
   "events_audited_missing_total",
   ["chain"],
   "{log}",
-  "Logs that the audit of finalized blocks found missing, and added",
+  "Logs that the audit of finalized blocks found missing and added",
 )
 export const eventsAuditedExtra = counter(
   "events_audited_extra_total",
   ["chain"],
   "{log}",
-  "Logs that the audit of finalized blocks found to be wrong, and retracted",
+  "Logs that the audit of finalized blocks found to be wrong and retracted",
 )
 export const blocksUnaudited = counter(
   "blocks_unaudited_total",
@@ -207,34 +207,34 @@ export const reorgDepth = histogram(
   "reorg_depth_blocks",
   ["chain"],
   "{block}",
-  "Blocks of the chain that one reorg replaced, with logs or without",
+  "Blocks that one reorg replaced, with or without logs",
   [1, 2, 3, 5, 8, 13, 21, 34, 64, 128],
 )
-export const chainHead = gauge("chain_head_block", ["chain"], "{block}", "Highest block that was announced")
+export const chainHead = gauge("chain_head_block", ["chain"], "{block}", "Highest announced block")
 export const chainStored = gauge("chain_stored_block", ["chain"], "{block}", "Head of the journal")
 export const chainFinal = gauge(
   "chain_final_block",
   ["chain"],
   "{block}",
-  "Highest stored block that is final",
+  "Highest finalized block in the store",
 )
 export const chainHeadAge = gauge(
   "chain_head_age_seconds",
   ["chain"],
   "s",
-  "Time since a head was announced, or since the endpoint confirmed that the chain is quiet",
+  "Time since a head was announced, or since the endpoint confirmed that the chain is idle",
 )
 export const chainLag = gauge(
   "chain_lag_seconds",
   ["chain"],
   "s",
-  "How much older the newest stored block is than the newest one that CONFIRMATIONS allows to store; 0 when none is missing",
+  "Time between the newest stored block and the newest block that CONFIRMATIONS allows to store, by their timestamps; 0 when none is missing",
 )
 export const chainFinalAge = gauge(
   "chain_final_age_seconds",
   ["chain"],
   "s",
-  "How much older the highest stored final block is than the newest announced block",
+  "Time between the highest stored final block and the newest announced block, by their timestamps",
 )
 export const chainHalted = gauge(
   "chain_halted",
@@ -252,21 +252,21 @@ export const eventLatency = histogram(
   "event_latency_seconds",
   ["chain"],
   "s",
-  "Block time to acknowledged by the store, of live blocks",
+  "Time from the block's timestamp to the store's acknowledgement, for live blocks",
   seconds,
 )
 export const publishLatency = histogram(
   "publish_latency_seconds",
   ["chain"],
   "s",
-  "Head received to acknowledged by the store",
+  "Time from receiving a head to the store's acknowledgement",
   seconds,
 )
 export const publishBatchSize = histogram(
   "publish_batch_size",
   ["chain"],
   "{log}",
-  "Logs of one push",
+  "Logs per push",
   [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000],
 )
 export const feedQueueSize = gauge("feed_queue_size", ["chain"], "1", "Moves in flight")
@@ -289,13 +289,13 @@ export const rpcRequests = counter(
   "rpc_requests_total",
   ["chain", "endpoint", "method", "outcome"],
   "{request}",
-  "Requests by method and outcome: ok, refused, lost (no answer)",
+  "Requests by method and outcome: ok, refused, lost (no response)",
 )
 export const rpcRequestDuration = histogram(
   "rpc_request_duration_seconds",
   ["chain", "endpoint"],
   "s",
-  "Request sent to answer received",
+  "Time from sending a request to receiving its response",
   seconds,
 )
 
@@ -311,81 +311,81 @@ export const storeOperationDuration = histogram(
   "store_operation_duration_seconds",
   ["operation"],
   "s",
-  "Call to acknowledged, by operation",
+  "Time from a call to its acknowledgement, by operation",
   seconds,
 )
 export const storeMemory = gauge(
   "store_memory_bytes",
   [],
   "By",
-  "Memory that Redis uses, or the size of the SQLite file",
+  "Memory used by Redis, or the size of the SQLite file",
 )
 export const storeMemoryLimit = gauge(
   "store_memory_limit_bytes",
   [],
   "By",
-  "Redis' maxmemory; 0 means no limit",
+  "maxmemory of Redis; 0 means no limit",
 )
 export const storeEvictionUnsafe = gauge(
   "store_eviction_unsafe",
   [],
   "1",
-  "1 when Redis' maxmemory-policy deletes streams",
+  "1 when the maxmemory-policy of Redis may evict streams",
 )
-export const streamLength = gauge("stream_length", ["chain"], "{entry}", "Entries of the chain's stream")
+export const streamLength = gauge("stream_length", ["chain"], "{entry}", "Entries in the chain's stream")
 export const streamGroupLag = gauge(
   "stream_group_lag",
   ["chain", "group"],
   "{entry}",
-  "Entries that a consumer group has not been given yet (the 20 furthest behind)",
+  "Entries not yet delivered to a consumer group (the 20 groups furthest behind)",
 )
 export const streamGroupPending = gauge(
   "stream_group_pending",
   ["chain", "group"],
   "{entry}",
-  "Entries that a consumer group was given and has not acknowledged (the 20 furthest behind)",
+  "Entries delivered to a consumer group and not acknowledged (the 20 groups furthest behind)",
 )
 export const streamGroupConsumers = gauge(
   "stream_group_consumers",
   ["chain", "group"],
   "1",
-  "Consumers of a consumer group, alive or not (the 20 furthest behind)",
+  "Consumers of a consumer group, active or not (the 20 groups furthest behind)",
 )
 export const streamGroupIdle = gauge(
   "stream_group_idle_seconds",
   ["chain", "group"],
   "s",
-  "Time since a consumer of the group last asked for entries or claimed some; 0 while all are acknowledged (the 20 furthest behind)",
+  "Time since a consumer of the group last read or claimed entries; 0 while all are acknowledged (the 20 groups furthest behind)",
 )
 export const streamGroupMissed = counter(
   "stream_group_missed_total",
   ["chain", "group"],
   "{entry}",
-  "Entries that were trimmed before a consumer group was given them; 0 while it has had no consumer (the 20 furthest behind)",
+  "Entries trimmed before their delivery to a consumer group; 0 until the group has had a consumer (the 20 groups furthest behind)",
 )
 export const streamReaderLag = gauge(
   "stream_reader_lag",
   ["chain", "reader"],
   "{entry}",
-  "Entries that a reader with a checkpoint of its own has not read yet (the 20 furthest behind)",
+  "Entries not yet read by a reader with its own checkpoint (the 20 readers furthest behind)",
 )
 export const streamReaderMissed = counter(
   "stream_reader_missed_total",
   ["chain", "reader"],
   "{entry}",
-  "Entries that were trimmed before a reader with a checkpoint of its own read them (the 20 furthest behind)",
+  "Entries trimmed before a reader with its own checkpoint read them (the 20 readers furthest behind)",
 )
 export const streamPaused = gauge(
   "stream_paused",
   ["chain"],
   "1",
-  "1 while nothing is published to the chain's stream, since a reader that is waited for is too far behind",
+  "1 while publishing to the chain's stream is paused because a pinned reader is too far behind",
 )
 export const storeRegressions = counter(
   "store_regressions_total",
   ["chain"],
   "1",
-  "How often the store was found to have lost entries that it had acknowledged",
+  "Times the store had lost entries that it had acknowledged",
 )
 
 // -- telemetry
@@ -394,7 +394,7 @@ export const telemetryDropped = counter(
   "telemetry_dropped_total",
   ["signal"],
   "1",
-  "Spans, data points and log records that could not be delivered",
+  "Spans, data points and log records that were not delivered",
 )
 
 // -- the process
@@ -413,14 +413,14 @@ export const eventLoopLagMedian = standardGauge(
   "nodejs_eventloop_lag_p50_seconds",
   [],
   "s",
-  "Delay of the event loop in the last minute, median",
+  "Event loop delay in the last minute, median",
 )
 export const eventLoopLagHigh = standardGauge(
   "nodejs_eventloop_lag_p99_seconds",
   [],
   "s",
-  "Delay of the event loop in the last minute, 99th percentile",
+  "Event loop delay in the last minute, 99th percentile",
 )
 
-/** All of them, in the order of this file. */
+/** All metrics, in the order of this file. */
 export const definitions: ReadonlyArray<Definition> = families.map(({ definition }) => definition)

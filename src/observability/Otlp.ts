@@ -1,4 +1,4 @@
-/** The exporters of OTLP over HTTP, and in words why one of them could not deliver something. */
+/** The exporters for OTLP over HTTP, and readable reasons for their failures. */
 import { diag, DiagLogLevel } from "@opentelemetry/api"
 import type { DiagLogFunction } from "@opentelemetry/api"
 import { ExportResultCode } from "@opentelemetry/core"
@@ -11,30 +11,31 @@ import { Effect, Redacted } from "effect"
 import { subscribe } from "node:diagnostics_channel"
 import { STATUS_CODES } from "node:http"
 import type { ClientRequest, IncomingMessage } from "node:http"
-import { inWords } from "./Delivery.ts"
-import type { Remark } from "./Delivery.ts"
+import { describeNotice } from "./Delivery.ts"
+import type { TargetNotice } from "./Delivery.ts"
 import type { Destination, TelemetrySettings } from "../config/TelemetryConfig.ts"
 import { signals } from "./Tracing.ts"
 import type { Signal } from "./Tracing.ts"
 
 type Target = NonNullable<Destination>
 
-/** What TelemetryConfig has read, also from `.env`, and checked: the SDK would read it again, and take what cannot be sent. */
-const ours = /^OTEL_(EXPORTER_OTLP_(\w+_)?(ENDPOINT|HEADERS|TIMEOUT)|RESOURCE_ATTRIBUTES|SERVICE_NAME)$/
+/** Variables that TelemetryConfig has read (also from `.env`) and validated. The SDK would read them again without checks. */
+const handledVariables =
+  /^OTEL_(EXPORTER_OTLP_(\w+_)?(ENDPOINT|HEADERS|TIMEOUT)|RESOURCE_ATTRIBUTES|SERVICE_NAME)$/
 
-/** The status of the last answer of each target: of one that is worth another try, an exporter does not tell it. */
+/** The last HTTP status of each target: an exporter's error does not include it when the status is retryable. */
 const statuses = new Map<string, number | undefined>()
 
-let heard: Remark
+let lastNotice: TargetNotice
 
-/** What the target said about the export that has just succeeded: exporters tell it only to the SDK's own log. */
-export const remark = (): Remark => {
-  const last = heard
-  heard = undefined
+/** What the target reported about the export that just succeeded: exporters pass it only to the SDK's own log. */
+export const takeNotice = (): TargetNotice => {
+  const last = lastNotice
+  lastNotice = undefined
   return last
 }
 
-/** The first of the numbers that there is; a number of 64 bits is text in JSON. */
+/** The count of rejected items, whatever the signal; JSON encodes 64-bit numbers as text. */
 const rejectedOf = (parts: Readonly<Record<string, unknown>>): number => {
   const given = Number(
     parts["rejectedSpans"] ?? parts["rejectedDataPoints"] ?? parts["rejectedLogRecords"] ?? 0,
@@ -45,32 +46,32 @@ const rejectedOf = (parts: Readonly<Record<string, unknown>>): number => {
 const fileVariables =
   "OTEL_EXPORTER_OTLP_[TRACES_|METRICS_|LOGS_]CERTIFICATE, CLIENT_CERTIFICATE or CLIENT_KEY"
 
-/** What the SDK says to its own log: what a target remarked, or a value of a variable that it does not take; no more of it. */
-const hear =
+/** Handles the SDK's own log: keeps the notices of targets, warns about rejected variables, ignores the rest. */
+const onDiagnostic =
   (warn: (text: string) => void, warned = new Set<string>()): DiagLogFunction =>
-  (...said) => {
-    const [text = "", detail] = (said[0] === "OTLPExportDelegate" ? said.slice(1) : said).map(String)
+  (...parts) => {
+    const [text = "", detail] = (parts[0] === "OTLPExportDelegate" ? parts.slice(1) : parts).map(String)
     if (text.startsWith("Received Partial Success")) {
-      const parts = JSON.parse(detail!) as Readonly<Record<string, unknown>>
-      const message = parts["errorMessage"]
-      heard = { rejected: rejectedOf(parts), message: typeof message === "string" ? message : "" }
+      const body = JSON.parse(detail!) as Readonly<Record<string, unknown>>
+      const message = body["errorMessage"]
+      lastNotice = { rejected: rejectedOf(body), message: typeof message === "string" ? message : "" }
     } else if (/^Failed to parse \w+ export response|could not deserialize response/.test(text)) {
-      heard = { notOtlp: text }
+      lastNotice = { notOtlp: text }
     } else if (/OTEL_[A-Z]|^Failed to read/.test(text) && !warned.has(text)) {
-      // For each signal.
+      // The SDK repeats the text for each signal.
       warned.add(text)
-      // Of a file it does not name the variable.
+      // The SDK does not name the variable of a file that it cannot read.
       const of = text.startsWith("Failed to read") ? ` of ${fileVariables}: none is used` : ""
       warn(`OpenTelemetry: ${text}${of}`)
     }
   }
 
-/** To be called before there is an exporter. The SDK's own warnings, of variables that only it reads, go to `warn`. */
+/** Must be called before an exporter exists. The SDK's warnings about variables that only it reads go to `warn`. */
 export const listen = (warn: (text: string) => void): void => {
-  for (const name of Object.keys(process.env)) if (ours.test(name)) delete process.env[name]
+  for (const name of Object.keys(process.env)) if (handledVariables.test(name)) delete process.env[name]
   const silent = () => {}
   diag.setLogger(
-    { error: silent, warn: hear(warn), info: silent, debug: silent, verbose: silent },
+    { error: silent, warn: onDiagnostic(warn), info: silent, debug: silent, verbose: silent },
     { logLevel: DiagLogLevel.WARN, suppressOverrideMessage: true },
   )
 }
@@ -95,7 +96,7 @@ export const traces = (target: Target) => new OTLPTraceExporter(options(target))
 export const metrics = (target: Target) => new OTLPMetricExporter(options(target))
 export const logs = (target: Target) => new OTLPLogExporter(options(target))
 
-/** What an error says about itself, if it is OTLP's `Status`. */
+/** The message of an error body, if the body is an OTLP `Status`. */
 const messageOf = (data: string | undefined): string => {
   try {
     const { message } = JSON.parse(data ?? "") as { readonly message?: unknown }
@@ -105,39 +106,40 @@ const messageOf = (data: string | undefined): string => {
   }
 }
 
-const http = (status: number) => `HTTP ${status} ${STATUS_CODES[status] ?? ""}`.trim()
+const statusText = (status: number) => `HTTP ${status} ${STATUS_CODES[status] ?? ""}`.trim()
 
-const grpc = "port 4317 is for gRPC; OTLP over HTTP has port 4318"
+const grpcHint = "port 4317 is for gRPC; OTLP over HTTP uses port 4318"
 
 /**
- * Why an export failed; `undefined` where it did not. Nothing of the URL and of the headers: of a system's error only the
- * code is told, as its text has addresses.
+ * Why an export failed; `undefined` if it succeeded. Never contains the URL or the headers: of a system error only the code
+ * is used, because its text contains addresses.
  */
 export const reasonOf = ({ code, error }: ExportResult, target: Target): string | undefined => {
   if (code === ExportResultCode.SUCCESS) return undefined
   const url = new URL(target.url)
   const { code: cause, data } = (error ?? {}) as { readonly code?: unknown; readonly data?: string }
-  if (typeof cause === "number") return `${http(cause)}${messageOf(data)}`
+  if (typeof cause === "number") return `${statusText(cause)}${messageOf(data)}`
   const status = statuses.get(pathOf(url))
-  if (error?.message.endsWith("retryable status") && status !== undefined) return http(status)
-  if (typeof cause === "string" && cause.startsWith("HPE_")) return `no HTTP/1.1 in the answer (${grpc})`
-  const why = typeof cause === "string" ? cause : (error?.message ?? "for an unknown reason")
-  return url.port === "4317" ? `${why} (${grpc})` : why
+  if (error?.message.endsWith("retryable status") && status !== undefined) return statusText(status)
+  if (typeof cause === "string" && cause.startsWith("HPE_"))
+    return `the response is not HTTP/1.1 (${grpcHint})`
+  const why = typeof cause === "string" ? cause : (error?.message ?? "unknown reason")
+  return url.port === "4317" ? `${why} (${grpcHint})` : why
 }
 
-/** Why an empty export is not taken as it should be; `undefined` where it is. */
+/** Why a target does not accept an empty export; `undefined` if it does. */
 const refusal = (signal: Signal, target: Target): Effect.Effect<string | undefined> =>
   Effect.callback((resume) => {
     const done = (result: ExportResult) => {
-      const said = remark()
-      resume(Effect.succeed(reasonOf(result, target) ?? (said && inWords(said)[1])))
+      const notice = takeNotice()
+      resume(Effect.succeed(reasonOf(result, target) ?? (notice && describeNotice(notice)[1])))
     }
     if (signal === "traces") traces(target).export([], done)
     else if (signal === "logs") logs(target).export([], done)
     else metrics(target).export({ resource: emptyResource(), scopeMetrics: [] }, done)
   })
 
-/** What each signal's target says to an empty export; `undefined`: it takes it. */
+/** Sends an empty export to each signal's target; a `reason` of `undefined` means that it was accepted. */
 export const probe = (settings: TelemetrySettings) =>
   Effect.forEach(
     signals.flatMap((signal) => (settings[signal] ? [[signal, settings[signal]] as const] : [])),

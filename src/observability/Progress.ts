@@ -1,28 +1,28 @@
 /**
- * Says how far chains are that are behind, and when they are at the head. They are looked at each second: what is over
- * within it is not worth a line.
+ * Logs the progress of chains that are behind, and when a chain reaches its head. Chains are checked every second; a lag
+ * that ends within a second is not logged.
  */
 import { Effect } from "effect"
-import { counted, inWords, logEvent } from "./LogEvents.ts"
+import { inWords, logEvent, counted } from "./LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { liveWithin } from "./ChainStatus.ts"
 import type { ChainStatus, Phase } from "./ChainStatus.ts"
 
 export const lookEvery = "1 second"
 
-/** Between two lines about a chain that is behind (milliseconds). */
+/** The time between two lines about a chain that is behind (milliseconds). */
 const backfillEvery = 10_000
 
-/** For more chains than these there is one line for all. */
+/** More chains than this share a single line. */
 const mostLines = 20
 
-/** A failure is a reason for so long (milliseconds). */
+/** A failure explains a stall for this long (milliseconds). */
 const recent = 60_000
 
-/** The phases in which a chain follows its head; the others have lines of their own. */
+/** The phases in which a chain follows its head; the other phases are logged elsewhere. */
 const following: ReadonlySet<Phase> = new Set(["catching-up", "live", "idle"])
 
-/** What a chain had, and when (monotonic milliseconds). */
+/** What was stored at a point in time (monotonic milliseconds). */
 interface Mark {
   readonly at: number
   readonly stored: number | undefined
@@ -32,7 +32,7 @@ interface Mark {
 class ChainProgress {
   readonly status: ChainStatus
   isLive = false
-  /** Since it is behind, or since its last line. */
+  /** Where the chain fell behind, or was last logged. */
   mark: Mark | undefined
 
   constructor(status: ChainStatus) {
@@ -51,7 +51,7 @@ class ChainProgress {
 
 const rounded = (value: number) => (value < 10 ? Math.round(value * 10) / 10 : Math.round(value))
 
-/** How fast a chain is, and how long it takes at that pace. */
+/** The rates of a chain since the mark, and the seconds left at those rates. */
 const paceOf = ({ status }: ChainProgress, mark: Mark, now: Mark) => {
   const seconds = (now.at - mark.at) / 1000
   const blocks =
@@ -63,7 +63,7 @@ const paceOf = ({ status }: ChainProgress, mark: Mark, now: Mark) => {
   }
 }
 
-/** The line of one chain. */
+/** Logs one chain. */
 const logOne = (one: ChainProgress, mark: Mark, now: Mark, wallClock: number) => {
   const { status } = one
   const { blocksBehind, failures, stored, target } = status
@@ -93,7 +93,7 @@ const logOne = (one: ChainProgress, mark: Mark, now: Mark, wallClock: number) =>
   }).pipe(Effect.annotateLogs({ chain: status.name }))
 }
 
-/** One line for many chains. */
+/** Logs many chains in one line. */
 const logAll = (
   all: ReadonlyArray<{ readonly one: ChainProgress; readonly mark: Mark; readonly now: Mark }>,
 ) => {
@@ -105,7 +105,7 @@ const logAll = (
   const blocks = rounded(sum((pace) => pace.blocks ?? 0))
   const logs = rounded(sum((pace) => pace.logs))
   const { name } = slowest.one.status
-  const left = slowest.left === undefined ? "does not move" : `has ${inWords(slowest.left)} left`
+  const left = slowest.left === undefined ? "makes no progress" : `has ${inWords(slowest.left)} left`
   return logEvent(
     "backfill",
     `${all.length} chains are behind, ${counted(behind, "block")} in all: ${blocks} blocks/s, ${logs} logs/s; the slowest, ${name}, ${left}`,
@@ -120,7 +120,7 @@ const logAll = (
   )
 }
 
-/** To be run each second. */
+/** Must run every second. */
 export const make = (chains: ReadonlyArray<ChainStatus>): Effect.Effect<void> => {
   const all = chains.map((status) => new ChainProgress(status))
   let due: number | undefined
@@ -143,7 +143,7 @@ export const make = (chains: ReadonlyArray<ChainStatus>): Effect.Effect<void> =>
         one.isLive = false
         one.mark = undefined
       } else if (one.status.blocksBehind > liveWithin) {
-        // Its pace is that since the first block was stored.
+        // The rate counts from the first stored block.
         if (one.mark === undefined || (one.mark.stored ?? one.status.stored) !== one.mark.stored)
           one.mark = one.markAt(at)
       } else if (!one.isLive && one.status.stored !== undefined) yield* logLive(one)
@@ -154,7 +154,7 @@ export const make = (chains: ReadonlyArray<ChainStatus>): Effect.Effect<void> =>
     const behind = all.flatMap((one) => {
       const { mark } = one
       if (mark === undefined) return []
-      // A chain that was live may be behind for a moment.
+      // A live chain may fall behind briefly.
       if (one.isLive && at - mark.at < backfillEvery / 2) return []
       one.isLive = false
       one.mark = one.markAt(at)

@@ -1,26 +1,26 @@
-/** The series of a stream's consumer groups and readers, which come and go with them. */
+/** The series of a stream's consumer groups and readers, registered and removed as they come and go. */
 import type { Metric } from "effect"
 import * as Metrics from "./Metrics.ts"
 import type { Group, Reader, Stats } from "../store/Store.ts"
 
-/** Groups, and readers, of a stream that have series of their own, and groups that are shown. */
-const most = 20
+/** The maximum number of groups, and of readers, with their own series; also the number of reported groups. */
+const mostMembers = 20
 
-/** Those that are furthest behind; where the lag is unknown, it may be any. */
+/** The members furthest behind; those with an unknown lag come first. */
 export const furthestBehind = <One extends Pick<Group, "lag">>(all: ReadonlyArray<One>): ReadonlyArray<One> =>
-  all.toSorted((a, b) => (b.lag ?? Infinity) - (a.lag ?? Infinity) || 0).slice(0, most)
+  all.toSorted((a, b) => (b.lag ?? Infinity) - (a.lag ?? Infinity) || 0).slice(0, mostMembers)
 
 /**
- * In so many looks after it was first seen, a newcomer has missed nothing: a counter that begins above 0 has not risen, and no
- * alert would see what was missed before.
+ * For this many polls, a new member reports no missed entries: a counter that starts above 0 has not increased, so that no
+ * alert would detect entries missed before.
  */
-const looksFromZero = 3
+const pollsAtZero = 3
 
 /** The series of all groups, or of all readers. */
 class Members<Label extends string, Member extends Pick<Group, "name" | "lag" | "missed">> {
   readonly #label: Label
   readonly #registered = new Map<string, ReadonlyArray<Metric.Registration>>()
-  /** How often each was seen with a claim to what it misses; those of the first look have been there before. */
+  /** How many polls saw each member as a consumer; members of the first poll existed before this process. */
   readonly #seen = new Map<string, number>()
   #current = new Map<string, Member>()
   #isFirst = true
@@ -34,24 +34,24 @@ class Members<Label extends string, Member extends Pick<Group, "name" | "lag" | 
   ) {
     this.#label = label
     this.#series = [
-      // A lag that is unknown is NaN.
+      // An unknown lag is NaN.
       [lag, (member) => member.lag ?? Number.NaN],
-      [missed, ({ missed, name }) => ((this.#seen.get(name) ?? 0) > looksFromZero ? missed : 0)],
+      [missed, ({ missed, name }) => ((this.#seen.get(name) ?? 0) > pollsAtZero ? missed : 0)],
       ...others,
     ]
   }
 
-  /** @param claims whether what it misses is missed by a consumer: a group that was never read has no use for it */
+  /** @param consumes whether trimmed entries count as missed: they do not for a group that never had a consumer */
   follow(
     all: ReadonlyArray<Member>,
-    claims: (member: Member) => boolean,
+    consumes: (member: Member) => boolean,
     chain: string,
     registry: Metrics.Registry,
   ): void {
     for (const member of all) {
       const before = this.#seen.get(member.name)
-      if (before === undefined && !claims(member)) continue
-      this.#seen.set(member.name, this.#isFirst ? looksFromZero + 1 : (before ?? 0) + 1)
+      if (before === undefined && !consumes(member)) continue
+      this.#seen.set(member.name, this.#isFirst ? pollsAtZero + 1 : (before ?? 0) + 1)
     }
     this.#isFirst = false
     this.#current = new Map(furthestBehind(all).map((member) => [member.name, member]))
@@ -95,7 +95,7 @@ export class ReaderSeries {
     this.#registry = registry
   }
 
-  /** Takes what a look at the stream has found. */
+  /** Updates the series with the result of a poll. */
   follow({ groups, readers }: Stats): void {
     this.#groups.follow(groups, ({ consumers }) => consumers > 0, this.#chain, this.#registry)
     this.#readers.follow(readers, () => true, this.#chain, this.#registry)

@@ -2,7 +2,7 @@
 import { liveWithin } from "./ChainStatus.ts"
 import type { ChainStatus } from "./ChainStatus.ts"
 
-/** The least age of a head that is suspicious, in milliseconds; else ten block times. */
+/** A head is stale after this time (milliseconds) or after ten block times, whichever is longer. */
 const staleAfter = 60_000
 const blockTimes = 10
 
@@ -22,7 +22,7 @@ type Facts = Pick<
   | "holder"
 >
 
-/** Why a chain is not ready, as sentences; empty when it is. @param now monotonic milliseconds */
+/** The reasons why a chain is not ready; empty if it is ready. @param now monotonic milliseconds */
 export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
   const last = chain.failures[0]
   const because = last ? `: ${last.text}` : ""
@@ -32,14 +32,14 @@ export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
     case "superseded":
       return ["another ingestor continues the journal with another filter"]
     case "store-unavailable":
-      return [`the store does not take moves${because}`]
+      return [`the store accepts no moves${because}`]
     default:
   }
   if (chain.holder?.paused) {
     const { behind, paused, reader, release } = chain.holder
     const why = paused === "memory" ? "and Redis uses 80 % of its maxmemory" : "and the backlog is full"
     return [
-      `publishing is paused: ${reader.replace(":", " ")} is ${behind} entries behind, ${why}; it goes on when that reader reads on, or after ${release}`,
+      `publishing is paused: ${reader.replace(":", " ")} is ${behind} entries behind, ${why}; publishing resumes when the reader catches up, or after ${release}`,
     ]
   }
   const reasons: Array<string> = []
@@ -52,23 +52,23 @@ export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
   }
   if (chain.finalDisagreement !== undefined) {
     const { number, endpoints, holds } = chain.finalDisagreement
-    const effect = holds ? "nothing is made final until they agree" : "the majority decides"
+    const effect = holds ? "nothing is finalized until they agree" : "the majority decides"
     reasons.push(`endpoints disagree about final block ${number} (${endpoints.join(", ")}): ${effect}`)
   }
   if (chain.standoffUntil !== undefined) {
     const wait = Math.max(Math.ceil((chain.standoffUntil - now) / 1000), 0)
     reasons.push(
-      `another ingestor's node is on another fork: its blocks stay for ${wait} s more, unless the nodes agree before`,
+      `another ingestor's node is on another fork: its blocks stay for ${wait} s more, unless the nodes agree earlier`,
     )
   }
   if (chain.head < (chain.final ?? 0)) {
-    reasons.push(`the endpoint is at ${chain.head}, and ${chain.final} was final already`)
+    reasons.push(`the endpoint is at block ${chain.head}, below the finalized block ${chain.final}`)
   }
   const age = now - chain.headSince
   if (age > Math.max(blockTimes * chain.blockTime, staleAfter)) {
     reasons.push(`no head for ${Math.round(age / 1000)} s${because}`)
   }
-  if (chain.stored === undefined) reasons.push("nothing is stored yet")
+  if (chain.stored === undefined) reasons.push("nothing stored yet")
   else if (chain.blocksBehind > liveWithin) reasons.push(`${chain.blocksBehind} blocks behind`)
   return reasons
 }

@@ -1,4 +1,4 @@
-/** Which number of Status each series of the metrics reads. */
+/** Maps each metric series to the number of Status that it reads. */
 import type { Clock } from "effect"
 import { monitorEventLoopDelay } from "node:perf_hooks"
 import * as Monotonic from "../Monotonic.ts"
@@ -70,7 +70,7 @@ export const ofStore = (store: StoreStatus, registry: Registry) => {
   Metrics.storeEvictionUnsafe.read({}, () => (store.evictionUnsafe ? 1 : 0), registry)
 }
 
-/** What could not be delivered. */
+/** The series of undelivered telemetry. */
 export const ofTelemetry = (dropped: Readonly<Record<Signal, number>>, registry: Registry): void => {
   for (const signal of signals) Metrics.telemetryDropped.read({ signal }, () => dropped[signal], registry)
 }
@@ -79,11 +79,11 @@ const quantiles = [50, 99]
 
 /** CPU, memory and event loop of this process. @param startedAt unix milliseconds */
 export const ofProcess = (startedAt: number, registry: Registry): void => {
-  // The monitor measures its own timer: what is above its resolution is delay.
+  // The monitor measures the interval of its own timer: the excess over its resolution is delay.
   const resolution = 50
   const delay = monitorEventLoopDelay({ resolution })
   delay.enable()
-  // Of a minute, and not of all time, in which a stall of now is lost.
+  // Over the last minute: over all time, a current stall would not show.
   let since = performance.now()
   let lastMinute: ReadonlyMap<number, number> | undefined
   const delayAt = (quantile: number): number => {

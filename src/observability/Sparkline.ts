@@ -1,4 +1,4 @@
-/** The last minutes of each chain, one sample a second: what the curves of the page show. Pure. */
+/** One sample per second of a chain's last five minutes, for the curves of the page. Pure. */
 
 /** Milliseconds. */
 export const sampleEvery = 1000
@@ -6,7 +6,7 @@ export const sampleEvery = 1000
 /** Five minutes. */
 export const samplesKept = 300
 
-/** The rate that is told is the mean of so many samples. */
+/** The reported rate is the mean of this many samples. */
 const samplesOfRate = 5
 
 export class Sparkline {
@@ -26,7 +26,7 @@ export class Sparkline {
     for (const series of [this.lag, this.rate]) if (series.length > samplesKept) series.shift()
   }
 
-  /** Logs a second, just now. */
+  /** The current rate in logs per second. */
   get perSecond(): number {
     const last = this.rate.slice(-samplesOfRate)
     return last.reduce((sum, rate) => sum + rate, 0) / Math.max(last.length, 1)

@@ -1,4 +1,4 @@
-/** The state of everything, in one place for the metrics, the HTTP routes and the demo's screen. */
+/** The state of all chains and of the store: read by the metrics, the HTTP routes and the demo's screen. */
 import { Clock, Context, Effect, Layer, Metric } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import * as Metrics from "./Metrics.ts"
@@ -9,7 +9,7 @@ import { ChainStatus } from "./ChainStatus.ts"
 import * as Series from "./Series.ts"
 import { StoreStatus } from "./StoreStatus.ts"
 
-/** The operations whose duration is recorded. */
+/** The store operations whose duration is recorded. */
 export type Operation = "load" | "push" | "pop" | "finalize"
 
 export class Status extends Context.Service<
@@ -20,11 +20,11 @@ export class Status extends Context.Service<
     readonly chains: ReadonlyArray<ChainStatus>
     readonly chain: (name: string) => ChainStatus
     readonly store: StoreStatus
-    /** Records how long an operation of the store took, in seconds. */
+    /** Records the duration of a store operation, in seconds. */
     readonly storeOperation: Readonly<Record<Operation, (seconds: number) => void>>
     readonly registry: Registry
   }
->()("event-ingestor/web/Status") {
+>()("event-ingestor/Status") {
   static readonly layer = Layer.effect(
     this,
     Effect.gen(function* () {

@@ -1,4 +1,4 @@
-/** Takes one sample a second of every chain, for the curves of the page and for the rates. */
+/** Samples every chain once a second, for the curves of the page and for the rates. */
 import { Effect, Layer, Schedule } from "effect"
 import * as Defects from "../Defects.ts"
 import * as Monotonic from "../Monotonic.ts"
@@ -11,7 +11,7 @@ export const layer = Layer.effectDiscard(
     const sample = Effect.map(Monotonic.millis, (now) => {
       for (const chain of chains) chain.history.sample(now, chain.lag(now), chain.published)
     })
-    // Not `fixed`, which samples twice within a millisecond when a timer comes early.
+    // Not `fixed`, which samples twice within a millisecond when a timer fires early.
     yield* sample.pipe(Defects.toOwner, Effect.repeat(Schedule.spaced(sampleEvery)), Effect.forkScoped)
   }),
 )

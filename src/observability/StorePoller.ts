@@ -1,4 +1,4 @@
-/** Looks at the store now and then: its memory, and the length and consumer groups of each stream. */
+/** Polls the store every 10 s: its memory, and the length and consumer groups of each stream. */
 import { Clock, Effect, Layer, Schedule } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import * as Defects from "../Defects.ts"
@@ -22,7 +22,7 @@ export const layer = Layer.effectDiscard(
       chain,
       series: new ReaderSeries(chain.name, status.registry),
     }))
-    const lookAtServer = Effect.gen(function* () {
+    const pollServer = Effect.gen(function* () {
       const before = status.store.evictionUnsafe
       status.store.info = yield* store.info
       if (status.store.evictionUnsafe && !before) {
@@ -36,36 +36,36 @@ export const layer = Layer.effectDiscard(
         )
       }
     })
-    /** Entries of each chain that were gone when it was looked at before; `true`: trimming was told of. */
-    const goneBefore = new Map<ChainStatus, number | true>()
-    /** Says once that entries are trimmed since this process runs: pushes do that, too. */
-    const tellOfTrimming = (chain: ChainStatus, { entries, trimmed }: Stats) => {
-      const before = goneBefore.get(chain)
+    /** Entries of each chain that were trimmed at the previous poll; `true`: trimming has been logged. */
+    const trimmedBefore = new Map<ChainStatus, number | true>()
+    /** Logs once per process that entries are being trimmed (pushes trim too). */
+    const logTrimming = (chain: ChainStatus, { entries, trimmed }: Stats) => {
+      const before = trimmedBefore.get(chain)
       if (before === true) return Effect.void
       const { maxLength } = settings.retention
       const begins = before !== undefined && trimmed > before && maxLength > 0
-      goneBefore.set(chain, begins || trimmed)
+      trimmedBefore.set(chain, begins || trimmed)
       return begins
         ? logEvent(
             "trimming",
-            `trimming has begun: of ${counted(entries, "entry", "entries")}, about the newest ${maxLength} are kept (STREAM_MAXLEN), and what readers that are waited for have not read`,
+            `trimming has begun: of ${counted(entries, "entry", "entries")}, about the newest ${maxLength} are kept (STREAM_MAXLEN), and entries that pinned readers have not read`,
             { kept: maxLength },
           ).pipe(Effect.annotateLogs({ chain: chain.name }))
         : Effect.void
     }
-    const lookAt = Effect.fnUntraced(function* ({ chain, series }: (typeof watched)[number]) {
+    const pollStream = Effect.fnUntraced(function* ({ chain, series }: (typeof watched)[number]) {
       const stats = yield* store.stats(chain.id, false)
       chain.stats = { ...stats, groups: furthestBehind(stats.groups) }
       series.follow(stats)
-      yield* tellOfTrimming(chain, stats)
+      yield* logTrimming(chain, stats)
     })
-    // What cannot be seen keeps its last figures and hides nothing else: Ingest says when the store is away.
-    const look = Effect.forEach([lookAtServer, ...watched.map(lookAt)], (one) => Effect.ignore(one), {
+    // A failed poll keeps the last figures and does not affect the others: the chains log an unavailable store.
+    const poll = Effect.forEach([pollServer, ...watched.map(pollStream)], (one) => Effect.ignore(one), {
       concurrency: "unbounded",
       discard: true,
     })
     let isUnlimited = false
-    /** Says once that nothing but the backlog keeps a reader that is waited for from filling the memory. */
+    /** Warns once when only STREAM_BACKLOG limits the memory that a pinned reader can use up. */
     const warnOfMemory = Effect.flatMap(Clock.currentTimeMillis, (now) => {
       const { info } = status.store
       if (settings.store._tag === "Sqlite" || info === undefined) return Effect.void
@@ -77,7 +77,7 @@ export const layer = Layer.effectDiscard(
       const { detail, fix } = noLimit(info.limit, pinned!, settings.retention)
       return logEvent("memory_unlimited", `${detail}: ${fix}`, {})
     })
-    yield* Effect.andThen(look, warnOfMemory).pipe(
+    yield* Effect.andThen(poll, warnOfMemory).pipe(
       Defects.toOwner,
       Effect.repeat(Schedule.spaced(every)),
       Effect.forkScoped,

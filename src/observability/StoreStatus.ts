@@ -1,4 +1,4 @@
-/** What is known of the store, for whoever wants to know. */
+/** The status of the store. */
 import { stateOf } from "../Retry.ts"
 import type { BreakerState } from "../Retry.ts"
 import { evictsStreams } from "../store/Store.ts"
@@ -15,14 +15,14 @@ export class StoreStatus {
     this.#chains = chains
   }
 
-  /** That of the chain whose moves failed most often in a row. */
+  /** The breaker state of the chain with the most consecutive store failures. */
   get breakerState(): BreakerState {
     return this.#chains
       .map((chain) => chain.storeBreakerState)
       .reduce((worst, one) => (one.failures > worst.failures ? one : worst), stateOf(undefined))
   }
 
-  /** Whether Redis may delete what is needed. */
+  /** Whether Redis may evict streams. */
   get evictionUnsafe(): boolean {
     return evictsStreams(this.info?.evictionPolicy)
   }

@@ -1,8 +1,8 @@
 /**
- * OpenTelemetry: traces, metrics and logs by OTLP over HTTP, each only where it is wanted. This file is loaded only then:
- * the SDK is most of what it costs.
+ * OpenTelemetry: traces, metrics and logs by OTLP over HTTP, each only if configured. This file is loaded only then,
+ * because the SDK is most of the cost.
  *
- * Nothing here is ever waited for but the last flush, and that for two seconds: a collector that is gone costs telemetry,
+ * Nothing waits for telemetry except the final flush, for at most two seconds. An unreachable collector loses telemetry,
  * which is counted.
  */
 import * as NodeSdk from "@effect/opentelemetry/NodeSdk"
@@ -33,7 +33,7 @@ import { Dropped, Tracing } from "./Tracing.ts"
 import type { Signal } from "./Tracing.ts"
 import { version } from "../Version.ts"
 
-/** For the last flush (milliseconds). */
+/** The timeout of the final flush (milliseconds). */
 const shutdownTimeout = 2000
 
 const samplerOf = ({ sampler, ratio }: TelemetrySettings): Sampler => {
@@ -45,7 +45,7 @@ const samplerOf = ({ sampler, ratio }: TelemetrySettings): Sampler => {
   return sampler.startsWith("parentbased_") ? new ParentBasedSampler({ root }) : root
 }
 
-/** What cannot be delivered is counted when it is tried; at the end it is no reason to fail. */
+/** Undelivered items are counted at each export, so that a failing flush is no error. */
 const quietly = (promise: Promise<void>): Promise<void> => promise.catch(() => {})
 
 class MetricReader extends PeriodicExportingMetricReader {
@@ -63,14 +63,17 @@ class LogProcessor extends BatchLogRecordProcessor {
   }
 }
 
-/** Calls back as the exporter does, after it was noted what became of the items. */
-type Noted = (items: number, callback: (result: ExportResult) => void) => (result: ExportResult) => void
+/** Wraps an exporter's callback to count the items that were not delivered. */
+type CountDropped = (
+  items: number,
+  callback: (result: ExportResult) => void,
+) => (result: ExportResult) => void
 
-/** Batches, with the drops of a full queue counted: the SDK's own processor keeps them to itself. */
+/** A batch processor that counts the spans dropped by a full queue: the SDK's own processor does not report them. */
 const spanProcessor = (
   exporter: SpanExporter,
   { size, delay, timeout }: Batches,
-  noted: Noted,
+  countDropped: CountDropped,
   onDropped: (spans: number) => void,
 ): SpanProcessor => {
   let waiting = 0
@@ -78,7 +81,7 @@ const spanProcessor = (
     {
       export: (spans, callback) => {
         waiting -= spans.length
-        exporter.export(spans, noted(spans.length, callback))
+        exporter.export(spans, countDropped(spans.length, callback))
       },
       shutdown: () => exporter.shutdown(),
       forceFlush: () => exporter.forceFlush?.() ?? Promise.resolve(),
@@ -110,8 +113,8 @@ const pointsOf = ({ scopeMetrics }: ResourceMetrics) =>
   )
 
 /**
- * The unit belongs to the metric, not to each of its points. And a value that is not known is NaN, which JSON cannot say:
- * its point is left out.
+ * Removes the `unit` attribute, which belongs to the metric and not to its points, and drops points with NaN (unknown
+ * values), which JSON cannot represent.
  */
 const cleaned = (all: ResourceMetrics): ResourceMetrics => {
   for (const { metrics } of all.scopeMetrics) {
@@ -125,21 +128,21 @@ const cleaned = (all: ResourceMetrics): ResourceMetrics => {
   return all
 }
 
-const metricExporter = (exporter: OTLPMetricExporter, noted: Noted): PushMetricExporter => ({
-  export: (all, callback) => exporter.export(cleaned(all), noted(pointsOf(all), callback)),
+const metricExporter = (exporter: OTLPMetricExporter, countDropped: CountDropped): PushMetricExporter => ({
+  export: (all, callback) => exporter.export(cleaned(all), countDropped(pointsOf(all), callback)),
   forceFlush: () => exporter.forceFlush(),
   shutdown: () => exporter.shutdown(),
   selectAggregation: (kind) => exporter.selectAggregation(kind),
   selectAggregationTemporality: (kind) => exporter.selectAggregationTemporality(kind),
 })
 
-const logExporter = (exporter: OTLPLogExporter, noted: Noted): LogRecordExporter => ({
-  export: (records, callback) => exporter.export(records, noted(records.length, callback)),
+const logExporter = (exporter: OTLPLogExporter, countDropped: CountDropped): LogRecordExporter => ({
+  export: (records, callback) => exporter.export(records, countDropped(records.length, callback)),
   forceFlush: () => exporter.forceFlush(),
   shutdown: () => exporter.shutdown(),
 })
 
-/** Delivers what the settings ask for, and tells the rest of the program that spans are wanted. */
+/** Delivers the configured signals, and enables spans in the rest of the program if traces are configured. */
 export const layer = (settings: TelemetrySettings) =>
   Layer.unwrap(
     Effect.gen(function* () {
@@ -148,18 +151,18 @@ export const layer = (settings: TelemetrySettings) =>
       const log = yield* logOf
       Otlp.listen(log.warn)
       const now = () => Number(clock.monotonicTimeNanosUnsafe() / 1_000_000n)
-      const notedOf = (signal: Signal, target: NonNullable<Destination>): Noted => {
+      const counterOf = (signal: Signal, target: NonNullable<Destination>): CountDropped => {
         const delivery = Delivery.make(signal, now, log)
         return (items, callback) => (result) => {
-          dropped[signal] += delivery(items, Otlp.reasonOf(result, target), Otlp.remark())
+          dropped[signal] += delivery(items, Otlp.reasonOf(result, target), Otlp.takeNotice())
           callback(result)
         }
       }
-      return deliver(settings, notedOf, (spans) => void (dropped.traces += spans))
+      return deliver(settings, counterOf, (spans) => void (dropped.traces += spans))
     }),
   )
 
-/** Lines of the log, from where no effect runs. They are not sent anywhere: what delivers logs is built on top of this. */
+/** Writes log lines from outside an effect. They are not exported: the log exporter is built on top of this. */
 const logOf = Effect.gen(function* () {
   const redact = yield* Redaction
   const run = Effect.runForkWith(yield* Effect.context<never>())
@@ -170,8 +173,8 @@ const logOf = Effect.gen(function* () {
 })
 
 /**
- * The tracer without its `context`, which enters the span into OpenTelemetry's own context around every step of a fiber.
- * Nothing here reads that: without it, telemetry costs an event 10 % of CPU instead of 19 (blocks of 200 logs).
+ * The tracer without its `context`, which sets OpenTelemetry's active context around every step of a fiber. Nothing here
+ * reads that context; without it, telemetry costs 10 % of CPU per event instead of 19 % (blocks of 200 logs).
  */
 const detached = Layer.effect(
   Tracer.Tracer,
@@ -180,12 +183,12 @@ const detached = Layer.effect(
 
 const deliver = (
   settings: TelemetrySettings,
-  notedOf: (signal: Signal, target: NonNullable<Destination>) => Noted,
+  counterOf: (signal: Signal, target: NonNullable<Destination>) => CountDropped,
   onDropped: (spans: number) => void,
 ) => {
   const { attributes, logs, metricInterval, metrics, serviceName, traces } = settings
   const sdk = NodeSdk.layer(() => ({
-    // Two ingestors at one collector are two.
+    // Distinguishes ingestors that share a collector.
     resource: {
       serviceName,
       serviceVersion: version,
@@ -197,20 +200,20 @@ const deliver = (
       spanProcessor: spanProcessor(
         Otlp.traces(traces),
         settings.spanBatches,
-        notedOf("traces", traces),
+        counterOf("traces", traces),
         onDropped,
       ),
     }),
     ...(metrics && {
       metricReader: new MetricReader({
-        exporter: metricExporter(Otlp.metrics(metrics), notedOf("metrics", metrics)),
+        exporter: metricExporter(Otlp.metrics(metrics), counterOf("metrics", metrics)),
         exportIntervalMillis: metricInterval,
         exportTimeoutMillis: Math.min(metrics.timeout, metricInterval),
       }),
     }),
     ...(logs && {
       logRecordProcessor: new LogProcessor({
-        exporter: logExporter(Otlp.logs(logs), notedOf("logs", logs)),
+        exporter: logExporter(Otlp.logs(logs), counterOf("logs", logs)),
         maxQueueSize: longestQueue,
         maxExportBatchSize: settings.logBatches.size,
         scheduledDelayMillis: settings.logBatches.delay,

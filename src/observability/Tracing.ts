@@ -1,32 +1,31 @@
 /**
- * One trace per announced head: announced → fetched (each request a span) → pushed. Without telemetry nothing of this
- * happens and nothing of it costs.
+ * One trace per announced head: announced → fetched (each request is a span) → pushed. A no-op unless tracing is enabled.
  */
 import { Clock, Context, Effect, Exit, Option, Tracer } from "effect"
 
-/** Whether there is anybody who wants spans. */
+/** Whether traces are exported. */
 export const Tracing = Context.Reference<boolean>("event-ingestor/Tracing", { defaultValue: () => false })
 
 export const signals = ["traces", "metrics", "logs"] as const
 
 export type Signal = (typeof signals)[number]
 
-/** Spans, data points and log records that could not be delivered. */
+/** Counts of the spans, data points and log records that were not delivered. */
 export const Dropped = Context.Reference<Record<Signal, number>>("event-ingestor/Dropped", {
   defaultValue: () => ({ traces: 0, metrics: 0, logs: 0 }),
 })
 
-/** Traces that are not finished yet; more are given up, the oldest first. */
+/** The maximum number of unfinished traces; above it the oldest is abandoned. */
 const mostOpen = 64
 
-/** Links to heads that were overtaken by the one that is handled. */
+/** The maximum number of links from a trace to the heads that were coalesced into its head. */
 export const mostLinks = 16
 
 /** The W3C trace context of a sampled span (https://www.w3.org/TR/trace-context/#traceparent-header). */
 export const traceparent = (span: Tracer.Span | undefined): string | undefined =>
   span?.sampled ? `00-${span.traceId}-${span.spanId}-01` : undefined
 
-/** Runs an effect as part of a block's trace, if there is one. */
+/** Runs an effect inside a block's trace, if there is one. */
 export const within =
   (span: Tracer.Span | undefined) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -34,30 +33,30 @@ export const within =
 
 /** The traces of one chain. */
 export interface BlockTraces {
-  /** A head was announced. `undefined` where nobody wants to know. */
+  /** Starts the trace of an announced head; `undefined` if tracing is disabled. */
   readonly announced: (head: { readonly number: number; readonly hash: string }) => Tracer.Span | undefined
-  /** These were overtaken by the one that is handled now. */
+  /** Ends the traces of heads that were coalesced into a newer head. */
   readonly coalesced: (spans: ReadonlyArray<Tracer.Span>, by: Tracer.Span | undefined) => void
-  /** Everything that a head led to is done. */
+  /** Ends the trace of a head that is fully handled. */
   readonly done: (span: Tracer.Span | undefined) => void
-  /** Whatever is not done will not be. */
+  /** Ends all open traces as failed. */
   readonly abandon: (why: string) => Effect.Effect<void>
 }
 
-const none: BlockTraces = {
+const disabled: BlockTraces = {
   announced: () => undefined,
   coalesced: () => {},
   done: () => {},
   abandon: () => Effect.void,
 }
 
-/** The traces of a chain's heads; where nobody wants traces, nothing of it does anything. */
+/** The traces of a chain's heads; a no-op unless tracing is enabled. */
 export const blockTraces = (chain: {
   readonly name: string
   readonly id: number
 }): Effect.Effect<BlockTraces> =>
   Effect.gen(function* () {
-    if (!(yield* Tracing)) return none
+    if (!(yield* Tracing)) return disabled
     const tracer = yield* Effect.tracer
     const clock = yield* Clock.Clock
     const open = new Set<Tracer.Span>()
@@ -66,7 +65,7 @@ export const blockTraces = (chain: {
       if (open.delete(span)) span.end(clock.currentTimeNanosUnsafe(), exit)
     }
     const abandonSpan = (span: Tracer.Span, why: string) => {
-      span.event("given up", clock.currentTimeNanosUnsafe(), { "event_ingestor.reason": why })
+      span.event("abandoned", clock.currentTimeNanosUnsafe(), { "event_ingestor.reason": why })
       end(span, Exit.fail(why))
     }
 
@@ -87,13 +86,13 @@ export const blockTraces = (chain: {
         span.attribute("event_ingestor.block.number", number)
         span.attribute("event_ingestor.block.hash", hash)
         open.add(span)
-        if (open.size > mostOpen) abandonSpan(open.values().next().value!, "too many at once")
+        if (open.size > mostOpen) abandonSpan(open.values().next().value!, "too many open traces")
         return span
       },
       coalesced: (spans, by) => {
         by?.addLinks(spans.slice(-mostLinks).map((span) => ({ span, attributes: {} })))
         for (const span of spans) {
-          span.event("overtaken by a newer head", clock.currentTimeNanosUnsafe())
+          span.event("coalesced into a newer head", clock.currentTimeNanosUnsafe())
           end(span, Exit.void)
         }
       },
@@ -105,19 +104,19 @@ export const blockTraces = (chain: {
     }
   })
 
-/** A failure that belongs to no block, as a span of its own. */
+/** Records a failure that belongs to no block as a root span. */
 export const traceFailure = (
   name: string,
   error: { readonly message: string },
   attributes: Readonly<Record<string, unknown>>,
 ): Effect.Effect<void> =>
-  Effect.flatMap(Tracing, (wanted) =>
-    wanted
+  Effect.flatMap(Tracing, (isEnabled) =>
+    isEnabled
       ? Effect.ignore(Effect.withSpan(Effect.fail(error), name, { root: true, kind: "client", attributes }))
       : Effect.void,
   )
 
-/** A request to an endpoint as a span of the block that it is made for; of nothing else. */
+/** Traces a request to an endpoint as a span of the block that it fetches; other requests have no span. */
 export const traceRequest = (
   endpoint: string,
   method: string,
@@ -142,7 +141,7 @@ export const traceRequest = (
     })
 }
 
-/** A move as a span of the block that it belongs to. */
+/** Traces a move as a span of its block. */
 export const traceMove = (
   span: Tracer.Span | undefined,
   move: string,

@@ -1,4 +1,4 @@
-/** A real, headless Chromium, and what it complained about. */
+/** A real, headless Chromium, and the errors of its console. */
 import { Context, Effect, Layer } from "effect"
 import { accessSync, constants, readFileSync } from "node:fs"
 import { delimiter, join } from "node:path"
@@ -6,7 +6,7 @@ import { chromium } from "playwright-core"
 import type { Browser as Chromium, BrowserContextOptions, Page } from "playwright-core"
 
 const flags = [
-  // Everything runs as root where tests run in a container, and there Chromium has no sandbox.
+  // In a container, tests run as root, and Chromium has no sandbox for root.
   "--no-sandbox",
   "--disable-gpu",
   "--no-first-run",
@@ -25,7 +25,7 @@ const find = (program: string): string => {
       return false
     }
   })
-  if (found === undefined) throw new Error(`there is no ${program}: node scripts/tools.mjs installs it`)
+  if (found === undefined) throw new Error(`${program} not found: node scripts/tools.mjs installs it`)
   return found
 }
 
@@ -41,14 +41,14 @@ export class Browser extends Context.Service<Browser, Chromium>()("test/Browser"
 
 export interface Opened {
   readonly page: Page
-  /** Errors of the console and of scripts, violations of the content security policy included. */
+  /** Errors of the console and of scripts, including violations of the content security policy. */
   readonly complaints: ReadonlyArray<string>
-  /** The headers of the page itself. */
+  /** The response headers of the page. */
   readonly headers: Readonly<Record<string, string>>
   readonly status: number
 }
 
-/** Opens the page of a service, in a browser profile of its own. */
+/** Opens the page of a service in a separate browser profile. */
 export const open = Effect.fnUntraced(function* (port: number, options: BrowserContextOptions = {}) {
   const browser = yield* Browser
   const context = yield* Effect.acquireRelease(
@@ -71,5 +71,5 @@ export interface Legibility {
   readonly ratio: number
 }
 
-/** The contrast of every text that is to be seen, by the formula of WCAG, lowest first. */
+/** The WCAG contrast ratio of every visible text, lowest first. */
 export const legibility = (page: Page): Promise<ReadonlyArray<Legibility>> => page.evaluate(contrast)

@@ -1,4 +1,4 @@
-/** What an OpenTelemetry Collector would be sent: OTLP over HTTP, in JSON, kept to be looked at. */
+/** A receiver for OTLP over HTTP in JSON, in place of an OpenTelemetry Collector; keeps what it receives. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { createServer } from "node:http"
@@ -68,11 +68,11 @@ export interface Receiver {
   /** The last export. */
   metrics: ReadonlyArray<MetricData>
   readonly logs: Array<LogRecord>
-  /** Everything that was received, as text. */
+  /** All received bodies, as text. */
   text: string
-  /** What it answers to a path, from then on. The default accepts everything. */
+  /** The response for a path. By default, everything is accepted. */
   answer: (path: string) => Answer
-  /** Waits until something holds. */
+  /** Waits until the condition holds. */
   readonly until: (holds: () => boolean) => Effect.Effect<void>
 }
 
@@ -85,7 +85,7 @@ const bodyOf = async (request: IncomingMessage): Promise<string> => {
   return (request.headers["content-encoding"] === "gzip" ? gunzipSync(body) : body).toString()
 }
 
-/** The URL of a server that is no receiver, until the scope closes. */
+/** The URL of a server that is not a receiver, until the scope closes. */
 const startOther = (make: () => NetServer): Effect.Effect<string, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.callback<NetServer>((resume) => {
@@ -95,10 +95,10 @@ const startOther = (make: () => NetServer): Effect.Effect<string, never, Scope.S
     (server) => Effect.sync(() => server.close()),
   ).pipe(Effect.map((server) => `http://127.0.0.1:${(server.address() as AddressInfo).port}`))
 
-/** The gRPC port of a Collector, as far as HTTP/1.1 gets: it speaks HTTP/2 alone. */
+/** The gRPC port of a Collector, which speaks only HTTP/2. */
 export const startGrpc = startOther(() => createHttp2Server())
 
-/** Takes connections and never says a word. */
+/** Accepts connections and never responds. */
 export const startMute = startOther(() => createNetServer(() => {}))
 
 /** Listens until the scope closes. */

@@ -1,4 +1,4 @@
-/** A real Prometheus, as a child process that scrapes one target, and what its queries are made of. */
+/** A real Prometheus as a child process that scrapes one target, and a parser for its queries. */
 import { Effect, Schedule } from "effect"
 import type { Scope } from "effect"
 import { spawn } from "node:child_process"
@@ -15,7 +15,7 @@ export interface Sample {
 }
 
 export interface Prometheus {
-  /** GET of its HTTP API: the `data` of the answer. */
+  /** GET on its HTTP API; returns the `data` of the response. */
   readonly ask: (path: string, parameters?: Readonly<Record<string, string>>) => Effect.Effect<unknown, Error>
   readonly query: (expression: string) => Effect.Effect<ReadonlyArray<Sample>, Error>
 }
@@ -23,16 +23,16 @@ export interface Prometheus {
 const launch = (args: ReadonlyArray<string>) =>
   Effect.callback<ChildProcess>((resume) => {
     const child = spawn("prometheus", [...args], { stdio: ["ignore", "ignore", "pipe"] })
-    let said = ""
+    let output = ""
     child.on("error", (error) => resume(Effect.die(error)))
-    child.on("exit", () => resume(Effect.die(new Error(`prometheus ended:\n${said}`))))
+    child.on("exit", () => resume(Effect.die(new Error(`prometheus ended:\n${output}`))))
     child.stderr.on("data", (data: Buffer) => {
-      said += data.toString()
-      if (said.includes("Server is ready to receive web requests")) resume(Effect.succeed(child))
+      output += data.toString()
+      if (output.includes("Server is ready to receive web requests")) resume(Effect.succeed(child))
     })
   })
 
-/** Scrapes the port four times a second and evaluates the rules of a file, for as long as the scope lives. */
+/** Scrapes the port four times a second and evaluates the rules of a file, until the scope closes. */
 export const start = Effect.fnUntraced(function* (
   target: number,
   rules: string,
@@ -45,7 +45,7 @@ export const start = Effect.fnUntraced(function* (
     scrape_configs: [{ job_name: "event-ingestor", static_configs: [{ targets: [`127.0.0.1:${target}`] }] }],
   }
   const file = join(home, "prometheus.yaml")
-  // JSON is YAML.
+  // JSON is valid YAML.
   writeFileSync(file, JSON.stringify(config))
   const args = [
     `--config.file=${file}`,
@@ -72,13 +72,13 @@ export const start = Effect.fnUntraced(function* (
   }
 })
 
-/** Asks until the answer is good. */
+/** Repeats a query until its result satisfies the condition. */
 export const until = <A, E>(ask: Effect.Effect<A, E>, good: (answer: A) => boolean): Effect.Effect<A, E> =>
   Effect.repeat(ask, { until: good, schedule: Schedule.spaced("100 millis") })
 
 const operators = /^(and|or|unless|on|ignoring|group_left|group_right|by|without|bool)$/
 
-/** The names of the metrics that a query reads. */
+/** The names of the metrics in a query. */
 export const metricsOf = (expression: string): ReadonlyArray<string> => {
   const bare = expression
     .replaceAll(/"(?:[^"\\]|\\.)*"/g, "")

@@ -1,4 +1,4 @@
-/** Before all tests: the service is built once, and every test runs it as it is shipped, which starts much faster too. */
+/** Runs before all tests: builds the service once. Tests run the build, which also starts much faster. */
 import { Effect, Exit, Scope } from "effect"
 import { build } from "./built.ts"
 

@@ -1,11 +1,11 @@
-/** The service as it is shipped: built by `npm run build`, beside its package.json and its dependencies. */
+/** The built service (`npm run build`), together with its package.json and its dependencies. */
 import { Effect } from "effect"
 import { execFileSync } from "node:child_process"
 import { copyFileSync, symlinkSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { directory } from "./directory.ts"
 
-/** Builds it in a directory that goes with the scope, and answers the file to run. */
+/** Builds the service in a directory that is removed with the scope, and returns the file to run. */
 export const build = Effect.map(directory, (place) => {
   const dist = join(place, "dist")
   const bin = resolve("node_modules/.bin")

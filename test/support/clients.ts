@@ -1,11 +1,11 @@
-/** Development nodes other than anvil, from npm, as a developer starts them. */
+/** Development nodes other than anvil, from npm, started as a developer would. */
 import { Effect } from "effect"
 import * as Traffic from "../../src/demo/Traffic.ts"
 import * as Devnet from "./devnet.ts"
 import * as RedisServer from "./RedisServer.ts"
 import * as Service from "./Service.ts"
 
-/** Starts the command of a package and answers the port once it listens. */
+/** Starts the command of a package and returns the port once it listens. */
 const launch = Effect.fnUntraced(function* (command: string, args: ReadonlyArray<string>, listens: RegExp) {
   const node = yield* Service.start({ entry: `node_modules/.bin/${command}`, args })
   const [, port] = yield* node.says(listens)
@@ -14,7 +14,7 @@ const launch = Effect.fnUntraced(function* (command: string, args: ReadonlyArray
 
 type Call = readonly [method: string, params: ReadonlyArray<unknown>]
 
-/** How each is started, on a free port and with the chain id of `devnet.ts`, and how its mining is stopped and resumed. */
+/** How to start each node on a free port with the chain id of `devnet.ts`, and how to stop and resume its mining. */
 const clients = {
   hardhat: {
     launch: launch(
@@ -29,7 +29,7 @@ const clients = {
     ] as ReadonlyArray<Call>,
   },
   "ganache-cli": {
-    // It takes no port 0.
+    // It does not support port 0.
     launch: Effect.flatMap(RedisServer.freePort, (port) =>
       launch(
         "ganache-cli",
@@ -45,7 +45,7 @@ const clients = {
 export type Name = keyof typeof clients
 export const names = Object.keys(clients) as ReadonlyArray<Name>
 
-/** A running node with the contract on it, in block 1. It mines a block for every transaction, as it does by default. */
+/** A running node with the contract in block 1. By default, it mines a block for every transaction. */
 export const start = Effect.fnUntraced(function* (name: Name) {
   const { launch, stop, resume } = clients[name]
   const url = `ws://127.0.0.1:${yield* launch}`
@@ -65,7 +65,7 @@ export const start = Effect.fnUntraced(function* (name: Name) {
         Effect.andThen(Effect.forEach(logs, emitter.emit)),
         Effect.andThen(Effect.forEach(resume, call)),
       ),
-    /** Does this, then makes the node forget the blocks that it made meanwhile. */
+    /** Runs an effect, then reverts the blocks that the node mined meanwhile. */
     thenRevert: <A, E, R>(work: Effect.Effect<A, E, R>) =>
       Effect.gen(function* () {
         const snapshot = yield* node.request("evm_snapshot", [])

@@ -1,4 +1,4 @@
-/** A reader of server-sent events that can stop reading without leaving. */
+/** A reader of server-sent events that can stop reading without disconnecting. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { request } from "node:http"
@@ -12,11 +12,11 @@ export interface Event {
 export interface Reader {
   readonly status: number
   readonly headers: IncomingHttpHeaders
-  /** All that have arrived. */
+  /** The events received so far. */
   readonly events: ReadonlyArray<Event>
-  /** Bytes that have arrived. */
+  /** The bytes received so far. */
   readonly bytes: () => number
-  /** Waits for the first event for which this holds. */
+  /** Waits for the first event that matches. */
   readonly sees: (wanted: (event: Event) => boolean) => Effect.Effect<Event>
   readonly pause: () => void
   readonly resume: () => void
@@ -36,7 +36,7 @@ const wrap = (response: IncomingMessage): Reader => {
   let rest = ""
   let bytes = 0
   let ended = false
-  const tell = () => {
+  const notify = () => {
     for (const check of waiting) check()
   }
   response.on("data", (data: Buffer) => {
@@ -44,18 +44,18 @@ const wrap = (response: IncomingMessage): Reader => {
     const parts = (rest + data.toString()).split("\n\n")
     rest = parts.pop()!
     events.push(...parts.map(parse))
-    tell()
+    notify()
   })
-  // A connection that is cut is an error here and an end for whoever waits.
+  // A connection cut by the server is an error here, and the end of the events for the reader.
   response.on("error", () => {})
   response.on("close", () => {
     ended = true
-    tell()
+    notify()
   })
-  const waitFor = <A>(look: () => Effect.Effect<A> | undefined) =>
+  const waitFor = <A>(read: () => Effect.Effect<A> | undefined) =>
     Effect.callback<A>((resume) => {
       const check = () => {
-        const found = look()
+        const found = read()
         if (found === undefined) return
         waiting.delete(check)
         resume(found)
@@ -82,7 +82,7 @@ const wrap = (response: IncomingMessage): Reader => {
   }
 }
 
-/** Asks for `/events` and answers as soon as the headers are there. */
+/** Requests `/events`; returns once the response headers have arrived. */
 export const readEvents = (
   port: number,
   headers: Record<string, string> = {},

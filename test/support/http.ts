@@ -1,4 +1,4 @@
-/** Plain HTTP clients: one that speaks the protocol, and sockets that do not. */
+/** HTTP clients: a proper one, and raw sockets. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { request } from "node:http"
@@ -33,7 +33,7 @@ export const fetchFrom = (
 export const jsonFrom = (port: number, path: string) =>
   Effect.map(fetchFrom(port, path), ({ status, text }) => ({ status, body: JSON.parse(text) as never }))
 
-/** An open TCP connection that says only what it is told to. */
+/** A raw TCP connection. */
 export const openSocket = (port: number): Effect.Effect<Socket, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.callback<Socket>((resume) => {
@@ -44,12 +44,12 @@ export const openSocket = (port: number): Effect.Effect<Socket, never, Scope.Sco
     (socket) => Effect.sync(() => socket.destroy()),
   )
 
-/** Waits until the other side has closed a connection, and answers what it said before. */
+/** Waits until the server has closed the connection, and returns what it sent. */
 export const closed = (socket: Socket): Effect.Effect<string> =>
   Effect.callback((resume) => {
-    let said = ""
-    socket.on("data", (data: Buffer) => (said += data.toString()))
-    if (socket.destroyed) resume(Effect.succeed(said))
-    else socket.on("close", () => resume(Effect.succeed(said)))
+    let received = ""
+    socket.on("data", (data: Buffer) => (received += data.toString()))
+    if (socket.destroyed) resume(Effect.succeed(received))
+    else socket.on("close", () => resume(Effect.succeed(received)))
     socket.resume()
   })

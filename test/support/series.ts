@@ -1,4 +1,4 @@
-/** The names that a query may use. */
+/** The series names that a query may use. */
 import { definitions, namesOf } from "../../src/observability/Metrics.ts"
 import type { Definition } from "../../src/observability/Metrics.ts"
 
@@ -8,5 +8,5 @@ export const seriesOf = (one: Definition): ReadonlyArray<string> =>
     one.type === "histogram" ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name],
   )
 
-/** Every series of every metric that is defined. */
+/** Every series of every defined metric. */
 export const defined: ReadonlySet<string> = new Set(definitions.flatMap(seriesOf))

@@ -1,8 +1,8 @@
 /**
- * A node with more logs than anybody can hold, in a process of its own: `node torrent.ts <logs in a block> <finality>`.
+ * A node with more logs than fit into memory, in its own process: `node torrent.ts <logs in a block> <finality>`.
  *
- * Its blocks are rendered when they are asked for, from one template. Lines on standard input make blocks: `12 5000 3`
- * is twelve blocks of 5 000 logs, three a second. It says its port first, and `head <number>` after each line.
+ * Blocks are rendered on request from one template. Lines on standard input mine blocks: `12 5000 3` mines twelve blocks
+ * of 5 000 logs, three per second. It prints its port first, and `head <number>` after each line.
  */
 import { createHash } from "node:crypto"
 import type { AddressInfo } from "node:net"
@@ -11,16 +11,16 @@ import { createInterface } from "node:readline"
 import { WebSocketServer } from "ws"
 import type { WebSocket } from "ws"
 
-/** The first height; up to sixteen million all heights have six digits, so that templates have one length. */
+/** The first height; up to sixteen million, all heights have six digits, so that all templates have the same length. */
 export const firstHeight = 0x100000
 const firstTime = 0x65000000
 
 export const chainId = 31339
 
-/** Logs of one transaction. */
+/** Logs per transaction. */
 const perTransaction = 100
 
-/** Logs that a range may have, as providers limit it. */
+/** The maximum number of logs in a range, as providers limit it. */
 const mostInRange = 20_000
 
 const digest = (...words: ReadonlyArray<string | number>) =>
@@ -33,14 +33,14 @@ const transactionHash = (index: number, block: string) =>
 
 const hex = (value: number) => `0x${value.toString(16)}`
 
-/** The logs of a block with holes in it, and where block hash, number, time and the end of a transaction's hash go. */
+/** A template of a block's logs, with placeholders for block hash, number, time and the end of a transaction's hash. */
 interface Template {
   readonly text: Buffer
   readonly hashes: ReadonlyArray<number>
   readonly numbers: ReadonlyArray<number>
   readonly times: ReadonlyArray<number>
   readonly tails: ReadonlyArray<number>
-  /** Where each log begins, and the end. */
+  /** The offset of each log, and the end. */
   readonly starts: ReadonlyArray<number>
 }
 
@@ -90,7 +90,7 @@ const templateOf = (logs: number): Template => {
   return template
 }
 
-/** Logs of each block, from the first on. */
+/** The number of logs of each block, from the first on. */
 const sizes: Array<number> = []
 const numberOf = new Map<string, number>()
 const subscriptions = new Map<WebSocket, string>()

@@ -1,8 +1,8 @@
 /**
- * Before all tests: nothing that a test started outlives the run, however that ends, `kill -9` too. A watchdog beside it
- * keeps a list of everything that comes from this process, and kills what is left of it when its standard input ends.
+ * Runs before all tests: no process that a test started outlives the run, however the run ends, even by `kill -9`. A
+ * watchdog process lists all descendants of this process, and kills the remaining ones when its standard input ends.
  *
- * It reads /proc: elsewhere than on Linux there is none, and the scopes of the tests have to do.
+ * The watchdog reads /proc, so it runs only on Linux; elsewhere, only the scopes of the tests clean up.
  */
 import { spawn } from "node:child_process"
 import { randomUUID } from "node:crypto"
@@ -13,14 +13,14 @@ export default () => {
   if (!existsSync("/proc/self/stat")) return undefined
   const run = randomUUID()
   process.env["TEST_RUN"] = run
-  // Of its own session: Ctrl-C is not for it.
+  // In its own session, so that Ctrl-C does not reach it.
   const watchdog = spawn(
     process.execPath,
     [fileURLToPath(new URL("watchdog.mjs", import.meta.url)), String(process.pid), run],
     { detached: true, stdio: ["pipe", "ignore", "inherit"] },
   )
   watchdog.unref()
-  // Who is killed with npm: `npm test` is one command.
+  // Also ends when npm is killed: to the user, `npm test` is one process.
   const parent = process.ppid
   const orphaned = () => {
     if (process.ppid !== parent) process.kill(process.pid, "SIGKILL")

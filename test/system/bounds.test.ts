@@ -1,7 +1,6 @@
 /**
- * Memory under load, of the service as it is shipped, on a real socket: while Redis is away, when it comes back, and with
- * a block as large as none has been yet. `npm run bounds` does the same for ten minutes of traffic and prints what was
- * measured.
+ * Memory of the built service under load, on a real socket: during an outage of Redis, after it, and with a block larger
+ * than any real one so far. `npm run bounds` does the same with ten minutes of traffic and prints the measurements.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Schedule } from "effect"
@@ -17,31 +16,31 @@ import * as RedisServer from "../support/RedisServer.ts"
 import * as Service from "../support/Service.ts"
 import { chainId, firstHeight, hashOf } from "../support/torrent.ts"
 
-/** Logs of a second, which is a block, and how many seconds Redis is away. */
+/** Logs per second (one block per second), and the length of the outage of Redis in seconds. */
 const perSecond = 5000
 const seconds = Number(process.env["BOUNDS_SECONDS"] ?? 40)
 const isLong = seconds >= 300
 
-/** How many seconds of the same traffic come before. */
+/** Seconds of the same traffic before the outage. */
 const before = isLong ? 60 : 10
 
-/** How much faster than real time blocks are made. */
+/** How much faster than real time blocks are mined. */
 const hurry = isLong ? 10 : 8
 
 const megabyte = 1024 * 1024
 
-/** What the service may grow by while Redis is away, and what it may take at all: the limit of its container. */
+/** The maximum growth during the outage, and the maximum memory: the limit of the container. */
 const mostGrowth = 64 * megabyte
 const memoryLimit = 512 * megabyte
 
-/** Half of the container's memory: what Node allows itself there without being told. */
+/** Half of the container's memory: Node's default heap limit in such a container. */
 const heap = { NODE_OPTIONS: "--max-old-space-size=256" }
 
-/** The least rate at which the backlog is stored. What is short meets whatever else the machine does. */
+/** The minimum rate at which the backlog is stored. A short run is more affected by other load on the machine. */
 const leastRate = isLong ? 50_000 : 20_000
 
-/** However much there is to store, the service is never silent for longer (milliseconds). */
-const mostSilence = 3000
+/** The maximum time between two responses of the service, however much there is to store (milliseconds). */
+const maxResponseInterval = 3000
 
 const figures = (what: string, values: Record<string, unknown>) => {
   if (isLong || process.env["BOUNDS_FIGURES"] !== undefined) {
@@ -51,11 +50,11 @@ const figures = (what: string, values: Record<string, unknown>) => {
 
 interface Torrent {
   readonly url: string
-  /** Makes blocks of so many logs, so many a second, and waits for the last; answers the head. */
+  /** Mines blocks with this many logs at this rate and waits for the last; returns the head. */
   readonly grow: (blocks: number, logs: number, perSecond: number) => Effect.Effect<number>
 }
 
-const torrent = Effect.gen(function* () {
+const loadGenerator = Effect.gen(function* () {
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
       spawn(
@@ -96,7 +95,7 @@ interface Sample {
 const gauge = (text: string, name: string) =>
   Number(new RegExp(`^${name}(?:\\{[^}]*\\})? ([\\d.e+]+)`, "m").exec(text)?.[1])
 
-/** What the service says of itself. */
+/** Samples `/metrics` and `/status`. */
 const sample = (port: number) =>
   Effect.map(
     Effect.all([fetchFrom(port, "/metrics"), jsonFrom(port, "/status")]),
@@ -115,7 +114,7 @@ const sample = (port: number) =>
     },
   )
 
-/** Samples until one of them is what is waited for. */
+/** Samples until one of them satisfies the condition. */
 const samples = (port: number, until: (sample: Sample) => boolean) =>
   Effect.suspend(() => {
     const all: Array<Sample> = []
@@ -123,17 +122,17 @@ const samples = (port: number, until: (sample: Sample) => boolean) =>
     return Effect.as(Effect.repeat(next, { schedule: Schedule.spaced("200 millis"), until }), all)
   })
 
-/** How far the chain is behind, and for how long, is told all the time, and is right. */
-const assertTold = (all: ReadonlyArray<Sample>) => {
+/** The service always reports correctly how far the chain is behind, and for how long. */
+const assertReported = (all: ReadonlyArray<Sample>) => {
   for (const [i, { head, stored, behind, lag, at }] of all.entries()) {
     assert.strictEqual(behind, head - stored)
     if (i === 0) continue
     const last = all[i - 1]!
     const passed = at - last.at
-    assert.isBelow(passed, mostSilence)
+    assert.isBelow(passed, maxResponseInterval)
     assert.isAtLeast(head, last.head)
     assert.isAtLeast(stored, last.stored)
-    // Not even what was known then is stored: there was no moment without anything to store.
+    // The head known then is still not stored: the chain was behind the whole time, so the lag grew in real time.
     if (stored < last.head) assert.closeTo(lag - last.lag, passed / 1000, 1)
   }
 }
@@ -142,7 +141,7 @@ const highest = (all: ReadonlyArray<Sample>) => Math.max(...all.map(({ rss }) =>
 
 const inMegabytes = (bytes: number) => Math.round(bytes / megabyte)
 
-/** The whole stream is every log of these blocks, in order, once. */
+/** The stream has every log of these blocks exactly once, in order. */
 const assertInOrder = (client: Redis, blocks: Iterable<readonly [number: number, logs: number]>) =>
   Effect.promise(async () => {
     const expected = (function* () {
@@ -168,7 +167,7 @@ const assertInOrder = (client: Redis, blocks: Iterable<readonly [number: number,
 
 const world = Effect.fnUntraced(function* (redis: ReadonlyArray<string>) {
   const server = yield* RedisServer.start(redis)
-  const node = yield* torrent
+  const node = yield* loadGenerator
   const service = yield* Service.start({
     env: {
       ...heap,
@@ -180,7 +179,7 @@ const world = Effect.fnUntraced(function* (redis: ReadonlyArray<string>) {
       STREAM_MAXLEN: "0",
     },
   })
-  // Whatever fails because the service is gone says nothing of why it went.
+  // A failure caused by a crash of the service does not show the cause: its log does.
   yield* Effect.addFinalizer((exit) =>
     Effect.sync(() => Exit.isFailure(exit) && process.stderr.write(service.errors().slice(-4000))),
   )
@@ -192,7 +191,7 @@ const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>)
 
 describe("memory", () => {
   test(
-    `Redis is away for ${seconds} s of ${perSecond} logs: memory stays, heads are followed, the backlog comes in order`,
+    `stays bounded through ${seconds} s without Redis at ${perSecond} logs/s; heads are followed, the backlog is stored in order`,
     Effect.gen(function* () {
       const { server, node, port } = yield* world([
         "--appendonly",
@@ -200,7 +199,7 @@ describe("memory", () => {
         "--auto-aof-rewrite-percentage",
         "0",
       ])
-      // The same traffic first: what is measured is what comes on top of what it takes.
+      // A warm-up with the same traffic: the measured growth is relative to it.
       const [warm, live] = yield* Effect.all(
         [node.grow(before, perSecond, 1), samples(port, ({ stored }) => stored === firstHeight + before)],
         { concurrency: 2 },
@@ -208,40 +207,40 @@ describe("memory", () => {
       const usual = highest(live)
 
       server.kill("SIGKILL")
-      const [gone, away] = yield* Effect.all(
+      const [outageHead, outage] = yield* Effect.all(
         [node.grow(seconds, perSecond, hurry), samples(port, ({ head }) => head === warm + seconds)],
         { concurrency: 2 },
       )
-      const growth = highest(away) - usual
+      const growth = highest(outage) - usual
       figures("away", {
         seconds,
         logs: seconds * perSecond,
         rssBefore: inMegabytes(usual),
         growth: inMegabytes(growth),
-        samples: away.length,
+        samples: outage.length,
       })
       assert.isBelow(growth, mostGrowth)
-      assert.isTrue(away.every(({ stored }) => stored <= warm + 3))
-      assertTold(away)
+      assert.isTrue(outage.every(({ stored }) => stored <= warm + 3))
+      assertReported(outage)
       const ready = yield* fetchFrom(port, "/ready")
       assert.strictEqual(ready.status, 503)
-      assert.match(ready.text, /the store does not take moves: .*unreachable/)
+      assert.match(ready.text, /the store accepts no moves: .*unreachable/)
       const behind = yield* sample(port)
       assert.isAtLeast(behind.behind, seconds - 3)
 
       yield* server.restart
       let over = false
-      let head = gone
-      const goOn = node.grow(1, perSecond, 1).pipe(
+      let head = outageHead
+      const moreTraffic = node.grow(1, perSecond, 1).pipe(
         Effect.tap((grown) => Effect.sync(() => (head = grown))),
         Effect.repeat({ schedule: Schedule.spaced("1 second"), while: () => !over }),
       )
       const backlog = Effect.gen(function* () {
         const waiting = yield* samples(port, ({ stored }) => stored > behind.stored)
-        const back = yield* samples(port, ({ behind, stored }) => behind === 0 && stored > gone)
+        const back = yield* samples(port, ({ behind, stored }) => behind === 0 && stored > outageHead)
         return { waiting, back }
       }).pipe(Effect.ensuring(Effect.sync(() => (over = true))))
-      const [, { waiting, back }] = yield* Effect.all([goOn, backlog], { concurrency: 2 })
+      const [, { waiting, back }] = yield* Effect.all([moreTraffic, backlog], { concurrency: 2 })
       const [start, end] = [waiting.at(-1)!, back.at(-1)!]
       const took = (end.at - start.at) / 1000
       const logs = (end.stored - start.stored) * perSecond
@@ -251,11 +250,11 @@ describe("memory", () => {
         perSecond: Math.round(logs / took),
         cpuMicrosPerLog: ((end.cpu - start.cpu) / logs) * 1e6,
         rssMost: inMegabytes(highest(back)),
-        heads: head - gone,
+        heads: head - outageHead,
         samples: back.length,
         longestSilence: Math.max(...back.slice(1).map(({ at }, i) => Math.round(at - back[i]!.at))),
       })
-      assertTold([...waiting, ...back])
+      assertReported([...waiting, ...back])
       assert.isBelow(highest(back), memoryLimit)
       assert.isAtLeast(logs / took, leastRate)
       yield* samples(port, ({ stored }) => stored === head)
@@ -269,7 +268,7 @@ describe("memory", () => {
   )
 
   test(
-    "a block of 150 000 logs is stored within the limit",
+    "stays within the limit while a block of 150 000 logs is stored",
     Effect.gen(function* () {
       const { server, node, port } = yield* world([])
       const small = yield* node.grow(3, 300, 10)

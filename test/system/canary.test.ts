@@ -1,6 +1,6 @@
 /**
- * Secrets are planted wherever they may be configured, and providers repeat theirs in every error. None of them may be
- * seen anywhere: logs, spans, metrics, HTTP answers, messages of failing commands.
+ * Secrets are set in every place where they can be configured, and providers repeat theirs in every error. None of them may
+ * appear in logs, spans, metrics, HTTP responses or messages of failing commands.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -31,7 +31,7 @@ const assertClean = (where: string, text: string) => {
 
 describe("secrets", () => {
   it.live(
-    "are seen nowhere, although everybody repeats them",
+    "never appear in any output, although providers repeat them",
     () =>
       Effect.gen(function* () {
         const receiver = yield* Otlp.start()
@@ -42,7 +42,7 @@ describe("secrets", () => {
         const chain = new FakeChain({ finality: 4 })
         const [one, two] = [new FakeNode(chain), new FakeNode(chain)]
         const everything = `${secrets.join(" ")} https://x/${canary("path")}?key=${canary("query")}`
-        // It works for a while, and then refuses everything with all the keys it has ever seen.
+        // The endpoint works for a while, then refuses every request and repeats all keys in its errors.
         let refusing = false
         for (const node of [one, two]) {
           node.intercept = (method, _params, proceed) => {
@@ -107,7 +107,7 @@ describe("secrets", () => {
         }
         service.kill("SIGTERM")
         yield* service.exit
-        // A head is announced to whoever waits for one.
+        // The commands wait for an announced head.
         for (const node of [one, two]) {
           node.intercept = (method, _params, proceed) => {
             if (method === "eth_subscribe") setImmediate(() => chain.extend(1))
@@ -129,7 +129,7 @@ describe("secrets", () => {
           yield* command.exit
           assertClean(args.join(" "), command.output() + command.errors())
         }
-        // What is wrong is not repeated either.
+        // Error messages do not repeat invalid values either.
         const broken = {
           ...env,
           DEVNET_WS_URL: `htp://${canary("path")}`,

@@ -1,6 +1,5 @@
 /**
- * Chaos on real processes, the short form: every fault once, as short as it may be and still bite. The long form is
- * `npm run chaos`.
+ * Short chaos on real processes: every fault once, as briefly as it still has an effect. The long form is `npm run chaos`.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Logger } from "effect"
@@ -25,12 +24,12 @@ import { olderFile } from "../../chaos/epochs.ts"
 
 const seed = "short"
 
-const quiet = Effect.provide(Logger.layer([]))
+const withoutLogs = Effect.provide(Logger.layer([]))
 
 const campaign = (kind: Kind, faults: ReadonlyArray<Fault>) =>
   Effect.suspend(() =>
     run({ kind, faults, entry, brief: true, seed, times: (fault) => (fault === atRandom ? 3 : 1) }),
-  ).pipe(quiet)
+  ).pipe(withoutLogs)
 
 const assertClean = (outcomes: ReadonlyArray<Outcome>) =>
   assert.isTrue(outcomes.every(isClean), `\n${tableOf(outcomes)}`)
@@ -53,29 +52,29 @@ const test = (title: string, kind: Kind, faults: ReadonlyArray<Fault>) =>
 const half = Math.ceil(redisFaults.length / 2)
 
 describe(
-  "nothing is lost or doubled, no process ends by itself, and memory is flat",
+  "neither loses nor duplicates a log, never crashes, and does not leak memory",
   { concurrent: true },
   () => {
-    // The longest first.
-    test("the network to Redis", "redis", redisLeg)
-    for (const kind of kinds) test("the network to the node", kind, nodeLeg)
-    test("Redis in production, some of it", "redis", redisFaults.slice(0, half))
-    test("Redis in production, the rest", "redis", redisFaults.slice(half))
+    // The longest tests first.
+    test("under network faults to Redis", "redis", redisLeg)
+    for (const kind of kinds) test("under network faults to the node", kind, nodeLeg)
+    test("under faults of Redis (first half)", "redis", redisFaults.slice(0, half))
+    test("under faults of Redis (second half)", "redis", redisFaults.slice(half))
     for (const kind of kinds) {
       test(
-        "kill -9 of the service",
+        "under kill -9 of the service",
         kind,
         kills.filter(({ stores }) => stores.includes(kind)),
       )
-      test("three services at once", kind, [three])
-      test("the machine and the platform", kind, hostFaults)
+      test("with three instances", kind, [three])
+      test("under faults of the machine and the platform", kind, hostFaults)
       test(
-        "the store away, or taking some commands only",
+        "under a store that is down or denies commands",
         kind,
         [...awayShortly, ...rightsTaken, tooLarge].filter(({ stores }) => stores.includes(kind)),
       )
       test(
-        "what is stored of one chain taken away",
+        "under deletion of one chain's stored data",
         kind,
         [...keysGone, anotherType, olderFile].filter(({ stores }) => stores.includes(kind)),
       )
@@ -83,15 +82,15 @@ describe(
   },
 )
 
-describe("the chaos itself", () => {
+describe("the chaos test", () => {
   const fault = (name: string, inflict: Fault["inflict"]): Fault => ({
     name,
     stores: ["redis"],
     times: 1,
     inflict,
   })
-  /** An entry so far below the head that no reorg here undoes it. */
-  const beyondUndoing = (rig: Rig) =>
+  /** An entry so far below the head that no reorg of this test reaches it. */
+  const beyondReorgs = (rig: Rig) =>
     Effect.gen(function* () {
       const { number } = yield* rig.node.head
       return (yield* live(rig)).find(({ entry }) => Number(entry.block_number) < number - 10)
@@ -99,13 +98,13 @@ describe("the chaos itself", () => {
   const stream = `events:${chainId}`
 
   it.live(
-    "sees an entry that is lost, one that is doubled, and a process that ends by itself",
+    "detects a lost entry, a duplicate entry and a crashed process",
     () =>
       Effect.gen(function* () {
         const [lost, doubled, ended] = yield* campaign("redis", [
           fault("lost", (rig) =>
             Effect.gen(function* () {
-              const first = yield* Effect.repeat(beyondUndoing(rig), {
+              const first = yield* Effect.repeat(beyondReorgs(rig), {
                 until: (found) => found !== undefined,
               })
               yield* Effect.promise(() => rig.redis!.server.client.xdel(stream, first!.id))
@@ -113,7 +112,7 @@ describe("the chaos itself", () => {
           ),
           fault("doubled", (rig) =>
             Effect.gen(function* () {
-              const first = yield* Effect.repeat(beyondUndoing(rig), {
+              const first = yield* Effect.repeat(beyondReorgs(rig), {
                 until: (found) => found !== undefined,
               })
               const fields = Object.entries(first!.entry).flat()
@@ -137,12 +136,12 @@ describe("the chaos itself", () => {
   )
 })
 
-describe("one chain in trouble is nothing to the others", () => {
+describe("a failing chain does not affect the others", () => {
   for (const kind of kinds) {
     it.live(
       `with ${kind}`,
       () =>
-        Effect.map(Isolation.run({ kind, entry, brief: true, seed }).pipe(quiet), (outcomes) => {
+        Effect.map(Isolation.run({ kind, entry, brief: true, seed }).pipe(withoutLogs), (outcomes) => {
           assertClean(outcomes)
           assert.strictEqual(outcomes.length, Isolation.troubles.length)
         }),

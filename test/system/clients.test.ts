@@ -1,4 +1,4 @@
-/** The service on development nodes other than anvil: what it stores is what the node itself says. */
+/** The service on development nodes other than anvil: the store equals the node's logs. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -14,7 +14,7 @@ const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>)
 
 const sum = (counts: ReadonlyArray<number>) => counts.reduce((total, count) => total + count, 0)
 
-/** A node with history, an empty store, and how the service is started on both. */
+/** A node with history, an empty store, and a function that starts the service on both. */
 const scenario = Effect.fnUntraced(function* (client: Clients.Name, history: ReadonlyArray<number>) {
   const node = yield* Clients.start(client)
   yield* node.blocks(...history)
@@ -25,11 +25,11 @@ const scenario = Effect.fnUntraced(function* (client: Clients.Name, history: Rea
   return { node, store, run, reached: Devnet.reached(store, node.head) }
 })
 
-// One of them waits for most of its time.
+// Concurrent, because one of the tests mostly waits.
 describe.concurrent("the service on a real node", () => {
   for (const client of Clients.names) {
     test(
-      `${client}: stores history, live blocks, and what evm_revert puts in the place of others`,
+      `stores history, live blocks and the replacements after evm_revert: ${client}`,
       Effect.gen(function* () {
         const history = [3, 0, 1, 7, 0, 0, 2, 40, 1]
         const { node, store, run, reached } = yield* scenario(client, history)
@@ -41,10 +41,10 @@ describe.concurrent("the service on a real node", () => {
         yield* node.blocks(...live)
         yield* reached
 
-        // The first is replaced by a longer chain at once, the second by one that is shorter for a while.
-        const undone = [[1], [2, 0, 3, 1, 4]]
+        // The first fork is longer at once, the second is shorter for a while.
+        const reverted = [[1], [2, 0, 3, 1, 4]]
         const replacing = [4, 0]
-        for (const blocks of undone) {
+        for (const blocks of reverted) {
           yield* node.thenRevert(Effect.andThen(node.blocks(...blocks), reached))
           yield* node.blocks(...replacing)
         }
@@ -53,13 +53,13 @@ describe.concurrent("the service on a real node", () => {
         yield* reached
         const { replay, logs } = yield* Devnet.assertEqual(store, node)
         assert.strictEqual(logs, sum([...history, ...live, ...replacing, ...replacing, ...last]))
-        assert.strictEqual(replay.removed, sum(undone.flat()))
+        assert.strictEqual(replay.removed, sum(reverted.flat()))
       }),
     )
   }
 
   test(
-    "hardhat: with CONFIRMATIONS=finalized, evm_revert below a final block halts and names the setting that helps",
+    "halts when evm_revert goes below a final block with CONFIRMATIONS=finalized, and names the fix: hardhat",
     Effect.gen(function* () {
       const { node, store, run, reached } = yield* scenario("hardhat", [2])
       yield* node.block(1, 4, 2)
@@ -80,7 +80,7 @@ describe.concurrent("the service on a real node", () => {
       service.kill("SIGTERM")
       yield* service.exit
 
-      // As the runbook has it.
+      // The fix of the runbook.
       const reset = yield* run({}, ["reset", "--chain", "devnet", "--from", "0", "--delete", "--yes"])
       assert.strictEqual(yield* reset.exit, 0, reset.errors())
       yield* run({ DEVNET_FINALITY: "depth" })
@@ -94,7 +94,7 @@ describe.concurrent("the service on a real node", () => {
   )
 
   test(
-    "ganache-cli: a block whose log indexes begin at 0 in each transaction is refused, and said",
+    "refuses, with a log line, blocks whose log indexes start at 0 in each transaction: ganache-cli",
     Effect.gen(function* () {
       const { node, store, run } = yield* scenario("ganache-cli", [1])
       yield* node.block(2, 1)

@@ -1,4 +1,4 @@
-/** What the example consumers do where the README's commands do not lead. */
+/** Behaviour of the example consumers that the README's commands do not cover. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { emptyHead, pushes } from "../../src/store/Journal.ts"
@@ -12,7 +12,7 @@ describe("an example consumer", () => {
     ["TypeScript", "node examples/consume.ts"],
     ["Python", `${python} examples/consume.py`],
   ] as const) {
-    it.live(`in ${language} goes on where an entry was trimmed that it had not acknowledged [G-093]`, () =>
+    it.live(`in ${language} continues after an unacknowledged entry was trimmed [G-093]`, () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.start()
         const store = yield* openRedis(standalone(server.port))

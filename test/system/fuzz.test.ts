@@ -1,6 +1,6 @@
 /**
- * Everything that reads what somebody else wrote, on inputs that are nearly right: recorded frames, logs, headers and
- * settings, mutated. What comes back is a typed error or keeps every promise of its type; nothing is thrown.
+ * Fuzzes every decoder of external input with almost valid inputs: mutated frames, logs, headers and settings. The result
+ * is a typed error, or a value that keeps every promise of its type; nothing is thrown.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Redacted } from "effect"
@@ -40,7 +40,7 @@ const frames = texts(
   ),
 )
 
-/** What `JSON.parse` makes of a text; `undefined` where it is none. */
+/** The result of `JSON.parse`; `undefined` if the text is not JSON. */
 const parsed = (text: string): unknown => {
   try {
     return JSON.parse(text)
@@ -52,7 +52,7 @@ const parsed = (text: string): unknown => {
 const redact = makeRedactor({ urls: [], words: [] })
 
 describe("the frame decoder", () => {
-  it("reads everything recorded exactly", () => {
+  it("decodes every recording exactly", () => {
     assert.isAbove(frames.length, 100)
     for (const frame of frames) {
       const { id, result, error, params } = JSON.parse(frame)
@@ -64,7 +64,7 @@ describe("the frame decoder", () => {
     }
   })
 
-  it("makes messages or `Malformed` of everything else", () =>
+  it("decodes any other input to messages or `Malformed`", () =>
     fuzz(
       (dice) => mutated(frames, dice),
       (frame) => {
@@ -100,7 +100,7 @@ describe("the frame decoder", () => {
 
 const lowerHex = (text: string, digits: number) => new RegExp(`^0x[0-9a-f]{${digits}}$`).test(text)
 
-/** Whether a number is what the node wrote, read by other means. */
+/** Whether a decoded number equals the node's text, parsed independently. */
 const same = (raw: unknown, value: number) =>
   (typeof raw === "string" || typeof raw === "number") &&
   Number.isSafeInteger(value) &&
@@ -109,7 +109,7 @@ const same = (raw: unknown, value: number) =>
 const sameText = (raw: unknown, value: string, bytes: number) =>
   lowerHex(value, bytes * 2) && typeof raw === "string" && raw.toLowerCase() === value
 
-/** Whether a log is what the node wrote, field by field. */
+/** Whether a decoded log equals the node's JSON, field by field. */
 const isSame = (wire: Readonly<Record<string, unknown>>, log: PlacedLog) => {
   const topics = (wire["topics"] ?? []) as ReadonlyArray<unknown>
   return (
@@ -154,7 +154,7 @@ describe("the log decoder", () => {
   const answers = texts(Array.from({ length: 60 }, (_, i) => logs.slice(i * 2, i * 2 + (i % 4) + 1)))
   const headers = texts(recorded(headersIn))
 
-  it("reads everything recorded exactly", () => {
+  it("decodes every recording exactly", () => {
     for (const answer of answers) {
       assert.notInstanceOf(logsOf(JSON.parse(answer)), Malformed)
       checkLogs(answer)
@@ -165,14 +165,14 @@ describe("the log decoder", () => {
     }
   })
 
-  it("reads logs exactly or not at all", () => fuzz((dice) => mutated(answers, dice), checkLogs))
+  it("decodes logs exactly or rejects them", () => fuzz((dice) => mutated(answers, dice), checkLogs))
 
-  it("reads headers exactly or not at all", () => fuzz((dice) => mutated(headers, dice), checkHeader))
+  it("decodes headers exactly or rejects them", () => fuzz((dice) => mutated(headers, dice), checkHeader))
 })
 
 const secret = "s3cretkey0123456789"
 
-/** Settings that are right. */
+/** Valid settings. */
 const environments: ReadonlyArray<Record<string, string>> = [
   {},
   { CHAINS: "ethereum,base,31337", CHAIN_31337_WS_URL: `ws://127.0.0.1:8545/${secret}` },
@@ -202,7 +202,7 @@ const files = texts(environments).map((json) =>
     .join("\n"),
 )
 
-/** Odd in a variable or a line of a file. */
+/** Odd values for a variable or a line of a file. */
 const oddities = [
   "",
   " ",
@@ -274,7 +274,7 @@ const checkSettings = (variables: Readonly<Record<string, string | undefined>>) 
 }
 
 describe("the configuration", () => {
-  it("is read from settings that are right", () => {
+  it("accepts valid settings", () => {
     for (const environment of environments) {
       assert.isTrue(
         Exit.isSuccess(Effect.runSyncExit(fromVariables(environment))),
@@ -284,13 +284,13 @@ describe("the configuration", () => {
     }
   })
 
-  it("has problems that are told, or none", () =>
+  it("either accepts any settings or reports their problems", () =>
     fuzz(mutatedText, (text) => {
       const lines = text.split("\n").map((line) => line.split("=", 2) as [string, string | undefined])
       checkSettings(Object.fromEntries(lines))
     }))
 
-  it.effect("is read from a `.env` file of any kind", () =>
+  it.effect("reads any `.env` file without a defect", () =>
     Effect.gen(function* () {
       const place = yield* directory
       fuzz(mutatedText, (text) => {
@@ -320,7 +320,7 @@ const entry = {
 const topics = (count: number) =>
   Array.from({ length: count }, (_, i) => `0x${`0${i + 1}`.repeat(32)}` as const)
 
-/** Entries as they are written, of every shape. */
+/** Valid entries of every shape. */
 const corpus: ReadonlyArray<Entry> = [
   entry,
   { ...entry, topics: "[]" },
@@ -331,7 +331,7 @@ const corpus: ReadonlyArray<Entry> = [
   { ...entry, traceparent: `00-${"ab".repeat(16)}-${"cd".repeat(8)}-01` },
 ]
 
-/** Fields and values as somebody else might have written them to the stream. */
+/** Fields and values that another program might write to the stream. */
 const mutatedEntry = (dice: Dice): string => {
   const fields = Object.entries(dice.pick(corpus)).flatMap(([name, value]) => {
     if (dice.roll(8) > 0) return [[name, value]]
@@ -349,23 +349,23 @@ const mutatedEntry = (dice: Dice): string => {
   return JSON.stringify(fields.length === 0 ? [["x", ""]] : fields)
 }
 
-describe("the tail", () => {
-  it("shows an entry as a line", () =>
+describe("tail", () => {
+  it("prints an entry as one line", () =>
     assert.strictEqual(
       lineOf("devnet", entry),
       "2023-11-14 22:13:20  devnet 12/3               0xefefefefefefefefefefefefefefefefefefefef  0x01010101…0101  tx 0xcdcdcdcd…cdcd",
     ))
 
-  it("shows any entry as one line", () =>
+  it("prints any entry as one line", () =>
     fuzz(mutatedEntry, (text) => {
       const fields = Object.fromEntries(JSON.parse(text) as ReadonlyArray<readonly [string, string]>)
       const line = lineOf("devnet", fields as never)
-      // oxlint-disable-next-line no-control-regex -- control characters are what is looked for
+      // oxlint-disable-next-line no-control-regex -- matches control characters on purpose
       assert.notMatch(line, /[\u0000-\u001a\u001c-\u001f\u007f-\u009f\u2028\u2029]/)
       assert.isBelow(line.length, 400)
     }))
 
-  it.live("reads a stream that others have written to, every entry of it", () =>
+  it.live("reads every entry of a stream that other programs have written to", () =>
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const store = yield* openRedis(standalone(server.port))
@@ -405,7 +405,7 @@ describe("the tail", () => {
     }).pipe(Effect.scoped),
   )
 
-  it.live("of a file that is damaged is an error of the store, or right", () =>
+  it.live("reads a damaged file correctly or fails with a store error", () =>
     Effect.gen(function* () {
       const place = yield* directory
       const whole = join(place, "whole.db")

@@ -3,7 +3,7 @@ import { existsSync, readFileSync, readdirSync } from "node:fs"
 
 const text = readFileSync("docs/GUARANTEES.md", "utf8")
 
-/** The cells of each row of the table that begins with this row. */
+/** The cells of each row of the table with these column titles. */
 const table = (titles: string): ReadonlyArray<ReadonlyArray<string>> => {
   const from = text.indexOf(`${titles}\n`)
   assert.notStrictEqual(from, -1, titles)
@@ -34,7 +34,7 @@ const sources = ["test", "chaos"].flatMap((folder) =>
 )
 
 describe("docs/GUARANTEES.md", () => {
-  it("names for each fault a file whose tests carry the fault's id in their titles", () => {
+  it("names for each fault a test file with the fault's id in a title", () => {
     assert.isAbove(matrix.length, 50)
     for (const [id, fault, , where] of matrix) {
       const [, file] = /^`([\w/]+)`$/.exec(where!) ?? []
@@ -45,7 +45,7 @@ describe("docs/GUARANTEES.md", () => {
     }
   })
 
-  it("gives each fault an id of its own, and lists every id that a title carries", () => {
+  it("gives each fault a unique id, and lists every id that a title has", () => {
     const ids = matrix.map(([id]) => id!)
     assert.strictEqual(new Set(ids).size, ids.length)
     for (const id of ids) assert.match(id, /^G-\d{3}$/)
@@ -56,13 +56,13 @@ describe("docs/GUARANTEES.md", () => {
     )
   })
 
-  it("says of every fault what happens", () => {
+  it("describes what happens for every fault", () => {
     for (const [, fault, what] of matrix) {
       assert.isTrue(fault !== "" && (what !== "" || fault === "**Everything at once**"), fault)
     }
   })
 
-  it("says of every limit what happens there, and in which file it is", () => {
+  it("describes what happens at every limit, and names its file", () => {
     assert.isAbove(bounds.length, 40)
     for (const row of bounds) {
       assert.isTrue(

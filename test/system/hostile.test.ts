@@ -1,6 +1,6 @@
 /**
- * A provider that sends whatever it likes: its input gets an error of a known type and costs it the connection; the
- * process, the store and the chain beside it do not notice.
+ * A provider that sends arbitrary input: each gets an error of a known type and costs the provider its connection; the
+ * process, the store and the other chain are not affected.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
@@ -24,7 +24,7 @@ import * as Service from "../support/Service.ts"
 
 type Answer = Record<string, unknown>
 
-/** Changes the answers to one method until it is told otherwise. */
+/** Changes the responses to one method until it is reset. */
 const answering = (method: string, change: (answer: never) => unknown) => (node: FakeNode) => {
   node.intercept = (asked, _params, proceed) => (asked === method ? change(proceed() as never) : proceed())
   node.chain.extend(2)
@@ -35,7 +35,7 @@ const firstLog = (change: Answer) =>
 
 const saying = (text: string) => (node: FakeNode) => node.broadcast(text)
 
-/** Announces a header by hand: whatever JSON it is written as. */
+/** Announces a header with arbitrary JSON. */
 const announcing = (change: (json: string) => string) => (node: FakeNode) => {
   node.announces = false
   node.chain.extend(2)
@@ -94,8 +94,8 @@ const attacks: ReadonlyArray<readonly [title: string, attack: (node: FakeNode) =
   ["a header with a height of 1 000 digits", headerWith("number", `"${digits(1000)}"`), "malformed"],
   ["a header of nulls", headerWith("hash", "null"), "malformed"],
   ["a header with a lone surrogate", headerWith("hash", `"0x\\ud800${"0".repeat(63)}"`), "malformed"],
-  ["a header with a key twice, the second wrong", headerWith("hash", `"0x00","hash":{}`), "malformed"],
-  ["a head at the greatest height there is", headerWith("number", '"0x1fffffffffffff"'), "unverified"],
+  ["a header with a duplicate key, the second invalid", headerWith("hash", `"0x00","hash":{}`), "malformed"],
+  ["a head at the maximum height", headerWith("number", '"0x1fffffffffffff"'), "unverified"],
   ["null for a header", announcing(() => "null"), "malformed"],
   ["null", saying("null"), "malformed"],
   ["a batch of nulls", saying(`[${"null,".repeat(100_000)}null]`), "malformed"],
@@ -123,21 +123,18 @@ const attacks: ReadonlyArray<readonly [title: string, attack: (node: FakeNode) =
   ],
 ]
 
-/** Odd, but nothing is wrong with it. */
+/** Odd but valid input. */
 const oddities: ReadonlyArray<readonly [title: string, attack: (node: FakeNode) => void]> = [
   [
-    "fields that nobody knows",
+    "unknown fields",
     announcing((json) => json.replace("{", '{"__proto__":{"number":"0x0"},"constructor":null,"x":[[]],')),
   ],
   ["a log with such fields", firstLog({ toString: null, hasOwnProperty: 1, "": { a: [] } })],
-  ["a log of another block where the receipts are right", firstLog({ blockHash: hash("other") })],
-  ["a key twice, the second right", announcing((json) => json.replace("{", '{"number":{},"hash":null,'))],
+  ["a log of another block while the receipts are correct", firstLog({ blockHash: hash("other") })],
+  ["a duplicate key, the second valid", announcing((json) => json.replace("{", '{"number":{},"hash":null,'))],
+  ["a height with leading zeros", announcing((json) => json.replace('"number":"0x', '"number":"0x00000000'))],
   [
-    "a height with zeros in front",
-    announcing((json) => json.replace('"number":"0x', '"number":"0x00000000')),
-  ],
-  [
-    "an error for a request that works in another way",
+    "an error for a method that has a fallback",
     (node) => {
       node.intercept = (method, _params, proceed) => {
         if (method === "eth_getLogs") throw new Refused(1e20, "\u0000\ud800".repeat(1000), { deep: [[[]]] })
@@ -159,10 +156,10 @@ const world = Effect.gen(function* () {
   const [status, beside] = [all[0]!, all[1]!]
   yield* caughtUp(store, chain, status)
   yield* caughtUp(store, other, beside)
-  /** The chain beside it takes no longer than without the attack, and both are complete in the end. */
-  const nobodyMinds = Effect.gen(function* () {
+  /** The other chain takes no longer than without the attack, and both are complete in the end. */
+  const unaffected = Effect.gen(function* () {
     other.extend(3)
-    yield* eventually("the chain beside it goes on", () => beside.stored === other.head.number, 1)
+    yield* eventually("the other chain continues", () => beside.stored === other.head.number, 1)
     hostile.intercept = (_method, _params, proceed) => proceed()
     chain.extend(1)
     yield* caughtUp(store, chain, status)
@@ -171,37 +168,37 @@ const world = Effect.gen(function* () {
     assert.deepStrictEqual(beside.failures, [])
     assert.isTrue(status.failures.every(({ text }) => text.length <= 1000))
   })
-  return { hostile, status, nobodyMinds }
+  return { hostile, status, unaffected }
 })
 
 describe("a hostile provider", () => {
   for (const [title, attack, type] of attacks) {
-    it.effect(`${title}: ${type}, and the connection is lost`, () =>
+    it.effect(`gets the error ${type} and loses its connection: ${title}`, () =>
       Effect.gen(function* () {
-        const { hostile, status, nobodyMinds } = yield* world
+        const { hostile, status, unaffected } = yield* world
         const before = hostile.connections
         attack(hostile)
-        // A refusal may mean that the block is not there yet: it counts when it stands for a while.
+        // A refusal may mean that the block is not available yet: it counts only once it persists.
         yield* eventually("it is counted", () => status.errors[type] > 0, type === "rejected" ? 15 : 1)
         assert.strictEqual(status.failures[0]!.type, type)
         assert.strictEqual(
           Object.values(status.errors).reduce((sum, count) => sum + count),
           1,
         )
-        yield* eventually("it is dialled again", () => hostile.connections > before, 10)
-        yield* nobodyMinds
+        yield* eventually("it reconnects", () => hostile.connections > before, 10)
+        yield* unaffected
       }),
     )
   }
 
   for (const [title, attack] of oddities) {
-    it.effect(`${title}: nothing happens`, () =>
+    it.effect(`keeps its connection: ${title}`, () =>
       Effect.gen(function* () {
-        const { hostile, status, nobodyMinds } = yield* world
+        const { hostile, status, unaffected } = yield* world
         attack(hostile)
         yield* eventually("it is stored", () => status.stored === hostile.chain.head.number, 5)
         yield* TestClock.adjust("1 minute")
-        yield* nobodyMinds
+        yield* unaffected
         assert.strictEqual(hostile.connections, 1)
         assert.deepStrictEqual(status.failures, [])
       }),
@@ -209,7 +206,7 @@ describe("a hostile provider", () => {
   }
 
   it.live(
-    "of a real process, over a real socket: the process goes on [G-073]",
+    "does not stop a real process over a real socket [G-073]",
     () =>
       Effect.gen(function* () {
         const [chain, other] = [new FakeChain(), new FakeChain({ id: 31338 })]
@@ -261,7 +258,7 @@ describe("a hostile provider", () => {
   )
 })
 
-/** What is answered to `eth_getLogs` over HTTP. */
+/** Responses to `eth_getLogs` over HTTP. */
 const answers: ReadonlyArray<readonly [title: string, text: string, type: ErrorType]> = [
   ["an answer over the limit", `{"id":%id,"result":["${"x".repeat(megabytes(33))}"]}`, "malformed"],
   ["a page", "<!doctype html><title>502</title>", "malformed"],
@@ -276,7 +273,7 @@ describe("a hostile HTTP endpoint", () => {
   const blocks = Array.from({ length: 60 }, (_, i) => i % 3)
 
   for (const [title, text, type] of answers) {
-    it.effect(`${title}: ${type}, and the WebSocket is asked`, () =>
+    it.effect(`gets the error ${type}, and the WebSocket is used instead: ${title}`, () =>
       Effect.gen(function* () {
         const chain = new FakeChain({ finality: 16 })
         const [good, hostile] = [new FakeNode(chain), new FakeNode(chain)]
@@ -301,7 +298,7 @@ describe("a hostile HTTP endpoint", () => {
   }
 
   it.live(
-    "of a real process, whose answer never ends: the process goes on, and no more than the limit is read [G-074]",
+    "does not stop a real process with an endless response, of which at most the limit is read [G-074]",
     () =>
       Effect.gen(function* () {
         const chain = new FakeChain({ finality: 16 })
@@ -354,7 +351,7 @@ describe("a hostile HTTP endpoint", () => {
           schedule: Schedule.spaced("20 millis"),
         })
         yield* assertComplete(store, chain)
-        // Beside the limit, what the buffers of two sockets hold.
+        // The limit, plus the buffers of two sockets.
         assert.isAtLeast(sent, 4)
         assert.isBelow(sent, 32)
         assert.strictEqual(good.connections, 1)

@@ -1,4 +1,4 @@
-/** A run of tests that is killed. */
+/** Killing a test run. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { readFileSync } from "node:fs"
@@ -8,7 +8,7 @@ import { shell } from "../support/shell.ts"
 
 const every = Schedule.spaced("50 millis")
 
-/** A process that has ended and that nobody has asked for is gone too. */
+/** A zombie, ended but not reaped, does not count as alive. */
 const isAlive = (pid: number) => {
   try {
     return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "utf8"))

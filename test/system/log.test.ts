@@ -1,4 +1,4 @@
-/** What the log of the service says: which lines, how often, with which fields. */
+/** The log of the service: which lines, how often, with which fields. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, References } from "effect"
 import type { Scope } from "effect"
@@ -23,7 +23,7 @@ interface Line {
   readonly fields: Readonly<Record<string, unknown>>
 }
 
-/** A logger that keeps what is said. */
+/** A logger that captures all lines. */
 const capturing = () => {
   const lines: Array<Line> = []
   const logger = Logger.make(({ date, fiber, logLevel, message }) => {
@@ -65,8 +65,8 @@ const world = Effect.fnUntraced(function* (options = {}, hosts = "one") {
 
 const many = (count: number) => Array.from({ length: count }, (_, i) => (i * 7) % 5)
 
-describe("the log says", () => {
-  test("where a chain begins, that it is live, and where it resumes, once each", (log) =>
+describe("the log", () => {
+  test("reports where a chain begins, that it is live, and where it resumes, once each", (log) =>
     Effect.gen(function* () {
       const { chain, start, store } = yield* world()
       chain.extend(...many(50))
@@ -96,7 +96,7 @@ describe("the log says", () => {
       assert.deepStrictEqual(others, [])
     }))
 
-  test("at which block `latest` was, once it is known", (log) =>
+  test("names the block of `latest` once it is known", (log) =>
     Effect.gen(function* () {
       const { chain, start, store } = yield* world()
       chain.extend(...many(30))
@@ -105,7 +105,7 @@ describe("the log says", () => {
       assert.deepStrictEqual(texts(log.of("begin", "resume")), ["beginning at block 30 (no filter)"])
     }))
 
-  test("how deep a reorg was and what it retracted", (log) =>
+  test("reports the depth of a reorg and what it retracted", (log) =>
     Effect.gen(function* () {
       const { chain, start, store } = yield* world()
       chain.extend(...many(40), 3, 0, 4)
@@ -130,7 +130,7 @@ describe("the log says", () => {
       })
     }))
 
-  test("how a backfill gets on every 10 s, with its pace and the time left, and when it is done", (log) =>
+  test("reports a backfill every 10 s with its rate and the time left, and its end", (log) =>
     Effect.gen(function* () {
       const { chain, start, store } = yield* world({ finality: 4 })
       chain.jump(...Array.from({ length: 30_000 }, () => 1))
@@ -158,7 +158,7 @@ describe("the log says", () => {
           assert.isNumber(fields[name], name)
         assert.strictEqual((fields["block"] as number) + (fields["behind"] as number), 30_000)
       }
-      // What was left when it was said is about what it took.
+      // The estimated time left is close to the time it took.
       const end = log.of("live")
       assert.deepStrictEqual(texts(end), ["live at block 30000"])
       const { at, fields } = lines[0]!
@@ -166,7 +166,7 @@ describe("the log says", () => {
       assert.approximately(fields["seconds_left"] as number, took, took / 2)
     }))
 
-  test("why a chain that is behind does not get on", (log) =>
+  test("gives the reason when a chain that is behind makes no progress", (log) =>
     Effect.gen(function* () {
       const { chain, one, start, store } = yield* world()
       chain.extend(...many(20))
@@ -185,7 +185,7 @@ describe("the log says", () => {
       )
     }))
 
-  test("of more than 20 chains that are behind in one line, and of 20 in one each", () =>
+  test("uses one line each for up to 20 chains that are behind, and a single line for more", () =>
     Effect.gen(function* () {
       for (const [count, expected] of [
         [20, 20],
@@ -210,7 +210,10 @@ describe("the log says", () => {
           const lines = log.of("backfill")
           assert.strictEqual(lines.length, expected, texts(log.lines).join("\n"))
           if (count > 20) {
-            assert.match(lines[0]!.text, /^21 chains are behind, .*; the slowest, chain\d+, does not move$/)
+            assert.match(
+              lines[0]!.text,
+              /^21 chains are behind, .*; the slowest, chain\d+, makes no progress$/,
+            )
             assert.strictEqual(lines[0]!.fields["chains"], 21)
             assert.isUndefined(lines[0]!.fields["chain"])
           }
@@ -218,7 +221,7 @@ describe("the log says", () => {
       }
     }))
 
-  test("why an endpoint was left, which one is in use, and when the preferred one is again", (log) =>
+  test("reports a failover with its reason, the endpoint in use, and the failback", (log) =>
     Effect.gen(function* () {
       const { chain, one, start, store } = yield* world({}, "one,two")
       chain.extend(...many(20))
@@ -250,7 +253,7 @@ describe("the log says", () => {
       assert.deepStrictEqual(log.of("in_use", "failover").length, 2)
     }))
 
-  test("once when the circuit to an endpoint opens, with the next try, and once that it is closed", (log) =>
+  test("reports once that the circuit to an endpoint opens, with the next try, and once that it closes", (log) =>
     Effect.gen(function* () {
       const { chain, one, start, store } = yield* world()
       chain.extend(...many(20))
@@ -277,7 +280,7 @@ describe("the log says", () => {
       assert.match(closed!.text, /^one:80 works again after \d+ failures: circuit closed$/)
     }))
 
-  test("in one clear line an endpoint that nothing can be reached, with the next try, and then once a minute", (log) =>
+  test("reports an unreachable endpoint in one line with the next try, then once a minute", (log) =>
     Effect.gen(function* () {
       const { one, start, two } = yield* world({}, "one,two")
       one.up = false
@@ -302,12 +305,12 @@ describe("the log says", () => {
           assert.isNumber(fields["next_try_seconds"])
           assert.strictEqual(fields["reason"], "refused")
         }
-        // Beside these nothing but that the circuit opened.
+        // The only other line is that of the opened circuit.
         assert.strictEqual(about.length, failed.length + 1)
       }
     }))
 
-  test("of an endpoint that comes and goes no more than a line of each kind in 10 s, and how many were left out", (log) =>
+  test("writes at most one line per kind and 10 s for a flapping endpoint, with the number of suppressed lines", (log) =>
     Effect.gen(function* () {
       const { chain, one, start, store } = yield* world()
       chain.extend(...many(20))
@@ -333,17 +336,17 @@ describe("the log says", () => {
       }
       assert.strictEqual(counted, drops)
       assert.isBelow(log.of("disconnected").length, drops / 2)
-      // What is said last is what is so.
+      // The last line shows the current state.
       assert.strictEqual(log.of("connected", "disconnected").at(-1)!.fields["event"], "connected")
     }))
 
-  test("that the store is away, that its circuit opens and closes, once each", (log) =>
+  test("reports once each that the store is unavailable, that its circuit opens, and that it recovers", (log) =>
     Effect.gen(function* () {
-      const away = new StoreError({ operation: "push", reason: "unreachable", detail: "ECONNREFUSED" })
+      const unreachable = new StoreError({ operation: "push", reason: "unreachable", detail: "ECONNREFUSED" })
       let isAway = true
-      const probe = Effect.suspend(() => (isAway ? Effect.fail(away) : Effect.void))
+      const probe = Effect.suspend(() => (isAway ? Effect.fail(unreachable) : Effect.void))
       const { trip, awaitClosed, succeed } = yield* StoreBreaker.make(probe)
-      yield* trip(away)
+      yield* trip(unreachable)
       yield* TestClock.adjust("20 seconds")
       isAway = false
       yield* TestClock.adjust("1 second")
@@ -364,7 +367,7 @@ describe("the log says", () => {
       assert.strictEqual(log.lines[1]!.fields["circuit"], "store")
     }).pipe(Effect.provideService(CurrentLogLimits, new LogLimits())))
 
-  test("that publishing is paused and for whom, and that it goes on", (log) =>
+  test("reports that publishing is paused and for which reader, and that it resumes", (log) =>
     Effect.gen(function* () {
       const paused: Holder = {
         reader: "group:slow",
@@ -393,7 +396,7 @@ describe("the log says", () => {
     }))
 })
 
-describe("a line of the log", () => {
+describe("a log line", () => {
   const line = (logger: Logger.Logger<unknown, string>, effect: Effect.Effect<void>) =>
     Effect.gen(function* () {
       const lines: Array<string> = []
@@ -409,10 +412,10 @@ describe("a line of the log", () => {
     retracted_entries: undefined,
   }).pipe(
     Effect.annotateLogs({ chain: "ethereum", endpoint: "a.example" }),
-    Effect.withLogSpan("a span that nobody asked for"),
+    Effect.withLogSpan("an unrelated span"),
   )
 
-  it.effect("is JSON with what is said and nothing else, byte for byte", () =>
+  it.effect("is JSON with exactly the event's fields, byte for byte", () =>
     Effect.gen(function* () {
       assert.strictEqual(
         yield* line(Logging.json, reorg),
@@ -421,7 +424,7 @@ describe("a line of the log", () => {
     }),
   )
 
-  it.effect("is logfmt with the same, and in quotation marks what needs them", () =>
+  it.effect("is logfmt with the same fields, quoted only where necessary", () =>
     Effect.gen(function* () {
       assert.strictEqual(
         yield* line(Logging.logfmt, reorg),
@@ -430,7 +433,7 @@ describe("a line of the log", () => {
     }),
   )
 
-  it.effect("is for people one line with the chain first, and the stack of a defect below", () =>
+  it.effect("is one readable line with the chain first, and the stack of a defect below", () =>
     Effect.gen(function* () {
       assert.strictEqual(
         yield* line(Logging.pretty(false), reorg),
@@ -445,7 +448,7 @@ describe("a line of the log", () => {
     }),
   )
 
-  it("tells times in words", () => {
+  it("formats durations with units", () => {
     assert.deepStrictEqual([0.5, 12.34, 89, 90, 5000, 7500, 400_000].map(inWords), [
       "0.5 s",
       "12 s",
@@ -463,7 +466,7 @@ describe("docs/LOGS.md", () => {
     .filter((path) => path.endsWith(".ts"))
     .map((path) => [path, readFileSync(`src/${path}`, "utf8")] as const)
 
-  it("lists exactly the codes that the source knows, with their levels and fields", () => {
+  it("lists exactly the defined event codes, with their levels and fields", () => {
     const rows = [
       ...readFileSync("docs/LOGS.md", "utf8").matchAll(/^\| `(\w+)` \| (\w+) \| (.*?) \| (.+) \|$/gm),
     ]
@@ -480,7 +483,7 @@ describe("docs/LOGS.md", () => {
     assert.deepStrictEqual(documented, known)
   })
 
-  it("lists only what is said somewhere, and nothing is said without a code but by the files of SQLite", () => {
+  it("lists only events that are logged, and every line has a code except one of SQLite", () => {
     const all = sources.map(([, text]) => text).join("\n")
     for (const code of Object.keys(events)) assert.match(all, new RegExp(`logEvent\\(\\s*"${code}"`), code)
     const without = sources

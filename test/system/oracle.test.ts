@@ -1,11 +1,11 @@
-/** The oracle finds what it is there to find, in what is left and in what was undone. */
+/** The oracle of the chaos tests detects faults, both in remaining and in retracted entries. */
 import { assert, describe, it } from "@effect/vitest"
 import type { Entry } from "../../src/Domain.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import type { FakeBlock } from "../support/FakeChain.ts"
 import { faultsOf } from "../support/oracle.ts"
 
-/** Entries of some logs of a block, as a store must have them. */
+/** The correct entries of some logs of a block. */
 const entries = (
   block: FakeBlock,
   removed = false,
@@ -37,14 +37,14 @@ const forked = () => {
   return { chain, one: one!, three: three!, four: four!, other: chain.at(3)!, last: chain.at(4)! }
 }
 
-const told = (chain: FakeChain, ...journal: ReadonlyArray<ReadonlyArray<Entry>>) =>
+const faultsIn = (chain: FakeChain, ...journal: ReadonlyArray<ReadonlyArray<Entry>>) =>
   faultsOf(
     chain,
     journal.flat().map((entry, i) => ({ id: String(i), entry })),
   ).map((fault) => fault.replace(/0x[0-9a-f]{64}/, "…"))
 
 describe("the oracle", () => {
-  it("finds nothing wrong with a reorg, whole or in the middle of a large block", () => {
+  it("accepts a reorg, complete or in the middle of a large block", () => {
     const { chain, four, last, one, other, three } = forked()
     for (const written of [0, 1000, 2000, 2500]) {
       const journal = [
@@ -56,17 +56,17 @@ describe("the oracle", () => {
         entries(other),
         entries(last),
       ]
-      assert.deepStrictEqual(told(chain, ...journal), [])
+      assert.deepStrictEqual(faultsIn(chain, ...journal), [])
     }
-    assert.deepStrictEqual(told(chain, entries(one), entries(three), entries(four, false, 0, 2000)), [])
+    assert.deepStrictEqual(faultsIn(chain, entries(one), entries(three), entries(four, false, 0, 2000)), [])
   })
 
-  it("tells what was never so, though it was undone", () => {
+  it("detects a wrong entry even if it was retracted", () => {
     const { chain, one, other, three } = forked()
     for (const change of [{ data: "0x99" }, { timestamp: "1" }, { topics: "[]" }, { log_index: "9" }]) {
       const wrong = (all: ReadonlyArray<Entry>) =>
         all.map((entry) => (entry.log_index === "1" ? { ...entry, ...change } : entry))
-      const faults = told(
+      const faults = faultsIn(
         chain,
         entries(one),
         wrong(entries(three)),
@@ -81,21 +81,27 @@ describe("the oracle", () => {
     }
   })
 
-  it("tells of a block that is undone, followed or left before it was whole", () => {
+  it("detects a block that is retracted, extended or abandoned before it is complete", () => {
     const { chain, four, last, one, other, three } = forked()
     assert.deepStrictEqual(
-      told(chain, entries(one), entries(three, false, 0, 2), entries(three, true, 0, 2), entries(other)),
+      faultsIn(chain, entries(one), entries(three, false, 0, 2), entries(three, true, 0, 2), entries(other)),
       ["4: the removal of 31337:…:1 retracts a block that has 2 of 3 logs"],
     )
     assert.deepStrictEqual(
-      told(chain, entries(one), entries(three), entries(four, false, 0, 999), entries(four, true, 0, 999)),
+      faultsIn(
+        chain,
+        entries(one),
+        entries(three),
+        entries(four, false, 0, 999),
+        entries(four, true, 0, 999),
+      ),
       ["1004: the removal of 31337:…:998 retracts a block that has 999 of 2500 logs"],
     )
-    assert.deepStrictEqual(told(chain, entries(one, false, 0, 1), entries(other)), [
+    assert.deepStrictEqual(faultsIn(chain, entries(one, false, 0, 1), entries(other)), [
       "1: the entry of 31337:…:0 comes while block 1 has 1 of 2 logs",
     ])
     assert.deepStrictEqual(
-      told(
+      faultsIn(
         chain,
         entries(one),
         entries(three),
@@ -108,32 +114,33 @@ describe("the oracle", () => {
         (_, i) => `${4005 + i}: the entry of 31337:…:${1000 + i} is added to a block that is being retracted`,
       ),
     )
-    assert.deepStrictEqual(told(chain, entries(one), entries(other), entries(last, false, 0, 1)), [
+    assert.deepStrictEqual(faultsIn(chain, entries(one), entries(other), entries(last, false, 0, 1)), [
       "at the end block 4 has 1 of 2 logs",
     ])
   })
 
-  it("tells of blocks that are left out, of another fork, or of nowhere", () => {
+  it("detects blocks that are skipped, of another fork, or unknown", () => {
     const { chain, four, last, one, other, three } = forked()
-    assert.deepStrictEqual(told(chain, entries(other)), [
+    assert.deepStrictEqual(faultsIn(chain, entries(other)), [
       "0: the entry of 31337:…:0 comes before the logs of block 1",
     ])
-    assert.deepStrictEqual(told(chain, entries(one), entries(last), entries(last, true), entries(other)), [
-      "2: the entry of 31337:…:0 comes before the logs of block 3",
-    ])
-    assert.deepStrictEqual(told(chain, entries(one), entries(three), entries(last)), [
+    assert.deepStrictEqual(
+      faultsIn(chain, entries(one), entries(last), entries(last, true), entries(other)),
+      ["2: the entry of 31337:…:0 comes before the logs of block 3"],
+    )
+    assert.deepStrictEqual(faultsIn(chain, entries(one), entries(three), entries(last)), [
       "5: the entry of 31337:…:0 is not on top of block 3",
     ])
-    assert.deepStrictEqual(told(chain, entries(one), entries(four, true, 0, 1)), [
+    assert.deepStrictEqual(faultsIn(chain, entries(one), entries(four, true, 0, 1)), [
       "2: the removal of 31337:…:0 is not of the top block",
     ])
     const [nowhere] = entries(one)
-    assert.deepStrictEqual(told(chain, [{ ...nowhere!, block_hash: `0x${"9".repeat(64)}` }]), [
+    assert.deepStrictEqual(faultsIn(chain, [{ ...nowhere!, block_hash: `0x${"9".repeat(64)}` }]), [
       "0: the entry of 31337:…:0 is of a block that never existed",
     ])
   })
 
-  it("asks for nothing below the start block", () => {
+  it("expects nothing below the start block", () => {
     const { chain, last, other } = forked()
     const journal = [...entries(other), ...entries(last)].map((entry, i) => ({ id: String(i), entry }))
     assert.deepStrictEqual(faultsOf(chain, journal, 3), [])

@@ -1,4 +1,4 @@
-/** The page as people see it: a real browser, on the real service. */
+/** The page of the real service in a real browser. */
 import { assert, layer } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { join } from "node:path"
@@ -11,7 +11,7 @@ import { fetchFrom } from "../support/http.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import * as Service from "../support/Service.ts"
 
-/** Two chains on nodes that do as they are told, and the service that follows them. */
+/** Two chains on scripted nodes, and the service that follows them. */
 const world = Effect.fnUntraced(function* (variables: Record<string, string> = {}) {
   const nodes = [new FakeNode(new FakeChain({ id: 501 })), new FakeNode(new FakeChain({ id: 502 }))] as const
   for (const { chain } of nodes) chain.extend(1, 2)
@@ -32,8 +32,8 @@ const world = Effect.fnUntraced(function* (variables: Record<string, string> = {
 
 const at = (opened: Opened, selector: string) => opened.page.locator(selector)
 
-/** Waits until an element says this. */
-const says = (opened: Opened, selector: string, text: string | RegExp) =>
+/** Waits until an element contains this text. */
+const shows = (opened: Opened, selector: string, text: string | RegExp) =>
   Effect.promise(() => at(opened, selector).filter({ hasText: text }).first().waitFor())
 
 const textOf = (opened: Opened, selector: string) =>
@@ -41,14 +41,14 @@ const textOf = (opened: Opened, selector: string) =>
 
 const press = (opened: Opened, key: string) => Effect.promise(() => opened.page.keyboard.press(key))
 
-/** What has the focus. */
+/** The text of the focused element. */
 const focused = (opened: Opened) => textOf(opened, ":focus")
 
 const alpha = "section[aria-label=alpha]"
 const beta = "section[aria-label=beta]"
 const field = (chain: string, name: string) => `${chain} [data-field="${name}"]`
 
-/** Everything that can be read now can be read well, in both colour schemes. */
+/** Every visible text has sufficient contrast in both colour schemes. */
 const assertLegible = (opened: Opened) =>
   Effect.forEach(["light", "dark"] as const, (colorScheme) =>
     Effect.promise(async () => {
@@ -72,43 +72,43 @@ const assertNarrow = (opened: Opened) =>
     await opened.page.setViewportSize(before)
   })
 
-/** They wait for their services most of the time. */
+/** The tests mostly wait for their services. */
 const together = { concurrent: true, timeout: 60_000 }
 
 layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
   it.effect(
-    "shows each chain, its entries and its reorgs, while they change",
+    "shows each chain, its entries and its reorgs as they change",
     () =>
       Effect.gen(function* () {
         const { alpha: node, port } = yield* world({ BETA_HEADS: "poll" })
         const opened = yield* open(port)
-        yield* says(opened, "h1", "2 chains, all ready")
+        yield* shows(opened, "h1", "2 chains, all ready")
         const polled = at(opened, `${beta} [data-list=endpoints]`).filter({ hasText: "heads are polled" })
         yield* Effect.promise(() => polled.waitFor({ state: "attached" }))
-        yield* says(opened, field(alpha, "head"), /^2$/)
-        yield* says(opened, field(alpha, "phase"), "live")
+        yield* shows(opened, field(alpha, "head"), /^2$/)
+        yield* shows(opened, field(alpha, "phase"), "live")
         node.intercept = (method, _params, proceed) => {
           if (method === "eth_getLogs") throw new Refused(-32601, "the method does not exist")
           return proceed()
         }
         node.chain.extend(4, 3)
-        yield* says(opened, field(alpha, "head"), /^4$/)
-        yield* says(opened, field(alpha, "stored"), /^4$/)
-        yield* says(opened, field(alpha, "p50"), /^\d+ ms$/)
-        yield* says(opened, `${alpha} [data-list=stream]`, "10 published")
-        yield* says(opened, field(alpha, "rate"), /[1-9]/)
-        yield* says(opened, `${alpha} [data-list=endpoints]`, /in use.*refuses eth_getLogs/)
+        yield* shows(opened, field(alpha, "head"), /^4$/)
+        yield* shows(opened, field(alpha, "stored"), /^4$/)
+        yield* shows(opened, field(alpha, "p50"), /^\d+ ms$/)
+        yield* shows(opened, `${alpha} [data-list=stream]`, "10 published")
+        yield* shows(opened, field(alpha, "rate"), /[1-9]/)
+        yield* shows(opened, `${alpha} [data-list=endpoints]`, /in use.*refuses eth_getLogs/)
         assert.match(yield* textOf(opened, field(alpha, "endpoint")), /^127\.0\.0\.1:\d+$/)
         assert.match(yield* textOf(opened, field(alpha, "lag")), /^\d+\.\d s$/)
-        yield* says(opened, "tbody tr:first-child", /alpha42 *0x[0-9a-f]{40}/)
+        yield* shows(opened, "tbody tr:first-child", /alpha42 *0x[0-9a-f]{40}/)
 
         node.chain.fork(2, 1, 1, 1)
-        yield* says(opened, field(alpha, "head"), /^5$/)
-        yield* says(opened, `${alpha} h3`, "Reorgs: 1, deepest 2")
-        yield* says(opened, `${alpha} [data-list=reorgs]`, "2 blocks from 4 down")
-        yield* says(opened, `${alpha} [data-list=stream]`, "7 removed")
+        yield* shows(opened, field(alpha, "head"), /^5$/)
+        yield* shows(opened, `${alpha} h3`, "Reorgs: 1, deepest 2")
+        yield* shows(opened, `${alpha} [data-list=reorgs]`, "2 blocks from 4 down")
+        yield* shows(opened, `${alpha} [data-list=stream]`, "7 removed")
         yield* Effect.promise(() => at(opened, "tbody tr.removed").nth(6).waitFor())
-        // The newest first: three new blocks, above what was undone before, the highest log undone first.
+        // The newest first: three new blocks, then the retracted entries, of which the highest log was retracted first.
         const blocks = yield* Effect.promise(() => at(opened, "tbody tr").allInnerTexts())
         const short = blocks
           .slice(0, 11)
@@ -119,9 +119,9 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
           Effect.promise(() => at(opened, `${alpha} [data-curve=${name}] .line`).getAttribute("d"))
         for (const name of ["lag", "rate"]) assert.match((yield* points(name))!, /^M[\d.]+,[\d.]+L/)
 
-        // What a screen reader is told.
+        // The accessibility tree for screen readers.
         const tree = yield* Effect.promise(() => opened.page.locator("body").ariaSnapshot())
-        for (const said of [
+        for (const expected of [
           '- heading "2 chains, all ready" [level=1]',
           '- region "alpha"',
           '- button "alpha" [expanded]',
@@ -131,7 +131,7 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
           '- columnheader "Contract"',
           '- row "− removed',
         ]) {
-          assert.include(tree, said)
+          assert.include(tree, expected)
         }
         yield* assertLegible(opened)
         yield* assertNarrow(opened)
@@ -158,8 +158,8 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
           "cache-control": "no-store",
           "x-content-type-options": "nosniff",
         })
-        yield* says(opened, "h1", "all ready")
-        // What the policy is for: markup and scripts that get in do nothing.
+        yield* shows(opened, "h1", "all ready")
+        // Injected markup and scripts have no effect.
         const ran = yield* Effect.promise(() =>
           opened.page.locator("body").evaluate((body) => {
             const script = body.ownerDocument.createElement("script")
@@ -181,24 +181,24 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
   )
 
   it.effect(
-    "says which chain fails, why and until when, with what a provider says as text",
+    "names the chain that fails, why and until when, and shows the provider's message as text",
     () =>
       Effect.gen(function* () {
         const { beta: node, port } = yield* world()
         const opened = yield* open(port)
-        yield* says(opened, "h1", "all ready")
+        yield* shows(opened, "h1", "all ready")
         const hostile = `<img src=x onerror="document.title='taken'"><script>document.title='over'</script>`
         node.intercept = () => {
           throw new Refused(-32000, hostile)
         }
         node.drop()
-        yield* says(opened, `${beta} [data-list=errors]`, hostile)
+        yield* shows(opened, `${beta} [data-list=errors]`, hostile)
         node.up = false
-        yield* says(opened, "h1", "1 of 2 chains not ready: beta")
-        yield* says(opened, field(beta, "breaker"), "open")
-        yield* says(opened, field(beta, "breaker-sub"), /^next try in \d+ s$/)
-        yield* says(opened, field(beta, "reason"), "the breaker is open after 3 failures")
-        yield* says(opened, field(beta, "endpoint-sub"), "not connected")
+        yield* shows(opened, "h1", "1 of 2 chains not ready: beta")
+        yield* shows(opened, field(beta, "breaker"), "open")
+        yield* shows(opened, field(beta, "breaker-sub"), /^next try in \d+ s$/)
+        yield* shows(opened, field(beta, "reason"), "the breaker is open after 3 failures")
+        yield* shows(opened, field(beta, "endpoint-sub"), "not connected")
         assert.strictEqual(yield* textOf(opened, field(alpha, "phase")), "live")
         assert.strictEqual(yield* Effect.promise(() => at(opened, "img, main script").count()), 0)
         assert.match(yield* Effect.promise(() => opened.page.title()), /^\(!\) 1 of 2 chains not ready/)
@@ -210,37 +210,37 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
   )
 
   it.effect(
-    "says that the store takes no writes, and that it is back",
+    "shows that the store is not writable, and that it recovers",
     () =>
       Effect.gen(function* () {
         const redis = yield* RedisServer.start()
         const { alpha: node, port } = yield* world({ REDIS_URL: redis.url })
         const opened = yield* open(port)
-        yield* says(opened, "h1", "2 chains, all ready")
+        yield* shows(opened, "h1", "2 chains, all ready")
         redis.kill("SIGKILL")
         node.chain.extend(2)
-        yield* says(opened, "h1", "The store takes no writes")
-        yield* says(opened, `.store [data-field="state"]`, "takes no writes")
-        yield* says(opened, `.store [data-field="reason"]`, "store push failed")
-        yield* says(opened, field(alpha, "phase"), "store unavailable")
-        yield* says(opened, field(alpha, "stored-sub"), "1 behind")
+        yield* shows(opened, "h1", "The store is not writable")
+        yield* shows(opened, `.store [data-field="state"]`, "not writable")
+        yield* shows(opened, `.store [data-field="reason"]`, "the store did not push")
+        yield* shows(opened, field(alpha, "phase"), "store unavailable")
+        yield* shows(opened, field(alpha, "stored-sub"), "1 behind")
         yield* assertLegible(opened)
         yield* redis.restart
-        yield* says(opened, `.store [data-field="state"]`, "takes writes")
-        yield* says(opened, field(alpha, "stored"), /^3$/)
+        yield* shows(opened, `.store [data-field="state"]`, /^writable/)
+        yield* shows(opened, field(alpha, "stored"), /^3$/)
         assert.deepStrictEqual(opened.complaints, [])
       }),
     together,
   )
 
   it.effect(
-    "is used with the keyboard, and its list is filtered and held",
+    "works with the keyboard, and its list can be filtered and paused",
     () =>
       Effect.gen(function* () {
         const { alpha: node, beta: other, port } = yield* world()
         const opened = yield* open(port)
-        yield* says(opened, "tbody tr", "alpha")
-        yield* says(opened, "tbody tr", "beta")
+        yield* shows(opened, "tbody tr", "alpha")
+        yield* shows(opened, "tbody tr", "beta")
         yield* press(opened, "Tab")
         assert.strictEqual(yield* focused(opened), "alpha")
         const details = at(opened, `${alpha} .details`)
@@ -265,18 +265,18 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
         const chains = () => Effect.promise(() => at(opened, "tbody td.chain-name").allInnerTexts())
         assert.deepStrictEqual(yield* chains(), ["beta", "beta", "beta"])
         node.chain.extend(1)
-        yield* says(opened, field(alpha, "stored"), /^3$/)
+        yield* shows(opened, field(alpha, "stored"), /^3$/)
         other.chain.extend(2)
-        yield* says(opened, "#tail-count", "the last 5 that match")
+        yield* shows(opened, "#tail-count", "the latest 5 that match")
         assert.deepStrictEqual(new Set(yield* chains()), new Set(["beta"]))
         yield* Effect.promise(() => opened.page.getByLabel("Filter").fill("nothing like this"))
-        yield* says(opened, "#tail-empty", "Nothing in the last 9 entries matches.")
+        yield* shows(opened, "#tail-empty", "No match in the latest 9 entries.")
         yield* Effect.promise(() => opened.page.getByLabel("Filter").fill(""))
         assert.strictEqual((yield* chains()).length, 9)
 
         yield* Effect.promise(() => opened.page.getByRole("button", { name: "Pause" }).press("Space"))
         node.chain.extend(3)
-        yield* says(opened, "#tail-count", "standing still, 3 new")
+        yield* shows(opened, "#tail-count", "paused, 3 new")
         assert.strictEqual((yield* chains()).length, 9)
         yield* Effect.promise(() => opened.page.getByRole("button", { name: "Pause" }).press("Space"))
         assert.strictEqual((yield* chains()).length, 12)
@@ -285,28 +285,28 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
   )
 
   it.effect(
-    "never calls live what is not, and goes on by itself",
+    "never shows outdated data as live, and reconnects by itself",
     () =>
       Effect.gen(function* () {
         const { env, port, service } = yield* world()
         const opened = yield* open(port)
-        yield* says(opened, "h1", "all ready")
-        yield* says(opened, "#link", /^live$/)
+        yield* shows(opened, "h1", "all ready")
+        yield* shows(opened, "#link", /^live$/)
         service.kill("SIGKILL")
-        yield* says(opened, "#link", "not live")
-        yield* says(opened, "h1", "The ingestor is silent")
-        yield* says(opened, "#banner", /No news since \d\d:\d\d:\d\d/)
+        yield* shows(opened, "#link", "not live")
+        yield* shows(opened, "h1", "Disconnected")
+        yield* shows(opened, "#banner", /No events since \d\d:\d\d:\d\d/)
         yield* service.exit
         yield* Service.start({ env: { ...env, HTTP_PORT: String(port) } })
-        yield* says(opened, "#link", /^live$/)
-        yield* says(opened, "h1", "2 chains, all ready")
+        yield* shows(opened, "#link", /^live$/)
+        yield* shows(opened, "h1", "2 chains, all ready")
         yield* Effect.promise(() => at(opened, "#banner").waitFor({ state: "hidden" }))
       }),
     together,
   )
 
   it.effect(
-    "asks for the token, and follows the events with it",
+    "requires the token, and receives events with it",
     () =>
       Effect.gen(function* () {
         const { alpha: node, port } = yield* world({ METRICS_TOKEN: "t0ken" })
@@ -317,9 +317,9 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
         const wrong = yield* open(port, { httpCredentials: { username: "me", password: "wrong" } })
         assert.strictEqual(wrong.status, 401)
         const opened = yield* open(port, { httpCredentials: { username: "me", password: "t0ken" } })
-        yield* says(opened, "h1", "2 chains, all ready")
+        yield* shows(opened, "h1", "2 chains, all ready")
         node.chain.extend(1)
-        yield* says(opened, field(alpha, "head"), /^3$/)
+        yield* shows(opened, field(alpha, "head"), /^3$/)
       }),
     together,
   )

@@ -1,4 +1,4 @@
-/** From a real node to the store and back: the journal, replayed, is what the node says. */
+/** From a real node to the store: the replayed journal equals the node's logs. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import type { Scope } from "effect"
@@ -62,7 +62,7 @@ for (const kind of ["sqlite", "redis"] as const) {
     )
 
     test(
-      "stores a block of 3 000 logs, and undoes it",
+      "stores a block of 3 000 logs and retracts it",
       Effect.gen(function* () {
         const { store, variables } = yield* stores[kind]
         const devnet = yield* Devnet.start(["--gas-limit", "100000000"])
@@ -78,9 +78,9 @@ for (const kind of ["sqlite", "redis"] as const) {
     )
   })
 
-  describe(`reconnection, with ${kind}`, () => {
+  describe(`the service with ${kind}`, () => {
     test(
-      "the node is killed and comes back with its state: nothing missing, nothing twice",
+      "neither loses nor duplicates a log when the node restarts with its state",
       Effect.gen(function* () {
         const place = yield* directory
         const state = ["--state", join(place, "state.json")]
@@ -100,13 +100,13 @@ for (const kind of ["sqlite", "redis"] as const) {
     )
 
     test(
-      "the socket is cut in the middle of answers, again and again",
+      "neither loses nor duplicates a log when the socket is cut repeatedly in the middle of responses",
       Effect.gen(function* () {
         const { store, variables } = yield* stores[kind]
         const devnet = yield* Devnet.start()
         const proxy = yield* TcpProxy.start(devnet.anvil.port)
         for (let i = 0; i < 40; i++) yield* devnet.block(20, i % 5)
-        // The handshake and the answer to eth_chainId take less: the cut comes in the first large answer.
+        // The handshake and the response to eth_chainId are smaller: the cut hits the first large response.
         proxy.cutAfter(20_000)
         yield* Service.start({ env: Devnet.environment(`ws://127.0.0.1:${proxy.port}`, variables) })
         yield* Devnet.reached(store, devnet.head)
@@ -124,9 +124,9 @@ for (const kind of ["sqlite", "redis"] as const) {
     )
   })
 
-  describe(`shutdown, with ${kind}`, () => {
+  describe(`the service with ${kind}, under traffic`, () => {
     test(
-      "in the middle of traffic, and a start after it: nothing missing, nothing twice",
+      "neither loses nor duplicates a log when it is stopped or killed and restarted",
       Effect.gen(function* () {
         const { store, variables } = yield* stores[kind]
         const devnet = yield* Devnet.start()
@@ -152,9 +152,9 @@ for (const kind of ["sqlite", "redis"] as const) {
   })
 }
 
-describe("Redis in production", () => {
+describe("the service on Redis", () => {
   test(
-    "goes away while the service runs: heads are followed, readiness says why, and nothing is lost [G-088]",
+    "follows heads through an outage of Redis, reports why it is not ready, and loses nothing [G-088]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--appendonly", "yes"])
       const store = yield* openRedis(standalone(server.port))
@@ -169,8 +169,7 @@ describe("Redis in production", () => {
       server.kill("SIGKILL")
       for (let i = 0; i < 20; i++) yield* devnet.block(3, 1)
       yield* Effect.repeat(fetchFrom(port, "/ready"), {
-        until: ({ status, text }) =>
-          status === 503 && /the store does not take moves: .*unreachable/.test(text),
+        until: ({ status, text }) => status === 503 && /the store accepts no moves: .*unreachable/.test(text),
       })
       yield* devnet.reorg(4)
       yield* devnet.block(2)
@@ -188,7 +187,7 @@ describe("Redis in production", () => {
   )
 
   test(
-    "is down when the service starts: it starts all the same, and stops when it is told to",
+    "starts and stops cleanly while Redis is down",
     Effect.gen(function* () {
       const env = Devnet.environment("ws://127.0.0.1:1", {
         REDIS_URL: `redis://127.0.0.1:${yield* RedisServer.freePort}`,
@@ -203,7 +202,7 @@ describe("Redis in production", () => {
   )
 
   test(
-    "freezes while a move is on its way: the stop takes no longer than it may",
+    "stops within SHUTDOWN_TIMEOUT when Redis freezes with a move in flight",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const devnet = yield* Devnet.start()
@@ -220,13 +219,13 @@ describe("Redis in production", () => {
       })
       service.kill("SIGTERM")
       assert.strictEqual(yield* service.exit, 1)
-      assert.match(service.errors(), /the stop took longer than SHUTDOWN_TIMEOUT/)
+      assert.match(service.errors(), /shutdown took longer than SHUTDOWN_TIMEOUT/)
       server.kill("SIGCONT")
     }),
   )
 
   test(
-    "two services at once write one journal, through reorgs and kill -9",
+    "writes one consistent journal with two instances, through reorgs and kill -9",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const store = yield* openRedis(standalone(server.port))

@@ -1,4 +1,4 @@
-/** A real node behind a proxy that does to its answers what providers are known to do. */
+/** A real node behind a proxy that imitates known behaviour of providers. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { join } from "node:path"
@@ -9,7 +9,7 @@ import * as RpcProxy from "../support/RpcProxy.ts"
 import type { Changes } from "../support/RpcProxy.ts"
 import * as Service from "../support/Service.ts"
 
-/** publicnode's refusal of logs without an address, and no receipts of whole blocks. */
+/** Refuses logs without an address, like publicnode, and block receipts. */
 const unwilling: Changes = {
   refuse: ({ method }) => {
     if (method === "eth_getLogs") return refusal("publicnode", "specify an address")
@@ -18,7 +18,7 @@ const unwilling: Changes = {
   },
 }
 
-/** `[]` for a block that was announced a moment ago: twice for each (op-geth). */
+/** Returns `[]` for a block that was just announced, twice per block (op-geth). */
 const forgetful = (): Changes => {
   const times = new Map<string, number>()
   return {
@@ -32,7 +32,7 @@ const forgetful = (): Changes => {
   }
 }
 
-/** Every third notification is lost (erigon). */
+/** Drops every third notification (erigon). */
 const lossy = (): Changes => {
   let count = 0
   return { forwards: () => ++count % 3 !== 0 }
@@ -45,10 +45,10 @@ const quirks: ReadonlyArray<readonly [string, () => Changes]> = [
   ["answers [] for a fresh block and loses every third notification", () => ({ ...forgetful(), ...lossy() })],
 ]
 
-describe("the service before a real node that", () => {
+describe("the service on a real node", () => {
   for (const [title, changes] of quirks) {
     it.live(
-      `${title} stores what the node says, through reorgs and cut connections`,
+      `stores the node's logs through reorgs and cut connections if it ${title}`,
       () =>
         Effect.gen(function* () {
           const path = join(yield* directory, "events.db")
@@ -67,8 +67,8 @@ describe("the service before a real node that", () => {
             yield* devnet.block(i)
             if (i === 3) proxy.cut()
           }
-          // What was announced last may have been lost; the next one is not.
-          const { forwards, ...rest } = proxy.changes
+          // The last notification may have been dropped; the next one is not.
+          const { lets, ...rest } = proxy.changes
           proxy.changes = rest
           yield* devnet.block(1)
           yield* Devnet.reached(store, devnet.head)
@@ -78,11 +78,11 @@ describe("the service before a real node that", () => {
           if (rest.refuse === undefined) {
             assert.strictEqual(asked("eth_getBlockReceipts"), 0)
           } else {
-            // Two ranges and two blocks, each refused, on two connections.
+            // Two ranges and two blocks are refused, on two connections.
             assert.isAtMost(asked("eth_getLogs"), 4)
             assert.isAtLeast(asked("eth_subscribe"), 4, "heads and logs, on two connections")
-            // Some forty blocks from the subscription; what was announced before it began, receipt by receipt.
-            if (forwards === undefined) assert.isBelow(asked("eth_getTransactionReceipt"), 40)
+            // About forty blocks come from the subscription; blocks announced before it are read receipt by receipt.
+            if (lets === undefined) assert.isBelow(asked("eth_getTransactionReceipt"), 40)
           }
         }).pipe(Effect.scoped),
       60_000,

@@ -1,4 +1,4 @@
-/** The two endpoints that a chain has by default, as they are known to behave, and a chain without a filter. */
+/** A chain without a filter on its two default endpoints, with their known behaviour. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -21,7 +21,7 @@ interface World {
 const blockTime = 12
 const start = 40
 
-/** A chain of forty blocks that is followed from its latest on. */
+/** A chain of forty blocks that is followed from its latest block on. */
 const world = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.effect(title, () =>
     Effect.gen(function* () {
@@ -38,7 +38,7 @@ const world = (title: string, body: (world: World) => Effect.Effect<unknown, unk
           {
             ...variablesFor({ devnet: [chain, "one,two"] }),
             START_BLOCK: "latest",
-            // As for every endpoint without a key.
+            // The default of endpoints without a key.
             RPC_RATE: "10",
             ...variables,
           },
@@ -50,7 +50,7 @@ const world = (title: string, body: (world: World) => Effect.Effect<unknown, unk
     }),
   )
 
-/** The chain goes on, with a fork now and then. */
+/** The chain grows, with occasional forks. */
 const blocks = (chain: FakeChain, count: number) =>
   Effect.gen(function* () {
     for (let i = 0; i < count; i++) {
@@ -79,7 +79,7 @@ describe("a chain without a filter on public endpoints", () => {
   )
 
   world(
-    "is stored from the logs subscription where receipts are refused too",
+    "is stored from the logs subscription if receipts are refused too",
     ({ chain, one, store, start: run }) =>
       Effect.gen(function* () {
         one.intercept = both(publicnode(one), without("eth_getBlockReceipts"))
@@ -98,7 +98,7 @@ describe("a chain without a filter on public endpoints", () => {
       }),
   )
 
-  world("is stored by the second one while the first is away, and then by the first again", (world) =>
+  world("is stored from the second endpoint while the first is down, then from the first again", (world) =>
     Effect.gen(function* () {
       const { chain, one, two, store } = world
       one.intercept = both(publicnode(one), without("eth_getBlockReceipts"))
@@ -118,7 +118,7 @@ describe("a chain without a filter on public endpoints", () => {
   )
 
   world(
-    "is looked at again by an endpoint that refuses long ranges, though blocks become final by the dozen",
+    "is audited by an endpoint that refuses long ranges, even if dozens of blocks finalize at once",
     (world) =>
       Effect.gen(function* () {
         const { chain, two, store } = world
@@ -135,7 +135,7 @@ describe("a chain without a filter on public endpoints", () => {
       }),
   )
 
-  world("has an open gap where nothing can fill it, which is not passed over [G-068]", (world) =>
+  world("never skips a gap that no endpoint can fill [G-068]", (world) =>
     Effect.gen(function* () {
       const { chain, one, store } = world
       const { status } = yield* world.start({ DEVNET_WS_URL: "ws://one" })
@@ -144,7 +144,7 @@ describe("a chain without a filter on public endpoints", () => {
         publicnode(one),
         without("eth_getBlockReceipts", "eth_getTransactionReceipt", "eth_getBlockByHash"),
       )
-      // The first block after the refusal was announced before the subscription began.
+      // The first block after the refusal was announced before the subscription started.
       chain.extend(2)
       yield* TestClock.adjust("1 minute")
       const { stored } = status
@@ -153,7 +153,7 @@ describe("a chain without a filter on public endpoints", () => {
       assert.strictEqual(status.stored, stored)
       assert.strictEqual((yield* replayOf(store, chain.id)).removed > 0, false)
       assert.isAbove(status.errors.rejected + status.errors.unverified, 2)
-      // What is allowed again is noticed within the hour.
+      // A method that is allowed again is detected within an hour.
       one.intercept = publicnode(one)
       yield* TestClock.adjust("1 hour")
       yield* eventually("the gap is filled", () => status.stored === chain.head.number, 120)

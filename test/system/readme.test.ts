@@ -1,4 +1,4 @@
-/** Every command of the README is run, as it is written but for ports and time. */
+/** Runs every command of the README as written, except for ports and durations. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -18,14 +18,14 @@ const commands = [...readme.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].flatMap(([, b
   block!.trim().split("\n"),
 )
 
-/** Run elsewhere: by `.ci/run`, or by the tests of the demo and the build. */
+/** Commands that `.ci/run` or the tests of the demo and the build run. */
 const elsewhere = new Set(["npm ci && npm run demo", "npm ci && npm test"])
 
 const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body), 60_000)
 
 describe("the README", () => {
-  it("has no command that is run by no test", () => {
+  it("has only commands that a test runs", () => {
     const known = [/^(\w+=\S+ )*npm start$/, /^redis-cli /, / (node|python3) examples\/consume\.(ts|py) /]
     const unknown = commands.filter(
       (line) => !elsewhere.has(line) && !known.some((pattern) => pattern.test(line)),
@@ -35,7 +35,7 @@ describe("the README", () => {
   })
 
   test(
-    "starts the service on any devnet, into SQLite and into Redis, and its examples read the stream",
+    "has commands that start the service on a devnet with SQLite and Redis, and examples that read the stream",
     Effect.gen(function* () {
       const devnet = yield* Devnet.start()
       const server = yield* RedisServer.start()
@@ -64,7 +64,7 @@ describe("the README", () => {
 
       const examples = yield* Effect.forEach(
         commands.filter((line) => line.includes("examples/consume")),
-        // Each example gets a group of its own.
+        // Each example has its own group.
         (line, i) => run(`${line.replace("python3", python)} group-${i}`),
       )
       assert.strictEqual(examples.length, 2)
@@ -79,9 +79,9 @@ describe("the README", () => {
 
       for (const line of commands.filter((line) => line.startsWith("redis-cli"))) {
         const here = line.replace("redis-cli", `redis-cli -p ${server.port}`)
-        const said = execFileSync("bash", ["-c", here]).toString()
-        assert.match(said, /^(OK|\S+)/, line)
-        assert.notMatch(said, /ERR|NOGROUP/, line)
+        const printed = execFileSync("bash", ["-c", here]).toString()
+        assert.match(printed, /^(OK|\S+)/, line)
+        assert.notMatch(printed, /ERR|NOGROUP/, line)
       }
     }),
   )

@@ -1,4 +1,4 @@
-/** How the service is started and stopped by people and platforms: through npm, a link, and a Node that is too old. */
+/** Starting and stopping the service: through npm, through a link, and with a Node that is too old. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { execFileSync, spawnSync } from "node:child_process"
@@ -32,9 +32,9 @@ const node = Effect.suspend(() => {
 describe("the service", () => {
   for (const [what, to] of [
     ["SIGTERM to npm", (npm: number) => process.kill(npm, "SIGTERM")],
-    ["Ctrl-C, which is SIGINT to npm and all that it started", (npm: number) => process.kill(-npm, "SIGINT")],
+    ["Ctrl-C (SIGINT to npm and all its children)", (npm: number) => process.kill(-npm, "SIGINT")],
   ] as const) {
-    it.live(`that npm start started stops by ${what}, with exit code 0 [G-180]`, () =>
+    it.live(`stops with exit code 0 under npm start: ${what} [G-180]`, () =>
       Effect.gen(function* () {
         const { url } = yield* node
         const path = join(yield* directory, "events.db")
@@ -57,27 +57,27 @@ describe("the service", () => {
     )
   }
 
-  it("tells an old Node in one line what to do, in a language that Node 12 can read [G-182]", () =>
+  it("prints one line with the remedy on an old Node, in syntax that Node 12 can parse [G-182]", () =>
     Effect.gen(function* () {
       const place = yield* directory
       const old = join(place, "old.cjs")
       const ask = (version: string) => {
         writeFileSync(old, `Object.defineProperty(process.versions, "node", { value: "${version}" })`)
         const { status, stderr } = spawnSync(process.execPath, ["-r", old, Service.main, "--version"])
-        return { status, said: stderr.toString() }
+        return { status, printed: stderr.toString() }
       }
       for (const version of ["12.22.12", "20.20.2", "22.18.9"]) {
-        const { status, said } = ask(version)
+        const { status, printed } = ask(version)
         assert.strictEqual(status, 78)
         assert.match(
-          said,
+          printed,
           new RegExp(
             `^event-ingestor needs Node 22\\.19 or newer, this is ${version}: .*ignore-scripts.*\n$`,
           ),
         )
       }
       for (const version of ["22.19.0", "24.1.0"])
-        assert.deepStrictEqual(ask(version), { status: 0, said: "" })
+        assert.deepStrictEqual(ask(version), { status: 0, printed: "" })
 
       const source = readFileSync("src/start.cjs", "utf8")
       const [newest, oldest] = yield* Effect.promise(() =>
@@ -92,17 +92,17 @@ describe("the service", () => {
       assert.notMatch(source, /require\("node:/)
     }).pipe(Effect.scoped, Effect.runPromise))
 
-  it("is an executable that needs a POSIX shell and no env -S, wherever a link to it is", () =>
+  it("runs through a link with any POSIX shell, without env -S", () =>
     Effect.gen(function* () {
       const link = join(yield* directory, "event-ingestor")
       symlinkSync(Service.main, link)
-      const said = execFileSync("sh", [link, "--version"], { env: { PATH: process.env["PATH"] } })
-      assert.match(said.toString(), /\d+\.\d+\.\d+/)
-      assert.deepStrictEqual(execFileSync(link, ["--version"]), said)
+      const printed = execFileSync("sh", [link, "--version"], { env: { PATH: process.env["PATH"] } })
+      assert.match(printed.toString(), /\d+\.\d+\.\d+/)
+      assert.deepStrictEqual(execFileSync(link, ["--version"]), printed)
       assert.strictEqual(readFileSync(link, "utf8").split("\n", 1)[0], "#!/bin/sh")
     }).pipe(Effect.scoped, Effect.runPromise))
 
-  it.live("stores everything again, and says why, when its SQLite file is deleted while it runs", () =>
+  it.live("rewrites everything, and logs why, when its SQLite file is deleted while it runs", () =>
     Effect.gen(function* () {
       const { chain, url } = yield* node
       const path = join(yield* directory, "events.db")

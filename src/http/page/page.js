@@ -1,5 +1,5 @@
 /**
- * Shows what `/events` says. Every text gets into the page as a text node, never as markup.
+ * Renders the events of `/events`. Text enters the page only as text nodes, never as markup.
  *
  * @typedef {ReturnType<typeof import("../Report.ts").statusReport>} Report
  * @typedef {ReturnType<typeof import("../Report.ts").chainReport>} Chain
@@ -8,17 +8,17 @@
  * @typedef {{ chain: string, row: Row, text: string }} Entry
  */
 
-/** Entries that the page keeps to look for the filter's words, and those it shows. */
+/** Entries that the page keeps for the filter, and entries that it shows. */
 const keptEntries = 1000
 const shownEntries = innerWidth > 700 ? 100 : 40
 /** Points of a curve, one a second. */
 const points = 300
-/** Milliseconds without an event after which nothing shown is called live. */
-const silence = 4000
-/** As many chains or fewer are shown with their details from the start. */
+/** Milliseconds without an event after which the page counts as disconnected. */
+const eventTimeout = 4000
+/** Up to this many chains are expanded initially. */
 const fewChains = 4
 
-// -- words for numbers
+// -- formatting
 
 const whole = new Intl.NumberFormat("en")
 const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 })
@@ -63,7 +63,7 @@ const clock = (at) => {
 const find = (within, selector) => within.querySelector(selector)
 
 /** @param {Element} node @param {string} text */
-const say = (node, text) => {
+const setText = (node, text) => {
   if (node.textContent !== text) node.textContent = text
 }
 
@@ -82,21 +82,21 @@ const make = (tag, text, style) => {
 
 /** Sets many fields at once. @param {ParentNode} within @param {Record<string, string>} fields */
 const fill = (within, fields) => {
-  for (const [name, text] of Object.entries(fields)) say(find(within, `[data-field="${name}"]`), text)
+  for (const [name, text] of Object.entries(fields)) setText(find(within, `[data-field="${name}"]`), text)
 }
 
 /** @param {ParentNode} within @param {string} text */
 const reason = (within, text) => {
   const node = find(within, '[data-field="reason"]')
   node.hidden = text === ""
-  say(node, text)
+  setText(node, text)
 }
 
 /** @type {WeakMap<Element, string>} */
 const drawn = new WeakMap()
 
 /**
- * Draws a list again when what it says has changed: a head, something in soft letters, and lines below.
+ * Redraws a list if its content changed. An item has a main text, an optional muted text, and lines below.
  * @param {ParentNode} within @param {string} name @param {string} empty
  * @param {Array<{ main: string, sub?: string, tone?: string, lines?: ReadonlyArray<string> }>} items
  */
@@ -131,7 +131,7 @@ const curve = (within, name, values, least, label) => {
   return svg
 }
 
-// -- the state of things
+// -- chains and store
 
 /** @type {Record<string, string>} */
 const tones = {
@@ -154,7 +154,7 @@ const breakerSub = ({ state, failures, next_try_in_ms: next }) => {
 /** @param {{ state: string, failures: number }} breaker */
 const breakerTone = ({ state, failures }) => (state !== "closed" ? "bad" : failures > 0 ? "warn" : "")
 
-/** The same failure several times in a row is one line. @param {Chain["failures"]} failures */
+/** Merges consecutive equal failures into one. @param {Chain["failures"]} failures */
 const folded = (failures) => {
   /** @type {Array<{ type: string, text: string, last: string, first: string, times: number }>} */
   const groups = []
@@ -170,7 +170,7 @@ const folded = (failures) => {
 
 /** @type {Map<string, { node: HTMLElement, curves: Curves, before: { at: number, published: number } | undefined }>} */
 const chains = new Map()
-/** The curves as they were when the connection was made. @type {Record<string, Curves>} */
+/** The curves at the time of the connection. @type {Record<string, Curves>} */
 let past = {}
 
 /** @param {Chain} chain @param {boolean} open */
@@ -240,7 +240,7 @@ const drawDetails = (node, chain) => {
           connected !== null
             ? in_use
               ? "in use"
-              : "stands by"
+              : "standby"
             : connects === 0
               ? "never connected"
               : "not connected",
@@ -252,10 +252,10 @@ const drawDetails = (node, chain) => {
         lines: [
           ...(breaker.failures > 0 ? [`${breaker.state}, ${plural(breaker.failures, "failure")}`] : []),
           ...(mismatches > 0 ? [plural(mismatches, "audit mismatch", "audit mismatches")] : []),
-          // An endpoint that refuses a subscription says so itself.
+          // The limits of an endpoint that refuses subscriptions already include this text.
           ...(in_use && heads === "polled" ? ["heads are polled"] : []),
           ...limits.filter((limit) => limit !== "heads are polled"),
-          ...(rate === null ? [] : [`asked at most ${short.format(rate)} times a second`]),
+          ...(rate === null ? [] : [`rate limit ${short.format(rate)} calls/s`]),
         ],
       }),
     ),
@@ -269,12 +269,12 @@ const drawDetails = (node, chain) => {
       ...(stream ? [{ main: plural(stream.entries, "entry", "entries"), sub: "kept" }] : []),
       { main: count(logs.published), sub: "published" },
       { main: count(logs.removed), sub: "removed" },
-      ...(logs.deduplicated > 0 ? [{ main: count(logs.deduplicated), sub: "were there already" }] : []),
+      ...(logs.deduplicated > 0 ? [{ main: count(logs.deduplicated), sub: "already stored" }] : []),
       ...(audit.missing > 0
-        ? [{ main: count(audit.missing), sub: "were missing, put right", tone: "warn" }]
+        ? [{ main: count(audit.missing), sub: "missing, added by audit", tone: "warn" }]
         : []),
       ...(audit.extra > 0
-        ? [{ main: count(audit.extra), sub: "were too many, put right", tone: "warn" }]
+        ? [{ main: count(audit.extra), sub: "extra, removed by audit", tone: "warn" }]
         : []),
       ...(audit.unaudited > 0 ? [{ main: plural(audit.unaudited, "final block"), sub: "not audited" }] : []),
       ...(stream?.groups ?? []).map(({ name, lag, pending }) => ({
@@ -292,11 +292,11 @@ const drawDetails = (node, chain) => {
       main: clock(at),
       sub: `${plural(depth, "block")} from ${count(from)} down`,
     })),
-    "none since the start",
+    "none since start",
   )
   const heading =
     reorgs.count > 0 ? `Reorgs: ${count(reorgs.count)}, deepest ${count(reorgs.deepest)}` : "Reorgs"
-  say(find(node, '[data-list="reorgs"]').previousElementSibling, heading)
+  setText(find(node, '[data-list="reorgs"]').previousElementSibling, heading)
   list(
     node,
     "errors",
@@ -305,7 +305,7 @@ const drawDetails = (node, chain) => {
       sub: `${type.replaceAll("_", " ")}${times > 1 ? `, ${times} times since ${clock(first)}` : ""}`,
       lines: [text],
     })),
-    "none since the start",
+    "none since start",
   )
 }
 
@@ -323,7 +323,7 @@ const drawChain = (chain, now, open) => {
   }
   for (const series of [curves.lag_s, curves.logs_per_s]) if (series.length > points) series.shift()
   const inUse = chain.endpoints.find(({ in_use }) => in_use)
-  const standing = chain.endpoints.filter(
+  const standby = chain.endpoints.filter(
     ({ in_use, connected_for_s }) => !in_use && connected_for_s !== null,
   ).length
   const breaker = inUse?.breaker ?? chain.endpoints[0]?.breaker ?? { state: "closed", failures: 0 }
@@ -354,7 +354,7 @@ const drawChain = (chain, now, open) => {
     endpoint: inUse?.name ?? chain.endpoints[0]?.name ?? "–",
     "endpoint-sub": [
       inUse?.connected_for_s == null ? "not connected" : `for ${span(inUse.connected_for_s)}`,
-      standing > 0 ? `${standing} stands by` : "",
+      standby > 0 ? `${standby} standby` : "",
     ]
       .filter(Boolean)
       .join(", "),
@@ -371,11 +371,11 @@ const drawChain = (chain, now, open) => {
 const drawStore = ({ store, chains }) => {
   const panel = find(document, ".store")
   const failing = store.breaker.failures > 0
-  const waiting = chains.filter(({ phase }) => phase === "store-unavailable")
-  const bad = failing || waiting.length > 0
+  const unavailable = chains.filter(({ phase }) => phase === "store-unavailable")
+  const bad = failing || unavailable.length > 0
   const [last] = chains.flatMap(({ failures }) => failures.filter(({ type }) => type === "store").slice(0, 1))
   fill(panel, {
-    state: bad ? "takes no writes" : "takes writes",
+    state: bad ? "not writable" : "writable",
     description: store.description,
     version: store.version ?? "–",
     breaker: store.breaker.state,
@@ -403,7 +403,7 @@ const drawVerdict = (report, storeDown) => {
   const unready = report.chains.filter(({ ready }) => !ready).map(({ name }) => name)
   const all = report.chains.length
   const words = [
-    ...(storeDown ? ["The store takes no writes"] : []),
+    ...(storeDown ? ["The store is not writable"] : []),
     unready.length > 0
       ? `${all === 1 ? unready[0] : `${unready.length} of ${all} chains`} not ready${all > 1 && unready.length < all ? `: ${unready.join(", ")}` : ""}`
       : all === 1
@@ -411,14 +411,14 @@ const drawVerdict = (report, storeDown) => {
         : `${all} chains, all ready`,
   ]
   const good = unready.length === 0 && !storeDown
-  say(find(document, "#verdict"), words.join("; "))
+  setText(find(document, "#verdict"), words.join("; "))
   document.title = good ? "Event Ingestor" : `(!) ${words.join("; ")}`
   document.body.classList.toggle("good", good)
   document.body.classList.toggle("bad", !good)
   const link = find(document, 'link[rel="icon"]')
   const href = icon(good ? "#2f9e66" : "#d93a31")
   if (link.href !== href) link.href = href
-  say(find(document, "#process"), `event-ingestor ${report.version}, up ${span(report.uptime_s)}`)
+  setText(find(document, "#process"), `event-ingestor ${report.version}, up ${span(report.uptime_s)}`)
 }
 
 /** @param {Report} report */
@@ -426,7 +426,7 @@ const drawStatus = (report) => {
   const now = Date.parse(report.at)
   const roomy = report.chains.length <= fewChains && innerWidth > 700
   for (const chain of report.chains) drawChain(chain, now, roomy || !chain.ready)
-  // After a restart another configuration may hold.
+  // The configuration may have changed in a restart.
   for (const [name, { node }] of chains) {
     if (report.chains.some((chain) => chain.name === name)) continue
     node.remove()
@@ -435,14 +435,14 @@ const drawStatus = (report) => {
   drawVerdict(report, drawStore(report))
 }
 
-// -- the last entries
+// -- latest entries
 
 /** Newest first. @type {Array<Entry>} */
 let entries = []
 /** @type {Map<string, number>} */
 const written = new Map()
 let missed = 0
-/** Entries that came while the list stands still; `undefined` while it moves. @type {number | undefined} */
+/** Entries received while the list is paused; `undefined` while it is not. @type {number | undefined} */
 let paused
 const filter = find(document, "#filter")
 const rows = find(document, ".tail tbody")
@@ -473,16 +473,16 @@ const drawRow = ({ chain, row }) => {
 }
 
 const countTail = () => {
-  const kept = `the last ${plural(entries.length, "entry", "entries")}`
+  const kept = `the latest ${plural(entries.length, "entry", "entries")}`
   const text = [
-    paused === undefined ? "" : `standing still, ${count(paused)} new`,
-    filter.value === "" ? "" : `the last ${count(rows.childElementCount)} that match`,
+    paused === undefined ? "" : `paused, ${count(paused)} new`,
+    filter.value === "" ? "" : `the latest ${count(rows.childElementCount)} that match`,
     missed > 0 ? `${count(missed)} more not shown` : "",
   ]
-  say(find(document, "#tail-count"), text.filter(Boolean).join("; "))
+  setText(find(document, "#tail-count"), text.filter(Boolean).join("; "))
   const empty =
-    entries.length === 0 ? "Nothing was written since the process started." : `Nothing in ${kept} matches.`
-  say(find(document, "#tail-empty"), rows.childElementCount === 0 ? empty : "")
+    entries.length === 0 ? "No entries written since the process started." : `No match in ${kept}.`
+  setText(find(document, "#tail-empty"), rows.childElementCount === 0 ? empty : "")
 }
 
 const drawTail = () => {
@@ -523,14 +523,14 @@ const addEntries = (news) => {
 }
 
 const pause = find(document, "#pause")
-/** Makes the list stand still, or move again. @param {boolean} still */
-const hold = (still) => {
-  paused = still ? 0 : undefined
-  pause.setAttribute("aria-pressed", String(still))
-  if (still) countTail()
+/** Pauses or resumes the list. @param {boolean} isPaused */
+const setPaused = (isPaused) => {
+  paused = isPaused ? 0 : undefined
+  pause.setAttribute("aria-pressed", String(isPaused))
+  if (isPaused) countTail()
   else drawTail()
 }
-pause.addEventListener("click", () => hold(paused === undefined))
+pause.addEventListener("click", () => setPaused(paused === undefined))
 filter.addEventListener("input", drawTail)
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.ctrlKey || event.metaKey || event.altKey || event.target === filter) return
@@ -541,27 +541,29 @@ document.addEventListener("keydown", (event) => {
 // -- the connection
 
 const address = new URL("events", location.origin + location.pathname)
-let heardAt = Date.now()
-/** Why there is no connection, where that is known. */
+let receivedAt = Date.now()
+/** Why the connection failed, if known. */
 let why = ""
 
 const drawLink = () => {
-  const quiet = Date.now() - heardAt
-  const lost = quiet > silence
+  const lost = Date.now() - receivedAt > eventTimeout
   const link = find(document, "#link")
   const banner = find(document, "#banner")
   link.dataset["state"] = lost ? "lost" : "live"
-  say(link, lost ? "not live" : "live")
+  setText(link, lost ? "not live" : "live")
   document.body.classList.toggle("stale", lost)
   banner.hidden = !lost
-  // Said once, and not again with every second.
+  // Once per disconnection: a repeated alert would disturb screen readers.
   if (lost && banner.textContent === "") {
     document.body.classList.remove("good", "bad")
     document.title = "(?) Event Ingestor"
-    say(find(document, "#verdict"), "The ingestor is silent")
-    say(banner, `No news since ${clock(heardAt)}${why}. What is shown is how it was then. Trying again.`)
+    setText(find(document, "#verdict"), "Disconnected")
+    setText(
+      banner,
+      `No events since ${clock(receivedAt)}${why}. The page shows the state at that time. Reconnecting …`,
+    )
   }
-  if (!lost) say(banner, "")
+  if (!lost) setText(banner, "")
 }
 
 const connect = () => {
@@ -570,7 +572,7 @@ const connect = () => {
   const on =
     (show) =>
     (/** @type {MessageEvent<string>} */ { data }) => {
-      heardAt = Date.now()
+      receivedAt = Date.now()
       why = ""
       show(JSON.parse(data))
       drawLink()
@@ -581,7 +583,7 @@ const connect = () => {
       entries = []
       written.clear()
       missed = 0
-      if (paused !== undefined) hold(false)
+      if (paused !== undefined) setPaused(false)
       rows.replaceChildren()
       find(document, ".tail").hidden = false
       past = curves
@@ -592,19 +594,19 @@ const connect = () => {
   source.addEventListener("status", on(drawStatus))
   source.addEventListener("entries", on(addEntries))
   source.addEventListener("error", async () => {
-    // After an answer that is no stream the browser does not try again by itself.
+    // The browser does not reconnect by itself after a response that is not an event stream.
     if (source.readyState !== EventSource.CLOSED) return
     const status = await fetch(address, { method: "HEAD" }).then(
-      (answer) => answer.status,
+      (response) => response.status,
       () => 0,
     )
     why =
       status === 401
-        ? ": the token is needed, reload the page"
+        ? ": token required, reload the page"
         : status === 503
-          ? ": ten pages are open already"
+          ? ": the limit of ten open pages is reached"
           : ""
-    say(find(document, "#banner"), "")
+    setText(find(document, "#banner"), "")
     setTimeout(connect, 3000)
   })
 }

@@ -1,4 +1,4 @@
-/** What `check` finds in the store, on real servers and files. */
+/** The findings of `check` about the store, on real servers and files. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import type { Scope } from "effect"
@@ -22,7 +22,7 @@ interface Finding {
   readonly fix?: string
 }
 
-/** The endpoint is refused at once: only the store is looked at here. */
+/** Runs `check` with unreachable endpoints and returns the findings about the store. */
 const check = Effect.fnUntraced(function* (variables: Record<string, string>) {
   const env = {
     CHAINS: "devnet,other",
@@ -45,13 +45,13 @@ const check = Effect.fnUntraced(function* (variables: Record<string, string>) {
 
 const failures = (found: ReadonlyArray<Finding>) => found.filter(({ level }) => level === "failure")
 
-/** Keys that do not go away by themselves within a second, as that of a probe does. */
+/** The keys on the server, except the probe's own, which expires within a second. */
 const left = ({ client }: RedisServer.RedisServer) =>
   Effect.promise(async () => (await client.keys("*")).filter((key) => !key.endsWith(":ping")))
 
 describe("check", () => {
   test(
-    "finds a database that does not exist",
+    "reports a database that does not exist",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const found = yield* check({ REDIS_URL: `${server.url}/99` })
@@ -62,7 +62,7 @@ describe("check", () => {
   )
 
   test(
-    "names each command and key that is refused, what to grant, and what there is not without it [G-150]",
+    "names each denied command and key, the grant that fixes it, and what is lost without it [G-150]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const rights = (...words: ReadonlyArray<string>) =>
@@ -72,7 +72,7 @@ describe("check", () => {
       const warned = yield* check({ REDIS_URL: url })
       assert.sameDeepMembers(
         warned
-          // Redis 6.2 has none.
+          // Redis 6.2 lacks redis.acl_check_cmd.
           .filter(({ level, detail }) => level === "warning" && !detail.startsWith("no redis.acl_check_cmd"))
           .map(({ detail, fix }) => [detail, fix]),
         [
@@ -109,7 +109,7 @@ describe("check", () => {
   )
 
   test(
-    "names a command that the server does not have",
+    "names a command that the server lacks",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--rename-command", "XTRIM", ""])
       const found = yield* check({ REDIS_URL: server.url })
@@ -121,7 +121,7 @@ describe("check", () => {
   )
 
   test(
-    "says what the streams will take, by what an entry takes where there are some, and that a limit is wanted where readers are waited for [G-113]",
+    "estimates the memory of the streams from measured entries, and asks for a memory limit when readers are pinned [G-113]",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--maxmemory", "64mb"])
       const of = (found: ReadonlyArray<Finding>) =>
@@ -129,7 +129,7 @@ describe("check", () => {
       const sizes = (more: Record<string, string> = {}) =>
         Effect.map(check({ REDIS_URL: server.url, STREAM_MAXLEN: "10000", ...more }), of)
       const [guessed, ...none] = yield* sizes()
-      assert.deepStrictEqual(none, [], "nobody is waited for")
+      assert.deepStrictEqual(none, [], "no reader is pinned")
       assert.strictEqual(guessed!.level, "ok")
       assert.strictEqual(
         guessed!.detail,
@@ -162,7 +162,7 @@ describe("check", () => {
       assert.strictEqual(unlimited.level, "warning")
       assert.match(unlimited.detail, /^maxmemory is 0, which is no limit, and STREAM_GROUPS=mine is pinned/)
       assert.match(unlimited.fix!, /^set maxmemory/)
-      // A reader that tells where it is is waited for without being named.
+      // A reader that records its position is pinned without being configured.
       const seen = Math.floor(Date.now() / 1000)
       yield* Effect.promise(() =>
         server.client.hset("{events:31337}:readers", "balances", JSON.stringify({ id: "1-1", seen })),
@@ -174,7 +174,7 @@ describe("check", () => {
   )
 
   test(
-    "finds the eviction policy of any master of a cluster",
+    "reports the eviction policy of any master of a cluster",
     Effect.gen(function* () {
       const nodes = yield* Effect.forEach([1, 2, 3], () => RedisServer.start(["--cluster-enabled", "yes"]))
       const addresses = nodes.map(({ port }) => `127.0.0.1:${port}`)
@@ -191,11 +191,11 @@ describe("check", () => {
   )
 
   test(
-    "finds a SQLite file that cannot be written, and names it",
+    "names a SQLite file that cannot be written",
     Effect.gen(function* () {
       const place = yield* directory
       const text = join(place, "text.db")
-      writeFileSync(text, "not a database, but long enough to be looked at. ".repeat(30))
+      writeFileSync(text, "not a database, but long enough to be read as one. ".repeat(30))
       for (const path of [text, join(text, "events.db"), place]) {
         const [failure] = failures(yield* check({ DATABASE_PATH: path }))
         assert.include(failure!.detail, path)

@@ -1,4 +1,4 @@
-/** The command line as a user types it. */
+/** The command line, run as a child process. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import type { Scope } from "effect"
@@ -33,7 +33,7 @@ const sqlite = (path: string, statement: string) =>
     database.close()
   })
 
-/** A store of either kind, and the variables that lead to it. */
+/** An empty store of either kind, and the variables that select it. */
 const emptyStore = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
   const server = kind === "redis" ? yield* RedisServer.start() : undefined
   const path = join(yield* directory, "events.db")
@@ -42,7 +42,7 @@ const emptyStore = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
   return { store, server, variables }
 })
 
-/** A store with three blocks, of which the last was undone and replaced. */
+/** A store with three blocks, of which the last was retracted and replaced. */
 const filled = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
   const { store, server, variables } = yield* emptyStore(kind)
   for (const move of pushes(emptyHead(10), blocks(10, "a", [2, 0, 1]), false))
@@ -57,7 +57,7 @@ const filled = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
 
 describe("the command line", () => {
   test(
-    "says every problem of the configuration at once, and exits with 78",
+    "reports every configuration problem at once and exits with 78",
     Effect.gen(function* () {
       const { code, errors } = yield* Service.run({ env: { CHAINS: "foo", HTTP_PORT: "x", LOG_LEVEL: "y" } })
       assert.strictEqual(code, 78)
@@ -67,7 +67,7 @@ describe("the command line", () => {
   )
 
   test(
-    "exits with 64 when used wrongly, and says in one line what is wrong and where to read on",
+    "exits with 64 on wrong usage, with one line that names the error and points to the help",
     Effect.gen(function* () {
       for (const args of [
         ["nonsense"],
@@ -89,7 +89,7 @@ describe("the command line", () => {
   )
 
   test(
-    "exits with 69 where the store cannot be opened",
+    "exits with 69 if the store cannot be opened",
     Effect.gen(function* () {
       const place = yield* directory
       writeFileSync(join(place, "file"), "")
@@ -102,7 +102,7 @@ describe("the command line", () => {
   )
 
   test(
-    "knows its help and its version",
+    "prints help and version",
     Effect.gen(function* () {
       const help = yield* Service.run({ args: ["--help"] })
       assert.strictEqual(help.code, 0)
@@ -118,7 +118,7 @@ describe("the command line", () => {
   )
 
   test(
-    "lists the chains that are built in, and names them where CHAINS has another one",
+    "lists the built-in chains, and suggests them for an unknown name in CHAINS",
     Effect.gen(function* () {
       const { code, output } = yield* Service.run({ args: ["chains", "--json"], env: { CHAINS: "nonsense" } })
       assert.strictEqual(code, 0)
@@ -127,19 +127,19 @@ describe("the command line", () => {
         .split("\n")
         .map((line) => (JSON.parse(line) as { name: string }).name)
       assert.includeMembers(names, ["ethereum", "base", "bsc"])
-      const people = yield* Service.run({ args: ["chains"] })
-      assert.match(people.output, /^bsc +56 +a block every 0.75 s +needs BSC_WS_URL +BSC_…$/m)
-      const misspelt = yield* Service.run({ args: ["check"], env: { CHAINS: "etherium" } })
-      assert.strictEqual(misspelt.code, 78)
-      assert.include(misspelt.errors, "not built in; did you mean ethereum? (built in: ")
-      for (const name of names) assert.include(misspelt.errors, name)
+      const readable = yield* Service.run({ args: ["chains"] })
+      assert.match(readable.output, /^bsc +56 +block time 0.75 s +needs BSC_WS_URL +BSC_…$/m)
+      const misspelled = yield* Service.run({ args: ["check"], env: { CHAINS: "etherium" } })
+      assert.strictEqual(misspelled.code, 78)
+      assert.include(misspelled.errors, "not built in; did you mean ethereum? (built in: ")
+      for (const name of names) assert.include(misspelled.errors, name)
       const unlike = yield* Service.run({ args: ["check"], env: { CHAINS: "devnet" } })
       assert.include(unlike.errors, "which is not built in (built in: ethereum, ")
     }),
   )
 
   test(
-    "warns about misspelt variables when it starts, and stops cleanly while nobody answers",
+    "warns about misspelled variables at startup, and stops cleanly while no endpoint is reachable",
     Effect.gen(function* () {
       const path = join(yield* directory, "events.db")
       const service = yield* Service.start({ env: { ...env, DATABASE_PATH: path, DEVNET_WS_ULR: "x" } })
@@ -187,7 +187,7 @@ for (const kind of ["sqlite", "redis"] as const) {
     )
 
     test(
-      "begins where it is told to, and prints for people without colours into a pipe",
+      "starts at the given position, and prints readable lines without colours into a pipe",
       Effect.gen(function* () {
         const { variables } = yield* filled(kind)
         const tail = (...args: ReadonlyArray<string>) =>
@@ -209,7 +209,7 @@ for (const kind of ["sqlite", "redis"] as const) {
     )
 
     test(
-      "follows what is added, until it is stopped",
+      "follows new entries until stopped",
       Effect.gen(function* () {
         const { variables, store } = yield* filled(kind)
         const tail = yield* Service.start({
@@ -226,7 +226,7 @@ for (const kind of ["sqlite", "redis"] as const) {
     )
 
     test(
-      "ends with 0 when its reader goes away",
+      "exits with 0 when its reader closes the pipe",
       Effect.gen(function* () {
         const { variables, store } = yield* filled(kind)
         const { head } = (yield* store.load(31337))!
@@ -249,7 +249,7 @@ describe("status and reset", () => {
 
   for (const kind of ["sqlite", "redis"] as const) {
     test(
-      `tell the truth about ${kind}, and forget what they are told to`,
+      `show the journal in ${kind}, and discard it on request`,
       Effect.gen(function* () {
         const { variables, store, server } = yield* filled(kind)
         const run = (...args: ReadonlyArray<string>) => Service.run({ args, env: { ...env, ...variables } })
@@ -257,8 +257,8 @@ describe("status and reset", () => {
         const before = yield* run("status", "--json")
         assert.strictEqual(before.code, 0)
         const { firstId, lastId } = yield* store.stats(31337)
-        const told = JSON.parse(before.output) as Record<string, unknown>
-        assert.deepInclude(told, {
+        const shown = JSON.parse(before.output) as Record<string, unknown>
+        assert.deepInclude(shown, {
           chain: "devnet",
           id: 31337,
           head: { number: 12, hash: hash("b", 12) },
@@ -269,19 +269,19 @@ describe("status and reset", () => {
           first_id: firstId,
           last_id: lastId,
         })
-        assert.strictEqual((told["groups"] as Array<unknown>).length, server ? 1 : 0)
-        assert.deepInclude(told, { unfinalized: 3, first_number: 10, ingestor_alive_s: null, paused: false })
-        const people = (yield* run("status")).output
-        assert.match(people, /^devnet \(31337\) {2}head 12, final -, start 10, /m)
+        assert.strictEqual((shown["groups"] as Array<unknown>).length, server ? 1 : 0)
+        assert.deepInclude(shown, { unfinalized: 3, first_number: 10, ingestor_alive_s: null, paused: false })
+        const readable = (yield* run("status")).output
+        assert.match(readable, /^devnet \(31337\) {2}head 12, final -, start 10, /m)
         if (server)
-          assert.match(people, /group {2}readers: 6 to be delivered, 0 not acknowledged, 0 consumers/)
+          assert.match(readable, /group {2}readers: 6 to be delivered, 0 not acknowledged, 0 consumers/)
 
         const refused = yield* run("reset", "--chain", "devnet")
         assert.strictEqual(refused.code, 64)
         assert.match(refused.errors, /add --yes/)
         assert.strictEqual((yield* run("reset", "--yes")).code, 64)
         assert.strictEqual((yield* run("reset", "--chain", "devnet", "--from", "x", "--yes")).code, 64)
-        assert.strictEqual((yield* store.load(31337))!.head.number, 12, "nothing happened so far")
+        assert.strictEqual((yield* store.load(31337))!.head.number, 12, "nothing changed so far")
 
         const from = yield* run("reset", "--chain", "31337", "--from", "11", "--yes", "--json")
         assert.deepStrictEqual(JSON.parse(from.output), {
@@ -294,18 +294,18 @@ describe("status and reset", () => {
         assert.strictEqual((yield* store.stats(31337)).entries, 6)
         assert.match(
           (yield* run("reset", "--chain", "devnet", "--delete", "-y")).output,
-          /begins again as configured/,
+          /starts again as configured/,
         )
         assert.isUndefined(yield* store.load(31337))
         assert.strictEqual((yield* store.stats(31337)).entries, 0)
         assert.match((yield* run("status")).output, /nothing stored yet/)
-        assert.match((yield* run("reset", "--chain", "devnet", "-y")).output, /begins again/)
+        assert.match((yield* run("reset", "--chain", "devnet", "-y")).output, /starts again/)
       }),
       60_000,
     )
 
     test(
-      `begin ${kind} anew where what is stored does not fit together`,
+      `start again in ${kind} when the stored journal is inconsistent`,
       Effect.gen(function* () {
         const { variables, store, server } = yield* filled(kind)
         if (server) yield* Effect.promise(() => server.client.del("{events:31337}:head"))
@@ -330,7 +330,7 @@ describe("status", () => {
     Effect.map(Service.run({ args: ["status"], env: { ...env, ...variables } }), ({ output }) => output)
 
   test(
-    "says whether an ingestor is alive, who missed what, whose lag is unknown, and whom publishing waits for [G-115]",
+    "shows whether an ingestor is running, what readers missed, unknown lags, and the reader that pauses publishing [G-115]",
     Effect.gen(function* () {
       const { server, variables } = yield* emptyStore("redis")
       const { client } = server!
@@ -357,7 +357,7 @@ describe("status", () => {
         /group {2}slow: \d+ to be delivered, .*, missed [1-9]\d+: trimmed before they were read/,
       )
 
-      // A reader that tells where it is, and a group whose place Redis does not know any more.
+      // A reader that records its position, and a group whose lag Redis can no longer compute.
       const [first = assert.fail()] = yield* Effect.promise(() =>
         client.xrange("events:31337", "-", "+", "COUNT", 1),
       )
@@ -377,27 +377,27 @@ describe("status", () => {
         STREAM_MAXLEN: "1000",
         STREAM_BACKLOG: "2000",
       })
-      assert.match(after, /^ {2}ingestor an ingestor was alive \d s ago$/m)
+      assert.match(after, /^ {2}ingestor last heartbeat \d s ago$/m)
       assert.match(after, /group {2}odd: unknown to be delivered/)
       assert.match(after, /reader balances: at block 7, unknown to be read, seen 5 min ago/)
       assert.match(
         after,
-        /^ {2}paused nothing is published: waits for group slow, which has not read \d+ entries; to wait no longer: XGROUP DESTROY events:31337 slow$/m,
+        /^ {2}paused nothing is published: waits for group slow, which has not read \d+ entries; to release it: XGROUP DESTROY events:31337 slow$/m,
       )
 
       yield* Effect.promise(() => client.hincrby("{events:31337}:head", "alive", -240))
       assert.match(
         yield* text(variables),
-        /^ {2}ingestor no ingestor for 4 min, but an entry was added \d s ago: one of version 0\.1 may write$/m,
+        /^ {2}ingestor no heartbeat for 4 min, but an entry was added \d s ago: an ingestor of version 0\.1 may be running$/m,
       )
       yield* Effect.promise(() => client.xtrim("events:31337", "MAXLEN", 0))
-      assert.match(yield* text(variables), /^ {2}ingestor no ingestor for 4 min$/m)
+      assert.match(yield* text(variables), /^ {2}ingestor no heartbeat for 4 min$/m)
     }),
   )
 })
 
 describe("verify", () => {
-  /** A chain, an empty store of it, and what `verify` finds. */
+  /** A chain, an empty store for it, and a function that runs `verify`. */
   const verifying = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {
     const chain = new FakeChain()
     const node = new FakeNode(chain)
@@ -428,7 +428,7 @@ describe("verify", () => {
 
   for (const kind of ["sqlite", "redis"] as const) {
     test(
-      `tells missing, extra, different and trimmed apart in ${kind}`,
+      `distinguishes missing, extra, different and trimmed logs in ${kind}`,
       Effect.gen(function* () {
         const { chain, node, store, run, counts, push, remove } = yield* verifying(kind)
         chain.extend(...Array.from({ length: 40 }, (_, i) => (i % 3) * 20))
@@ -441,14 +441,14 @@ describe("verify", () => {
         const part = yield* run(["--from", "11", "--to", "20"])
         assert.deepInclude(part.found, { range: [11, 20], logs: 200, complete: true })
 
-        // The node has another fork now: what the store has is extra, what the node has is missing.
+        // The node is on another fork now: the store's logs are extra, the node's logs are missing.
         chain.fork(2, 7, 7)
         const forked = yield* run(["--from", "30"])
         assert.strictEqual(forked.code, 1)
         assert.deepStrictEqual(counts(forked.found), [14, 40, 0, 0])
         assert.deepStrictEqual(counts((yield* run(["--to", "37"])).found), [0, 0, 0, 0])
 
-        // A log that says something else.
+        // A log with different data.
         node.intercept = (method, _params, proceed) => {
           const answer = proceed() as Array<Record<string, unknown>>
           if (method === "eth_getLogs" && answer.length > 0) answer[0] = { ...answer[0], data: "0x99" }
@@ -458,7 +458,7 @@ describe("verify", () => {
         assert.deepStrictEqual([different.code, ...counts(different.found)], [1, 0, 0, 1, 0])
         node.intercept = (_method, _params, proceed) => proceed()
 
-        // Entries that are gone from the middle are missing, those before the first that is left were trimmed.
+        // Entries deleted from the middle are missing; entries before the oldest remaining one count as trimmed.
         const entries = yield* store.read(31337, undefined, 1000)
         yield* remove(entries.slice(0, 30).map(({ id }) => id))
         const trimmed = yield* run(["--to", "30"])
@@ -471,7 +471,7 @@ describe("verify", () => {
         assert.strictEqual(outside.code, 1)
         assert.deepInclude(outside.found, { range: null, complete: false })
         const [{ why } = assert.fail()] = outside.found!["not_there"] as ReadonlyArray<{ why: string }>
-        assert.match(why, /^the last block that is stored is \d+$/)
+        assert.match(why, /^the last stored block is \d+$/)
 
         node.up = false
         node.drop()
@@ -481,7 +481,7 @@ describe("verify", () => {
     )
 
     test(
-      `knows where the journal of ${kind} begins, after a reset and with another filter`,
+      `verifies ${kind} only from where the journal begins, after a reset and after a filter change`,
       Effect.gen(function* () {
         const { chain, store, run, push } = yield* verifying(kind)
         chain.extend(...Array.from({ length: 20 }, () => 3))
@@ -503,7 +503,7 @@ describe("verify", () => {
     )
 
     test(
-      `takes nothing for trimmed that is above the oldest entry of ${kind}`,
+      `never counts logs above the oldest entry of ${kind} as trimmed`,
       Effect.gen(function* () {
         const { chain, store, run, push, remove } = yield* verifying(kind)
         chain.extend(...Array.from({ length: 40 }, () => 3))
@@ -526,7 +526,7 @@ describe("verify", () => {
             [args, found!["trimmed"], (found!["missing"] as Array<unknown>).length, code],
             [args, trimmed, missing, 1],
           )
-          // Of these blocks nothing is there.
+          // None of these blocks is stored.
           if (missing === 0) assert.deepInclude(found, { matches: true, complete: false })
         }
       }),
@@ -535,7 +535,7 @@ describe("verify", () => {
   }
 
   test(
-    "says of a trimmed stream what is complete, what was trimmed, what of a range is not there, and who missed what [G-114]",
+    "shows for a trimmed stream what is complete, trimmed, not stored, and missed by readers [G-114]",
     Effect.gen(function* () {
       const { chain, url, run, server, store, variables } = yield* verifying("redis")
       const { client } = server!
@@ -552,7 +552,7 @@ describe("verify", () => {
       assert.strictEqual(whole.code, 0)
       assert.deepInclude(whole.found, { range: [first, 60], first, trimmed_entries: trimmed, missed })
       assert.deepInclude(whole.found, { complete: true, not_there: [] })
-      // A part of what is asked for is there: it is verified, and the rest is named.
+      // The stored part of the range is verified, and the rest is reported.
       const parts = yield* run(["--from", "0", "--to", "999999"])
       assert.strictEqual(parts.code, 1)
       assert.deepInclude(parts.found, { range: [first, 60], matches: true, complete: false })
@@ -574,18 +574,18 @@ describe("verify", () => {
       }
       assert.strictEqual((yield* run(["--from", String(first), "--to", "60"])).code, 0)
 
-      const people = (args: ReadonlyArray<string>) =>
+      const readable = (args: ReadonlyArray<string>) =>
         Effect.map(
           Service.run({ args: ["verify", ...args], env: { ...env, DEVNET_WS_URL: url, ...variables } }),
           ({ output }) => output,
         )
       const thousands = String(trimmed).replace(/(\d)(\d{3})$/, "$1 $2")
-      const said = yield* people([])
-      assert.include(said, `complete from block ${first} on; ${thousands} older entries trimmed`)
-      assert.include(said, `missed: group slow: ${thousands} entries`)
-      const above = yield* people(["--to", "999999"])
+      const shown = yield* readable([])
+      assert.include(shown, `complete from block ${first} on; ${thousands} older entries trimmed`)
+      assert.include(shown, `missed: group slow: ${thousands} entries`)
+      const above = yield* readable(["--to", "999999"])
       assert.include(above, "NOT complete")
-      assert.include(above, "not there: blocks 61 … 999999: the last block that is stored is 60")
+      assert.include(above, "not stored: blocks 61 … 999999: the last stored block is 60")
 
       const nothing = yield* run(["--from", "1"], { STREAM_PREFIX: "other" })
       assert.deepStrictEqual([nothing.code, nothing.found!["complete"]], [1, false])
@@ -594,7 +594,7 @@ describe("verify", () => {
   )
 
   test(
-    "reads what is final and what is not in whatever way an endpoint grants it",
+    "reads finalized and unfinalized blocks with whatever methods an endpoint supports",
     Effect.gen(function* () {
       const { chain, node, url, store, run, push } = yield* verifying("sqlite")
       chain.extend(...Array.from({ length: 90 }, (_, i) => (i * 7) % 5))
@@ -619,7 +619,7 @@ describe("verify", () => {
         assert.deepInclude(found, expected)
       }
 
-      // Large answers cost the connection, and a first endpoint that fails is not the end.
+      // Large responses cost the connection, and the second endpoint continues when the first one fails.
       node.intercept = (_method, _params, proceed) => proceed()
       const before = node.connections
       const other = yield* run([], { DEVNET_WS_URL: `ws://127.0.0.1:1,${url}`, WS_MAX_PAYLOAD: "40000" })
@@ -639,7 +639,7 @@ describe("verify", () => {
 })
 
 describe("check", () => {
-  /** A block is made as soon as somebody subscribes to heads. */
+  /** Mines a block when a client subscribes to heads. */
   const mining = (node: FakeNode, logs = 2) => {
     const { intercept } = node
     node.intercept = (method, params, proceed) => {
@@ -655,7 +655,7 @@ describe("check", () => {
       .map((line) => JSON.parse(line) as { subject: string; level: string; detail: string; fix?: string })
 
   test(
-    "says what endpoints and store can do, without a secret",
+    "reports what endpoints and store can do, without secrets",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--requirepass", "hunter2"])
       const node = new FakeNode(new FakeChain())
@@ -680,7 +680,7 @@ describe("check", () => {
         "eth_getLogs: single blocks and ranges up to 10 wide",
         "eth_getBlockReceipts: yes",
         "finality: by the finalized tag, block 0",
-        "batches: 20 headers and maybe more",
+        "batches: at least 20 headers",
         "logsBloom: fetched usable, announced usable",
         "log indexes: per block, from 0",
       ])
@@ -691,9 +691,9 @@ describe("check", () => {
       assert.match(detail("store")[0]!, /^(redis|valkey) \d/)
       assert.deepStrictEqual(detail("store access"), ["reading and writing are allowed"])
       assert.strictEqual(all.find(({ subject }) => subject === "store persistence")?.level, "warning")
-      const people = yield* Service.run({ args: ["check"], env: variables })
-      assert.match(people.output, /^✓ store access/m)
-      for (const text of [check.output, people.output]) {
+      const readable = yield* Service.run({ args: ["check"], env: variables })
+      assert.match(readable.output, /^✓ store access/m)
+      for (const text of [check.output, readable.output]) {
         assert.notMatch(text, /SECRETKEY123|hunter2|t0ken/)
         assert.notInclude(text, "\u001b")
       }
@@ -701,7 +701,7 @@ describe("check", () => {
   )
 
   test(
-    "says what fails and what to do about it, and exits with 69",
+    "reports each failure with a fix and exits with 69",
     Effect.gen(function* () {
       const wrong = new FakeNode(new FakeChain({ id: 5 }))
       const picky = new FakeNode(new FakeChain())
@@ -714,7 +714,7 @@ describe("check", () => {
           throw new Refused(-32602, "unknown tag")
         return proceed()
       }
-      // Neither blooms nor batches nor the receipts of a block.
+      // No blooms, no large batches, no block receipts.
       const poor = new FakeNode(new FakeChain())
       poor.chain.blooms = false
       poor.chain.extend(1, 2, 3, 4, 5, 6)
@@ -759,13 +759,13 @@ describe("check", () => {
       assert.match(output, /batches: up to 2 headers/)
       assert.match(
         output,
-        /logsBloom: fetched zero, announced zero \(a block without logs\); as long as no other is seen/,
+        /logsBloom: fetched zero, announced zero \(a block without logs\); the logs of every block are fetched/,
       )
     }),
   )
 
   test(
-    "waits for a head, and says how heads come, and why",
+    "waits for a head, and reports how heads are delivered and why",
     Effect.gen(function* () {
       const node = () => {
         const one = new FakeNode(new FakeChain({ blockTime: 1 }))
@@ -776,7 +776,7 @@ describe("check", () => {
       const mute = node()
       mute.announces = false
       let subscribed = false
-      // A block is made after the latest one was asked for.
+      // A block is mined after each request for the latest block.
       mute.intercept = (method, params, proceed) => {
         if (method === "eth_subscribe") subscribed = true
         if (subscribed && params[0] === "latest") setImmediate(() => mute.chain.extend(1))
@@ -804,12 +804,12 @@ describe("check", () => {
       })
       assert.strictEqual(code, 69)
       const heads = findings(output).filter(({ detail }) => detail.startsWith("heads: "))
-      const said = heads.map(({ level, detail, fix }) => [
+      const shown = heads.map(({ level, detail, fix }) => [
         level,
         detail.replace(/\d+ days old/, "N days old"),
         fix,
       ])
-      assert.sameDeepMembers(said, [
+      assert.sameDeepMembers(shown, [
         [
           "warning",
           "heads: subscribed; the chain is idle: block 3, N days old, was the latest for 5 s",
@@ -817,23 +817,23 @@ describe("check", () => {
         ],
         [
           "failure",
-          "heads: subscribed, but nothing is announced: the latest block went from 3 to 4 in 5 s",
+          "heads: subscribed, but no head was announced: the latest block went from 3 to 4 in 5 s",
           "set DEVNET_HEADS=poll, or use another endpoint",
         ],
         [
           "ok",
-          "heads: polled every 3 s, as eth_subscribe was refused (-32601): notifications not supported",
+          "heads: polled every 3 s, because eth_subscribe was refused (-32601): notifications not supported",
           undefined,
         ],
-        ["ok", "heads: polled every 3 s, as an HTTP endpoint announces none", undefined],
+        ["ok", "heads: polled every 3 s, because HTTP endpoints announce none", undefined],
         ["ok", "heads: polled every 3 s, while no WebSocket is connected", undefined],
-        ["ok", "heads: polled every 1 s, as OTHER_HEADS=poll says", undefined],
+        ["ok", "heads: polled every 1 s, because OTHER_HEADS=poll is set", undefined],
       ])
     }),
   )
 
   test(
-    "asks no faster than RPC_RATE allows",
+    "respects RPC_RATE",
     Effect.gen(function* () {
       const node = new FakeNode(new FakeChain())
       node.chain.extend(4, 4)
@@ -853,14 +853,14 @@ describe("check", () => {
         },
       })
       assert.strictEqual(code, 0, output)
-      // A second's worth may be asked at once.
+      // The first second's tokens may be used at once.
       assert.isAbove(times.length, 14)
       assert.isAbove(times.at(-1)! - times[0]!, ((times.length - 10) / 10) * 1000 - 150)
     }),
   )
 
   test(
-    "splits a list of addresses as the service would",
+    "splits a list of addresses as the service does",
     Effect.gen(function* () {
       const refusing = new FakeNode(new FakeChain())
       refusing.chain.extend(1, 2, 3)
@@ -869,10 +869,10 @@ describe("check", () => {
         if (method === "eth_getLogs" && address.length > 10) throw new Refused(-32602, "Request blocked")
         return proceed()
       }
-      // It takes no request of more than 1 000 characters: not 25 addresses, and not 20 headers either.
+      // Rejects requests of more than 1 000 characters: 25 addresses as well as 20 headers.
       const leaving = new FakeNode(refusing.chain)
       leaving.mostCharacters = 1000
-      // It takes all of them, and no hash.
+      // Accepts all addresses, but no blockHash.
       const old = new FakeNode(refusing.chain)
       old.intercept = (method, params, proceed) => {
         if (method === "eth_getLogs" && "blockHash" in (params[0] as object))
@@ -895,16 +895,16 @@ describe("check", () => {
       assert.sameMembers(
         logs.map(({ level, detail }) => `${level}: ${detail}`),
         [
-          "; fewer addresses a call: 7 of 25, in 4 calls",
-          "; fewer addresses a call: 13 of 25, in 2 calls",
-          "; by height, as blockHash is refused",
+          "; at most 7 of 25 addresses per call, in 4 calls",
+          "; at most 13 of 25 addresses per call, in 2 calls",
+          "; by height, because blockHash is refused",
         ].map((how) => `ok: eth_getLogs: single blocks and ranges up to 1 wide${how}`),
       )
     }),
   )
 
   test(
-    "says what is different at an endpoint, and what cannot be handled",
+    "reports how an endpoint deviates, and what is not supported",
     Effect.gen(function* () {
       const node = (announced?: FakeNode["announced"]) => {
         const one = new FakeNode(new FakeChain({ finality: 0 }))
@@ -913,7 +913,7 @@ describe("check", () => {
         return one
       }
       const zeros = node((header) => ({ ...header, logsBloom: `0x${"0".repeat(512)}` }))
-      // Logs are numbered anew in each transaction.
+      // Log indexes start at 0 in each transaction.
       const renumbered = node()
       renumbered.intercept = (method, _params, proceed) => {
         const answer = proceed()
@@ -925,7 +925,7 @@ describe("check", () => {
           return { ...log, logIndex: index }
         })
       }
-      // Full blooms, holes in the indexes, no address no logs; nothing is final.
+      // Blooms of all ones, gaps in the indexes, no logs without an address, nothing final.
       const odd = node((header) => ({ ...header, logsBloom: `0x${"f".repeat(512)}` }))
       odd.intercept = (method, params, proceed) => {
         if (params[0] === "finalized") throw new Refused(-39001, "finalized block not found")
@@ -958,25 +958,25 @@ describe("check", () => {
           .map(({ level, detail }) => `${level}: ${detail}`)
       })
       assert.deepStrictEqual(yield* traits(zeros, { DEVNET_FINALITY: "depth" }), [
-        "ok: finality: by depth, 64 blocks, as DEVNET_FINALITY=depth says",
+        "ok: finality: by depth, 64 blocks (DEVNET_FINALITY=depth)",
         "ok: logsBloom: fetched usable, announced zero",
         "ok: log indexes: per block, from 0",
       ])
       assert.deepStrictEqual(yield* traits(renumbered), [
-        "ok: finality: by the finalized tag, block 3, the latest",
+        "ok: finality: by the finalized tag, block 3, which is the latest",
         "ok: logsBloom: fetched usable, announced usable",
-        "failure: log indexes: from 0 in each transaction (block 3): logs that share an index have no identity, which cannot be handled",
+        "failure: log indexes: from 0 in each transaction (block 3): logs that share an index have no identity, which is not supported",
       ])
       assert.deepStrictEqual(yield* traits(odd), [
         "ok: finality: by the finalized tag, nothing is final yet: eth_getBlockByNumber was refused (-39001): finalized block not found",
-        "ok: logsBloom: fetched missing, announced all ones; as long as no other is seen, every block is asked for its logs",
-        "ok: log indexes: per block, with holes (block 3), believed where the receipts have the same",
+        "ok: logsBloom: fetched missing, announced all ones; the logs of every block are fetched until a usable bloom is seen",
+        "ok: log indexes: per block, with gaps (block 3), accepted if the receipts have the same gaps",
       ])
     }),
   )
 
   test(
-    "fails also where nobody reads what it says",
+    "fails even if its output is not read",
     Effect.sync(() => {
       const command = `set -o pipefail; "${process.execPath}" "${Service.main}" check --json | true`
       const { status } = spawnSync("bash", ["-c", command], {
@@ -987,7 +987,7 @@ describe("check", () => {
   )
 
   test(
-    "blames no endpoint for a range that is too large for a frame, or takes too long",
+    "does not fail an endpoint for a range that exceeds a frame or times out",
     Effect.gen(function* () {
       const node = new FakeNode(new FakeChain())
       node.chain.extend(...Array.from({ length: 120 }, () => 10))
@@ -1019,7 +1019,7 @@ describe("check", () => {
   )
 
   test(
-    "calls a start above the head an error, and names the variable",
+    "reports a start block above the head as a failure that names the variable",
     Effect.gen(function* () {
       const node = new FakeNode(new FakeChain())
       node.chain.extend(...Array.from({ length: 5 }, () => 1))
@@ -1036,7 +1036,7 @@ describe("check", () => {
       assert.match(output, /✗ .* DEVNET_START_BLOCK .* is 999999, above the chain's head, which is block 5/)
       assert.strictEqual((yield* check("5")).code, 0)
 
-      // A chain with a journal resumes from it, wherever START_BLOCK is.
+      // A chain with a journal resumes from it and ignores START_BLOCK.
       const running = yield* Service.start({ env: variables })
       yield* running.says(/live at block/)
       running.kill("SIGTERM")
@@ -1048,7 +1048,7 @@ describe("check", () => {
   )
 
   test(
-    "warns about an eviction policy that deletes what is needed, and a memory that is too small",
+    "warns about an eviction policy that deletes streams, and about too little memory",
     Effect.gen(function* () {
       const server = yield* RedisServer.start([
         "--maxmemory",
@@ -1075,10 +1075,10 @@ describe("check", () => {
 
 describe("colours and completions", () => {
   test(
-    "are for terminals, and NO_COLOR is respected",
+    "are used on terminals only, unless NO_COLOR is set",
     Effect.gen(function* () {
       const { variables } = yield* filled("sqlite")
-      // `script` gives a program a terminal.
+      // `script` runs a program with a terminal.
       const onTerminal = (extra: Record<string, string>) =>
         spawnSync("script", ["-qec", `"${process.execPath}" "${Service.main}" status`, "/dev/null"], {
           env: { PATH: process.env["PATH"], TERM: "xterm", ...env, ...variables, ...extra },
@@ -1090,7 +1090,7 @@ describe("colours and completions", () => {
 
   for (const shell of ["bash", "zsh", "fish"]) {
     test(
-      `complete in ${shell}`,
+      `work in ${shell}`,
       Effect.gen(function* () {
         const { code, output } = yield* Service.run({ args: ["--completions", shell] })
         assert.strictEqual(code, 0)
@@ -1103,20 +1103,20 @@ describe("colours and completions", () => {
 
 describe("demo", () => {
   test(
-    "ends by itself with complete journals and at least one reorg undone",
+    "ends after --seconds with complete journals and at least one reorg",
     Effect.gen(function* () {
       const { code, output } = yield* Service.run({ args: ["demo", "--seconds", "12"] })
       assert.strictEqual(code, 0, output)
       assert.match(output, /^devnet-a {2}state live .* breaker closed$/m)
       assert.strictEqual(output.match(/^ {2}complete: yes$/gm)?.length, 2, output)
-      assert.match(output, /devnet-a: .* of them undoing [1-9]\d* reorg/)
+      assert.match(output, /devnet-a: .* of them retractions by [1-9]\d* reorg/)
       assert.notMatch(output, /connection/)
     }),
     60_000,
   )
 
   test(
-    "stops with a summary on Ctrl-C, and at once when told twice",
+    "stops with a summary on Ctrl-C, and at once on a second one",
     Effect.gen(function* () {
       const first = yield* Service.start({ args: ["demo"] })
       yield* first.says(/devnet-b {2}state live/)
@@ -1124,7 +1124,7 @@ describe("demo", () => {
       assert.strictEqual(yield* first.exit, 0)
       assert.strictEqual(first.output().match(/complete: yes/g)?.length, 2)
 
-      // Nodes that do not answer make the stop slow.
+      // Frozen nodes delay the shutdown.
       const freeze = (parent: number) => {
         const children = execFileSync("pgrep", ["-P", String(parent)])
           .toString()
@@ -1136,7 +1136,7 @@ describe("demo", () => {
       const second = yield* Service.start({ args: ["demo"] })
       yield* second.says(/devnet-b {2}state live/)
       assert.strictEqual(freeze(second.pid), 2)
-      // Two signals at once may arrive as one.
+      // Two signals sent at once may be delivered as one.
       const again = Effect.repeat(
         Effect.sync(() => second.kill("SIGTERM")),
         Schedule.spaced("50 millis"),
@@ -1148,13 +1148,13 @@ describe("demo", () => {
       freeze(third.pid)
       third.kill("SIGTERM")
       assert.strictEqual(yield* third.exit, 1)
-      assert.match(third.errors(), /the stop took longer than SHUTDOWN_TIMEOUT/)
+      assert.match(third.errors(), /shutdown took longer than SHUTDOWN_TIMEOUT/)
     }),
     60_000,
   )
 
   test(
-    "uses only its own prefix in Redis, begins anew each time, and exits with 1 when something is missing",
+    "uses only its own prefix in Redis, starts from scratch each time, and exits with 1 if a log is missing",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const { client, url } = server
@@ -1184,7 +1184,7 @@ describe("demo", () => {
   )
 
   test(
-    "only makes traffic when pointed at a node",
+    "only generates traffic with --against",
     Effect.gen(function* () {
       const devnet = yield* Devnet.start()
       yield* Service.start({ args: ["demo", "--against", devnet.anvil.url] })

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { isBeyondUndoing, replay } from "../../../src/cli/comparison.ts"
+import { isBeyondReorgs, replay } from "../../../src/cli/comparison.ts"
 import type { Block } from "../../../src/Domain.ts"
 import { emptyHead, pushes } from "../../../src/store/Journal.ts"
 import { blocks } from "../../support/blocks.ts"
@@ -12,13 +12,13 @@ const push = Effect.fnUntraced(function* (store: Client, blocks: ReadonlyArray<B
   for (const move of pushes(head, blocks, false)) yield* store.push(1, "none", move)
 })
 
-describe("replaying up to a block", () => {
-  it.effect("ends where nothing can undo it any more, and not with the first entry above it", () =>
+describe("replay up to a block", () => {
+  it.effect("ends where no reorg can retract the block, not at the first entry above it", () =>
     Effect.gen(function* () {
       const store = yield* memoryStore()
       const ours = blocks(0, "a", Array(20).fill(300))
       yield* push(store, ours)
-      // The reorg that is deepest goes below the block at which reading is to end.
+      // The deepest reorg reaches below the last block to replay.
       for (let i = 0; i < 4; i++) {
         const { head } = (yield* store.load(1))!
         yield* store.pop(1, "none", { _tag: "Pop", expected: head })
@@ -32,13 +32,13 @@ describe("replaying up to a block", () => {
       }
       const upTo = (to: number) =>
         Effect.map(
-          replay(counting, 1, { isEnough: (replay) => isBeyondUndoing(replay, to, 5) }),
+          replay(counting, 1, { isEnough: (replay) => isBeyondReorgs(replay, to, 5) }),
           ({ blocks }) => blocks.filter(({ number }) => number <= to).map(({ hash }) => hash),
         )
       const whole = (yield* replay(store, 1)).blocks.map(({ hash }) => hash)
 
       assert.deepStrictEqual(yield* upTo(17), whole.slice(0, 18))
-      // Blocks 0 … 19, four of them undone, 16 … 22, and the rest of a page.
+      // Blocks 0 … 19, the retraction of four of them, 16 … 22, and the rest of a page.
       assert.isAtMost(entries, (20 + 4 + 7) * 300 + 1000)
       entries = 0
       assert.deepStrictEqual(yield* upTo(54), whole.slice(0, 55))

@@ -1,4 +1,4 @@
-/** What `check` says of headers and logs as nodes have them. */
+/** What `check` reports about the headers and logs of nodes. */
 import { assert, describe, it } from "@effect/vitest"
 import { readFileSync } from "node:fs"
 import { blooms, finality, indexes, oneEndpoint } from "../../../src/cli/dialect.ts"
@@ -8,7 +8,7 @@ import { FakeChain } from "../../support/FakeChain.ts"
 
 const unfiltered = { filter: { addresses: [], topics: [] } }
 
-/** The last block of a chain with so many logs, its indexes changed. */
+/** A block with this many logs, whose indexes are changed. */
 const sample = (logs: number, reindex: (index: number) => number = (index) => index): Sample => {
   const chain = new FakeChain()
   chain.extend(logs)
@@ -22,43 +22,49 @@ const sample = (logs: number, reindex: (index: number) => number = (index) => in
   }
 }
 
-describe("one endpoint", () => {
-  it("hides as much in README and GUARANTEES as check says", () => {
+describe("the warning about a single endpoint", () => {
+  it("is the same in `check`, README and GUARANTEES", () => {
     for (const path of ["README.md", "docs/GUARANTEES.md"])
       assert.include(readFileSync(path, "utf8").replaceAll(/\s+/g, " "), oneEndpoint, path)
   })
 })
 
 describe("log indexes", () => {
-  const said = (of: Sample | undefined, hasReceipts = true, chain = unfiltered) => {
+  const describeSample = (of: Sample | undefined, hasReceipts = true, chain = unfiltered) => {
     const { level, detail } = indexes(chain, of, hasReceipts)
     return `${level}: ${detail.replace("log indexes: ", "")}`
   }
 
-  it("are of a block, of a transaction, with holes, or no identity at all", () => {
-    assert.strictEqual(said(sample(6)), "ok: per block, from 0")
-    assert.match(said(sample(6, (index) => index % 3)), /^failure: from 0 in each transaction \(block 1\)/)
+  it("are classified as per block, per transaction, with gaps, or ambiguous", () => {
+    assert.strictEqual(describeSample(sample(6)), "ok: per block, from 0")
     assert.match(
-      said(sample(6, () => 0)),
-      /^failure: repeated \(block 1\): .*no identity, .*cannot be handled$/,
+      describeSample(sample(6, (index) => index % 3)),
+      /^failure: from 0 in each transaction \(block 1\)/,
     )
     assert.match(
-      said(sample(6, (index) => index * 2)),
-      /^ok: per block, with holes \(block 1\), believed where/,
+      describeSample(sample(6, () => 0)),
+      /^failure: repeated \(block 1\): .*no identity, .*not supported$/,
+    )
+    assert.match(
+      describeSample(sample(6, (index) => index * 2)),
+      /^ok: per block, with gaps \(block 1\), accepted if/,
     )
   })
 
-  it("with holes show nothing where there are no receipts, unless a filter makes holes of its own", () => {
-    const holes = sample(6, (index) => index + 1)
-    assert.match(said(holes, false), /^failure: .* nothing shows that no log is missing$/)
+  it("with gaps are a failure without receipts, unless a filter explains the gaps", () => {
+    const gaps = sample(6, (index) => index + 1)
+    assert.match(describeSample(gaps, false), /^failure: .* a missing log cannot be detected$/)
     const filter = { addresses: [`0x${"1".repeat(40)}`], topics: [] } as const
-    assert.match(said(holes, false, { filter } as never), /^ok: /)
+    assert.match(describeSample(gaps, false, { filter } as never), /^ok: /)
   })
 
-  it("are not known where one transaction has all logs, where there are none, or where none are granted", () => {
-    assert.strictEqual(said(sample(3)), "ok: from 0, as far as a block with one transaction shows")
-    assert.match(said(sample(0)), /^ok: unknown, as the blocks that were read have no logs/)
-    assert.match(said(undefined), /^ok: unknown, as no block can be read without a filter/)
+  it("are unknown if one transaction has all logs, if there are none, or if the endpoint serves none", () => {
+    assert.strictEqual(
+      describeSample(sample(3)),
+      "ok: from 0 (the sampled block has logs of one transaction only)",
+    )
+    assert.match(describeSample(sample(0)), /^ok: unknown: the sampled blocks have no logs/)
+    assert.match(describeSample(undefined), /^ok: unknown: no block can be read without a filter/)
   })
 })
 
@@ -69,19 +75,22 @@ describe("blooms", () => {
   const zero = { ...header, logsBloom: `0x${"0".repeat(512)}` } as const
   const missing = { ...header, logsBloom: undefined }
 
-  it("are told by where they come from", () => {
-    const said = (...args: [Parameters<typeof blooms>[1], Parameters<typeof blooms>[2]]) =>
+  it("are reported by source: fetched and announced", () => {
+    const describeBlooms = (...args: [Parameters<typeof blooms>[1], Parameters<typeof blooms>[2]]) =>
       blooms(trust, ...args, undefined).detail.replace("logsBloom: ", "")
-    assert.strictEqual(said([zero, header], undefined), "fetched usable")
-    assert.strictEqual(said([header], [zero, header]), "fetched usable, announced zero")
-    assert.strictEqual(said([header], [zero, zero]), "fetched usable, announced zero (a block without logs)")
+    assert.strictEqual(describeBlooms([zero, header], undefined), "fetched usable")
+    assert.strictEqual(describeBlooms([header], [zero, header]), "fetched usable, announced zero")
+    assert.strictEqual(
+      describeBlooms([header], [zero, zero]),
+      "fetched usable, announced zero (a block without logs)",
+    )
     assert.match(
-      said([zero, missing], [full, missing]),
-      /^fetched zero or missing, announced all ones; as long as/,
+      describeBlooms([zero, missing], [full, missing]),
+      /^fetched zero or missing, announced all ones; the logs of every block are fetched/,
     )
   })
 
-  it("that the logs do not make are to be ignored", () => {
+  it("should be ignored if they do not match the logs", () => {
     const wrong = { header: { ...header, logsBloom: `0x01${"0".repeat(510)}` }, logs } as const
     const { level, fix } = blooms(trust, [header], undefined, wrong)
     assert.deepStrictEqual([level, fix], ["warning", "set DEVNET_LOGS_BLOOM=ignore"])
@@ -89,13 +98,13 @@ describe("blooms", () => {
     const ignored = blooms({ ...trust, logsBloom: "ignore" }, [header], undefined, wrong)
     assert.deepStrictEqual(ignored, {
       level: "ok",
-      detail: "logsBloom: fetched usable; ignored, as LOGS_BLOOM says",
+      detail: "logsBloom: fetched usable; ignored (LOGS_BLOOM=ignore)",
     })
   })
 })
 
 describe("finality", () => {
-  it("is by depth where no block has the tag or it is refused", () => {
+  it("is by depth if no block has the finalized tag or the tag is refused", () => {
     const { header } = sample(1)
     const chain = { name: "devnet", finality: "tag", finalityDepth: 64 } as const
     assert.match(

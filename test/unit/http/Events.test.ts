@@ -1,4 +1,4 @@
-/** `/events` as programs read it: ten at once, for ever, and never at the cost of the process. */
+/** `/events` as programs read it: up to ten readers, without end, and at a bounded cost. */
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Duration, Effect, Layer, Schedule } from "effect"
 import type { Scope } from "effect"
@@ -14,12 +14,12 @@ import { freePort } from "../../support/RedisServer.ts"
 
 type World = Status["Service"]
 
-/** The routes of a process that follows these chains, without anything that feeds them. */
+/** The routes of a process with these chains, whose status never changes by itself. */
 const serve = Effect.fnUntraced(function* (
   options: {
     readonly chains?: ReadonlyArray<string>
     readonly token?: string
-    readonly asked?: (status: World) => void
+    readonly onEvent?: (status: World) => void
     readonly pace?: Context.Service.Shape<typeof SseTiming>
   } = {},
 ) {
@@ -40,9 +40,9 @@ const serve = Effect.fnUntraced(function* (
     Status,
     Effect.map(Status, (status) => ({
       ...status,
-      // Read once for each event.
+      // Each event reads this property once.
       get store() {
-        options.asked?.(status)
+        options.onEvent?.(status)
         return status.store
       },
     })),
@@ -59,9 +59,9 @@ const serve = Effect.fnUntraced(function* (
 const live = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body))
 
-describe("the events", () => {
+describe("/events", () => {
   live(
-    "begin with the curves, go on with the status, and tell each entry once",
+    "starts with the curves, continues with the status, and sends each entry once",
     Effect.gen(function* () {
       const { port, status } = yield* serve()
       const { tail } = status.chains[0]!
@@ -86,7 +86,7 @@ describe("the events", () => {
   )
 
   live(
-    "are for ten at once: the eleventh is refused at once, until one leaves",
+    "serves ten readers and rejects the eleventh at once, until one disconnects",
     Effect.gen(function* () {
       const { port } = yield* serve()
       const readers = yield* Effect.forEach(Array.from({ length: 10 }), () => readEvents(port), {
@@ -102,7 +102,7 @@ describe("the events", () => {
       const next = yield* Effect.repeat(readEvents(port), { until: ({ status }) => status === 200 })
       yield* next.sees(({ name }) => name === "status")
       assert.strictEqual((yield* fetchFrom(port, "/events")).status, 503)
-      // The others have noticed nothing.
+      // The other readers are not affected.
       for (const [i, reader] of readers.entries()) {
         if (i !== 4) yield* reader.sees(({ name }) => name === "status")
       }
@@ -110,7 +110,7 @@ describe("the events", () => {
   )
 
   live(
-    "take no place for HEAD, and want the token",
+    "uses no slot for HEAD, and requires the token",
     Effect.gen(function* () {
       const { port } = yield* serve({ token: "t0ken" })
       assert.strictEqual((yield* fetchFrom(port, "/events")).status, 401)
@@ -127,7 +127,7 @@ describe("the events", () => {
     }),
   )
 
-  it.effect("go on for longer than an answer may take", () =>
+  it.effect("continues beyond the response timeout", () =>
     Effect.gen(function* () {
       const { port } = yield* serve()
       const reader = yield* readEvents(port)
@@ -139,7 +139,7 @@ describe("the events", () => {
   )
 
   live(
-    "are not kept for a reader that does not read: it misses some, and is cut off when it takes nothing",
+    "buffers nothing for a slow reader, which misses events, and disconnects one that stops reading",
     Effect.gen(function* () {
       let made = 0
       const chains = Array.from({ length: 10 }, (_, i) => `chain${i}`)
@@ -147,8 +147,8 @@ describe("the events", () => {
       const { port } = yield* serve({
         chains,
         pace: { every: Duration.millis(1), stuckAfter: Duration.seconds(1) },
-        // Every event is as large as one can be.
-        asked: (status) => {
+        // Every event has the maximum size.
+        onEvent: (status) => {
           made++
           for (const { tail } of status.chains) tail.pushed([full])
         },
@@ -156,7 +156,7 @@ describe("the events", () => {
       const reader = yield* readEvents(port)
       yield* reader.sees(({ name }) => name === "entries")
       reader.pause()
-      // Its place is free again, as that of nine more who do the same.
+      // Its slot is free again, and so are those of nine more readers like it.
       for (let i = 0; i < 9; i++) (yield* readEvents(port)).pause()
       assert.strictEqual((yield* fetchFrom(port, "/events")).status, 503)
       yield* Effect.repeat(fetchFrom(port, "/events", { method: "HEAD" }), {
@@ -168,7 +168,7 @@ describe("the events", () => {
       yield* reader.gone
       const size = reader.bytes() / reader.events.filter(({ name }) => name === "entries").length
       assert.isAbove(size, 300_000)
-      // What fits into the sockets, and not an event every millisecond for a second.
+      // Only what fits into the socket buffers was rendered, not an event per millisecond for a second.
       assert.isBelow((before / 10) * size, 24 * 1024 * 1024)
     }),
   )

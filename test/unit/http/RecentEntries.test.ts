@@ -5,15 +5,15 @@ import { rowsKept, RecentEntries } from "../../../src/http/RecentEntries.ts"
 import { block } from "../../support/blocks.ts"
 
 const Count = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 160 }))
-/** Pushes blocks with these numbers of logs, or undoes the newest block, at most so many logs at a time. */
+/** Pushes blocks with these numbers of logs, or pops the newest block, at most this many logs at a time. */
 const Step = Schema.Union([
   Schema.Array(Count).check(Schema.isMaxLength(4)),
   Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 200 })),
 ])
 
-describe("the tail", () => {
+describe("the recent entries", () => {
   it.prop(
-    "shows the last entries at their places in the stream, and is bounded",
+    "show the latest entries with their positions in the stream, within a fixed limit",
     [Schema.Array(Step)],
     ([steps]) => {
       const tail = new RecentEntries()
@@ -62,7 +62,7 @@ describe("the tail", () => {
     },
   )
 
-  it("keeps the last hundred of a large push, with no more than a word of data each", () => {
+  it("keep the last hundred of a large push, with at most one word of data each", () => {
     const tail = new RecentEntries()
     const large = block(7, "main", 1000)
     const logs = large.logs.map((log) => ({ ...log, data: `0x${"ab".repeat(5000)}` as const }))
@@ -73,8 +73,8 @@ describe("the tail", () => {
   })
 })
 
-describe("the history", () => {
-  it("tells logs a second, whatever the time between two samples, and keeps five minutes", () => {
+describe("the sparkline", () => {
+  it("shows logs per second whatever the time between two samples, and keeps five minutes", () => {
     const history = new Sparkline()
     assert.strictEqual(history.perSecond, 0)
     history.sample(10_000, 1234, 500)

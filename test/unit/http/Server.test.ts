@@ -1,4 +1,4 @@
-/** The routes of the running service, asked by real clients: polite, impatient and hostile ones. */
+/** The routes of the running service, called by well-behaved, slow and hostile clients. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import type { Scope } from "effect"
@@ -18,7 +18,7 @@ interface World {
   readonly service: Service.Process
 }
 
-/** A running service on a node that does as it is told. */
+/** A running service on a scripted node. */
 const test = (
   title: string,
   body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>,
@@ -41,7 +41,7 @@ const test = (
   )
 
 describe("the HTTP routes", () => {
-  test("answer what they are for", ({ port }) =>
+  test("serve health, readiness and status", ({ port }) =>
     Effect.gen(function* () {
       const health = yield* jsonFrom(port, "/health")
       assert.deepInclude(health.body, { status: "ok" })
@@ -89,7 +89,7 @@ describe("the HTTP routes", () => {
     }))
 
   test(
-    "say whether the heads of each endpoint are subscribed to or polled",
+    "report whether each endpoint's heads are subscribed or polled",
     ({ port, node }) =>
       Effect.gen(function* () {
         assert.strictEqual(node.requests.get("eth_subscribe"), 1)
@@ -108,7 +108,7 @@ describe("the HTTP routes", () => {
     { DEVNET_RPC_URL: "http://127.0.0.1:1" },
   )
 
-  test("know HEAD, unknown paths, other methods and other hosts [G-179]", ({ port }) =>
+  test("support HEAD, and reject unknown paths, other methods and other hosts [G-179]", ({ port }) =>
     Effect.gen(function* () {
       for (const path of ["/", "/health", "/ready", "/metrics", "/status"]) {
         const head = yield* fetchFrom(port, path, { method: "HEAD" })
@@ -133,7 +133,7 @@ describe("the HTTP routes", () => {
       for (const host of loopback) {
         assert.strictEqual((yield* fetchFrom(port, "/status", { headers: { host } })).status, 200, host)
       }
-      // Probes of load balancers speak HTTP/1.0.
+      // Load balancers may probe with HTTP/1.0.
       for (const headers of ["", "Host:\r\n"]) {
         const socket = yield* openSocket(port)
         socket.write(`GET /ready HTTP/1.0\r\n${headers}\r\n`)
@@ -142,7 +142,7 @@ describe("the HTTP routes", () => {
     }))
 
   test(
-    "want the token, as Bearer or as the password of Basic, but not for health and readiness",
+    "require the token, as Bearer or as the password of Basic, except for health and readiness",
     ({ port }) =>
       Effect.gen(function* () {
         const basic = (text: string) => `Basic ${Buffer.from(text).toString("base64")}`
@@ -163,7 +163,7 @@ describe("the HTTP routes", () => {
           ]) {
             assert.strictEqual((yield* ask(path, wrong)).status, 401, wrong)
           }
-          for (const right of ["Bearer t0ken", "bearer t0ken", basic(":t0ken"), basic("anybody:t0ken")]) {
+          for (const right of ["Bearer t0ken", "bearer t0ken", basic(":t0ken"), basic("user:t0ken")]) {
             assert.strictEqual((yield* ask(path, right)).status, 200, right)
           }
         }
@@ -173,7 +173,7 @@ describe("the HTTP routes", () => {
     { METRICS_TOKEN: "t0ken" },
   )
 
-  test("serve every metric of the list, with its type, help and labels, from the start", ({ port }) =>
+  test("serve every defined metric with its type, help and labels from the start", ({ port }) =>
     Effect.gen(function* () {
       const { text, headers } = yield* fetchFrom(port, "/metrics")
       assert.strictEqual(headers["content-type"], "text/plain; version=0.0.4; charset=utf-8")
@@ -199,9 +199,7 @@ describe("the HTTP routes", () => {
       assert.notMatch(text, /0x[0-9a-f]{8}|ws:\/\//)
     }))
 
-  test("are answered while hundreds of connections are opened: the hundred-and-first is refused fast", ({
-    port,
-  }) =>
+  test("stay responsive while hundreds of connections are opened: the 101st is closed at once", ({ port }) =>
     Effect.gen(function* () {
       const before = performance.now()
       const sockets = yield* Effect.forEach(Array.from({ length: 500 }), () => openSocket(port), {
@@ -216,7 +214,7 @@ describe("the HTTP routes", () => {
       yield* Effect.retry(fetchFrom(port, "/health"), { times: 50 })
     }))
 
-  test("cut clients that do not read, and whose headers do not come to an end, in time", ({ port }) =>
+  test("disconnect clients that do not read or whose headers never end", ({ port }) =>
     Effect.gen(function* () {
       const deaf = yield* openSocket(port)
       deaf.pause()
@@ -226,12 +224,12 @@ describe("the HTTP routes", () => {
       const before = performance.now()
       slow.write("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
       const drip = setInterval(() => slow.write("x"), 500)
-      const said = yield* closed(slow)
+      const response = yield* closed(slow)
       clearInterval(drip)
-      assert.match(said, /^HTTP\/1.1 408 /)
+      assert.match(response, /^HTTP\/1.1 408 /)
       assert.isBelow(performance.now() - before, 13_000)
       assert.strictEqual((yield* fetchFrom(port, "/health")).status, 200)
-      // Whoever is cut off learns it when it writes.
+      // A disconnected client notices it when it writes.
       const drop = Effect.callback<void>((resume) => {
         deaf.on("error", () => resume(Effect.void))
         deaf.on("close", () => resume(Effect.void))
@@ -241,7 +239,7 @@ describe("the HTTP routes", () => {
       assert.isBelow(performance.now() - since, 40_000)
     }))
 
-  test("answer nonsense with an error, and stay", ({ port }) =>
+  test("survive malformed requests and respond with an error", ({ port }) =>
     Effect.gen(function* () {
       for (const nonsense of [
         "\u0000\u0001\r\n\r\n",
@@ -255,7 +253,7 @@ describe("the HTTP routes", () => {
       assert.strictEqual((yield* fetchFrom(port, "/health")).status, 200)
     }))
 
-  test("are scraped while logs pour in", ({ port, node }) =>
+  test("can be scraped under load", ({ port, node }) =>
     Effect.gen(function* () {
       const scrapes: Array<number> = []
       for (let i = 0; i < 40; i++) {
@@ -273,7 +271,7 @@ describe("the HTTP routes", () => {
       })
     }))
 
-  test("say why a chain is not ready, while the process is healthy", ({ port, node }) =>
+  test("report why a chain is not ready while the process is healthy", ({ port, node }) =>
     Effect.gen(function* () {
       node.up = false
       node.drop()
@@ -290,7 +288,7 @@ describe("the HTTP routes", () => {
       yield* Effect.repeat(jsonFrom(port, "/ready"), { until: ({ status }) => status === 200 })
     }))
 
-  it.live("warn when everybody may read them, and say which port is taken", () =>
+  it.live("warn when they are open without a token, and name a port that is in use", () =>
     Effect.gen(function* () {
       const port = yield* freePort
       const env = {
@@ -298,7 +296,7 @@ describe("the HTTP routes", () => {
         HTTP_PORT: String(port),
       }
       const first = yield* Service.start({ env: { ...env, HTTP_HOST: "0.0.0.0" } })
-      yield* first.says(/everybody who reaches 0\.0\.0\.0:\d+ may read the status: set METRICS_TOKEN/)
+      yield* first.says(/0\.0\.0\.0:\d+ serves the status without authentication: set METRICS_TOKEN/)
       yield* first.says(/status at http/)
       const second = yield* Service.run({ env })
       assert.strictEqual(second.code, 78)

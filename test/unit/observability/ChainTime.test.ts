@@ -11,24 +11,24 @@ describe("the time of a block", () => {
     { number: 210, timestamp: 1320 },
   ]
 
-  it("is exact where it is known, and in proportion between two that are", () => {
+  it("is exact if known, and interpolated between two known blocks", () => {
     assert.strictEqual(timeAt(200, known), 1200)
     assert.strictEqual(timeAt(150, known), 1100)
     assert.strictEqual(timeAt(205, known.toReversed()), 1260)
   })
 
-  it("goes on at the pace of all that are known, above and below them", () => {
+  it("is extrapolated at the average rate above and below the known blocks", () => {
     assert.strictEqual(timeAt(45, [known[0], undefined, known[1]]), 890)
     assert.strictEqual(timeAt(250, [known[0], known[1]]), 1300)
     assert.strictEqual(timeAt(7, [known[0], known[0]]), 1000)
     assert.isUndefined(timeAt(7, [undefined]))
   })
 
-  it("is in seconds where a node sends milliseconds", () =>
+  it("is in seconds even if a node sends milliseconds", () =>
     assert.strictEqual(timeAt(1, [{ number: 1, timestamp: 1_700_000_000_000 }]), 1_700_000_000))
 })
 
-/** A chain that has a block each quarter of a second, and its status. */
+/** A chain with a block every quarter of a second, and its status. */
 const fast = (confirmations: ChainStatus["confirmations"]) =>
   Effect.gen(function* () {
     const registry = Context.make(Metric.MetricRegistry, new Map())
@@ -46,7 +46,7 @@ const fast = (confirmations: ChainStatus["confirmations"]) =>
   }).pipe(Effect.provide(TestClock.layer()))
 
 describe("the lag of a chain in seconds", () => {
-  it.effect("is the age of what is missing, not the number of its blocks", () =>
+  it.effect("is the age of the missing blocks, not their number", () =>
     Effect.gen(function* () {
       const { status, store, hear } = yield* fast(0)
       assert.strictEqual(status.lagSeconds, 0)
@@ -58,7 +58,7 @@ describe("the lag of a chain in seconds", () => {
     }),
   )
 
-  it.effect("is none for a chain that stays behind on purpose", () =>
+  it.effect("is 0 for a chain that stays behind because of CONFIRMATIONS", () =>
     Effect.gen(function* () {
       const late = yield* fast(400)
       late.hear(4000)
@@ -77,7 +77,7 @@ describe("the lag of a chain in seconds", () => {
     }),
   )
 
-  it.effect("is known after a restart, before anything is stored", () =>
+  it.effect("is known after a restart before a block is stored", () =>
     Effect.gen(function* () {
       const { status, hear, block } = yield* fast(0)
       hear(8000)
@@ -88,7 +88,7 @@ describe("the lag of a chain in seconds", () => {
     }),
   )
 
-  it.effect("grows by the chain's time where nothing was ever stored", () =>
+  it.effect("grows with the chain's time if nothing was ever stored", () =>
     Effect.gen(function* () {
       const { status, hear } = yield* fast(0)
       hear(8000)
@@ -100,7 +100,7 @@ describe("the lag of a chain in seconds", () => {
 
 describe("the age of the final block", () => {
   it.effect(
-    "is how much older it is than the newest head, also after a restart and while it stands still",
+    "is its distance in time to the newest head, also after a restart and while finality stalls",
     () =>
       Effect.gen(function* () {
         const { status, hear, block } = yield* fast(0)
@@ -116,7 +116,7 @@ describe("the age of the final block", () => {
       }),
   )
 
-  it.effect("is the chain's time since the first head where nothing was ever final", () =>
+  it.effect("counts from the first head if nothing was ever final", () =>
     Effect.gen(function* () {
       const { status, hear } = yield* fast(0)
       hear(8000)

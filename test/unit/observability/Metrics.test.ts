@@ -3,12 +3,12 @@ import { spawnSync } from "node:child_process"
 import { definitions, namesOf } from "../../../src/observability/Metrics.ts"
 
 describe("metrics", () => {
-  it("are described in docs/METRICS.md as they are", () => {
+  it("match docs/METRICS.md", () => {
     const { status, stderr } = spawnSync(process.execPath, ["scripts/metrics.mjs", "--check"])
     assert.strictEqual(status, 0, stderr.toString())
   })
 
-  it("have names of their own, in the words of Prometheus", () => {
+  it("have unique names that follow the conventions of Prometheus", () => {
     const names = definitions.flatMap(namesOf)
     assert.strictEqual(new Set(names).size, names.length)
     for (const { help, name, type } of definitions) {
@@ -18,7 +18,7 @@ describe("metrics", () => {
     }
   })
 
-  it("are in one namespace; the original's seven have their bare names too, and Node's own the usual ones", () => {
+  it("share one namespace; the original seven keep their bare names, and process metrics those of prom-client", () => {
     const bare = definitions.flatMap(({ bareName }) => bareName ?? [])
     assert.deepStrictEqual(bare, [
       "events_received_total",

@@ -1,4 +1,4 @@
-/** What is said of telemetry that is not delivered: real exporters, real sockets. */
+/** The log lines and counters for undelivered telemetry, with real exporters and sockets. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Metric, Redacted } from "effect"
 import type { Scope } from "effect"
@@ -39,7 +39,7 @@ const to = (url: string, headers: Readonly<Record<string, string>> = {}, timeout
   timeout,
 })
 
-/** Telemetry with these settings, what its log says, and what it dropped. */
+/** Telemetry with these settings, its log lines, and its counts of dropped items. */
 const delivering = (settings: Partial<TelemetrySettings>) => {
   const lines: Array<string> = []
   const waiting = new Set<() => void>()
@@ -87,7 +87,7 @@ const refusals: ReadonlyArray<
   [
     "a gRPC port",
     Otlp.startGrpc,
-    /^no HTTP\/1.1 in the answer \(port 4317 is for gRPC; OTLP over HTTP has port 4318\)$/,
+    /^the response is not HTTP\/1.1 \(port 4317 is for gRPC; OTLP over HTTP uses port 4318\)$/,
   ],
   [
     "401",
@@ -122,10 +122,10 @@ const refusals: ReadonlyArray<
   ["silence", Otlp.startMute, /^Request timed out$/],
 ]
 
-describe("telemetry that is refused", () => {
+describe("undelivered telemetry", () => {
   for (const [kind, url, reason] of refusals) {
     test(
-      `by ${kind} is said once per signal with the reason, and counted [G-176]`,
+      `is logged once per signal with the reason, and counted: ${kind} [G-176]`,
       Effect.gen(function* () {
         const target = to(`${yield* url}/${secret}`)
         const { dropped, lines, run, until } = delivering({ traces: target, metrics: target })
@@ -153,7 +153,7 @@ describe("telemetry that is refused", () => {
   }
 
   test(
-    "is said to be delivered again",
+    "is followed by one line when delivery works again",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       receiver.answer = () => ({ status: 401 })
@@ -179,7 +179,7 @@ describe("telemetry that is refused", () => {
   }
 
   test(
-    "in part is counted, and said once with what the target says [G-177]",
+    "is counted after a partial success, and logged once with the target's message [G-177]",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       receiver.answer = (path) => ({
@@ -204,9 +204,9 @@ describe("telemetry that is refused", () => {
         lines.map((line) => line.replace(/^\w+: /, "")),
         [
           "a record",
-          "traces: the target rejected 2 of what it took: a span of *** is too long",
-          "metrics: the target rejected 1 of what it took: too old",
-          "logs: the target rejected 1 of what it took: it does not say why",
+          "traces: the target accepted the export but rejected 2 of its items: a span of *** is too long",
+          "metrics: the target accepted the export but rejected 1 of its items: too old",
+          "logs: the target accepted the export but rejected 1 of its items: no reason given",
         ],
       )
       assert.strictEqual(dropped.traces, 2)
@@ -215,7 +215,7 @@ describe("telemetry that is refused", () => {
   )
 
   test(
-    "by a web server that answers everything is said, though nothing was refused",
+    "is suspected and logged when a plain web server accepts every request",
     Effect.gen(function* () {
       const url = yield* answering({ body: "<html>It works!</html>" })
       const { dropped, lines, run, until } = delivering({ traces: to(url) })
@@ -227,20 +227,20 @@ describe("telemetry that is refused", () => {
       )
       assert.match(
         lines[0]!,
-        /^WARN: traces: the answer is not OTLP: is the port, and the path, that of a collector\?/i,
+        /^WARN: traces: the response is not OTLP: check that the port and the path are those of a collector/i,
       )
       assert.strictEqual(dropped.traces, 0)
     }),
   )
 
-  it("is said at most once a minute, for another reason or again, and only then said to be over", () => {
+  it("is logged at most once a minute, whatever the reason, and reported as over only after a warning", () => {
     const lines: Array<string> = []
     let now = 0
     const say = (text: string) => void lines.push(`${now / 1000} ${text}`)
-    const tried = Delivery.make("traces", () => now, { warn: say, info: say })
-    const at = (seconds: number, reason?: string, remark?: Delivery.Remark) => {
+    const handle = Delivery.make("traces", () => now, { warn: say, info: say })
+    const at = (seconds: number, reason?: string, notice?: Delivery.TargetNotice) => {
       now = seconds * 1000
-      return tried(10, reason, remark)
+      return handle(10, reason, notice)
     }
     assert.deepStrictEqual(
       [at(0, "A"), at(1, "A"), at(2, "B"), at(59, "B"), at(60, "B"), at(61), at(62), at(63, "B"), at(64)],
@@ -264,13 +264,13 @@ describe("telemetry that is refused", () => {
       "61 traces delivered again",
       "120 traces not delivered: B",
       "301 traces delivered again",
-      "301 traces: the target rejected 3 of what it took: too long",
-      "401 traces: the target rejected 0 of what it took: deprecated",
+      "301 traces: the target accepted the export but rejected 3 of its items: too long",
+      "401 traces: the target accepted the export but rejected 0 of its items: deprecated",
     ])
   })
 
   test(
-    "is a warning of check with the reason, and one that is taken is ok",
+    "is a warning of `check` with the reason, while an accepted signal is ok",
     Effect.gen(function* () {
       const node = new FakeNode(new FakeChain())
       node.chain.extend(...Array.from({ length: 30 }, () => 4))
@@ -304,7 +304,7 @@ describe("telemetry that is refused", () => {
         .map(({ subject, level, detail }) => `${subject} ${level}: ${detail}`)
       assert.deepStrictEqual(found.slice(-3), [
         "telemetry traces ok: accepts an empty request",
-        "telemetry metrics warning: no HTTP/1.1 in the answer (port 4317 is for gRPC; OTLP over HTTP has port 4318)",
+        "telemetry metrics warning: the response is not HTTP/1.1 (port 4317 is for gRPC; OTLP over HTTP uses port 4318)",
         "telemetry logs warning: HTTP 401 Unauthorized",
       ])
       assert.match(

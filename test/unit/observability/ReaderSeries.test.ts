@@ -28,7 +28,7 @@ const reader = (name: string, change: Partial<Reader> = {}): Reader => ({
 const watched = () => {
   const registry = Context.make(Metric.MetricRegistry, new Map())
   const series = new ReaderSeries("devnet", registry)
-  const look = (groups: ReadonlyArray<Group>, readers: ReadonlyArray<Reader> = []) =>
+  const poll = (groups: ReadonlyArray<Group>, readers: ReadonlyArray<Reader> = []) =>
     series.follow({ groups, readers } as unknown as Stats)
   /** The value of each series of a metric, by group or reader. */
   const values = (name: string) =>
@@ -39,14 +39,14 @@ const watched = () => {
         ),
       ].map(([, who, value]) => [who!, Number(value)]),
     )
-  return { look, values }
+  return { poll, values }
 }
 
 describe("the series of consumer groups and readers", () => {
-  it("are those of the 20 furthest behind, and go with them", () => {
-    const { look, values } = watched()
+  it("cover the 20 members furthest behind, and are removed with them", () => {
+    const { poll, values } = watched()
     const many = Array.from({ length: 30 }, (_, i) => group(`g${i}`, { lag: i, pending: i, idle: 2.5 }))
-    look([...many, group("odd", { lag: undefined })], [reader("mirror", { lag: 7 })])
+    poll([...many, group("odd", { lag: undefined })], [reader("mirror", { lag: 7 })])
     const lags = values("stream_group_lag")
     assert.deepStrictEqual(
       Object.keys(lags).toSorted(),
@@ -59,46 +59,46 @@ describe("the series of consumer groups and readers", () => {
     assert.strictEqual(values("stream_group_idle_seconds")["odd"], 0)
     assert.strictEqual(values("stream_group_consumers")["odd"], 1)
     assert.deepStrictEqual(values("stream_reader_lag"), { mirror: 7 })
-    look([group("g29")])
+    poll([group("g29")])
     assert.deepStrictEqual(values("stream_group_lag"), { g29: 5 })
     assert.deepStrictEqual(values("stream_reader_lag"), {})
   })
 
-  it("say at once what was missed before this process began", () => {
-    const { look, values } = watched()
-    look([group("slow", { missed: 300 })], [reader("mirror", { missed: 40 })])
+  it("report at once what was missed before this process started", () => {
+    const { poll, values } = watched()
+    poll([group("slow", { missed: 300 })], [reader("mirror", { missed: 40 })])
     assert.deepStrictEqual(values("stream_group_missed_total"), { slow: 300 })
     assert.deepStrictEqual(values("stream_reader_missed_total"), { mirror: 40 })
   })
 
-  it("rise from 0 for a group or reader that came later, so that an alert sees it [G-215]", () => {
-    const { look, values } = watched()
-    look([])
+  it("start at 0 for a new group or reader, so that an alert detects the increase [G-215]", () => {
+    const { poll, values } = watched()
+    poll([])
     for (let i = 0; i < 3; i++) {
-      look([group("new", { missed: 300 })], [reader("mirror", { missed: 40 })])
+      poll([group("new", { missed: 300 })], [reader("mirror", { missed: 40 })])
       assert.deepStrictEqual(values("stream_group_missed_total"), { new: 0 })
       assert.deepStrictEqual(values("stream_reader_missed_total"), { mirror: 0 })
     }
-    look([group("new", { missed: 310 })], [reader("mirror", { missed: 40 })])
+    poll([group("new", { missed: 310 })], [reader("mirror", { missed: 40 })])
     assert.deepStrictEqual(values("stream_group_missed_total"), { new: 310 })
     assert.deepStrictEqual(values("stream_reader_missed_total"), { mirror: 40 })
   })
 
-  it("say of a group that comes back among the 20 what they said before", () => {
-    const { look, values } = watched()
+  it("keep their values for a group that returns to the 20", () => {
+    const { poll, values } = watched()
     const others = Array.from({ length: 20 }, (_, i) => group(`g${i}`, { lag: 100 + i }))
-    look([group("slow", { missed: 300 })])
-    look([group("slow", { missed: 300 }), ...others])
+    poll([group("slow", { missed: 300 })])
+    poll([group("slow", { missed: 300 }), ...others])
     assert.isUndefined(values("stream_group_missed_total")["slow"])
-    look([group("slow", { missed: 300 })])
+    poll([group("slow", { missed: 300 })])
     assert.deepStrictEqual(values("stream_group_missed_total"), { slow: 300 })
   })
 
   it("count nothing as missed by a group that never had a consumer", () => {
-    const { look, values } = watched()
-    for (let i = 0; i < 5; i++) look([group("unread", { consumers: 0, missed: 300 })])
+    const { poll, values } = watched()
+    for (let i = 0; i < 5; i++) poll([group("unread", { consumers: 0, missed: 300 })])
     assert.deepStrictEqual(values("stream_group_missed_total"), { unread: 0 })
-    for (let i = 0; i < 4; i++) look([group("unread", { missed: 300 })])
+    for (let i = 0; i < 4; i++) poll([group("unread", { missed: 300 })])
     assert.deepStrictEqual(values("stream_group_missed_total"), { unread: 300 })
   })
 })

@@ -21,7 +21,7 @@ const ready: Parameters<typeof unready>[0] = {
 const failure = { at: now, type: "connection", text: "it is down" } as const
 
 describe("a chain", () => {
-  it("is ready at the head, behind by up to 3 blocks, and when it is idle", () => {
+  it("is ready at the head, up to 3 blocks behind it, and when idle", () => {
     assert.deepStrictEqual(unready(ready, now), [])
     assert.deepStrictEqual(unready({ ...ready, blocksBehind: 3 }, now), [])
     assert.deepStrictEqual(unready({ ...ready, phase: "idle" }, now), [])
@@ -30,13 +30,13 @@ describe("a chain", () => {
 
   it.each([
     ["4 blocks behind", { blocksBehind: 4 }, "4 blocks behind"],
-    ["nothing stored", { stored: undefined }, "nothing is stored yet"],
+    ["nothing stored", { stored: undefined }, "nothing stored yet"],
     ["no head for a minute", { headSince: now - 61_000 }, "no head for 61 s"],
     ["no head for ten block times", { headSince: now - 121_000, blockTime: 12_000 }, "no head for 121 s"],
     [
-      "a head below what is final",
+      "a head below the finalized block",
       { head: 40, final: 41 },
-      "the endpoint is at 40, and 41 was final already",
+      "the endpoint is at block 40, below the finalized block 41",
     ],
     ["no head at all", { head: undefined }, "no head yet"],
     [
@@ -50,9 +50,9 @@ describe("a chain", () => {
       "the breaker is open after 5 failures: it is down",
     ],
     [
-      "a store that is away",
+      "an unavailable store",
       { phase: "store-unavailable", failures: [failure] },
-      "the store does not take moves: it is down",
+      "the store accepts no moves: it is down",
     ],
     ["another filter", { phase: "superseded" }, "another ingestor continues the journal with another filter"],
     ["a contradiction", { phase: "halted", failures: [failure] }, "halted: it is down"],
@@ -60,10 +60,10 @@ describe("a chain", () => {
     assert.deepStrictEqual(unready({ ...ready, ...change } as typeof ready, now), [reason])
   })
 
-  it("is not late within ten block times of a slow chain", () =>
+  it("stays ready for ten block times without a head on a slow chain", () =>
     assert.deepStrictEqual(unready({ ...ready, headSince: now - 110_000, blockTime: 12_000 }, now), []))
 
-  it("tells every reason at once", () =>
+  it("reports every reason at once", () =>
     assert.strictEqual(
       unready(
         { ...ready, blocksBehind: 50, headSince: 0, breakerState: { _tag: "Open", failures: 3, until: now } },

@@ -1,4 +1,4 @@
-/** What a collector gets from the real service, and what it costs when there is none. */
+/** What the real service sends to a collector, and what an unreachable collector costs. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -17,7 +17,7 @@ import * as TcpProxy from "../../support/TcpProxy.ts"
 const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body), 60_000)
 
-/** A devnet, and the service on it that sends its telemetry there. */
+/** A devnet, and a service on it that sends its telemetry to this URL. */
 const observed = Effect.fnUntraced(function* (url: string, variables: Record<string, string> = {}) {
   const devnet = yield* Devnet.start()
   const proxy = yield* TcpProxy.start(devnet.anvil.port)
@@ -38,7 +38,7 @@ const observed = Effect.fnUntraced(function* (url: string, variables: Record<str
 
 const metricsOf = (port: number) => Effect.map(fetchFrom(port, "/metrics"), ({ text }) => text)
 
-/** `name{label,label} type` of every series in Prometheus' text format, without what the format itself adds. */
+/** `name type label=value,…` of every series in the Prometheus text format, without the suffixes and labels of histograms. */
 const seriesOf = (text: string): ReadonlySet<string> => {
   const types = new Map([...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)].map(([, name, type]) => [name!, type!]))
   const found = new Set<string>()
@@ -73,14 +73,14 @@ const received = (metrics: ReadonlyArray<Otlp.MetricData>): ReadonlySet<string> 
 
 describe("telemetry", () => {
   test(
-    "is one trace a block, from announced to pushed, whose context is in the entries",
+    "produces one trace per block, from announced to pushed, whose context the entries carry",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       const { devnet, store } = yield* observed(receiver.url, {
         OTEL_SERVICE_NAME: "mine",
         OTEL_RESOURCE_ATTRIBUTES: "deployment.environment.name=test",
       })
-      // Only a head that is announced begins a trace, and before this nothing is subscribed to.
+      // Only an announced head starts a trace, and nothing is subscribed before the first blocks are stored.
       yield* Devnet.reached(store, devnet.head)
       for (let i = 0; i < 5; i++) yield* devnet.block(4)
       yield* Devnet.reached(store, devnet.head)
@@ -112,11 +112,11 @@ describe("telemetry", () => {
   )
 
   test(
-    "shows what a reorg undid, and a connection that was lost",
+    "traces the blocks that a reorg retracts, and a lost connection",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       const { devnet, proxy, store } = yield* observed(receiver.url)
-      // Only a head that is announced begins a trace, and before this nothing is subscribed to.
+      // Only an announced head starts a trace, and nothing is subscribed before the first blocks are stored.
       yield* Devnet.reached(store, devnet.head)
       for (let i = 0; i < 5; i++) yield* devnet.block(2)
       yield* Devnet.reached(store, devnet.head)
@@ -133,7 +133,7 @@ describe("telemetry", () => {
   )
 
   test(
-    "has no value of a lag that is not known, which is NaN in /metrics",
+    "omits an unknown lag, which is NaN in /metrics",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
       const store = yield* openRedis(standalone(server.port))
@@ -176,7 +176,7 @@ describe("telemetry", () => {
   )
 
   test(
-    "has the same metrics as /metrics: names, types, labels",
+    "exports the same metrics as /metrics: names, types, labels",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       const { devnet, service, store } = yield* observed(receiver.url)
@@ -190,12 +190,12 @@ describe("telemetry", () => {
       assert.isAbove(scraped.size, 60)
       const latency = receiver.metrics.find(({ name }) => name === "event_ingestor_publish_latency_seconds")!
       assert.strictEqual(latency.unit, "s")
-      assert.match(latency.description, /acknowledged/)
+      assert.match(latency.description, /acknowledgement/)
     }),
   )
 
   test(
-    "sends logs where they are asked for",
+    "exports logs if configured",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       const { service } = yield* observed(receiver.url, {
@@ -210,11 +210,11 @@ describe("telemetry", () => {
   )
 
   test(
-    "takes no trace where the sampler says so, and then marks no entry",
+    "samples no trace if the sampler is off, and then adds no traceparent to entries",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       const { devnet, service, store } = yield* observed(receiver.url, { OTEL_TRACES_SAMPLER: "always_off" })
-      // Only a head that is announced begins a trace, and before this nothing is subscribed to.
+      // Only an announced head starts a trace, and nothing is subscribed before the first blocks are stored.
       yield* Devnet.reached(store, devnet.head)
       for (let i = 0; i < 5; i++) yield* devnet.block(4)
       yield* Devnet.reached(store, devnet.head)
@@ -229,7 +229,7 @@ describe("telemetry", () => {
   )
 
   test(
-    "is silent without an endpoint, also when the rest is configured",
+    "stays off without an endpoint, even if the rest is configured",
     Effect.gen(function* () {
       const { devnet, service, store } = yield* observed("", {
         OTEL_SERVICE_NAME: "mine",
@@ -244,7 +244,7 @@ describe("telemetry", () => {
   )
 
   test(
-    "is delivered whatever values of the specification's variables are set that it does not know [G-174]",
+    "is delivered whatever unknown values the variables of the specification have [G-174]",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       const unknown = `SDK_DISABLED LOG_LEVEL PROPAGATORS RESOURCE_ATTRIBUTES TRACES_EXPORTER METRICS_EXPORTER
@@ -272,7 +272,7 @@ describe("telemetry", () => {
 
   for (const kind of ["dead", "black-holed"] as const) {
     test(
-      `a ${kind} collector stops nothing, is counted and said once, and SIGTERM still ends within three seconds [G-178]`,
+      `stops nothing when the collector is ${kind}: losses are counted and logged once, and SIGTERM ends within 3 s [G-178]`,
       Effect.gen(function* () {
         const port = yield* RedisServer.freePort
         const url = kind === "dead" ? `http://127.0.0.1:${port}` : yield* Otlp.startMute
@@ -292,15 +292,15 @@ describe("telemetry", () => {
         service.kill("SIGTERM")
         assert.strictEqual(yield* service.exit, 0)
         assert.isBelow(performance.now() - since, 3000)
-        const said = service.output().match(/"metrics not delivered: [^"]*"/g)
+        const warnings = service.output().match(/"metrics not delivered: [^"]*"/g)
         const reason = kind === "dead" ? "ECONNREFUSED" : "Request timed out"
-        assert.deepStrictEqual(said, [`"metrics not delivered: ${reason}"`])
+        assert.deepStrictEqual(warnings, [`"metrics not delivered: ${reason}"`])
       }),
     )
   }
 
   test(
-    "is delivered again when the collector is back",
+    "is delivered again when the collector returns",
     Effect.gen(function* () {
       const port = yield* RedisServer.freePort
       const { devnet, service, store } = yield* observed(`http://127.0.0.1:${port}`, {
@@ -319,7 +319,7 @@ describe("telemetry", () => {
   )
 
   test(
-    "goes on in the example consumer, which joins the trace",
+    "continues in the example consumer, which joins the trace",
     Effect.gen(function* () {
       const receiver = yield* Otlp.start()
       const server = yield* RedisServer.start()
@@ -337,7 +337,7 @@ describe("telemetry", () => {
         },
       })
       yield* devnet.block(4)
-      // Entries of blocks that were mined before the service listened have no trace to join.
+      // Entries of blocks mined before the service subscribed have no trace to join.
       const joins = ({ name, parentSpanId }: Otlp.Span) => name === "process" && parentSpanId !== undefined
       yield* receiver.until(() => receiver.spans.some(joins))
       const joined = receiver.spans.filter(joins)
