@@ -268,7 +268,9 @@ export class ChainStatus {
 
   /** How much older the newest stored block is than the target (seconds). Before the first one, the time since then. */
   get lagSeconds(): number {
-    return this.target === undefined || this.blocksBehind === 0 ? 0 : this.time.between(this.stored, this.target)
+    return this.target === undefined || this.blocksBehind === 0
+      ? 0
+      : this.time.between(this.stored, this.target)
   }
 
   /** How much older the highest stored final block is than the newest head (seconds). Before the first one, the time since then. */

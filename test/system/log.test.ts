@@ -274,7 +274,7 @@ describe("the log says", () => {
       yield* caughtUp(store, chain, status)
       const [closed, ...more] = log.of("circuit_closed")
       assert.deepStrictEqual(more, [])
-      assert.match(closed!.text, /^one:80 works again after \d+ failures: circuit closed$/)
+      assert.match(closed!.text, /^circuit to one:80 closed after \d+ failures$/)
     }))
 
   test("in one clear line an endpoint that nothing can be reached, with the next try, and then once a minute", (log) =>
