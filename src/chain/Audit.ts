@@ -1,10 +1,10 @@
 /**
- * The second look: what is about to become final is fetched once more, from somebody else, and compared block by block.
+ * The audit: re-fetches blocks that are about to become final from a second endpoint and compares them block by block.
  *
- * A node that leaves a log out of an answer under a filter cannot be caught in any other way. Where two answers differ,
- * the block is read again from both, by its hash and with all checks; if these agree they are believed, else the larger
- * one: omission is the known fault. What was stored wrong is popped and pushed again while it still can be; what is
- * history already is compared before it is pushed.
+ * A node that omits a log from an answer under a filter cannot be detected in any other way. If two answers differ, the
+ * block is read again from both endpoints, by its hash and with all integrity checks. If these answers agree, they are
+ * accepted; otherwise the larger one is, because omission is the known fault. A block that was stored wrong is popped and
+ * pushed again before it is final; blocks that are already final are compared before they are pushed.
  */
 import { Effect } from "effect"
 import type { Block, Hex } from "../Domain.ts"
@@ -24,30 +24,30 @@ import type { LogSource } from "../logs/LogSource.ts"
 
 type Source = PoolMember<Connection>
 
-/** What the second look found; each is told once, with numbers of logs or blocks. */
+/** What the audit found, each reported once: numbers of logs or blocks, and mismatches by endpoint. */
 export interface AuditEvents {
   readonly missing: (logs: number) => void
   readonly extra: (logs: number) => void
   readonly unaudited: (blocks: number) => void
-  /** This endpoint's answer was not the one that is believed. */
+  /** This endpoint's answer differs from the accepted one. */
   readonly contradicted: (endpoint: string, detail: string) => Effect.Effect<void>
 }
 
 export interface AuditOptions {
   readonly sourceInUse: Source
-  /** There is no other endpoint, not even one that is away: the same one is asked a second time. */
+  /** Only one endpoint is configured: the audit asks the same one a second time. */
   readonly singleEndpoint: boolean
-  /** Who is asked for history, in order: the first as always, the second to compare. */
+  /** The endpoints for final blocks, in order: the first serves them, the second is compared. */
   readonly sources: () => ReadonlyArray<Source>
   readonly logsOf: (source: Source) => LogSource
   readonly logs: LogSource
   readonly events: AuditEvents
 }
 
-/** Finality waits for the second look so long (milliseconds), and not longer. */
+/** The longest time (milliseconds) that finality waits for the audit. */
 const longestAudit = 10 * 60_000
 
-/** Blocks that are settled at the same time. */
+/** Blocks that are arbitrated at the same time. */
 const arbitratedAtOnce = 4
 
 const isSame = (a: BlockDigest | undefined, b: BlockDigest | undefined): boolean => {
@@ -62,19 +62,22 @@ const isSame = (a: BlockDigest | undefined, b: BlockDigest | undefined): boolean
 
 export interface Audit {
   readonly provenance: Provenance
-  /** A range of final blocks from two endpoints; from one where there is no other. */
+  /** A range of final blocks, compared across two endpoints; from one if there is no other. */
   readonly finalizedRange: LogSource["finalizedRange"]
   /**
-   * Looks at what is stored above the floor, up to a block: the lowest that has to be written again, or `undefined`.
-   * Where nobody answers for as long as its patience lasts (milliseconds; ten minutes), the blocks are counted as
-   * unaudited; so are those that were read with another filter, of which nobody can tell any more what matched it.
+   * Audits what is stored above the finalized head, up to a block.
+   *
+   * Blocks are counted as unaudited if no endpoint answers within the timeout, or if they were read with another filter:
+   * what matched that filter is not known any more.
    *
    * @param journal as the store has it: another ingestor may have written a block from another answer than ours
+   * @param timeout in milliseconds (default: ten minutes)
+   * @returns the lowest block that has to be rewritten, if any
    */
   readonly auditRange: (journal: Journal, to: number, timeout?: number) => Effect.Effect<number | undefined>
 }
 
-/** @param provenance what was written and not looked at yet; outlives the connections of a chain */
+/** @param provenance what was written and not audited yet; outlives the connections of a chain */
 export const make = (
   { sourceInUse, singleEndpoint, sources, logsOf, logs, events }: AuditOptions,
   provenance: Provenance,
@@ -82,19 +85,19 @@ export const make = (
   const nameOf = (source: Source) => source.connection.name
 
   /**
-   * Who can contradict these blocks: those that did not tell them; and how many are enough: one, or two where several
-   * told them, or nobody knows who.
+   * The endpoints that can audit these blocks, which are those that did not serve them, and the quorum: one, or two if
+   * several endpoints served them or the source is unknown.
    */
   const auditorsFor = (from: number, to: number) => {
-    if (singleEndpoint) return { auditors: [sourceInUse], enough: 1 }
+    if (singleEndpoint) return { auditors: [sourceInUse], quorum: 1 }
     const origins = provenance.sourcesOf(from, to)
     const [origin] = origins.size === 1 ? origins : []
-    const enough = origin === undefined ? 2 : 1
+    const quorum = origin === undefined ? 2 : 1
     const auditors = sources().filter((source) => nameOf(source) !== origin)
-    return { auditors, enough }
+    return { auditors, quorum }
   }
 
-  /** Who is asked about a block on which a witness does not agree: also who told it, or else somebody. */
+  /** The endpoints that arbitrate a block on which an auditor disagrees: its source, or any other one, and the auditor. */
   const arbiters = (auditor: Source, origin: string | undefined): ReadonlyArray<Source> => {
     const others = sources().filter((source) => source !== auditor)
     const other = others.find((source) => nameOf(source) === origin) ?? others[0]
@@ -107,10 +110,11 @@ export const make = (
     blocks.reduce((a, b) => (b.logs.length > a.logs.length ? b : a))
 
   /**
-   * What is believed of one block, read with all checks, and how many could say anything; an error where nobody can. Who
-   * shows another block at this height is on another branch, and has no say: forks are not for the audit to settle.
+   * Reads one block from several endpoints with all integrity checks and accepts the largest answer; fails if none can
+   * read it. An endpoint with another block at this height is on another fork and has no vote: the audit does not resolve
+   * forks.
    *
-   * @param hash of the block; that of the endpoint in use where it is not known
+   * @param hash of the block; if unknown, that of the endpoint in use
    */
   const arbitrate = Effect.fnUntraced(function* (
     number: number,
@@ -128,22 +132,22 @@ export const make = (
       ),
     )
     const blocks: Array<Block> = []
-    const elsewhere = new Set<Source>()
+    const onOtherFork = new Set<Source>()
     for (const [i, answer] of answers.entries()) {
       if (answer._tag === "Failure") continue
       if (answer.success.hash === canonical) blocks.push(answer.success)
-      else elsewhere.add(asked[i]!)
+      else onOtherFork.add(asked[i]!)
     }
     if (blocks.length === 0)
-      return yield* integrityError(nameOf(asked[0]!), `nobody can read block ${number} again`)
-    return { block: largest(blocks), answers: blocks.length, elsewhere }
+      return yield* integrityError(nameOf(asked[0]!), `no endpoint can read block ${number} again`)
+    return { block: largest(blocks), answers: blocks.length, onOtherFork }
   })
 
-  const differ = (number: number) => `its logs of block ${number} are not the ones that are believed`
+  const mismatchDetail = (number: number) => `its logs of block ${number} differ from the accepted ones`
 
   const endOf = (blocks: ReadonlyArray<Block>) => blocks.at(-1)!.number
 
-  /** Neither more nor less than the blocks up to a height. */
+  /** Exactly the blocks up to a height: drops those above, and fetches those that are missing. */
   const upTo = (
     through: number,
     blocks: ReadonlyArray<Block>,
@@ -151,24 +155,24 @@ export const make = (
   ): Effect.Effect<ReadonlyArray<Block>, EndpointError> =>
     endOf(blocks) >= through
       ? Effect.succeed(blocks.filter(({ number }) => number <= through))
-      : Effect.flatMap(piece(more, endOf(blocks) + 1, through), (next) =>
+      : Effect.flatMap(fetchChunk(more, endOf(blocks) + 1, through), (next) =>
           upTo(through, [...blocks, ...next], more),
         )
 
-  /** The beginning of a range, as wide as this endpoint bears it: another one may bear less than the first. */
-  const piece = (logs: LogSource, from: number, to: number) =>
+  /** The beginning of a range, as wide as this endpoint serves it: the limit differs between endpoints. */
+  const fetchChunk = (logs: LogSource, from: number, to: number) =>
     Effect.suspend(() => logs.finalizedRange(from, Math.min(to, from + logs.width() - 1)))
 
   const finalizedRange = Effect.fnUntraced(function* (from: number, to: number) {
     const [first, second] = sources()
     if (second === undefined) {
       const blocks = yield* logs.finalizedRange(from, to)
-      // A single endpoint says the same of final blocks twice: reading them again would prove nothing.
+      // A single endpoint gives the same answer for final blocks twice: reading them again would prove nothing.
       if (!singleEndpoint) events.unaudited(endOf(blocks) - from + 1)
       return provenance.applyCorrections(from, endOf(blocks), byNumber(blocks))
     }
     const [ours, begun] = yield* Effect.all(
-      [logs.finalizedRange(from, to), Effect.result(piece(logsOf(second), from, to))],
+      [logs.finalizedRange(from, to), Effect.result(fetchChunk(logsOf(second), from, to))],
       { concurrency: 2 },
     )
     const through = endOf(ours)
@@ -182,25 +186,25 @@ export const make = (
     const theirs = byNumber(audited.success)
     const different = [...new Set([...blocks.keys(), ...theirs.keys()])].filter((number) => {
       const [a, b] = [blocks.get(number), theirs.get(number)]
-      // The last block becomes our head: it is compared also where it has no logs.
+      // The last block becomes our head: it is compared also if it has no logs.
       return !isSame(a && digestOf(a), b && digestOf(b)) || (number === through && a?.hash !== b?.hash)
     })
     yield* Effect.forEach(
       different,
       Effect.fnUntraced(function* (number) {
-        const { block, answers, elsewhere } = yield* arbitrate(number, [first!, second], undefined)
+        const { block, answers, onOtherFork } = yield* arbitrate(number, [first!, second], undefined)
         const [a, b] = [blocks.get(number), theirs.get(number)].map((one) =>
           one?.hash === block.hash ? one : undefined,
         )
-        // One voice alone may add a log, but not take one away: leaving out is the known fault.
+        // A single endpoint may add a log, but never remove one: omission is the known fault.
         const served = [a, b].filter((one) => one !== undefined)
         const accepted = answers === 1 ? largest([block, ...served]) : block
         for (const [source, answer] of [
           [first!, a],
           [second, b],
         ] as const) {
-          if (!elsewhere.has(source) && !isSame(answer && digestOf(answer), digestOf(accepted)))
-            yield* events.contradicted(nameOf(source), differ(number))
+          if (!onOtherFork.has(source) && !isSame(answer && digestOf(answer), digestOf(accepted)))
+            yield* events.contradicted(nameOf(source), mismatchDetail(number))
         }
         if (accepted.logs.length > 0 || number === through) blocks.set(number, accepted)
         else blocks.delete(number)
@@ -212,13 +216,13 @@ export const make = (
 
   const stored = ({ hash, count }: BlockRecord): BlockDigest => ({ hash, count, sum: provenance.sumOf(hash) })
 
-  /** Looks at a piece, or the beginning of it: how far. Adds the blocks that have to be written again to those of the look. */
-  const auditPiece = Effect.fnUntraced(function* (
+  /** Audits the beginning of a range. Adds the blocks to rewrite to `mismatches`, and returns the last audited block. */
+  const auditChunk = Effect.fnUntraced(function* (
     window: ReadonlyArray<BlockRecord>,
     source: Source,
     from: number,
     to: number,
-    wrong: Set<number>,
+    mismatches: Set<number>,
   ) {
     const answer = yield* logsOf(source).finalizedRange(from, to, false)
     yield* recordSuccess(source)
@@ -234,27 +238,27 @@ export const make = (
       const before = record && stored(record)
       const answer = theirs.get(number)
       if (isSame(before, answer && digestOf(answer))) continue
-      const isElsewhere = () => integrityError(nameOf(source), `block ${number} is another one than ours`)
+      const forkError = () => integrityError(nameOf(source), `its block ${number} is not ours`)
       if (record !== undefined && answer !== undefined && record.hash !== answer.hash)
-        return yield* isElsewhere()
+        return yield* forkError()
       const [origin] = provenance.sourcesOf(number, number)
       const asked = arbiters(source, origin)
-      const { block, answers, elsewhere } = yield* arbitrate(number, asked, record?.hash)
-      if (elsewhere.has(source)) return yield* isElsewhere()
+      const { block, answers, onOtherFork } = yield* arbitrate(number, asked, record?.hash)
+      if (onOtherFork.has(source)) return yield* forkError()
       const accepted = digestOf(block)
-      const isOutvoted = answers === 1 && accepted.count < (before?.count ?? 0)
-      if (isOutvoted || isSame(before, accepted)) {
-        yield* events.contradicted(nameOf(source), differ(number))
+      const isUnconfirmedRemoval = answers === 1 && accepted.count < (before?.count ?? 0)
+      if (isUnconfirmedRemoval || isSame(before, accepted)) {
+        yield* events.contradicted(nameOf(source), mismatchDetail(number))
         continue
       }
-      if (wrong.has(number)) continue
-      wrong.add(number)
+      if (mismatches.has(number)) continue
+      mismatches.add(number)
       provenance.recordCorrection(block)
       const change = accepted.count - (before?.count ?? 0)
-      // As many logs at other places: what is missing is hidden by what is too much.
+      // The same number of logs at other indexes: at least one is missing and one is extra.
       events.missing(change === 0 ? 1 : Math.max(change, 0))
       events.extra(change === 0 ? 1 : Math.max(-change, 0))
-      yield* events.contradicted(origin ?? nameOf(sourceInUse), differ(number))
+      yield* events.contradicted(origin ?? nameOf(sourceInUse), mismatchDetail(number))
     }
     return through
   })
@@ -271,21 +275,22 @@ export const make = (
       if (filterSince > firstUnfinalized(journal))
         countUnaudited(firstUnfinalized(journal), Math.min(filterSince - 1, to))
       if (from > to) return undefined
-      const wrong = new Set<number>()
-      const lowest = () => (wrong.size === 0 ? undefined : Math.min(...wrong))
+      const mismatches = new Set<number>()
+      const lowest = () => (mismatches.size === 0 ? undefined : Math.min(...mismatches))
       const auditWith = Effect.fnUntraced(function* (auditor: Source) {
-        // What is written again is looked at again.
+        // Blocks from the lowest mismatch on are rewritten, and audited again then.
         const through = (lowest() ?? to + 1) - 1
         for (let next = from; next <= through;) {
           const width = logsOf(auditor).width()
-          next = (yield* auditPiece(window, auditor, next, Math.min(next + width - 1, through), wrong)) + 1
+          next =
+            (yield* auditChunk(window, auditor, next, Math.min(next + width - 1, through), mismatches)) + 1
         }
       })
-      /** Whoever cannot say anything is replaced by the next one. */
+      /** Replaces an auditor that fails by the next one. */
       const attempt = Effect.gen(function* () {
-        const { auditors, enough } = auditorsFor(from, to)
-        let missing = enough
-        let last = integrityError(nameOf(sourceInUse), "there is nobody else to ask")
+        const { auditors, quorum } = auditorsFor(from, to)
+        let missing = quorum
+        let last = integrityError(nameOf(sourceInUse), "there is no other endpoint to audit with")
         for (let i = 0; missing > 0; i++) {
           if (auditors.length - i < missing) return yield* last
           const audited = yield* Effect.result(auditWith(auditors[i]!))
@@ -305,9 +310,9 @@ export const make = (
         if (left <= 0) break
         yield* Effect.sleep(Math.min(wait, left))
       }
-      // Too few are better than nobody, but do not count.
-      const { auditors, enough } = auditorsFor(from, to)
-      yield* Effect.forEach(auditors.slice(0, enough), (auditor) => Effect.ignore(auditWith(auditor)))
+      // Fewer auditors than the quorum may still find something, but the blocks count as unaudited.
+      const { auditors, quorum } = auditorsFor(from, to)
+      yield* Effect.forEach(auditors.slice(0, quorum), (auditor) => Effect.ignore(auditWith(auditor)))
       countUnaudited(from, to)
       return lowest()
     }).pipe(lowPriority)

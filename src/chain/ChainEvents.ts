@@ -1,4 +1,4 @@
-/** What happens to a chain's endpoints, and what the second look finds: told to its status, its log and its traces. */
+/** Reports the events of a chain's endpoints and of its audit to the status, the log and the traces. */
 import { Effect } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import * as Monotonic from "../Monotonic.ts"
@@ -14,20 +14,20 @@ import type { ChainStatus } from "../observability/ChainStatus.ts"
 
 export interface ChainEvents {
   readonly endpoint: EndpointPoolOptions["watch"]
-  readonly findings: AuditEvents
+  readonly audit: AuditEvents
   readonly disagreement: FinalityOptions["onDisagreement"]
   readonly standoff: FeedOptions["onStandoff"]
 }
 
-/** Why an endpoint cannot be used, without what the line says already. */
-const whyNot = ({ reason }: EndpointError) =>
+/** The reason of an endpoint's failure, without what the log line already contains. */
+const reasonOf = ({ reason }: EndpointError) =>
   reason._tag === "Disconnected" ? reason.detail : reason.message
 
-/** @param takesMoves whether the store does: else that is what the chain waits for, whatever its endpoints do */
+/** @param isStoreAvailable whether the store accepts moves: if not, the chain's phase is `store-unavailable` in any case */
 export const make = (
   chain: Pick<ChainConfig, "name">,
   status: ChainStatus,
-  takesMoves: () => boolean,
+  isStoreAvailable: () => boolean,
 ): ChainEvents => ({
   endpoint: (rank, known) => {
     const endpoint = status.endpoints[rank]!
@@ -51,14 +51,14 @@ export const make = (
           const since = endpoint.connectedSince
           endpoint.connectedSince = undefined
           status.recordFailure(errorType(error.reason), error.message)
-          if (status.endpoint === endpoint && takesMoves()) status.enter("connecting")
+          if (status.endpoint === endpoint && isStoreAvailable()) status.enter("connecting")
           yield* traceFailure("connection lost", error, {
             "event_ingestor.chain": chain.name,
             "event_ingestor.endpoint": error.endpoint,
             "error.type": errorType(error.reason),
           })
           if (since === undefined) return
-          const reason = whyNot(error)
+          const reason = reasonOf(error)
           const seconds = Math.round(((yield* Monotonic.millis) - since) / 1000)
           const text = `lost ${endpoint.name} after ${inWords(seconds)}: ${reason}`
           yield* at(logEvent("disconnected", text, { error_type: errorType(error.reason), reason, seconds }))
@@ -66,33 +66,29 @@ export const make = (
         }),
       onWait: (error, { failures, opened, seconds }) =>
         Effect.suspend(() => {
-          const isNews = !wasConnected
+          const isFirstAttempt = !wasConnected
           wasConnected = false
           const next_try_seconds = Math.round(seconds * 10) / 10
           const next = `next try in ${inWords(seconds)}`
-          const reason = whyNot(error)
+          const reason = reasonOf(error)
           if (opened) {
             const text = `circuit to ${endpoint.name} opened after ${failures} failures: ${reason}; ${next}`
             return at(
               logEvent("circuit_open", text, { circuit: "endpoint", reason, failures, next_try_seconds }),
             )
           }
-          // That it was lost has been said just now.
-          if (!isNews) return Effect.void
+          // `onFailure` has just logged the lost connection.
+          if (!isFirstAttempt) return Effect.void
           const text = `cannot connect to ${endpoint.name}: ${reason}; ${next}`
           const error_type = errorType(error.reason)
           return at(logEvent("connect_failed", text, { error_type, reason, failures, next_try_seconds }))
         }),
       onClosed: (failures) =>
         at(
-          logEvent(
-            "circuit_closed",
-            `${endpoint.name} works again after ${failures} failures: circuit closed`,
-            {
-              circuit: "endpoint",
-              failures,
-            },
-          ),
+          logEvent("circuit_closed", `circuit to ${endpoint.name} closed after ${failures} failures`, {
+            circuit: "endpoint",
+            failures,
+          }),
         ),
     }
   },
@@ -101,12 +97,12 @@ export const make = (
       const isNew = disagreement !== undefined && status.finalDisagreement === undefined
       status.finalDisagreement = disagreement
       if (!isNew) return
-      const text = `final block ${disagreement.number} is another one at ${disagreement.endpoints.join(", ")}`
+      const text = `final block ${disagreement.number} differs at ${disagreement.endpoints.join(", ")}`
       for (const endpoint of disagreement.endpoints) status.contradicted(endpoint)
       status.recordFailure("unverified", text)
       yield* logEvent(
         "final_disagreement",
-        disagreement.holds ? `${text}: nothing is made final until they agree` : text,
+        disagreement.holds ? `${text}: nothing is finalized until they agree` : text,
         { block: disagreement.number, endpoints: disagreement.endpoints.join(",") },
       )
     }),
@@ -118,21 +114,21 @@ export const make = (
         if (!isNew)
           yield* logEvent(
             "standoff_over",
-            "the wait for another ingestor's node to leave its fork is over",
+            "the wait for another ingestor's node to leave its fork has ended",
             {},
           )
         return
       }
       status.standoffUntil = (yield* Monotonic.millis) + wait
       if (!isNew) return
-      const text = "another ingestor replaced blocks that this node still shows"
+      const text = "another ingestor replaced blocks that this node still serves"
       status.recordFailure("unverified", text)
       const seconds = Math.ceil(wait / 1000)
       yield* logEvent("standoff", `${text}: they are written again in ${seconds} s at the earliest`, {
         seconds,
       })
     }),
-  findings: {
+  audit: {
     missing: (logs) => void (status.auditedMissing += logs),
     extra: (logs) => void (status.auditedExtra += logs),
     unaudited: (blocks) => void (status.unaudited += blocks),

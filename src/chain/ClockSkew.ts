@@ -1,21 +1,21 @@
-/** Whether a chain's time is ours: some nodes send milliseconds, and some machines have the wrong clock. */
+/** Detects clock skew between a chain and this machine: some nodes send milliseconds, and some machines have a wrong clock. */
 import { Clock, Duration, Effect } from "effect"
 import type { Header } from "../Domain.ts"
 import { logEvent } from "../observability/LogEvents.ts"
 
-/** A latest block that is further away from now than this is worth a word (milliseconds). */
-const far = Duration.toMillis("1 day")
+/** A latest block whose time is further from now than this is logged (milliseconds). */
+const maxSkew = Duration.toMillis("1 day")
 
-/** Warns of a latest block whose time is far from now, once. The time is stored as the endpoint tells it. */
+/** Warns once of a latest block whose time is far from now. The time is stored as the endpoint reports it. */
 export const make = (): ((endpoint: string, latest: Header) => Effect.Effect<void>) => {
   let warned = false
   return Effect.fnUntraced(function* (endpoint, { number, timestamp }) {
     const now = yield* Clock.currentTimeMillis
-    if (warned || Math.abs(now - timestamp * 1000) <= far) return
+    if (warned || Math.abs(now - timestamp * 1000) <= maxSkew) return
     warned = true
     yield* logEvent(
       "head_time",
-      `${endpoint} says that block ${number} is of ${timestamp}, and it is ${Math.floor(now / 1000)} here (unix seconds): times are stored as the endpoint tells them`,
+      `${endpoint} reports time ${timestamp} for block ${number}, local time is ${Math.floor(now / 1000)} (unix seconds): times are stored as reported`,
       { block: number },
     )
   })

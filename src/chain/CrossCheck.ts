@@ -1,4 +1,4 @@
-/** What everybody who can be asked says of a block of ours that the endpoint in use does not show. */
+/** Compares blocks across all connected endpoints: which final block they serve, and whether any still serves ours. */
 import { Effect, Predicate, Schema } from "effect"
 import * as Monotonic from "../Monotonic.ts"
 import { isRpcError, integrityError } from "../endpoint/EndpointError.ts"
@@ -9,36 +9,36 @@ import * as Headers from "../endpoint/Headers.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 import type { IntegrityChecks } from "../logs/Integrity.ts"
 
-/** A block that was final is not in the chain. Nothing but an operator can say which one is right. */
-export class FinalityViolation extends Schema.TaggedError<FinalityViolation>()("Contradiction", {
+/** A finalized block is not in the chain any more. Only an operator can decide which one is right. */
+export class FinalityViolation extends Schema.TaggedError<FinalityViolation>()("FinalityViolation", {
   number: Schema.Int,
   stored: Schema.String,
   seen: Schema.String,
 }) {
   override get message() {
-    return `block ${this.number} was final as ${this.stored} and is ${this.seen} now: another chain, or a reorg below finality`
+    return `block ${this.number} was final as ${this.stored} and is now ${this.seen}: another chain, or a reorg below finality`
   }
 }
 
-/** How long an endpoint may take to say which block it has at a final height. */
+/** How long an endpoint may take to return its block at a final height. */
 const voteTimeout = "2 seconds"
 
-/** For so long (milliseconds) an endpoint that showed another final block, and went away, is waited for. */
-const connectingDeadline = 10 * 60_000
+/** How long (milliseconds) the vote of an endpoint that served another final block and disconnected still counts. */
+const absentVoteDuration = 10 * 60_000
 
-/** How long (milliseconds) a chain that is not longer than ours must be the only one to be seen before it is followed. */
+/** How long (milliseconds) a chain that is not longer than ours must be the only one served before we switch to it. */
 const competingHeadDelay = 3000
 
 export interface CrossCheck {
-  /** Whether the only endpoint says that it is still syncing: its latest block is then an old one. */
+  /** Whether the only endpoint reports that it is still syncing: its latest block is then an old one. */
   readonly isSyncing: Effect.Effect<boolean>
-  /** The highest latest block that any endpoint shows, this one's included. */
+  /** The highest latest block of all endpoints, `own` included. */
   readonly highestLatest: (own: number) => Effect.Effect<number>
-  /** Compares a final block across the endpoints. One that does not show the height has no vote. */
+  /** Compares a final block across the endpoints. An endpoint without a block at that height has no vote. */
   readonly agreeOn: (final: BlockRef) => Effect.Effect<FinalVerdict>
-  /** Fails if a block that is beyond undoing is another one here and nobody else knows ours. */
-  readonly confirm: (place: BlockRef) => Effect.Effect<void, EndpointError | FinalityViolation>
-  /** Whether our head is still the chain's: `gone` if nobody has shown it for a while. */
+  /** Fails if this endpoint serves another block at a finalized height and no other endpoint serves ours. */
+  readonly confirm: (final: BlockRef) => Effect.Effect<void, EndpointError | FinalityViolation>
+  /** Whether our head is still canonical: `reorged` if no endpoint has served it for a while. */
   readonly competingVerdict: (
     head: Pick<BlockRef, "number"> & { readonly hash: string },
   ) => Effect.Effect<"canonical" | "unsure" | "reorged">
@@ -47,12 +47,12 @@ export interface CrossCheck {
 const headersOf = (endpoints: ReadonlyArray<NamedClient>, number: number) =>
   Effect.forEach(
     endpoints,
-    (witness) => Effect.orElseSucceed(Headers.header(witness, number), () => undefined),
+    (endpoint) => Effect.orElseSucceed(Headers.header(endpoint, number), () => undefined),
     { concurrency: "unbounded" },
   )
 
-/** Whether anybody shows this block. */
-export const shows = (
+/** Whether any of the endpoints serves this block. */
+export const isShown = (
   endpoints: ReadonlyArray<NamedClient>,
   { number, hash }: { readonly number: number; readonly hash: string },
 ): Effect.Effect<boolean> =>
@@ -60,8 +60,8 @@ export const shows = (
 
 /**
  * @param connection the endpoint in use
- * @param endpoints who can be asked now, the endpoint in use included
- * @param disagreed who showed another final block before, also on earlier connections
+ * @param endpoints all connected endpoints, the one in use included
+ * @param disagreed endpoints that served different final blocks before, also on earlier connections
  */
 export const make = (
   connection: NamedClient,
@@ -69,16 +69,16 @@ export const make = (
   checks: IntegrityChecks,
   disagreed: Disagreed,
 ): CrossCheck => {
-  let doubtedSince: { readonly head: string; readonly since: number } | undefined
+  let missingSince: { readonly head: string; readonly since: number } | undefined
 
-  /** One that does not answer in time has no vote: finality must not wait for it. */
+  /** An endpoint that does not answer in time has no vote: finality must not wait for it. */
   const headerOf = (block: number | "latest") => (client: NamedClient) =>
     Headers.header(client, block).pipe(
       Effect.timeoutOrElse({ duration: voteTimeout, orElse: () => Effect.succeed(undefined) }),
       Effect.orElseSucceed(() => undefined),
     )
 
-  const ask = (number: number) => Effect.flatMap(endpoints, (all) => headersOf(all, number))
+  const headersAt = (number: number) => Effect.flatMap(endpoints, (all) => headersOf(all, number))
 
   const others = Effect.map(endpoints, (all) => all.filter((client) => client !== connection))
 
@@ -100,36 +100,36 @@ export const make = (
         return voted === undefined ? [] : [{ name: client.name, hash: voted }]
       })
       const now = yield* Monotonic.millis
-      const isAway = (name: string) => name !== connection.name && votes.every((vote) => vote.name !== name)
-      const away = now - disagreed.at < connectingDeadline ? disagreed.endpoints.filter(isAway) : []
-      const verdict = checks.final(hash, votes, away)
+      const isAbsent = (name: string) => name !== connection.name && votes.every((vote) => vote.name !== name)
+      const absent = now - disagreed.at < absentVoteDuration ? disagreed.endpoints.filter(isAbsent) : []
+      const verdict = checks.final(hash, votes, absent)
       if (votes.some((vote) => vote.hash !== hash)) {
         disagreed.endpoints = [connection.name, ...votes.map(({ name }) => name)]
         disagreed.at = now
-      } else if (away.length === 0) disagreed.endpoints = []
+      } else if (absent.length === 0) disagreed.endpoints = []
       return verdict
     }),
     confirm: Effect.fnUntraced(function* ({ number, hash }) {
-      // A node may have thrown old blocks away, and says so in its own words.
+      // A node may have pruned old blocks, and each node reports that with another error.
       const seen = yield* Headers.header(connection, number).pipe(
         Effect.catchIf(isRpcError, () => Effect.succeed(undefined)),
       )
       if (seen === undefined || seen.hash === hash) return
-      if (yield* Effect.flatMap(endpoints, (all) => shows(all, { number, hash }))) {
-        return yield* integrityError(connection.name, `block ${number} is another one elsewhere`)
+      if (yield* Effect.flatMap(endpoints, (all) => isShown(all, { number, hash }))) {
+        return yield* integrityError(connection.name, `another endpoint serves a different block ${number}`)
       }
       return yield* new FinalityViolation({ number, stored: hash, seen: seen.hash })
     }),
     competingVerdict: Effect.fnUntraced(function* (head) {
-      const seen = yield* ask(head.number)
+      const seen = yield* headersAt(head.number)
       const now = yield* Monotonic.millis
       if (seen.length === 0 || seen.some((header) => header === undefined || header.hash === head.hash)) {
-        doubtedSince = undefined
+        missingSince = undefined
         return "canonical"
       }
-      if (doubtedSince?.head !== head.hash) doubtedSince = { head: head.hash, since: now }
-      if (now - doubtedSince.since < competingHeadDelay) return "unsure"
-      doubtedSince = undefined
+      if (missingSince?.head !== head.hash) missingSince = { head: head.hash, since: now }
+      if (now - missingSince.since < competingHeadDelay) return "unsure"
+      missingSince = undefined
       return "reorged"
     }),
   }

@@ -1,8 +1,8 @@
 /**
- * One chain as a stream of moves: announced heads go in, pushes, pops and finality come out, in the order in which the
- * store must make them.
+ * One chain as a stream of moves: announced heads go in; pushes, pops and finalizations come out, in the order in which
+ * the store must apply them.
  *
- * It starts from the journal as the store has it, and is started again when the store disagrees.
+ * It starts from the stored journal, and restarts when the store disagrees.
  */
 import { Duration, Effect, Schedule, Schema, Stream, Tracer } from "effect"
 import type { Scope } from "effect"
@@ -41,96 +41,96 @@ export interface FeedOptions {
   readonly heads: Heads
   readonly logs: LogSource
   readonly capabilities: Capabilities
-  /** Everybody who can be asked now, this connection included. */
+  /** All connected endpoints, this one included. */
   readonly endpoints: Effect.Effect<ReadonlyArray<NamedClient>>
-  /** Waits for those that connect for the first time: they may show another final block. */
+  /** Waits until each endpoint has tried to connect once: one may serve another final block. */
   readonly firstAttempts: Effect.Effect<void>
   readonly checks: IntegrityChecks
   readonly disagreed: Disagreed
   /** The journal as the store has it; `undefined` for an empty store. */
   readonly journal: Journal | undefined
-  /** The same, now. */
+  /** Reads the stored journal again. */
   readonly stored: Effect.Effect<Journal | undefined, StoreError>
   readonly filter: string
-  /** How much a push carries now, and how many logs a pop undoes. */
+  /** The current size limit of a push, and how many logs one pop retracts. */
   readonly limits: { readonly push: () => CallLimits; readonly pop: number }
-  /** Where an empty store was begun before, by this process. */
+  /** The start block that this process used before the store was emptied. */
   readonly knownStart: number | undefined
-  /** What the node and the store agreed on, to know whether another ingestor replaced it. */
-  readonly sides: ForkStandoff
-  /** The headers of the chain that were seen lately. */
+  /** The blocks on which the node and the store agreed, to detect that another ingestor replaced them. */
+  readonly standoff: ForkStandoff
+  /** The recent headers of the chain. */
   readonly seen: RecentHeaders
-  /** Another ingestor's node is on another fork: ours is not written again for so many milliseconds; 0: no longer so. */
+  /** Another ingestor's node is on another fork: ours is not written again for this many milliseconds; 0: it has ended. */
   readonly onStandoff: (wait: number) => Effect.Effect<void>
   readonly onFinal: (header: Header) => void
   readonly onDisagreement: Finality.FinalityOptions["onDisagreement"]
-  /** Ends the connection for this reason. */
-  readonly leave: (reason: Reason) => Effect.Effect<void>
-  /** The second look, where it is taken. */
+  /** Ends the connection with this reason. */
+  readonly disconnect: (reason: Reason) => Effect.Effect<void>
+  /** `undefined` if auditing is off. */
   readonly audit?: Audit | undefined
 }
 
-/** A head that cannot be followed now is offered again after a while. */
-const laterInterval = Duration.seconds(1)
+/** After this time, a head that cannot be followed yet is injected again. */
+const retryInterval = Duration.seconds(1)
 
-/** A head that its node does not know yet is offered again so often; less often if it knows it, but not its logs. */
-const mostWaits = 60
-const mostWaitsForLogs = 5
+/** How often to retry a head that the node does not serve yet, and a head that it serves without its logs. */
+const mostRetries = 60
+const mostLogRetries = 5
 
 /**
- * A chain that goes on after a while waits so long (milliseconds) for endpoints that are still connecting, once: four
- * tries of each.
+ * How long (milliseconds) a backfill waits for auditors before it finalizes stored blocks: four connection attempts of
+ * each endpoint.
  */
 const auditDeadline = 30_000
 
-/** How long a part must stand still before it is removed: another ingestor may be writing it. */
+/** How long to wait before a partial block is removed: another ingestor may be writing it. */
 const partialBlockDelay = Duration.seconds(3)
 
-/** How often, and how far apart, the store is read until it has what is on its way to it. */
-const settling = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 6 }))
+/** How often to read the store until it has the moves in flight. */
+const storeCatchUp = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 6 }))
 
-/** A head that is higher above the node's own latest block than this is no head that a replica is late for. */
+/** A head further above the node's own latest block than this is invalid: no replica lags that far. */
 const mostBlocksAhead = 1000
 
-/** Pieces of a gap that are fetched at the same time. */
-const historyAhead = 4
-const recentAhead = 3
+/** Ranges of a gap that are fetched at the same time. */
+const finalizedConcurrency = 4
+const unfinalizedConcurrency = 3
 
-/** How often one head may lead to another fork before the connection is not believed. */
+/** How many rollbacks one head may cause before the connection fails. */
 const mostForks = 5
 
-/** Internal: what was fetched is not on top of our head. */
+/** Internal: the fetched blocks do not extend our head. */
 class Forked extends Schema.TaggedError<Forked>()("Forked", {}) {}
 
-/** Internal: the store has changed meanwhile, so that the journal is to be read again. */
+/** Internal: the store has changed meanwhile, and the journal must be read again. */
 class Outdated extends Schema.TaggedError<Outdated>()("Outdated", {}) {}
 
 type FeedError = EndpointError | FinalityViolation | StoreError
 
-type Following = Stream.Stream<ChainStep, FeedError | Outdated>
+type ChainSteps = Stream.Stream<ChainStep, FeedError | Outdated>
 
-/** Moves for as long as the connection lives. */
+/** The moves of a chain, for as long as the connection lives. */
 export const make = Effect.fnUntraced(function* (
   options: FeedOptions,
 ): Effect.fn.Return<Stream.Stream<ChainStep, FeedError>, FeedError, Scope.Scope> {
-  const { audit, chain, connection, heads, capabilities, logs, seen, sides } = options
+  const { audit, chain, connection, heads, capabilities, logs, seen, standoff } = options
   const scope = yield* Effect.scope
-  /** The height up to which blocks are being written anew. */
+  /** The height up to which blocks are being rewritten after an audit. */
   let rewriting = -1
-  /** The head that the node announced and does not know, and how often it was met. */
+  /** The announced head that the node does not serve, and how often it was tried. */
   let unknown = { hash: "", times: 0 }
-  /** What another ingestor replaced, if the newest head is offered again once that has stood for long enough. */
-  let awaited: BlockRef | undefined
+  /** The block that another ingestor replaced, while a standoff is waited out. */
+  let standoffBlock: BlockRef | undefined
 
-  const doubtful = (detail: string) => integrityError(connection.name, detail)
+  const integrityFailure = (detail: string) => integrityError(connection.name, detail)
   const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
 
   const latest = yield* headerAt("latest")
-  if (latest === undefined) return yield* doubtful("there is no latest block")
-  const witnesses = CrossCheck.make(connection, options.endpoints, options.checks, options.disagreed)
-  const begins = options.journal === undefined && options.knownStart === undefined
-  if (begins && chain.startBlock === "latest" && (yield* witnesses.isSyncing)) {
-    return yield* doubtful(
+  if (latest === undefined) return yield* integrityFailure("the node has no latest block")
+  const crossCheck = CrossCheck.make(connection, options.endpoints, options.checks, options.disagreed)
+  const isNewJournal = options.journal === undefined && options.knownStart === undefined
+  if (isNewJournal && chain.startBlock === "latest" && (yield* crossCheck.isSyncing)) {
+    return yield* integrityFailure(
       `the node is syncing and at block ${latest.number}: its latest block is not the chain's`,
     )
   }
@@ -138,8 +138,8 @@ export const make = Effect.fnUntraced(function* (
     options.knownStart ??
     (chain.startBlock !== "latest"
       ? chain.startBlock
-      : begins
-        ? yield* witnesses.highestLatest(latest.number)
+      : isNewJournal
+        ? yield* crossCheck.highestLatest(latest.number)
         : latest.number)
   const pending = new PendingJournal(
     options.journal ?? emptyJournal(start, options.filter),
@@ -150,7 +150,7 @@ export const make = Effect.fnUntraced(function* (
     },
   )
   audit?.provenance.resume(pending.journal.head.hash)
-  // A head without a log leaves the window with the next block.
+  // A head without logs leaves the window with the next block.
   const top = pending.journal.window.at(-1)
   if (top !== undefined) seen.add(top)
   yield* options.firstAttempts
@@ -163,29 +163,29 @@ export const make = Effect.fnUntraced(function* (
     stored: (to) => storedUpTo(to),
     onChange: heads.replay,
     onFinal: options.onFinal,
-    agreeOn: witnesses.agreeOn,
+    agreeOn: crossCheck.agreeOn,
     onDisagreement: options.onDisagreement,
-    onOutvoted: options.leave,
+    onOutvoted: options.disconnect,
   })
 
   const { final, start: first } = pending.journal
   if (final !== undefined) {
-    yield* witnesses.confirm(final)
+    yield* crossCheck.confirm(final)
     if (first.hash !== "" && first.number < final.number)
-      yield* witnesses.confirm({ number: first.number, hash: first.hash })
+      yield* crossCheck.confirm({ number: first.number, hash: first.hash })
   }
 
   /**
-   * The journal as the store has it up to a block, once the moves on their way are done; `undefined` if it does not reach
-   * there. What differs from ours then was written by somebody else, told by whomever.
+   * The stored journal up to a block, once the moves in flight are done; `undefined` if it does not reach that block. If
+   * it differs from ours, another ingestor wrote it and its sources are unknown.
    */
   const storedUpTo = (to: number) => {
     const isOurs = (stored: Journal | undefined): boolean => {
       if (stored === undefined) return false
-      // Another ingestor may have raised the floor already.
-      const floor = Math.max(finalizedHead(pending.journal).number, finalizedHead(stored).number)
+      // Another ingestor may have finalized more already.
+      const finalizedHeight = Math.max(finalizedHead(pending.journal).number, finalizedHead(stored).number)
       const [ours, theirs] = [pending.journal, stored].map(({ window }) =>
-        window.filter(({ number }) => number > floor && number <= to),
+        window.filter(({ number }) => number > finalizedHeight && number <= to),
       )
       return (
         ours!.length === theirs!.length &&
@@ -193,7 +193,7 @@ export const make = Effect.fnUntraced(function* (
       )
     }
     return options.stored.pipe(
-      Effect.repeat({ schedule: settling, until: isOurs }),
+      Effect.repeat({ schedule: storeCatchUp, until: isOurs }),
       Effect.map((stored) => {
         if (!isOurs(stored)) audit?.provenance.invalidate()
         return stored !== undefined && stored.head.number >= to ? stored : undefined
@@ -201,7 +201,7 @@ export const make = Effect.fnUntraced(function* (
     )
   }
 
-  /** The block that the announced head lets us follow, given the confirmations that are asked for. */
+  /** The block up to which an announced head lets us write, given `CONFIRMATIONS`. */
   const targetOf = Effect.fnUntraced(function* (header: Header) {
     if (chain.confirmations === "finalized") return finality.block()
     if (chain.confirmations === 0) return header
@@ -210,113 +210,120 @@ export const make = Effect.fnUntraced(function* (
     const target = yield* Effect.catchIf(ambiguousAsNotFound(headerAt(height)), isUnknownBlock, () =>
       Effect.succeed(undefined),
     )
-    if (target === undefined && timesUnknown(header) <= mostWaits) yield* retryLater(header)
+    if (target === undefined && timesUnknown(header) <= mostRetries) yield* retryLater(header)
     return target
   })
 
-  /** How often a head was met, or what is to be read of it, that the node does not have. */
+  /** Counts the attempts at a head that the node does not fully serve. */
   const timesUnknown = ({ hash }: Header): number => {
     unknown = { hash, times: unknown.hash === hash ? unknown.times + 1 : 1 }
     return unknown.times
   }
 
-  const reconcile = (heard: ReceivedHead, forks = 0): Following =>
+  const reconcile = (received: ReceivedHead, forks = 0): ChainSteps =>
     Stream.unwrap(
       Effect.gen(function* () {
         const { journal } = pending
         if (journal.head.part !== 0) {
           const resumed = yield* resumePartialBlock
-          if (resumed !== undefined) return Stream.concat(resumed, reconcileAgain(heard, forks))
-          yield* retryLater(heard.header)
+          if (resumed !== undefined) return Stream.concat(resumed, reconcileAgain(received, forks))
+          yield* retryLater(received.header)
           return Stream.empty
         }
-        const wrong = finality.takeWrong()
-        // What is below the floor was looked at before it became final.
-        if (wrong !== undefined && wrong > finalizedHead(journal).number) {
+        const mismatch = finality.takeMismatch()
+        // Blocks below the finalized head were audited before they became final.
+        if (mismatch !== undefined && mismatch > finalizedHead(journal).number) {
           rewriting = journal.head.number
-          return Stream.concat(Stream.fromArray(pending.rewindTo(wrong - 1)), reconcileAgain(heard, forks))
+          return Stream.concat(
+            Stream.fromArray(pending.rewindTo(mismatch - 1)),
+            reconcileAgain(received, forks),
+          )
         }
-        const target = yield* targetOf(heard.header)
+        const target = yield* targetOf(received.header)
         if (target === undefined) return Stream.empty
         const relation = classifyHead(journal, target)
-        const isOther = relation !== "duplicate" && relation !== "extends"
-        if (isOther && (yield* isStandoff)) return Stream.empty
-        // What is written anew is compared before: the same endpoint would tell the same again. So is what is to be final
-        // from the first, which is not to be undone.
-        const isCompared =
+        const mayFork = relation !== "duplicate" && relation !== "extends"
+        if (mayFork && (yield* isStandoff)) return Stream.empty
+        // Rewritten blocks are audited before they are pushed: the same endpoint would give the same answer again. So are
+        // blocks that are final when pushed: they cannot be retracted.
+        const isAudited =
           audit !== undefined &&
           target.number <= (finality.block()?.number ?? -1) &&
           (target.number <= rewriting || chain.confirmations === "finalized")
-        switch (relation === "extends" && isCompared ? "gap" : relation) {
+        switch (relation === "extends" && isAudited ? "gap" : relation) {
           case "duplicate":
-            return Stream.make<[ChainStep]>({ _tag: "Seen", journal, hash: target.hash, heard })
+            return Stream.make<[ChainStep]>({ _tag: "NoChange", journal, hash: target.hash, received })
           case "extends":
-            return extend(target, heard)
+            return extend(target, received)
           case "gap":
-            return backfill(target, heard).pipe(
-              Stream.catchTag("Forked", () => rollBack(heard, forks)),
+            return backfill(target, received).pipe(
+              Stream.catchTag("Forked", () => rollBack(received, forks)),
               Stream.catchTag("EndpointError", (error) =>
                 isUnknownBlock(error)
-                  ? Stream.unwrap(retryUnknownBlock(target, heard, error))
+                  ? Stream.unwrap(retryUnknownBlock(target, received, error))
                   : Stream.fail(error),
               ),
             )
           case "fork":
-            return rollBack(heard, forks, true)
+            return rollBack(received, forks, true)
           case "competing":
-            return yield* resolveCompetingHead(heard, forks)
+            return yield* resolveCompetingHead(received, forks)
         }
       }),
     )
 
-  const reconcileAgain = (heard: ReceivedHead, forks: number) => Stream.suspend(() => reconcile(heard, forks))
+  const reconcileAgain = (received: ReceivedHead, forks: number) =>
+    Stream.suspend(() => reconcile(received, forks))
 
-  const extend = (header: Header, heard: ReceivedHead): Stream.Stream<ChainStep, FeedError> =>
+  const extend = (header: Header, received: ReceivedHead): Stream.Stream<ChainStep, FeedError> =>
     logs.block(header).pipe(
-      Effect.map((block) => Stream.fromArray(pending.push([block], false, heard))),
-      Effect.catchIf(isUnknownBlock, (error) => retryUnknownBlock(header, heard, error)),
+      Effect.map((block) => Stream.fromArray(pending.push([block], false, received))),
+      Effect.catchIf(isUnknownBlock, (error) => retryUnknownBlock(header, received, error)),
       Stream.unwrap,
     )
 
   /**
-   * A block that was announced is not known: another replica answers, which is behind, or there is another block since.
-   * One that knows its head is to know its logs as well, soon.
+   * The node does not serve an announced block: a lagging replica has answered, or the block was replaced meanwhile. A
+   * node that serves its head must serve the logs soon as well.
    */
   const retryUnknownBlock = Effect.fnUntraced(function* (
     header: Header,
-    heard: ReceivedHead,
+    received: ReceivedHead,
     error: EndpointError,
   ) {
     const now = yield* headerAt("latest")
     const times = timesUnknown(header)
     if (now !== undefined && header.number > now.number + mostBlocksAhead)
-      return yield* doubtful(`block ${header.number} was announced, and block ${now.number} is the latest`)
+      return yield* integrityFailure(
+        `block ${header.number} was announced, but the latest block is ${now.number}`,
+      )
     const isKnown = now === undefined || now.hash === header.hash
-    if (isKnown && times > mostWaitsForLogs) return yield* error
-    const isBehind = isKnown || (now.number < header.number && times <= mostWaits)
-    if (isBehind) yield* retryLater(heard.header)
-    // What the node has is followed meanwhile: where every block is late, the chain stands still for none of them.
+    if (isKnown && times > mostLogRetries) return yield* error
+    const isBehind = isKnown || (now.number < header.number && times <= mostRetries)
+    if (isBehind) yield* retryLater(received.header)
+    // Follow what the node serves meanwhile: if every block is late, the chain must not stall on each of them.
     if (!isKnown && (!isBehind || now.number > pending.journal.head.number)) yield* heads.inject(now)
     return Stream.empty
   })
 
   const retryLater = (header: Header) =>
-    heads.inject(header).pipe(Effect.delay(laterInterval), Defects.toOwner, Effect.forkIn(scope))
+    heads.inject(header).pipe(Effect.delay(retryInterval), Defects.toOwner, Effect.forkIn(scope))
 
   const afterStandoff = (wait: number) =>
-    Effect.sync(() => void (awaited = undefined)).pipe(
+    Effect.sync(() => void (standoffBlock = undefined)).pipe(
       Effect.andThen(heads.replay),
       Effect.delay(wait),
       Defects.toOwner,
       Effect.forkIn(scope),
     )
 
-  /** Whether another ingestor's blocks are still to stand: the node shows ours, and the store has theirs. */
+  /** Whether the standoff goes on: the node still serves our block, and the store has another ingestor's. */
   const isStandoff = Effect.gen(function* () {
-    if (awaited === undefined || !sides.isWaiting || !(yield* isHere(awaited))) return false
-    const { hash, number } = awaited
+    if (standoffBlock === undefined || !standoff.isWaiting || !(yield* isCanonicalHere(standoffBlock)))
+      return false
+    const { hash, number } = standoffBlock
     const stored = yield* options.stored
-    // Another ingestor has written it again, and perhaps made it final; or the store was emptied.
+    // Another ingestor has written our block again, and perhaps finalized it; or the store was emptied.
     const isOver =
       stored === undefined ||
       finalizedHead(stored).number >= number ||
@@ -324,39 +331,40 @@ export const make = Effect.fnUntraced(function* (
     return isOver ? yield* new Outdated() : true
   })
 
-  /** Whether the node shows a block. */
-  const isHere = ({ number, hash }: BlockRef) => Effect.map(headerAt(number), (shown) => shown?.hash === hash)
+  /** Whether the node serves a block as canonical. */
+  const isCanonicalHere = ({ number, hash }: BlockRef) =>
+    Effect.map(headerAt(number), (shown) => shown?.hash === hash)
 
-  /** From our head to the target: final blocks in wide ranges, the rest under their headers. */
-  const backfill = (target: Header, heard: ReceivedHead): Stream.Stream<ChainStep, FeedError | Forked> =>
+  /** Fills the gap from our head to the target: final blocks in wide ranges, the rest linked by their headers. */
+  const backfill = (target: Header, received: ReceivedHead): Stream.Stream<ChainStep, FeedError | Forked> =>
     Stream.concat(
       Stream.unwrap(
         Effect.gen(function* (): Effect.fn.Return<Stream.Stream<ChainStep, FeedError | Forked>, FeedError> {
           const { journal } = pending
           const to = Math.min(target.number, finality.block()?.number ?? -1)
           if (journal.head.number >= to) return Stream.empty
-          // History is not linked block by block, so our own head has to be in it.
+          // Final ranges are not linked block by block, so our own head must be checked first.
           const { hash, number } = journal.head
           if (hash !== "" && number > finalizedHead(journal).number) {
             const ours = yield* headerAt(number)
             if (ours?.hash !== hash) return Stream.fail(new Forked())
-            const wrong = yield* auditBeforeBackfill
-            if (wrong !== undefined) {
+            const mismatch = yield* auditBeforeBackfill
+            if (mismatch !== undefined) {
               return Stream.concat(
-                Stream.fromArray(pending.rewindTo(wrong - 1)),
-                Stream.suspend(() => backfillFinalized(to, heard)),
+                Stream.fromArray(pending.rewindTo(mismatch - 1)),
+                Stream.suspend(() => backfillFinalized(to, received)),
               )
             }
           } else if (hash !== "") {
-            yield* witnesses.confirm({ number, hash })
+            yield* crossCheck.confirm({ number, hash })
           }
-          return backfillFinalized(to, heard)
+          return backfillFinalized(to, received)
         }),
       ),
-      Stream.suspend(() => backfillUnfinalized(target, heard)),
+      Stream.suspend(() => backfillUnfinalized(target, received)),
     )
 
-  /** History makes final whatever is below it: that is looked at first, and nobody is waited for for long. */
+  /** Final blocks finalize everything below them: what is stored is audited first, for at most `auditDeadline`. */
   const auditBeforeBackfill = Effect.gen(function* () {
     const { number } = pending.journal.head
     const stored = audit && (yield* storedUpTo(number))
@@ -365,10 +373,10 @@ export const make = Effect.fnUntraced(function* (
 
   const backfillFinalized = (
     to: number,
-    heard: ReceivedHead,
+    received: ReceivedHead,
     from = pending.journal.head.number + 1,
   ): Stream.Stream<ChainStep, EndpointError> =>
-    // The start block comes alone, so that its hash is known.
+    // The start block is fetched alone, so that its hash is recorded.
     Stream.unfold({ from, alone: pending.journal.head.hash === "" }, ({ from, alone }) => {
       if (from > to) return Effect.succeed(undefined)
       const through = alone ? from : Math.min(from + logs.width() - 1, to)
@@ -377,17 +385,17 @@ export const make = Effect.fnUntraced(function* (
       Stream.mapEffect(
         ([from, through]) =>
           Effect.map(logs.finalizedRange(from, through), (blocks) => ({ blocks, through })),
-        { concurrency: historyAhead },
+        { concurrency: finalizedConcurrency },
       ),
       Stream.flatMap(({ blocks: found, through }) => {
         const last = found.at(-1)!.number
-        // Where a piece ends at a height without a block, it overlaps with the next one.
+        // A range that ends at a height without a block overlaps with the next one.
         const blocks = found.filter(({ number }) => number > pending.journal.head.number)
-        const steps = Stream.fromArray(pending.push(blocks, true, heard))
+        const steps = Stream.fromArray(pending.push(blocks, true, received))
         return last < through
           ? Stream.concat(
               steps,
-              Stream.suspend(() => backfillFinalized(through, heard, last + 1)),
+              Stream.suspend(() => backfillFinalized(through, received, last + 1)),
             )
           : steps
       }),
@@ -395,67 +403,69 @@ export const make = Effect.fnUntraced(function* (
 
   const backfillUnfinalized = (
     target: Header,
-    heard: ReceivedHead,
+    received: ReceivedHead,
   ): Stream.Stream<ChainStep, EndpointError | Forked> =>
-    // One after the other: a head may be announced at any height.
+    // One by one (`chunkSize: 1`): a head may be announced at any height.
     Stream.fromIterable(
       blockRanges(pending.journal.head.number + 1, target.number, () => capabilities.recentWidth),
       {
         chunkSize: 1,
       },
     ).pipe(
-      Stream.mapEffect(([from, to]) => logs.unfinalizedRange(from, to), { concurrency: recentAhead }),
+      Stream.mapEffect(([from, to]) => logs.unfinalizedRange(from, to), {
+        concurrency: unfinalizedConcurrency,
+      }),
       Stream.flatMap((blocks) => {
         for (const block of blocks) seen.add(block)
-        const unlinked = firstBrokenLink(pending.journal.head.hash, blocks)
-        if (unlinked === -1) return Stream.fromArray(pending.push(blocks, false, heard))
+        const brokenAt = firstBrokenLink(pending.journal.head.hash, blocks)
+        if (brokenAt === -1) return Stream.fromArray(pending.push(blocks, false, received))
         return Stream.concat(
-          Stream.fromArray(pending.push(blocks.slice(0, unlinked), false, heard)),
+          Stream.fromArray(pending.push(blocks.slice(0, brokenAt), false, received)),
           Stream.fail(new Forked()),
         )
       }),
     )
 
   /**
-   * Undoes what is not canonical any more, and follows the head from there.
+   * Rolls back to the common ancestor, and reconciles the head from there.
    *
-   * @param onAnother whether the head says itself that it is on top of another block than ours: if ours stands all the
-   *   same, the head is gone again
+   * @param hasOtherParent whether the head's parent is another block than our head: if ours is canonical all the same, the
+   *   head was replaced meanwhile
    */
-  const rollBack = (heard: ReceivedHead, forks: number, onAnother = false): Following =>
+  const rollBack = (received: ReceivedHead, forks: number, hasOtherParent = false): ChainSteps =>
     forks >= mostForks
-      ? Stream.fail(doubtful(`block ${heard.header.number} leads to one fork after another`))
+      ? Stream.fail(integrityFailure(`block ${received.header.number} leads to one fork after another`))
       : Stream.unwrap(
           Effect.gen(function* () {
             const { depth, number } = yield* commonAncestor
-            if (onAnother && number === pending.journal.head.number) return Stream.empty
-            const ours = sides.replacedBy(pending.journal, number)
-            const isReplaced = ours !== undefined && (yield* isHere(ours))
-            const wait = isReplaced ? sides.waitFor(yield* Monotonic.millis) : 0
+            if (hasOtherParent && number === pending.journal.head.number) return Stream.empty
+            const ours = standoff.replacedBy(pending.journal, number)
+            const isReplaced = ours !== undefined && (yield* isCanonicalHere(ours))
+            const wait = isReplaced ? standoff.waitFor(yield* Monotonic.millis) : 0
             yield* options.onStandoff(wait)
             if (wait > 0) {
-              // Each announced head leads here: one of them is enough to come back.
-              if (awaited === undefined) yield* afterStandoff(wait)
-              awaited = ours
+              // Each announced head leads here: a single timer is enough.
+              if (standoffBlock === undefined) yield* afterStandoff(wait)
+              standoffBlock = ours
               return Stream.empty
             }
             return Stream.concat(
               Stream.suspend(() => Stream.fromArray(pending.rewindTo(number, depth))),
-              reconcileAgain(heard, forks + 1),
+              reconcileAgain(received, forks + 1),
             )
           }),
         )
 
   /**
-   * Where the node's chain leaves ours, by headers. One of them is asked for, and the rest of the node's own where it was not
-   * seen before. `undefined` where what we have seen does not reach so far.
+   * Finds by headers where the node's chain forks off ours. Fetches one header, and further ones of the node's chain only
+   * if they were not seen before. `undefined` if our own headers do not reach that far.
    */
   const forkPointByHeaders = Effect.gen(function* () {
     const { journal } = pending
     const parentOf = ({ parentHash }: Linked) =>
       seen.get(parentHash) ?? journal.window.find(({ hash }) => hash === parentHash)
     const ours = journal.window.at(-1)
-    // Where it has no block at the height of our head, the newest is as good.
+    // If it has no block at the height of our head, the latest is as good.
     const theirs = (yield* headerAt(journal.head.number)) ?? (yield* headerAt("latest"))
     if (ours === undefined || theirs === undefined) return undefined
     if (theirs.hash === ours.hash) return { lowest: ours.number + 1, depth: 0 } satisfies ForkPoint
@@ -470,14 +480,14 @@ export const make = Effect.fnUntraced(function* (
         capabilities,
       )
       for (const header of below) if (header !== undefined) seen.add(header)
-      // Not one chain: a node behind a balancer, or many heights without a block.
+      // Not a single chain: a node behind a load balancer, or many heights without a block.
       if (!below.some((header) => header?.hash === found.missing.parentHash)) return undefined
     }
   })
 
   /**
-   * The height of the highest recorded block that is still canonical here, and how many blocks above it are not: those that
-   * we follow, and those on top of them that were announced.
+   * The height of the highest recorded block that is still canonical, and how many blocks above it are not: our blocks, and
+   * announced ones on top of them.
    */
   const commonAncestor = Effect.gen(function* () {
     const { journal } = pending
@@ -486,7 +496,7 @@ export const make = Effect.fnUntraced(function* (
     const above = ours === undefined ? 0 : seen.above(ours.hash)
     if (rollBack !== undefined) {
       const shared = ancestorCandidates(journal).find(({ number }) => number < rollBack.lowest)
-      // Below the final block nothing is undone on the word of headers.
+      // Headers alone never justify a rollback to the finalized block.
       if (shared !== undefined && shared !== journal.final)
         return { number: shared.number, depth: rollBack.depth + above }
     }
@@ -494,12 +504,12 @@ export const make = Effect.fnUntraced(function* (
     return { number, depth: Math.min(rollBack?.depth ?? Infinity, journal.head.number - number) + above }
   })
 
-  /** The same, found by asking for the headers at the heights of our records. */
+  /** The same height, found by fetching the headers at the heights of our records. */
   const recordedAncestor = Effect.gen(function* () {
     const { journal } = pending
-    const places = ancestorCandidates(journal)
-    for (let i = 0; i < places.length; i += Headers.mostPerBatch) {
-      const some = places.slice(i, i + Headers.mostPerBatch)
+    const candidates = ancestorCandidates(journal)
+    for (let i = 0; i < candidates.length; i += Headers.mostPerBatch) {
+      const some = candidates.slice(i, i + Headers.mostPerBatch)
       const seen = yield* Headers.headers(
         connection,
         some.map(({ number }) => number),
@@ -509,16 +519,16 @@ export const make = Effect.fnUntraced(function* (
       if (shared !== undefined) return shared.number
     }
     if (journal.final !== undefined) {
-      yield* witnesses.confirm(journal.final)
-      return yield* doubtful(`the node does not have block ${journal.final.number}, which is final`)
+      yield* crossCheck.confirm(journal.final)
+      return yield* integrityFailure(`the node does not have finalized block ${journal.final.number}`)
     }
     return finalizedHead(journal).number
   })
 
   /**
-   * A block half written or half removed. It is completed if the node has it and its first logs are those that are
-   * stored. A height that the node does not have yet waits. Another block, or other logs, are removed after the part has
-   * stood still for a while: another ingestor may be writing it, and the store refuses the pop if it has.
+   * Completes or removes a block that is partly written or partly retracted. It is completed if the node serves it and its
+   * first logs are the stored ones. If the node does not have this height yet, the feed waits. Another block, or other
+   * logs, are removed after a delay: another ingestor may be writing the block, and the store then refuses the pop.
    *
    * @returns `undefined` to wait
    */
@@ -535,43 +545,43 @@ export const make = Effect.fnUntraced(function* (
     return Stream.suspend(() => Stream.fromArray(pending.rewindTo(number - 1)))
   })
 
-  /** Waits until nobody shows our head any more for a while; then it is followed like a longer chain. */
-  const resolveCompetingHead = Effect.fnUntraced(function* (heard: ReceivedHead, forks: number) {
-    const verdict = yield* witnesses.competingVerdict(pending.journal.head)
-    if (verdict === "reorged") return rollBack(heard, forks)
-    if (verdict === "unsure") yield* retryLater(heard.header)
+  /** Waits until no endpoint has served our head for a while; then rolls back as for a longer chain. */
+  const resolveCompetingHead = Effect.fnUntraced(function* (received: ReceivedHead, forks: number) {
+    const verdict = yield* crossCheck.competingVerdict(pending.journal.head)
+    if (verdict === "reorged") return rollBack(received, forks)
+    if (verdict === "unsure") yield* retryLater(received.header)
     return Stream.empty
   })
 
-  const raiseFloor = Effect.map(finality.finalize, (place): ReadonlyArray<ChainStep> =>
-    place === undefined ? [] : [pending.finalize(place)],
+  const advanceFinality = Effect.map(finality.finalize, (finalBlock): ReadonlyArray<ChainStep> =>
+    finalBlock === undefined ? [] : [pending.finalize(finalBlock)],
   )
 
   yield* heads.inject(latest)
 
-  const followTraced = (heard: ReceivedHead): Following => {
-    if (heard.trace === undefined) return reconcile(heard)
-    const followed: ChainStep = { _tag: "Followed", trace: heard.trace }
+  const reconcileTraced = (received: ReceivedHead): ChainSteps => {
+    if (received.trace === undefined) return reconcile(received)
+    const headDone: ChainStep = { _tag: "HeadDone", trace: received.trace }
     return Stream.suspend(() => {
-      pending.trace = heard.trace
-      return Stream.concat(reconcile(heard), Stream.make(followed))
+      pending.trace = received.trace
+      return Stream.concat(reconcile(received), Stream.make(headDone))
     }).pipe(
-      Stream.provideService(Tracer.ParentSpan, heard.trace),
+      Stream.provideService(Tracer.ParentSpan, received.trace),
       Stream.ensuring(Effect.sync(() => (pending.trace = undefined))),
     )
   }
 
   return heads.stream.pipe(
-    Stream.flatMap((heard) =>
+    Stream.flatMap((received) =>
       Stream.concat(
-        followTraced(heard),
-        Stream.suspend(() => Stream.unwrap(Effect.map(raiseFloor, (steps) => Stream.fromArray(steps)))),
+        reconcileTraced(received),
+        Stream.suspend(() => Stream.unwrap(Effect.map(advanceFinality, (steps) => Stream.fromArray(steps)))),
       ),
     ),
-    // The feed ends, and is started again from the journal as it is now.
+    // The feed ends, and restarts from the stored journal.
     Stream.catchTag("Outdated", () => Stream.empty),
   )
 })
 
-/** The node says that it has no such block. */
+/** Whether the node reports that it has no such block. */
 const isUnknownBlock = (error: EndpointError) => errorKind(error) === "BlockNotFound"

@@ -1,4 +1,4 @@
-/** What is final by now, and how far the floor of the journal may be raised: after the second look, where one is taken. */
+/** Tracks the chain's final block, and decides how far the journal may be finalized: with auditing on, after the audit. */
 import { Clock, Duration, Effect, Predicate } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
@@ -17,23 +17,23 @@ import * as Headers from "../endpoint/Headers.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 import type { CrossCheck } from "./CrossCheck.ts"
 
-/** How often the final block is asked for. */
+/** How often the final block is fetched. */
 const interval = Duration.seconds(15)
 
-/** The floor is raised at most so often (milliseconds): what becomes final meanwhile costs no requests of its own. */
+/** The shortest time (milliseconds) between two finalizations: blocks that become final meanwhile cost no extra requests. */
 const finalizeInterval = 60_000
 
 /**
- * Records in the window, at most. Where finality stands still for longer (a week of Ethereum, four hours of a chain with
- * four blocks a second), the oldest count as final.
+ * The most records in the reorg window. If finality stalls for longer (a week on Ethereum, four hours on a chain with four
+ * blocks a second), the oldest records count as final.
  */
 export const mostRecorded = 50_000
 
-/** How often in a row the tag is to be without a block before it is said. */
-const timesMissing = 2
+/** After how many consecutive queries without a block the `finalized` tag is reported as missing. */
+const missingThreshold = 2
 
-/** "finalized block not found": the tag is known, and no block has it yet. */
-export const saysNothingFinal = ({ reason }: EndpointError): boolean =>
+/** "finalized block not found": the node supports the tag, and no block is final yet. */
+export const isNothingFinal = ({ reason }: EndpointError): boolean =>
   reason._tag === "Rejected" &&
   /\b(finali[sz]ed|safe)\b.{0,40}\b(not (yet )?(found|available|set)|unavailable|unknown)\b/i.test(
     reason.detail,
@@ -44,14 +44,14 @@ export interface FinalityOptions {
   readonly connection: NamedClient
   readonly capabilities: Capabilities
   readonly audit: Audit | undefined
-  /** The journal as it will stand once all moves are done. */
+  /** The journal after all pending moves. */
   readonly journal: () => Journal
   /** The journal as the store has it up to a block; `undefined` if it does not reach there. */
   readonly stored: (to: number) => Effect.Effect<Journal | undefined, StoreError>
-  /** Told when more is final, or the second look is over. */
+  /** Runs when the final block advances or an audit ends. */
   readonly onChange: Effect.Effect<void>
   readonly onFinal: (header: Header) => void
-  /** Leaves the endpoint: most of the others show another final block. */
+  /** Disconnects the endpoint: most of the others serve another final block. */
   readonly onOutvoted: (reason: Reason) => Effect.Effect<void>
   /** Compares a final block across the endpoints. */
   readonly agreeOn: CrossCheck["agreeOn"]
@@ -59,24 +59,24 @@ export interface FinalityOptions {
   readonly onDisagreement: (disagreement: Disagreement | undefined) => Effect.Effect<void>
 }
 
-/** Endpoints that show different blocks at a final height. */
+/** Endpoints that serve different blocks at a final height. */
 export interface Disagreement {
   readonly number: number
   readonly endpoints: ReadonlyArray<string>
-  /** Whether nothing is made final meanwhile; else the majority decides. */
+  /** Whether finality waits until they agree; otherwise the majority decides. */
   readonly holds: boolean
 }
 
 export interface Finality {
-  /** The final block of now, as far as it is known. */
+  /** The chain's current final block, if known. */
   readonly block: () => Header | undefined
-  /** The lowest block that the second look found to be stored wrong; told once. */
-  readonly takeWrong: () => number | undefined
-  /** The block that may become the floor now, if any. */
+  /** The lowest block that the audit found to be stored wrong; returned once. */
+  readonly takeMismatch: () => number | undefined
+  /** The block up to which the journal can be finalized now, if any. */
   readonly finalize: Effect.Effect<BlockRef | undefined, EndpointError>
 }
 
-/** Asks for the final block, now and from time to time, for as long as the scope lives. */
+/** Fetches the final block now and every 15 seconds, for as long as the scope lives. */
 export const make = Effect.fnUntraced(function* (
   options: FinalityOptions,
 ): Effect.fn.Return<Finality, EndpointError, Scope.Scope> {
@@ -85,48 +85,48 @@ export const make = Effect.fnUntraced(function* (
   const scope = yield* Effect.scope
   const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
   let final: Header | undefined
-  /** What the second look has found up to a place: the block from which to write again, if any. */
-  let lastAudit: { readonly place: BlockRef; readonly wrong: number | undefined } | undefined
+  /** The last audit: up to which block, and the lowest block to rewrite, if any. */
+  let lastAudit: { readonly candidate: BlockRef; readonly mismatch: number | undefined } | undefined
   let isAuditing = false
   let finalizedAt = -Infinity
 
-  /** How often in a row there was no block under the tag, and whether there ever was one. */
+  /** How many consecutive queries of the tag returned no block, and whether one ever did. */
   let missing = 0
-  let tagged = false
+  let tagSeen = false
 
-  /** Where a node has no final block under the tag now, the block at `FINALITY_DEPTH`; none where it says that none is. */
-  const ask = Effect.gen(function* () {
+  /** The block under the `finalized` tag; else the block at `FINALITY_DEPTH`; none if the node reports that none is final. */
+  const fetchFinal = Effect.gen(function* () {
     if (chain.finality === "tag") {
       const answer = yield* headerAt("finalized").pipe(
         Effect.catchIf(isRpcError, (error) =>
-          Effect.succeed(saysNothingFinal(error) ? ("nothing" as const) : undefined),
+          Effect.succeed(isNothingFinal(error) ? ("nothing" as const) : undefined),
         ),
       )
       missing = Predicate.isObject(answer) ? 0 : missing + 1
-      const lasts = missing >= timesMissing
-      capabilities.finalizedTag = answer !== undefined || !lasts
-      capabilities.nothingFinal = answer === "nothing" && lasts
+      const isPersistent = missing >= missingThreshold
+      capabilities.finalizedTag = answer !== undefined || !isPersistent
+      capabilities.nothingFinal = answer === "nothing" && isPersistent
       if (answer === "nothing") return undefined
       if (answer !== undefined) {
-        tagged = true
+        tagSeen = true
         return answer
       }
-      // One that was there a moment ago is not replaced by a guess.
-      if (tagged && !lasts) return undefined
+      // A tag that returned a block before is not replaced by the depth at once.
+      if (tagSeen && !isPersistent) return undefined
     }
     const latest = yield* headerAt("latest")
     const height = (latest?.number ?? 0) - chain.finalityDepth
     return height >= 0 ? yield* headerAt(height) : undefined
   })
 
-  /** A final block counts once the other endpoints do not contradict it. Returns whether it is a new one. */
-  const learn = Effect.fnUntraced(function* (header: Header | undefined) {
+  /** Accepts a final block unless the other endpoints disagree. Returns whether it is a new one. */
+  const acceptFinal = Effect.fnUntraced(function* (header: Header | undefined) {
     if (header === undefined || header.number === final?.number) return false
     const verdict = yield* options.agreeOn(header)
     if (verdict._tag === "Outvoted") {
       return yield* integrityError(
         connection.name,
-        `block ${header.number} is final here and another one at most endpoints`,
+        `final block ${header.number} differs from that of most endpoints`,
       )
     }
     const holds = verdict._tag === "Split"
@@ -140,28 +140,29 @@ export const make = Effect.fnUntraced(function* (
     return true
   })
 
-  /** The highest block of ours that is final by now, if it is above the floor. */
+  /** Our highest final block, if it is above the finalized head. */
   const highestFinal = (): BlockRef | undefined => {
     const { head, window } = journal()
     if (head.part !== 0 || head.hash === "") return undefined
     const oldest = window.at(-mostRecorded)
     const highest = oldest !== undefined && oldest.number > (final?.number ?? -1) ? oldest : final
     if (highest === undefined) return undefined
-    const place: BlockRef = highest.number < head.number ? highest : { number: head.number, hash: head.hash }
-    return place.number >= firstUnfinalized(journal()) ? place : undefined
+    const candidate: BlockRef =
+      highest.number < head.number ? highest : { number: head.number, hash: head.hash }
+    return candidate.number >= firstUnfinalized(journal()) ? candidate : undefined
   }
 
-  /** Looks again at what is to become final, beside everything else. */
-  const startAudit = (audit: Audit, place: BlockRef) => {
+  /** Audits the blocks that are about to become final, in the background. */
+  const startAudit = (audit: Audit, candidate: BlockRef) => {
     if (isAuditing) return Effect.void
     isAuditing = true
     return Effect.gen(function* () {
-      const stored = yield* options.stored(place.number)
+      const stored = yield* options.stored(candidate.number)
       if (stored === undefined) return
-      lastAudit = { place, wrong: yield* audit.auditRange(stored, place.number) }
+      lastAudit = { candidate, mismatch: yield* audit.auditRange(stored, candidate.number) }
       yield* options.onChange
     }).pipe(
-      // With the store away nothing becomes final.
+      // Without the store nothing becomes final.
       Effect.ignore,
       Effect.ensuring(Effect.sync(() => (isAuditing = false))),
       Defects.toOwner,
@@ -169,10 +170,10 @@ export const make = Effect.fnUntraced(function* (
     )
   }
 
-  /** The lowest record that is not below the new floor must be canonical: then so is everything of ours under it. */
+  /** The lowest record at or above the new finalized head must be canonical: then so are all our blocks below it. */
   const finalize = Effect.gen(function* () {
     const highest = highestFinal()
-    if (highest === undefined || lastAudit?.wrong !== undefined) return undefined
+    if (highest === undefined || lastAudit?.mismatch !== undefined) return undefined
     const now = Monotonic.millisUnsafe(clock)
     if (now - finalizedAt < finalizeInterval) return undefined
     if (audit && lastAudit === undefined) {
@@ -180,23 +181,24 @@ export const make = Effect.fnUntraced(function* (
       return undefined
     }
     finalizedAt = now
-    const place = lastAudit?.place ?? highest
+    const candidate = lastAudit?.candidate ?? highest
     lastAudit = undefined
-    // Meanwhile blocks may have been undone.
-    if (place.number > highest.number) return undefined
-    const above = journal().window.find((record) => record.number >= place.number)
-    if (above === undefined || (above.number === place.number && above.hash !== place.hash)) return undefined
+    // Blocks may have been popped meanwhile.
+    if (candidate.number > highest.number) return undefined
+    const above = journal().window.find((record) => record.number >= candidate.number)
+    if (above === undefined || (above.number === candidate.number && above.hash !== candidate.hash))
+      return undefined
     const seen = yield* headerAt(above.number)
     if (seen?.hash !== above.hash) return undefined
-    audit?.provenance.forget(place.number)
-    return place
+    audit?.provenance.forget(candidate.number)
+    return candidate
   })
 
-  yield* learn(yield* ask)
+  yield* acceptFinal(yield* fetchFinal)
   yield* Effect.sleep(interval).pipe(
-    Effect.andThen(ask),
-    Effect.flatMap(learn),
-    // Also where the floor was raised too recently before: a chain that stands still announces no head.
+    Effect.andThen(fetchFinal),
+    Effect.flatMap(acceptFinal),
+    // Also if the last finalization was too recent: a chain that stalls announces no further head.
     Effect.tap((isNew) => (isNew || highestFinal() !== undefined ? options.onChange : Effect.void)),
     Effect.catchIf(
       ({ reason }) => reason._tag === "Unverified",
@@ -209,10 +211,10 @@ export const make = Effect.fnUntraced(function* (
   )
   return {
     block: () => final,
-    takeWrong: () => {
-      const wrong = lastAudit?.wrong
-      if (wrong !== undefined) lastAudit = undefined
-      return wrong
+    takeMismatch: () => {
+      const mismatch = lastAudit?.mismatch
+      if (mismatch !== undefined) lastAudit = undefined
+      return mismatch
     },
     finalize,
   }

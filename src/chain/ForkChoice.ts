@@ -1,26 +1,26 @@
 /**
- * What an announced header means for the journal. Pure: no clock, no requests, no Effect.
+ * Classifies an announced header against the journal. Pure: no clock, no requests, no Effect.
  *
- * An announcement is only a hint. Start-up, reconnect, missed heads and a store that was away are all the same case:
- * the gap is longer.
+ * An announcement is only a hint. Startup, a reconnect, missed heads and a store outage are all the same case: a longer
+ * gap.
  */
 import type { Header, Hex } from "../Domain.ts"
 import { finalizedHead } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
 
 export type HeadRelation =
-  /** It is our head, or a recorded block below it, or final: nothing to do. */
+  /** It is our head, a recorded block below it, or at or below the finalized head: nothing to do. */
   | "duplicate"
   /** It is on top of our head. */
   | "extends"
-  /** It is further above; what is in between says whether it is on top of our head. */
+  /** It is higher; the headers in between determine whether it extends our head. */
   | "gap"
-  /** It is one above our head and on top of another block: our head is no longer canonical. */
+  /** It is one above our head and has another parent: our head is no longer canonical. */
   | "fork"
-  /** It is another block at or below the height of our head. Perhaps the chain became shorter, perhaps the node lags. */
+  /** It is another block at or below the height of our head. The chain may have become shorter, or the node lags. */
   | "competing"
 
-/** @param announced the header as the provider tells it */
+/** @param announced the header as the provider announced it */
 export const classifyHead = (
   journal: Journal,
   announced: Pick<Header, "number" | "hash" | "parentHash">,
@@ -34,22 +34,22 @@ export const classifyHead = (
   return journal.window.some((record) => record.hash === announced.hash) ? "duplicate" : "competing"
 }
 
-/** A block whose place on the canonical chain can be asked for. */
+/** A block by height and hash. */
 export interface BlockRef {
   readonly number: number
   readonly hash: Hex
 }
 
 /**
- * Where to look for the block that the journal and the chain have in common: recorded blocks from the top down, and
- * the final block below them. Heights without a record held no logs, so falling below one loses nothing.
+ * Candidates for the common ancestor of the journal and the chain: recorded blocks from the top down, then the finalized
+ * block. Heights without a record held no logs, so an ancestor below one loses nothing.
  */
 export const ancestorCandidates = (journal: Journal): ReadonlyArray<BlockRef> => [
   ...journal.window.toReversed(),
   ...(journal.final ? [journal.final] : []),
 ]
 
-/** The first header that is not on top of the one before it; -1 when all are linked, from `parent` on. */
+/** The index of the first header whose parent is not the previous one, from `parent` on; -1 if all are linked. */
 export const firstBrokenLink = (
   parent: Hex | "",
   headers: ReadonlyArray<Pick<Header, "hash" | "parentHash">>,
@@ -62,7 +62,7 @@ export const firstBrokenLink = (
   })
 }
 
-/** `from … to` in pieces of at most `width`, lowest first; the width is asked for before each piece. */
+/** Splits `from … to` into ranges of at most `width` blocks, lowest first; `width` is evaluated before each range. */
 export const blockRanges = function* (
   from: number,
   to: number,

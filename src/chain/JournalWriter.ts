@@ -1,6 +1,6 @@
 /**
- * One chain's way into its journal: loads it under the chain's filter, sends the feed's moves, and counts what became of
- * them.
+ * Writes one chain's journal: loads it under the chain's filter, submits the feed's moves to the store, and records their
+ * results in the status.
  */
 import { Clock, Effect, Schema, Semaphore } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
@@ -18,33 +18,33 @@ import { traceMove } from "../observability/Tracing.ts"
 import { Status } from "../observability/Status.ts"
 import type { Operation } from "../observability/Status.ts"
 
-/** The store's head was not the expected one: the feed starts again from what the store has. */
-export class HeadConflict extends Schema.TaggedError<HeadConflict>()("Lost", {
+/** The store's head was not the expected one: the feed restarts from the stored journal. */
+export class HeadConflict extends Schema.TaggedError<HeadConflict>()("HeadConflict", {
   expected: Schema.Finite,
   stored: Schema.optional(Schema.Finite),
 }) {
   override get message() {
-    const stands = this.stored === undefined ? "is empty" : `is at block ${this.stored}`
-    return `the store ${stands} and not at block ${this.expected}: going on from there`
+    const position = this.stored === undefined ? "is empty" : `is at block ${this.stored}`
+    return `the store ${position}, expected block ${this.expected}: resuming from there`
   }
 }
 
-/** Another ingestor continued the journal with another filter. */
-export class FilterReplaced extends Schema.TaggedError<FilterReplaced>()("Superseded", {
+/** Another ingestor has changed the filter of the journal. */
+export class FilterReplaced extends Schema.TaggedError<FilterReplaced>()("FilterReplaced", {
   filter: Schema.String,
 }) {
   override get message() {
-    return `the journal is continued with another filter (${this.filter})`
+    return `the filter of the journal was replaced (${this.filter})`
   }
 }
 
-/** Publishing to this stream is paused, for a reader that is waited for. */
+/** Publishing to this stream is paused until a consumer group catches up. */
 export class Paused extends Schema.TaggedError<Paused>()("Paused", {}) {}
 
 const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
 
-/** The highest block that is stored as a whole. */
-const wholeUpTo = ({ number, part }: Position) => (part === 0 ? number : number - 1)
+/** The highest block of which every log is stored. */
+const highestWhole = ({ number, part }: Position) => (part === 0 ? number : number - 1)
 
 export type Result = PushResult | PopResult | FinalizeResult
 
@@ -56,23 +56,23 @@ export type Submitted =
 export interface JournalWriter {
   /** The fingerprint of the chain's filter. */
   readonly filter: string
-  /** The block with which the journal began, as far as it was seen: also when the store is emptied later. */
+  /** The block with which the journal began, if known. It is kept when the store is emptied later. */
   readonly start: () => number | undefined
-  /** Forgets it, until the journal is loaded again. */
+  /** Forgets the start block until the journal is loaded again. */
   readonly forgetStart: () => void
   /** The journal as the store has it, under our filter. */
   readonly load: Effect.Effect<Journal | undefined, FilterReplaced | StoreError>
-  /** Sends a move. Never left half done: shutting down waits for it. */
+  /** Submits a move to the store. Uninterruptible: shutdown waits for it. */
   readonly submit: (
     step: ChainStep,
   ) => Effect.Effect<Submitted, HeadConflict | FilterReplaced | Paused | StoreError>
-  /** Counts a move that the store has answered, in the order of the moves. Its logs are gone then. */
+  /** Records the result of a move, in the order of the moves, and frees its logs. */
   readonly acknowledge: (step: MoveStep, result: Result) => Effect.Effect<void>
 }
 
 /**
  * @param chain the chain, with its filter
- * @param storeBreaker what `load` waits for, while the store does not take moves of this chain
+ * @param storeBreaker `load` waits until it is closed
  */
 export const make = Effect.fnUntraced(function* (
   chain: ChainConfig,
@@ -87,17 +87,17 @@ export const make = Effect.fnUntraced(function* (
   /** Whether this process has written with its filter: another filter in the store is then newer than ours. */
   let established = false
   let knownStart: number | undefined
-  /** The reorg that is being followed just now: how many blocks are replaced, from which height down to which head. */
-  let undoing: { readonly depth: number; readonly from: number; readonly to: string } | undefined
-  /** What was retracted since: the blocks that had entries, and the entries. */
+  /** The reorg whose pops are in progress: how many blocks are replaced, from which height down to which head. */
+  let openReorg: { readonly depth: number; readonly from: number; readonly to: string } | undefined
+  /** What the open reorg has retracted so far: the blocks that had entries, and the number of entries. */
   let retracted = { blocks: new Set<string>(), entries: 0 }
 
-  const reorgDone = () => {
-    if (undoing === undefined) return Effect.void
-    const { depth, from } = undoing
+  const closeReorg = () => {
+    if (openReorg === undefined) return Effect.void
+    const { depth, from } = openReorg
     const { blocks, entries } = retracted
     status.recordReorg({ depth, from })
-    undoing = undefined
+    openReorg = undefined
     retracted = { blocks: new Set(), entries: 0 }
     return logEvent(
       "reorg",
@@ -106,7 +106,7 @@ export const make = Effect.fnUntraced(function* (
     )
   }
 
-  /** Where the journal stands was said: once in this process, unless it begins anew. */
+  /** The starting position is logged once per process, and again if the journal begins anew. */
   let logged: "begin" | "resume" | undefined
   const filtered = filter === "none" ? "no filter" : `filter ${filter}`
 
@@ -118,14 +118,14 @@ export const make = Effect.fnUntraced(function* (
 
   const logResume = (journal: Journal | undefined) => {
     if (journal === undefined) {
-      // Where `latest` is, the first push says.
+      // With `latest`, the first push determines the start block.
       return logged === undefined && typeof chain.startBlock === "number"
         ? logBegin(chain.startBlock)
         : Effect.void
     }
     if (logged !== undefined) return Effect.void
     logged = "resume"
-    const stored = wholeUpTo(journal.head)
+    const stored = highestWhole(journal.head)
     const final = journal.final?.number
     const block = stored + 1
     return logEvent(
@@ -157,25 +157,27 @@ export const make = Effect.fnUntraced(function* (
       journal = yield* store.load(chain.id)
     }
     established ||= journal !== undefined
-    // A lowered limit is kept on a chain that makes no blocks, too. It also completes a journal of version 1.
+    // Applies a lowered retention limit also on a chain without new blocks, and completes a journal of version 1.
     yield* store.trim(chain.id)
     yield* turn.withPermits(1)(checkEpoch(status.stored, journal?.head.number))
     knownStart = journal?.start.number ?? knownStart
-    status.stored = journal && wholeUpTo(journal.head)
+    status.stored = journal && highestWhole(journal.head)
     status.final = journal?.final?.number
     yield* logResume(journal)
     return journal
   })
 
-  /** What this process knows of the stream's end: of several moves, in the order in which they are answered. */
+  /** The end of the stream as this process last saw it; of several moves, in the order in which they are answered. */
   const turn = Semaphore.makeUnsafe(1)
   let known: Known | undefined
 
   /**
-   * Adds what a move has added to what is known. Answers whether it follows what is known: else somebody else wrote between,
-   * perhaps to a store that had been set back meanwhile, and what is known must be looked for before it is forgotten.
+   * Records the entries that a move has added.
+   *
+   * @returns whether they follow the recorded end: else another ingestor wrote in between, perhaps to a store that had been set
+   *   back meanwhile, and the recorded entry must be searched for before it is replaced
    */
-  const remember = ({ last }: Known, result: Result): boolean => {
+  const recordEnd = ({ last }: Known, result: Result): boolean => {
     if (result._tag === "Duplicate") return false
     if (!("added" in result) || result.added === undefined) return true
     const { previous } = result.added
@@ -185,16 +187,16 @@ export const make = Effect.fnUntraced(function* (
     return true
   }
 
-  const learn = (move: Move, result: Result) =>
+  const followEnd = (move: Move, result: Result) =>
     turn.withPermits(1)(
       Effect.suspend(() =>
-        known === undefined || remember(known, result)
+        known === undefined || recordEnd(known, result)
           ? Effect.void
           : checkEpoch(status.stored, move.expected.number),
       ),
     )
 
-  /** Says it where the store has lost what it had acknowledged. */
+  /** Logs a store that has lost entries it had acknowledged. */
   const checkEpoch = Effect.fnUntraced(function* (stood: number | undefined, stored: number | undefined) {
     const check = yield* store.checkEpoch(chain.id, known)
     known = check.known
@@ -204,7 +206,7 @@ export const make = Effect.fnUntraced(function* (
       case "new epoch":
         return yield* logEvent(
           "new_epoch",
-          "the stream is in a new epoch: it was reset, or another ingestor saw that it lost entries",
+          "the stream is in a new epoch: it was reset, or another ingestor detected lost entries",
           {},
         )
       case "lost":
@@ -233,19 +235,19 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const perform = (move: Move) =>
-    Effect.uninterruptible(Effect.tap(send(move), (result) => learn(move, result)))
+    Effect.uninterruptible(Effect.tap(send(move), (result) => followEnd(move, result)))
 
   const acknowledge = ({ move, reorg, journal }: MoveStep, result: Result) => {
     let done: Effect.Effect<void> = Effect.void
     if (move._tag === "Pop") {
       const { hash, number } = move.expected
-      if (undoing?.to !== hash) done = reorgDone()
-      // Where the chain changes once more meanwhile, the second depth counts what the first one undid as well.
-      const depth = Math.max(undoing?.depth ?? 0, reorg ?? 0)
-      if (depth > 0) undoing = { depth, from: undoing?.from ?? number, to: journal.head.hash }
+      if (openReorg?.to !== hash) done = closeReorg()
+      // If the chain reorganises again meanwhile, the second depth includes the blocks of the first.
+      const depth = Math.max(openReorg?.depth ?? 0, reorg ?? 0)
+      if (depth > 0) openReorg = { depth, from: openReorg?.from ?? number, to: journal.head.hash }
       status.stored = move.expected.number - 1
       if (result._tag === "Popped") {
-        if (undoing !== undefined && result.removed > 0) {
+        if (openReorg !== undefined && result.removed > 0) {
           retracted.blocks.add(hash)
           retracted.entries += result.removed
         }
@@ -253,14 +255,14 @@ export const make = Effect.fnUntraced(function* (
         status.removedIncomplete += result.missing
         status.tail.popped(move.expected, result.removed)
       }
-    } else done = reorgDone()
+    } else done = closeReorg()
     if (move._tag === "Finalize") status.final = move.number
     if (move._tag === "Push") {
       if (result._tag === "Pushed") {
         status.published += logsOf(move)
         status.tail.pushed(move.blocks)
       } else status.deduplicated += logsOf(move)
-      status.stored = wholeUpTo(afterPush(move))
+      status.stored = highestWhole(afterPush(move))
       const last = move.blocks.findLast(({ whole }) => whole)
       if (last !== undefined) status.time.stored(last)
       if (move.final) status.final = status.stored
@@ -270,7 +272,7 @@ export const make = Effect.fnUntraced(function* (
     return done
   }
 
-  /** What a span of a move says, in OpenTelemetry's words for databases and messaging. */
+  /** The span attributes of a move, after OpenTelemetry's semantic conventions for databases and messaging. */
   const attributesOf = (move: Move) => ({
     "db.system.name": config.store._tag === "Sqlite" ? "sqlite" : "redis",
     "db.operation.name": move._tag.toLowerCase(),

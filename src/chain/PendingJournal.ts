@@ -1,6 +1,6 @@
 /**
- * The moves of one chain, and its journal as it will stand once they are done: the feed runs ahead of the store, and each
- * move is applied to a copy of the journal when it is made. When the store disagrees, the feed is simply started again.
+ * The moves of one chain, and its journal as it will be once the store has applied them. The feed runs ahead of the store:
+ * each move is applied to a copy of the journal when it is created. If the store disagrees, the feed restarts.
  */
 import type { Block, Hex } from "../Domain.ts"
 import { finalized, popped, pushed, pushes } from "../store/Journal.ts"
@@ -12,26 +12,31 @@ import type { ReceivedHead } from "../endpoint/Heads.ts"
 type Trace = ReceivedHead["trace"]
 
 /**
- * A move to make, the news that a head needs none, or that all of its moves have been told. `journal`: as it stands then;
- * `hash`: the block of it that the head is about.
+ * A move for the store (`Move`), a head that needs none (`NoChange`), or the end of a head's moves (`HeadDone`). `journal`:
+ * its state after the step; `hash`: the block of the journal that the head confirms.
  */
 export type ChainStep =
   | {
       readonly _tag: "Move"
       readonly move: Move
       readonly journal: Journal
-      readonly heard: ReceivedHead | undefined
+      readonly received: ReceivedHead | undefined
       readonly trace: Trace
-      /** Where a reorg begins: how many blocks are replaced. */
+      /** On the first pop of a reorg: how many blocks are replaced. */
       readonly reorg?: number
     }
-  | { readonly _tag: "Seen"; readonly journal: Journal; readonly hash: Hex; readonly heard: ReceivedHead }
-  | { readonly _tag: "Followed"; readonly trace: Trace }
+  | {
+      readonly _tag: "NoChange"
+      readonly journal: Journal
+      readonly hash: Hex
+      readonly received: ReceivedHead
+    }
+  | { readonly _tag: "HeadDone"; readonly trace: Trace }
 
 export type MoveStep = Extract<ChainStep, { readonly _tag: "Move" }>
 
 export class PendingJournal {
-  /** The trace of the head that is being followed. */
+  /** The trace of the head that is being reconciled. */
   trace: Trace
   #journal: Journal
   readonly #limits: { readonly push: () => CallLimits; readonly pop: number }
@@ -39,36 +44,36 @@ export class PendingJournal {
 
   /**
    * @param journal as the store has it
-   * @param limits how much a push carries now, and how many logs a pop undoes
-   * @param wrote told of each block that is pushed and not final yet
+   * @param limits the current size limit of a push, and how many logs one pop retracts
+   * @param onPush called with each pushed block that is not final yet
    */
   constructor(
     journal: Journal,
     limits: { readonly push: () => CallLimits; readonly pop: number },
-    wrote: (block: Block) => void,
+    onPush: (block: Block) => void,
   ) {
     this.#journal = journal
     this.#limits = limits
-    this.#onPush = wrote
+    this.#onPush = onPush
   }
 
-  /** As it will stand. */
+  /** The journal after all moves created so far. */
   get journal(): Journal {
     return this.#journal
   }
 
-  /** Pushes for blocks on top of the journal. The last one handles the head when it brings it in. */
-  push(blocks: ReadonlyArray<Block>, final: boolean, heard: ReceivedHead): ReadonlyArray<ChainStep> {
+  /** Pushes for blocks on top of the journal. The last one carries the received head if it contains that block. */
+  push(blocks: ReadonlyArray<Block>, final: boolean, received: ReceivedHead): ReadonlyArray<ChainStep> {
     if (!final) for (const block of blocks) this.#onPush(block)
     const context = traceparent(this.trace)
     const traced = context ? blocks.map((block) => ({ ...block, traceparent: context })) : blocks
     const moves = [...pushes(this.#journal.head, traced, final, this.#limits.push())]
     const handles = (push: Push) =>
-      push === moves.at(-1) && push.blocks.at(-1)!.hash === heard.header.hash ? heard : undefined
+      push === moves.at(-1) && push.blocks.at(-1)!.hash === received.header.hash ? received : undefined
     return moves.map((push) => this.#make(push, handles(push)))
   }
 
-  /** Pushes for what is missing of the block on top. */
+  /** Pushes for the missing logs of the partial block on top. */
   resume(block: Block): ReadonlyArray<ChainStep> {
     this.#onPush(block)
     return [...pushes(this.#journal.head, [block], false, this.#limits.push())].map((push) =>
@@ -77,9 +82,9 @@ export class PendingJournal {
   }
 
   /**
-   * Undoes every block above a height.
+   * Pops every block above a height.
    *
-   * @param reorg how many blocks of the chain are replaced, recorded or not; `undefined` where it is no reorg
+   * @param reorg how many blocks of the chain are replaced, recorded or not; `undefined` if it is no reorg
    */
   rewindTo(number: number, reorg?: number): ReadonlyArray<ChainStep> {
     const steps: Array<ChainStep> = []
@@ -90,18 +95,18 @@ export class PendingJournal {
     return steps
   }
 
-  /** Raises the floor. */
+  /** Moves the finalized head up to this block. */
   finalize({ number, hash }: BlockRef): ChainStep {
     return this.#make({ _tag: "Finalize", expected: this.#journal.head, number, hash })
   }
 
-  #make(move: Move, heard?: ReceivedHead): MoveStep {
+  #make(move: Move, received?: ReceivedHead): MoveStep {
     this.#journal =
       move._tag === "Push"
         ? pushed(this.#journal, move)
         : move._tag === "Pop"
           ? popped(this.#journal, this.#limits.pop)
           : finalized(this.#journal, move.number, move.hash)
-    return { _tag: "Move", move, journal: this.#journal, heard, trace: this.trace }
+    return { _tag: "Move", move, journal: this.#journal, received, trace: this.trace }
   }
 }

@@ -1,20 +1,20 @@
-/** What the second look knows of blocks that are not final yet: who told them, which logs, and what was found of them. */
+/** What the audit knows of blocks that are not final yet: which endpoint served them, their digests, and corrections. */
 import type { Block, Hex } from "../Domain.ts"
 
-/** Blocks whose sums are kept; of older ones only the number of logs is compared, which the store knows. */
+/** Blocks whose digests are kept. For older ones the audit compares only the number of logs, which the store has. */
 const mostSums = 50_000
 
-/** Changes of the endpoint that tells the blocks that are kept; who told older ones is then not known. */
+/** Ranges of blocks whose source endpoint is kept; the source of older blocks is then unknown. */
 const mostSources = 1000
 
-/** Logs of blocks that are kept until they are written anew. */
+/** Logs of corrected blocks that are kept until the blocks are rewritten. */
 const mostCorrectedLogs = 50_000
 
-/** A block's logs in brief: the same for the same positions of the same block. */
+/** A digest of a block's logs: equal for the same log indexes of the same block. */
 export interface BlockDigest {
   readonly hash: Hex
   readonly count: number
-  /** `undefined` where only the store knows the block. */
+  /** `undefined` if this process has not written the block. */
   readonly sum: number | undefined
 }
 
@@ -24,30 +24,30 @@ export const digestOf = ({ hash, logs }: Block): BlockDigest => ({
   sum: logs.reduce((sum, { index }) => (Math.imul(sum, 31) + index) | 0, 0),
 })
 
-/** What outlives the connections of a chain: what this process has written and not yet looked at again. */
+/** What this process has written and not audited yet. It outlives the connections of a chain. */
 export class Provenance {
   readonly #sums = new Map<Hex, { readonly number: number; readonly sum: number }>()
-  /** Who told the blocks from a height on, up to the next one's. */
+  /** Which endpoint served the blocks from a height on, up to the height of the next element. */
   readonly #sources: Array<{ readonly from: number; readonly servedBy: string }> = []
   #last: Hex | "" = ""
   readonly #corrections = new Map<number, Block>()
-  /** Since when (monotonic milliseconds) there has been no second look. */
+  /** Since when (monotonic milliseconds) audits have failed. */
   failingSince: number | undefined
-  /** The height up to which blocks were counted that nobody looked at. */
+  /** The height up to which unaudited blocks were counted. */
   unauditedThrough = -1
 
-  /** A journal is continued at this head. If it is not where we stood, somebody else has written, told by whomever. */
+  /** The journal resumes at this head. If it is not the last one we wrote, another ingestor has written from unknown sources. */
   resume(head: Hex | ""): void {
     if (head !== this.#last) this.invalidate()
   }
 
-  /** Another ingestor has written some of the blocks: these, where it is known which. */
+  /** Another ingestor has written some of the blocks: these, if it is known which. */
   invalidate(blocks: ReadonlyArray<Pick<Block, "hash">> = []): void {
     this.#sources.length = 0
     for (const { hash } of blocks) this.#sums.delete(hash)
   }
 
-  /** A block was pushed that is not final yet. */
+  /** Records a pushed block that is not final yet. */
   recordPush(block: Block, servedBy: string): void {
     this.#last = block.hash
     while ((this.#sources.at(-1)?.from ?? -1) >= block.number) this.#sources.pop()
@@ -59,17 +59,17 @@ export class Provenance {
     }
   }
 
-  /** A block was found to be stored wrong: this is what it is believed to be, whoever can be asked when it is written. */
+  /** Keeps the audited version of a block that is stored wrong: the endpoint that rewrites it may omit the same logs again. */
   recordCorrection(block: Block): void {
     const kept = [...this.#corrections.values()].reduce((sum, { logs }) => sum + logs.length, 0)
     if (kept + block.logs.length <= mostCorrectedLogs) this.#corrections.set(block.number, block)
   }
 
-  /** These blocks, of a range, with what was found of them before. */
+  /** The blocks of a range, with corrections applied. */
   applyCorrections(from: number, to: number, blocks: Map<number, Block>): ReadonlyArray<Block> {
     for (const [number, { logs, ...block }] of this.#corrections) {
       const isShorter = (blocks.get(number)?.logs.length ?? 0) < logs.length
-      // A copy: the logs of what is pushed are let go.
+      // A copy: `acknowledge` frees the logs of pushed blocks.
       if (number >= from && number <= to && isShorter) blocks.set(number, { ...block, logs: [...logs] })
     }
     return [...blocks.values()].sort((a, b) => a.number - b.number)
@@ -79,16 +79,16 @@ export class Provenance {
     return this.#sums.get(hash)?.sum
   }
 
-  /** Who told these blocks; `undefined` among them if that is not known of all. */
+  /** The endpoints that served these blocks; contains `undefined` if the source of some is unknown. */
   sourcesOf(from: number, to: number): ReadonlySet<string | undefined> {
     const known = this.#sources.filter(
       (source, i) => source.from <= to && (this.#sources[i + 1]?.from ?? Infinity) > from,
     )
-    const isWhole = known[0] !== undefined && known[0].from <= from
-    return new Set([...known.map(({ servedBy }) => servedBy), ...(isWhole ? [] : [undefined])])
+    const isComplete = known[0] !== undefined && known[0].from <= from
+    return new Set([...known.map(({ servedBy }) => servedBy), ...(isComplete ? [] : [undefined])])
   }
 
-  /** Everything up to this height is final. */
+  /** Drops everything up to this height, which is final. */
   forget(through: number): void {
     for (const [hash, { number }] of this.#sums) if (number <= through) this.#sums.delete(hash)
     for (const number of this.#corrections.keys()) if (number <= through) this.#corrections.delete(number)

@@ -1,17 +1,17 @@
 /**
- * The headers of a chain that were seen lately, by hash, whoever told them: how one block hangs on another is known without
- * asking. It outlives connections. Pure.
+ * The recent headers of a chain by hash, from any endpoint: parent links are known without requests. It outlives
+ * connections. Pure.
  */
 import type { Hex } from "../Domain.ts"
 
-/** A block and the one it is on top of. */
+/** A block and its parent. */
 export interface Linked {
   readonly number: number
   readonly hash: Hex
   readonly parentHash: Hex
 }
 
-/** Reorgs are at most so deep that the headers of both sides are among these. */
+/** The most headers to keep: enough for both sides of any realistic reorg. */
 const mostKept = 1024
 
 export class RecentHeaders {
@@ -27,21 +27,21 @@ export class RecentHeaders {
     return this.#byHash.get(hash)
   }
 
-  /** How many blocks on top of this one were seen, one on the other. */
+  /** The length of the longest known branch on top of this block. */
   above(hash: Hex): number {
     const heights = new Map([[hash, 0]])
-    let most = 0
+    let highest = 0
     for (const block of [...this.#byHash.values()].toSorted((a, b) => a.number - b.number)) {
       const below = heights.get(block.parentHash)
       if (below === undefined || heights.has(block.hash)) continue
       heights.set(block.hash, below + 1)
-      most = Math.max(most, below + 1)
+      highest = Math.max(highest, below + 1)
     }
-    return most
+    return highest
   }
 }
 
-/** Where another chain leaves ours. */
+/** Where another chain forks off ours. */
 export interface ForkPoint {
   /** The lowest of our blocks that it does not have. */
   readonly lowest: number
@@ -50,13 +50,13 @@ export interface ForkPoint {
 }
 
 /**
- * Follows both chains down to the block that they share.
+ * Follows both chains down to their common ancestor.
  *
  * @param ours our head
  * @param theirs a block of the other chain
- * @param parentOf the block below another one; `undefined` where it is not known
- * @returns where it leaves ours, or the block of the other chain whose parent is not known; `undefined` where our own
- *   headers do not reach so far
+ * @param parentOf the parent of a block; `undefined` if it is not known
+ * @returns the fork point, or the block of the other chain whose parent is not known; `undefined` if our own headers do
+ *   not reach that far
  */
 export const forkPoint = (
   ours: Linked,
@@ -68,7 +68,7 @@ export const forkPoint = (
   for (;;) {
     if (own.hash === other.hash) return { lowest, depth }
     if (own.parentHash === other.parentHash) return { lowest: own.number, depth: depth + 1 }
-    // The higher one goes down; both where they are level. Ours is then not on the other chain.
+    // The higher one steps down; both do if they are level. Our block is then not on the other chain.
     const level = own.number - other.number
     if (level <= 0) {
       const below = parentOf(other)

@@ -1,9 +1,9 @@
 /**
- * One supervised fiber per chain: the feed's moves go to the store.
+ * One supervised fiber per chain, which submits the feed's moves to the store.
  *
- * Whatever happens to a chain stays with it. A failing endpoint costs the connection, a failing store the moves in
- * flight, a defect the connection too: the chain then starts over from what the store has. Only a contradiction of
- * final blocks stops a chain, until the store's journal is changed.
+ * Failures are isolated per chain. A failing endpoint costs the connection, a failing store delays the moves in flight, and
+ * a defect costs the connection too: the chain then resumes from the stored journal. Only a finality violation halts a
+ * chain, until the store's journal is changed or an endpoint serves the finalized block again.
  */
 import { Cause, Clock, Deferred, Duration, Effect, FiberMap, Layer, Schedule, Stream } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
@@ -45,14 +45,14 @@ import { blockTraces } from "../observability/Tracing.ts"
 import { Status } from "../observability/Status.ts"
 import * as JournalWriter from "./JournalWriter.ts"
 
-/** Moves on their way to the store at the same time; the head each one expects is known beforehand. */
+/** Moves in flight to the store at the same time: the head that each one expects is known in advance. */
 const movesInFlight = 3
 
-/** What a chain knows that outlives a defect. */
+/** The state of a chain that outlives connections and defects. */
 interface ChainState {
   readonly writer: JournalWriter.JournalWriter
   readonly provenance: Provenance
-  readonly sides: ForkStandoff
+  readonly standoff: ForkStandoff
   readonly seen: RecentHeaders
   readonly pushLimits: PushLimits
   readonly housekeeping: Housekeeping.Housekeeping
@@ -61,11 +61,11 @@ interface ChainState {
   readonly breaker: Breaker
 }
 
-/** Follows a chain, whatever its endpoints do. */
+/** Follows a chain over all its endpoints. */
 const follow = Effect.fnUntraced(function* (
   chain: ChainConfig,
   storeBreaker: StoreBreaker.StoreBreaker,
-  { writer, provenance, sides, seen, disagreed, pushLimits, housekeeping, breaker }: ChainState,
+  { writer, provenance, standoff, seen, disagreed, pushLimits, housekeeping, breaker }: ChainState,
 ) {
   const config = yield* AppConfig
   const store = yield* Store
@@ -83,15 +83,15 @@ const follow = Effect.fnUntraced(function* (
   })
 
   const suspension = Suspension.make({ chain, store, status, writer, connected: pool.connected })
-  const checkTime = ClockSkew.make()
-  let newestTime: number | undefined
-  const newest = () => newestTime
+  const checkClockSkew = ClockSkew.make()
+  let lastHeadTime: number | undefined
+  const headTime = () => lastHeadTime
   const singleEndpoint = chain.endpoints.length + chain.rpc.length === 1
-  const headHandled = (member: PoolMember, heard: ReceivedHead | undefined) =>
+  const headHandled = (member: PoolMember, received: ReceivedHead | undefined) =>
     Effect.gen(function* () {
-      if (heard !== undefined) {
-        status.recordLatency((yield* Monotonic.millis) - heard.at)
-        status.eventLatency(Math.max((yield* Clock.currentTimeMillis) / 1000 - heard.header.timestamp, 0))
+      if (received !== undefined) {
+        status.recordLatency((yield* Monotonic.millis) - received.at)
+        status.eventLatency(Math.max((yield* Clock.currentTimeMillis) / 1000 - received.header.timestamp, 0))
       }
       status.updatePhase()
       yield* member.breaker.succeed
@@ -103,15 +103,15 @@ const follow = Effect.fnUntraced(function* (
     ({ step, result }: JournalWriter.Submitted) =>
       Effect.suspend(() => {
         if (result === undefined) {
-          if (step._tag === "Followed") return Effect.sync(() => traces.done(step.trace))
-          const agrees = sides.confirm(step.journal, step.hash)
+          if (step._tag === "HeadDone") return Effect.sync(() => traces.done(step.trace))
+          const agrees = standoff.confirm(step.journal, step.hash)
           return Effect.andThen(agrees ? events.standoff(0) : Effect.void, headHandled(member, undefined))
         }
-        // What is stored there may not be what this process would have written.
+        // A duplicate was written by another ingestor, perhaps from another answer.
         if (step.move._tag === "Push") {
           if (result._tag === "Duplicate") provenance.invalidate(step.move.blocks)
           else pushLimits.accepted()
-          sides.recordPush(step.journal)
+          standoff.recordPush(step.journal)
         }
         const recorded = writer.acknowledge(step, result)
         switch (step.move._tag) {
@@ -120,25 +120,25 @@ const follow = Effect.fnUntraced(function* (
               recorded,
               events.standoff(0),
               storeBreaker.succeed,
-              headHandled(member, step.heard),
+              headHandled(member, step.received),
             ])
           case "Pop":
             return Effect.andThen(
               recorded,
-              Effect.map(Monotonic.millis, (now) => sides.recordPop(now)),
+              Effect.map(Monotonic.millis, (now) => standoff.recordPop(now)),
             )
           case "Finalize":
             return recorded
         }
       })
 
-  /** The journal cannot be read for what it is: trying again does not help. */
+  /** The journal is not readable by this release: retries do not help. */
   const isUnusable = ({ reason, operation }: StoreError) =>
     reason === "newer" || (reason === "corrupt" && operation === "load")
 
-  const refused = (error: StoreError) =>
+  const onStoreError = (error: StoreError) =>
     Effect.gen(function* () {
-      if (isUnusable(error)) return yield* suspension.refused(error)
+      if (isUnusable(error)) return yield* suspension.haltUntilReadable(error)
       if (!storeBreaker.isOpen()) return
       status.enter("store-unavailable")
       status.recordFailure("store", error.message)
@@ -146,14 +146,14 @@ const follow = Effect.fnUntraced(function* (
     })
 
   /**
-   * Makes a move. One that the store does not take is made again when it may be taken, without asking a provider anything:
-   * if it was taken after all, the store says that it is a duplicate, or that its head is another one.
+   * Submits a move, and retries it once the store accepts moves again, without requests to a provider. If the failed
+   * attempt was applied after all, the store reports a duplicate or a conflict.
    *
-   * @param again whether it is made again
+   * @param isRetry whether the move was submitted before
    */
   const submit = (
     step: ChainStep,
-    again: boolean,
+    isRetry: boolean,
   ): Effect.Effect<
     JournalWriter.Submitted,
     JournalWriter.HeadConflict | JournalWriter.FilterReplaced | StoreError
@@ -161,18 +161,18 @@ const follow = Effect.fnUntraced(function* (
     writer.submit(step).pipe(
       Effect.catchTags({
         Paused: () =>
-          housekeeping.untilResumed.pipe(Effect.andThen(Effect.suspend(() => submit(step, again)))),
-        Lost: (lost) => {
-          // Whoever wrote them may have been told of other logs.
+          housekeeping.untilResumed.pipe(Effect.andThen(Effect.suspend(() => submit(step, isRetry)))),
+        HeadConflict: (conflict) => {
+          // Another ingestor wrote these blocks, perhaps from another answer.
           if (step._tag === "Move" && step.move._tag === "Push") provenance.invalidate(step.move.blocks)
-          return Effect.fail(lost)
+          return Effect.fail(conflict)
         },
         StoreError: (error) => {
           if (isUnusable(error)) return Effect.fail(error)
           const { move } = step as Extract<ChainStep, { readonly _tag: "Move" }>
-          // Cut anew, from what the store has.
-          if (move._tag === "Push" && pushLimits.refused(move, error, again)) return Effect.fail(error)
-          return refused(error).pipe(
+          // The feed restarts from the stored journal and makes smaller pushes.
+          if (move._tag === "Push" && pushLimits.refused(move, error, isRetry)) return Effect.fail(error)
+          return onStoreError(error).pipe(
             Effect.andThen(storeBreaker.awaitClosed),
             Effect.andThen(Effect.suspend(() => submit(step, true))),
           )
@@ -206,12 +206,12 @@ const follow = Effect.fnUntraced(function* (
         filter: writer.filter,
         limits: { push: () => pushLimits.current, pop: store.limits.logs },
         knownStart: writer.start(),
-        sides,
+        standoff,
         seen,
         onStandoff: events.standoff,
         onFinal: (header) => status.finalAnnounced(header),
         onDisagreement: events.disagreement,
-        leave: connection.end,
+        disconnect: connection.end,
       })
       status.updatePhase()
       yield* steps.pipe(
@@ -220,7 +220,7 @@ const follow = Effect.fnUntraced(function* (
       )
     }).pipe(Effect.scoped)
 
-  /** A defect costs the connection. */
+  /** A defect ends the connection. */
   const onDefect = (member: PoolMember) => (defect: unknown) =>
     Effect.andThen(
       logEvent("defect", "a defect while following the chain", {}, defect),
@@ -236,13 +236,13 @@ const follow = Effect.fnUntraced(function* (
         stallTimeout: config.stallTimeout,
         pollInterval: chain.pollInterval,
         traces,
-        onLatest: (header) => checkTime(connection.name, header),
+        onLatest: (header) => checkClockSkew(connection.name, header),
         onHead: ({ header, at }, blockTime) => {
-          newestTime = header.timestamp
+          lastHeadTime = header.timestamp
           seen.add(header)
           status.headAnnounced(header, at, blockTime)
-          const late = connection.polled ? Duration.toMillis(chain.pollInterval) : 0
-          pool.headAnnounced({ number: header.number, at, blockTime, late })
+          const pollDelay = connection.polled ? Duration.toMillis(chain.pollInterval) : 0
+          pool.headAnnounced({ number: header.number, at, blockTime, late: pollDelay })
         },
         onQuiet: Effect.andThen(
           member.breaker.succeed,
@@ -250,9 +250,9 @@ const follow = Effect.fnUntraced(function* (
         ),
       })
       const logsOf = (of: PoolMember<Connection>) =>
-        LogSource.make(of.connection, chain, of.capabilities, checks, newest)
-      const announced = yield* LogsSubscription.make(connection)
-      const socket = LogSource.make(connection, chain, member.capabilities, checks, newest, announced)
+        LogSource.make(of.connection, chain, of.capabilities, checks, headTime)
+      const subscription = yield* LogsSubscription.make(connection)
+      const socket = LogSource.make(connection, chain, member.capabilities, checks, headTime, subscription)
       const logs = HttpFallback.preferHttp(socket, member.capabilities, pool.http, logsOf)
       const audit = config.audit
         ? Audit.make(
@@ -262,7 +262,7 @@ const follow = Effect.fnUntraced(function* (
               sources: pool.sources,
               logsOf,
               logs,
-              events: events.findings,
+              events: events.audit,
             },
             provenance,
           )
@@ -270,10 +270,10 @@ const follow = Effect.fnUntraced(function* (
       return yield* followJournal(member, heads, logs, audit).pipe(
         Effect.tapError((error) => traces.abandon(error.message)),
         Effect.catchTags({
-          Lost: (lost) => Effect.logDebug(lost.message),
-          Superseded: suspension.yieldJournal,
-          Contradiction: suspension.haltUntilResolved,
-          StoreError: refused,
+          HeadConflict: (conflict) => Effect.logDebug(conflict.message),
+          FilterReplaced: suspension.yieldJournal,
+          FinalityViolation: suspension.haltUntilResolved,
+          StoreError: onStoreError,
         }),
         Effect.forever,
       )
@@ -293,7 +293,7 @@ const follow = Effect.fnUntraced(function* (
   )
 })
 
-/** Restarts a chain after whatever went wrong outside of a connection. */
+/** Restarts a chain after a failure outside of a connection. */
 const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
   const redact = yield* Redaction
   const breaker = yield* makeBreaker
@@ -310,7 +310,7 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
   const state = {
     writer,
     provenance: new Provenance(),
-    sides: new ForkStandoff(),
+    standoff: new ForkStandoff(),
     seen: new RecentHeaders(),
     disagreed,
     pushLimits: new PushLimits(store.limits),

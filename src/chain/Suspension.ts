@@ -1,10 +1,10 @@
-/** A chain that must not write waits until that may be otherwise. */
+/** Suspends a chain that must not write, until the journal or the endpoints allow it again. */
 import { Effect } from "effect"
 import { variablePrefix } from "../config/Chains.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { ErrorType } from "../endpoint/EndpointError.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
-import { shows } from "./CrossCheck.ts"
+import { isShown } from "./CrossCheck.ts"
 import type { FinalityViolation } from "./CrossCheck.ts"
 import { logEvent } from "../observability/LogEvents.ts"
 import type { Journal } from "../store/Journal.ts"
@@ -12,16 +12,16 @@ import type { Store, StoreError } from "../store/Store.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import type { FilterReplaced, JournalWriter } from "./JournalWriter.ts"
 
-/** How often the store is looked at by a chain that must not write, and the endpoints by one that is halted. */
+/** How often a suspended chain reads its journal, and how often a halted one asks the endpoints for its final block. */
 const recheckInterval = "5 seconds"
 const confirmInterval = "30 seconds"
 
 export interface Suspension {
-  /** Until the journal has been changed, or somebody shows the block that was final. */
-  readonly haltUntilResolved: (contradiction: FinalityViolation) => Effect.Effect<void>
-  /** Until the journal can be used: a later release wrote it. */
-  readonly refused: (error: StoreError) => Effect.Effect<void>
-  /** Until the journal is continued with another filter once more. */
+  /** Halts until the journal has been changed, or an endpoint serves the finalized block. */
+  readonly haltUntilResolved: (violation: FinalityViolation) => Effect.Effect<void>
+  /** Halts until the journal can be read: a later release wrote it, or it is corrupt. */
+  readonly haltUntilReadable: (error: StoreError) => Effect.Effect<void>
+  /** Stops writing until the filter of the journal changes again. */
   readonly yieldJournal: (superseded: FilterReplaced) => Effect.Effect<void>
 }
 
@@ -30,12 +30,12 @@ export interface SuspensionOptions {
   readonly store: Pick<Store["Service"], "load">
   readonly status: ChainStatus
   readonly writer: Pick<JournalWriter, "forgetStart">
-  /** All that can be asked now. */
+  /** All connected endpoints. */
   readonly connected: Effect.Effect<ReadonlyArray<NamedClient>>
 }
 
 export const make = ({ chain, store, status, writer, connected }: SuspensionOptions): Suspension => {
-  /** Waits until the journal is another one than the one that made us stop. */
+  /** Waits until the selected part of the journal differs from what it is now. */
   const untilChanged = (what: (journal: Journal | undefined) => unknown) =>
     Effect.gen(function* () {
       const before = JSON.stringify(what(yield* store.load(chain.id)))
@@ -47,10 +47,10 @@ export const make = ({ chain, store, status, writer, connected }: SuspensionOpti
       )
     }).pipe(Effect.ignore)
 
-  /** Waits until somebody shows the block that was final. */
+  /** Waits until an endpoint serves the finalized block. */
   const untilConfirmed = ({ number, stored }: FinalityViolation) =>
     connected.pipe(
-      Effect.flatMap((connected) => shows(connected, { number, hash: stored })),
+      Effect.flatMap((connected) => isShown(connected, { number, hash: stored })),
       Effect.delay(confirmInterval),
       Effect.repeat({ until: (shown) => shown }),
     )
@@ -61,29 +61,25 @@ export const make = ({ chain, store, status, writer, connected }: SuspensionOpti
     yield* logEvent("halted", `halted: ${reason}`, { error_type: type, reason })
   })
 
-  /** Development nodes call their latest block final, and undo it when they are asked to. */
+  /** Development nodes report their latest block as final, and revert it on request. */
   const hint =
     chain.finality === "tag"
-      ? ` (if the node calls its latest block final, as development nodes do, set ${variablePrefix(chain.name)}_FINALITY=depth)`
+      ? ` (if the node reports its latest block as final, as development nodes do, set ${variablePrefix(chain.name)}_FINALITY=depth)`
       : ""
 
-  const haltUntilResolved = (contradiction: FinalityViolation) =>
+  const haltUntilResolved = (violation: FinalityViolation) =>
     Effect.gen(function* () {
-      yield* stop("unverified", contradiction.message + hint)
-      // Whoever empties the journal now wants it to begin as it is configured.
+      yield* stop("unverified", violation.message + hint)
+      // A journal that an operator empties now begins at the configured start block.
       writer.forgetStart()
       yield* Effect.raceFirst(
         untilChanged((journal) => [journal?.start, journal?.final]),
-        untilConfirmed(contradiction),
+        untilConfirmed(violation),
       )
-      yield* logEvent(
-        "halt_over",
-        "the journal has been changed, or an endpoint shows the block that was final: resuming",
-        {},
-      )
+      yield* logEvent("halt_over", "journal changed, or the finalized block was confirmed: resuming", {})
     })
 
-  const refused = (error: StoreError) =>
+  const haltUntilReadable = (error: StoreError) =>
     Effect.gen(function* () {
       yield* stop("store", error.message)
       yield* store.load(chain.id).pipe(
@@ -92,7 +88,7 @@ export const make = ({ chain, store, status, writer, connected }: SuspensionOpti
         Effect.orElseSucceed(() => true),
         Effect.repeat({ while: (isRefused) => isRefused }),
       )
-      yield* logEvent("halt_over", "the journal can be used again: resuming", {})
+      yield* logEvent("halt_over", "the journal is readable again: resuming", {})
     })
 
   const yieldJournal = (superseded: FilterReplaced) =>
@@ -102,5 +98,5 @@ export const make = ({ chain, store, status, writer, connected }: SuspensionOpti
       yield* untilChanged((journal) => journal?.filter)
     })
 
-  return { haltUntilResolved, refused, yieldJournal }
+  return { haltUntilResolved, haltUntilReadable, yieldJournal }
 }

@@ -24,7 +24,7 @@ import type { Transport } from "../endpoint/Socket.ts"
 import { bitsSet } from "../logs/Bloom.ts"
 import { retryUnverified } from "../logs/BlockLogs.ts"
 import { isUnfiltered } from "../logs/Filter.ts"
-import { saysNothingFinal } from "../chain/Finality.ts"
+import { isNothingFinal } from "../chain/Finality.ts"
 import * as GetLogs from "../logs/GetLogs.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import { blooms, finality, indexes, variable } from "./dialect.ts"
@@ -193,7 +193,7 @@ const traitsOf = Effect.fnUntraced(function* (
     return [{ level: "failure", detail: "the endpoint returns no latest block", fix: "use another endpoint" }]
   }
   const tag = yield* Effect.catchIf(Headers.header(connection, "finalized"), isRpcError, (error) =>
-    Effect.succeed({ refusal: error.reason.message, isNothing: saysNothingFinal(error) }),
+    Effect.succeed({ refusal: error.reason.message, isNothing: isNothingFinal(error) }),
   )
   const getLogs = GetLogs.make(connection, chain.filter, capabilities)
   const count = Math.min(Headers.mostPerBatch, head.number + 1)

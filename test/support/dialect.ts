@@ -1,7 +1,7 @@
 /**
- * A dialect is a row: what a node does, and what must come out. The whole service runs on a scripted node, under virtual
- * time or, where the wire itself is at stake, as a process of its own over a real socket; the journal is compared with
- * the chain.
+ * A dialect is a row: the behaviour of a node, and the expected outcome. The whole service runs on a scripted node, under
+ * virtual time, or as a separate process over a real socket if the row is about the wire format; the journal is compared
+ * with the chain.
  */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
@@ -15,33 +15,33 @@ import type { Intercept } from "./FakeNode.ts"
 import type { Client } from "./ingestor.ts"
 import { judge } from "./oracle.ts"
 
-/** What comes out of a run. */
+/** The outcome of a run. */
 export interface Outcome {
-  /** Logs; what was only believed for a while does not count. */
+  /** Numbers of logs; with `repaired`, only the final state counts. */
   readonly lost: 0
   readonly doubled: 0
   readonly wrong: 0
   readonly extra: 0
   /** Seconds, at most, from the announcement of a live block until it was stored. */
-  readonly stoodStill: number
+  readonly maxDelay: number
   /** Connections to the first node. */
   readonly connections: number
-  /** Errors that were counted, answers that were contradicted, and failures in a row at the end. */
-  readonly blamed: number
+  /** Errors, audit mismatches, and consecutive failures at the end. */
+  readonly errorCount: number
 }
 
-/** Nothing but the dialect: no log amiss, no wait, no second connection, nobody blamed. */
-export const unharmed: Outcome = {
+/** The dialect has no effect: no log amiss, no wait, no second connection, no error. */
+export const unaffected: Outcome = {
   lost: 0,
   doubled: 0,
   wrong: 0,
   extra: 0,
-  stoodStill: 1,
+  maxDelay: 1,
   connections: 1,
-  blamed: 0,
+  errorCount: 0,
 }
 
-/** What there is in a run. Nodes that no URL names are not asked. */
+/** The chain and the nodes of a run. A node that no URL names receives no requests. */
 export interface Scene {
   readonly chain: FakeChain
   /** The first node. */
@@ -50,16 +50,16 @@ export interface Scene {
   readonly three: FakeNode
   /** Milliseconds since the last block. */
   readonly since: () => number
-  /** Milliseconds. */
+  /** The time in milliseconds. */
   readonly now: () => number
 }
 
-/** A run at its end. */
+/** The state at the end of a run. */
 export interface End extends Scene {
   readonly store: Client
   readonly status: ChainStatus
   readonly reasons: ReadonlyArray<string>
-  /** What was logged as a warning or worse. */
+  /** Messages that were logged as warnings or errors. */
   readonly warnings: ReadonlyArray<string>
 }
 
@@ -68,50 +68,50 @@ export interface Row {
   readonly kind: string
   /** "a node that …" */
   readonly name: string
-  /** What carries it: virtual time, unless the wire itself is at stake. */
+  /** How it runs: under virtual time, unless the row is about the wire format. */
   readonly over?: "a socket"
-  /** Makes the node speak the dialect. */
+  /** Scripts the node. */
   readonly node: (scene: Scene) => void
-  /** Done before each live block, by its number from 0. */
+  /** Runs before each live block, with its number from 0. */
   readonly before?: (scene: Scene, block: number) => void
   readonly out: Outcome
-  /** Whether connections and blame are bounds too: waits before a connection are random. */
+  /** Whether `connections` and `errorCount` are upper bounds: the backoff is random. */
   readonly atMost?: true
-  /** What must be noted of the first node in `/status`. */
+  /** The expected `limits` of the first node in `/status`. */
   readonly notes?: RegExp
-  /** Looked at in the end, under virtual time. */
+  /** Further checks at the end, under virtual time. */
   readonly also?: (end: End) => void | Effect.Effect<void, unknown>
-  /** Settings, by the names without a chain. */
+  /** Settings, by their names without the chain's prefix. */
   readonly variables?: Readonly<Record<string, string>>
   /** `<NAME>_WS_URL` and `<NAME>_RPC_URL`; the hosts are `one`, `two` and `three`. */
   readonly urls?: string
   readonly rpc?: string
-  /** Logs of each block, over and over (default: 3, 0, 2, 1). */
+  /** Logs of each block, in a cycle (default: 3, 0, 2, 1). */
   readonly logs?: ReadonlyArray<number>
   /** Blocks before the service starts, and while it is live (defaults: 30 and 20). */
   readonly history?: number
   readonly live?: number
   readonly blockTime?: number
   readonly finality?: number
-  /** What the chain's times are in. */
+  /** The unit of the chain's timestamps (default: seconds). */
   readonly times?: "milliseconds"
-  /** Whether every second log index is left out. */
+  /** Whether every second log index is skipped. */
   readonly holes?: true
   /** How many blocks the journal stays behind the head. */
   readonly behind?: number
   /** Whether a block is stored only once it is final. */
   readonly finalized?: boolean
-  /** Whether the audit repairs what was believed for a while: the journal is right in the end. */
+  /** Whether the audit corrects logs that were stored wrong at first: only the final journal is compared. */
   readonly repaired?: boolean
-  /** Where the chain must not go on: why it is not ready in the end, or what failed last. What is stored is compared by `also`. */
+  /** For a chain that must stop: why it is not ready at the end, or the last failure. `also` compares what is stored. */
   readonly stops?: RegExp
 }
 
-/** Every log of a chain is by one of these, so that a filter with all of them lets every log pass. */
+/** Every log of a chain is emitted by one of these, so that a filter with all of them matches every log. */
 export const contracts = [1, 2, 3].map((i) => hash("contract", i).slice(0, 42) as Hex)
 export const filtered = { ADDRESSES: contracts.join(",") }
 
-/** A recorded refusal, about this block. */
+/** A recorded error response, about this block. */
 export const refusal = (of: string, block: { readonly hash: Hex; readonly number: number }): Refused => {
   const { error } = answers[of]!
   const message = error!.message.replace("%hash", block.hash).replace("%number", String(block.number))
@@ -127,13 +127,13 @@ export const on =
   (called, params, proceed) =>
     called === method ? change(proceed(), params) : proceed()
 
-/** One interception after the other. */
+/** Combines two interceptions. */
 export const both =
   (first: Intercept, second: Intercept): Intercept =>
   (method, params, proceed) =>
     first(method, params, () => second(method, params, proceed))
 
-/** When the chain begins under virtual time (unix seconds). */
+/** The time of the first block under virtual time (unix seconds). */
 export const epoch = 1_700_000_000
 
 export const sceneOf = (row: Row, id: number, began = epoch) => {
@@ -153,26 +153,26 @@ export const sceneOf = (row: Row, id: number, began = epoch) => {
   return { chain, node, two, three, extend }
 }
 
-/** Counts, and the faults with which a run cannot pass. */
+/** The measured outcome, and faults that fail the run in any case. */
 interface Measured {
   readonly outcome: Record<keyof Outcome, number>
   readonly faults: ReadonlyArray<string>
-  /** The last failures, to be shown where the outcome is another one. */
+  /** The last failures, for the message of a failed assertion. */
   readonly failures: ReadonlyArray<{ readonly text: string }>
 }
 
 export const assertOutcome = ({ out, atMost: areBounds }: Row, { outcome, faults, failures }: Measured) => {
-  const { stoodStill, ...counts } = outcome
-  const { stoodStill: atMost, ...expected } = out
+  const { maxDelay, ...counts } = outcome
+  const { maxDelay: atMost, ...expected } = out
   if (areBounds)
-    for (const key of ["connections", "blamed"] as const)
+    for (const key of ["connections", "errorCount"] as const)
       if (counts[key] <= expected[key]) counts[key] = expected[key]
   const last = failures.slice(0, 3).map(({ text }) => text)
   assert.deepStrictEqual({ ...counts, faults }, { ...expected, faults: [] }, `last failures: ${last.join()}`)
-  assert.isAtMost(stoodStill, atMost)
+  assert.isAtMost(maxDelay, atMost)
 }
 
-/** The chain up to a block. */
+/** A view of the chain up to a height. */
 export const below = (chain: FakeChain, height: number): FakeChain =>
   ({
     id: chain.id,

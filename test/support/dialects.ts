@@ -1,4 +1,4 @@
-/** Runs dialects, a test each: under virtual time, or in one process over real sockets. */
+/** Runs each dialect as a test: under virtual time, or in one process over real sockets. */
 import { assert, describe, it, layer } from "@effect/vitest"
 import { Clock, Context, Effect, Layer, Logger, Schedule } from "effect"
 import type { Scope } from "effect"
@@ -14,7 +14,7 @@ import { memoryStore, startIngestor, variablesFor } from "./ingestor.ts"
 import type { Client } from "./ingestor.ts"
 import * as Service from "./Service.ts"
 
-/** When each height was wanted, and when it was stored. */
+/** Measures the time from when each height is expected until it is stored. */
 class Waits {
   readonly #wanted: Array<{ readonly height: number; readonly at: number }> = []
   longest = 0
@@ -28,14 +28,14 @@ class Waits {
       this.longest = Math.max(this.longest, at - this.#wanted.shift()!.at)
   }
 
-  /** Seconds; what is not stored yet counts as well. */
+  /** The longest wait in seconds; heights that are not stored yet count as well. */
   seconds(now: number): number {
     this.stored(Infinity, now)
     return this.longest / 1000
   }
 }
 
-/** History, live blocks, then until everything is final and was audited. */
+/** Backfill, then live blocks, then until everything is final and audited. */
 const runVirtually = Effect.fnUntraced(function* (row: Row, warnings: ReadonlyArray<string>) {
   const { blockTime = 4, live = 20, urls = "ws://one", rpc } = row
   const { extend, ...nodes } = sceneOf(row, 31337)
@@ -62,7 +62,7 @@ const runVirtually = Effect.fnUntraced(function* (row: Row, warnings: ReadonlyAr
     ...row.variables,
   }
   const { status } = yield* startIngestor(store, { one: node, two, three }, variables)
-  // HTTP is read in steps of its own, between which the clock must stand still.
+  // HTTP responses are read in several steps, between which the clock must not advance.
   const step = /http:/.test(`${urls}${rpc}`) ? 50 : blockTime * 1000
   const target = () => (row.finalized ? chain.final.number : chain.head.number - (row.behind ?? 0))
   const pass = Effect.fnUntraced(function* (block: number, began: number) {
@@ -76,7 +76,7 @@ const runVirtually = Effect.fnUntraced(function* (row: Row, warnings: ReadonlyAr
     row.before?.(scene, i)
     yield* pass(i, now())
   }
-  const stoodStill = waits.seconds(now())
+  const maxDelay = waits.seconds(now())
   for (let i = 0; i * blockTime < 160 && i < 200; i++) yield* pass(i, -Infinity)
   for (let i = 0; i < 60 && status.stored !== target() && !row.stops; i++) yield* TestClock.adjust("1 second")
   const end: End = { ...scene, store, status, warnings, reasons: unready(status, now()) }
@@ -85,16 +85,16 @@ const runVirtually = Effect.fnUntraced(function* (row: Row, warnings: ReadonlyAr
     assert.match([...end.reasons, status.failures[0]?.text].join(), row.stops)
   } else {
     const start = row.variables?.["START_BLOCK"]
-    // What is above is none of the journal's business.
+    // Blocks above the target are not expected in the journal.
     const view = target() < chain.head.number ? below(chain, target()) : chain
     const from = start === "latest" ? (yield* store.load(chain.id))!.start.number : Number(start ?? 0)
     const { counts, faults } = yield* compare(store, view, from, row.repaired)
     const errors = Object.values(status.errors).reduce((sum, count) => sum + count, 0)
     const contradicted = status.endpoints.reduce((sum, one) => sum + one.contradicted, 0)
-    const blamed = errors + contradicted + status.breakerState.failures
+    const errorCount = errors + contradicted + status.breakerState.failures
     const stored = status.stored === target() ? [] : [`stored ${status.stored} of ${target()}`]
     assertOutcome(row, {
-      outcome: { ...counts, stoodStill, connections: node.connections, blamed },
+      outcome: { ...counts, maxDelay, connections: node.connections, errorCount },
       faults: [...faults, ...stored],
       failures: status.failures,
     })
@@ -103,7 +103,7 @@ const runVirtually = Effect.fnUntraced(function* (row: Row, warnings: ReadonlyAr
   yield* Effect.suspend(() => row.also?.(end) ?? Effect.void)
 })
 
-/** The same, with its warnings kept instead of printed. */
+/** The same, with its warnings collected instead of printed. */
 const runQuietly = (row: Row) =>
   Effect.suspend(() => {
     const warnings: Array<string> = []
@@ -125,7 +125,7 @@ class Wired extends Context.Service<
 
 const nameOf = (i: number) => `ROW${i}`
 
-/** Gives each host of a list of URLs the address at which its node is served. */
+/** Replaces each host in a list of URLs by the address of its node. */
 const served = (urls: string, scene: ReturnType<typeof sceneOf>) =>
   Effect.gen(function* () {
     const addresses = { one: scene.node, two: scene.two, three: scene.three }
@@ -174,7 +174,7 @@ interface Report {
   }>
 }
 
-/** History, then live blocks, each as soon as the one before is stored. */
+/** Backfill, then live blocks, each as soon as the previous one is stored. */
 const runWired = Effect.fnUntraced(function* (row: Row, i: number) {
   const { port, database, scenes } = yield* Wired
   const scene = scenes.get(row)!
@@ -206,14 +206,14 @@ const runWired = Effect.fnUntraced(function* (row: Row, i: number) {
       new RegExp(`^event_ingestor_event_processing_errors_total\\{chain="${name}"[^}]*\\} (\\d+)`, "gm"),
     ),
   ].reduce((sum, [, count]) => sum + Number(count), 0)
-  const blamed = endpoints.reduce(
+  const errorCount = endpoints.reduce(
     (sum, { audit_mismatches, breaker }) => sum + audit_mismatches + breaker.failures,
     errors,
   )
   if (row.notes) assert.match(endpoints[0]!.limits.join(), row.notes)
   const { counts, faults } = yield* compare(yield* openSqlite(database), chain, 0, row.repaired)
   assertOutcome(row, {
-    outcome: { ...counts, stoodStill: longest / 1000, connections: node.connections, blamed },
+    outcome: { ...counts, maxDelay: longest / 1000, connections: node.connections, errorCount },
     faults,
     failures,
   })

@@ -1,7 +1,7 @@
-/** Real time, but more of it: for what runs beside real processes and would take hours at their pace. */
+/** An accelerated real clock: for scenarios beside real processes that would take hours in real time. */
 import { Clock, Duration, Effect } from "effect"
 
-/** Runs an effect for which a second takes 1/`times` of a second. */
+/** Runs an effect whose clock is `times` as fast as real time. */
 export const hurried =
   (times: number) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>

@@ -1,4 +1,4 @@
-/** The real service, from endpoint to store, on nodes without sockets and under the test clock. */
+/** The real service, from endpoint to store, on in-memory nodes and under the test clock. */
 import { assert } from "@effect/vitest"
 import { Context, Effect, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
@@ -36,12 +36,12 @@ export const memoryStore = (
   limits: CallLimits = callLimits,
 ): Effect.Effect<Client, unknown, Scope.Scope> => openSqlite(":memory:", keeping(maxLength), limits)
 
-/** A store, until another one takes its place. */
+/** A store that can be replaced by another one. */
 export const switching = (before: Client, after: Client) => {
   let now = before
   const store: Client = {
     ...before,
-    // Asked for once, and used again.
+    // The service reads `load` once and reuses the effect.
     load: (id) => Effect.suspend(() => now.load(id)),
     push: (id, filter, push) => now.push(id, filter, push),
     pop: (id, filter, pop) => now.pop(id, filter, pop),
@@ -73,7 +73,7 @@ export const variablesFor = (chains: Readonly<Record<string, readonly [chain: Fa
     ]),
   ]) as Record<string, string>
 
-/** Starts an ingestor. It runs until it is stopped or the scope closes. */
+/** Starts an ingestor, which runs until it is stopped or the scope closes. */
 export const startIngestor = Effect.fnUntraced(function* (
   store: Client,
   nodes: Readonly<Record<string, FakeNode>>,
@@ -97,7 +97,7 @@ export const startIngestor = Effect.fnUntraced(function* (
   } satisfies Ingestor as Ingestor
 })
 
-/** Lets time pass until something holds, at most this many virtual seconds. */
+/** Advances the test clock until a condition holds, for at most this many virtual seconds. */
 export const eventually = Effect.fnUntraced(function* (what: string, holds: () => boolean, seconds = 60) {
   for (let i = 0; i < seconds * 20; i++) {
     if (holds()) return
@@ -106,7 +106,7 @@ export const eventually = Effect.fnUntraced(function* (what: string, holds: () =
   assert.fail(`within ${seconds} s: ${what}`)
 })
 
-/** Waits until the store stands at the head of the chain, and compares as `judge` does. */
+/** Waits until the store is at the head of the chain, and compares as `judge` does. */
 export const caughtUp = Effect.fnUntraced(function* (
   store: Client,
   chain: FakeChain,

@@ -1,4 +1,4 @@
-/** The whole service on two nodes that may do wrong, under the test clock. */
+/** The whole service on two faulty nodes, under the test clock. */
 import { it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -8,11 +8,11 @@ import { FakeNode } from "./FakeNode.ts"
 import { memoryStore, startIngestor, variablesFor } from "./ingestor.ts"
 import type { Client, Ingestor } from "./ingestor.ts"
 
-export interface World {
+export interface Scenario {
   readonly chain: FakeChain
   readonly one: FakeNode
   readonly two: FakeNode
-  /** Who answers at which host. */
+  /** The node at each host. */
   readonly hosts: Record<string, FakeNode>
   readonly store: Client
   readonly start: (variables?: Record<string, string>) => Effect.Effect<Ingestor, unknown, Scope.Scope>
@@ -21,8 +21,11 @@ export interface World {
 /** Seconds. */
 export const blockTime = 4
 
-/** A chain with a block every four seconds and a node of it; a second one where it is configured. */
-export const world = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
+/** Defines a test with a chain of a block every four seconds and its node; a second node can be configured. */
+export const scenario = (
+  title: string,
+  body: (scenario: Scenario) => Effect.Effect<unknown, unknown, Scope.Scope>,
+) =>
   it.effect(title, () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 16, blockTime })
@@ -37,7 +40,7 @@ export const world = (title: string, body: (world: World) => Effect.Effect<unkno
 
 export const withBoth = { DEVNET_WS_URL: "ws://one,ws://two" }
 
-/** The chain goes on for this many steps, with a fork at every seventh; `before` is told the number of each step. */
+/** Extends the chain by this many steps, with a fork at every seventh; `before` runs before each with its number. */
 export const steps = (chain: FakeChain, count: number, before: (step: number) => void = () => {}) =>
   Effect.gen(function* () {
     for (let i = 0; i < count; i++) {
@@ -48,10 +51,10 @@ export const steps = (chain: FakeChain, count: number, before: (step: number) =>
     }
   })
 
-/** Requests of a method so far. */
+/** How many requests of a method the node has received. */
 export const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
 
-/** A log as it is answered. */
+/** The fields of a log response that these tests use. */
 export interface WireLog {
   readonly blockNumber: string
   readonly blockHash: string

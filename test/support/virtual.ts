@@ -15,7 +15,7 @@ export interface World {
   readonly connection: SocketConnection
 }
 
-/** Lets virtual time pass until an effect is done. */
+/** Runs an effect while the test clock advances, and returns its result. */
 export const soon = <A, E, R>(effect: Effect.Effect<A, E, R>, within: Duration.Input = "1 second") =>
   Effect.gen(function* () {
     const fiber = yield* Effect.forkChild(effect, { startImmediately: true })
@@ -23,7 +23,7 @@ export const soon = <A, E, R>(effect: Effect.Effect<A, E, R>, within: Duration.I
     return yield* Fiber.join(fiber)
   })
 
-/** A test with a fresh chain, its node and a connection to it. */
+/** Defines a test with a new chain, its node and a connection to it. */
 export const connected = (
   title: string,
   body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>,
@@ -42,7 +42,7 @@ export const connected = (
     }).pipe(Effect.provide(layerTransport({ fake: node })))
   })
 
-/** The error with which a connection has ended by now, if any. */
+/** The error with which a connection has ended, if it has. */
 export const endOf = (connection: SocketConnection): Effect.Effect<EndpointError | undefined> =>
   Effect.gen(function* () {
     const fiber = yield* Effect.forkChild(Effect.flip(connection.ended), { startImmediately: true })

@@ -22,7 +22,7 @@ import {
 import { assertComplete, replayOf } from "../support/oracle.ts"
 import type { Client, Ingestor } from "../support/ingestor.ts"
 
-interface World {
+interface Scenario {
   readonly chain: FakeChain
   readonly node: FakeNode
   readonly store: Client
@@ -30,9 +30,9 @@ interface World {
 }
 
 /** One chain, one node, one store. */
-const world = (
+const scenario = (
   title: string,
-  body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>,
+  body: (scenario: Scenario) => Effect.Effect<unknown, unknown, Scope.Scope>,
   options = {},
 ) =>
   it.effect(title, () =>
@@ -46,23 +46,23 @@ const world = (
     }),
   )
 
-const many = (count: number) => Array.from({ length: count }, (_, i) => (i * 7) % 5)
+const logCounts = (count: number) => Array.from({ length: count }, (_, i) => (i * 7) % 5)
 
-/** An ingestor that has stored a chain of so many blocks. */
-const followed = Effect.fnUntraced(function* (
-  { chain, store, start }: Pick<World, "chain" | "store" | "start">,
+/** An ingestor that has stored a chain of this many blocks. */
+const caughtUpIngestor = Effect.fnUntraced(function* (
+  { chain, store, start }: Pick<Scenario, "chain" | "store" | "start">,
   blocks: number,
 ) {
-  chain.extend(...many(blocks))
+  chain.extend(...logCounts(blocks))
   const ingestor = yield* start()
   yield* caughtUp(store, chain, ingestor.status)
   return ingestor
 })
 
-describe("a chain", () => {
-  world("is stored from its start block on, and then live", ({ chain, store, start }) =>
+describe("the service", () => {
+  scenario("backfills from the start block, then follows live", ({ chain, store, start }) =>
     Effect.gen(function* () {
-      const { status } = yield* followed({ chain, store, start }, 200)
+      const { status } = yield* caughtUpIngestor({ chain, store, start }, 200)
       for (let i = 0; i < 20; i++) {
         chain.extend(i % 4)
         yield* TestClock.adjust("12 seconds")
@@ -72,13 +72,13 @@ describe("a chain", () => {
       assert.strictEqual(status.phase, "live")
       assert.isBelow(status.lag(yield* Monotonic.millis), 13_000)
       assert.strictEqual(status.published, replay.entries)
-      // The floor is raised once a minute, which is five blocks.
+      // Blocks are finalized once a minute, which is five blocks.
       assert.isAtLeast(status.final!, chain.final.number - 5)
     }),
   )
 
-  world(
-    "whose finality stands still keeps 50 000 blocks that can be undone, and no more",
+  scenario(
+    "caps the reorg window at 50,000 blocks when finality stalls",
     ({ chain, store, start }) =>
       Effect.gen(function* () {
         chain.jump(...Array.from({ length: 50_050 }, () => 1))
@@ -86,32 +86,32 @@ describe("a chain", () => {
         yield* eventually("it is stored", () => status.stored === chain.head.number, 600)
         yield* eventually("the oldest count as final", () => status.final === 51)
         assert.strictEqual((yield* store.load(chain.id))!.window.length, mostRecorded - 1)
-        // What is left can be undone all the same.
-        chain.fork(40, 2, ...many(40))
+        // The remaining window still rolls back.
+        chain.fork(40, 2, ...logCounts(40))
         yield* eventually("a reorg is followed", () => status.stored === chain.head.number, 60)
         assert.strictEqual(status.phase, "live")
       }),
     { finality: 1_000_000 },
   )
 
-  world(
-    "begins at the latest block unless told otherwise, and goes on from there later",
+  scenario(
+    "begins at the latest block with START_BLOCK=latest, and resumes from the journal later",
     ({ chain, store, start }) =>
       Effect.gen(function* () {
-        chain.extend(...many(50))
+        chain.extend(...logCounts(50))
         const first = yield* start({ START_BLOCK: "latest" })
         yield* caughtUp(store, chain, first.status, 50)
         yield* first.stop
-        chain.extend(...many(40))
+        chain.extend(...logCounts(40))
         const second = yield* start({ START_BLOCK: "latest" })
         yield* caughtUp(store, chain, second.status, 50)
         assert.strictEqual((yield* store.load(chain.id))!.start.number, 50)
       }),
   )
 
-  world("is let go of block by block: what the store has is not kept in memory", ({ chain, store, start }) =>
+  scenario("frees a block's logs once stored", ({ chain, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(20))
+      chain.extend(...logCounts(20))
       const first = yield* start()
       yield* caughtUp(store, chain, first.status)
       yield* first.stop
@@ -138,22 +138,24 @@ describe("a chain", () => {
     }),
   )
 
-  world("is stored again from where it began, when somebody empties the store", ({ chain, store, start }) =>
-    Effect.gen(function* () {
-      chain.extend(...many(50))
-      const { status } = yield* start({ START_BLOCK: "latest" })
-      yield* caughtUp(store, chain, status, 50)
-      for (let i = 0; i < 2; i++) {
-        chain.extend(...many(10))
+  scenario(
+    "stores the chain again from its first start block when the store is emptied",
+    ({ chain, store, start }) =>
+      Effect.gen(function* () {
+        chain.extend(...logCounts(50))
+        const { status } = yield* start({ START_BLOCK: "latest" })
         yield* caughtUp(store, chain, status, 50)
-        yield* store.reset(chain.id, { from: undefined, filter: "none", delete: true })
-        chain.extend(3)
-        yield* caughtUp(store, chain, status, 50)
-      }
-    }),
+        for (let i = 0; i < 2; i++) {
+          chain.extend(...logCounts(10))
+          yield* caughtUp(store, chain, status, 50)
+          yield* store.reset(chain.id, { from: undefined, filter: "none", delete: true })
+          chain.extend(3)
+          yield* caughtUp(store, chain, status, 50)
+        }
+      }),
   )
 
-  world("is waited for until it reaches its start block", ({ chain, store, start }) =>
+  scenario("waits until the chain reaches its start block", ({ chain, store, start }) =>
     Effect.gen(function* () {
       chain.extend(1, 1)
       const { status } = yield* start({ START_BLOCK: "5" })
@@ -164,14 +166,14 @@ describe("a chain", () => {
     }),
   )
 
-  world(
-    "is followed through forks, jumps and heads that repeat or come late [G-007 G-075]",
+  scenario(
+    "follows forks, jumps, and repeated or late heads [G-007 G-075]",
     ({ chain, node, store, start }) =>
       Effect.gen(function* () {
-        const { status } = yield* followed({ chain, store, start }, 30)
+        const { status } = yield* caughtUpIngestor({ chain, store, start }, 30)
         for (let i = 1; i <= 12; i++) {
           const before = chain.head
-          chain.fork(i % 8, ...many((i % 8) + 1 + (i % 3)))
+          chain.fork(i % 8, ...logCounts((i % 8) + 1 + (i % 3)))
           yield* TestClock.adjust(`${i % 3} seconds`)
           node.announce(before)
           node.announce(chain.head)
@@ -185,7 +187,7 @@ describe("a chain", () => {
       }),
   )
 
-  world("needs no announcement of every block", ({ chain, node, store, start }) =>
+  scenario("fills gaps when heads are missed", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       yield* caughtUp(store, chain, status)
@@ -197,11 +199,11 @@ describe("a chain", () => {
     }),
   )
 
-  world(
-    "that is not longer is followed after 3 s without any other view [G-076]",
+  scenario(
+    "switches to an equal-height fork after 3 s when no endpoint serves ours [G-076]",
     ({ chain, store, start }) =>
       Effect.gen(function* () {
-        yield* followed({ chain, store, start }, 20)
+        yield* caughtUpIngestor({ chain, store, start }, 20)
         chain.fork(3, 2, 2, 2)
         yield* TestClock.adjust("2500 millis")
         assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
@@ -210,11 +212,11 @@ describe("a chain", () => {
       }),
   )
 
-  world(
-    "that went back without a word is followed as soon as it is longer again",
+  scenario(
+    "recovers from a silent rollback once the chain outgrows the stored head",
     ({ chain, store, start }) =>
       Effect.gen(function* () {
-        const { status } = yield* followed({ chain, store, start }, 20)
+        const { status } = yield* caughtUpIngestor({ chain, store, start }, 20)
         chain.rollback(5)
         for (let i = 0; i < 6; i++) {
           chain.extend(2)
@@ -224,14 +226,14 @@ describe("a chain", () => {
       }),
   )
 
-  world(
-    "keeps its distance when confirmations are asked for: nothing is ever undone",
+  scenario(
+    "never retracts a log of a reorg that is shallower than CONFIRMATIONS",
     ({ chain, store, start }) =>
       Effect.gen(function* () {
-        chain.extend(...many(20))
+        chain.extend(...logCounts(20))
         const { status } = yield* start({ CONFIRMATIONS: "4" })
         for (let i = 0; i < 10; i++) {
-          chain.fork(i % 4, ...many((i % 4) + 2))
+          chain.fork(i % 4, ...logCounts((i % 4) + 2))
           yield* TestClock.adjust("5 seconds")
         }
         yield* eventually("stored up to 4 below the head", () => status.stored === chain.head.number - 4)
@@ -247,12 +249,12 @@ describe("a chain", () => {
       }),
   )
 
-  world("is stored up to the final block when that is asked for", ({ chain, store, start }) =>
+  scenario("stores up to the final block with CONFIRMATIONS=finalized", ({ chain, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(40))
+      chain.extend(...logCounts(40))
       const { status } = yield* start({ CONFIRMATIONS: "finalized" })
       yield* eventually("stored up to the final block", () => status.stored === chain.final.number)
-      chain.extend(...many(5))
+      chain.extend(...logCounts(5))
       yield* eventually("and the next final block", () => status.stored === chain.final.number)
       assert.strictEqual((yield* store.load(chain.id))!.head.number, chain.head.number - 16)
     }),
@@ -263,30 +265,34 @@ describe("a chain", () => {
     (method, params, proceed) =>
       method === "eth_getBlockByNumber" && params[0] === "finalized" ? answer() : proceed()
 
-  world(
-    "is stored up to FINALITY_DEPTH where the finalized tag is null, which is told, and up to the tag once there is one",
+  scenario(
+    "falls back to FINALITY_DEPTH while the finalized tag is null, reports it, and returns to the tag",
     ({ chain, node, start }) =>
       Effect.gen(function* () {
-        chain.extend(...many(40))
+        chain.extend(...logCounts(40))
         node.intercept = finalAnswer(() => null)
         const { status } = yield* start({ CONFIRMATIONS: "finalized", FINALITY_DEPTH: "20" })
         yield* eventually("stored up to the depth", () => status.stored === 20)
         const { capabilities } = status.endpoints[0]!
-        yield* eventually("it is told", () => capabilities!.limits.includes("no finalized tag"), 60)
+        yield* eventually(
+          "the limit is reported",
+          () => capabilities!.limits.includes("no finalized tag"),
+          60,
+        )
         node.intercept = (_method, _params, proceed) => proceed()
-        yield* eventually("asked again", () => capabilities!.finalizedTag, 60)
-        chain.extend(...many(5))
+        yield* eventually("the tag is in use again", () => capabilities!.finalizedTag, 60)
+        chain.extend(...logCounts(5))
         yield* eventually("stored up to the final block", () => status.stored === chain.final.number, 60)
       }),
   )
 
-  world(
-    "has a final block whose age grows with the head while nothing more is final, and a lag only where blocks are missing [G-216]",
+  scenario(
+    "reports a growing final block age while finality stalls, and lag only while blocks are missing [G-216]",
     ({ chain, node, store }) =>
       Effect.gen(function* () {
         let refuses = false
         const faulty = failing(store, ({ push }) => (push && refuses ? failure("push") : undefined))
-        chain.extend(...many(100))
+        chain.extend(...logCounts(100))
         const { status } = yield* startIngestor(
           faulty,
           { one: node },
@@ -301,32 +307,36 @@ describe("a chain", () => {
         node.intercept = finalAnswer(() => {
           throw new Refused(-39001, "finalized block not found")
         })
-        chain.extend(...many(50))
+        chain.extend(...logCounts(50))
         yield* caughtUp(store, chain, status)
         yield* TestClock.adjust("3 minutes")
         assert.strictEqual(status.final, final)
         assert.deepStrictEqual([status.finalAge, status.lagSeconds], [age(), 0])
         const stored = chain.head.number
         refuses = true
-        chain.extend(...many(10))
+        chain.extend(...logCounts(10))
         yield* eventually("the head is known", () => status.head === chain.head.number)
         assert.strictEqual(status.stored, stored)
         assert.strictEqual(status.lagSeconds, 10 * chain.blockTime)
       }),
   )
 
-  world(
-    "has nothing final where the node says so, until it says otherwise",
+  scenario(
+    "finalizes nothing while the node reports that nothing is final",
     ({ chain, node, store, start }) =>
       Effect.gen(function* () {
         node.intercept = finalAnswer(() => {
           throw new Refused(-39001, "finalized block not found")
         })
         const { status } = yield* start({ FINALITY_DEPTH: "5" })
-        chain.extend(...many(40))
+        chain.extend(...logCounts(40))
         yield* caughtUp(store, chain, status)
         const { capabilities } = status.endpoints[0]!
-        yield* eventually("it is told", () => capabilities!.limits.includes("nothing is final yet"), 60)
+        yield* eventually(
+          "the limit is reported",
+          () => capabilities!.limits.includes("nothing is final yet"),
+          60,
+        )
         yield* TestClock.adjust("3 minutes")
         assert.isUndefined((yield* store.load(chain.id))!.final)
         assert.isTrue(capabilities!.finalizedTag)
@@ -337,9 +347,9 @@ describe("a chain", () => {
       }),
   )
 
-  world("with a filter stores what matches and nothing else", ({ chain, node, store, start }) =>
+  scenario("stores only the logs that match the filter", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
-      chain.extend(...many(40))
+      chain.extend(...logCounts(40))
       const [wanted] = chain.at(4)!.logs
       const { status } = yield* start({ ADDRESSES: wanted!.contract })
       yield* eventually("caught up", () => status.stored === 40)
@@ -354,7 +364,7 @@ describe("a chain", () => {
     }),
   )
 
-  world("with a block of 5 000 logs", ({ chain, store, start }) =>
+  scenario("stores and retracts a block of 5 000 logs", ({ chain, store, start }) =>
     Effect.gen(function* () {
       chain.extend(2)
       const { status } = yield* start()
@@ -368,7 +378,7 @@ describe("a chain", () => {
   )
 
   /** A journal at the head of the chain, with the first thousand logs of the next block on top. */
-  const halfWritten = ({ chain, store, start }: World, digestOf = digestOfPart) =>
+  const halfWritten = ({ chain, store, start }: Scenario, digestOf = digestOfPart) =>
     Effect.gen(function* () {
       chain.extend(1, 1)
       const first = yield* start()
@@ -386,70 +396,74 @@ describe("a chain", () => {
       yield* store.push(chain.id, "none", { _tag: "Push", expected, blocks: [slice], final: false })
     })
 
-  world("goes on with a block that was half written when it stopped [G-077]", (world) =>
+  scenario("completes a block that was half written at shutdown [G-077]", (scenario) =>
     Effect.gen(function* () {
-      yield* halfWritten(world)
-      const { status } = yield* world.start()
-      const replay = yield* caughtUp(world.store, world.chain, status)
+      yield* halfWritten(scenario)
+      const { status } = yield* scenario.start()
+      const replay = yield* caughtUp(scenario.store, scenario.chain, status)
       assert.strictEqual(replay.removed, 0)
     }),
   )
 
-  world("rewrites a half-written block whose logs are not known to be the same", (world) =>
+  scenario("rewrites a half-written block whose digest does not match", (scenario) =>
     Effect.gen(function* () {
-      yield* halfWritten(world, () => "another")
-      const { status } = yield* world.start()
-      const replay = yield* caughtUp(world.store, world.chain, status)
+      yield* halfWritten(scenario, () => "another")
+      const { status } = yield* scenario.start()
+      const replay = yield* caughtUp(scenario.store, scenario.chain, status)
       assert.strictEqual(replay.removed, 1000)
     }),
   )
 
-  world("undoes a half-written block that is gone", (world) =>
+  scenario("retracts a half-written block that was orphaned", (scenario) =>
     Effect.gen(function* () {
-      yield* halfWritten(world)
-      world.chain.fork(1, 2, 2)
-      const { status } = yield* world.start()
-      const replay = yield* caughtUp(world.store, world.chain, status)
+      yield* halfWritten(scenario)
+      scenario.chain.fork(1, 2, 2)
+      const { status } = yield* scenario.start()
+      const replay = yield* caughtUp(scenario.store, scenario.chain, status)
       assert.strictEqual(replay.removed, 1000)
     }),
   )
 })
 
-describe("an endpoint", () => {
-  world("that is cut is dialled again, and nothing is missing [G-001]", ({ chain, node, store, start }) =>
-    Effect.gen(function* () {
-      const { status } = yield* start()
-      for (let i = 0; i < 10; i++) {
-        chain.extend(1, i % 3)
-        if (i % 2 === 0) node.drop()
-        chain.extend(2)
-        yield* TestClock.adjust("13 seconds")
-      }
-      yield* caughtUp(store, chain, status)
-      assert.isAtLeast(node.connections, 5)
-      assert.strictEqual(status.breakerState._tag, "Closed")
-    }),
+describe("with one endpoint, the service", () => {
+  scenario(
+    "reconnects after the socket is cut without losing a log [G-001]",
+    ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start()
+        for (let i = 0; i < 10; i++) {
+          chain.extend(1, i % 3)
+          if (i % 2 === 0) node.drop()
+          chain.extend(2)
+          yield* TestClock.adjust("13 seconds")
+        }
+        yield* caughtUp(store, chain, status)
+        assert.isAtLeast(node.connections, 5)
+        assert.strictEqual(status.breakerState._tag, "Closed")
+      }),
   )
 
-  world("that connects and drops is dialled less and less often [G-002]", ({ chain, node, store, start }) =>
-    Effect.gen(function* () {
-      node.intercept = (method, _params, proceed) => {
-        if (method === "eth_subscribe") node.drop()
-        return proceed()
-      }
-      const { status } = yield* start()
-      yield* TestClock.adjust("5 minutes")
-      assert.isBelow(node.connections, 12)
-      assert.notStrictEqual(status.breakerState._tag, "Closed")
-      assert.strictEqual(status.phase, "connecting")
-      node.intercept = (_method, _params, proceed) => proceed()
-      chain.extend(1)
-      yield* eventually("it is closed again", () => status.breakerState._tag === "Closed", 120)
-      yield* caughtUp(store, chain, status)
-    }),
+  scenario(
+    "backs off from an endpoint that accepts connections and drops them [G-002]",
+    ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        node.intercept = (method, _params, proceed) => {
+          if (method === "eth_subscribe") node.drop()
+          return proceed()
+        }
+        const { status } = yield* start()
+        yield* TestClock.adjust("5 minutes")
+        assert.isBelow(node.connections, 12)
+        assert.notStrictEqual(status.breakerState._tag, "Closed")
+        assert.strictEqual(status.phase, "connecting")
+        node.intercept = (_method, _params, proceed) => proceed()
+        chain.extend(1)
+        yield* eventually("it is closed again", () => status.breakerState._tag === "Closed", 120)
+        yield* caughtUp(store, chain, status)
+      }),
   )
 
-  world("of another chain is not asked again soon [G-071]", ({ chain, store }) =>
+  scenario("waits a minute before retrying an endpoint of another chain [G-071]", ({ chain, store }) =>
     Effect.gen(function* () {
       const wrong = new FakeNode(new FakeChain({ id: 5 }))
       const ingestor = yield* startIngestor(store, { one: wrong }, variablesFor({ devnet: [chain, "one"] }))
@@ -460,7 +474,7 @@ describe("an endpoint", () => {
     }),
   )
 
-  world("that stops announcing is left for another one", ({ chain, node, store }) =>
+  scenario("fails over to another endpoint when newHeads stop", ({ chain, node, store }) =>
     Effect.gen(function* () {
       const second = new FakeNode(chain)
       const { status } = yield* startIngestor(
@@ -487,37 +501,39 @@ describe("an endpoint", () => {
     ],
     ["goes silent", (node: FakeNode) => void (node.answers = false), "timeout"],
   ] as const) {
-    world(`that ${title} loses its connection, and nothing else happens`, ({ chain, node, store, start }) =>
-      Effect.gen(function* () {
-        chain.extend(1, 2)
-        const { status } = yield* start()
-        yield* caughtUp(store, chain, status)
-        misbehave(node)
-        yield* eventually("it is noticed", () => status.failures[0]?.type === type, 60)
-        node.answers = true
-        chain.extend(3)
-        yield* caughtUp(store, chain, status)
-        assert.isAtLeast(node.connections, 2)
-      }),
+    scenario(
+      `reconnects to an endpoint that ${title} without losing a log`,
+      ({ chain, node, store, start }) =>
+        Effect.gen(function* () {
+          chain.extend(1, 2)
+          const { status } = yield* start()
+          yield* caughtUp(store, chain, status)
+          misbehave(node)
+          yield* eventually("the fault is detected", () => status.failures[0]?.type === type, 60)
+          node.answers = true
+          chain.extend(3)
+          yield* caughtUp(store, chain, status)
+          assert.isAtLeast(node.connections, 2)
+        }),
     )
   }
 
-  world(
-    "whose answer is too large for a frame is asked in smaller pieces: no block stops a chain",
+  scenario(
+    "splits requests that exceed WS_MAX_PAYLOAD, down to single receipts",
     ({ chain, node, store, start }) =>
       Effect.gen(function* () {
         chain.extend(3, 2)
         const { status } = yield* start({ WS_MAX_PAYLOAD: "200000" })
         yield* caughtUp(store, chain, status)
-        // getLogs and block receipts take about 600 bytes a log: neither fits, twenty transactions do.
+        // eth_getLogs and block receipts take about 600 bytes a log: neither fits, twenty transactions do.
         chain.extend(1500)
         chain.extend(1)
         yield* eventually("it is stored", () => status.stored === chain.head.number, 300)
         yield* assertComplete(store, chain)
         assert.isAbove(node.requests.get("eth_getTransactionReceipt")!, 100)
         assert.isAbove(status.errors.malformed, 0)
-        // History of such blocks as well.
-        chain.extend(1500, 2, 1500, ...many(40))
+        // The backfill of such blocks as well.
+        chain.extend(1500, 2, 1500, ...logCounts(40))
         const fresh = yield* memoryStore()
         const second = yield* startIngestor(
           fresh,
@@ -527,13 +543,13 @@ describe("an endpoint", () => {
             WS_MAX_PAYLOAD: "200000",
           },
         )
-        yield* eventually("history too", () => second.status.stored === chain.head.number, 600)
+        yield* eventually("the backfill is stored", () => second.status.stored === chain.head.number, 600)
         yield* assertComplete(fresh, chain)
       }),
   )
 
-  world(
-    "that throttles in odd words, now and then without an id, is asked less often over the same connection",
+  scenario(
+    "lowers the request rate over the same connection when throttled, also by unknown messages or without an id",
     ({ chain, node, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start({ RPC_RATE: "40" })
@@ -559,7 +575,7 @@ describe("an endpoint", () => {
           return new Raw(JSON.stringify({ jsonrpc: "2.0", id: null, error }))
         }
         for (let i = 0; i < 60; i++) {
-          chain.extend(...many(7))
+          chain.extend(...logCounts(7))
           yield* TestClock.adjust("3 seconds")
           lowest.rate = Math.min(lowest.rate, status.endpoints[0]!.rateLimiter!.rate())
         }
@@ -572,29 +588,29 @@ describe("an endpoint", () => {
       }),
   )
 
-  world("that is asked too often for what is final has not said that it does not know [G-062]", (world) =>
+  scenario("a rate-limited `finalized` query does not disable the tag [G-062]", (scenario) =>
     Effect.gen(function* () {
-      const { chain, node, store, start } = world
-      const { status } = yield* followed({ chain, store, start }, 5)
+      const { chain, node, store, start } = scenario
+      const { status } = yield* caughtUpIngestor({ chain, store, start }, 5)
       let refusals = 0
       node.intercept = (method, params, proceed) => {
         if (method !== "eth_getBlockByNumber" || params[0] !== "finalized") return proceed()
         refusals++
         throw new Refused(-32005, "too many requests")
       }
-      yield* eventually("it was refused again and again", () => refusals > 5, 600)
+      yield* eventually("the query was refused repeatedly", () => refusals > 5, 600)
       node.intercept = (_method, _params, proceed) => proceed()
       assert.isTrue(status.endpoints[0]!.capabilities!.finalizedTag)
-      chain.extend(...many(3))
+      chain.extend(...logCounts(3))
       yield* caughtUp(store, chain, status)
     }),
   )
 
-  world(
-    "that announces a head before its replicas know it is asked until they do [G-042]",
+  scenario(
+    "retries a head that the balanced node does not serve yet [G-042]",
     ({ chain, node, store, start }) =>
       Effect.gen(function* () {
-        const { status } = yield* followed({ chain, store, start }, 20)
+        const { status } = yield* caughtUpIngestor({ chain, store, start }, 20)
         let asked = 0
         node.intercept = (method, _params, proceed) => {
           if (method === "eth_getLogs" && asked++ === 0) node.lag = 1
@@ -613,13 +629,13 @@ describe("an endpoint", () => {
 
   for (const [what, extend] of [
     ["one head", [2]],
-    ["several", [2, 0, 3]],
+    ["several heads", [2, 0, 3]],
   ] as const) {
-    world(
-      `that knows ${what} before its logs is asked until it has them [G-043]`,
+    scenario(
+      `retries the logs of ${what} that the node serves before their logs [G-043]`,
       ({ chain, node, store, start }) =>
         Effect.gen(function* () {
-          const { status } = yield* followed({ chain, store, start }, 20)
+          const { status } = yield* caughtUpIngestor({ chain, store, start }, 20)
           let knows = false
           node.intercept = (method, _params, proceed) => {
             if (!knows && method === "eth_getLogs") throw new Refused(-32000, "unknown block")
@@ -636,27 +652,29 @@ describe("an endpoint", () => {
     )
   }
 
-  world("that announced a head which is gone again is not blamed [G-044]", ({ chain, node, store, start }) =>
-    Effect.gen(function* () {
-      const { status } = yield* followed({ chain, store, start }, 20)
-      let asked = 0
-      node.intercept = (method, _params, proceed) => {
-        // It goes over to a shorter chain just when its new head is asked for.
-        if (method === "eth_getLogs" && asked++ === 0) chain.fork(2, 1)
-        return proceed()
-      }
-      chain.extend(2)
-      yield* TestClock.adjust("30 seconds")
-      assert.strictEqual(status.endpoints[0]!.connects, 1)
-      yield* caughtUp(store, chain, status)
-      chain.extend(1, 1)
-      yield* caughtUp(store, chain, status)
-    }),
+  scenario(
+    "does not count an announced head that is already orphaned as a failure [G-044]",
+    ({ chain, node, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* caughtUpIngestor({ chain, store, start }, 20)
+        let asked = 0
+        node.intercept = (method, _params, proceed) => {
+          // The node switches to a shorter chain just when its new head is requested.
+          if (method === "eth_getLogs" && asked++ === 0) chain.fork(2, 1)
+          return proceed()
+        }
+        chain.extend(2)
+        yield* TestClock.adjust("30 seconds")
+        assert.strictEqual(status.endpoints[0]!.connects, 1)
+        yield* caughtUp(store, chain, status)
+        chain.extend(1, 1)
+        yield* caughtUp(store, chain, status)
+      }),
   )
 
-  world("that gives up on a head it never knew is not asked for ever", ({ chain, node, store, start }) =>
+  scenario("stops retrying a head that the node never serves", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
-      const { status } = yield* followed({ chain, store, start }, 20)
+      const { status } = yield* caughtUpIngestor({ chain, store, start }, 20)
       node.intercept = (method, _params, proceed) => {
         if (method === "eth_getLogs") node.lag = 1
         return proceed()
@@ -673,27 +691,25 @@ describe("an endpoint", () => {
     }),
   )
 
-  world(
-    "that has thrown its first blocks away is believed all the same [G-046]",
-    ({ chain, node, store, start }) =>
-      Effect.gen(function* () {
-        const { status } = yield* followed({ chain, store, start }, 60)
-        yield* TestClock.adjust("2 minutes")
-        assert.isAbove(status.final!, 10)
-        node.intercept = (method, [block], proceed) => {
-          if (method === "eth_getBlockByNumber" && /^0x[0-9a]$/.test(String(block)))
-            throw new Refused(4444, "pruned history unavailable")
-          return proceed()
-        }
-        node.drop()
-        chain.extend(3)
-        yield* caughtUp(store, chain, status)
-      }),
+  scenario("accepts an endpoint that pruned the start block [G-046]", ({ chain, node, store, start }) =>
+    Effect.gen(function* () {
+      const { status } = yield* caughtUpIngestor({ chain, store, start }, 60)
+      yield* TestClock.adjust("2 minutes")
+      assert.isAbove(status.final!, 10)
+      node.intercept = (method, [block], proceed) => {
+        if (method === "eth_getBlockByNumber" && /^0x[0-9a]$/.test(String(block)))
+          throw new Refused(4444, "pruned history unavailable")
+        return proceed()
+      }
+      node.drop()
+      chain.extend(3)
+      yield* caughtUp(store, chain, status)
+    }),
   )
 
-  world("that has not reached our head is waited for: nothing is undone", ({ chain, node, store, start }) =>
+  scenario("waits for a lagging endpoint instead of reverting", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
-      const { status } = yield* followed({ chain, store, start }, 20)
+      const { status } = yield* caughtUpIngestor({ chain, store, start }, 20)
       node.lag = 5
       node.drop()
       yield* TestClock.adjust("30 seconds")
@@ -708,101 +724,99 @@ describe("an endpoint", () => {
 })
 
 describe("two ingestors", () => {
-  world("on one chain write one journal [G-200]", ({ chain, node, store }) =>
+  scenario("write one journal together, each entry once [G-200]", ({ chain, node, store }) =>
     Effect.gen(function* () {
       const second = new FakeNode(chain)
-      chain.extend(...many(30))
+      chain.extend(...logCounts(30))
       const variables = variablesFor({ devnet: [chain, "one"] })
       const a = yield* startIngestor(store, { one: node }, variables)
       const b = yield* startIngestor(store, { one: second }, variables)
       for (let i = 0; i < 15; i++) {
         second.lag = i % 3
         node.lag = (i + 1) % 2
-        chain.fork(i % 4, ...many((i % 4) + 2))
+        chain.fork(i % 4, ...logCounts((i % 4) + 2))
         yield* TestClock.adjust(`${(i % 4) * 700} millis`)
       }
       node.lag = second.lag = 0
       chain.extend(1, 1)
       yield* caughtUp(store, chain, a.status)
-      yield* eventually("the other one too", () => b.status.stored === chain.head.number)
+      yield* eventually("the other one is at the head", () => b.status.stored === chain.head.number)
       assert.isAbove(a.status.deduplicated + b.status.deduplicated, 0)
       const replay = yield* replayOf(store, chain.id)
       assert.strictEqual(a.status.published + b.status.published, replay.entries - replay.removed)
     }),
   )
 
-  world(
-    "with different filters: the newer one takes over, the older one steps aside",
+  scenario(
+    "with different filters: the newer one takes over, the older one stops writing",
     ({ chain, store, start }) =>
       Effect.gen(function* () {
-        chain.extend(...many(20))
+        chain.extend(...logCounts(20))
         const old = yield* start()
         yield* caughtUp(store, chain, old.status)
         const contract = chain.at(1)!.logs[0]?.contract ?? chain.at(4)!.logs[0]!.contract
         const next = yield* start({ ADDRESSES: contract })
         yield* eventually("it has taken over", () => next.status.stored === chain.head.number)
         chain.extend(3)
-        yield* eventually("the old one steps aside", () => old.status.phase === "superseded")
+        yield* eventually("the old one stops writing", () => old.status.phase === "superseded")
         chain.extend(3)
-        yield* eventually("the new one goes on", () => next.status.stored === chain.head.number)
+        yield* eventually("the new one continues", () => next.status.stored === chain.head.number)
         const journal = (yield* store.load(chain.id))!
         assert.strictEqual(journal.filterSince, 21)
         yield* next.stop
         yield* store.changeFilter(chain.id, "none")
         chain.extend(2)
-        yield* eventually("the old one goes on", () => old.status.stored === chain.head.number)
+        yield* eventually("the old one resumes", () => old.status.stored === chain.head.number)
       }),
   )
 })
 
-describe("the store", () => {
-  /** A store that is away on command. */
+describe("with a failing store, the service", () => {
+  /** A store with outages on command. */
   const breakable = (store: Client) => {
     const state = { down: false, failures: 0 }
     const wrapped = failing(store, ({ operation }) => {
       if (!state.down) return undefined
-      // Housekeeping has a pace of its own.
+      // Housekeeping has an interval of its own.
       if (operation !== "trim") state.failures++
       return failure(operation)
     })
     return { state, wrapped }
   }
 
-  world(
-    "may go away: heads are followed, and all of it is stored after its return",
-    ({ chain, node, store }) =>
-      Effect.gen(function* () {
-        const { state, wrapped } = breakable(store)
-        const { status } = yield* startIngestor(
-          wrapped,
-          { one: node },
-          variablesFor({ devnet: [chain, "one"] }),
-        )
-        chain.extend(...many(10))
-        yield* caughtUp(store, chain, status)
-        state.down = true
-        const before = status.published
-        for (let i = 0; i < 50; i++) {
-          chain.extend(2)
-          yield* TestClock.adjust("12 seconds")
-        }
-        assert.strictEqual(status.phase, "store-unavailable")
-        assert.strictEqual(status.head, chain.head.number)
-        assert.isAbove(status.lag(yield* Monotonic.millis), 500_000)
-        assert.strictEqual(status.failures[0]?.type, "store")
-        assert.strictEqual(node.connections, 1, "the connection stays")
-        assert.isAtMost(state.failures, 600 * 2 + 5, "it is asked twice a second, and not more often")
-        state.down = false
-        yield* eventually("publishing goes on", () => status.published > before, 1.5)
-        yield* eventually("it is back", () => status.stored === chain.head.number, 100)
-        yield* assertComplete(store, chain)
-        const now = yield* Monotonic.millis
-        yield* eventually("the lag is gone", () => status.lag(now) === now - status.headSince)
-      }),
+  scenario("follows heads through a store outage and backfills afterwards", ({ chain, node, store }) =>
+    Effect.gen(function* () {
+      const { state, wrapped } = breakable(store)
+      const { status } = yield* startIngestor(
+        wrapped,
+        { one: node },
+        variablesFor({ devnet: [chain, "one"] }),
+      )
+      chain.extend(...logCounts(10))
+      yield* caughtUp(store, chain, status)
+      state.down = true
+      const before = status.published
+      for (let i = 0; i < 50; i++) {
+        chain.extend(2)
+        yield* TestClock.adjust("12 seconds")
+      }
+      assert.strictEqual(status.phase, "store-unavailable")
+      assert.strictEqual(status.head, chain.head.number)
+      assert.isAbove(status.lag(yield* Monotonic.millis), 500_000)
+      assert.strictEqual(status.failures[0]?.type, "store")
+      assert.strictEqual(node.connections, 1, "the connection stays")
+      assert.isAtMost(state.failures, 600 * 2 + 5, "the store is probed at most twice a second")
+      state.down = false
+      yield* eventually("publishing resumes", () => status.published > before, 1.5)
+      yield* eventually("it is back", () => status.stored === chain.head.number, 100)
+      yield* assertComplete(store, chain)
+      const now = yield* Monotonic.millis
+      yield* eventually("the lag is gone", () => status.lag(now) === now - status.headSince)
+    }),
   )
 
-  world(
-    "is waited for less than 1.5 s after it is back, however long it was away [G-163]",
+  scenario(
+    "resumes within 1.5 s after the store is back, however long the outage [G-163]",
     ({ chain, node, store }) =>
       Effect.gen(function* () {
         const { state, wrapped } = breakable(store)
@@ -827,11 +841,11 @@ describe("the store", () => {
   for (const [what, reason, detail] of [
     ["refuses large pushes", "refused", "ERR max request size exceeded"],
     ["closes the connection at a large push", "unreachable", "ERR Protocol error: invalid bulk length"],
-    ["closes the connection at a large push without a word", "unreachable", "Connection is closed."],
+    ["closes the connection at a large push without an error", "unreachable", "Connection is closed."],
     ["does not answer a large push in time", "timeout", "no answer within 5000 ms"],
   ] as const)
-    world(
-      `that ${what} is sent smaller ones, and larger ones again later [G-166]`,
+    scenario(
+      `sends smaller pushes to a store that ${what}, and larger ones again later [G-166]`,
       ({ chain, node, store }) =>
         Effect.gen(function* () {
           let largest = 40
@@ -844,7 +858,7 @@ describe("the store", () => {
             seen = Math.max(seen, sizeOf(push))
             return undefined
           })
-          chain.extend(...many(60), 300, 2, 150)
+          chain.extend(...logCounts(60), 300, 2, 150)
           const { status } = yield* startIngestor(
             small,
             { one: node },
@@ -863,53 +877,49 @@ describe("the store", () => {
         }),
     )
 
-  world(
-    "may lose its last entries or all of them: they are pushed again [G-098]",
-    ({ chain, node, store, start }) =>
-      Effect.gen(function* () {
-        yield* followed({ chain, store, start }, 30)
-        const other = yield* memoryStore()
-        const swap = switching(store, other)
-        const second = yield* startIngestor(
-          swap.store,
-          { one: node },
-          variablesFor({ devnet: [chain, "one"] }),
-        )
-        yield* TestClock.adjust("5 seconds")
-        swap.change()
-        chain.extend(1, 2)
-        yield* eventually("it is full again", () => second.status.stored === chain.head.number)
-        chain.extend(1)
-        yield* eventually("and goes on", () => second.status.stored === chain.head.number)
-        yield* assertComplete(other, chain)
-      }),
-  )
-
-  world("is what a chain waits for, also when its endpoint comes and goes", ({ chain, node, store }) =>
+  scenario("rewrites entries that the store lost [G-098]", ({ chain, node, store, start }) =>
     Effect.gen(function* () {
-      const { state, wrapped } = breakable(store)
-      const { status } = yield* startIngestor(
-        wrapped,
-        { one: node },
-        variablesFor({ devnet: [chain, "one"] }),
-      )
+      yield* caughtUpIngestor({ chain, store, start }, 30)
+      const other = yield* memoryStore()
+      const swap = switching(store, other)
+      const second = yield* startIngestor(swap.store, { one: node }, variablesFor({ devnet: [chain, "one"] }))
+      yield* TestClock.adjust("5 seconds")
+      swap.change()
       chain.extend(1, 2)
-      yield* caughtUp(store, chain, status)
-      state.down = true
-      chain.extend(3)
-      yield* eventually("it waits", () => status.phase === "store-unavailable")
-      const since = status.phaseSince
-      node.drop()
-      yield* TestClock.adjust("1 minute")
-      assert.strictEqual(status.endpoints[0]!.connects, 2)
-      assert.deepStrictEqual([status.phase, status.phaseSince], ["store-unavailable", since])
-      state.down = false
-      yield* eventually("it is live", () => status.phase === "live", 120)
-      yield* caughtUp(store, chain, status)
+      yield* eventually("it is full again", () => second.status.stored === chain.head.number)
+      chain.extend(1)
+      yield* eventually("it continues", () => second.status.stored === chain.head.number)
+      yield* assertComplete(other, chain)
     }),
   )
 
-  world("is never left with half a move: stopping waits for it [G-183]", ({ chain, node, store }) =>
+  scenario(
+    "stays in the phase store-unavailable when the endpoint reconnects during a store outage",
+    ({ chain, node, store }) =>
+      Effect.gen(function* () {
+        const { state, wrapped } = breakable(store)
+        const { status } = yield* startIngestor(
+          wrapped,
+          { one: node },
+          variablesFor({ devnet: [chain, "one"] }),
+        )
+        chain.extend(1, 2)
+        yield* caughtUp(store, chain, status)
+        state.down = true
+        chain.extend(3)
+        yield* eventually("it waits", () => status.phase === "store-unavailable")
+        const since = status.phaseSince
+        node.drop()
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(status.endpoints[0]!.connects, 2)
+        assert.deepStrictEqual([status.phase, status.phaseSince], ["store-unavailable", since])
+        state.down = false
+        yield* eventually("it is live", () => status.phase === "live", 120)
+        yield* caughtUp(store, chain, status)
+      }),
+  )
+
+  scenario("completes the in-flight move before shutdown [G-183]", ({ chain, node, store }) =>
     Effect.gen(function* () {
       const entered = yield* Deferred.make<void>()
       const release = yield* Deferred.make<void>()
@@ -938,10 +948,10 @@ describe("the store", () => {
   )
 })
 
-describe("chains are separate", () => {
+describe("failures are isolated per chain:", () => {
   const two = (
     title: string,
-    body: (worlds: {
+    body: (scenario: {
       a: FakeChain
       b: FakeChain
       nodes: Record<string, FakeNode>
@@ -965,7 +975,7 @@ describe("chains are separate", () => {
     )
 
   two(
-    "a defect restarts only its own chain, again and again, and is told",
+    "a defect restarts only its own chain, every time, and is reported",
     ({ a, b, nodes, store, variables }) =>
       Effect.gen(function* () {
         let defects = 0
@@ -990,30 +1000,32 @@ describe("chains are separate", () => {
       }),
   )
 
-  world("a defect beside the stream of heads costs the connection [G-195]", ({ chain, store, start }) =>
-    Effect.gen(function* () {
-      const { status } = yield* followed({ chain, store, start }, 40)
-      let defects = 0
-      Object.defineProperty(status, "finalSeen", {
-        set() {
-          if (defects++ === 0) throw new Error("a bug")
-        },
-      })
-      chain.extend(1, 2)
-      yield* eventually("it is told", () => status.failures[0]?.type === "defect")
-      assert.match(status.failures[0]!.text, /a bug/)
-      const { endpoints } = status
-      yield* eventually("it is connected again", () => endpoints[0]!.connects === 2)
-      yield* caughtUp(store, chain, status)
-      // What is final is asked for again.
-      yield* TestClock.adjust("1 minute")
-      assert.isAbove(defects, 1)
-      assert.strictEqual(endpoints[0]!.connects, 2)
-    }),
+  scenario(
+    "a defect in a background fiber ends the connection, and the chain reconnects [G-195]",
+    ({ chain, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* caughtUpIngestor({ chain, store, start }, 40)
+        let defects = 0
+        Object.defineProperty(status, "finalSeen", {
+          set() {
+            if (defects++ === 0) throw new Error("a bug")
+          },
+        })
+        chain.extend(1, 2)
+        yield* eventually("it is reported", () => status.failures[0]?.type === "defect")
+        assert.match(status.failures[0]!.text, /a bug/)
+        const { endpoints } = status
+        yield* eventually("it is connected again", () => endpoints[0]!.connects === 2)
+        yield* caughtUp(store, chain, status)
+        // The final block is fetched again.
+        yield* TestClock.adjust("1 minute")
+        assert.isAbove(defects, 1)
+        assert.strictEqual(endpoints[0]!.connects, 2)
+      }),
   )
 
   two(
-    "a defect outside of a connection restarts only its own chain, as soon the last time as the first [G-196]",
+    "a defect outside of a connection restarts only its own chain, without a growing delay [G-196]",
     ({ a, b, nodes, store, variables }) =>
       Effect.gen(function* () {
         const { all } = yield* startIngestor(store, nodes, variables)
@@ -1025,7 +1037,7 @@ describe("chains are separate", () => {
           broken.endpoints[0]!.capabilities!.relax = () => {
             throw new Error(`bug ${times}`)
           }
-          yield* eventually("it is told", () => broken.errors.defect === times, 3601)
+          yield* eventually("it is reported", () => broken.errors.defect === times, 3601)
           assert.match(broken.failures[0]!.text, new RegExp(`bug ${times}`))
           const { connects } = broken.endpoints[0]!
           yield* eventually("it is connected again", () => broken.endpoints[0]!.connects > connects, 3)
@@ -1035,7 +1047,7 @@ describe("chains are separate", () => {
       }),
   )
 
-  world("a defect of the store's ping does not keep the chain waiting [G-197]", ({ chain, store, node }) =>
+  scenario("a defect in the store's ping does not block the chain [G-197]", ({ chain, store, node }) =>
     Effect.gen(function* () {
       let faults = 0
       const faulty = failing(store, ({ operation }) => {
@@ -1050,7 +1062,7 @@ describe("chains are separate", () => {
   )
 
   two(
-    "a store that refuses the moves of one chain is tried less and less often for it, and the other goes on [G-164]",
+    "backs off from a store that refuses the moves of one chain while the other chain continues [G-164]",
     ({ a, b, nodes, store, variables }) =>
       Effect.gen(function* () {
         let refuses = false
@@ -1070,33 +1082,33 @@ describe("chains are separate", () => {
         for (let i = 0; i < 5; i++) {
           b.extend(1)
           yield* TestClock.adjust("12 seconds")
-          assert.strictEqual(all[1]!.stored, b.head.number, "the other chain goes on")
+          assert.strictEqual(all[1]!.stored, b.head.number, "the other chain continues")
         }
         assert.isAtMost(tries - triesBefore, 14, "tries in a minute: 1, 2, 4, 5, 5 … s apart")
         assert.strictEqual(all[0]!.storeBreakerState._tag, "Open")
         assert.strictEqual(all[1]!.storeBreakerState._tag, "Closed")
         assert.isAtMost(asked() - askedBefore, 10, "calls to the provider in a minute")
         refuses = false
-        yield* eventually("it is taken", () => all[0]!.stored === a.head.number, 6)
+        yield* eventually("the move is accepted", () => all[0]!.stored === a.head.number, 6)
         assert.strictEqual(all[0]!.storeBreakerState.failures, 0)
         yield* assertComplete(store, a)
       }),
   )
 
   two(
-    "a contradiction of final blocks halts one chain until its journal is changed [G-080]",
+    "a finality violation halts one chain until its journal is changed [G-080]",
     ({ a, b, nodes, store, variables }) =>
       Effect.gen(function* () {
-        a.extend(...many(60))
+        a.extend(...logCounts(60))
         b.extend(1)
         const first = yield* startIngestor(store, nodes, variables)
         yield* caughtUp(store, a, first.all[0]!)
         yield* TestClock.adjust("1 minute")
         yield* first.stop
-        // The same id, other blocks: a development chain that was begun anew.
+        // The same id, other blocks: a development chain that was reset.
         const changed = new FakeChain({ id: 1001, finality: 16, blockTime: 1 })
-        changed.fork(0, ...many(3))
-        changed.fork(3, ...many(90))
+        changed.fork(0, ...logCounts(3))
+        changed.fork(3, ...logCounts(90))
         const second = yield* startIngestor(store, { ...nodes, a: new FakeNode(changed) }, variables)
         yield* eventually("it is halted", () => second.all[0]!.phase === "halted")
         assert.match(
@@ -1104,18 +1116,18 @@ describe("chains are separate", () => {
           /was final as .* another chain, or a reorg below finality/,
         )
         b.extend(2, 2)
-        yield* eventually("the other goes on", () => second.all[1]!.stored === b.head.number)
+        yield* eventually("the other continues", () => second.all[1]!.stored === b.head.number)
         yield* TestClock.adjust("10 minutes")
         assert.strictEqual(second.all[0]!.phase, "halted")
         assert.strictEqual((yield* replayOf(store, 1001)).removed, 0)
-        // Emptied, it begins as it is configured, and not where the other chain's journal began.
+        // Emptied, it begins at the configured start block, and not where the other chain's journal began.
         yield* store.reset(1001, { from: undefined, filter: "none", delete: true })
         yield* caughtUp(store, changed, second.all[0]!)
       }),
   )
 
   two(
-    "a chain whose journal is of a newer version halts until it can be used, and the others go on [G-169]",
+    "a journal of a newer version halts its chain until it is readable, and the others continue [G-169]",
     ({ a, b, nodes, store, variables }) =>
       Effect.gen(function* () {
         let isNewer = true
@@ -1130,7 +1142,7 @@ describe("chains are separate", () => {
           /version 3 and this release writes version 2: run the release/,
         )
         b.extend(2, 2)
-        yield* eventually("the other goes on", () => all[1]!.stored === b.head.number)
+        yield* eventually("the other continues", () => all[1]!.stored === b.head.number)
         isNewer = false
         a.extend(3)
         yield* caughtUp(store, a, all[0]!)
@@ -1140,7 +1152,7 @@ describe("chains are separate", () => {
   /** A store in which a chain has final blocks, and nodes of another chain with the same id. */
   const changedChain = Effect.fnUntraced(function* () {
     const chain = new FakeChain({ id: 1001, finality: 16 })
-    chain.extend(...many(60))
+    chain.extend(...logCounts(60))
     const store = yield* memoryStore()
     const right = new FakeNode(chain)
     const variables = variablesFor({ a: [chain, "wrong,right"] })
@@ -1149,48 +1161,50 @@ describe("chains are separate", () => {
     yield* TestClock.adjust("1 minute")
     yield* first.stop
     const changed = new FakeChain({ id: 1001, finality: 16, blockTime: 1 })
-    changed.fork(0, ...many(3))
-    changed.fork(3, ...many(90))
+    changed.fork(0, ...logCounts(3))
+    changed.fork(3, ...logCounts(90))
     return { chain, store, right, wrong: new FakeNode(changed), variables }
   })
 
-  it.effect("a chain that is halted on the word of one asks another that comes", () =>
+  it.effect("a halted chain resumes when an endpoint that connects later serves the finalized block", () =>
     Effect.gen(function* () {
       const { chain, store, right, wrong, variables } = yield* changedChain()
       right.up = false
       const { status } = yield* startIngestor(store, { wrong, right }, variables)
       yield* eventually("it is halted", () => status.phase === "halted")
       right.up = true
-      yield* eventually("it goes on", () => status.phase === "live", 120)
+      yield* eventually("it resumes", () => status.phase === "live", 120)
       chain.extend(1)
       yield* caughtUp(store, chain, status)
       assert.strictEqual(status.endpoint, status.endpoints[1])
     }),
   )
 
-  it.effect("a chain that is halted since another one could not answer asks it again [G-081]", () =>
-    Effect.gen(function* () {
-      const { chain, store, right, wrong, variables } = yield* changedChain()
-      let fails = true
-      right.intercept = (method, _params, proceed) => {
-        if (fails && method === "eth_getBlockByNumber") throw new Refused(-32603, "internal error")
-        return proceed()
-      }
-      const { status } = yield* startIngestor(store, { wrong, right }, variables)
-      yield* eventually("it is halted", () => status.phase === "halted")
-      fails = false
-      yield* eventually("it goes on", () => status.phase === "live", 120)
-      chain.extend(1)
-      yield* caughtUp(store, chain, status)
-    }),
+  it.effect(
+    "a halted chain resumes when an endpoint that failed to answer serves the finalized block [G-081]",
+    () =>
+      Effect.gen(function* () {
+        const { chain, store, right, wrong, variables } = yield* changedChain()
+        let fails = true
+        right.intercept = (method, _params, proceed) => {
+          if (fails && method === "eth_getBlockByNumber") throw new Refused(-32603, "internal error")
+          return proceed()
+        }
+        const { status } = yield* startIngestor(store, { wrong, right }, variables)
+        yield* eventually("it is halted", () => status.phase === "halted")
+        fails = false
+        yield* eventually("it resumes", () => status.phase === "live", 120)
+        chain.extend(1)
+        yield* caughtUp(store, chain, status)
+      }),
   )
 
-  world("a defect gives no journal back to a filter that was superseded", ({ chain, store, start }) =>
+  scenario("a defect does not return the journal to a superseded filter", ({ chain, store, start }) =>
     Effect.gen(function* () {
-      const { status } = yield* followed({ chain, store, start }, 20)
+      const { status } = yield* caughtUpIngestor({ chain, store, start }, 20)
       yield* store.changeFilter(chain.id, "another")
       chain.extend(1)
-      yield* eventually("it steps aside", () => status.phase === "superseded")
+      yield* eventually("it stops writing", () => status.phase === "superseded")
       status.endpoints[0]!.capabilities!.relax = () => {
         throw new Error("a bug")
       }
@@ -1201,7 +1215,7 @@ describe("chains are separate", () => {
     }),
   )
 
-  it.effect("a chain that is halted stays so while its endpoint comes and goes", () =>
+  it.effect("a halted chain stays halted while its endpoint reconnects", () =>
     Effect.gen(function* () {
       const { store, right, wrong, variables } = yield* changedChain()
       right.up = false

@@ -1,6 +1,6 @@
 /**
- * How often a provider is asked, and how much it pushes: what the README says of calls and bytes per day, measured on a
- * chain in memory with the block time of the real one. `CALLS_FIGURES=1` prints the table.
+ * The provider requests and subscription bytes per day that the README states, measured on an in-memory chain with the
+ * block time of the real one. `CALLS_FIGURES=1` prints the table.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -16,7 +16,7 @@ import { memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts
 
 const contracts = [1, 2, 3].map((i) => hash("contract", i).slice(0, 42) as Hex)
 
-/** One block in so many has logs of the contract that is filtered for. */
+/** One block in this many has a log that matches the filter. */
 const matching = 20
 
 const chains = [
@@ -62,16 +62,15 @@ const settings = [
 const counted = ({ blockTime }: (typeof chains)[number]) => Math.max(Math.round(600 / blockTime), 400)
 
 /**
- * What may be added to the calls a day of version 0.1.0 (`before`): for one endpoint a range and its last header each
- * minute; for two, which were compared before, the standby's header each time that
- * another block is final.
+ * The allowed increase over the calls a day of version 0.1.0 (`before`): for one endpoint, a range and its last header
+ * each minute; for two, which were compared before, the standby's header for each new final block.
  */
 const mayBeAdded = (chain: (typeof chains)[number], { hosts }: (typeof settings)[number]): number => {
   const seconds = counted(chain) * chain.blockTime
   return ((hosts === "one" ? (2 * seconds) / 60 : seconds / 15) * 86_400) / seconds
 }
 
-/** A header as geth 1.16 announces it on Ethereum, where the chain in memory has only what is read. */
+/** A header as geth 1.16 announces it on Ethereum: the in-memory chain has only the fields that the service reads. */
 const word = `0x${"5".repeat(64)}`
 const announced = (header: WireHeader) => ({
   ...header,
@@ -94,7 +93,7 @@ const announced = (header: WireHeader) => ({
   requestsHash: word,
 })
 
-/** Requests a day to all endpoints, the bytes that they push a day, and requests for logs a block at the tip. */
+/** Requests a day to all endpoints, subscription bytes a day, and `eth_getLogs` requests per block at the tip. */
 const measure = Effect.fnUntraced(function* (
   of: (typeof chains)[number],
   { filtered, hosts, polled }: (typeof settings)[number],
@@ -107,7 +106,7 @@ const measure = Effect.fnUntraced(function* (
   const { status } = yield* startIngestor(store, nodes, {
     ...variablesFor({ devnet: [chain, hosts] }),
     ...(filtered && { ADDRESSES: contracts[2]! }),
-    // The interval that chains of this block time have without being told.
+    // The default interval of chains with this block time.
     ...(polled && {
       HEADS: "poll",
       POLL_INTERVAL: `${defaultPollInterval(blockTime * 1000)}ms`,
@@ -115,7 +114,7 @@ const measure = Effect.fnUntraced(function* (
   })
   const run = Effect.fnUntraced(function* (blocks: number) {
     for (let i = 0; i < blocks; i++) {
-      // Only where there are three logs is there one of the third contract.
+      // Only the third log of a block is emitted by the third contract.
       chain.extend(chain.head.number % matching === 0 ? 3 : 2)
       yield* TestClock.adjust(blockTime * 1000)
     }
@@ -125,7 +124,7 @@ const measure = Effect.fnUntraced(function* (
       (sum, { requests }) => sum + [...requests.values()].reduce((a, b) => a + b, 0),
       0,
     )
-  // Beyond the first look at what is final, which costs more than the others.
+  // Beyond the first audit, which costs more than the others.
   yield* run(finality + 40 + Math.ceil(90 / blockTime))
   const pushed = () => nodes.one.notified + nodes.two.notified
   const [all, tip, bytes] = [count(), nodes.one.requests.get("eth_getLogs") ?? 0, pushed()]
@@ -137,7 +136,7 @@ const measure = Effect.fnUntraced(function* (
     bytes: perDay(pushed() - bytes),
     perBlock: ((nodes.one.requests.get("eth_getLogs") ?? 0) - tip) / blocks,
   }
-  // The last block may be found by the next poll.
+  // The next poll may be the one that finds the last block.
   yield* TestClock.adjust(2 * defaultPollInterval(blockTime * 1000))
   assert.strictEqual(status.stored, chain.head.number)
   return measured
@@ -145,11 +144,11 @@ const measure = Effect.fnUntraced(function* (
 
 const rounded = (calls: number) => Math.round(calls / 100) * 100
 
-const told = (calls: number) => rounded(calls).toLocaleString("en").replaceAll(",", " ")
+const formatted = (calls: number) => rounded(calls).toLocaleString("en").replaceAll(",", " ")
 
 describe("calls per day", () => {
   it.effect(
-    "are what the README says, and so are the bytes of subscriptions",
+    "equal the README's, and so do the subscription bytes",
     () =>
       Effect.gen(function* () {
         const readme = readFileSync("README.md", "utf8")
@@ -159,7 +158,7 @@ describe("calls per day", () => {
           const cells: Array<string> = []
           for (const [i, chain] of chains.entries()) {
             const { all, bytes, perBlock } = yield* Effect.scoped(measure(chain, setting))
-            cells.push(told(all))
+            cells.push(formatted(all))
             const before: number | undefined = setting.before[i]
             if (before !== undefined)
               assert.isAtMost(
@@ -169,26 +168,26 @@ describe("calls per day", () => {
               )
             if (setting.polled) assert.strictEqual(bytes, 0)
             else pushed[i]!.add(`${Math.round(bytes / 1e6)} MB`)
-            // Never more than one request for logs per block at the tip, and none when the bloom says no; a single
-            // endpoint is asked once more for each step of finality, which is a minute or a block.
+            // At most one request for logs per block at the tip, and none if the bloom excludes a match; a single endpoint
+            // gets one more for each finalization, which is a minute or a block.
             const audits = setting.hosts === "one" ? Math.min(chain.blockTime / 60, 1) : 0
-            // A poll that finds several blocks asks for them in one range, whatever their blooms say.
+            // A poll that finds several blocks requests them in one range, whatever their blooms contain.
             const ranges = setting.polled && chain.blockTime < 1 ? chain.blockTime : 0
             const expected = (setting.filtered ? 1 / matching : 1) + audits + ranges
             assert.isAtMost(perBlock, expected * 1.05, `${chain.name}, ${setting.name}`)
           }
           rows.push(`| ours: ${setting.name} | ${cells.join(" | ")} |`)
         }
-        // The same with and without a filter, for one endpoint or two: only the one in use is subscribed to.
+        // The same with and without a filter, for one endpoint or two: only the endpoint in use has a subscription.
         rows.push(
           `| ours: bytes that the subscription to heads pushes | ${pushed.map((sizes) => [...sizes].join(", ")).join(" | ")} |`,
         )
         const perDay = (seconds: number) => 86_400 / seconds
         rows.push(
-          `| one \`eth_getLogs\` a block, heads pushed | ${chains.map(({ blockTime }) => told(perDay(blockTime))).join(" | ")} |`,
+          `| one \`eth_getLogs\` a block, heads pushed | ${chains.map(({ blockTime }) => formatted(perDay(blockTime))).join(" | ")} |`,
         )
         rows.push(
-          `| a poll of each of 10 events every 4 s | ${chains.map(() => told(10 * perDay(4))).join(" | ")} |`,
+          `| a poll of each of 10 events every 4 s | ${chains.map(() => formatted(10 * perDay(4))).join(" | ")} |`,
         )
         if (process.env["CALLS_FIGURES"] !== undefined) process.stdout.write(`${rows.join("\n")}\n`)
         for (const row of rows) assert.include(readme, row)

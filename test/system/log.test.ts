@@ -277,7 +277,7 @@ describe("the log", () => {
       yield* caughtUp(store, chain, status)
       const [closed, ...more] = log.of("circuit_closed")
       assert.deepStrictEqual(more, [])
-      assert.match(closed!.text, /^one:80 works again after \d+ failures: circuit closed$/)
+      assert.match(closed!.text, /^circuit to one:80 closed after \d+ failures$/)
     }))
 
   test("reports an unreachable endpoint in one line with the next try, then once a minute", (log) =>

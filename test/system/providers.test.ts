@@ -1,4 +1,4 @@
-/** What providers are known to do wrong, each against the whole service: nothing is lost, nothing is doubled. */
+/** Known faults of providers, each against the whole service: no log is lost or duplicated. */
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
@@ -8,47 +8,49 @@ import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "
 import { replayOf } from "../support/oracle.ts"
 import { publicnode, refusal, widthOf } from "../support/providers.ts"
 import type { Query } from "../support/providers.ts"
-import { blockTime, steps, world } from "../support/quirks.ts"
+import { blockTime, steps, scenario } from "../support/quirks.ts"
 import type { WireLog } from "../support/quirks.ts"
 
-describe("a provider", () => {
-  world("may want an address, and not ten of them (publicnode)", ({ chain, one, store, start }) =>
-    Effect.gen(function* () {
-      one.intercept = publicnode(one)
-      chain.extend(...Array.from({ length: 60 }, (_, i) => i % 4))
-      const all = yield* start()
-      yield* steps(chain, 20)
-      yield* caughtUp(store, chain, all.status)
-      yield* all.stop
+describe("stores every log once from a provider that", () => {
+  scenario(
+    "requires an address in eth_getLogs, and refuses ten of them (publicnode)",
+    ({ chain, one, store, start }) =>
+      Effect.gen(function* () {
+        one.intercept = publicnode(one)
+        chain.extend(...Array.from({ length: 60 }, (_, i) => i % 4))
+        const all = yield* start()
+        yield* steps(chain, 20)
+        yield* caughtUp(store, chain, all.status)
+        yield* all.stop
 
-      const filtered = yield* memoryStore()
-      const wanted = chain.blocks(50).flatMap(({ logs }) => logs.map(({ contract }) => contract))
-      const addresses = [...new Set(wanted)].slice(0, 25)
-      const some = yield* startIngestor(
-        filtered,
-        { one },
-        { ...variablesFor({ devnet: [chain, "one"] }), ADDRESSES: addresses.join(","), START_BLOCK: "50" },
-      )
-      yield* eventually("it is stored", () => some.status.stored === chain.head.number)
-      const { blocks } = yield* replayOf(filtered, chain.id)
-      assert.deepStrictEqual(
-        blocks.flatMap(({ hash, logs }) => logs.map(({ index }) => [hash, index])),
-        chain
-          .blocks(50)
-          .flatMap(({ hash, logs }) =>
-            logs.filter(({ contract }) => addresses.includes(contract)).map(({ index }) => [hash, index]),
-          ),
-      )
-      assert.isBelow(some.status.endpoints[0]!.capabilities!.addresses, 10)
-    }),
+        const filtered = yield* memoryStore()
+        const wanted = chain.blocks(50).flatMap(({ logs }) => logs.map(({ contract }) => contract))
+        const addresses = [...new Set(wanted)].slice(0, 25)
+        const some = yield* startIngestor(
+          filtered,
+          { one },
+          { ...variablesFor({ devnet: [chain, "one"] }), ADDRESSES: addresses.join(","), START_BLOCK: "50" },
+        )
+        yield* eventually("it is stored", () => some.status.stored === chain.head.number)
+        const { blocks } = yield* replayOf(filtered, chain.id)
+        assert.deepStrictEqual(
+          blocks.flatMap(({ hash, logs }) => logs.map(({ index }) => [hash, index])),
+          chain
+            .blocks(50)
+            .flatMap(({ hash, logs }) =>
+              logs.filter(({ contract }) => addresses.includes(contract)).map(({ index }) => [hash, index]),
+            ),
+        )
+        assert.isBelow(some.status.endpoints[0]!.capabilities!.addresses, 10)
+      }),
   )
 
   for (const [title, hint] of [
     ["from > to", (from: number, to: number) => [to, from]],
-    ["another start", (from: number, to: number) => [from - 5000, to - 5000]],
-    ["as wide as what is refused", (from: number, to: number) => [from, to]],
+    ["another start block", (from: number, to: number) => [from - 5000, to - 5000]],
+    ["as wide as the refused one", (from: number, to: number) => [from, to]],
   ] as const) {
-    world(`may hint at a range that makes no sense: ${title} (Alchemy)`, ({ chain, one, store, start }) =>
+    scenario(`suggests an invalid block range: ${title} (Alchemy)`, ({ chain, one, store, start }) =>
       Effect.gen(function* () {
         chain.extend(...Array.from({ length: 300 }, (_, i) => i % 3))
         let refusals = 0
@@ -71,7 +73,7 @@ describe("a provider", () => {
     )
   }
 
-  world("may be a balancer before nodes that differ by three blocks", ({ chain, one, store, start }) =>
+  scenario("balances between nodes up to three blocks apart", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       let requests = 0
       one.intercept = (_method, _params, proceed) => {
@@ -92,7 +94,7 @@ describe("a provider", () => {
     }),
   )
 
-  world("may close the socket with 1006 every thirty seconds", ({ chain, one, store, start }) =>
+  scenario("closes the socket with 1006 every thirty seconds", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
       for (let i = 0; i < 20; i++) {
@@ -107,7 +109,7 @@ describe("a provider", () => {
     }),
   )
 
-  world("may mix two forks in one answer", ({ chain, one, store, start }) =>
+  scenario("mixes two forks in one response", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const known = new Map<string, ReadonlyArray<WireLog>>()
       let mixed = 0

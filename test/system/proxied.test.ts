@@ -68,7 +68,7 @@ describe("the service on a real node", () => {
             if (i === 3) proxy.cut()
           }
           // The last notification may have been dropped; the next one is not.
-          const { lets, ...rest } = proxy.changes
+          const { forwards, ...rest } = proxy.changes
           proxy.changes = rest
           yield* devnet.block(1)
           yield* Devnet.reached(store, devnet.head)
@@ -82,7 +82,7 @@ describe("the service on a real node", () => {
             assert.isAtMost(asked("eth_getLogs"), 4)
             assert.isAtLeast(asked("eth_subscribe"), 4, "heads and logs, on two connections")
             // About forty blocks come from the subscription; blocks announced before it are read receipt by receipt.
-            if (lets === undefined) assert.isBelow(asked("eth_getTransactionReceipt"), 40)
+            if (forwards === undefined) assert.isBelow(asked("eth_getTransactionReceipt"), 40)
           }
         }).pipe(Effect.scoped),
       60_000,

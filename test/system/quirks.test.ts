@@ -1,4 +1,4 @@
-/** What nodes are known to do wrong, each against the whole service: nothing is lost, nothing is doubled. */
+/** Known faults of nodes, each against the whole service: no log is lost or duplicated. */
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
@@ -6,36 +6,34 @@ import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
 import { caughtUp, eventually } from "../support/ingestor.ts"
 import { without } from "../support/providers.ts"
-import { asked, blockTime, steps, withBoth, world } from "../support/quirks.ts"
+import { asked, blockTime, steps, withBoth, scenario } from "../support/quirks.ts"
 import type { WireLog } from "../support/quirks.ts"
 
-describe("a node", () => {
-  world(
-    "may answer [] for a block that it announced a moment ago (op-geth)",
-    ({ chain, one, store, start }) =>
-      Effect.gen(function* () {
-        const times = new Map<string, number>()
-        one.intercept = (method, _params, proceed) => {
-          const answer = proceed()
-          if (method !== "eth_getLogs") return answer
-          const logs = answer as ReadonlyArray<WireLog>
-          for (const hash of new Set(logs.map(({ blockHash }) => blockHash)))
-            times.set(hash, (times.get(hash) ?? 0) + 1)
-          return logs.filter(({ blockHash }) => times.get(blockHash)! > 2)
-        }
-        const { status } = yield* start()
-        yield* steps(chain, 40)
-        yield* caughtUp(store, chain, status)
-        assert.deepStrictEqual(status.failures, [])
-        assert.isAtLeast(asked(one, "eth_getLogs"), 3 * 30)
-      }),
+describe("stores every log once from a node that", () => {
+  scenario("returns [] for a block that it has just announced (op-geth)", ({ chain, one, store, start }) =>
+    Effect.gen(function* () {
+      const times = new Map<string, number>()
+      one.intercept = (method, _params, proceed) => {
+        const answer = proceed()
+        if (method !== "eth_getLogs") return answer
+        const logs = answer as ReadonlyArray<WireLog>
+        for (const hash of new Set(logs.map(({ blockHash }) => blockHash)))
+          times.set(hash, (times.get(hash) ?? 0) + 1)
+        return logs.filter(({ blockHash }) => times.get(blockHash)! > 2)
+      }
+      const { status } = yield* start()
+      yield* steps(chain, 40)
+      yield* caughtUp(store, chain, status)
+      assert.deepStrictEqual(status.failures, [])
+      assert.isAtLeast(asked(one, "eth_getLogs"), 3 * 30)
+    }),
   )
 
   for (const [title, unwilling] of [
     ["reth", []],
-    ["reth, where logs come from its subscription", ["eth_getLogs", "eth_getBlockReceipts"]],
+    ["reth, with logs from its subscription", ["eth_getLogs", "eth_getBlockReceipts"]],
   ] as const) {
-    world(`may leave out notifications without a word (${title})`, ({ chain, one, store, start }) =>
+    scenario(`drops notifications silently (${title})`, ({ chain, one, store, start }) =>
       Effect.gen(function* () {
         one.intercept = without(...unwilling)
         const { status } = yield* start()
@@ -52,10 +50,10 @@ describe("a node", () => {
 
   for (const [title, logsFirst, unwilling] of [
     ["geth", false, []],
-    ["geth, where logs come from its subscription", false, ["eth_getLogs", "eth_getBlockReceipts"]],
-    ["geth, where logs come before their head", true, ["eth_getLogs", "eth_getBlockReceipts"]],
+    ["geth, with logs from its subscription", false, ["eth_getLogs", "eth_getBlockReceipts"]],
+    ["geth, with logs before their head", true, ["eth_getLogs", "eth_getBlockReceipts"]],
   ] as const) {
-    world(`may announce only the last block of a fork (${title})`, ({ chain, one, store, start }) =>
+    scenario(`announces only the last block of a fork (${title})`, ({ chain, one, store, start }) =>
       Effect.gen(function* () {
         one.logsFirst = logsFirst
         one.intercept = without(...unwilling)
@@ -73,8 +71,8 @@ describe("a node", () => {
     )
   }
 
-  world(
-    "may drop every third notification and repeat heads that are gone (erigon)",
+  scenario(
+    "drops every third notification and repeats orphaned heads (erigon)",
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
@@ -91,10 +89,10 @@ describe("a node", () => {
 
   for (const [title, unwilling] of [
     ["ganache", []],
-    ["ganache, where logs come from its subscription", ["eth_getLogs", "eth_getBlockReceipts"]],
+    ["ganache, with logs from its subscription", ["eth_getLogs", "eth_getBlockReceipts"]],
   ] as const) {
-    world(
-      `may number subscriptions as its neighbour does, send logs before heads and keys in reverse (${title})`,
+    scenario(
+      `reuses another node's subscription ids and sends logs before heads and keys in reverse order (${title})`,
       ({ chain, one, two, store, start }) =>
         Effect.gen(function* () {
           for (const node of [one, two]) {
@@ -112,45 +110,49 @@ describe("a node", () => {
     )
   }
 
-  world("may answer pings and send no heads", ({ chain, one, store, start }) =>
+  scenario("answers pings and sends no heads", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       one.announces = false
       const { status } = yield* start({ STALL_TIMEOUT: "20s" })
       yield* steps(chain, 100)
-      yield* eventually("it is asked again", () => status.stored === chain.head.number, 60)
+      yield* eventually("it reconnects and catches up", () => status.stored === chain.head.number, 60)
       yield* caughtUp(store, chain, status)
       assert.isAbove(status.errors.stalled, 5)
       assert.strictEqual(status.breakerState._tag, "Closed")
     }),
   )
 
-  world("may answer pings and send no heads, and is left for another", ({ chain, one, two, store, start }) =>
-    Effect.gen(function* () {
-      one.announces = false
-      const { status } = yield* start(withBoth)
-      yield* steps(chain, 20)
-      yield* caughtUp(store, chain, status)
-      assert.strictEqual(status.endpoint, status.endpoints[1])
-      assert.strictEqual(two.connections, 1)
-    }),
+  scenario(
+    "answers pings and sends no heads, by failing over to another one",
+    ({ chain, one, two, store, start }) =>
+      Effect.gen(function* () {
+        one.announces = false
+        const { status } = yield* start(withBoth)
+        yield* steps(chain, 20)
+        yield* caughtUp(store, chain, status)
+        assert.strictEqual(status.endpoint, status.endpoints[1])
+        assert.strictEqual(two.connections, 1)
+      }),
   )
 
-  world("may change its chain while we are away", ({ chain, one, hosts, store, start }) =>
-    Effect.gen(function* () {
-      const foreign = new FakeChain({ id: 5, blockTime })
-      foreign.extend(...Array.from({ length: 200 }, () => 2))
-      const { status } = yield* start()
-      yield* steps(chain, 10)
-      const { stored } = status
-      hosts["one"] = new FakeNode(foreign)
-      one.drop()
-      yield* steps(chain, 30)
-      assert.strictEqual(status.stored, stored)
-      assert.isAbove(status.errors.wrong_chain, 0)
-      assert.isUndefined(hosts["one"].requests.get("eth_getLogs"))
-      hosts["one"] = one
-      yield* eventually("it is back", () => status.stored === chain.head.number, 200)
-      yield* caughtUp(store, chain, status)
-    }),
+  scenario(
+    "serves another chain after a reconnect, by waiting for the configured one",
+    ({ chain, one, hosts, store, start }) =>
+      Effect.gen(function* () {
+        const foreign = new FakeChain({ id: 5, blockTime })
+        foreign.extend(...Array.from({ length: 200 }, () => 2))
+        const { status } = yield* start()
+        yield* steps(chain, 10)
+        const { stored } = status
+        hosts["one"] = new FakeNode(foreign)
+        one.drop()
+        yield* steps(chain, 30)
+        assert.strictEqual(status.stored, stored)
+        assert.isAbove(status.errors.wrong_chain, 0)
+        assert.isUndefined(hosts["one"].requests.get("eth_getLogs"))
+        hosts["one"] = one
+        yield* eventually("it is back", () => status.stored === chain.head.number, 200)
+        yield* caughtUp(store, chain, status)
+      }),
   )
 })

@@ -1,4 +1,4 @@
-/** The wall clock of the machine is set while the service runs: what lasts is not measured by it. */
+/** The machine's wall clock changes while the service runs: durations are measured by the monotonic clock. */
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Context, Effect, Layer } from "effect"
 import { TestClock } from "effect/testing"
@@ -17,8 +17,8 @@ const title = (millis: number) => `${millis > 0 ? "+" : ""}${millis / 1000} s`
 
 const askedOf = ({ requests }: FakeNode) => [...requests.values()].reduce((sum, times) => sum + times, 0)
 
-/** An ingestor of a chain of 20 blocks, and the clock on its wall. */
-const followed = Effect.fnUntraced(function* (variables: Record<string, string> = {}) {
+/** An ingestor of a chain of 20 blocks, with a wall clock that can be shifted. */
+const caughtUpChain = Effect.fnUntraced(function* (variables: Record<string, string> = {}) {
   const chain = new FakeChain({ finality: 64 })
   const node = new FakeNode(chain)
   const wall = WallClock.make(yield* Clock.Clock)
@@ -33,12 +33,12 @@ const followed = Effect.fnUntraced(function* (variables: Record<string, string> 
   return { chain, node, store, status, shift: wall.shift }
 })
 
-describe("a wall clock that is set", () => {
+describe("a wall-clock change", () => {
   for (const by of shifts) {
     const set = title(by)
-    it.effect(`by ${set} and back does not hold a limited rate back [G-184]`, () =>
+    it.effect(`of ${set} and back does not affect the rate limit [G-184]`, () =>
       Effect.gen(function* () {
-        const { chain, node, store, status, shift } = yield* followed({ RPC_RATE: "5" })
+        const { chain, node, store, status, shift } = yield* caughtUpChain({ RPC_RATE: "5" })
         const before = askedOf(node)
         shift(by)
         for (let i = 0; i < 10; i++) {
@@ -52,14 +52,14 @@ describe("a wall clock that is set", () => {
           yield* TestClock.adjust("2 seconds")
         }
         yield* caughtUp(store, chain, status)
-        assert.isAtMost(askedOf(node) - before, 40 * 5, "nor does it let more through")
+        assert.isAtMost(askedOf(node) - before, 40 * 5, "requests within the rate limit")
         assert.strictEqual(node.connections, 1)
       }),
     )
 
-    it.effect(`by ${set} hides no silence, and is none [G-185]`, () =>
+    it.effect(`of ${set} neither hides a stall nor causes one [G-185]`, () =>
       Effect.gen(function* () {
-        const { chain, node, store, status, shift } = yield* followed()
+        const { chain, node, store, status, shift } = yield* caughtUpChain()
         shift(by)
         chain.extend(1)
         yield* TestClock.adjust("12 seconds")
@@ -67,16 +67,16 @@ describe("a wall clock that is set", () => {
         assert.strictEqual(status.phase, "live")
         node.announces = false
         chain.extend(1)
-        yield* eventually("the silence is noticed", () => node.connections === 2, 120)
+        yield* eventually("the stall is detected", () => node.connections === 2, 120)
         node.announces = true
-        yield* eventually("what was missed is stored", () => status.stored === chain.head.number, 60)
+        yield* eventually("the missed blocks are stored", () => status.stored === chain.head.number, 60)
         yield* caughtUp(store, chain, status)
       }),
     )
 
-    it.effect(`by ${set} is waited for no longer than a broken connection is`, () =>
+    it.effect(`of ${set} does not lengthen a reconnect`, () =>
       Effect.gen(function* () {
-        const { chain, node, status, shift } = yield* followed()
+        const { chain, node, status, shift } = yield* caughtUpChain()
         node.up = false
         node.drop()
         yield* eventually("the breaker is open", () => status.breakerState._tag === "Open", 60)
@@ -87,13 +87,13 @@ describe("a wall clock that is set", () => {
       }),
     )
 
-    it.effect(`by ${set} changes no age, lag or uptime that is told`, () =>
+    it.effect(`of ${set} changes no reported age, lag or uptime`, () =>
       Effect.gen(function* () {
         const chain = new FakeChain()
         const wall = WallClock.make(yield* Clock.Clock)
         const config = yield* fromVariables(variablesFor({ devnet: [chain, "one"] }))
         const layer = Status.layer.pipe(Layer.provide(Layer.succeed(AppConfig, config)))
-        const told = Effect.provideService(Report.now, Clock.Clock, wall.clock)
+        const now = Effect.provideService(Report.now, Clock.Clock, wall.clock)
         const built = Layer.build(layer).pipe(Effect.provideService(Clock.Clock, wall.clock))
         const status = Context.get(yield* built, Status)
         const one = status.chains[0]!
@@ -103,7 +103,7 @@ describe("a wall clock that is set", () => {
         one.recordFailure("connection", "it was cut")
         yield* TestClock.adjust("10 seconds")
         wall.shift(by)
-        const report = Report.statusReport(status, yield* told)
+        const report = Report.statusReport(status, yield* now)
         assert.strictEqual(report.uptime_s, 100)
         const [{ head_age_s, lag_s, since, failures } = assert.fail("no chain")] = report.chains
         assert.deepStrictEqual([head_age_s, lag_s], [10, 100])
@@ -112,7 +112,7 @@ describe("a wall clock that is set", () => {
           failures.map(({ at }) => Date.parse(at)),
           [90_000],
         )
-        const ready = Report.readyReport(status, undefined, (yield* told).monotonic)
+        const ready = Report.readyReport(status, undefined, (yield* now).monotonic)
         assert.notInclude(JSON.stringify(ready), "no head for")
       }),
     )

@@ -1,21 +1,21 @@
-/** What is final, whose word counts, and what happens where the answers differ: a row each. */
+/** Which block is final, by which endpoints, and what happens if they disagree: a row each. */
 import { assert } from "@effect/vitest"
 import { Effect } from "effect"
 import { answers } from "../support/answers.ts"
-import { refusal, unharmed } from "../support/dialect.ts"
+import { refusal, unaffected } from "../support/dialect.ts"
 import type { End, Row, Scene } from "../support/dialect.ts"
 import { suite } from "../support/dialects.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import type { Intercept } from "../support/FakeNode.ts"
 import { replayOf } from "../support/oracle.ts"
 
-/** Answers for the finalized block. */
+/** Intercepts requests for the finalized block. */
 const finalized =
   (answer: () => unknown): Intercept =>
   (method, params, proceed) =>
     method === "eth_getBlockByNumber" && params[0] === "finalized" ? answer() : proceed()
 
-/** Calls its latest block final, as Hardhat and ganache do; a developer takes some back. */
+/** Reports its latest block as final, as Hardhat and ganache do; a developer reverts some. */
 const latestIsFinal = ({ chain }: Scene) => {
   chain.finality = 0
 }
@@ -26,7 +26,7 @@ const reverts = ({ chain }: Scene, block: number) => {
   chain.jump(2, 1, 3, 1, 2, 1)
 }
 
-/** What is stored are blocks of one branch: those that were final first. */
+/** Asserts that the stored blocks are of one branch: those that were final first. */
 const isOneBranch = (before: (number: number) => string) => (end: End) =>
   Effect.gen(function* () {
     const replay = yield* replayOf(end.store, end.chain.id)
@@ -35,7 +35,7 @@ const isOneBranch = (before: (number: number) => string) => (end: End) =>
     for (const { number, hash } of replay.blocks) assert.strictEqual(hash, before(number))
   })
 
-/** Remembers which block was the first at its height. */
+/** Records the first block at each height. */
 const firstBlocks = () => {
   const seen = new Map<number, string>()
   const see = (chain: FakeChain) => {
@@ -53,14 +53,14 @@ const firstBlocks = () => {
 const kept = firstBlocks()
 const keptFinalized = firstBlocks()
 
-/** A node follows a fork for good, which grows as the chain does. */
+/** Puts a node on a fork that grows with the chain. */
 const forks = (node: Scene["node"], chain: FakeChain) => {
   const fork = chain.branch(5, 1, 2, 1, 2, 1)
   node.follow(fork)
   chain.listen(() => fork.extend(1))
 }
 
-/** Nobody disagrees any more, and finality has gone on. */
+/** Asserts that the endpoints agree again, and finality has advanced. */
 const agreesAgain = ({ reasons, status }: End) => {
   assert.deepStrictEqual(reasons, [])
   assert.isAtLeast(status.final!, 50)
@@ -78,15 +78,15 @@ const beginsAt = (least: number) => (end: End) =>
   Effect.map(end.store.load(end.chain.id), (journal) => assert.isAtLeast(journal!.start.number, least))
 
 const rows: ReadonlyArray<Row> = [
-  // -- A7: a side question
+  // -- A7: the finalized tag
   {
     kind: "A7",
-    name: "has null for the finalized block: the depth counts, and that is told [G-031]",
+    name: "returns null for the finalized block: uses FINALITY_DEPTH and reports it [G-031]",
     node: ({ node }) => {
       node.intercept = finalized(() => null)
     },
     variables: { FINALITY_DEPTH: "12" },
-    out: unharmed,
+    out: unaffected,
     also: ({ status }) => {
       assert.include(status.endpoints[0]!.capabilities!.limits, "no finalized tag")
       assert.isAtLeast(status.final!, 30)
@@ -94,7 +94,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A7",
-    name: "has nothing final yet (a fresh geth), and reorganises below the depth: it is followed",
+    name: "has no final block yet (a fresh geth) and reorganises below FINALITY_DEPTH: follows the reorg",
     node: ({ node, chain }) => {
       node.intercept = finalized(() => {
         throw refusal("geth finalized", chain.head)
@@ -105,7 +105,7 @@ const rows: ReadonlyArray<Row> = [
     },
     variables: { FINALITY_DEPTH: "5" },
     finality: 1000,
-    out: unharmed,
+    out: unaffected,
     also: ({ status }) => {
       assert.include(status.endpoints[0]!.capabilities!.limits, "nothing is final yet")
       assert.strictEqual(status.deepestReorg, 15)
@@ -113,92 +113,92 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A7",
-    name: "replaces blocks that it called final (Hardhat, ganache): halted, and the setting is named",
+    name: "replaces final blocks (Hardhat, ganache): halts and names the setting",
     node: (scene) => {
       latestIsFinal(scene)
       kept.watch(scene)
     },
     before: reverts,
-    out: unharmed,
+    out: unaffected,
     stops: /halted: .* was final as .*FINALITY=depth/,
     also: isOneBranch(kept.at),
   },
   {
     kind: "A7",
-    name: "replaces blocks that it called final, whose tag is ignored",
+    name: "replaces final blocks, with FINALITY=depth: follows the reorg",
     node: latestIsFinal,
     before: reverts,
     variables: { FINALITY: "depth", FINALITY_DEPTH: "20" },
-    out: unharmed,
+    out: unaffected,
     also: ({ status }) => assert.isAtLeast(status.deepestReorg, 6),
   },
   {
     kind: "A7",
-    name: "says what is final, and only that is stored",
+    name: "serves the finalized tag, with CONFIRMATIONS=finalized: stores only final blocks",
     node: () => {},
     variables: { CONFIRMATIONS: "finalized" },
     finalized: true,
-    // Asked every 15 s.
-    out: { ...unharmed, stoodStill: 16 },
+    // The final block is fetched every 15 s.
+    out: { ...unaffected, maxDelay: 16 },
   },
   {
     kind: "A7",
-    name: "has null for the finalized block, and only what is final is stored: the depth counts",
+    name: "returns null for the finalized block, with CONFIRMATIONS=finalized: uses FINALITY_DEPTH",
     node: ({ node }) => {
       node.intercept = finalized(() => null)
     },
     variables: { CONFIRMATIONS: "finalized", FINALITY_DEPTH: "12" },
     finality: 12,
     finalized: true,
-    out: { ...unharmed, stoodStill: 16 },
+    out: { ...unaffected, maxDelay: 16 },
   },
   {
     kind: "A7",
-    name: "replaces blocks that it called final, and only what is final is stored: halted [G-032]",
+    name: "replaces final blocks, with CONFIRMATIONS=finalized: halts [G-032]",
     node: (scene) => {
       latestIsFinal(scene)
       keptFinalized.watch(scene)
     },
     before: reverts,
     variables: { CONFIRMATIONS: "finalized" },
-    out: unharmed,
+    out: unaffected,
     stops: /halted: .* was final as .*FINALITY=depth/,
     also: isOneBranch(keptFinalized.at),
   },
   {
     kind: "A7",
-    name: "answers block 0 with block 1 (Cosmos EVM): the setting is named [G-033]",
+    name: "returns block 1 for block 0 (Cosmos EVM): stops and names the setting [G-033]",
     node: ({ node, chain }) => {
       node.intercept = (method, params, proceed) =>
         method === "eth_getBlockByNumber" && params[0] === "0x0" ? headerOf(chain, 1) : proceed()
     },
-    out: unharmed,
+    out: unaffected,
     stops: /START_BLOCK=1/,
   },
   {
     kind: "A7",
-    name: "answers block 0 with block 1, and begins with block 1",
+    name: "returns block 1 for block 0, with START_BLOCK=1: stores the chain",
     node: ({ node, chain }) => {
       node.intercept = (method, params, proceed) =>
         method === "eth_getBlockByNumber" && params[0] === "0x0" ? headerOf(chain, 1) : proceed()
     },
     variables: { START_BLOCK: "1" },
-    out: unharmed,
+    out: unaffected,
   },
-  // -- A8: whose word counts
+  // -- A8: disagreement between endpoints
   {
     kind: "A8",
-    name: "is on one chain while the other endpoint is on another for good: nothing is made final [G-034]",
+    name: "is on another fork than the second endpoint permanently: finalizes nothing [G-034]",
     node: ({ two, chain }) => forks(two, chain),
     urls: "ws://one,ws://two",
-    // One error, and one answer of the other endpoint's that is contradicted.
-    out: { ...unharmed, blamed: 2 },
+    // One error, and one audit mismatch of the other endpoint.
+    out: { ...unaffected, errorCount: 2 },
     also: (end) =>
       Effect.gen(function* () {
         assert.match(end.reasons.join(), /^endpoints disagree about final block \d+ .* nothing is made final/)
-        assert.match(end.warnings.join(), /final block \d+ is another one at .* nothing is made final until/)
+        assert.match(end.warnings.join(), /final block \d+ differs at .* nothing is finalized until/)
         assert.strictEqual(end.status.errors.unverified, 1)
-        // What the metric says.
+        // The source of the metric.
         assert.isTrue(end.status.finalDisagreement!.holds)
         const journal = yield* end.store.load(end.chain.id)
         assert.isAtMost(journal!.final?.number ?? 0, 25)
@@ -206,18 +206,18 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A8",
-    name: "is on one chain while the other endpoint, which connects two seconds later, is on another for good: nothing is made final",
+    name: "is on another chain than the second endpoint, which connects two seconds later: finalizes nothing",
     node: ({ two, chain }) => {
       two.acceptsAfter = 2000
       const other = new FakeChain({ id: chain.id, finality: 10, blockTime: 4 })
-      // Other blocks than the chain's from the first on.
+      // Its blocks differ from the first on.
       other.fork(0, 1)
       other.fork(1, ...Array.from({ length: chain.head.number }, () => 1))
       two.follow(other)
       chain.listen(() => other.extend(1))
     },
     urls: "ws://one,ws://two",
-    out: { ...unharmed, blamed: 2 },
+    out: { ...unaffected, errorCount: 2 },
     also: (end) =>
       Effect.map(end.store.load(end.chain.id), (journal) => {
         assert.isTrue(end.status.finalDisagreement!.holds)
@@ -226,11 +226,11 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A8",
-    name: "is on one chain while the other endpoint is on another for good: nothing more is stored where only final blocks are",
+    name: "is on another fork than the second endpoint permanently, with CONFIRMATIONS=finalized: stops storing",
     node: ({ two, chain }) => forks(two, chain),
     urls: "ws://one,ws://two",
     variables: { CONFIRMATIONS: "finalized" },
-    out: unharmed,
+    out: unaffected,
     stops: /^endpoints disagree about final block \d+ .* nothing is made final/,
     also: (end) =>
       Effect.map(end.store.load(end.chain.id), (journal) => {
@@ -240,30 +240,30 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A8",
-    name: "is on one chain while the other endpoint is on another for a while: then it goes on",
+    name: "is on another fork than the second endpoint for a while: resumes finalizing once they agree",
     node: ({ two, chain }) => forks(two, chain),
     before: ({ two, chain }, block) => {
       if (block === 12) two.follow(chain)
     },
     urls: "ws://one,ws://two",
-    out: { ...unharmed, blamed: 2 },
+    out: { ...unaffected, errorCount: 2 },
     also: agreesAgain,
   },
   {
     kind: "A8",
-    name: "is on one chain while the endpoint for history is on another for good: nothing of it is stored",
+    name: "is on another fork than the RPC endpoint permanently: stores none of that fork",
     node: ({ two, chain }) => forks(two, chain),
     rpc: "http://two",
-    out: { ...unharmed, blamed: 2 },
+    out: { ...unaffected, errorCount: 2 },
     also: ({ reasons }) => assert.match(reasons.join(), /nothing is made final until they agree/),
   },
   {
     kind: "A8",
-    name: "is on the chain of another endpoint while the one for history is on another: the majority decides",
+    name: "agrees with a second endpoint against the RPC endpoint: follows the majority",
     node: ({ three, chain }) => forks(three, chain),
     urls: "ws://one,ws://two",
     rpc: "http://three",
-    out: { ...unharmed, blamed: 2 },
+    out: { ...unaffected, errorCount: 2 },
     also: ({ reasons, status }) => {
       assert.match(reasons.join(), /the majority decides/)
       assert.isAtLeast(status.final!, 50)
@@ -271,10 +271,10 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A8",
-    name: "is on the chain of two endpoints while a third is on another: the majority decides",
+    name: "agrees with a second endpoint against a third: follows the majority",
     node: ({ three, chain }) => forks(three, chain),
     urls: "ws://one,ws://two,ws://three",
-    out: { ...unharmed, blamed: 2 },
+    out: { ...unaffected, errorCount: 2 },
     also: ({ reasons, status }) => {
       assert.match(reasons.join(), /the majority decides/)
       assert.isAtLeast(status.final!, 50)
@@ -282,34 +282,34 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A8",
-    name: "is alone on another chain than two endpoints: it is left, and the majority's chain is stored [G-035]",
+    name: "is on another fork than two endpoints: fails over and stores the majority's chain [G-035]",
     node: ({ node, chain }) => forks(node, chain),
     urls: "ws://one,ws://two,ws://three",
-    // It is preferred, and left again each time that it says what is final.
-    out: { ...unharmed, stoodStill: 20, connections: 4, blamed: 9 },
+    // It is preferred, and failed over from again each time it reports a final block.
+    out: { ...unaffected, maxDelay: 20, connections: 4, errorCount: 9 },
     atMost: true,
     also: ({ status }) => assert.isAtLeast(status.final!, 50),
   },
   {
     kind: "A8",
-    name: "is syncing and at block 0 beside one that is not: the journal begins at the chain's head [G-036]",
+    name: "is syncing and at block 0 beside a synced one: begins at the chain's head [G-036]",
     node: (scene) => beginsSyncing(scene.node, scene),
     urls: "ws://one,ws://two",
     variables: { START_BLOCK: "latest" },
-    // It is left, as one that is behind.
-    out: { ...unharmed, connections: 2, blamed: 1 },
+    // It is failed over from, as it lags.
+    out: { ...unaffected, connections: 2, errorCount: 1 },
     also: beginsAt(30),
   },
   {
     kind: "A8",
-    name: "is syncing and at block 0, alone: the journal begins once it is not",
+    name: "is syncing and at block 0, alone: begins once it is synced",
     node: (scene) => beginsSyncing(scene.node, scene),
     before: ({ node }, block) => {
       if (block === 10) node.lag = 0
     },
     variables: { START_BLOCK: "latest" },
-    // Asked again and again, and told why.
-    out: { ...unharmed, stoodStill: 80, connections: 8, blamed: 8 },
+    // It is retried, and the reason is reported.
+    out: { ...unaffected, maxDelay: 80, connections: 8, errorCount: 8 },
     atMost: true,
     also: (end) =>
       Effect.tap(beginsAt(30)(end), () =>
@@ -329,4 +329,4 @@ const headerOf = (chain: FakeChain, number: number) => {
   }
 }
 
-suite("a chain", rows)
+suite("finalizes only blocks that endpoints agree on with", rows)

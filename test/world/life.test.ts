@@ -1,13 +1,13 @@
-/** Signs of life, ways that are refused, heads that are polled, connections that come and go: a row each. */
+/** Liveness, refused methods, polled heads, reconnects and failover: a row each. */
 import { assert } from "@effect/vitest"
 import type { Hex } from "../../src/Domain.ts"
-import { refusal, unharmed } from "../support/dialect.ts"
+import { refusal, unaffected } from "../support/dialect.ts"
 import type { Row, Scene } from "../support/dialect.ts"
 import { suite } from "../support/dialects.ts"
 import { Refused } from "../support/FakeNode.ts"
 import type { Intercept } from "../support/FakeNode.ts"
 
-const asked = ({ node }: Pick<Scene, "node">, method: string) => node.requests.get(method) ?? 0
+const requestsOf = ({ node }: Pick<Scene, "node">, method: string) => node.requests.get(method) ?? 0
 
 const noSubscriptions: Intercept = (method, _params, proceed) => {
   if (method === "eth_subscribe") throw refusal("geth subscribe", { hash: "0x" as Hex, number: 0 })
@@ -15,14 +15,14 @@ const noSubscriptions: Intercept = (method, _params, proceed) => {
 }
 
 const rows: ReadonlyArray<Row> = [
-  // -- A9: one sign of life
+  // -- A9: liveness
   {
     kind: "A9",
     name: "never answers a ping [G-037]",
     node: ({ node }) => {
       node.pongs = false
     },
-    out: unharmed,
+    out: unaffected,
   },
   {
     kind: "A9",
@@ -31,60 +31,60 @@ const rows: ReadonlyArray<Row> = [
     before: ({ chain }, block) => {
       if (block === 5) chain.extend(...Array.from({ length: 1200 }, (_, i) => i % 2))
     },
-    out: { ...unharmed, stoodStill: 5 },
+    out: { ...unaffected, maxDelay: 5 },
   },
   {
     kind: "A9",
-    name: "does not take blockHash in eth_getLogs: that is remembered",
+    name: "refuses blockHash in eth_getLogs: remembers the refusal",
     node: ({ node }) => {
       node.intercept = (method, params, proceed) => {
         if (method !== "eth_getLogs" || !("blockHash" in (params[0] as object))) return proceed()
-        node.requests.set("by hash", asked({ node }, "by hash") + 1)
+        node.requests.set("by hash", requestsOf({ node }, "by hash") + 1)
         throw refusal("no hash", { hash: "0x", number: 0 })
       }
     },
-    out: unharmed,
-    also: (end) => assert.isAtMost(asked(end, "by hash"), 4),
+    out: unaffected,
+    also: (end) => assert.isAtMost(requestsOf(end, "by hash"), 4),
     notes: /refuses eth_getLogs by blockHash/,
   },
   {
     kind: "A9",
-    name: "refuses eth_subscribe: heads are polled [G-039]",
+    name: "refuses eth_subscribe: polls heads [G-039]",
     node: ({ node }) => {
       node.intercept = noSubscriptions
     },
     variables: { POLL_INTERVAL: "1s" },
-    out: { ...unharmed, stoodStill: 2 },
+    out: { ...unaffected, maxDelay: 2 },
     notes: /heads are polled/,
-    also: (end) => assert.strictEqual(asked(end, "eth_subscribe"), 1),
+    also: (end) => assert.strictEqual(requestsOf(end, "eth_subscribe"), 1),
   },
   {
     kind: "A9",
-    name: "is followed over HTTP, beside a socket that is preferred and down",
+    name: "serves HTTP, while the preferred WebSocket endpoint is down",
     node: ({ node }) => {
       node.up = false
     },
     urls: "ws://one,http://two",
     variables: { POLL_INTERVAL: "1s" },
-    out: { ...unharmed, stoodStill: 2, connections: 0, blamed: 20 },
+    out: { ...unaffected, maxDelay: 2, connections: 0, errorCount: 20 },
     atMost: true,
   },
   {
     kind: "A9",
-    name: "stands by over a socket, beside one that is preferred, polled over HTTP and goes away",
+    name: "is a WebSocket standby, after the preferred HTTP endpoint disappears",
     node: () => {},
     before: ({ two }, block) => {
       if (block === 6) two.up = false
     },
     urls: "http://two,ws://one",
     variables: { POLL_INTERVAL: "1s" },
-    out: { ...unharmed, stoodStill: 8, blamed: 20 },
+    out: { ...unaffected, maxDelay: 8, errorCount: 20 },
     atMost: true,
     also: ({ status }) => assert.strictEqual(status.endpoint, status.endpoints[1]),
   },
   {
     kind: "A9",
-    name: "is polled over HTTP, and does not answer two polls in a row",
+    name: "is polled over HTTP and fails two consecutive polls",
     node: ({ node }) => {
       node.intercept = noSubscriptions
     },
@@ -99,11 +99,11 @@ const rows: ReadonlyArray<Row> = [
     },
     urls: "http://one",
     variables: { POLL_INTERVAL: "1s" },
-    out: { ...unharmed, stoodStill: 4, connections: 0 },
+    out: { ...unaffected, maxDelay: 4, connections: 0 },
   },
   {
     kind: "A9",
-    name: "is polled over HTTP, and does not answer three polls in a row: it is begun anew",
+    name: "is polled over HTTP and fails three consecutive polls: reconnects",
     node: () => {},
     before: ({ node }, block) => {
       if (block !== 6) return
@@ -116,11 +116,11 @@ const rows: ReadonlyArray<Row> = [
     },
     urls: "http://one",
     variables: { POLL_INTERVAL: "1s" },
-    out: { ...unharmed, stoodStill: 8, connections: 0, blamed: 1 },
+    out: { ...unaffected, maxDelay: 8, connections: 0, errorCount: 1 },
   },
   {
     kind: "A9",
-    name: "goes away for a while, is polled over HTTP, and takes over again [G-040]",
+    name: "disappears for a while: fails over to HTTP polling and back [G-040]",
     node: () => {},
     before: ({ node }, block) => {
       if (block === 5) {
@@ -131,10 +131,10 @@ const rows: ReadonlyArray<Row> = [
     },
     rpc: "http://two",
     variables: { POLL_INTERVAL: "1s" },
-    out: { ...unharmed, stoodStill: 8, connections: 2, blamed: 8 },
+    out: { ...unaffected, maxDelay: 8, connections: 2, errorCount: 8 },
     atMost: true,
     also: ({ status }) => assert.strictEqual(status.endpoint, status.endpoints[0]),
   },
 ]
 
-suite("a chain", rows)
+suite("follows the chain without losing a log with", rows)

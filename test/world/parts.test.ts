@@ -1,6 +1,6 @@
 /**
- * Blocks that need more than one call, written by two ingestors under a filter, while one node leaves a log out: the
- * parts of two different answers are never mixed, and the audit puts right what is left.
+ * Blocks that need more than one push, written by two ingestors under a filter, while one node omits a log: parts of two
+ * different responses are never mixed, and the audit corrects the rest.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger } from "effect"
@@ -22,7 +22,7 @@ const contracts = [1, 2, 3].map((i) => hash("contract", i).slice(0, 42) as Hex)
 
 type Wire = { readonly blockNumber: string; readonly logIndex: string }
 
-/** Leaves one log out of each large block, at a position that the seed decides. */
+/** Omits one log of each large block, at an index that depends on the seed. */
 const leaveOut = (node: FakeNode, seed: number) => {
   node.intercept = (method, _params, proceed) => {
     const answer = proceed()
@@ -34,12 +34,12 @@ const leaveOut = (node: FakeNode, seed: number) => {
   }
 }
 
-/** How fast time goes beside a real Redis. */
-const hurry = 40
+/** The speed of the accelerated clock beside a real Redis. */
+const speedup = 40
 
 /**
- * @param store an empty one
- * @param pass lets time pass
+ * @param store an empty store
+ * @param pass advances the clock
  */
 const scenario = Effect.fnUntraced(function* (
   seed: number,
@@ -54,7 +54,7 @@ const scenario = Effect.fnUntraced(function* (
     ADDRESSES: contracts.join(","),
   })
   const nodes = { right, wrong }
-  /** Each push takes its time, so that those of two ingestors interleave. */
+  /** Delays each push, so that those of two ingestors interleave. */
   const slow = (salt: number): Client => {
     let pushes = 0
     return around(store, ({ operation }, act) =>
@@ -81,10 +81,10 @@ const seeds = Number(process.env["PARTS_SEEDS"] ?? 4)
 const redisSeeds = Number(process.env["PARTS_REDIS_SEEDS"] ?? 1)
 const first = 3
 
-describe("two ingestors, and blocks in parts", () => {
+describe("two ingestors that write blocks in parts", () => {
   for (let seed = first; seed < first + seeds; seed++)
     it.effect(
-      `lose and double nothing in SQLite (${seed}) [G-134]`,
+      `lose and duplicate no log in SQLite (${seed}) [G-134]`,
       () =>
         Effect.gen(function* () {
           yield* scenario(seed, yield* memoryStore(), TestClock.adjust)
@@ -93,13 +93,13 @@ describe("two ingestors, and blocks in parts", () => {
     )
 
   it.live(
-    "lose and double nothing in Redis",
+    "lose and duplicate no log in Redis",
     () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.start()
         for (let seed = first; seed < first + redisSeeds; seed++) {
-          const store = yield* openRedis(standalone(server.port), `run-${seed}`, 0, `${5 * hurry} seconds`)
-          yield* scenario(seed, store, Effect.sleep).pipe(hurried(hurry))
+          const store = yield* openRedis(standalone(server.port), `run-${seed}`, 0, `${5 * speedup} seconds`)
+          yield* scenario(seed, store, Effect.sleep).pipe(hurried(speedup))
         }
       }).pipe(Effect.provide(Layer.fresh(Logger.layer([])))),
     20_000 * redisSeeds,

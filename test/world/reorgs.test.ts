@@ -1,6 +1,6 @@
 /**
- * Reorgs that are followed at once, although blocks come back that were there before, or another ingestor wrote what is
- * undone: none of them is a split between two nodes (sides.test.ts).
+ * Reorgs that are followed at once, although earlier blocks become canonical again, or another ingestor wrote the retracted
+ * blocks: none of them is a standoff between two nodes (sides.test.ts).
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -16,7 +16,7 @@ import { assertComplete } from "../support/oracle.ts"
 
 const blockTime = 12
 
-describe("what is no change of side is followed at once", () => {
+describe("follows without a standoff", () => {
   const reorgs = (hosts: ReadonlyArray<"one" | "two">) =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 400, blockTime })
@@ -29,7 +29,7 @@ describe("what is no change of side is followed at once", () => {
       const isAtHead = () => running.every(({ status }) => status.stored === chain.head.number)
       yield* eventually("all are at the head", isAtHead)
       const views = [chain, chain.branch(2, 2, 2, 2)]
-      // There and back again, three times: what was undone comes back.
+      // Back and forth three times: retracted blocks become canonical again.
       for (let i = 1; i <= 6; i++) {
         const view = views[i % 2]!
         while (view.head.number < 4 + 2 * i) view.extend(3)
@@ -40,12 +40,12 @@ describe("what is no change of side is followed at once", () => {
       yield* assertComplete(store, views[0]!)
     }).pipe(Effect.scoped)
 
-  it.effect("a reorg to blocks that were there before, by one ingestor", () => reorgs(["one"]))
-  it.effect("a reorg to blocks that were there before, by two ingestors whose nodes agree", () =>
+  it.effect("a reorg back to earlier blocks, by one ingestor", () => reorgs(["one"]))
+  it.effect("a reorg back to earlier blocks, by two ingestors whose nodes agree", () =>
     reorgs(["one", "two"]),
   )
 
-  it.effect("blocks that were there before, whichever of two ingestors wrote each of them [G-137]", () =>
+  it.effect("a reorg back to earlier blocks, whichever of two ingestors wrote each of them [G-137]", () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 400, blockTime })
       const nodes = { one: new FakeNode(chain), two: new FakeNode(chain) }
@@ -79,52 +79,54 @@ describe("what is no change of side is followed at once", () => {
   )
 
   for (const seed of [1, 2, 3, 4, 5, 6])
-    it.effect(`any reorgs that the nodes of two or three ingestors make one after the other (${seed})`, () =>
-      Effect.gen(function* () {
-        const dice = new Dice(seed)
-        const upTo = (most: number) => dice.roll(most + 1)
-        const chain = new FakeChain({ finality: 60, blockTime })
-        chain.extend(2, 2, 0, 2)
-        const nodes: Record<string, FakeNode> = {}
-        const inner = yield* memoryStore()
-        const running = yield* Effect.forEach(["one", "two", "three"].slice(0, 2 + upTo(1)), (host) => {
-          nodes[host] = new FakeNode(chain)
-          const late = () => upTo(2) * upTo(80)
-          const store: Client = {
-            ...inner,
-            push: (id, filter, push) => Effect.delay(inner.push(id, filter, push), late()),
-            pop: (id, filter, pop) => Effect.delay(inner.pop(id, filter, pop), late()),
+    it.effect(
+      `random reorgs that the nodes of two or three ingestors make one after the other (${seed})`,
+      () =>
+        Effect.gen(function* () {
+          const dice = new Dice(seed)
+          const upTo = (most: number) => dice.roll(most + 1)
+          const chain = new FakeChain({ finality: 60, blockTime })
+          chain.extend(2, 2, 0, 2)
+          const nodes: Record<string, FakeNode> = {}
+          const inner = yield* memoryStore()
+          const running = yield* Effect.forEach(["one", "two", "three"].slice(0, 2 + upTo(1)), (host) => {
+            nodes[host] = new FakeNode(chain)
+            const late = () => upTo(2) * upTo(80)
+            const store: Client = {
+              ...inner,
+              push: (id, filter, push) => Effect.delay(inner.push(id, filter, push), late()),
+              pop: (id, filter, pop) => Effect.delay(inner.pop(id, filter, pop), late()),
+            }
+            return startIngestor(store, nodes, variablesFor({ devnet: [chain, host] }))
+          })
+          let view = chain
+          const atHead = () =>
+            running.every(
+              ({ status }) => status.stored === view.head.number && status.standoffUntil === undefined,
+            )
+          yield* eventually("all are at the head", atHead)
+          const views = [chain]
+          for (let i = 0; i < 12; i++) {
+            const height = view.head.number
+            if (upTo(2) === 0) {
+              const depth = 1 + upTo(3)
+              views.push(view.branch(depth, ...Array.from({ length: depth }, () => upTo(2))))
+            }
+            view = views.at(-1 - upTo(Math.min(views.length - 1, 2)))!
+            while (view.head.number <= height) view.extend(upTo(2))
+            for (const node of Object.values(nodes)) {
+              node.follow(view)
+              yield* TestClock.adjust(upTo(2) * upTo(2500))
+              if (upTo(1) === 0) view.extend(upTo(2))
+            }
+            view.extend(1)
+            yield* eventually("all are on the same fork", atHead, 3)
           }
-          return startIngestor(store, nodes, variablesFor({ devnet: [chain, host] }))
-        })
-        let view = chain
-        const atHead = () =>
-          running.every(
-            ({ status }) => status.stored === view.head.number && status.standoffUntil === undefined,
-          )
-        yield* eventually("all are at the head", atHead)
-        const views = [chain]
-        for (let i = 0; i < 12; i++) {
-          const height = view.head.number
-          if (upTo(2) === 0) {
-            const depth = 1 + upTo(3)
-            views.push(view.branch(depth, ...Array.from({ length: depth }, () => upTo(2))))
-          }
-          view = views.at(-1 - upTo(Math.min(views.length - 1, 2)))!
-          while (view.head.number <= height) view.extend(upTo(2))
-          for (const node of Object.values(nodes)) {
-            node.follow(view)
-            yield* TestClock.adjust(upTo(2) * upTo(2500))
-            if (upTo(1) === 0) view.extend(upTo(2))
-          }
-          view.extend(1)
-          yield* eventually("all are on the same fork", atHead, 3)
-        }
-        yield* assertComplete(inner, view)
-      }),
+          yield* assertComplete(inner, view)
+        }),
     )
 
-  it.effect("another ingestor's block above blocks without logs that both have", () =>
+  it.effect("a reorg of another ingestor's block above shared blocks without logs", () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 400, blockTime })
       const nodes = { ours: new FakeNode(chain), theirs: new FakeNode(chain) }
@@ -143,7 +145,7 @@ describe("what is no change of side is followed at once", () => {
     }),
   )
 
-  it.effect("a store that was set back to before a reorg [G-142]", () =>
+  it.effect("a store that was restored to before a reorg [G-142]", () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 400, blockTime })
       const node = new FakeNode(chain)
@@ -171,12 +173,12 @@ describe("the depth of a reorg", () => {
 
   for (const [title, addresses, every] of [
     ["without a filter", [], 1],
-    ["under a filter with everybody", contracts, 1],
+    ["under a filter with all contracts", contracts, 1],
     ["under a filter with logs every 25 blocks", contracts.slice(0, 1), 25],
-    ["under a filter with nobody", [`0x${"9".repeat(40)}`], 1],
+    ["under a filter without a match", [`0x${"9".repeat(40)}`], 1],
   ] as const) {
     it.effect(
-      `is the number of blocks that are replaced, ${title}, and is found by three headers [G-138]`,
+      `is the number of replaced blocks, ${title}, and takes at most three headers to find [G-138]`,
       () =>
         Effect.gen(function* () {
           const chain = new FakeChain({ finality: 200, contracts })
@@ -211,10 +213,10 @@ describe("the depth of a reorg", () => {
             chain.fork(depth, ...Array.from({ length: depth + 1 }, () => 0))
             yield* eventually("it is followed", atHead)
             grow(1)
-            yield* eventually("it goes on", atHead)
+            yield* eventually("it continues", atHead)
             assert.strictEqual(status.reorgs, reorgs + 1)
             assert.strictEqual(status.lastReorgs[0]!.depth, depth)
-            // Those of the blocks above the one that is recorded below the fork are wanted anyway.
+            // Headers above the highest record below the fork are fetched in any case.
             const fetched = chain.head.number - recorded
             if (depth === 1) assert.isAtMost(headersAsked() - before - fetched, 3)
             for (let i = 0; i < depth + 5; i++) {
@@ -222,20 +224,20 @@ describe("the depth of a reorg", () => {
               yield* TestClock.adjust("12 seconds")
             }
           }
-          // The next process has seen nothing but what is recorded.
+          // A new process knows only the recorded blocks.
           yield* stop
           ;({ status, stop } = yield* start)
           yield* eventually("it is at the head again", atHead)
           chain.fork(1, 0, 0)
           yield* eventually("it is followed", atHead)
           grow(1)
-          yield* eventually("it goes on", atHead)
+          yield* eventually("it continues", atHead)
           assert.strictEqual(status.lastReorgs[0]!.depth, 1)
         }),
     )
   }
 
-  /** An ingestor at the head, under a filter that finds logs in every 25th block. */
+  /** A chain and an ingestor whose filter matches logs in every 25th block. */
   const filtered = Effect.fnUntraced(function* (more: Record<string, string> = {}) {
     const chain = new FakeChain({ finality: 200, contracts })
     const node = new FakeNode(chain)
@@ -252,35 +254,33 @@ describe("the depth of a reorg", () => {
     return { chain, node, store, grow, start }
   })
 
-  it.effect(
-    "counts blocks that were announced and wait for confirmations when they are replaced [G-139]",
-    () =>
-      Effect.gen(function* () {
-        const { chain, store, grow, start } = yield* filtered({ CONFIRMATIONS: "5" })
-        const { status } = yield* start
-        const there = () => status.stored === chain.head.number - 5
-        yield* eventually("it is five blocks behind the head", there)
-        for (let i = 0; i < 7; i++) {
-          grow(1)
-          yield* eventually("it follows", there)
-        }
-        chain.rollback(3)
-        grow(4)
-        yield* eventually("it follows what it has not stored", there)
-        assert.strictEqual(status.reorgs, 0)
-        chain.fork(8, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-        yield* eventually("it follows what replaces three stored blocks", there)
+  it.effect("counts replaced blocks that were announced and waited for confirmations [G-139]", () =>
+    Effect.gen(function* () {
+      const { chain, store, grow, start } = yield* filtered({ CONFIRMATIONS: "5" })
+      const { status } = yield* start
+      const there = () => status.stored === chain.head.number - 5
+      yield* eventually("it is five blocks behind the head", there)
+      for (let i = 0; i < 7; i++) {
         grow(1)
-        yield* eventually("it goes on", there)
-        assert.deepStrictEqual(
-          status.lastReorgs.map(({ depth }) => depth),
-          [8],
-        )
-        assert.strictEqual((yield* store.load(chain.id))!.head.hash, chain.at(status.stored!)!.header.hash)
-      }),
+        yield* eventually("it follows", there)
+      }
+      chain.rollback(3)
+      grow(4)
+      yield* eventually("it follows what it has not stored", there)
+      assert.strictEqual(status.reorgs, 0)
+      chain.fork(8, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+      yield* eventually("it follows what replaces three stored blocks", there)
+      grow(1)
+      yield* eventually("it continues", there)
+      assert.deepStrictEqual(
+        status.lastReorgs.map(({ depth }) => depth),
+        [8],
+      )
+      assert.strictEqual((yield* store.load(chain.id))!.head.hash, chain.at(status.stored!)!.header.hash)
+    }),
   )
 
-  it.effect("is known of a block that was the head of the journal when the process started", () =>
+  it.effect("includes a block that was the head of the journal at startup", () =>
     Effect.gen(function* () {
       const { chain, grow, start } = yield* filtered()
       const before = yield* start
@@ -288,11 +288,11 @@ describe("the depth of a reorg", () => {
       yield* before.stop
       const { status } = yield* start
       grow(1)
-      yield* eventually("the next one goes on", () => status.stored === chain.head.number)
+      yield* eventually("the next head is stored", () => status.stored === chain.head.number)
       chain.fork(2, 0, 0, 0)
       yield* eventually("it is followed", () => status.stored === chain.head.number)
       grow(1)
-      yield* eventually("it goes on", () => status.stored === chain.head.number)
+      yield* eventually("it continues", () => status.stored === chain.head.number)
       assert.deepStrictEqual(
         status.lastReorgs.map(({ depth }) => depth),
         [2],
@@ -300,7 +300,7 @@ describe("the depth of a reorg", () => {
     }),
   )
 
-  it.effect("is 1 where a head is replaced by a block above a height without one", () =>
+  it.effect("is 1 if the head is replaced by a block above a height without a block", () =>
     Effect.gen(function* () {
       const { chain, grow, start } = yield* filtered()
       const { status } = yield* start
@@ -309,7 +309,7 @@ describe("the depth of a reorg", () => {
       chain.skip(1, 0)
       yield* eventually("it is followed", () => status.stored === chain.head.number)
       grow(1)
-      yield* eventually("it goes on", () => status.stored === chain.head.number)
+      yield* eventually("it continues", () => status.stored === chain.head.number)
       assert.deepStrictEqual(
         status.lastReorgs.map(({ depth }) => depth),
         [1],
@@ -317,12 +317,12 @@ describe("the depth of a reorg", () => {
     }),
   )
 
-  it.effect("is that of both where the chain changes again while it is followed [G-141]", () =>
+  it.effect("is that of both reorgs if the chain reorganises again meanwhile [G-141]", () =>
     Effect.gen(function* () {
       const { chain, node, grow, start } = yield* filtered()
       const { status } = yield* start
       yield* eventually("it is at the head", () => status.stored === chain.head.number)
-      // Block 76 is recorded: the first reorg leaves it on top, the second replaces it as well.
+      // Block 76 is recorded: the first reorg keeps it, the second replaces it as well.
       let again = false
       node.intercept = (method, [number], proceed) => {
         if (!again && method === "eth_getBlockByNumber" && number === "0x4d") {
@@ -332,11 +332,11 @@ describe("the depth of a reorg", () => {
         return proceed()
       }
       const from = chain.head.number
-      // One block more is announced before the second.
+      // One more block is announced before the second.
       chain.fork(1, 0, 0)
       yield* eventually("it is followed", () => again && status.stored === chain.head.number)
       grow(1)
-      yield* eventually("it goes on", () => status.stored === chain.head.number)
+      yield* eventually("it continues", () => status.stored === chain.head.number)
       assert.deepStrictEqual(
         status.lastReorgs.map(({ depth, from }) => [depth, from]),
         [[from + 1 - 71, from]],
@@ -344,7 +344,7 @@ describe("the depth of a reorg", () => {
     }),
   )
 
-  it.effect("counts blocks without a log that is wanted, and writes no entry for them [G-140]", () =>
+  it.effect("counts replaced blocks without a matching log, and writes no entry for them [G-140]", () =>
     Effect.gen(function* () {
       const { chain, store, grow, start } = yield* filtered()
       const { status } = yield* start
@@ -354,7 +354,7 @@ describe("the depth of a reorg", () => {
       yield* eventually("it is followed", () => status.stored === chain.head.number)
       assert.strictEqual(chain.head.number, 91)
       grow(1)
-      yield* eventually("it goes on", () => status.stored === chain.head.number)
+      yield* eventually("it continues", () => status.stored === chain.head.number)
       assert.deepStrictEqual(
         status.lastReorgs.map(({ depth }) => depth),
         [3],

@@ -1,4 +1,4 @@
-/** Consumer groups that are slow, named in `STREAM_GROUPS` and not, while history is written: a real Redis. */
+/** Slow consumer groups, named in `STREAM_GROUPS` and not, during a backfill into a real Redis. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger } from "effect"
 import * as Monotonic from "../../src/Monotonic.ts"
@@ -10,12 +10,12 @@ import { startIngestor, variablesFor } from "../support/ingestor.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
 
-const hurry = 20
+const speedup = 20
 const logs = 40_000
 const perBlock = 100
 const maxLength = 5000
 
-/** A chain of 40 000 final logs and a group that waits for them; what the log says is kept. */
+/** A chain of 40 000 final logs, and a consumer group that has read none of them. */
 const begin = Effect.fnUntraced(function* (groups: ReadonlyArray<string>) {
   const server = yield* RedisServer.start()
   yield* Effect.promise(() => server.client.xgroup("CREATE", "events:1", "slow", "0", "MKSTREAM"))
@@ -26,7 +26,7 @@ const begin = Effect.fnUntraced(function* (groups: ReadonlyArray<string>) {
     standalone(server.port),
     "events",
     { maxLength, groups, backlog },
-    `${5 * hurry} seconds`,
+    `${5 * speedup} seconds`,
   )
   const variables = {
     ...variablesFor({ ethereum: [chain, "one"] }),
@@ -38,7 +38,7 @@ const begin = Effect.fnUntraced(function* (groups: ReadonlyArray<string>) {
   const missed = Effect.promise(async () =>
     Number((await server.client.hget("{events:1}:missed", "group:slow")) ?? 0),
   )
-  /** Reads all that there is for the group now, and answers each entry's height and index. */
+  /** Reads all pending entries of the group, and returns each entry's height and log index. */
   const read = Effect.promise(async () => {
     const found: Array<readonly [number, number]> = []
     for (;;) {
@@ -62,7 +62,7 @@ const begin = Effect.fnUntraced(function* (groups: ReadonlyArray<string>) {
     }
   })
   const until = Effect.fnUntraced(function* (what: string, holds: () => boolean) {
-    for (let i = 0; i < 200 * hurry && !holds(); i++) yield* Effect.sleep("500 millis")
+    for (let i = 0; i < 200 * speedup && !holds(); i++) yield* Effect.sleep("500 millis")
     assert.isTrue(holds(), what)
   })
   const reasons = Effect.map(Monotonic.millis, (now) => unready(status, now))
@@ -70,11 +70,11 @@ const begin = Effect.fnUntraced(function* (groups: ReadonlyArray<string>) {
 })
 
 const test = (title: string, body: Effect.Effect<unknown, unknown, never>) =>
-  it.live(title, () => body.pipe(hurried(hurry), Effect.provide(Layer.fresh(Logger.layer([])))), 60_000)
+  it.live(title, () => body.pipe(hurried(speedup), Effect.provide(Layer.fresh(Logger.layer([])))), 60_000)
 
-describe("a group that has read nothing while history is written", () => {
+describe("during a backfill, a slow consumer group", () => {
   test(
-    "is waited for where it is named: it reads every entry in order, and about STREAM_MAXLEN remain [G-104]",
+    "in STREAM_GROUPS pauses publishing, reads every entry in order, and about STREAM_MAXLEN remain [G-104]",
     Effect.gen(function* () {
       const { chain, length, missed, read, reasons, status, until } = yield* begin(["slow"])
       yield* until("publishing is paused", () => status.phase === "paused")
@@ -102,7 +102,7 @@ describe("a group that has read nothing while history is written", () => {
   )
 
   test(
-    "is freed within two seconds when it is destroyed [G-105]",
+    "stops pausing publishing within two seconds after it is destroyed [G-105]",
     Effect.gen(function* () {
       const { chain, server, status, until } = yield* begin(["slow"])
       yield* until("publishing is paused", () => status.phase === "paused")
@@ -110,13 +110,13 @@ describe("a group that has read nothing while history is written", () => {
       yield* Effect.promise(() => server.client.xgroup("DESTROY", "events:1", "slow"))
       yield* Effect.sleep("2 seconds")
       assert.notStrictEqual(status.phase, "paused")
-      yield* until("it goes on", () => status.stored! > before)
+      yield* until("it continues", () => status.stored! > before)
       yield* until("it is at the head", () => status.stored === chain.head.number)
     }).pipe(Effect.scoped),
   )
 
   test(
-    "misses what is trimmed where it is not named, which is counted to the entry [G-106]",
+    "outside STREAM_GROUPS misses trimmed entries, which are counted exactly [G-106]",
     Effect.gen(function* () {
       const { chain, length, missed, read, status, until } = yield* begin([])
       yield* until("it is at the head", () => status.stored === chain.head.number)

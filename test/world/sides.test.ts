@@ -1,5 +1,6 @@
 /**
- * Two ingestors of one chain whose nodes are on different forks: each shows a longer chain than the store has, in turn.
+ * Two ingestors of one chain whose nodes are on different forks: each node in turn serves a longer chain than the stored
+ * one.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -15,28 +16,28 @@ const blockTime = 12
 const logsPerBlock = 10
 
 interface Split {
-  /** Seconds. */
+  /** How long the split lasts (seconds). */
   readonly lasts: number
-  /** How many blocks differ when it begins. */
+  /** How many blocks differ at the beginning. */
   readonly depth: number
-  /** Seconds that the other side's blocks come later. */
+  /** The delay of the other side's blocks (seconds). */
   readonly behind: number
-  /** Whose side the chain takes in the end. */
+  /** Which side becomes canonical in the end. */
   readonly wins: "first" | "second"
 }
 
 /**
- * Plays a split, and answers how many entries were written for each log of the chain, how long it took to be whole, and
- * when the journal changed sides (seconds from the beginning of the split).
+ * Runs a split, and returns how many entries were written per log of the chain, how long the journal took to equal the
+ * chain afterwards, and when the journal changed sides (seconds from the beginning of the split).
  */
-const play = Effect.fnUntraced(function* ({ lasts, depth, behind, wins }: Split) {
+const runSplit = Effect.fnUntraced(function* ({ lasts, depth, behind, wins }: Split) {
   const chain = new FakeChain({ finality: 400, blockTime })
   const nodes = { first: new FakeNode(chain), second: new FakeNode(chain) }
   chain.extend(...Array.from({ length: 8 }, () => logsPerBlock))
   const store = yield* memoryStore()
   const { status } = yield* startIngestor(store, nodes, variablesFor({ devnet: [chain, "first"] }))
   const other = yield* startIngestor(store, nodes, variablesFor({ devnet: [chain, "second"] }))
-  yield* eventually("both stand at the head", () =>
+  yield* eventually("both are at the head", () =>
     [status, other.status].every(({ stored }) => stored === chain.head.number),
   )
   const fork = chain.branch(depth, ...Array.from({ length: depth }, () => logsPerBlock))
@@ -44,7 +45,7 @@ const play = Effect.fnUntraced(function* ({ lasts, depth, behind, wins }: Split)
   nodes[leaves].follow(fork)
   const changes: Array<number> = []
   let isOnFork = false
-  const look = Effect.fnUntraced(function* (second: number) {
+  const recordSide = Effect.fnUntraced(function* (second: number) {
     const head = (yield* store.load(chain.id))!.head
     const is = head.number > fork.head.number - depth && fork.at(head.number)?.header.hash === head.hash
     if (is !== isOnFork) changes.push(second)
@@ -53,10 +54,10 @@ const play = Effect.fnUntraced(function* ({ lasts, depth, behind, wins }: Split)
   for (let second = 0; second < lasts; second += blockTime) {
     chain.extend(logsPerBlock)
     yield* TestClock.adjust(`${behind} seconds`)
-    yield* look(second)
+    yield* recordSide(second)
     fork.extend(logsPerBlock)
     yield* TestClock.adjust(`${blockTime - behind} seconds`)
-    yield* look(second)
+    yield* recordSide(second)
   }
   nodes[leaves].follow(chain)
   chain.extend(logsPerBlock)
@@ -71,26 +72,26 @@ const play = Effect.fnUntraced(function* ({ lasts, depth, behind, wins }: Split)
   return { entries: entries.length / (chain.head.number * logsPerBlock), waited, changes }
 }, Effect.scoped)
 
-describe("a split between two nodes, each with an ingestor", () => {
+describe("a standoff between two ingestors on different forks", () => {
   for (const [lasts, depth, behind, most, times] of [
     [130, 1, 0.3, 3, 1],
     [130, 3, 5, 3, 1],
     [130, 2, 8, 3, 1],
-    // The other side never stands longer than 3 s beside an equal one.
+    // A fork of equal height replaces the other only after 3 s, so the sides never change.
     [130, 6, 11, 3, 0],
-    // Each further change of side comes later: the number of entries does not grow with the square of the length.
+    // Each further change of side comes later: the number of entries does not grow quadratically with the length.
     [900, 2, 5, 5, 4],
     [3600, 4, 7, 10, 9],
   ] as const)
     for (const wins of ["first", "second"] as const)
       it.effect(
-        `writes at most ${most} entries a log (${lasts} s, ${depth} deep, ${behind} s apart, the ${wins} is right) [G-135]`,
+        `writes at most ${most} entries a log (${lasts} s, ${depth} deep, ${behind} s apart, the ${wins} is canonical) [G-135]`,
         () =>
           Effect.gen(function* () {
-            const { entries, waited, changes } = yield* play({ lasts, depth, behind, wins })
+            const { entries, waited, changes } = yield* runSplit({ lasts, depth, behind, wins })
             assert.isAtMost(entries, most)
             assert.isAtMost(waited, 20, "seconds until the journal is the chain, after the split")
-            // Neither side is kept out for good, and neither comes back sooner than the time before.
+            // Neither side is excluded permanently, and neither changes back sooner than the time before.
             assert.lengthOf(changes, times)
             const waits = changes.slice(1).map((at, i) => at - changes[i]!)
             for (const [i, wait] of waits.entries())
@@ -98,7 +99,7 @@ describe("a split between two nodes, each with an ingestor", () => {
           }),
       )
 
-  it.effect("says so while it waits, and ends once the other ingestor is gone and the wait is over", () =>
+  it.effect("is reported, and ends after the wait if the other ingestor has stopped", () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 400, blockTime })
       const nodes = { right: new FakeNode(chain), wrong: new FakeNode(chain) }
@@ -115,13 +116,13 @@ describe("a split between two nodes, each with an ingestor", () => {
       yield* eventually("it waits", () => status.standoffUntil !== undefined)
       const [reason] = unready(status, status.standoffUntil! - 90_000)
       assert.match(reason!, /another ingestor's node is on another fork: its blocks stay for 90 s more/)
-      yield* eventually("it goes on", () => status.stored === chain.head.number, 160)
+      yield* eventually("it continues", () => status.stored === chain.head.number, 160)
       assert.isUndefined(status.standoffUntil)
       yield* assertComplete(store, chain)
     }),
   )
 
-  /** An ingestor that waits, as the other one has written its fork. */
+  /** An ingestor in a standoff: another one has written its fork. */
   const standoffIn = Effect.fnUntraced(function* (store: Client) {
     const chain = new FakeChain({ finality: 400, blockTime })
     const nodes = { ours: new FakeNode(chain), theirs: new FakeNode(chain) }
@@ -139,22 +140,22 @@ describe("a split between two nodes, each with an ingestor", () => {
   const standoff = Effect.flatMap(memoryStore(), standoffIn)
 
   for (const [which, logs] of [
-    ["is stored", []],
-    ["is on top of it", [1]],
+    ["is the stored one", []],
+    ["extends it", [1]],
     ["is further above", [1, 1]],
   ] as const)
     it.effect(
-      `ends with the first head of a node that has changed to the stored side (the head ${which}) [G-136]`,
+      `ends with the first head after the node switches to the stored fork (the head ${which}) [G-136]`,
       () =>
         Effect.gen(function* () {
           const { chain, fork, nodes, store, status, other } = yield* standoff
           yield* other.stop
           fork.extend(...logs)
           nodes.ours.follow(fork)
-          yield* eventually("it goes on", () => status.standoffUntil === undefined, 2)
+          yield* eventually("it continues", () => status.standoffUntil === undefined, 2)
           assert.strictEqual(status.stored, fork.head.number)
           yield* assertComplete(store, fork)
-          // Nothing is left of it: going back is an ordinary reorg now.
+          // The standoff is forgotten: switching back is an ordinary reorg.
           chain.extend(1, 1, 1, 1)
           nodes.ours.follow(chain)
           yield* eventually("it is back at once", () => status.stored === chain.head.number, 2)
@@ -164,7 +165,7 @@ describe("a split between two nodes, each with an ingestor", () => {
 
   for (const isFinal of [false, true])
     it.effect(
-      `ends with the first head after the other ingestor has written our side again${isFinal ? ", and made it final" : ""}`,
+      `ends with the first head after the other ingestor has written our fork again${isFinal ? " and finalized it" : ""}`,
       () =>
         Effect.gen(function* () {
           const { chain, nodes, store, status, other } = yield* standoff
@@ -200,7 +201,7 @@ describe("a split between two nodes, each with an ingestor", () => {
     }),
   )
 
-  it.effect("asks for one header a head while it waits, however deep the fork is", () =>
+  it.effect("costs one header request per head, however deep the fork", () =>
     Effect.gen(function* () {
       const { chain, fork, nodes } = yield* standoff
       const asked = new Map<string, number>()

@@ -1,7 +1,7 @@
-/** Frames, ids, closes and silence: over a real socket where the wire itself is at stake. A row each. */
+/** Frames, ids, close codes and stalls, over a real socket where the wire format matters. A row each. */
 import type { Hex } from "../../src/Domain.ts"
 import { answers } from "../support/answers.ts"
-import { both, filtered, on, refusal, unharmed } from "../support/dialect.ts"
+import { both, filtered, on, refusal, unaffected } from "../support/dialect.ts"
 import type { Row, Scene, Wires } from "../support/dialect.ts"
 import { suite } from "../support/dialects.ts"
 import { hash } from "../support/blocks.ts"
@@ -28,32 +28,32 @@ const numbered = ({ node }: Scene) => {
       : message
 }
 
-/** So many contracts that a request with all of them is large; those that emit are the first. */
+/** Enough addresses to make a request large; the first ones are the contracts that emit logs. */
 const manyAddresses = (count: number) =>
-  [filtered.ADDRESSES, ...Array.from({ length: count }, (_, i) => hash("nobody", i).slice(0, 42))].join(",")
+  [filtered.ADDRESSES, ...Array.from({ length: count }, (_, i) => hash("unused", i).slice(0, 42))].join(",")
 
-/** Refuses batches of more calls than this as geth does: one answer, to the first. */
-const smallBatches =
+/** Refuses batches of more calls than this as geth does: with one response, to the first call. */
+const limitsBatches =
   (calls: number) =>
   ({ node }: Scene) => {
     node.mostCalls = calls
   }
 
-/** The machine may be busy: what is merely slow is not what these rows are about, and no timeout of ours is as short. */
-const inRealTime = { ...unharmed, stoodStill: 5 }
+/** The machine may be busy: these rows do not test speed, and none of our timeouts is shorter. */
+const inRealTime = { ...unaffected, maxDelay: 5 }
 
 const rows: ReadonlyArray<Row> = [
   // -- A6: shape
   {
     kind: "A6",
-    name: "numbers its subscriptions",
+    name: "sends subscription ids as numbers",
     over: "a socket",
     node: numbered,
     out: inRealTime,
   },
   {
     kind: "A6",
-    name: "sends ids back as digits",
+    name: "returns request ids as strings",
     over: "a socket",
     node: ({ node }) => {
       node.sends = (message) => ("id" in message ? { ...message, id: String(message["id"]) } : message)
@@ -84,7 +84,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A6",
-    name: "sends digits where hex is expected",
+    name: "sends decimal strings where hex is expected",
     over: "a socket",
     node: ({ node }) => {
       node.announced = (header) => ({ ...header, number: digits(header.number) })
@@ -129,7 +129,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A6",
-    name: "does not heed the filter",
+    name: "ignores the filter",
     over: "a socket",
     node: ({ node, chain }) => {
       node.intercept = (method, params, proceed) => {
@@ -137,7 +137,7 @@ const rows: ReadonlyArray<Row> = [
         const all = proceed()
         const { blockHash } = (params[0] ?? {}) as { blockHash?: Hex }
         if (method !== "eth_getLogs" || blockHash === undefined) return all
-        // One more, of a contract that is not asked for.
+        // One more, from a contract outside the filter.
         const [log] = all as Wires
         if (log === undefined) return all
         const index = chain.byHash(blockHash)!.logs.length
@@ -158,8 +158,8 @@ const rows: ReadonlyArray<Row> = [
       node.mostCharacters = 4000
     },
     variables: { ADDRESSES: manyAddresses(120) },
-    // The connection is lost with what was too large: once for each halving.
-    out: { ...inRealTime, connections: 2, blamed: 1 },
+    // Each oversized request costs a connection: once for each halving.
+    out: { ...inRealTime, connections: 2, errorCount: 1 },
     notes: /at most 62 addresses per request/,
   },
   {
@@ -185,7 +185,7 @@ const rows: ReadonlyArray<Row> = [
     before: ({ chain }, block) => {
       if (block === 3) chain.jump(...Array.from({ length: 16 }, (_, i) => i % 3))
     },
-    out: { ...inRealTime, connections: 3, blamed: 2 },
+    out: { ...inRealTime, connections: 3, errorCount: 2 },
     atMost: true,
     notes: /\d headers per batch/,
   },
@@ -207,7 +207,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A6",
-    name: "leaves out every second log index",
+    name: "skips every second log index",
     over: "a socket",
     node: () => {},
     holes: true,
@@ -215,7 +215,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A4",
-    name: "throttles without an id, and once more with one",
+    name: "throttles with an error without an id, then with one",
     over: "a socket",
     node: ({ node }) => {
       let requests = 0
@@ -231,9 +231,9 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A6",
-    name: "takes ten calls in a batch (geth 1.17) [G-030]",
+    name: "accepts ten calls in a batch (geth 1.17) [G-030]",
     over: "a socket",
-    node: smallBatches(10),
+    node: limitsBatches(10),
     notes: /\d headers per batch/,
     before: ({ chain }, block) => {
       // A gap whose headers are fetched together.
@@ -243,7 +243,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A6",
-    name: "takes three calls in a batch, and gives receipts one by one only",
+    name: "accepts three calls in a batch, and serves only single receipts",
     over: "a socket",
     node: ({ node }) => {
       node.mostCalls = 3
@@ -261,7 +261,7 @@ const rows: ReadonlyArray<Row> = [
   },
   {
     kind: "A6",
-    name: "numbers the logs of each transaction from 0, which is no identity: nothing is stored, and that is said [G-028]",
+    name: "numbers the logs of each transaction from 0, which is no identity: stores nothing and reports it [G-028]",
     node: ({ node }) => {
       const fromZero = (all: Wires) => {
         const seen = new Map<unknown, number>()
@@ -281,9 +281,9 @@ const rows: ReadonlyArray<Row> = [
       )
     },
     logs: [5, 0, 2, 1],
-    out: unharmed,
+    out: unaffected,
     stops: /two logs of block \d+ have the index 0: logs without an identity cannot be stored/,
   },
 ]
 
-suite("a chain", rows)
+suite("loses no log and adds none with", rows)

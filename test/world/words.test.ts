@@ -1,9 +1,9 @@
-/** What is said of a block that is not there yet, and of too many requests, in the words of many nodes: a row each. */
+/** The error messages of many nodes for a block they do not serve yet, and for too many requests: a row each. */
 import { assert } from "@effect/vitest"
 import type { Hex } from "../../src/Domain.ts"
 import { hex, quantity } from "../../src/endpoint/Decode.ts"
 import { answers } from "../support/answers.ts"
-import { filtered, refusal, unharmed } from "../support/dialect.ts"
+import { filtered, refusal, unaffected } from "../support/dialect.ts"
 import type { Row, Scene } from "../support/dialect.ts"
 import { suite } from "../support/dialects.ts"
 import { Raw, Refused } from "../support/FakeNode.ts"
@@ -11,26 +11,30 @@ import type { Intercept, WireHeader } from "../support/FakeNode.ts"
 
 type Filter = { readonly blockHash?: Hex; readonly toBlock?: string }
 
-/** The height that a request is about. */
-const heightOf = ({ chain }: Scene, method: string, [what]: ReadonlyArray<unknown>): number | undefined => {
+/** The block height of a request. */
+const heightOf = (
+  { chain }: Scene,
+  method: string,
+  [wording]: ReadonlyArray<unknown>,
+): number | undefined => {
   const byHash = (hash: unknown) => chain.byHash(hash as Hex)?.header.number
   switch (method) {
     case "eth_getLogs": {
-      const { blockHash, toBlock } = what as Filter
+      const { blockHash, toBlock } = wording as Filter
       return blockHash === undefined ? quantity(toBlock) : byHash(blockHash)
     }
     case "eth_getBlockByNumber":
-      return quantity(what)
+      return quantity(wording)
     case "eth_getBlockByHash":
     case "eth_getBlockReceipts":
-      return byHash(what)
+      return byHash(wording)
     default:
       return undefined
   }
 }
 
-/** What is asked of the newest block is answered in another way for so many milliseconds. */
-const early =
+/** Answers requests for the latest block differently for this many milliseconds after its announcement. */
+const duringDelay =
   (scene: Scene, millis: number, answer: (method: string) => unknown): Intercept =>
   (method, params, proceed) => {
     const isEarly = heightOf(scene, method, params) === scene.chain.head.number && scene.since() < millis
@@ -38,14 +42,14 @@ const early =
   }
 
 const refused = (of: string) => (scene: Scene) => {
-  scene.node.intercept = early(scene, 1500, () => {
+  scene.node.intercept = duringDelay(scene, 1500, () => {
     throw refusal(of, scene.chain.head)
   })
 }
 
 /**
- * A node behind a balancer: heads come from one replica; each request goes to one that has a block so many milliseconds
- * after it was announced.
+ * A node behind a load balancer: heads come from one replica; each request goes to one that serves a block only this many
+ * milliseconds after its announcement.
  */
 const replicas = ({ node, chain, now }: Scene, behind: (request: number) => number) => {
   const announced: Array<number> = []
@@ -63,7 +67,7 @@ const replicas = ({ node, chain, now }: Scene, behind: (request: number) => numb
   }
 }
 
-/** Every seventh height has no block: nobody knows it, and the block above is on top of the one below. */
+/** Every seventh height has no block: the parent of the block above is the block below. */
 const isNull = (height: number) => height % 7 === 3
 
 const below = (height: number): number => (isNull(height) ? height - 1 : height)
@@ -96,32 +100,32 @@ const nullRounds = ({ node, chain }: Scene) => {
   const withParent = (answer: unknown) => (answer === null ? null : onTop(answer as WireHeader))
 }
 
-/** None at the heights that have no block. */
+/** No logs at the heights without a block. */
 const withNullRounds = { logs: [3, 1, 0, 2, 0, 1, 2], history: 28, live: 21 }
 
 const rows: ReadonlyArray<Row> = [
   // -- A4: not yet
   ...["kaia", "avalanche", "sei", "erigon", "geth", "nobody"].flatMap((of): ReadonlyArray<Row> => {
-    const what = of === "nobody" ? "words that nobody has seen" : `the words of ${of}`
+    const wording = of === "nobody" ? "with an unknown message" : `like ${of}`
     return [
       {
         kind: "A4",
-        name: `says in ${what} that it does not have a block yet [G-022]`,
+        name: `reports a missing block ${wording} [G-022]`,
         node: refused(of),
-        out: { ...unharmed, stoodStill: 3 },
+        out: { ...unaffected, maxDelay: 3 },
       },
       {
         kind: "A4",
-        name: `says in ${what} that it does not have a block yet, under a filter`,
+        name: `reports a missing block ${wording}, under a filter`,
         node: refused(of),
         variables: filtered,
-        out: { ...unharmed, stoodStill: 3 },
+        out: { ...unaffected, maxDelay: 3 },
       },
     ]
   }),
   ...["erigon", "nobody"].map((of): Row => ({
     kind: "A4",
-    name: `says in the words of ${of} that it does not have a block yet, where blocks are stored at a depth`,
+    name: `reports a missing block like ${of}, with CONFIRMATIONS`,
     node: (scene) => {
       scene.node.intercept = (method, params, proceed) => {
         const height = heightOf(scene, method, params)
@@ -132,20 +136,20 @@ const rows: ReadonlyArray<Row> = [
     },
     variables: { CONFIRMATIONS: "2" },
     behind: 2,
-    out: { ...unharmed, stoodStill: 5 },
+    out: { ...unaffected, maxDelay: 5 },
   })),
   {
     kind: "A4",
-    name: "says in words that nobody has seen that it does not have a block yet, and is polled",
+    name: "reports a missing block with an unknown message, and is polled",
     node: refused("nobody"),
     urls: "http://one",
     variables: { POLL_INTERVAL: "1s" },
-    out: { ...unharmed, stoodStill: 5, connections: 0 },
+    out: { ...unaffected, maxDelay: 5, connections: 0 },
   },
   // -- A4: too many
   ...["infura rate", "eip-1474"].map((of): Row => ({
     kind: "A4",
-    name: `throttles in the words of ${of} [G-023]`,
+    name: `throttles like ${of} [G-023]`,
     node: ({ node, chain }) => {
       let requests = 0
       node.intercept = (method, _params, proceed) => {
@@ -153,12 +157,12 @@ const rows: ReadonlyArray<Row> = [
         return proceed()
       }
     },
-    out: { ...unharmed, stoodStill: 8 },
+    out: { ...unaffected, maxDelay: 8 },
     also: ({ status }) => assert.isBelow(status.endpoints[0]!.rateLimiter!.rate(), Infinity),
   })),
   {
     kind: "A4",
-    name: "throttles without an id",
+    name: "throttles with an error without an id",
     node: ({ node }) => {
       let requests = 0
       node.intercept = (method, _params, proceed) => {
@@ -166,31 +170,31 @@ const rows: ReadonlyArray<Row> = [
         return new Raw(answers["id null"]!.frame!)
       }
     },
-    out: { ...unharmed, stoodStill: 8 },
+    out: { ...unaffected, maxDelay: 8 },
     also: ({ status }) => assert.isBelow(status.endpoints[0]!.rateLimiter!.rate(), Infinity),
   },
   // -- A5: null below an announced head
   {
     kind: "A5",
-    name: "is a balancer whose replicas are 1.5 s apart, with a block every 250 ms [G-024]",
+    name: "balances between replicas 1.5 s apart, with a block every 250 ms [G-024]",
     node: (scene) => replicas(scene, (request) => (request % 2) * 1500),
     blockTime: 0.25,
     live: 160,
     finality: 40,
-    out: { ...unharmed, stoodStill: 4 },
+    out: { ...unaffected, maxDelay: 4 },
   },
   {
     kind: "A5",
-    name: "announces heads that every replica learns of 1.5 s later",
+    name: "announces heads that every replica serves 1.5 s later",
     node: (scene) => replicas(scene, () => 1500),
     blockTime: 0.25,
     live: 160,
     finality: 40,
-    out: { ...unharmed, stoodStill: 4 },
+    out: { ...unaffected, maxDelay: 4 },
   },
   {
     kind: "A5",
-    name: "is a balancer whose replicas are 1.5 s apart, under a filter, and answer [] for what they do not have",
+    name: "balances between replicas 1.5 s apart that return [] for missing blocks, under a filter",
     node: (scene) => {
       replicas(scene, (request) => (request % 2) * 1500)
       const { intercept } = scene.node
@@ -205,19 +209,19 @@ const rows: ReadonlyArray<Row> = [
     },
     variables: filtered,
     live: 40,
-    out: { ...unharmed, stoodStill: 4 },
+    out: { ...unaffected, maxDelay: 4 },
   },
   {
     kind: "A5",
     name: "has heights without a block (Filecoin) [G-025]",
     node: nullRounds,
     ...withNullRounds,
-    // A height without a block is passed with the next block.
-    out: { ...unharmed, stoodStill: 5 },
+    // A height without a block is stored with the next block.
+    out: { ...unaffected, maxDelay: 5 },
   },
   {
     kind: "A5",
-    name: "has heights without a block, where a range of history ends and where it begins",
+    name: "has heights without a block, also at the ends of backfilled ranges",
     node: (scene) => {
       nullRounds(scene)
       const { intercept } = scene.node
@@ -230,11 +234,11 @@ const rows: ReadonlyArray<Row> = [
     },
     ...withNullRounds,
     history: 70,
-    out: { ...unharmed, stoodStill: 5 },
+    out: { ...unaffected, maxDelay: 5 },
   },
   {
     kind: "A5",
-    name: "has heights without a block, and answers for one block at a time",
+    name: "has heights without a block, and serves logs only by blockHash",
     node: (scene) => {
       nullRounds(scene)
       const { intercept } = scene.node
@@ -248,7 +252,7 @@ const rows: ReadonlyArray<Row> = [
       if (block === 7) node.drop()
     },
     ...withNullRounds,
-    out: { ...unharmed, stoodStill: 5, connections: 2, blamed: 1 },
+    out: { ...unaffected, maxDelay: 5, connections: 2, errorCount: 1 },
   },
   ...[3, 10, 31].map((start): Row => ({
     kind: "A5",
@@ -256,9 +260,9 @@ const rows: ReadonlyArray<Row> = [
     node: nullRounds,
     ...withNullRounds,
     variables: { START_BLOCK: String(start) },
-    // One that the start is waited for counts the blocks below it.
-    out: { ...unharmed, stoodStill: start === 31 ? 13 : 5 },
+    // A start block above the head counts the wait for it.
+    out: { ...unaffected, maxDelay: start === 31 ? 13 : 5 },
   })),
 ]
 
-suite("a chain", rows)
+suite("loses no log and adds none with", rows)

@@ -1,9 +1,9 @@
-/** Blooms, short answers, fields that nobody compares, shapes of logs: a row each (`support/dialect.ts`). */
+/** Blooms, incomplete responses, fields without integrity checks, shapes of logs: a row each (`support/dialect.ts`). */
 import { assert } from "@effect/vitest"
 import { hex } from "../../src/endpoint/Decode.ts"
 import { bloomOf } from "../../src/logs/Bloom.ts"
 import { answers } from "../support/answers.ts"
-import { both, filtered, on, unharmed } from "../support/dialect.ts"
+import { both, filtered, on, unaffected } from "../support/dialect.ts"
 import type { Row, Scene, Wires } from "../support/dialect.ts"
 import { suite } from "../support/dialects.ts"
 import { Refused } from "../support/FakeNode.ts"
@@ -26,7 +26,7 @@ const logs = (change: (logs: Wires) => unknown): Intercept => on("eth_getLogs", 
 
 const each = (change: (log: Wire, i: number) => Wire) => logs((all) => all.map(change))
 
-/** Changes those of the newest block, when it is asked for by its hash, for so many milliseconds. */
+/** Changes the logs of the latest block when requested by hash, for this many milliseconds after its announcement. */
 const logsOfTip = ({ chain, since }: Scene, millis: number, change: (logs: Wires) => unknown): Intercept =>
   on("eth_getLogs", (all, [filter]) =>
     (filter as Wire)["blockHash"] === chain.head.hash && since() < millis ? change(all as Wires) : all,
@@ -43,73 +43,73 @@ const rows: ReadonlyArray<Row> = [
   // -- A1: blooms
   {
     kind: "A1",
-    name: "announces zero blooms and answers right ones (Cosmos EVM, Sei), and reconnects [G-011]",
+    name: "announces zero blooms, returns correct ones (Cosmos EVM, Sei) and reconnects [G-011]",
     node: ({ node }) => {
       node.announced = (header) => ({ ...header, ...answers["cosmos bloom"]!.result })
     },
     before: ({ node }, block) => {
       if (block === 8) node.drop()
     },
-    out: { ...unharmed, stoodStill: 3, connections: 2, blamed: 1 },
+    out: { ...unaffected, maxDelay: 3, connections: 2, errorCount: 1 },
   },
   {
     kind: "A1",
-    name: "has blooms of all ones (Filecoin) [G-012]",
+    name: "returns blooms of all ones (Filecoin) [G-012]",
     node: (scene) => headers(scene, (header) => ({ ...header, logsBloom: ones })),
-    out: unharmed,
+    out: unaffected,
   },
   {
     kind: "A1",
-    name: "has no blooms",
+    name: "returns no blooms",
     node: (scene) => headers(scene, (header) => ({ ...header, logsBloom: undefined })),
-    out: unharmed,
+    out: unaffected,
   },
   {
     kind: "A1",
-    name: "has null blooms, which are to be ignored",
+    name: "returns null blooms, with LOGS_BLOOM=ignore",
     node: (scene) => headers(scene, (header) => ({ ...header, logsBloom: null })),
     variables: { LOGS_BLOOM: "ignore" },
-    out: unharmed,
+    out: unaffected,
   },
   {
     kind: "A1",
-    name: "has a bloom on empty blocks (ZKsync) [G-013]",
+    name: "sets a bloom on empty blocks (ZKsync) [G-013]",
     node: (scene) => headers(scene, (header) => ({ ...header, logsBloom: `0x8${"0".repeat(510)}1` })),
-    out: { ...unharmed, stoodStill: 2 },
+    out: { ...unaffected, maxDelay: 2 },
     also: ({ status }) =>
       assert.match(status.endpoints[0]!.capabilities!.limits.join(), /set LOGS_BLOOM=ignore/),
   },
   {
     kind: "A1",
-    name: "computes blooms only now and then",
+    name: "computes blooms only for every third block",
     node: (scene) =>
       headers(scene, (header) =>
         number(header["number"]) % 3 === 0 ? header : { ...header, logsBloom: zeros },
       ),
-    out: unharmed,
+    out: unaffected,
   },
-  // -- A2: short answers
+  // -- A2: incomplete responses
   {
     kind: "A2",
-    name: "answers [] for 150 ms after it announced a block (op-geth, Erigon), under a filter [G-014]",
+    name: "returns [] for 150 ms after it announced a block (op-geth, Erigon), under a filter [G-014]",
     node: (scene) => {
       scene.node.intercept = logsOfTip(scene, 150, () => [])
     },
     variables: filtered,
-    out: unharmed,
+    out: unaffected,
   },
   {
     kind: "A2",
-    name: "answers null for a block that it just announced, under a filter",
+    name: "returns null for a block that it has just announced, under a filter",
     node: (scene) => {
       scene.node.intercept = logsOfTip(scene, 150, () => null)
     },
     variables: filtered,
-    out: unharmed,
+    out: unaffected,
   },
   {
     kind: "A2",
-    name: "answers [] for nearly a block, and has no receipts: the audit finds it [G-015]",
+    name: "returns [] for nearly a block time and serves no receipts: the audit corrects it [G-015]",
     node: (scene) => {
       scene.node.intercept = both(
         noReceipts,
@@ -119,21 +119,21 @@ const rows: ReadonlyArray<Row> = [
     variables: filtered,
     repaired: true,
     // Each block that the audit finds is an error, and counted against the node.
-    out: { ...unharmed, stoodStill: 2, blamed: 16 },
+    out: { ...unaffected, maxDelay: 2, errorCount: 16 },
   },
   {
     kind: "A2",
-    name: "leaves the last log of a block out for a while: the audit finds it [G-016]",
+    name: "omits the last log of a block for a while: the audit corrects it [G-016]",
     node: (scene) => {
       scene.node.intercept = logsOfTip(scene, 3900, (all) => all.slice(0, -1))
     },
     variables: filtered,
     repaired: true,
-    out: { ...unharmed, stoodStill: 2, blamed: 10 },
+    out: { ...unaffected, maxDelay: 2, errorCount: 10 },
   },
   {
     kind: "A2",
-    name: "answers blocks of 400 logs with the first 300 [G-017]",
+    name: "returns the first 300 logs of blocks with 400 [G-017]",
     node: ({ node }) => {
       node.intercept = logs((all) => (all.length === 400 ? all.slice(0, 300) : all))
     },
@@ -141,11 +141,11 @@ const rows: ReadonlyArray<Row> = [
     history: 6,
     live: 10,
     blockTime: 40,
-    out: unharmed,
+    out: unaffected,
   },
   {
     kind: "A2",
-    name: "answers pruned receipts with none, and refuses eth_getLogs without an address [G-018]",
+    name: "returns [] for pruned receipts and refuses eth_getLogs without an address [G-018]",
     node: ({ node, chain }) => {
       node.intercept = (method, params, proceed) => {
         if (method === "eth_getLogs") throw new Refused(-32701, "please specify an address")
@@ -154,11 +154,11 @@ const rows: ReadonlyArray<Row> = [
         return block.header.number < 20 ? [] : proceed()
       }
     },
-    out: unharmed,
+    out: unaffected,
   },
   {
     kind: "A2",
-    name: "answers pruned receipts with none, refuses eth_getLogs without an address, and has no blooms",
+    name: "returns [] for pruned receipts, refuses eth_getLogs without an address and returns no blooms",
     node: (scene) => {
       const { chain, node } = scene
       headers(scene, (header) => ({ ...header, logsBloom: undefined }))
@@ -169,14 +169,14 @@ const rows: ReadonlyArray<Row> = [
         return chain.byHash(params[0] as never)!.header.number < 20 ? [] : proceed()
       }
     },
-    out: unharmed,
+    out: unaffected,
   },
   ...(["trust", "ignore"] as const).map((bloom): Row => ({
     kind: "A2",
-    name: `has logs without a receipt (bor's state sync), LOGS_BLOOM=${bloom} [G-019]`,
+    name: `returns logs without a receipt (bor's state sync), with LOGS_BLOOM=${bloom} [G-019]`,
     node: (scene) => {
       const { chain, node } = scene
-      // The last log of a block with several; the bloom of the header does not know it either.
+      // The last log of a block with several is in no receipt, and not in the header's bloom either.
       const before = (block: unknown) => {
         const { logs } = chain.at(number(block))!
         return logs.length > 1 ? logs.slice(0, -1) : logs
@@ -193,55 +193,55 @@ const rows: ReadonlyArray<Row> = [
         node.intercept,
       )
     },
-    out: { ...unharmed, stoodStill: 2 },
+    out: { ...unaffected, maxDelay: 2 },
   })),
   ...[filtered, undefined].map((variables): Row => ({
     kind: "A2",
-    name: `is polled, and answers [] of what a replica does not have yet${variables ? ", under a filter" : ""}`,
+    name: `is polled, and returns [] for a block that a replica does not serve yet${variables ? ", under a filter" : ""}`,
     node: (scene) => {
       scene.node.intercept = logsOfTip(scene, 1500, () => [])
     },
     urls: "http://one",
     variables: { ...variables, POLL_INTERVAL: "1s" },
-    out: { ...unharmed, stoodStill: 4, connections: 0 },
+    out: { ...unaffected, maxDelay: 4, connections: 0 },
   })),
-  // -- A3: fields that nobody compares
+  // -- A3: fields without integrity checks
   {
     kind: "A3",
-    name: "sends logs with the time 0 (Sonic) [G-020]",
+    name: "sends logs with the timestamp 0 (Sonic) [G-020]",
     node: ({ node }) => {
       node.intercept = each((log) => ({ ...log, blockTimestamp: "0x0" }))
     },
-    out: unharmed,
+    out: unaffected,
   },
   {
     kind: "A3",
-    name: "sends logs with a time in milliseconds",
+    name: "sends logs with a timestamp in milliseconds",
     node: ({ node }) => {
       node.intercept = each((log) => ({ ...log, blockTimestamp: hex(number(log["blockTimestamp"]) * 1000) }))
     },
-    out: unharmed,
+    out: unaffected,
   },
   {
     kind: "A3",
-    name: "has times in milliseconds: that is told once [G-021]",
+    name: "sends timestamps in milliseconds: warns once [G-021]",
     node: () => {},
     times: "milliseconds",
     before: ({ node }, block) => {
       if (block === 8) node.drop()
     },
-    out: { ...unharmed, stoodStill: 3, connections: 2, blamed: 1 },
+    out: { ...unaffected, maxDelay: 3, connections: 2, errorCount: 1 },
     also: ({ warnings }) => {
-      const told = warnings.filter((text) => /times are stored as the endpoint tells them/.test(text))
-      assert.lengthOf(told, 1)
-      assert.match(told[0]!, /^one:80 says that block 30 is of 1700000124000, and it is 1700000124 here/)
+      const skew = warnings.filter((text) => /times are stored as reported/.test(text))
+      assert.lengthOf(skew, 1)
+      assert.match(skew[0]!, /^one:80 reports time 1700000124000 for block 30, local time is 1700000124 /)
     },
   },
   {
     kind: "A3",
-    name: "has the right times: nothing is told",
+    name: "sends correct timestamps: warns of nothing",
     node: () => {},
-    out: unharmed,
+    out: unaffected,
     also: ({ warnings }) => assert.deepStrictEqual(warnings, []),
   },
   // -- A6: shapes
@@ -251,7 +251,7 @@ const rows: ReadonlyArray<Row> = [
     node: ({ node }) => {
       node.intercept = logs((all) => all.toReversed())
     },
-    out: unharmed,
+    out: unaffected,
   },
   {
     kind: "A6",
@@ -259,8 +259,8 @@ const rows: ReadonlyArray<Row> = [
     node: ({ node }) => {
       node.intercept = logs((all) => [...all, ...all])
     },
-    out: unharmed,
+    out: unaffected,
   },
 ]
 
-suite("a chain", rows)
+suite("loses no log and adds none with", rows)

@@ -1,4 +1,4 @@
-/** The second look, seen from the service: what verification cannot catch is put right before it is final. */
+/** The audit in the whole service: omissions that integrity checks cannot detect are corrected before they are final. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -13,7 +13,7 @@ import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "
 import type { Client, Ingestor } from "../../support/ingestor.ts"
 import { replayOf } from "../../support/oracle.ts"
 
-interface World {
+interface Scenario {
   readonly chain: FakeChain
   readonly one: FakeNode
   readonly two: FakeNode
@@ -21,7 +21,10 @@ interface World {
   readonly start: (variables?: Record<string, string>) => Effect.Effect<Ingestor, unknown, Scope.Scope>
 }
 
-const world = (title: string, body: (world: World) => Effect.Effect<unknown, unknown, Scope.Scope>) =>
+const scenario = (
+  title: string,
+  body: (scenario: Scenario) => Effect.Effect<unknown, unknown, Scope.Scope>,
+) =>
   it.effect(title, () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 6, contracts })
@@ -43,13 +46,13 @@ const blocks = (chain: FakeChain, count: number, logs = 4) =>
 
 const contracts = [1, 2, 3].map((i) => hash("contract", i).slice(0, 42) as Hex)
 
-/** A filter that lets all logs through; but under a filter their numbers prove nothing. */
-const everything = { ADDRESSES: contracts.join(",") }
+/** A filter that matches all logs; but under a filter the log indexes prove nothing. */
+const allContracts = { ADDRESSES: contracts.join(",") }
 
 type WireLog = { readonly blockNumber: string; readonly logIndex: string }
 
-/** Answers with the logs changed of those blocks that are chosen. */
-const lying =
+/** Answers with altered logs for the chosen blocks. */
+const altering =
   (
     isChosen: (number: number) => boolean,
     change: (logs: ReadonlyArray<WireLog>) => ReadonlyArray<WireLog>,
@@ -65,34 +68,34 @@ const lying =
     })
   }
 
-/** Keeps the logs of one block back as a whole, and has no receipts: nothing else can be asked about it. */
-const keepingBack = (wrong: number): Intercept => {
-  const lie = lying(
+/** Omits all logs of one block, and serves no receipts: no other method can reveal them. */
+const omittingBlock = (wrong: number): Intercept => {
+  const alter = altering(
     (number) => number === wrong,
     () => [],
   )
   return (method, params, proceed) => {
     if (method === "eth_getBlockReceipts") throw new Refused(-32601, "the method does not exist")
-    return lie(method, params, proceed)
+    return alter(method, params, proceed)
   }
 }
 
-/** Leaves the first log of one block out. */
-const leavingOut = (wrong: number) =>
-  lying(
+/** Omits the first log of one block. */
+const omittingLog = (wrong: number) =>
+  altering(
     (number) => number === wrong,
     (logs) => logs.slice(1),
   )
 
-const third = (number: number) => number % 3 === 0
+const isThird = (number: number) => number % 3 === 0
 
-describe("the second look", () => {
-  world(
-    "adds what an endpoint left out under a filter, and names it [G-048]",
+describe("the audit", () => {
+  scenario(
+    "adds logs that an endpoint omitted under a filter, and names the endpoint [G-048]",
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
-        one.intercept = lying(third, (logs) => logs.toSpliced(1, 1))
-        const { status } = yield* start(everything)
+        one.intercept = altering(isThird, (logs) => logs.toSpliced(1, 1))
+        const { status } = yield* start(allContracts)
         yield* blocks(chain, 30)
         assert.isAbove(status.auditedMissing, 3)
         assert.strictEqual(status.auditedExtra, 0)
@@ -106,27 +109,27 @@ describe("the second look", () => {
       }),
   )
 
-  world("adds a block that an endpoint kept back as a whole [G-049]", ({ chain, one, store, start }) =>
+  scenario("adds a block whose logs an endpoint omitted entirely [G-049]", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
-      one.intercept = keepingBack(9)
-      const { status } = yield* start(everything)
+      one.intercept = omittingBlock(9)
+      const { status } = yield* start(allContracts)
       yield* blocks(chain, 30)
       yield* caughtUp(store, chain, status, 0, false)
       assert.strictEqual(status.auditedMissing, 4)
     }),
   )
 
-  const away = (node: FakeNode) => {
+  const takeDown = (node: FakeNode) => {
     node.up = false
     node.drop()
   }
 
-  world(
-    "asks somebody else than who told a block, whoever is in use now [G-050]",
+  scenario(
+    "audits a block with an endpoint other than its source, whichever is in use now [G-050]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
-        two.intercept = leavingOut(14)
-        const { status } = yield* start(everything)
+        two.intercept = omittingLog(14)
+        const { status } = yield* start(allContracts)
         yield* blocks(chain, 5)
         one.drop()
         yield* blocks(chain, 9)
@@ -141,27 +144,29 @@ describe("the second look", () => {
       }),
   )
 
-  world("asks two where it is not known who told a block [G-051]", ({ chain, two, store, start }) =>
-    Effect.gen(function* () {
-      two.intercept = leavingOut(9)
-      const before = yield* start({ ...everything, DEVNET_WS_URL: "ws://two" })
-      yield* blocks(chain, 10)
-      yield* before.stop
-      const { status } = yield* start(everything)
-      yield* blocks(chain, 20)
-      yield* caughtUp(store, chain, status, 0, false)
-      assert.strictEqual(status.auditedMissing, 1)
-    }),
+  scenario(
+    "audits with two endpoints when the source of a block is unknown [G-051]",
+    ({ chain, two, store, start }) =>
+      Effect.gen(function* () {
+        two.intercept = omittingLog(9)
+        const before = yield* start({ ...allContracts, DEVNET_WS_URL: "ws://two" })
+        yield* blocks(chain, 10)
+        yield* before.stop
+        const { status } = yield* start(allContracts)
+        yield* blocks(chain, 20)
+        yield* caughtUp(store, chain, status, 0, false)
+        assert.strictEqual(status.auditedMissing, 1)
+      }),
   )
 
-  world(
-    "waits for another one that is away, and asks nobody twice [G-052]",
+  scenario(
+    "waits for a disconnected auditor instead of asking the source again [G-052]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
-        one.intercept = keepingBack(9)
-        const { status } = yield* start(everything)
+        one.intercept = omittingBlock(9)
+        const { status } = yield* start(allContracts)
         yield* blocks(chain, 3)
-        away(two)
+        takeDown(two)
         yield* blocks(chain, 35)
         assert.strictEqual(status.unaudited, 0)
         assert.isBelow(status.final!, 9)
@@ -173,15 +178,15 @@ describe("the second look", () => {
       }),
   )
 
-  world(
-    "is taken before history makes blocks final that were not looked at [G-059]",
+  scenario(
+    "runs before a backfill finalizes blocks that were not audited [G-059]",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
-        one.intercept = keepingBack(9)
-        const { status } = yield* start(everything)
+        one.intercept = omittingBlock(9)
+        const { status } = yield* start(allContracts)
         yield* blocks(chain, 10)
-        away(one)
-        away(two)
+        takeDown(one)
+        takeDown(two)
         chain.extend(...Array.from({ length: 30 }, () => 4))
         two.up = true
         yield* blocks(chain, 10)
@@ -190,36 +195,36 @@ describe("the second look", () => {
       }),
   )
 
-  world("finds what each of two has left out [G-053]", ({ chain, one, two, store, start }) =>
+  scenario("finds what each of two endpoints omitted [G-053]", ({ chain, one, two, store, start }) =>
     Effect.gen(function* () {
-      one.intercept = leavingOut(10)
-      two.intercept = leavingOut(14)
-      const { status } = yield* start(everything)
+      one.intercept = omittingLog(10)
+      two.intercept = omittingLog(14)
+      const { status } = yield* start(allContracts)
       yield* blocks(chain, 11)
       one.drop()
       yield* blocks(chain, 4)
       assert.strictEqual(status.endpoint, status.endpoints[1])
       assert.isBelow(status.final!, 10)
-      away(one)
-      away(two)
+      takeDown(one)
+      takeDown(two)
       chain.extend(...Array.from({ length: 30 }, () => 4))
       one.up = two.up = true
       yield* blocks(chain, 10)
       yield* caughtUp(store, chain, status, 0, false)
-      // The higher one is put right while the lower one is.
+      // Correcting the lower block may rewrite the higher one as well.
       assert.include([1, 2], status.auditedMissing)
       assert.strictEqual(status.unaudited, 0)
     }),
   )
 
-  world(
-    "asks the only one there is in the end, though that is not enough [G-054]",
+  scenario(
+    "audits without a quorum after the timeout, and counts the blocks as unaudited [G-054]",
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
-        one.intercept = leavingOut(9)
-        const { status } = yield* start(everything)
+        one.intercept = omittingLog(9)
+        const { status } = yield* start(allContracts)
         yield* blocks(chain, 10)
-        away(one)
+        takeDown(one)
         yield* blocks(chain, 80)
         assert.strictEqual(status.auditedMissing, 1)
         assert.isAbove(status.unaudited, 0)
@@ -228,17 +233,17 @@ describe("the second look", () => {
       }),
   )
 
-  world("takes nothing away for one voice alone [G-055]", ({ chain, one, two, store, start }) =>
+  scenario("never removes a log on a single endpoint's word [G-055]", ({ chain, one, two, store, start }) =>
     Effect.gen(function* () {
-      two.intercept = leavingOut(9)
-      // Who told the block cannot say it again.
+      two.intercept = omittingLog(9)
+      // The source of the block cannot confirm it.
       one.intercept = (method, params, proceed) => {
         const isAsked =
           /Logs|Receipt/.test(method) && JSON.stringify(params).includes(chain.at(9)?.header.hash ?? "none")
         if (isAsked && chain.head.number > 9) throw new Refused(-32005, "too many requests")
         return proceed()
       }
-      const { status } = yield* start(everything)
+      const { status } = yield* start(allContracts)
       yield* blocks(chain, 30)
       const replay = yield* caughtUp(store, chain, status)
       assert.strictEqual(replay.removed, 0)
@@ -248,13 +253,13 @@ describe("the second look", () => {
     }),
   )
 
-  it.effect("writes a block anew once, also where the head is final and the chain stands still [G-058]", () =>
+  it.effect("rewrites a block once, also if the head is final and the chain stalls [G-058]", () =>
     Effect.gen(function* () {
       const chain = new FakeChain({ finality: 0, contracts })
       const [one, two] = [new FakeNode(chain), new FakeNode(chain)]
       const store = yield* memoryStore()
-      one.intercept = leavingOut(9)
-      const variables = { ...variablesFor({ devnet: [chain, "one,two"] }), ...everything }
+      one.intercept = omittingLog(9)
+      const variables = { ...variablesFor({ devnet: [chain, "one,two"] }), ...allContracts }
       const { status } = yield* startIngestor(store, { one, two }, variables)
       yield* blocks(chain, 8)
       yield* TestClock.adjust("2 minutes")
@@ -266,28 +271,30 @@ describe("the second look", () => {
     }),
   )
 
-  world("waits for the other one also where blocks are final before they are stored [G-057]", (world) =>
-    Effect.gen(function* () {
-      const { chain, one, two, start } = world
-      one.intercept = leavingOut(9)
-      const { status } = yield* start({ ...everything, CONFIRMATIONS: "8" })
-      yield* blocks(chain, 17)
-      away(two)
-      yield* blocks(chain, 3)
-      two.up = true
-      yield* blocks(chain, 20)
-      assert.strictEqual(status.unaudited, 0)
-      assert.strictEqual(status.auditedMissing, 1)
-      one.intercept = (_method, _params, proceed) => proceed()
-      yield* eventually("it stands where it is to stand", () => status.stored === chain.head.number - 8)
-    }),
+  scenario(
+    "waits for the auditor also with blocks that are final before they are stored [G-057]",
+    (scenario) =>
+      Effect.gen(function* () {
+        const { chain, one, two, start } = scenario
+        one.intercept = omittingLog(9)
+        const { status } = yield* start({ ...allContracts, CONFIRMATIONS: "8" })
+        yield* blocks(chain, 17)
+        takeDown(two)
+        yield* blocks(chain, 3)
+        two.up = true
+        yield* blocks(chain, 20)
+        assert.strictEqual(status.unaudited, 0)
+        assert.strictEqual(status.auditedMissing, 1)
+        one.intercept = (_method, _params, proceed) => proceed()
+        yield* eventually("it is eight blocks behind the head", () => status.stored === chain.head.number - 8)
+      }),
   )
 
-  world("remembers what it found, if nobody says it again when it is written [G-056]", (world) =>
+  scenario("applies a correction also if no endpoint serves the logs again [G-056]", (scenario) =>
     Effect.gen(function* () {
-      const { chain, one, two, store, start } = world
-      one.intercept = leavingOut(9)
-      const { status } = yield* start(everything)
+      const { chain, one, two, store, start } = scenario
+      one.intercept = omittingLog(9)
+      const { status } = yield* start(allContracts)
       two.intercept = (method, _params, proceed) => {
         if (/Logs|Receipt/.test(method) && status.auditedMissing > 0)
           throw new Refused(-32005, "too many requests")
@@ -299,28 +306,28 @@ describe("the second look", () => {
     }),
   )
 
-  world("a block that was half written under a filter begins anew [G-060]", ({ chain, store, start }) =>
+  scenario("rewrites a block that was half written under a filter [G-060]", ({ chain, store, start }) =>
     Effect.gen(function* () {
       chain.extend(1, 1)
-      const first = yield* start(everything)
+      const first = yield* start(allContracts)
       yield* caughtUp(store, chain, first.status)
       yield* first.stop
       const { head: expected, filter } = (yield* store.load(chain.id))!
       chain.extend(3500)
       const [big] = chain.blocks(3)
-      // A log was left out of the answer that was being written.
+      // The answer that was being written omitted a log.
       const slice = { ...big!, logs: big!.logs.toSpliced(5, 1).slice(0, 1000), whole: false }
       yield* store.push(chain.id, filter, { _tag: "Push", expected, blocks: [slice], final: false })
-      const { status } = yield* start(everything)
+      const { status } = yield* start(allContracts)
       const replay = yield* caughtUp(store, chain, status, 0, false)
       assert.strictEqual(replay.removed, 1000)
     }),
   )
 
-  world("finds the last log of a block whose bloom proves nothing", ({ chain, one, store, start }) =>
+  scenario("adds the omitted last log of a block without a usable bloom", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       chain.blooms = false
-      one.intercept = lying(
+      one.intercept = altering(
         (number) => number === 5,
         (logs) => logs.slice(0, -1),
       )
@@ -331,13 +338,13 @@ describe("the second look", () => {
     }),
   )
 
-  world("takes away what was never in a block", ({ chain, one, store, start }) =>
+  scenario("removes a log that was never in its block", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
-      one.intercept = lying(
+      one.intercept = altering(
         (number) => number === 7 && chain.head.number === 7,
         (logs) => [...logs, { ...logs.at(-1)!, logIndex: hex(99) }],
       )
-      const { status } = yield* start(everything)
+      const { status } = yield* start(allContracts)
       yield* blocks(chain, 30)
       yield* caughtUp(store, chain, status, 0, false)
       assert.strictEqual(status.auditedExtra, 1)
@@ -345,14 +352,14 @@ describe("the second look", () => {
     }),
   )
 
-  world(
-    "leaves alone what was read with another filter, and counts it as not looked at [G-201]",
+  scenario(
+    "keeps blocks that were read with another filter, and counts them as unaudited [G-201]",
     ({ chain, store, start }) =>
       Effect.gen(function* () {
         const before = yield* start({ ADDRESSES: contracts[0]! })
         yield* blocks(chain, 12)
         yield* before.stop
-        const { status } = yield* start(everything)
+        const { status } = yield* start(allContracts)
         yield* blocks(chain, 20)
         assert.isAbove(status.final!, 12)
         assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
@@ -362,16 +369,16 @@ describe("the second look", () => {
       }),
   )
 
-  world(
-    "finds what another ingestor has left out that wrote a block first [G-063]",
+  scenario(
+    "adds logs that another ingestor omitted when it wrote a block first [G-063]",
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
-        const liar = new FakeNode(chain)
-        liar.intercept = leavingOut(9)
-        const variables = { ...variablesFor({ devnet: [chain, "liar"] }), ...everything }
-        const other = yield* startIngestor(store, { liar }, variables)
-        const { status } = yield* start(everything)
-        // It is later than the other one.
+        const faulty = new FakeNode(chain)
+        faulty.intercept = omittingLog(9)
+        const variables = { ...variablesFor({ devnet: [chain, "faulty"] }), ...allContracts }
+        const other = yield* startIngestor(store, { faulty }, variables)
+        const { status } = yield* start(allContracts)
+        // This ingestor is later than the other one.
         one.intercept = (method, _params, proceed) => (method === "eth_getLogs" ? silence : proceed())
         yield* blocks(chain, 8)
         one.intercept = (_method, _params, proceed) => proceed()
@@ -386,10 +393,10 @@ describe("the second look", () => {
       }),
   )
 
-  world("is not misled when the other one is wrong: nothing is undone", ({ chain, two, store, start }) =>
+  scenario("retracts nothing when the auditor omits logs", ({ chain, two, store, start }) =>
     Effect.gen(function* () {
-      two.intercept = lying(third, (logs) => logs.slice(1))
-      const { status } = yield* start(everything)
+      two.intercept = altering(isThird, (logs) => logs.slice(1))
+      const { status } = yield* start(allContracts)
       yield* blocks(chain, 30)
       const replay = yield* caughtUp(store, chain, status)
       assert.strictEqual(replay.removed, 0)
@@ -399,16 +406,16 @@ describe("the second look", () => {
     }),
   )
 
-  world(
-    "compares history before it is stored, so that nothing of it has to be undone [G-064]",
+  scenario(
+    "compares final blocks before they are stored, so that none has to be retracted [G-064]",
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
         chain.extend(...Array.from({ length: 300 }, (_, i) => i % 5))
-        one.intercept = lying(
-          (number) => third(number) && number < 280,
+        one.intercept = altering(
+          (number) => isThird(number) && number < 280,
           () => [],
         )
-        const { status } = yield* start(everything)
+        const { status } = yield* start(allContracts)
         yield* blocks(chain, 2)
         const replay = yield* caughtUp(store, chain, status)
         assert.strictEqual(replay.removed, 0)
@@ -417,8 +424,8 @@ describe("the second look", () => {
       }),
   )
 
-  world(
-    "is waited for ten minutes, and then the blocks are counted as not looked at [G-065]",
+  scenario(
+    "finalizes unaudited blocks after 10 minutes and counts them [G-065]",
     ({ chain, two, store, start }) =>
       Effect.gen(function* () {
         two.intercept = (method, _params, proceed) => {
@@ -426,7 +433,7 @@ describe("the second look", () => {
             throw new Refused(-32000, "Archive requests require a personal token")
           return proceed()
         }
-        const { status } = yield* start(everything)
+        const { status } = yield* start(allContracts)
         yield* blocks(chain, 40)
         assert.isBelow(status.final ?? 0, 10)
         assert.strictEqual(status.unaudited, 0)
@@ -437,21 +444,21 @@ describe("the second look", () => {
       }),
   )
 
-  world(
-    "asks nothing when it is off, and a single endpoint once more for each step of finality",
+  scenario(
+    "sends no requests when off, and one request per finalization with a single endpoint",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
-        const off = yield* start({ ...everything, AUDIT: "off" })
+        const off = yield* start({ ...allContracts, AUDIT: "off" })
         yield* blocks(chain, 20)
         assert.isUndefined(two.requests.get("eth_getLogs"))
         assert.isAtLeast(off.status.final!, chain.final.number - 5)
         yield* off.stop
-        const alone = yield* start({ ...everything, DEVNET_WS_URL: "ws://one" })
+        const single = yield* start({ ...allContracts, DEVNET_WS_URL: "ws://one" })
         const before = one.requests.get("eth_getLogs")!
         yield* blocks(chain, 10)
         assert.strictEqual(one.requests.get("eth_getLogs")! - before, 10 + 2)
-        yield* caughtUp(store, chain, alone.status)
-        assert.strictEqual(alone.status.unaudited, 0)
+        yield* caughtUp(store, chain, single.status)
+        assert.strictEqual(single.status.unaudited, 0)
       }),
   )
 })

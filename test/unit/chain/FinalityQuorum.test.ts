@@ -1,17 +1,17 @@
-/** Final means final: endpoints that show different blocks at a final height. */
+/** The finality quorum: endpoints that serve different blocks at a final height. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { finalVerdict } from "../../../src/chain/FinalityQuorum.ts"
 import type { Vote } from "../../../src/chain/FinalityQuorum.ts"
 import { eventually } from "../../support/ingestor.ts"
-import { blockTime, withBoth, world } from "../../support/quirks.ts"
+import { blockTime, withBoth, scenario } from "../../support/quirks.ts"
 
 const votes = (shown: string): ReadonlyArray<Vote> =>
   [...shown].map((block, i) => ({ name: `${i + 2}`, hash: `0x${block}` }))
 
 describe("the verdict on a final block", () => {
-  // What the others show, who is away, and what comes of it where the endpoint in use shows `a`.
+  // What the other endpoints serve, which are absent, and the verdict if the endpoint in use serves `a`.
   const cases = [
     ["", [], "Agreed", []],
     ["a", [], "Agreed", []],
@@ -24,17 +24,17 @@ describe("the verdict on a final block", () => {
     ["a", ["3"], "Agreed", ["3"]],
     ["b", ["3"], "Split", ["2", "3"]],
   ] as const
-  for (const [shown, away, tag, others] of cases)
-    it(`is ${tag} where the others show "${shown}" and ${away.length} of those who disagreed are away`, () => {
-      const verdict = finalVerdict("0xa", votes(shown), away)
+  for (const [shown, absent, tag, others] of cases)
+    it(`is ${tag} if the others serve "${shown}" and ${absent.length} that disagreed are absent`, () => {
+      const verdict = finalVerdict("0xa", votes(shown), absent)
       assert.strictEqual(verdict._tag, tag)
       assert.deepStrictEqual("others" in verdict ? verdict.others : undefined, others)
     })
 })
 
-/** Two nodes differ from a fork on, for some minutes; then they agree again. */
+/** Two nodes serve different forks for some minutes; then they agree again. */
 const divided = (title: string, reconnects: boolean) =>
-  world(title, ({ chain, two, one, store, start }) =>
+  scenario(title, ({ chain, two, one, store, start }) =>
     Effect.gen(function* () {
       chain.extend(...Array.from({ length: 40 }, () => 1))
       const { status } = yield* start(withBoth)
@@ -46,7 +46,7 @@ const divided = (title: string, reconnects: boolean) =>
         chain.extend(0)
         view.extend(0)
         if (reconnects && i === 30) {
-          // Both are cut off, and the right one is not there to be asked when the chain is followed again.
+          // Both disconnect, and the canonical one is still down when the chain is followed again.
           for (const node of [one, two]) {
             node.up = false
             node.drop()
@@ -70,6 +70,6 @@ const divided = (title: string, reconnects: boolean) =>
   )
 
 describe("the service", () => {
-  divided("makes nothing final while two endpoints disagree [G-078]", false)
-  divided("makes nothing final while one of two endpoints that disagree is away [G-079]", true)
+  divided("finalizes nothing while two endpoints disagree [G-078]", false)
+  divided("finalizes nothing while one of two disagreeing endpoints is disconnected [G-079]", true)
 })

@@ -29,32 +29,32 @@ const journalOf = (start: number, ...runs: ReadonlyArray<ReadonlyArray<Block>>):
   return journal
 }
 
-describe("an announced header", () => {
+describe("classifyHead", () => {
   const ours = journalOf(100, blocks(100, "a", [1, 0, 2, 0]))
   const at = (number: number, fork: string) => block(number, fork, 0)
 
   it.each([
     ["our head again", at(103, "a"), "duplicate"],
     ["a recorded block", at(102, "a"), "duplicate"],
-    ["below the start", at(99, "a"), "duplicate"],
-    ["on top of our head", at(104, "a"), "extends"],
-    ["on top of another block", at(104, "b"), "fork"],
-    ["further above", at(105, "a"), "gap"],
-    ["far above", at(9000, "b"), "gap"],
+    ["a block below the start", at(99, "a"), "duplicate"],
+    ["a block on top of our head", at(104, "a"), "extends"],
+    ["the next block with another parent", at(104, "b"), "fork"],
+    ["a block further above", at(105, "a"), "gap"],
+    ["a block far above", at(9000, "b"), "gap"],
     ["another block at our height", at(103, "b"), "competing"],
     ["another block below", at(101, "b"), "competing"],
-    ["an unrecorded block of ours below: it has to be asked for", at(101, "a"), "competing"],
-  ] as ReadonlyArray<readonly [string, Block, string]>)("%s", (_, header, expected) =>
+    ["an unrecorded block of ours below, which only the node can confirm", at(101, "a"), "competing"],
+  ] as ReadonlyArray<readonly [string, Block, string]>)("classifies %s", (_, header, expected) =>
     assert.strictEqual(classifyHead(ours, header), expected),
   )
 
-  it("below the final block is known", () => {
+  it("treats any block at or below the finalized head as a duplicate", () => {
     const journal = finalized(ours, 102, hash("a", 102))
     assert.strictEqual(classifyHead(journal, at(102, "b")), "duplicate")
     assert.strictEqual(classifyHead(journal, at(103, "b")), "competing")
   })
 
-  it("at the start of an empty journal is next, whatever its parent", () => {
+  it("accepts any parent for the start block of an empty journal", () => {
     const empty = emptyJournal(100, "none")
     assert.strictEqual(classifyHead(empty, at(100, "x")), "extends")
     assert.strictEqual(classifyHead(empty, at(101, "x")), "gap")
@@ -63,7 +63,7 @@ describe("an announced header", () => {
 })
 
 describe("range maths", () => {
-  it("finds the first block that is not on top of the one before", () => {
+  it("finds the first block that is not linked to the previous one", () => {
     const run = blocks(5, "a", [0, 0, 0])
     assert.strictEqual(firstBrokenLink(hash("a", 4), run), -1)
     assert.strictEqual(firstBrokenLink("", run), -1)
@@ -74,7 +74,7 @@ describe("range maths", () => {
 
   const Height = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 2000 }))
   it.prop(
-    "pieces cover a range without hole or overlap, none wider than allowed",
+    "splits a range without gap or overlap, no part wider than allowed",
     [Height, Height, Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100 }))],
     ([from, length, width]) => {
       const to = from + length - 1
@@ -90,7 +90,7 @@ describe("range maths", () => {
   )
 })
 
-/** What happens to the chain, and whether we hear of it. */
+/** What happens to the chain, and which heads are announced. */
 const Event = Schema.Union([
   Schema.TaggedStruct("Extend", { logs: Schema.Int }),
   Schema.TaggedStruct("Jump", { blocks: Schema.Int }),
@@ -120,7 +120,7 @@ const follow = (journal: Journal, chain: FakeChain, announced: Header, tries = 0
     case "fork":
       return forked()
     case "competing":
-      // A chain that is not longer is followed only where our height shows another block.
+      // A chain that is not longer is followed only if it has another block at our height.
       return chain.at(journal.head.number)?.header.hash === journal.head.hash ||
         chain.head.number < journal.head.number
         ? journal
@@ -140,14 +140,14 @@ const follow = (journal: Journal, chain: FakeChain, announced: Header, tries = 0
   }
 }
 
-describe("the state machine", () => {
+describe("the fork choice", () => {
   it.prop(
-    "replaying its moves gives the canonical chain, whatever happens to it",
+    "produces moves whose replay is the canonical chain, through any reorgs",
     [Schema.Array(Event).check(Schema.isMaxLength(60))],
     ([events]) => {
       const chain = new FakeChain({ finality: 16 })
       let journal = emptyJournal(0, "none")
-      const heard: Array<Header> = [chain.head]
+      const announced: Array<Header> = [chain.head]
       for (const event of events) {
         switch (event._tag) {
           case "Extend":
@@ -168,7 +168,11 @@ describe("the state machine", () => {
             chain.rollback(size(event.depth, 6))
             break
           case "Repeat":
-            journal = follow(journal, chain, heard[Math.max(heard.length - 1 - size(event.back, 5), 0)]!)
+            journal = follow(
+              journal,
+              chain,
+              announced[Math.max(announced.length - 1 - size(event.back, 5), 0)]!,
+            )
             continue
           case "Finalize": {
             const { number, hash } = chain.final
@@ -180,11 +184,11 @@ describe("the state machine", () => {
             continue
           }
         }
-        heard.push(chain.head)
-        // A stale announcement may come from a block that is gone.
+        announced.push(chain.head)
+        // A stale announcement may name an orphaned block.
         if (chain.byHash(chain.head.hash)) journal = follow(journal, chain, chain.head)
       }
-      // In the end the chain is longer than it ever was.
+      // At the end the chain is longer than it ever was.
       while (chain.head.number <= journal.head.number) chain.extend(1)
       chain.extend(1)
       journal = follow(journal, chain, chain.head)

@@ -5,7 +5,7 @@ import { forkPoint, RecentHeaders } from "../../../src/chain/RecentHeaders.ts"
 import type { Linked } from "../../../src/chain/RecentHeaders.ts"
 import { hash } from "../../support/blocks.ts"
 
-/** Blocks on top of another one; each is so many heights above the one below. */
+/** Blocks on top of a root, each `step` heights above its parent. */
 const branch = (name: string, root: Linked, steps: ReadonlyArray<number>): ReadonlyArray<Linked> => {
   const blocks: Array<Linked> = []
   let below = root
@@ -18,12 +18,12 @@ const branch = (name: string, root: Linked, steps: ReadonlyArray<number>): Reado
 
 const root: Linked = { number: 100, hash: hash("root", 0), parentHash: hash("root", 1) }
 
-/** Mostly one height, now and then one without a block. */
+/** Mostly one height, sometimes two: a height without a block. */
 const Steps = Schema.Array(Schema.Literals([1, 1, 1, 2])).check(Schema.isMinLength(1), Schema.isMaxLength(40))
 
-describe("the point where another chain leaves ours", () => {
+describe("the fork point of two chains", () => {
   it.prop(
-    "is the block above the one that both have, whatever heights have no block",
+    "is the block above their common ancestor, also with heights without a block",
     [Steps, Steps],
     ([a, b]) => {
       const ours = branch("a", root, a)
@@ -37,7 +37,7 @@ describe("the point where another chain leaves ours", () => {
   )
 
   it.prop(
-    "asks for the first block of the other chain that was not seen, and is unknown where ours was not",
+    "requests the first missing block of the other chain, and is unknown if one of ours is missing",
     [Steps],
     ([a]) => {
       const ours = branch("a", root, a)
@@ -61,7 +61,7 @@ describe("the point where another chain leaves ours", () => {
   )
 
   it.prop(
-    "has on top of it the longer of two branches, in whatever order their blocks were seen, and nothing that hangs elsewhere",
+    "counts the longer of two branches above it, in any order of arrival, and no unrelated block",
     [Steps, Steps, Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 80 }))],
     ([a, b, turn]) => {
       const blocks = [...branch("a", root, a), ...branch("b", root, b), root]
@@ -74,7 +74,7 @@ describe("the point where another chain leaves ours", () => {
     },
   )
 
-  it("is told from the last 1 024 headers", () => {
+  it("uses the last 1 024 headers", () => {
     const seen = new RecentHeaders()
     const blocks = branch(
       "a",
