@@ -1,4 +1,4 @@
-/** Does harm to a rig again and again, and after each time measures the recovery and asks the oracle. */
+/** Inflicts faults on a rig. After each one it measures the recovery and verifies the journal. */
 import { Cause, Effect, Option, Random, Schedule } from "effect"
 import type { Scope } from "effect"
 import { compare, replay } from "../src/cli/comparison.ts"
@@ -10,22 +10,22 @@ import { memoryOf } from "./memory.ts"
 import { another, caughtUp, neighbourId, start, whileItGrows } from "./Rig.ts"
 import type { Kind, Rig, RigOptions } from "./Rig.ts"
 
-/** One thing that goes wrong. */
+/** One kind of failure. */
 export interface Fault {
   readonly name: string
   readonly stores: ReadonlyArray<Kind>
-  /** How often in a row, when there is time. */
+  /** How often it is inflicted in a row, if there is time. */
   readonly times: number
   /**
-   * Does the harm and, where it lasts, ends it. What follows is the recovery. The chain grows meanwhile. The scope is
-   * the rig's.
+   * Inflicts the fault and, if it lasts, ends it. The recovery starts when this completes. The chain grows meanwhile. The scope
+   * is the rig's.
    */
   readonly inflict: (rig: Rig) => Effect.Effect<void, unknown, Scope.Scope>
   /** How many services share the chain and the store (default 1). */
   readonly ingestors?: number
-  /** Whether the service follows another chain beside, which is to go on (default: no). */
+  /** Whether the service follows a neighbour chain, which must not be affected (default: no). */
   readonly neighbour?: boolean
-  /** Whether the store is away: moves are taken again soon after the fault's end (default: no). */
+  /** Whether the store is down: moves must be accepted soon after the fault ends (default: no). */
   readonly away?: boolean
 }
 
@@ -35,17 +35,17 @@ export interface Outcome {
   times: number
   lost: number
   doubled: number
-  /** Milliseconds from the end of each fault until the store was at the node's head, to stay there. */
+  /** Milliseconds from the end of each fault until the store was at the node's head for good. */
   readonly recoveries: Array<number>
-  /** Milliseconds from the moment when a store that was away answers until a move is taken. */
+  /** Milliseconds from a store answering again until a move is accepted. */
   readonly resumptions: Array<number>
-  /** Whatever else was wrong, as sentences. */
+  /** All other problems, as sentences. */
   readonly problems: Array<string>
-  /** What was measured beside that, as sentences. */
+  /** Other measurements, as sentences. */
   readonly notes: Array<string>
   /** How many new epochs began. */
   epochs: number
-  /** Bytes of memory that the service took more than before the faults. */
+  /** By how many bytes the memory of the service has grown since before the faults. */
   grown: number
 }
 
@@ -69,11 +69,11 @@ export const nothingYet = ({ name }: Pick<Fault, "name">, kind: Kind): Outcome =
  */
 export const mostGrown = 32
 
-/** Moves are taken so soon (milliseconds) after the store answers again, however long it was away. */
+/** The limit of the time (milliseconds) from the store answering again to an accepted move, however long the outage. */
 export const latestResumption = 1500
 
-/** Faults of one journal that are told one by one. */
-const mostTold = 5
+/** How many faults of one journal are reported individually. */
+const mostReported = 5
 
 const mebi = 1024 * 1024
 
@@ -83,7 +83,7 @@ const mostOf = (rig: Rig) =>
     (all) => Math.max(...all),
   )
 
-/** What the journal says against what the node says. What a foreign hand deleted is nobody's loss. */
+/** Compares the journal with the node. Entries that a fault deleted on purpose are not lost. */
 export const judge = Effect.fnUntraced(function* (
   store: Client,
   chain: number,
@@ -99,12 +99,15 @@ export const judge = Effect.fnUntraced(function* (
   return {
     lost: missing.filter((id) => !deleted?.has(id)).length,
     doubled: extra.length + ids.length - new Set(ids).size,
-    // They come in swarms.
-    faults: faults.length > mostTold ? [...faults.slice(0, mostTold), `and ${faults.length} in all`] : faults,
+    // One cause usually makes many faults.
+    faults:
+      faults.length > mostReported
+        ? [...faults.slice(0, mostReported), `and ${faults.length} in all`]
+        : faults,
   }
 })
 
-/** Adds what the oracle says of one chain. */
+/** Records the verdict on one chain. */
 export const record = (
   outcome: Outcome,
   { lost, doubled, faults }: Effect.Success<ReturnType<typeof judge>>,
@@ -114,17 +117,17 @@ export const record = (
   outcome.problems.push(...faults)
 }
 
-/** Adds what became of the memory. */
+/** Records the growth of the memory. */
 export const recordMemory = (outcome: Outcome, grown: number) => {
   outcome.grown = grown
   if (grown <= mostGrown * mebi) return
-  outcome.problems.push(`the service takes ${Math.round(grown / mebi)} MiB more than before`)
+  outcome.problems.push(`the service holds ${Math.round(grown / mebi)} MiB more than before`)
 }
 
-/** More blocks than moves can be on their way whose replies nobody will hear. */
+/** More blocks than moves can be in flight whose answers are lost. */
 const enough = 5
 
-/** What the store has. The reader may have to connect again, too. */
+/** The stored journal. The reader may have to reconnect, too. */
 const stored = (rig: Rig) =>
   rig.store.load(chainId).pipe(Effect.map(JSON.stringify), Effect.retry(Schedule.spaced("5 millis")))
 
@@ -176,9 +179,9 @@ const once = Effect.fnUntraced(function* (rig: Rig, fault: Fault, outcome: Outco
   record(outcome, yield* judge(rig.store, chainId, rig.node, rig))
   if (rig.neighbour) record(outcome, yield* judge(rig.store, neighbourId, rig.neighbour, { from: 0 }))
   for (const [i, after] of (yield* allEpochs(rig)).entries()) {
-    const { began, wrong } = compareEpochs(i === 0 ? rig.epoch : "kept", before[i]!, after)
+    const { began, problem } = compareEpochs(i === 0 ? rig.epoch : "kept", before[i]!, after)
     outcome.epochs += began
-    if (wrong !== undefined) outcome.problems.push(wrong)
+    if (problem !== undefined) outcome.problems.push(problem)
   }
   outcome.times++
   outcome.recoveries.push(millis)

@@ -1,6 +1,6 @@
 /**
- * What faults are done to: a real node that makes blocks and reorgs all the time, a real store, and the built service
- * between them, which reaches both through proxies of its own.
+ * The system under test: a real node that constantly mines and reorgs, a real store, and the built service between them,
+ * which reaches both through its own proxies.
  */
 import { Effect, Random, Schedule, Schema, Scope, Semaphore } from "effect"
 import type { Duration } from "effect"
@@ -20,55 +20,55 @@ import { RedisRequests, WebSocketFrames } from "../test/support/wire.ts"
 export const kinds = ["sqlite", "redis"] as const
 export type Kind = (typeof kinds)[number]
 
-/** One service, and the two legs it stands on. */
+/** One service, and its connections to the node and the store. */
 export interface Ingestor {
-  /** In front of the node. */
+  /** The proxy in front of the node. */
   readonly ws: TcpProxy.TcpProxy
-  /** In front of Redis. */
+  /** The proxy in front of Redis. */
   readonly redis: TcpProxy.TcpProxy | undefined
   readonly process: () => Service.Process
-  /** From now on its end is no surprise. */
-  readonly doom: () => void
-  /** `kill -9`, until it is gone. */
+  /** Marks the process's exit as expected. */
+  readonly expectExit: () => void
+  /** Sends `kill -9` and waits for the exit. */
   readonly kill: Effect.Effect<void>
-  /** Starts it again. */
+  /** Restarts it. */
   readonly start: Effect.Effect<void>
-  /** Runs a command of the same program to its end, in the same environment. */
+  /** Runs a command of the same program, in the same environment, until it exits. */
   readonly command: (...args: ReadonlyArray<string>) => ReturnType<typeof Service.run>
-  /** What it finds in its environment beside the rig's variables, from its next start on. */
+  /** Additional environment variables, effective from the next start. */
   variables: Readonly<Record<string, string>>
-  /** Moves its wall clock: so many milliseconds off from now on, also after a restart. */
+  /** Shifts its wall clock by so many milliseconds, also after a restart. */
   readonly shiftClock: (millis: number) => Effect.Effect<void>
 }
 
 export interface RedisBehind {
-  /** The server that has the data now: a replica may take its place. */
+  /** The server that has the data now: a replica may replace it. */
   server: RedisServer.RedisServer
 }
 
 export interface Rig {
   readonly kind: Kind
-  /** Whether faults are as short as they may be and still bite. */
+  /** Whether faults are as short as possible. */
   readonly brief: boolean
   readonly node: Effect.Success<ReturnType<typeof Devnet.start>>
-  /** Another chain of the same service and store, which no fault is about. */
+  /** Another chain of the same service and store, which no fault affects. */
   readonly neighbour: Effect.Success<ReturnType<typeof Devnet.start>> | undefined
   readonly redis: RedisBehind | undefined
-  /** Where SQLite keeps it. */
+  /** The path of the SQLite file. */
   readonly file: string | undefined
   readonly ingestors: ReadonlyArray<Ingestor>
-  /** Reads the store past all proxies. */
+  /** Reads the store without any proxy. */
   store: Client
   /** The first block of the journal. */
   from: number
-  /** Held while the chain grows by a step: whoever holds it has the chain to himself. */
+  /** Held while the chain grows by a step; its holder has exclusive access to the chain. */
   readonly chain: Semaphore.Semaphore
-  /** What a foreign hand took from the stream: identities of entries, and whether it took from the beginning. */
+  /** The identities of entries that a fault deleted, and whether it trimmed the oldest ones. */
   readonly deleted: Set<string>
   trimmed: boolean
-  /** What becomes of the epoch by the fault that is inflicted now. */
+  /** The expected effect of the current fault on the epoch. */
   epoch: Expected
-  /** What should never happen, as sentences. */
+  /** Violations, as sentences. */
   readonly problems: Array<string>
 }
 
@@ -79,39 +79,39 @@ export interface RigOptions {
   readonly entry: string
   /** How many services share the chain and the store (default 1). */
   readonly ingestors?: number
-  /** Whether there is another chain (default: no). */
+  /** Whether there is a neighbour chain (default: no). */
   readonly neighbour?: boolean
-  /** Where it is told what should never happen. */
+  /** Where violations are reported. */
   readonly problems: Array<string>
 }
 
 /**
- * A provider that is silent is noticed sooner than by default, so that ten minutes hold many faults. The rate is far above
- * what is asked: only a clock that jumps can make it short.
+ * A silent provider is noticed sooner than by default, so that ten minutes are enough for many faults. The rate limit is far
+ * above the request rate: only a shifted clock could make it run out.
  */
-const impatient = { STALL_TIMEOUT: "2s", REQUEST_TIMEOUT: "3s", RPC_RATE: "1000" }
+const shortTimeouts = { STALL_TIMEOUT: "2s", REQUEST_TIMEOUT: "3s", RPC_RATE: "1000" }
 
-/** The service's own user, whose rights faults may take away, and its own database. */
+/** The service's own user, whose rights faults may revoke, and its own database. */
 export const user = "ingestor"
 const password = "secret"
 const database = 1
 
-/** Redis as people run it who care: an append-only file, written every second, no eviction, a user for each program. */
+/** A careful Redis setup: an append-only file that is synced every second, no eviction, one user per program. */
 const redisArguments =
   `--appendonly yes --appendfsync everysec --user ${user} on >${password} ~* &* +@all`.split(" ")
 
-/** A server whose client for doing things behind the store's back is in the service's database. */
+/** A server whose client, for changes behind the store's back, uses the service's database. */
 export const startRedis = Effect.tap(RedisServer.start(redisArguments), ({ client }) =>
   Effect.promise(() => client.select(database)),
 )
 
-/** What the service connects to. @param port the server's, or of a proxy in front of it */
+/** The URL for the service. @param port of the server, or of a proxy in front of it */
 export const redisUrl = (port: number) => `redis://${user}:${password}@127.0.0.1:${port}/${database}`
 
 export const openReader = (server: RedisServer.RedisServer) =>
   openRedis(standalone(server.port, { database }))
 
-/** The other chain of a rig that has one. */
+/** The id of the neighbour chain. */
 export const neighbourId = Devnet.chainId + 1
 
 const startIngestor = Effect.fnUntraced(function* (
@@ -130,7 +130,7 @@ const startIngestor = Effect.fnUntraced(function* (
       : undefined
   const clock = join(yield* directory, "clock")
   const env = Devnet.environment(`ws://127.0.0.1:${ws.port}`, {
-    ...impatient,
+    ...shortTimeouts,
     ...observed,
     CLOCK_FILE: clock,
     DEVNET_START_BLOCK: "latest",
@@ -144,8 +144,8 @@ const startIngestor = Effect.fnUntraced(function* (
   })
   let shifts = 0
   let process: Service.Process
-  let doomed: Service.Process | undefined
-  const doom = () => void (doomed = process)
+  let expectedToExit: Service.Process | undefined
+  const expectExit = () => void (expectedToExit = process)
 
   const start = Effect.gen(function* () {
     const started = yield* Service.start({ entry, env: { ...env, ...ingestor.variables } })
@@ -153,8 +153,8 @@ const startIngestor = Effect.fnUntraced(function* (
     yield* started.exit.pipe(
       Effect.tap((code) =>
         Effect.sync(() => {
-          if (doomed === started) return
-          problems.push(`the service ended by itself with ${code}: ${started.errors().slice(-500)}`)
+          if (expectedToExit === started) return
+          problems.push(`the service exited unexpectedly with ${code}: ${started.errors().slice(-500)}`)
         }),
       ),
       Effect.forkIn(scope),
@@ -164,9 +164,9 @@ const startIngestor = Effect.fnUntraced(function* (
     ws,
     redis,
     process: () => process,
-    doom,
+    expectExit,
     kill: Effect.suspend(() => {
-      doom()
+      expectExit()
       process.kill("SIGKILL")
       return Effect.asVoid(process.exit)
     }),
@@ -184,7 +184,7 @@ const startIngestor = Effect.fnUntraced(function* (
   return ingestor
 })
 
-/** Between two steps of the chain, in milliseconds. */
+/** The interval between two steps of the chain, in milliseconds. */
 const steps = { shortest: 80, longest: 320 } as const
 
 /** One step of the chain: a block of several transactions, or a reorg and a block. */
@@ -196,10 +196,10 @@ const step = Effect.fnUntraced(function* ({ node }: Rig) {
   yield* node.block(3)
 })
 
-/** Has the chain to itself: nothing is mined meanwhile. */
+/** Runs with exclusive access to the chain: nothing is mined meanwhile. */
 export const alone = (rig: Rig) => rig.chain.withPermit
 
-/** The chain grows, and forks, for as long as the effect takes. */
+/** Lets the chain grow and fork while the effect runs. */
 export const whileItGrows = <A, E, R>(rig: Rig, effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     let over = false
@@ -219,14 +219,14 @@ export class Late extends Schema.TaggedError<Late>()("Late", {}) {
   }
 }
 
-/** Longer than the longest wait of a breaker, with its jitter. */
-const patience = "100 seconds"
+/** Longer than the longest delay of a breaker, with its jitter. */
+const catchUpTimeout = "100 seconds"
 
-/** Waits until the store has the node's head, and a block of this height at least. */
+/** Waits until the store has the node's head, and at least a block of this height. */
 export const caughtUp = (
   rig: Rig,
   height = 0,
-  within: Duration.Input = patience,
+  within: Duration.Input = catchUpTimeout,
 ): Effect.Effect<void, unknown> =>
   Effect.gen(function* () {
     const { number, hash } = yield* rig.node.head
@@ -258,7 +258,7 @@ const openStore = Effect.fnUntraced(function* (kind: Kind) {
   return { redis: { server }, store: yield* openReader(server), where: { port: server.port } }
 })
 
-/** The other chain is followed as if nothing were wrong. */
+/** Verifies that the neighbour chain is followed without interruption. */
 export const neighbourGoesOn = Effect.fnUntraced(function* ({ neighbour, store, problems }: Rig) {
   yield* neighbour!.block(3, 2)
   const { number } = yield* neighbour!.head
@@ -269,12 +269,12 @@ export const neighbourGoesOn = Effect.fnUntraced(function* ({ neighbour, store, 
     }),
     Effect.timeoutOrElse({
       duration: "3 seconds",
-      orElse: () => Effect.sync(() => problems.push("the other chain stood still")),
+      orElse: () => Effect.sync(() => problems.push("the neighbour chain was not followed")),
     }),
   )
 })
 
-/** Everything is up and has followed the chain for a moment. */
+/** Starts everything and lets the service follow the chain for a moment. */
 export const start = Effect.fnUntraced(function* (options: RigOptions) {
   const node = yield* Devnet.start(["--gas-limit", "1000000000"])
   // More than the deepest reorg.
@@ -302,7 +302,7 @@ export const start = Effect.fnUntraced(function* (options: RigOptions) {
     epoch: "kept",
     problems,
   }
-  // Traffic for a while, so that memory is compared with that of a warm process.
+  // Traffic for a while, so that the baseline of the memory is that of a warm process.
   yield* whileItGrows(rig, Effect.andThen(caughtUp(rig), Effect.sleep(brief ? "1 second" : "3 seconds")))
   yield* caughtUp(rig)
   rig.from = (yield* store.load(Devnet.chainId))!.start.number

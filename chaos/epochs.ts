@@ -1,6 +1,6 @@
 /**
- * Which epochs there are on each rig, and which there must be. A fault that sets the store back says what was lost for sure;
- * after all others the epoch is the one that it was before.
+ * The epochs of each rig, and the expected ones. A fault that sets the store back says what was certainly lost; after every
+ * other fault the epoch must be unchanged.
  */
 import { Effect, Random, Schedule } from "effect"
 import { renameSync } from "node:fs"
@@ -11,20 +11,20 @@ import { neighbourId } from "./Rig.ts"
 import type { Rig } from "./Rig.ts"
 
 /**
- * What a fault makes of the epoch. `lost`: an entry that an ingestor knew is gone, so exactly one new epoch begins. `perhaps`:
- * none or one, because what is gone may be no more than an entry that was written and not acknowledged yet. `begun`, `reset`:
- * all is gone, and the journal begins anew.
+ * The effect of a fault on the epoch. `lost`: an acknowledged entry is gone, so exactly one new epoch begins. `perhaps`: none
+ * or one, because possibly only an unacknowledged entry is gone. `begun`, `reset`: everything is gone, and the journal starts
+ * over.
  */
 export type Expected = "kept" | "lost" | "perhaps" | "begun" | "reset"
 
 export interface Epochs {
   readonly token: string | undefined
   readonly reason: string | undefined
-  /** Those before it. */
+  /** Earlier epochs. */
   readonly before: ReadonlyArray<string>
 }
 
-const patience = Schedule.spaced("20 millis")
+const retryDelay = Schedule.spaced("20 millis")
 
 const beforeOf = (rig: Rig, chain: number) =>
   Effect.tryPromise(async () => {
@@ -45,17 +45,17 @@ export const epochsOf = (rig: Rig, chain = chainId): Effect.Effect<Epochs> =>
   Effect.gen(function* () {
     const { epoch } = yield* rig.store.stats(chain)
     return { token: epoch?.token, reason: epoch?.reason, before: yield* beforeOf(rig, chain) }
-  }).pipe(Effect.retry({ schedule: patience, times: 500 }), Effect.orDie)
+  }).pipe(Effect.retry({ schedule: retryDelay, times: 500 }), Effect.orDie)
 
-/** How many epochs began, and what is wrong with that. */
+/** How many epochs began, and why that is not as expected. */
 export const compareEpochs = (
   expected: Expected,
   before: Epochs,
   after: Epochs,
-): { readonly began: number; readonly wrong: string | undefined } => {
-  const told = `expected: ${expected}; from ${JSON.stringify(before)} to ${JSON.stringify(after)}`
+): { readonly began: number; readonly problem: string | undefined } => {
+  const details = `expected: ${expected}; from ${JSON.stringify(before)} to ${JSON.stringify(after)}`
   const isSame = before.token === after.token
-  // The last twenty are kept.
+  // The store keeps the last twenty.
   const grew = [...before.before, before.token].slice(-20).join(" ") === after.before.join(" ")
   const isOne = !isSame && after.reason === "lost" && grew
   const isRight = {
@@ -65,19 +65,17 @@ export const compareEpochs = (
     begun: !isSame && after.reason === "begun" && after.before.length === 0,
     reset: !isSame && after.reason === "reset",
   }[expected]
-  return { began: isSame ? 0 : 1, wrong: isRight ? undefined : `epochs are wrong: ${told}` }
+  return { began: isSame ? 0 : 1, problem: isRight ? undefined : `epochs are wrong: ${details}` }
 }
 
-/** Those of the chain, and of the other one. */
+/** The epochs of the chain, and of the neighbour chain if there is one. */
 export const allEpochs = (rig: Rig) =>
   Effect.all([epochsOf(rig), ...(rig.neighbour ? [epochsOf(rig, neighbourId)] : [])])
 
-/** Longer than from an entry being written until the ingestor has its acknowledgement, and shorter than what is lost. */
+/** Longer than an acknowledgement takes, and shorter than the time that is lost. */
 const acknowledged = "400 millis"
 
-/**
- * The last entry of the chain, when it has been acknowledged for sure; the chain grows, so that there is one.
- */
+/** The last entry of the chain, once it has certainly been acknowledged. The chain grows, so there is one. */
 export const lastAcknowledged = (rig: Rig) =>
   Effect.gen(function* () {
     const { lastId } = yield* rig.store.stats(chainId)
@@ -85,14 +83,14 @@ export const lastAcknowledged = (rig: Rig) =>
     return lastId!
   })
 
-/** The store has come back: whether an entry that was acknowledged is gone. */
-export const cameBack = (rig: Rig, isGone: boolean) => {
+/** Sets the expected epoch after an older copy of the store was restored: `isGone` if an acknowledged entry is missing. */
+export const expectEpoch = (rig: Rig, isGone: boolean) => {
   rig.epoch = isGone ? "lost" : "perhaps"
 }
 
-/** A copy of the file takes the place of the file, under the service that has it open. */
+/** Replaces the file by an older copy while the service has it open. */
 export const olderFile: Fault = {
-  name: "an older copy of the file comes back",
+  name: "an older copy of the file restored",
   stores: ["sqlite"],
   times: 3,
   inflict: (rig) =>
@@ -107,6 +105,6 @@ export const olderFile: Fault = {
       yield* Effect.sleep(yield* Random.nextIntBetween(1500, 4000))
       const last = yield* lastAcknowledged(rig)
       renameSync(copy, rig.file!)
-      cameBack(rig, Number(row!["id"]) < Number(last))
+      expectEpoch(rig, Number(row!["id"]) < Number(last))
     }),
 }

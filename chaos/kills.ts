@@ -85,7 +85,7 @@ const replyLost: Fault = {
 const atCommit = (signal: NodeJS.Signals) => (rig: Rig) =>
   Effect.gen(function* () {
     const ingestor = rig.ingestors[0]!
-    ingestor.doom()
+    ingestor.expectExit()
     ingestor.process().kill(signal)
     yield* ingestor.process().exit
     yield* ingestor.start
@@ -155,7 +155,7 @@ const betweenParts: Fault = {
 const killWhilePartial = (rig: Rig, happens: Effect.Effect<unknown, unknown>) =>
   Effect.gen(function* () {
     const [ingestor] = rig.ingestors
-    ingestor!.doom()
+    ingestor!.expectExit()
     const workerData: Target = { path: rig.file!, chain: chainId, pid: ingestor!.process().pid }
     const worker = yield* Effect.acquireRelease(
       Effect.sync(() => new Worker(new URL("faultInjector.ts", import.meta.url), { workerData })),

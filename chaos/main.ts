@@ -1,10 +1,10 @@
 /**
- * `npm run chaos -- --seed N --minutes M --only TEXT`: every fault on real processes, again and again for so many minutes,
- * and then one table. Exit code 1 unless nothing was lost, doubled or otherwise wrong. First comes each fault once, and the
- * service killed at twenty moments; then each several times in a row, again and again. When the time is over nothing
- * begins any more.
+ * `npm run chaos -- --seed N --minutes M --only TEXT`: inflicts every fault on real processes, repeatedly for M minutes, and
+ * prints one table. Exit code 1 unless nothing was lost, duplicated or otherwise wrong. The first pass inflicts each fault
+ * once and kills the service at twenty moments; later passes inflict each several times in a row. When the time is over
+ * nothing new begins.
  *
- * The seed decides the order of the faults and everything about each; real processes decide the rest.
+ * The seed determines the order of the faults and the details of each; real processes determine the rest.
  */
 import { Cause, Effect, Exit, Logger, Random } from "effect"
 import { parseArgs } from "node:util"
@@ -26,7 +26,7 @@ import type { Kind } from "./Rig.ts"
 import { gathered, isClean, tableOf } from "./table.ts"
 import { three } from "./three.ts"
 
-/** Rigs at the same time: what they do most is to wait. */
+/** How many rigs run at the same time: they mostly wait. */
 const atOnce = 3
 
 const fail = (why: string): never => {
@@ -83,7 +83,7 @@ const all = [
 ]
 if (all.length === 0) fail(`--only: no fault has "${values.only}" in its name`)
 
-const told = ({ fault, kind, times, lost, doubled, problems, epochs, recoveries }: Outcome) =>
+const summaryOf = ({ fault, kind, times, lost, doubled, problems, epochs, recoveries }: Outcome) =>
   `${kind.padEnd(6)}  ${fault}: ${times} times, lost ${lost}, doubled ${doubled}, epochs ${epochs}, recovered in ${recoveries.map((millis) => (millis / 1000).toFixed(1)).join(" ")} s${problems.map((problem) => `\n        ${problem}`).join("")}`
 
 const campaign = Effect.gen(function* () {
@@ -91,12 +91,12 @@ const campaign = Effect.gen(function* () {
   const until = performance.now() + minutes * 60_000
   const outcomes: Array<Outcome> = []
   yield* write(`seed ${seed}, ${minutes} minutes, ${turns.length} faults`)
-  // What is measured here would suffer from company.
+  // The latency measurement must run alone.
   for (const kind of isolated) {
     const brief = minutes < 10
     const found = yield* Isolation.run({ kind, entry, brief, until, seed: `${seed}/isolation/${kind}` })
     outcomes.push(...found)
-    yield* write(found.map(told).join("\n"))
+    yield* write(found.map(summaryOf).join("\n"))
   }
   for (let pass = 1; turns.length > 0 && performance.now() < until; pass++) {
     yield* Effect.forEach(
@@ -114,7 +114,7 @@ const campaign = Effect.gen(function* () {
             seed: `${seed}/${pass}/${fault.name}/${kind}`,
           })
           outcomes.push(...found)
-          yield* write(found.map(told).join("\n"))
+          yield* write(found.map(summaryOf).join("\n"))
         }),
       { concurrency: atOnce, discard: true },
     )
@@ -123,12 +123,14 @@ const campaign = Effect.gen(function* () {
   yield* write(`\n${tableOf(rows)}`)
   const missed = all.filter(({ name, kind }) => !rows.some((row) => row.fault === name && row.kind === kind))
   if (missed.length > 0) {
-    yield* write(`not reached in time: ${missed.map(({ name, kind }) => `${name} (${kind})`).join(", ")}`)
+    yield* write(
+      `not reached within the time: ${missed.map(({ name, kind }) => `${name} (${kind})`).join(", ")}`,
+    )
   }
   process.exitCode = rows.every(isClean) ? 0 : 1
 }).pipe(Effect.scoped, Random.withSeed(seed), Effect.provide(Logger.layer([])))
 
-// Nodes and servers are ended with the scope, also when the run is stopped.
+// Nodes and servers end with the scope, also when the run is interrupted.
 const stop = new AbortController()
 for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, () => stop.abort())
 const exit = await Effect.runPromiseExit(campaign, { signal: stop.signal })

@@ -1,4 +1,4 @@
-/** What happens to a Redis server in production. */
+/** Failures of Redis servers in production. */
 import { Effect, Random, Schedule } from "effect"
 import { readdirSync, statSync, truncateSync } from "node:fs"
 import { join } from "node:path"
@@ -8,7 +8,7 @@ import type { Stored } from "../src/store/Store.ts"
 import { identity } from "../src/Domain.ts"
 import type * as RedisServer from "../test/support/RedisServer.ts"
 import type { Fault } from "./Campaign.ts"
-import { cameBack, lastAcknowledged } from "./epochs.ts"
+import { expectEpoch, lastAcknowledged } from "./epochs.ts"
 import { errorsOf, untilCounted } from "./errors.ts"
 import { alone, caughtUp, openReader, startRedis } from "./Rig.ts"
 import type { Rig } from "./Rig.ts"
@@ -19,7 +19,7 @@ interface Report {
 
 export const serverOf = (rig: Rig) => rig.redis!.server
 
-/** Waits until a bare client is answered. */
+/** Waits until a bare client gets an answer. */
 export const answered = (rig: Rig) => Effect.promise(() => serverOf(rig).client.ping())
 
 export const command = (rig: Rig, ...[name, ...args]: readonly [string, ...ReadonlyArray<string>]) =>
@@ -28,11 +28,11 @@ export const command = (rig: Rig, ...[name, ...args]: readonly [string, ...Reado
 export const sleepBetween = (shortest: number, longest: number) =>
   Effect.flatMap(Random.nextIntBetween(shortest, longest), (millis) => Effect.sleep(millis))
 
-/** A few times in a row, at any moment. */
+/** Repeats a few times at random intervals. */
 const severalTimes = <A, E>(effect: Effect.Effect<A, E>) =>
   Effect.andThen(effect, sleepBetween(50, 400)).pipe(Effect.repeat({ times: 3 }), Effect.asVoid)
 
-/** No write is taken for as long as it lasts: one at least was refused for this reason when it is over. */
+/** Makes the server refuse all writes for a while, and verifies that at least one was refused for this reason. */
 const refusing = (rig: Rig, reason: RegExp, begin: Effect.Effect<unknown>, end: Effect.Effect<unknown>) =>
   Effect.gen(function* () {
     const service = rig.ingestors[0]!.process()
@@ -53,11 +53,11 @@ const fault = (name: string, times: number, inflict: Fault["inflict"]): Fault =>
   inflict,
 })
 
-/** Moves are taken again soon after it answers. */
+/** Faults after which moves must be accepted again soon. */
 const away = (fault: Fault): Fault => ({ ...fault, away: true })
 
 const killed = away(
-  fault("kill -9, back from its append-only file [G-090]", 5, (rig) =>
+  fault("kill -9, restarted from its append-only file [G-090]", 5, (rig) =>
     Effect.gen(function* () {
       serverOf(rig).kill("SIGKILL")
       yield* sleepBetween(0, 3000)
@@ -67,11 +67,11 @@ const killed = away(
   ),
 )
 
-/** No id is given twice. */
+/** Ids are never reused, so a missing id is a lost entry. */
 const isGone = (rig: Rig, id: string) =>
   Effect.promise(async () => (await serverOf(rig).client.xrange(`events:${chainId}`, id, id)).length === 0)
 
-/** The part of the append-only file that is being written: each rewrite begins another. */
+/** The part of the append-only file that is being written. Each rewrite starts another. */
 const appendOnlyFile = (rig: Rig) => {
   const place = join(serverOf(rig).directory, "appendonlydir")
   const [newest] = readdirSync(place)
@@ -89,11 +89,11 @@ const rewritten = (rig: Rig) =>
   )
 
 /**
- * What `everysec` had not written yet when the power went is not there, and the last command is there in part. If that
- * is in a script, Redis 7 leaves the script's beginning in the file, and would do it at the next start: whoever loses
- * power must have the file rewritten.
+ * After a power loss, what `everysec` had not yet written is missing, and the last command is truncated. If the truncation is
+ * inside a script, Redis 7 leaves the beginning of the script in the file and would run it at the next start, so the file
+ * must be rewritten after a power loss.
  */
-const powerLost = fault("power lost, the last second of its append-only file gone [G-091]", 4, (rig) =>
+const powerLost = fault("power loss, the last second of its append-only file missing [G-091]", 4, (rig) =>
   Effect.gen(function* () {
     const file = appendOnlyFile(rig)
     const { size } = statSync(file)
@@ -103,7 +103,7 @@ const powerLost = fault("power lost, the last second of its append-only file gon
     const written = statSync(file).size - size
     truncateSync(file, size + (yield* Random.nextIntBetween(0, Math.floor(written / 4))))
     yield* serverOf(rig).restart
-    cameBack(rig, yield* isGone(rig, last))
+    expectEpoch(rig, yield* isGone(rig, last))
     yield* command(rig, "BGREWRITEAOF")
     yield* rewritten(rig)
   }),
@@ -113,7 +113,7 @@ const frozen = away(
   fault("frozen (SIGSTOP) [G-095]", 2, (rig) =>
     Effect.gen(function* () {
       serverOf(rig).kill("SIGSTOP")
-      // Longer than the 5 s that a command may take.
+      // Longer than the command timeout of 5 s.
       yield* Effect.sleep(rig.brief ? "6 seconds" : "30 seconds")
       serverOf(rig).kill("SIGCONT")
       yield* answered(rig)
@@ -127,7 +127,7 @@ const clientKill = fault("CLIENT KILL", 5, (rig) =>
 
 const scriptFlush = fault("SCRIPT FLUSH", 5, (rig) => severalTimes(command(rig, "SCRIPT", "FLUSH")))
 
-/** The store is filled again from the start that the process knows. */
+/** The store must be filled again from the start block that the process remembers. */
 const flushAll = fault("FLUSHALL [G-097]", 4, (rig) =>
   Effect.andThen(
     command(rig, "FLUSHALL"),
@@ -144,7 +144,7 @@ const full = fault("full (OOM, noeviction) [G-094]", 4, (rig) =>
   ),
 )
 
-/** A replica of nobody: it keeps what it has and takes no writes. */
+/** A replica without a master: it keeps its data and refuses writes. */
 const readOnly = fault("READONLY", 4, (rig) =>
   refusing(
     rig,
@@ -162,7 +162,7 @@ const synchronised = (replica: RedisServer.RedisServer) =>
     }),
   )
 
-/** The master dies, and the replica that takes its place had not heard of its last seconds. */
+/** The master dies, and a replica is promoted that had not received its last seconds. */
 const promoted = fault("a promoted replica that lost the last seconds [G-092]", 3, (rig) =>
   Effect.gen(function* () {
     const master = serverOf(rig)
@@ -175,7 +175,7 @@ const promoted = fault("a promoted replica that lost the last seconds [G-092]", 
     master.kill("SIGKILL")
     rig.redis!.server = replica
     rig.store = yield* openReader(replica)
-    cameBack(rig, yield* isGone(rig, last))
+    expectEpoch(rig, yield* isGone(rig, last))
     for (const { redis } of rig.ingestors) {
       redis!.retarget(replica.port)
       redis!.cut()
@@ -183,7 +183,7 @@ const promoted = fault("a promoted replica that lost the last seconds [G-092]", 
   }),
 )
 
-/** The oldest entries go, perhaps so many that blocks that can still be undone lose some of theirs. */
+/** Trims the oldest entries, possibly including some of blocks that can still be retracted. */
 const foreignTrim = fault("a foreign XTRIM", 4, (rig) =>
   Effect.gen(function* () {
     rig.trimmed = true
@@ -191,7 +191,7 @@ const foreignTrim = fault("a foreign XTRIM", 4, (rig) =>
   }),
 )
 
-/** Entries that were added and not undone, oldest first. */
+/** Entries that were added and not retracted, oldest first. */
 export const live = (rig: Rig) =>
   Effect.gen(function* () {
     const found = new Map<string, Stored>()
@@ -207,23 +207,23 @@ export const live = (rig: Rig) =>
     }
   })
 
-/** Entries that could not be undone because somebody had deleted them. */
+/** The number of entries that could not be retracted because another client had deleted them. */
 const incompleteOf = (rig: Rig) =>
   Effect.gen(function* () {
     const { text } = yield* fetchFrom(yield* rig.ingestors[0]!.process().port, "/metrics")
     return Number(/^event_ingestor_events_removed_incomplete_total\{.*\} (\d+)$/m.exec(text)![1])
   })
 
-/** Blocks at the top from which entries are deleted before they are undone. */
-const undone = 3
+/** How many blocks at the top lose entries before they are retracted. */
+const retracted = 3
 
-/** Entries go here and there; those of blocks that are undone then are missed one by one, and counted. */
+/** Deletes entries at random. The missing ones of blocks that are then retracted must be counted exactly. */
 const foreignDelete = fault("a foreign XDEL", 4, (rig) =>
   alone(rig)(
     Effect.gen(function* () {
-      for (let i = 0; i < undone; i++) yield* rig.node.block(4, 3)
+      for (let i = 0; i < retracted; i++) yield* rig.node.block(4, 3)
       yield* caughtUp(rig)
-      const above = (yield* rig.node.head).number - undone
+      const above = (yield* rig.node.head).number - retracted
       const chosen: Array<Stored> = []
       for (const stored of yield* live(rig)) {
         const share = Number(stored.entry.block_number) > above ? 0.4 : 0.02
@@ -235,12 +235,12 @@ const foreignDelete = fault("a foreign XDEL", 4, (rig) =>
       }
       const expected = chosen.filter(({ entry }) => Number(entry.block_number) > above).length
       const before = yield* incompleteOf(rig)
-      yield* rig.node.reorg(undone)
+      yield* rig.node.reorg(retracted)
       yield* rig.node.block(1)
       yield* caughtUp(rig)
       const missed = (yield* incompleteOf(rig)) - before
       if (missed !== expected) {
-        rig.problems.push(`${expected} deleted entries could not be undone, ${missed} were counted`)
+        rig.problems.push(`${expected} deleted entries could not be retracted, ${missed} were counted`)
       }
     }),
   ),

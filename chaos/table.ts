@@ -1,10 +1,10 @@
-/** What all the faults came to, one line each. */
+/** Formats the outcomes of all faults, one line each. */
 import { latestResumption, mostGrown } from "./Campaign.ts"
 import type { Outcome } from "./Campaign.ts"
 
 const mebi = 1024 * 1024
 
-/** Rows of the same fault and store made one. */
+/** Merges the rows of the same fault and store. */
 export const gathered = (outcomes: ReadonlyArray<Outcome>): ReadonlyArray<Outcome> => {
   const rows = new Map<string, Outcome>()
   for (const one of outcomes) {
@@ -59,7 +59,7 @@ const titles = "fault,store,times,lost,doubled,other,epochs,recovery p50,max,res
   ",",
 )
 
-/** The table, and below it what was wrong beside losses and doubles. */
+/** The table, and below it all notes and problems. */
 export const tableOf = (outcomes: ReadonlyArray<Outcome>): string => {
   const rows = [titles, ...outcomes.map(cells)]
   const widths = titles.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)))
@@ -67,18 +67,18 @@ export const tableOf = (outcomes: ReadonlyArray<Outcome>): string => {
     row.map((cell, i) => (i < 2 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  "),
   )
   const rule = widths.map((width) => "-".repeat(width)).join("  ")
-  const told = (which: "problems" | "notes") =>
+  const linesOf = (which: "problems" | "notes") =>
     outcomes.flatMap((outcome) => outcome[which].map((text) => `${outcome.fault} (${outcome.kind}): ${text}`))
   return [
     lines[0],
     rule,
     ...lines.slice(1),
     "",
-    `resumed: from the moment when a store that was away answers to the first move that it takes; up to ${latestResumption / 1000} s is right`,
-    `memory: the most that a service held more than when it was warm, without garbage; up to ${mostGrown} MiB is flat`,
-    "epochs: new ones; exactly one where the store was set back, or was emptied, and none else",
-    ...told("notes"),
-    ...told("problems"),
+    `resumed: from the store answering again to the first accepted move; the limit is ${latestResumption / 1000} s`,
+    `memory: the largest growth of a warm service, without garbage; the limit is ${mostGrown} MiB`,
+    "epochs: new ones; exactly one after the store was set back or emptied, otherwise none",
+    ...linesOf("notes"),
+    ...linesOf("problems"),
   ].join("\n")
 }
 

@@ -135,7 +135,7 @@ export interface Group {
   readonly pending: number
   /** Entries not delivered yet; `undefined` when the server does not report it and they are too many to count. */
   readonly lag: number | undefined
-  /** Seconds since a consumer asked for entries; only where entries are pending, and the server tells. */
+  /** Seconds since a consumer last asked for entries; only set with pending entries, if the server reports it. */
   readonly idle: number | undefined
   readonly lastDelivered: string
   /** Entries that were trimmed before they were delivered to the group. */

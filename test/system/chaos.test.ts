@@ -130,7 +130,7 @@ describe("the chaos test", () => {
         assert.deepInclude(lost, { lost: 1, doubled: 0, problems: [] })
         assert.strictEqual(doubled!.doubled, 1)
         assert.match(doubled!.problems.join(), /comes on top of block/)
-        assert.match(ended!.problems.join(), /the service ended by itself with 0/)
+        assert.match(ended!.problems.join(), /the service exited unexpectedly with 0/)
       }),
     60_000,
   )
