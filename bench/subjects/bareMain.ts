@@ -36,7 +36,7 @@ const logOf = ({ logIndex, transactionHash, transactionIndex, address, topics, d
 
 const [redisPort, providerPort, chains] = process.argv.slice(2)
 const lua = (name: string) =>
-  readFileSync(new URL(`../../src/store/lua/${name}.lua`, import.meta.url), "utf8")
+  readFileSync(new URL(`../../src/store/redis/lua/${name}.lua`, import.meta.url), "utf8")
 const redis = new Redis({ port: Number(redisPort) }) as Redis & {
   push: (...args: ReadonlyArray<string | Buffer>) => Promise<ReadonlyArray<string>>
 }
