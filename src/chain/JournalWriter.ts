@@ -159,7 +159,7 @@ export const make = Effect.fnUntraced(function* (
     established ||= journal !== undefined
     // Applies a lowered retention limit also on a chain without new blocks, and completes a journal of version 1.
     yield* store.trim(chain.id)
-    yield* turn.withPermits(1)(checkEpoch(status.stored, journal?.head.number))
+    yield* endLock.withPermits(1)(checkEpoch(status.stored, journal?.head.number))
     knownStart = journal?.start.number ?? knownStart
     status.stored = journal && highestWhole(journal.head)
     status.final = journal?.final?.number
@@ -167,8 +167,9 @@ export const make = Effect.fnUntraced(function* (
     return journal
   })
 
-  /** The end of the stream as this process last saw it; of several moves, in the order in which they are answered. */
-  const turn = Semaphore.makeUnsafe(1)
+  /** Serializes updates of `known`: several moves are in flight, and their results are recorded in order. */
+  const endLock = Semaphore.makeUnsafe(1)
+  /** The end of the stream as this process last saw it. */
   let known: Known | undefined
 
   /**
@@ -188,7 +189,7 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const followEnd = (move: Move, result: Result) =>
-    turn.withPermits(1)(
+    endLock.withPermits(1)(
       Effect.suspend(() =>
         known === undefined || recordEnd(known, result)
           ? Effect.void

@@ -1,4 +1,4 @@
-/** What happens in a run of the simulation: the setting, and one action after the other. */
+/** The scenario of a simulation run: its setting and a sequence of actions. */
 import { Schema } from "effect"
 import { callLimits } from "../../src/store/Journal.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
@@ -9,12 +9,12 @@ const Sizes = Schema.Array(between(0, 200)).check(Schema.isMinLength(1), Schema.
 const Few = Schema.Array(between(0, 12)).check(Schema.isMinLength(1), Schema.isMaxLength(8))
 const Which = between(0, 1)
 
-/** For how long a node behaves so. */
+/** How long a fault of a node lasts. */
 const seconds = between(1, 30)
 
 const often = <S>(schema: S): ReadonlyArray<S> => [schema, schema, schema, schema]
 
-/** Refusals in words that say nothing about what is wrong, or something else. */
+/** Error messages that do not describe the error, or describe another one. */
 const Words = Schema.Literals([
   "the ledger is not in the mood",
   "the header does not exist (hash 0x00)",
@@ -23,7 +23,7 @@ const Words = Schema.Literals([
   "project ID request rate exceeded",
 ])
 
-/** One thing that happens. What everything else is measured by, new blocks and forks, happens most. */
+/** One action. New blocks and forks, on which all other faults act, are the most frequent. */
 export const Action = Schema.Union([
   // -- the chain
   ...often(Schema.TaggedStruct("Extend", { logs: Sizes })),
@@ -31,12 +31,12 @@ export const Action = Schema.Union([
   ...often(Schema.TaggedStruct("Fork", { depth: between(1, 64), longer: between(0, 3) })),
   Schema.TaggedStruct("Rollback", { depth: between(1, 64) }),
   Schema.TaggedStruct("NullHeights", { heights: between(1, 3), logs: between(0, 12) }),
-  // -- one node is on a fork of its own for a while, or until blocks are final that differ
+  // -- one node is on a fork of its own for a while, or until different blocks are final
   ...often(
     Schema.TaggedStruct("Split", { node: Which, depth: between(1, 40), longer: between(-3, 3), seconds }),
   ),
   Schema.TaggedStruct("Divide", { node: Which, depth: between(1, 12), logs: between(0, 3) }),
-  // -- what is announced
+  // -- announcements
   Schema.TaggedStruct("Repeat", { node: Which, back: between(0, 9) }),
   Schema.TaggedStruct("Reorder", { node: Which }),
   Schema.TaggedStruct("Silence", { node: Which, seconds }),
@@ -51,7 +51,7 @@ export const Action = Schema.Union([
   Schema.TaggedStruct("Freeze", { node: Which, seconds }),
   Schema.TaggedStruct("Down", { node: Which, seconds }),
   Schema.TaggedStruct("ReturnBehind", { node: Which, blocks: between(1, 8), seconds }),
-  // -- answers
+  // -- responses
   Schema.TaggedStruct("Lag", { node: Which, blocks: between(1, 8), seconds }),
   Schema.TaggedStruct("Replicas", { node: Which, blocks: between(1, 4), seconds }),
   Schema.TaggedStruct("Early", { node: Which, millis: between(50, 4000), seconds }),
@@ -73,7 +73,7 @@ export const Action = Schema.Union([
     times: between(1, 4),
     field: Schema.Literals(["blockHash", "blockTimestamp"]),
   }),
-  // -- the store. One that is emptied or set back takes the traces of a fault with it: not too often.
+  // -- the store. Emptying or restoring it removes the traces of a fault: not too often.
   ...often(Schema.TaggedStruct("LoseReply", { times: between(1, 3) })),
   ...often(Schema.TaggedStruct("FailStore", { times: between(1, 5) })),
   Schema.TaggedStruct("FreezeStore", { seconds }),
@@ -83,22 +83,22 @@ export const Action = Schema.Union([
   Schema.TaggedStruct("Kill", { who: Which }),
   ...often(Schema.TaggedStruct("Join", {})),
   Schema.TaggedStruct("Leave", {}),
-  // All of them are restarted with another filter, which selects the same.
+  // Restarts all ingestors with another filter, which matches the same logs.
   Schema.TaggedStruct("Refilter", {}),
-  // -- the clock on the wall: hours ahead or behind, and right again
+  // -- the wall clock: hours ahead or behind, and correct again
   Schema.TaggedStruct("SetClock", { hours: Schema.Literals([-24, -1, 0, 1, 24]) }),
   // -- nothing
   Schema.TaggedStruct("Wait", { millis: between(0, 20_000) }),
 ])
 export type Action = typeof Action.Type
 
-/** An action, and the milliseconds until the next. */
+/** An action, and the milliseconds until the next one. */
 const Step = Schema.Struct({ action: Action, pause: between(0, 2500) })
 export type Step = typeof Step.Type
 
-/** What does not change in a run. */
+/** The constants of a run. */
 const Setting = Schema.Struct({
-  /** Whose logs are wanted: everybody's without a filter, everybody's by a filter with all, or those of some. */
+  /** Which logs match: all without a filter, all by a filter with every address, or those of some addresses. */
   filter: Schema.Literals(["none", "all", "some"]),
   /** How far behind the head the final block is. */
   finality: Schema.Literals([12, 24, 64]),
@@ -106,13 +106,13 @@ const Setting = Schema.Struct({
   logsPerCall: Schema.Literals([5, 20, callLimits.logs]),
   /** The most blocks of one call. */
   blocksPerCall: Schema.Literals([3, callLimits.blocks]),
-  /** How many entries are kept (0: all), where the store trims. */
+  /** How many entries the store retains (0: all). */
   keeps: Schema.Literals([0, 0, 100]),
-  /** Milliseconds that a push may take. */
+  /** The longest duration of a push in milliseconds. */
   slowness: Schema.Literals([0, 0, 3, 17]),
-  /** Whether the second node leaves the first log of each block out to the last step, which no check finds under a filter. */
+  /** Whether the second node omits the first log of each block until the last step: no check detects that under a filter. */
   leavesOut: Schema.Literals([false, false, false, true]),
-  /** Whether the nodes announce blooms of zeros and no used gas, and answer right ones (Cosmos EVM). */
+  /** Whether the nodes announce zero blooms and no gas used, and return correct ones (Cosmos EVM). */
   announcesZeros: Schema.Literals([false, false, false, true]),
 })
 export type Setting = typeof Setting.Type
@@ -123,7 +123,7 @@ export const Scenario = Schema.Struct({
 })
 export type Scenario = typeof Scenario.Type
 
-/** How much a call to the store carries. */
+/** The size limits of a call to the store. */
 export const limitsOf = ({ logsPerCall, blocksPerCall }: Setting): CallLimits => ({
   logs: logsPerCall,
   blocks: blocksPerCall,

@@ -1,4 +1,4 @@
-/** A real store that fails on command: before, after or instead of what it is asked for. */
+/** A real store that fails on command: before, after or instead of an operation. */
 import { Effect, Random, Semaphore } from "effect"
 import * as Monotonic from "../../src/Monotonic.ts"
 import type { Push } from "../../src/store/Journal.ts"
@@ -8,15 +8,15 @@ import { make as watchEpochs } from "./epochWatch.ts"
 import type { EpochWatch, Process } from "./epochWatch.ts"
 import type { Client } from "./ingestor.ts"
 
-/** What a store is asked for. */
+/** A call to a store. */
 export interface Call {
   readonly operation: "answer" | "load" | "push" | "pop" | "finalize" | "trim"
   readonly chain: number
-  /** What a push carries. */
+  /** The move of a push. */
   readonly push?: Push
 }
 
-/** A store of which each call goes through `wrap`. */
+/** A store whose calls go through `wrap`. */
 export const around = (
   store: Client,
   wrap: <A>(call: Call, act: Effect.Effect<A, StoreError>) => Effect.Effect<A, StoreError>,
@@ -31,7 +31,7 @@ export const around = (
   trim: (chain) => wrap({ operation: "trim", chain }, store.trim(chain)),
 })
 
-/** A store that does not do what it is asked for while `fault` has an answer to it. */
+/** A store that fails with the error of `fault` instead of an operation, while there is one. */
 export const failing = (
   store: Client,
   fault: (call: Call) => Effect.Effect<never, StoreError> | undefined,
@@ -40,51 +40,51 @@ export const failing = (
 export const failure = (
   operation: string,
   reason: StoreError["reason"] = "unreachable",
-  detail = "as told",
+  detail = "injected failure",
 ): StoreError => new StoreError({ operation, reason, detail })
 
 export interface StoreFaults {
-  /** So many operations fail without being done. */
+  /** This many operations fail without being applied. */
   failures: number
-  /** So many operations are done, but the answer is lost. */
+  /** This many operations are applied, but their replies are lost. */
   lostReplies: number
-  /** Until then (clock milliseconds) nothing is answered. */
+  /** Until then (clock milliseconds) the store does not reply. */
   frozenUntil: number
-  /** A push takes up to so many milliseconds. */
+  /** A push takes up to this many milliseconds. */
   slowness: number
 }
 
 export interface FaultyStore {
-  /** A client of one ingestor. A dead one fails for ever, as the process that held it is gone. */
+  /** A client of one ingestor. The client of a dead process fails permanently. */
   readonly client: (process: Process) => Client
   readonly faults: StoreFaults
-  /** What epochs there were, and must have been. */
+  /** Compares the epochs with the expected ones. */
   readonly epochs: EpochWatch
   /** Deletes everything. */
   readonly empty: Effect.Effect<void>
-  /** Takes back the last operations, as a failover to an older replica does. */
+  /** Restores the state before the last operations, as a failover to an older replica does. */
   readonly regress: (operations: number) => Effect.Effect<void>
 }
 
 const hasAdded = (result: unknown) =>
   (result as { readonly added?: unknown } | undefined)?.added !== undefined
 
-/** Copies that are kept, which is more than several actions set back. */
+/** The most copies to keep: more than several actions restore. */
 const mostCopies = 60
 
 const isAny = (result: unknown, ...tags: ReadonlyArray<string>) =>
   tags.includes((result as { readonly _tag?: string } | undefined)?._tag ?? "")
 
-/** A store of which a copy is kept of each moment, so that it can be set back. */
+/** A store that keeps a copy before each move, so that an older state can be restored. */
 export const make = (copied: Copied): FaultyStore => {
   const { store } = copied
   const faults: StoreFaults = { failures: 0, lostReplies: 0, frozenUntil: 0, slowness: 0 }
   const epochs = watchEpochs(copied)
-  /** From before each of the last operations. */
+  /** The state before each of the last operations. */
   const copies: Array<Copy> = []
   const discard = (from: number, to?: number) =>
     Effect.forEach(copies.splice(from, to ?? copies.length), ({ discard }) => discard, { discard: true })
-  /** Nothing else is done to the store while it is looked at what something did to it. */
+  /** Serializes operations, so that the effect of each one can be inspected. */
   const turn = Semaphore.makeUnsafe(1)
   const alone = <A, E>(effect: Effect.Effect<A, E>) => Effect.uninterruptible(turn.withPermits(1)(effect))
 
@@ -105,7 +105,7 @@ export const make = (copied: Copied): FaultyStore => {
           const result = yield* Effect.ensuring(act, epochs.look)
           if (isMove && !isAny(result, "Pushed", "Popped", "Finalized")) yield* discard(-1)
           yield* discard(0, Math.max(copies.length - mostCopies, 0))
-          // Brought back, it would have an older filter, and those with the newer one would step aside.
+          // An older copy would have an older filter, and ingestors with the newer one would stop writing.
           if (operation === "take over") yield* discard(0)
           return { result, last: yield* copied.last }
         }),
@@ -123,7 +123,7 @@ export const make = (copied: Copied): FaultyStore => {
     faults,
     epochs,
     client: (process) => {
-      /** What one client sends arrives in its order. */
+      /** The pushes of one client arrive in order. */
       const turn = Semaphore.makeUnsafe(1)
       const guarded = around(store, ({ operation }, act) => {
         const guarded = guard(operation, process, act)

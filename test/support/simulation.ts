@@ -1,6 +1,6 @@
 /**
- * The real service against a chain, two nodes and a store that do everything that was ever seen to go wrong, in an order
- * that a seed decides. With a store in memory and under the test clock the same steps give the same journal, byte for byte.
+ * The real service against a chain, two nodes and a store with every known fault, in an order that depends on a seed. With
+ * an in-memory store and under the test clock, the same steps give the same journal, byte for byte.
  */
 import { Clock, Effect, Random } from "effect"
 import type { Duration } from "effect"
@@ -22,7 +22,7 @@ import type { Verdict } from "./oracle.ts"
 import { Saboteur } from "./Saboteur.ts"
 import * as WallClock from "./wallClock.ts"
 
-/** How a store may be made wrong on purpose. */
+/** Makes a store faulty on purpose. */
 export type Sabotage = (store: Client, faults: FaultyStore.StoreFaults) => Client
 
 export interface Outcome {
@@ -35,21 +35,21 @@ export interface Outcome {
   readonly epochs: number
 }
 
-/** Virtual minutes for everything to be right again once faults have stopped. */
-const patience = 12
+/** Virtual minutes until everything must be stored and final after the last fault. */
+const recoveryDeadline = 12
 
 /** By how many blocks a node's fork may be longer than the chain. */
 const longest = 3
 
-/** Who emits logs under a filter. */
+/** The contracts that emit logs under a filter. */
 const contracts = [1, 2, 3].map((i) => hash("contract", i).slice(0, 42) as Hex)
 
-/** Who never emits any: a filter that has them as well is another one, and selects the same. */
+/** Contracts that emit no logs: a filter that includes them is another filter with the same matches. */
 const idle = Array.from({ length: 20 }, (_, i) => hash("idle", i).slice(0, 42) as Hex)
 
 const addressesOf = { none: [], all: contracts, some: contracts.slice(0, 1) }
 
-/** The chain as a filter with these addresses shows it. */
+/** The chain with only the logs of these addresses. */
 const filtered = (
   chain: FakeChain,
   addresses: ReadonlyArray<Hex>,
@@ -69,7 +69,7 @@ const filtered = (
   }
 }
 
-/** Runs the steps, stops all faults, and waits until the service has made up for them. */
+/** Runs the steps, stops all faults, and waits until the service has recovered. */
 export const simulate = Effect.fnUntraced(function* (
   { setting, steps }: Scenario,
   copied: Copied,
@@ -94,7 +94,7 @@ export const simulate = Effect.fnUntraced(function* (
       now: () => Monotonic.millisUnsafe(clock),
     })
   const nodes = [saboteur(hosts.one, false), saboteur(hosts.two, setting.leavesOut)] as const
-  /** How often the filter was changed, each time to one that selects the same logs. */
+  /** How often the filter was changed, each time to one with the same matches. */
   let refiltered = 0
   const variablesOf = (hosts: string) => ({
     ...variablesFor({ devnet: [chain, hosts] }),
@@ -103,7 +103,7 @@ export const simulate = Effect.fnUntraced(function* (
   })
   const running: Array<(Process & { readonly ingestor: Ingestor }) | undefined> = [undefined, undefined]
 
-  /** Of every ingestor that there was. */
+  /** The status of every ingestor that was started. */
   const statuses: Array<Ingestor["status"]> = []
 
   const launch = Effect.fnUntraced(function* (who: number) {
@@ -125,35 +125,35 @@ export const simulate = Effect.fnUntraced(function* (
     yield* Effect.forkDetach(one.ingestor.stop, { startImmediately: true })
   })
 
-  /** The blocks that a fork of this depth replaces. */
+  /** Keeps the blocks that a fork of this depth replaces. */
   const remember = (depth: number) => {
     for (let number = Math.max(chain.head.number - depth + 1, 0); number <= chain.head.number; number++) {
       const block = chain.at(number)
       if (block !== undefined) stale.set(number, block)
     }
   }
-  /** What was made final and is not. */
+  /** Blocks that were finalized and are not canonical. */
   const notFinal: Array<string> = []
   const storedFinal = Effect.map(empty.load(chain.id), (journal) => journal?.final)
 
-  /** Final means final: what is so in the store is so on the chain. */
+  /** Checks that the block that is final in the store is canonical. */
   const checkFinal = Effect.gen(function* () {
     const final = yield* storedFinal
     if (final === undefined || chain.at(final.number)?.header.hash === final.hash) return
-    notFinal.push(`block ${final.number} was made final, and is another one`)
+    notFinal.push(`block ${final.number} was finalized, and is not canonical`)
   })
 
-  /** Two nodes disagree, until blocks are final that differ: meanwhile nothing of it is made final. */
+  /** Two nodes disagree until different blocks are final: meanwhile none of these is finalized. */
   const divide = Effect.fnUntraced(function* ({ node, depth, logs }: Extract<Action, { _tag: "Divide" }>) {
     for (const one of nodes) one.heal()
-    // Both are connected, and so have a say.
+    // Both are connected, so both have a vote.
     const ingestors = running.filter((one) => one !== undefined).length
     const areConnected = () => nodes.every((one) => one.node.sessions.size >= ingestors)
     for (let i = 0; i < 60 && !areConnected(); i++) yield* pass("2 seconds")
     if (!areConnected()) return
     yield* pass("20 seconds")
     const differ = Math.min(depth, chain.head.number - chain.final.number)
-    // An endpoint that shows no block at a height has no say about it.
+    // An endpoint without a block at a height has no vote on it.
     const isGapless = chain.blocks(chain.head.number - differ).length === differ + 1
     if (differ < 1 || !isGapless) return
     const view = chain.branch(differ, ...Array.from({ length: differ }, (_, i) => (i === 0 ? 0 : logs)))
@@ -170,9 +170,7 @@ export const simulate = Effect.fnUntraced(function* (
       yield* pass("15 seconds")
       const final = yield* storedFinal
       if (final !== undefined && final.number > common)
-        notFinal.push(
-          `block ${final.number} was made final, while two endpoints differ from ${common + 1} on`,
-        )
+        notFinal.push(`block ${final.number} was finalized, while two endpoints differ from ${common + 1} on`)
     }
     headers.push(view.head)
     nodes[node]!.node.follow(chain)
@@ -246,7 +244,7 @@ export const simulate = Effect.fnUntraced(function* (
       case "Split": {
         const { node } = nodes[action.node]!
         nodes[action.node]!.end("RangeTooLarge")
-        // Also the longer one has nothing final that differs.
+        // Even the longer fork has no different final block.
         const depth = Math.min(action.depth, chain.head.number - chain.final.number - longest)
         if (depth < 1) return
         const sizes = Array.from({ length: Math.max(depth + action.longer, 1) }, (_, i) => (i * 3) % 7)
@@ -335,7 +333,7 @@ export const simulate = Effect.fnUntraced(function* (
   yield* launch(0)
   for (const { action, pause } of steps) {
     yield* act(action)
-    // No node is on a fork of blocks that are final elsewhere.
+    // No node stays on a fork below the other's final block.
     for (const one of nodes) {
       if (one.node.chain.final.hash !== chain.final.hash) one.end("RangeTooLarge")
     }
@@ -344,7 +342,7 @@ export const simulate = Effect.fnUntraced(function* (
     for (const node of nodes) node.endExpired(yield* Monotonic.millis)
   }
 
-  // Everything works again, and the chain goes on.
+  // All faults end, and the chain continues.
   for (const node of nodes) {
     node.heal()
     node.omitsFirst = false
@@ -354,7 +352,7 @@ export const simulate = Effect.fnUntraced(function* (
   const highest = Math.max(...headers.map(({ number }) => number))
   while (chain.head.number <= highest) chain.extend(1)
 
-  /** All is stored, and all that happened under faults is final. */
+  /** Whether everything is stored, and every block of the faulty period is final. */
   const isOver = Effect.map(
     empty.load(chain.id),
     (journal) =>
@@ -363,7 +361,7 @@ export const simulate = Effect.fnUntraced(function* (
       (journal.final?.number ?? -1) >= highest,
   )
   let caughtUp = false
-  for (let i = 0; i < patience * 5 && !caughtUp; i++) {
+  for (let i = 0; i < recoveryDeadline * 5 && !caughtUp; i++) {
     chain.jump(i % 3, 0, 0, 0, 0, 0)
     yield* pass("12 seconds")
     yield* checkFinal
@@ -383,10 +381,10 @@ export const simulate = Effect.fnUntraced(function* (
   } satisfies Outcome as Outcome
 }, Effect.scoped)
 
-/** What a run proves, or why it does not. */
+/** Why a run failed; `undefined` if it passed. */
 export const complaint = ({ caughtUp, verdict }: Outcome): string | undefined => {
   if (!caughtUp)
-    return `the head of the chain was not stored, or nothing final, ${patience} minutes after the last fault`
+    return `the head of the chain was not stored or finality stalled ${recoveryDeadline} minutes after the last fault`
   const { lost, doubled, faults } = verdict
   return lost + doubled + faults.length === 0
     ? undefined

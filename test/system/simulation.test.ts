@@ -1,5 +1,5 @@
 /**
- * Loss = 0, duplicates = 0, replay = canonical chain, whatever happens and in whatever order.
+ * No loss, no duplicates, and a replay that equals the canonical chain, under any faults in any order.
  *
  * A failing seed is printed with its shortest failing list of steps and the command that replays it.
  */
@@ -26,14 +26,14 @@ const first = Number(process.env["SIMULATION_FIRST"] ?? 1)
 
 const Scenarios = Arbitrary.schema(Scenario)
 
-/** A night does not end at its first failure, but after so many. */
-const enough = 5
+/** A long run ends after this many failures. */
+const mostFailures = 5
 
 const quiet = Logger.layer([])
 
-/** How fast time goes beside a real Redis, and what a call to it may take in that time: five real seconds. */
+/** The speed of the accelerated clock beside a real Redis, and the timeout of a call in that clock: five real seconds. */
 const hurry = 20
-const patience = `${5 * hurry} seconds` as const
+const callTimeout = `${5 * hurry} seconds` as const
 
 /** One run on a fresh store, with a clock of its own. */
 const run = (scenario: Scenario, sabotage?: Sabotage): Effect.Effect<Outcome, unknown> =>
@@ -45,22 +45,22 @@ const run = (scenario: Scenario, sabotage?: Sabotage): Effect.Effect<Outcome, un
     )
   }).pipe(Effect.scoped, withJitter, Effect.provide(Layer.fresh(Layer.merge(TestClock.layer(), quiet))))
 
-/** The setting and the steps that a seed means. */
+/** The scenario of a seed. */
 const scenarioOf = (seed: number) =>
   Effect.map(Arbitrary.sampleEffect(Scenarios, { count: 1, seed, size: 100 }), ([scenario]) => scenario!)
 
-/** What is wrong with a run of these steps, if anything. */
+/** Why a run of this scenario fails, if it does. */
 const fault = (scenario: Scenario, sabotage?: Sabotage) =>
   run(scenario, sabotage).pipe(
     Effect.map(complaint),
-    // What the store itself notices when it is read.
+    // The store itself reports corruption when it is read.
     Effect.catchIf(
       (error) => error instanceof StoreError && error.reason === "corrupt",
       (error) => Effect.succeed(`1 faults: ${String(error)}`),
     ),
   )
 
-/** The same failure with as few steps as can be found by leaving out ever smaller runs of them. */
+/** Shrinks a failing scenario by removing ever shorter runs of steps. */
 const shrink = Effect.fnUntraced(function* ({ setting, steps: failing }: Scenario, sabotage?: Sabotage) {
   let steps = failing
   for (let size = Math.ceil(steps.length / 2); size >= 1; size = size === 1 ? 0 : Math.ceil(size / 2)) {
@@ -73,7 +73,7 @@ const shrink = Effect.fnUntraced(function* ({ setting, steps: failing }: Scenari
   return { setting, steps }
 })
 
-/** What is wrong with a seed, told so that it can be seen again. */
+/** The failure of a seed, with the command that reproduces it. */
 const check = Effect.fnUntraced(function* (seed: number, sabotage?: Sabotage) {
   const scenario = yield* scenarioOf(seed)
   if ((yield* fault(scenario, sabotage)) === undefined) return undefined
@@ -90,7 +90,7 @@ const check = Effect.fnUntraced(function* (seed: number, sabotage?: Sabotage) {
 
 // -- plausible bugs
 
-/** The head is moved first and the logs are appended after it: a failure in between leaves them out. */
+/** Moves the head before the logs are appended: a failure in between loses them. */
 const headFirst: Sabotage = (store, faults) => ({
   ...store,
   push: (chain, filter, push) =>
@@ -105,7 +105,7 @@ const headFirst: Sabotage = (store, faults) => ({
     }),
 })
 
-/** Every move is done to the head as it is, whatever head it was meant for. */
+/** Applies every move to the current head, whatever head it expects. */
 const unconditional: Sabotage = (store) => {
   const atHead =
     <M extends { readonly expected: object }, A>(
@@ -118,8 +118,8 @@ const unconditional: Sabotage = (store) => {
   return { ...store, push: atHead(store.push), pop: atHead(store.pop), finalize: atHead(store.finalize) }
 }
 
-/** Every answer is all of a block's logs. */
-const believing: IntegrityChecks = {
+/** Accepts every response as complete. */
+const unchecked: IntegrityChecks = {
   ...strict,
   whole: () => undefined,
   block: () => () => undefined,
@@ -128,19 +128,19 @@ const believing: IntegrityChecks = {
 
 const zeroBloom: Hex = `0x${"0".repeat(512)}`
 
-/** Zeros prove that there are no logs, whoever says so. */
+/** Accepts a zero bloom from any source as proof that there are no logs. */
 const zerosProve: IntegrityChecks = {
   ...strict,
   bloom: (header, origins) => (header.logsBloom === zeroBloom ? zeroBloom : provenBloom(header, origins)),
 }
 
-/** Under a filter an empty answer says that nothing matches. */
+/** Accepts an empty response under a filter. */
 const emptyIsTrue: IntegrityChecks = { ...strict, empty: () => () => undefined }
 
-/** A block is final when the endpoint in use says so, whatever the others say. */
+/** Accepts the final block of the endpoint in use, without the others. */
 const finalAlone: IntegrityChecks = { ...strict, final: () => ({ _tag: "Agreed", others: [] }) }
 
-/** How far a block is written is but a number: any logs are as good as any others. */
+/** Ignores the digest of a partial block: any logs are accepted as its continuation. */
 const withoutDigest: Sabotage = (store) => {
   const bare = <A extends { readonly digest?: string }>(of: A): A =>
     of.digest === undefined ? of : { ...of, digest: "any" }
@@ -159,13 +159,13 @@ const withoutDigest: Sabotage = (store) => {
   }
 }
 
-/** No loss is ever known: no epoch begins after the first. */
+/** Never detects a loss: no epoch begins after the first. */
 const epochless: Sabotage = (store) => ({
   ...store,
   checkEpoch: (chain) => store.checkEpoch(chain, undefined),
 })
 
-/** Each time that the journal is loaded, as after each conflict, an epoch begins. */
+/** Begins an epoch whenever the journal is loaded, as after each conflict. */
 const epochal: Sabotage = (store) => ({
   ...store,
   checkEpoch: (chain, known) =>
@@ -177,11 +177,11 @@ const epochal: Sabotage = (store) => ({
 
 describe("the simulation", () => {
   it.live(
-    `holds for ${seeds} seeds in virtual time [G-203]`,
+    `finds no fault with ${seeds} seeds in virtual time [G-203]`,
     () =>
       Effect.gen(function* () {
         const failed: Array<string> = []
-        for (let seed = first; seed < first + seeds && failed.length < enough; seed++) {
+        for (let seed = first; seed < first + seeds && failed.length < mostFailures; seed++) {
           const wrong = yield* check(seed)
           if (wrong !== undefined) failed.push(wrong)
         }
@@ -203,7 +203,7 @@ describe("the simulation", () => {
   )
 
   it.live(
-    "holds for 10 seeds on Redis, in real time",
+    "finds no fault with 10 seeds on Redis, in real time",
     () =>
       Effect.gen(function* () {
         const server = yield* RedisServer.start()
@@ -211,7 +211,7 @@ describe("the simulation", () => {
         const onRedis = Effect.fnUntraced(function* (seed: number) {
           const scenario = yield* scenarioOf(seed)
           const limits = limitsOf(scenario.setting)
-          const store = yield* openRedis(standalone(server.port), `seed-${seed}`, 0, patience, limits)
+          const store = yield* openRedis(standalone(server.port), `seed-${seed}`, 0, callTimeout, limits)
           const copied = redis(store, server.client, `seed-${seed}:1`)
           const wrong = complaint(yield* simulate(scenario, copied, undefined, Effect.sleep))
           if (wrong === undefined) return
@@ -223,24 +223,24 @@ describe("the simulation", () => {
     120_000,
   )
 
-  // Without this, nobody knows that it can fail.
+  // Proves that the simulation can fail.
   const bugs: ReadonlyArray<readonly [string, Sabotage | undefined, IntegrityChecks, Partial<Setting>?]> = [
     ["a head that is moved before the logs", headFirst, strict],
     ["no comparison with the expected head", unconditional, strict, { logsPerCall: 1000, slowness: 0 }],
-    ["no check that an answer is complete", undefined, believing],
-    ["a zero bloom that is believed", undefined, zerosProve],
-    ["an empty answer under a filter that is believed", undefined, emptyIsTrue, { filter: "all" }],
+    ["no check that a response is complete", undefined, unchecked],
+    ["a zero bloom that is accepted", undefined, zerosProve],
+    ["an empty response under a filter that is accepted", undefined, emptyIsTrue, { filter: "all" }],
     [
-      "a part that is continued without a digest",
+      "a partial block that is completed without its digest",
       withoutDigest,
       strict,
       { filter: "all", logsPerCall: 5, slowness: 3, leavesOut: true },
     ],
     ["a loss after which no epoch begins", epochless, strict],
     ["an epoch that begins at each conflict", epochal, strict],
-    ["a block that is made final while endpoints disagree", undefined, finalAlone],
+    ["a block that is finalized while endpoints disagree", undefined, finalAlone],
   ]
-  /** The first seed that shows a loss, a double or a fault: a service that only stands still, any test would find. */
+  /** The first seed that shows a loss, a duplicate or a fault: any test would find a service that only stalls. */
   const firstToShow = Effect.fnUntraced(function* (
     sabotage: Sabotage | undefined,
     checks: IntegrityChecks,
@@ -268,7 +268,7 @@ describe("the simulation", () => {
     )
   }
 
-  it.live("tells a failure in few steps, and the command that shows it again", () =>
+  it.live("reports a failure with few steps and the command that replays it", () =>
     Effect.gen(function* () {
       const seed = yield* firstToShow(headFirst, strict)
       const [what, again, , ...steps] = (yield* check(seed, headFirst))!.split("\n")

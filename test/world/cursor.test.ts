@@ -1,6 +1,6 @@
 /**
- * The store is set back while no ingestor runs, so that none can know: the epoch stays, and a reader finds out by its cursor. The
- * reader here does what README.md says ("When the store was set back"), and nothing else.
+ * The store is restored to an older copy while no ingestor runs, so that none can detect it: the epoch stays, and readers
+ * detect it by their cursors. The reader here follows README.md ("When the store was set back") exactly.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger } from "effect"
@@ -21,8 +21,8 @@ const hurry = 20
 
 type Row = Readonly<Record<string, string>>
 
-/** What a reader asks for, all of one moment. */
-interface Look {
+/** What a reader fetches, in one transaction. */
+interface Snapshot {
   readonly epoch: string
   readonly finalNumber: number
   readonly firstId: string | undefined
@@ -34,9 +34,9 @@ interface Look {
 interface Kind {
   readonly name: string
   readonly open: Effect.Effect<Client, unknown, Scope.Scope>
-  readonly look: (cursor: string | undefined) => Promise<Look>
+  readonly fetch: (cursor: string | undefined) => Promise<Snapshot>
   readonly isAbove: (one: string, other: string) => boolean
-  /** Copies what is there; answers what brings the copy back while nothing has the store open. */
+  /** Copies the data; returns a function that restores the copy while the store is closed. */
   readonly copy: () => Promise<() => Promise<unknown>>
 }
 
@@ -48,7 +48,7 @@ const redisKind = Effect.gen(function* () {
   const kind: Kind = {
     name: "Redis",
     open: openRedis(standalone(port), "events", 0, `${5 * hurry} seconds`),
-    look: async (cursor = "0-0") => {
+    fetch: async (cursor = "0-0") => {
       const [head, first, mine, page] = (await client
         .multi()
         .hgetall("{events:1}:head")
@@ -100,7 +100,7 @@ const sqliteKind = Effect.gen(function* () {
   const kind: Kind = {
     name: "SQLite",
     open: openSqlite(path),
-    look: async (cursor = "0") =>
+    fetch: async (cursor = "0") =>
       reading((database) => {
         database.exec("BEGIN")
         const one = (sql: string, ...values: ReadonlyArray<number>) => database.prepare(sql).get(...values)
@@ -134,8 +134,8 @@ const sqliteKind = Effect.gen(function* () {
 const identityOf = (entry: Row) => `${entry["block_hash"]}:${entry["log_index"]}`
 const whichOf = (entry: Row) => `${identityOf(entry)}:${entry["removed"]}`
 
-/** A reader with a table and a cursor of its own. */
-const reader = ({ isAbove, look }: Kind) => {
+/** A reader with its own table and cursor. */
+const reader = ({ isAbove, fetch }: Kind) => {
   const table = new Map<string, number>()
   let cursor:
     | { readonly id: string; readonly which: string; readonly epoch: string; readonly finalNumber: number }
@@ -147,7 +147,7 @@ const reader = ({ isAbove, look }: Kind) => {
     epoch: () => cursor?.epoch,
     read: async () => {
       for (;;) {
-        const { epoch, finalNumber, firstId, mine, page } = await look(cursor?.id)
+        const { epoch, finalNumber, firstId, mine, page } = await fetch(cursor?.id)
         if (cursor !== undefined) {
           const wasTrimmed = firstId !== undefined && isAbove(firstId, cursor.id)
           const isMine = mine !== undefined && whichOf(mine) === cursor.which
@@ -176,20 +176,20 @@ const expected = (chain: FakeChain) =>
     .flatMap(({ hash, logs }) => logs.map(({ index }) => `${hash}:${index}`))
     .sort()
 
-describe("a store that is set back while no ingestor runs", () => {
+describe("a store that is restored to an older copy while no ingestor runs", () => {
   for (const [name, makeKind] of [
     ["Redis", redisKind],
     ["SQLite", sqliteKind],
   ] as const) {
     it.live(
-      `begins no epoch, and readers find out by their cursors, at once or when all is final: ${name} [G-205]`,
+      `begins no epoch, and readers detect it by their cursors, at once or after finality: ${name} [G-205]`,
       () =>
         Effect.gen(function* () {
           const kind = yield* makeKind
           const chain = new FakeChain({ id: 1, finality: 16 })
           const node = new FakeNode(chain)
           const [prompt, late, never] = [reader(kind), reader(kind), reader(kind)]
-          /** An ingestor that knows nothing, until it has so many more blocks of two logs. */
+          /** Runs a new ingestor until it has stored this many more blocks of two logs. */
           const go = Effect.fnUntraced(function* (blocks: number) {
             const store = yield* kind.open
             const { status } = yield* startIngestor(
@@ -217,13 +217,13 @@ describe("a store that is set back while no ingestor runs", () => {
           const epoch = prompt.epoch()
           assert.deepStrictEqual([...late.table.keys()].sort(), expected(chain))
 
-          // Of what is lost the last blocks are other ones when it is written again.
+          // The last of the lost blocks are replaced by others when they are written again.
           yield* Effect.promise(bringBack)
           chain.fork(3, 2, 2, 2)
           const { storeRegressions } = yield* go(1)
           yield* read(prompt)
           assert.deepStrictEqual([...prompt.table.keys()].sort(), expected(chain))
-          // The lost blocks are final as others by now.
+          // The replacements of the lost blocks are final by now.
           chain.jump(...Array.from({ length: 20 }, () => 1))
           yield* go(4)
           for (const one of [prompt, late, never]) {
@@ -231,7 +231,7 @@ describe("a store that is set back while no ingestor runs", () => {
             assert.deepStrictEqual([...one.table.keys()].sort(), expected(chain))
           }
           assert.deepStrictEqual([prompt.setBack(), late.setBack(), never.setBack()], [1, 1, 0])
-          assert.strictEqual(late.epoch(), epoch, "nobody could know")
+          assert.strictEqual(late.epoch(), epoch, "the loss was not detectable")
           assert.strictEqual(storeRegressions, 0)
         }).pipe(Effect.scoped, hurried(hurry), Effect.provide(Layer.fresh(Logger.layer([])))),
       60_000,

@@ -1,4 +1,4 @@
-/** The store comes back with an older copy of its data, under one ingestor or several: a real Redis. */
+/** The store is restored to an older copy of its data, under one ingestor or several: a real Redis. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger } from "effect"
 import { FakeChain } from "../support/FakeChain.ts"
@@ -12,7 +12,7 @@ import { openRedis, standalone } from "../support/redisStore.ts"
 
 const hurry = 20
 
-/** A chain, a Redis whose data can be copied and brought back, and what its epoch is. */
+/** A chain, a Redis whose data can be copied and restored, and its epoch. */
 const begin = Effect.fnUntraced(function* () {
   const server = yield* RedisServer.start()
   const chain = new FakeChain({ id: 1, finality: 16 })
@@ -31,7 +31,7 @@ const begin = Effect.fnUntraced(function* () {
   const snapshot = Effect.promise(async () => {
     const saved = await Promise.all(keys.map((key) => server.client.dumpBuffer(key)))
     return Effect.promise(async () => {
-      // At one moment: what comes back is a copy of all of it.
+      // Atomically: all keys are restored together.
       const all = server.client.multi().del(...keys)
       for (const [i, dump] of saved.entries()) if (dump !== null) all.restore(keys[i]!, 0, dump)
       await all.exec()
@@ -42,7 +42,7 @@ const begin = Effect.fnUntraced(function* () {
     for (let i = 0; i < 120 * hurry && !holds(); i++) yield* Effect.sleep("500 millis")
     assert.isTrue(holds(), what)
   })
-  /** Blocks of two logs, until all of these ingestors have them. */
+  /** Extends the chain by blocks of two logs, until all of these ingestors have stored them. */
   const go = Effect.fnUntraced(function* (blocks: number, ...all: ReadonlyArray<Ingestor>) {
     for (let i = 0; i < blocks; i++) {
       chain.extend(2)
@@ -50,12 +50,12 @@ const begin = Effect.fnUntraced(function* () {
     }
     yield* until("it is at the head", () => all.every(({ status }) => status.stored === chain.head.number))
   })
-  /** Everything is there once, as whoever reads it from its first entry sees it. */
+  /** Asserts that a reader from the first entry sees every log once. */
   const whole = Effect.gen(function* () {
     const { lost, doubled, replay } = yield* judge(yield* open, chain, 0, false)
     assert.deepStrictEqual([lost, doubled, replay.faults], [0, 0, []])
   })
-  /** The epochs that there were: one more each time this is asked and it has changed. */
+  /** All epochs so far. */
   const seen: Array<string> = []
   const expectEpoch = Effect.fnUntraced(function* (reason: string, isNew: boolean) {
     const [token = "", why] = (yield* epoch) as ReadonlyArray<string>
@@ -73,10 +73,10 @@ const begin = Effect.fnUntraced(function* () {
 const test = (title: string, body: Effect.Effect<unknown, unknown, never>) =>
   it.live(title, () => body.pipe(hurried(hurry), Effect.provide(Layer.fresh(Logger.layer([])))), 60_000)
 
-describe("a store that comes back with an older copy of its data", () => {
+describe("a store that is restored to an older copy of its data", () => {
   for (const ingestors of [1, 2, 3]) {
     test(
-      `begins one new epoch under ${ingestors} ingestors, each time, also across an epoch [G-099]`,
+      `begins one new epoch per restore under ${ingestors} ingestors, also from before an epoch [G-099]`,
       Effect.gen(function* () {
         const { expectEpoch, go, regressions, snapshot, start, warnings, whole } = yield* begin()
         const all: Array<Ingestor> = []
@@ -105,7 +105,7 @@ describe("a store that comes back with an older copy of its data", () => {
   }
 
   test(
-    "begins one also where an ingestor that knows less comes back first, and one is restarted at that moment [G-100]",
+    "begins a new epoch also if a new ingestor writes first and another one restarts meanwhile [G-100]",
     Effect.gen(function* () {
       const { chain, expectEpoch, go, node, regressions, snapshot, start, whole } = yield* begin()
       const knows = yield* start
@@ -114,7 +114,7 @@ describe("a store that comes back with an older copy of its data", () => {
       yield* expectEpoch("begun", true)
       const bringBack = yield* snapshot
       yield* go(5, knows, restarted)
-      // Nobody hears of new blocks while it comes back: first comes one that knows nothing.
+      // No ingestor receives heads during the restore, and a new one writes first.
       node.up = false
       node.drop()
       yield* restarted.stop
@@ -133,7 +133,7 @@ describe("a store that comes back with an older copy of its data", () => {
   )
 
   test(
-    "begins one also where everything was written again before the one that knows of the loss writes its next block [G-204]",
+    "begins a new epoch also if all entries were rewritten before the ingestor that can detect the loss writes [G-204]",
     Effect.gen(function* () {
       const { chain, expectEpoch, go, regressions, snapshot, start, until, whole } = yield* begin()
       const knows = yield* start
@@ -143,7 +143,7 @@ describe("a store that comes back with an older copy of its data", () => {
       yield* go(3, knows)
       yield* bringBack
       const fresh = yield* start
-      yield* until("all is there again", () => fresh.status.stored === chain.head.number)
+      yield* until("all of it is stored again", () => fresh.status.stored === chain.head.number)
       yield* fresh.stop
       yield* expectEpoch("begun", false)
       yield* go(1, knows)
@@ -154,7 +154,7 @@ describe("a store that comes back with an older copy of its data", () => {
   )
 
   test(
-    "begins none where nothing was lost: restarts, drops, reorgs, trimming, entries deleted by hand, slow answers [G-101]",
+    "begins no epoch without a loss: restarts, drops, reorgs, trimming, entries deleted by hand, slow replies [G-101]",
     Effect.gen(function* () {
       const { chain, expectEpoch, go, node, regressions, server, start, whole } = yield* begin()
       let one = yield* start
@@ -187,7 +187,7 @@ describe("a store that comes back with an older copy of its data", () => {
   )
 
   test(
-    "is told when it comes back with nothing, and when it is reset it is not [G-102]",
+    "is reported if it comes back empty, and not if it is reset [G-102]",
     Effect.gen(function* () {
       const { expectEpoch, go, regressions, server, start, warnings, whole } = yield* begin()
       const one = yield* start

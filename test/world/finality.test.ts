@@ -195,7 +195,7 @@ const rows: ReadonlyArray<Row> = [
     out: { ...unaffected, errorCount: 2 },
     also: (end) =>
       Effect.gen(function* () {
-        assert.match(end.reasons.join(), /^endpoints disagree about final block \d+ .* nothing is made final/)
+        assert.match(end.reasons.join(), /^endpoints disagree about final block \d+ .* nothing is finalized/)
         assert.match(end.warnings.join(), /final block \d+ differs at .* nothing is finalized until/)
         assert.strictEqual(end.status.errors.unverified, 1)
         // The source of the metric.
@@ -231,7 +231,7 @@ const rows: ReadonlyArray<Row> = [
     urls: "ws://one,ws://two",
     variables: { CONFIRMATIONS: "finalized" },
     out: unaffected,
-    stops: /^endpoints disagree about final block \d+ .* nothing is made final/,
+    stops: /^endpoints disagree about final block \d+ .* nothing is finalized/,
     also: (end) =>
       Effect.map(end.store.load(end.chain.id), (journal) => {
         assert.isAtLeast(journal!.head.number, 20)
@@ -255,7 +255,7 @@ const rows: ReadonlyArray<Row> = [
     node: ({ two, chain }) => forks(two, chain),
     rpc: "http://two",
     out: { ...unaffected, errorCount: 2 },
-    also: ({ reasons }) => assert.match(reasons.join(), /nothing is made final until they agree/),
+    also: ({ reasons }) => assert.match(reasons.join(), /nothing is finalized until they agree/),
   },
   {
     kind: "A8",
