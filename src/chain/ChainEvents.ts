@@ -8,7 +8,7 @@ import type { EndpointPoolOptions } from "../endpoint/EndpointPool.ts"
 import type { AuditEvents } from "./Audit.ts"
 import type { FeedOptions } from "./Feed.ts"
 import type { FinalityOptions } from "./Finality.ts"
-import { inWords, logEvent } from "../observability/LogEvents.ts"
+import { formatDuration, logEvent } from "../observability/LogEvents.ts"
 import { traceFailure } from "../observability/Tracing.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 
@@ -60,7 +60,7 @@ export const make = (
           if (since === undefined) return
           const reason = reasonOf(error)
           const seconds = Math.round(((yield* Monotonic.millis) - since) / 1000)
-          const text = `lost ${endpoint.name} after ${inWords(seconds)}: ${reason}`
+          const text = `lost ${endpoint.name} after ${formatDuration(seconds)}: ${reason}`
           yield* at(logEvent("disconnected", text, { error_type: errorType(error.reason), reason, seconds }))
           wasConnected = true
         }),
@@ -69,7 +69,7 @@ export const make = (
           const isFirstAttempt = !wasConnected
           wasConnected = false
           const next_try_seconds = Math.round(seconds * 10) / 10
-          const next = `next try in ${inWords(seconds)}`
+          const next = `next try in ${formatDuration(seconds)}`
           const reason = reasonOf(error)
           if (opened) {
             const text = `circuit to ${endpoint.name} opened after ${failures} failures: ${reason}; ${next}`

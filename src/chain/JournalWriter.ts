@@ -5,7 +5,7 @@
 import { Clock, Effect, Schema, Semaphore } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import { counted, logEvent } from "../observability/LogEvents.ts"
+import { pluralize, logEvent } from "../observability/LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { fingerprint } from "../logs/Filter.ts"
 import type { MoveStep, ChainStep } from "./PendingJournal.ts"
@@ -101,7 +101,7 @@ export const make = Effect.fnUntraced(function* (
     retracted = { blocks: new Set(), entries: 0 }
     return logEvent(
       "reorg",
-      `reorg of ${counted(depth, "block")} from ${from} down: ${counted(blocks.size, "stored block")} with ${counted(entries, "entry", "entries")} retracted`,
+      `reorg of ${pluralize(depth, "block")} from ${from} down: ${pluralize(blocks.size, "stored block")} with ${pluralize(entries, "entry", "entries")} retracted`,
       { depth, block: from, retracted_blocks: blocks.size, retracted_entries: entries },
     )
   }

@@ -354,7 +354,7 @@ export const layer = Layer.effectDiscard(
       Effect.provideService(supervised(chain), CurrentLogLimits, limits)
     for (const chain of chains) yield* FiberMap.run(fibers, chain.name, followed(chain))
     yield* Effect.andThen(Progress.make((yield* Status).chains), limits.flush).pipe(
-      Effect.repeat(Schedule.spaced(Progress.lookEvery)),
+      Effect.repeat(Schedule.spaced(Progress.checkInterval)),
       Defects.toOwner,
       Effect.provideService(CurrentLogLimits, limits),
       Effect.forkScoped,

@@ -120,7 +120,7 @@ export type Fields<E extends Event> = {
 }
 
 /** `12 s`, `3 min`, `2 h 5 min`. */
-export const inWords = (seconds: number): string => {
+export const formatDuration = (seconds: number): string => {
   if (seconds < 90)
     return `${Math.round(seconds * 10) / 10 >= 10 ? Math.round(seconds) : Math.round(seconds * 10) / 10} s`
   const minutes = Math.round(seconds / 60)
@@ -130,7 +130,7 @@ export const inWords = (seconds: number): string => {
 }
 
 /** `1 block`, `2 blocks`. */
-export const counted = (count: number, one: string, many = `${one}s`): string =>
+export const pluralize = (count: number, one: string, many = `${one}s`): string =>
   `${count} ${count === 1 ? one : many}`
 
 /**

@@ -3,12 +3,12 @@
  * that ends within a second is not logged.
  */
 import { Effect } from "effect"
-import { inWords, logEvent, counted } from "./LogEvents.ts"
+import { formatDuration, logEvent, pluralize } from "./LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { liveWithin } from "./ChainStatus.ts"
 import type { ChainStatus, Phase } from "./ChainStatus.ts"
 
-export const lookEvery = "1 second"
+export const checkInterval = "1 second"
 
 /** The time between two lines about a chain that is behind (milliseconds). */
 const backfillEvery = 10_000
@@ -76,11 +76,11 @@ const logOne = (one: ChainProgress, mark: Mark, now: Mark, wallClock: number) =>
     stored === undefined
       ? `nothing stored yet, the target is block ${target}${why}`
       : isStill
-        ? `${counted(blocksBehind, "block")} behind, at block ${stored} of ${target}: no block in ${inWords((now.at - mark.at) / 1000)}${why}`
-        : `${counted(blocksBehind, "block")} behind, at block ${stored} of ${target}${
+        ? `${pluralize(blocksBehind, "block")} behind, at block ${stored} of ${target}: no block in ${formatDuration((now.at - mark.at) / 1000)}${why}`
+        : `${pluralize(blocksBehind, "block")} behind, at block ${stored} of ${target}${
             blocks === undefined
               ? ""
-              : `: ${rounded(blocks)} blocks/s, ${rounded(logs)} logs/s, ${inWords(left!)} left`
+              : `: ${rounded(blocks)} blocks/s, ${rounded(logs)} logs/s, ${formatDuration(left!)} left`
           }`
   return logEvent("backfill", text, {
     block: stored,
@@ -105,10 +105,10 @@ const logAll = (
   const blocks = rounded(sum((pace) => pace.blocks ?? 0))
   const logs = rounded(sum((pace) => pace.logs))
   const { name } = slowest.one.status
-  const left = slowest.left === undefined ? "makes no progress" : `has ${inWords(slowest.left)} left`
+  const left = slowest.left === undefined ? "makes no progress" : `has ${formatDuration(slowest.left)} left`
   return logEvent(
     "backfill",
-    `${all.length} chains are behind, ${counted(behind, "block")} in all: ${blocks} blocks/s, ${logs} logs/s; the slowest, ${name}, ${left}`,
+    `${all.length} chains are behind, ${pluralize(behind, "block")} in all: ${blocks} blocks/s, ${logs} logs/s; the slowest, ${name}, ${left}`,
     {
       chains: all.length,
       behind,

@@ -2,7 +2,7 @@
 import { Clock, Effect, Layer, Schedule } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import * as Defects from "../Defects.ts"
-import { counted, logEvent } from "./LogEvents.ts"
+import { pluralize, logEvent } from "./LogEvents.ts"
 import { noLimit, pinnedBy } from "../store/Retention.ts"
 import { Store } from "../store/Store.ts"
 import type { Stats } from "../store/Store.ts"
@@ -48,7 +48,7 @@ export const layer = Layer.effectDiscard(
       return begins
         ? logEvent(
             "trimming",
-            `trimming has begun: of ${counted(entries, "entry", "entries")}, about the newest ${maxLength} are kept (STREAM_MAXLEN), and entries that pinned readers have not read`,
+            `trimming has begun: of ${pluralize(entries, "entry", "entries")}, about the newest ${maxLength} are kept (STREAM_MAXLEN), and entries that pinned readers have not read`,
             { kept: maxLength },
           ).pipe(Effect.annotateLogs({ chain: chain.name }))
         : Effect.void

@@ -10,7 +10,7 @@ import { Effect, Latch, Schedule } from "effect"
 import type { Scope } from "effect"
 import { circuitBreaking, makeBreaker, watched } from "../Retry.ts"
 import type { Breaker, Wait } from "../Retry.ts"
-import { inWords, logEvent } from "../observability/LogEvents.ts"
+import { formatDuration, logEvent } from "../observability/LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { StoreError } from "./Store.ts"
 
@@ -51,10 +51,10 @@ export const make = (
     let recovering = false
     const onWait = ({ message }: StoreError, { failures, opened, seconds }: Wait) => {
       if (!opened)
-        return logEvent("store_unavailable", `${message}; next try in ${inWords(seconds)}`, {
+        return logEvent("store_unavailable", `${message}; next try in ${formatDuration(seconds)}`, {
           reason: message,
         })
-      const text = `circuit to the store opened after ${failures} failures: ${message}; next try in ${inWords(seconds)}`
+      const text = `circuit to the store opened after ${failures} failures: ${message}; next try in ${formatDuration(seconds)}`
       return logEvent("circuit_open", text, {
         circuit: "store",
         reason: message,
@@ -88,7 +88,7 @@ export const make = (
       } else {
         yield* probeUntilAnswered(failure)
         const seconds = Math.round((yield* Monotonic.millis) - since) / 1000
-        yield* logEvent("store_available", `the store is available again after ${inWords(seconds)}`, {
+        yield* logEvent("store_available", `the store is available again after ${formatDuration(seconds)}`, {
           seconds,
         })
       }

@@ -4,7 +4,7 @@ import { Effect, Layer, Logger, References } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { readFileSync, readdirSync } from "node:fs"
-import { events, inWords, logEvent } from "../../src/observability/LogEvents.ts"
+import { events, formatDuration, logEvent } from "../../src/observability/LogEvents.ts"
 import type { Event } from "../../src/observability/LogEvents.ts"
 import * as Logging from "../../src/observability/Logging.ts"
 import { CurrentLogLimits, LogLimits } from "../../src/observability/LogLimits.ts"
@@ -449,7 +449,7 @@ describe("a log line", () => {
   )
 
   it("formats durations with units", () => {
-    assert.deepStrictEqual([0.5, 12.34, 89, 90, 5000, 7500, 400_000].map(inWords), [
+    assert.deepStrictEqual([0.5, 12.34, 89, 90, 5000, 7500, 400_000].map(formatDuration), [
       "0.5 s",
       "12 s",
       "89 s",

@@ -221,7 +221,7 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
         node.chain.extend(2)
         yield* shows(opened, "h1", "The store is not writable")
         yield* shows(opened, `.store [data-field="state"]`, "not writable")
-        yield* shows(opened, `.store [data-field="reason"]`, "the store did not push")
+        yield* shows(opened, `.store [data-field="reason"]`, "store push failed")
         yield* shows(opened, field(alpha, "phase"), "store unavailable")
         yield* shows(opened, field(alpha, "stored-sub"), "1 behind")
         yield* assertLegible(opened)
