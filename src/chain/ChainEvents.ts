@@ -6,7 +6,7 @@ import { errorType } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { EndpointPoolOptions } from "../endpoint/EndpointPool.ts"
 import type { AuditEvents } from "./Audit.ts"
-import type { FeedOptions } from "./Feed.ts"
+import type { StepsOptions } from "./Steps.ts"
 import type { FinalityOptions } from "./Finality.ts"
 import { formatDuration, logEvent } from "../observability/LogEvents.ts"
 import { traceFailure } from "../observability/Tracing.ts"
@@ -16,7 +16,7 @@ export interface ChainEvents {
   readonly endpoint: EndpointPoolOptions["watch"]
   readonly audit: AuditEvents
   readonly disagreement: FinalityOptions["onDisagreement"]
-  readonly standoff: FeedOptions["onStandoff"]
+  readonly standoff: StepsOptions["onStandoff"]
 }
 
 /** The reason of an endpoint's failure, without what the log line already contains. */

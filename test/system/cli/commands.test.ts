@@ -1012,7 +1012,10 @@ describe("check", () => {
       assert.strictEqual(ranges.length, 4)
       for (const { level, detail } of ranges) {
         assert.strictEqual(level, "ok")
-        assert.match(detail, /ranges up to 10 wide; wider: (frame larger|.*of more than|.*1000 ms|.*no answer)/)
+        assert.match(
+          detail,
+          /ranges up to 10 wide; wider: (frame larger|.*of more than|.*1000 ms|.*no answer)/,
+        )
       }
       assert.strictEqual(output.match(/logsBloom: fetched usable/g)?.length, 4)
     }),

@@ -1,0 +1,115 @@
+/** Submits a chain's steps to the store, and records what became of them. */
+import { Clock, Effect } from "effect"
+import type { PoolMember } from "../endpoint/PoolMember.ts"
+import type { ReceivedHead } from "../endpoint/Heads.ts"
+import * as Monotonic from "../Monotonic.ts"
+import type { BlockTraces } from "../observability/Tracing.ts"
+import type { StoreError } from "../store/Store.ts"
+import type { ChainEvents } from "./ChainEvents.ts"
+import type { ChainState } from "./ChainState.ts"
+import type { FilterReplaced, HeadConflict, Submitted } from "./JournalWriter.ts"
+import type { ChainStep } from "./PendingJournal.ts"
+import type { Suspension } from "./Suspension.ts"
+
+export interface Submission {
+  /**
+   * Submits a step. A move that the store refuses is submitted again once the store accepts moves, without a request to an
+   * endpoint: if the store had taken it after all, it answers that the move is a duplicate, or that its head is another one.
+   */
+  readonly submit: (step: ChainStep) => Effect.Effect<Submitted, HeadConflict | FilterReplaced | StoreError>
+  /** Records the result of a step. @param member the endpoint that it came from */
+  readonly acknowledge: (member: PoolMember) => (submitted: Submitted) => Effect.Effect<unknown>
+  /** The journal cannot be loaded, or a move has to be made anew from what the store has. */
+  readonly onStoreError: (error: StoreError) => Effect.Effect<void>
+}
+
+/** The journal cannot be used as it is: a retry does not help. */
+const isUnusable = ({ reason, operation }: StoreError) =>
+  reason === "newer" || (reason === "corrupt" && operation === "load")
+
+export const make = (
+  { status, writer, provenance, standoff, pushLimits, housekeeping, storeBreaker, breaker }: ChainState,
+  events: ChainEvents,
+  suspension: Suspension,
+  traces: BlockTraces,
+): Submission => {
+  const onStoreError = (error: StoreError) =>
+    Effect.gen(function* () {
+      if (isUnusable(error)) return yield* suspension.haltUntilReadable(error)
+      if (!storeBreaker.isOpen()) return
+      status.enter("store-unavailable")
+      status.recordFailure("store", error.message)
+      yield* storeBreaker.trip(error)
+    })
+
+  const submit = (step: ChainStep, isRetry: boolean): ReturnType<Submission["submit"]> =>
+    writer.submit(step).pipe(
+      Effect.catchTags({
+        Paused: () =>
+          housekeeping.untilResumed.pipe(Effect.andThen(Effect.suspend(() => submit(step, isRetry)))),
+        HeadConflict: (conflict) => {
+          // Another ingestor may have written other logs of these blocks.
+          if (step._tag === "Move" && step.move._tag === "Push") provenance.invalidate(step.move.blocks)
+          return Effect.fail(conflict)
+        },
+        StoreError: (error) => {
+          if (isUnusable(error)) return Effect.fail(error)
+          const { move } = step as Extract<ChainStep, { readonly _tag: "Move" }>
+          // Pushes are cut anew, from what the store has.
+          if (move._tag === "Push" && pushLimits.refused(move, error, isRetry)) return Effect.fail(error)
+          return onStoreError(error).pipe(
+            Effect.andThen(storeBreaker.awaitClosed),
+            Effect.andThen(Effect.suspend(() => submit(step, true))),
+          )
+        },
+      }),
+    )
+
+  const headHandled = (member: PoolMember, received: ReceivedHead | undefined) =>
+    Effect.gen(function* () {
+      if (received !== undefined) {
+        status.recordLatency((yield* Monotonic.millis) - received.at)
+        status.eventLatency(Math.max((yield* Clock.currentTimeMillis) / 1000 - received.header.timestamp, 0))
+      }
+      status.updatePhase()
+      yield* member.breaker.succeed
+      yield* breaker.succeed
+    })
+
+  const acknowledge = (member: PoolMember, { step, result }: Submitted) => {
+    if (result === undefined) {
+      if (step._tag === "HeadDone") return Effect.sync(() => traces.done(step.trace))
+      const agrees = standoff.confirm(step.journal, step.hash)
+      return Effect.andThen(agrees ? events.standoff(0) : Effect.void, headHandled(member, undefined))
+    }
+    // A duplicate was written by another ingestor, perhaps from another answer.
+    if (step.move._tag === "Push") {
+      if (result._tag === "Duplicate") provenance.invalidate(step.move.blocks)
+      else pushLimits.accepted()
+      standoff.recordPush(step.journal)
+    }
+    const recorded = writer.acknowledge(step, result)
+    switch (step.move._tag) {
+      case "Push":
+        return Effect.all([
+          recorded,
+          events.standoff(0),
+          storeBreaker.succeed,
+          headHandled(member, step.received),
+        ])
+      case "Pop":
+        return Effect.andThen(
+          recorded,
+          Effect.map(Monotonic.millis, (now) => standoff.recordPop(now)),
+        )
+      case "Finalize":
+        return recorded
+    }
+  }
+
+  return {
+    submit: (step) => submit(step, false),
+    acknowledge: (member) => (submitted) => Effect.suspend(() => acknowledge(member, submitted)),
+    onStoreError,
+  }
+}
