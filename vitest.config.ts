@@ -17,7 +17,12 @@ class LongestFirst extends BaseSequencer {
 
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
+    projects: [
+      // Functions and modules, in virtual time, with real stores: a minute.
+      { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
+      // The service as a whole, in processes and against real nodes, and what is around it.
+      { extends: true, test: { name: "system", include: ["test/{system,world,deploy}/**/*.test.ts"] } },
+    ],
     globalSetup: ["test/support/watched.ts", "test/support/buildOnce.ts"],
     pool: "forks",
     // Most of the time a test waits for a process that it started: more files than cores is right.

@@ -3,16 +3,16 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { join } from "node:path"
-import { emptyHead, pushes } from "../../../src/store/Journal.ts"
-import { blocks } from "../../support/blocks.ts"
-import * as Devnet from "../../support/devnet.ts"
-import { directory } from "../../support/directory.ts"
-import { fetchFrom } from "../../support/http.ts"
-import * as Otlp from "../../support/OtlpReceiver.ts"
-import * as RedisServer from "../../support/RedisServer.ts"
-import { openRedis, standalone } from "../../support/redisStore.ts"
-import * as Service from "../../support/Service.ts"
-import * as TcpProxy from "../../support/TcpProxy.ts"
+import { emptyHead, pushes } from "../../src/store/Journal.ts"
+import { blocks } from "../support/blocks.ts"
+import * as Devnet from "../support/devnet.ts"
+import { directory } from "../support/directory.ts"
+import { fetchFrom } from "../support/http.ts"
+import * as Otlp from "../support/OtlpReceiver.ts"
+import * as RedisServer from "../support/RedisServer.ts"
+import { openRedis, standalone } from "../support/redisStore.ts"
+import * as Service from "../support/Service.ts"
+import * as TcpProxy from "../support/TcpProxy.ts"
 
 const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body), 60_000)
@@ -333,7 +333,7 @@ describe("telemetry", () => {
         env: {
           REDIS_URL: server.url,
           OTLP_URL: `${receiver.url}/v1/traces`,
-          NODE_OPTIONS: `--import ${new URL("../../support/otelSdk.mjs", import.meta.url).href}`,
+          NODE_OPTIONS: `--import ${new URL("../support/otelSdk.mjs", import.meta.url).href}`,
         },
       })
       yield* devnet.block(4)
