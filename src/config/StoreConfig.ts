@@ -90,7 +90,7 @@ export const section: Section = {
 
 const databaseNumber = Codec.count()
 
-/** The database that a URL names after the host, or as redis-py writes it, `?db=2`. Of other queries the name is told. */
+/** The database that a URL names after the host, or as redis-py writes it, `?db=2`. A problem names other queries. */
 const databaseOf = (url: URL, reader: Reader): number => {
   for (const name of new Set(url.searchParams.keys())) {
     if (name !== "db")

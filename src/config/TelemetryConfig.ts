@@ -64,7 +64,7 @@ const isHeader = ([name, value]: readonly [string, string]): boolean => {
   }
 }
 
-/** The headers of a variable; a wrong one is left out, with a warning that does not repeat its value. */
+/** The headers of a variable; an invalid one is dropped, with a warning that does not repeat its value. */
 const readHeaders = Effect.fnUntraced(function* (reader: Reader, variable: typeof common.headers) {
   const given = yield* reader.get(variable)
   if (given === undefined) return undefined

@@ -14,7 +14,7 @@ const nearest = (name: string, candidates: Iterable<string>, within: number): st
   return best
 }
 
-/** Why a name in `CHAINS` is not that of a chain: which one may be meant, and all that are built in. */
+/** Says that a name in `CHAINS` is not built in, with the nearest built-in name and the list of all. */
 export const unknownChain = (name: string): string => {
   const names = knownChains.map((chain) => chain.name)
   const guess = nearest(name, names, Math.max(1, Math.floor(name.length / 3)))

@@ -40,9 +40,9 @@ export interface Copied {
   readonly wipe: Effect.Effect<void>
   readonly epoch: Effect.Effect<Epoch | undefined>
   readonly last: Effect.Effect<Remembered | undefined>
-  /** Those that are not there, and were not trimmed: the oldest are trimmed, and nothing else takes any away. */
+  /** The entries that are missing although they were not trimmed: only the oldest are ever trimmed. */
   readonly lacks: (entries: ReadonlyArray<Remembered>) => Effect.Effect<ReadonlyArray<Remembered>>
-  /** The store with all that was trimmed as if it were still there, for whoever reads all of it. */
+  /** The store as if nothing had been trimmed, for a reader of the whole stream. */
   readonly untrimmed: Client
 }
 

@@ -1,11 +1,10 @@
 /**
- * Which epochs there must be, from what was stored and answered alone.
+ * The model of epochs: which there must be, computed only from what was stored and answered.
  *
- * An ingestor knows of the entries that the store has acknowledged to it since it last asked what the epoch is, and of the
- * last one that there was then. Where the store, set back to an older copy, has one of them no more, and it was not trimmed,
- * the loss can be known: the epoch must change, once, by the time when that ingestor has asked again, and when all is
- * quiet. Whoever was killed, or is not running, knows nothing; and what is there again with the same id and the same log is no
- * loss, to a reader neither.
+ * An ingestor knows the entries that the store has acknowledged to it since its last epoch check, and the last entry at that
+ * check. If the store was set back to an older copy and lacks one of them, and it was not trimmed, the loss is detectable: the
+ * epoch must change exactly once, by the end of that ingestor's next check, and before the end of the run. An ingestor that was
+ * killed or is not running knows nothing; an entry that is there again with the same id and log is not lost, for readers either.
  */
 import { Effect } from "effect"
 import type { Copied, Remembered } from "./copies.ts"
@@ -14,62 +13,62 @@ const lost = ({ id, log }: Remembered) => `entry ${id} (${log}) was lost, and no
 
 /** An ingestor as the store sees it. */
 export interface Process {
-  /** Killed: whatever it asks for is not done. */
+  /** Killed: its requests are not executed. */
   dead: boolean
-  /** It is told to stop: it may still find out what it can, and need not. */
+  /** It is stopping: it may still detect a loss, but need not. */
   stopping: boolean
 }
 
 export interface EpochWatch {
-  /** After each thing that was done to the store; together with it, so that nothing else is done between. */
+  /** Checks the epoch after each operation on the store, atomically with it. */
   readonly look: Effect.Effect<void>
   /** The store has acknowledged entries to a process, of which this is the last one. */
   readonly acknowledged: (process: Process, last: Remembered | undefined) => void
-  /** The store has told a process what the epoch is, when this was the last entry. */
+  /** A process has checked the epoch, when this was the last entry. */
   readonly asked: (process: Process, last: Remembered | undefined) => Effect.Effect<void>
   /** The store was set back, or emptied. */
   readonly replaced: Effect.Effect<void>
-  /** What was wrong; to be asked when all has been quiet for a while. */
+  /** The faults found; to be read once the store has been idle for a while. */
   readonly verdict: Effect.Effect<ReadonlyArray<string>>
-  /** How many losses could be known, and were told. */
-  readonly told: () => number
+  /** How many detectable losses were reported. */
+  readonly reported: () => number
 }
 
 export const make = ({ epoch, lacks }: Pick<Copied, "epoch" | "lacks">): EpochWatch => {
   const faults: Array<string> = []
   const remembered = new Map<Process, ReadonlyArray<Remembered>>()
   const seen = new Set<string>()
-  /** The losses that each epoch has told: its own, and those of the epochs that it followed. */
-  const tells = new Map<string, Set<Remembered>>()
+  /** The losses that each epoch reports: its own, and those of earlier epochs. */
+  const reports = new Map<string, Set<Remembered>>()
   let token: string | undefined
-  let told = 0
+  let reported = 0
 
   const everything = () => [...remembered.values()].flat()
-  /** What these processes know of, and the store has lost, and no epoch has told. */
-  const untold = (who: (process: Process) => boolean) =>
+  /** Entries that these processes know, that the store has lost, and that no epoch has reported. */
+  const unreported = (who: (process: Process) => boolean) =>
     lacks(
       [...remembered].flatMap(([process, entries]) =>
-        who(process) ? entries.filter((entry) => !tells.get(token ?? "")?.has(entry)) : [],
+        who(process) ? entries.filter((entry) => !reports.get(token ?? "")?.has(entry)) : [],
       ),
     )
 
   const look = Effect.gen(function* () {
     const now = yield* epoch
     if (now?.token === token) return
-    if (now === undefined) return void faults.push(`epoch ${token} is not there any more`)
+    if (now === undefined) return void faults.push(`epoch ${token} disappeared`)
     if (seen.has(now.token)) faults.push(`epoch ${now.token} began again`)
     seen.add(now.token)
     if (token === undefined) {
       if (now.reason !== "begun") faults.push(`the first epoch says "${now.reason}"`)
-      // Its beginning says to all that what they knew is gone.
-      tells.set(now.token, new Set(everything()))
+      // The first epoch reports the loss of everything that was known before.
+      reports.set(now.token, new Set(everything()))
     } else {
-      if (now.reason !== "lost") faults.push(`an epoch says "${now.reason}", and nobody began anew`)
-      const losses = yield* untold(({ dead }) => !dead)
-      if (losses.length === 0) faults.push("an epoch began, and no entry was lost, or it was told before")
-      else told++
+      if (now.reason !== "lost") faults.push(`an epoch says "${now.reason}" without a reset`)
+      const losses = yield* unreported(({ dead }) => !dead)
+      if (losses.length === 0) faults.push("an epoch began without a loss, or after the loss was reported")
+      else reported++
       const gone = yield* lacks(everything())
-      tells.set(now.token, new Set([...(tells.get(token) ?? []), ...gone]))
+      reports.set(now.token, new Set([...(reports.get(token) ?? []), ...gone]))
     }
     token = now.token
   })
@@ -80,15 +79,15 @@ export const make = ({ epoch, lacks }: Pick<Copied, "epoch" | "lacks">): EpochWa
       if (last !== undefined) remembered.set(process, [...(remembered.get(process) ?? []), last])
     },
     asked: Effect.fnUntraced(function* (process, last) {
-      // Where there is nothing, the first epoch will say so to everybody.
-      if (token !== undefined) faults.push(...(yield* untold((one) => one === process)).map(lost))
+      // In an empty store, the first epoch will report the loss.
+      if (token !== undefined) faults.push(...(yield* unreported((one) => one === process)).map(lost))
       remembered.set(process, last === undefined ? [] : [last])
     }),
     replaced: Effect.map(epoch, (now) => void (token = now?.token)),
     verdict: Effect.gen(function* () {
-      const losses = yield* untold(({ dead, stopping }) => !dead && !stopping)
+      const losses = yield* unreported(({ dead, stopping }) => !dead && !stopping)
       return [...faults, ...losses.map(lost)]
     }),
-    told: () => told,
+    reported: () => reported,
   }
 }

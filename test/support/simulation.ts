@@ -377,7 +377,7 @@ export const simulate = Effect.fnUntraced(function* (
     verdict,
     caughtUp,
     journal: JSON.stringify(entries),
-    epochs: store.epochs.told(),
+    epochs: store.epochs.reported(),
   } satisfies Outcome as Outcome
 }, Effect.scoped)
 

@@ -74,7 +74,7 @@ const good: ReadonlyArray<
     "latest",
   ],
   [
-    "a file that nobody reads changes no filter",
+    "no filter from a `_FILE` variable, which is not read",
     { ADDRESSES: address, DEVNET_ADDRESSES_FILE: "/x" },
     (s) => s.chains[0]!.filter.addresses,
     [address],
@@ -396,7 +396,7 @@ const good: ReadonlyArray<
   ],
 ]
 
-/** Values that the specification knows or that nobody knows: what is said, and what is used. */
+/** Values that the specification defines, or unknown ones: the warning, and the value that is used. */
 const ignored: ReadonlyArray<
   readonly [variables: Variables, warning: RegExp, pick: (s: Settings) => unknown, value: unknown]
 > = [
@@ -671,7 +671,7 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     [/^REDIS_URL: several need REDIS_SENTINEL_MASTER or REDIS_CLUSTER beside them$/],
   ],
   [
-    "a query that nobody reads, without its value",
+    "an unknown query, without its value",
     { ...devnet, REDIS_URL: "redis://a/2?ssl_cert_reqs=secret&db=2" },
     [/^REDIS_URL: no query but \?db= is known, got "ssl_cert_reqs"$/],
   ],
@@ -808,7 +808,7 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
 
 describe("the configuration", () => {
   for (const [title, variables, pick, value] of good) {
-    it.effect(title, () =>
+    it.effect(`decodes ${title}`, () =>
       Effect.gen(function* () {
         assert.deepStrictEqual(pick(yield* fromVariables({ ...devnet, ...variables })), value)
       }),
@@ -816,7 +816,7 @@ describe("the configuration", () => {
   }
 
   it.effect(
-    "ignores values of telemetry variables that it does not know, and says what it uses instead",
+    "ignores unknown values of telemetry variables, and warns which value it uses instead",
     () =>
       Effect.gen(function* () {
         for (const [variables, warning, pick, value] of ignored) {
@@ -830,7 +830,7 @@ describe("the configuration", () => {
       }),
   )
 
-  it.effect("nothing configured means the four default chains on public endpoints, into SQLite", () =>
+  it.effect("follows the four default chains on public endpoints into SQLite when nothing is set", () =>
     Effect.gen(function* () {
       const settings = yield* fromVariables({})
       assert.deepStrictEqual(
@@ -847,7 +847,7 @@ describe("the configuration", () => {
     }),
   )
 
-  it.effect("a chain may be given by its id", () =>
+  it.effect("accepts a chain by its id", () =>
     Effect.gen(function* () {
       const { chains } = yield* fromVariables({
         CHAINS: "8453,31337",
@@ -863,7 +863,7 @@ describe("the configuration", () => {
     }),
   )
 
-  it.effect("a dash in a name is an underscore in its variables", () =>
+  it.effect("reads a dash in a chain's name as an underscore in its variables", () =>
     Effect.gen(function* () {
       const { chains } = yield* fromVariables({
         CHAINS: "my-net",
@@ -877,7 +877,7 @@ describe("the configuration", () => {
     }),
   )
 
-  it.effect("a secret may come from a file", () =>
+  it.effect("reads a secret from the file of its _FILE variable", () =>
     Effect.gen(function* () {
       const directory = mkdtempSync(join(tmpdir(), "event-ingestor-"))
       yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(directory, { recursive: true })))
@@ -937,7 +937,7 @@ describe("the configuration", () => {
     }),
   )
 
-  it.effect("warns about names that were probably meant for it", () =>
+  it.effect("warns about names that are probably misspelt variables", () =>
     Effect.gen(function* () {
       const { warnings } = yield* fromVariables({
         ...devnet,
@@ -963,7 +963,7 @@ describe("the configuration", () => {
     }),
   )
 
-  it("process variables beat those of .env, empty ones do not", () => {
+  it("prefers process variables to those of .env, unless they are empty", () => {
     const directory = mkdtempSync(join(tmpdir(), "event-ingestor-"))
     writeFileSync(join(directory, ".env"), 'A=file\nB="two words" # comment\nC=file\nD=file\n')
     assert.deepStrictEqual(withDotEnv({ A: "process", C: "", E: "process" }, directory), {
@@ -980,7 +980,7 @@ describe("the configuration", () => {
     assert.deepStrictEqual(withDotEnv({ A: "x" }, directory), { A: "x" })
   })
 
-  it("loses no variable of a .env that begins with a byte order mark or is UTF-16, and refuses other bytes [G-172]", () => {
+  it("keeps every variable of a .env that begins with a byte order mark or is UTF-16, and refuses other bytes [G-172]", () => {
     const directory = mkdtempSync(join(tmpdir(), "event-ingestor-"))
     const file = join(directory, ".env")
     const utf16 = Buffer.from("\uFEFFA=é\r\nB=2\r\n", "utf16le")
@@ -1014,7 +1014,7 @@ describe("the configuration", () => {
     }),
   )
 
-  it("takes away the quotes that docker's --env-file keeps, and no others [G-173]", () => {
+  it("removes the quotes that docker's --env-file keeps, and no others [G-173]", () => {
     const place = join(tmpdir(), "no such directory")
     const kept = { A: '"ws://x"', B: "'two words' ", C: '"', D: `"a' `, E: 'a "b"' }
     assert.deepStrictEqual(withDotEnv({ ...kept, F: '""' }, place), {
@@ -1024,7 +1024,7 @@ describe("the configuration", () => {
     })
   })
 
-  it.effect("takes every configured secret out of a text", () =>
+  it.effect("removes every configured secret from a text", () =>
     Effect.gen(function* () {
       const { redact } = yield* fromVariables({
         CHAINS: "devnet",
