@@ -1,10 +1,19 @@
 /** How streams are called, and how much of each is kept. */
 import { Effect } from "effect"
 import * as Codec from "./Codec.ts"
-import type { Retention } from "../store/Retention.ts"
 import type { RedisConfig, SqliteConfig } from "./StoreConfig.ts"
 import { variable } from "./Variable.ts"
 import type { Reader, Section } from "./Variable.ts"
+
+/** How much of each stream is kept. */
+export interface Retention {
+  /** About how many entries are kept in any case; 0 keeps all. */
+  readonly maxLength: number
+  /** The consumer groups that are pinned; `*`: all. */
+  readonly groups: ReadonlyArray<string>
+  /** How many entries the stream may hold for a pinned reader before publishing pauses. */
+  readonly backlog: number
+}
 
 const streamPrefix = Codec.kind("letters, digits and any of : . _ -", (text) =>
   /^[\w:.-]+$/.test(text) ? text : undefined,

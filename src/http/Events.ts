@@ -13,7 +13,7 @@ import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { sampleEvery } from "../observability/Sparkline.ts"
 import * as Report from "./Report.ts"
 import type { Status } from "../observability/Status.ts"
-import type { Row } from "./RecentEntries.ts"
+import type { Row } from "../observability/RecentEntries.ts"
 
 export const mostReaders = 10
 

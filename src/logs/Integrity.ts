@@ -9,7 +9,7 @@ import type { Filter, Header, Hex, Log } from "../Domain.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { bitsSet, bloomOf, chanceOfMatch, isZero, provenBloom } from "./Bloom.ts"
 import { isUnfiltered, makeMatches } from "./Filter.ts"
-import { finalVerdict } from "../chain/FinalityQuorum.ts"
+import { finalVerdict } from "../endpoint/FinalityQuorum.ts"
 
 /** With fewer zero bits than this, almost any set of logs has the same bloom. */
 const leastZeroBits = 2

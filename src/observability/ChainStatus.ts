@@ -21,7 +21,7 @@ import type { Stats } from "../store/Store.ts"
 import { ChainTime } from "./ChainTime.ts"
 import type { Timed } from "./ChainTime.ts"
 import { Sparkline } from "./Sparkline.ts"
-import { RecentEntries } from "../http/RecentEntries.ts"
+import { RecentEntries } from "./RecentEntries.ts"
 
 /**
  * - `connecting`: no endpoint is connected.

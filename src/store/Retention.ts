@@ -2,19 +2,14 @@
  * How much of a stream is kept: a fixed number of entries, and what pinned readers still need. Pure.
  *
  * Entries that a _pinned_ reader has not read are not trimmed. Pinned are readers that publish their position (see
- * CONSUMING.md), until they have not been seen for seven days, and the consumer groups named in the configuration. When a
+ * the README), until they have not been seen for seven days, and the consumer groups named in the configuration. When a
  * pinned reader falls so far behind that its backlog is full, publishing to the stream pauses. No log is lost, because the
  * chain still has it.
  */
 
-export interface Retention {
-  /** About how many entries are kept in any case; 0 keeps all. */
-  readonly maxLength: number
-  /** The consumer groups that are pinned; `*`: all. */
-  readonly groups: ReadonlyArray<string>
-  /** How many entries the stream may hold for a pinned reader before publishing pauses. */
-  readonly backlog: number
-}
+import type { Retention } from "../config/StreamConfig.ts"
+
+export type { Retention }
 
 /** Keeps about `maxLength` entries, and four times as many for pinned readers. */
 export const keeping = (maxLength: number, groups: ReadonlyArray<string> = []): Retention => ({

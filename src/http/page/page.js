@@ -3,7 +3,7 @@
  *
  * @typedef {ReturnType<typeof import("../Report.ts").statusReport>} Report
  * @typedef {ReturnType<typeof import("../Report.ts").chainReport>} Chain
- * @typedef {import("../RecentEntries.ts").Row} Row
+ * @typedef {import("../../observability/RecentEntries.ts").Row} Row
  * @typedef {{ lag_s: Array<number>, logs_per_s: Array<number> }} Curves
  * @typedef {{ chain: string, row: Row, text: string }} Entry
  */

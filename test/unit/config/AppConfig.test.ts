@@ -815,19 +815,17 @@ describe("the configuration", () => {
     )
   }
 
-  it.effect(
-    "ignores unknown values of telemetry variables, and warns which value it uses instead",
-    () =>
-      Effect.gen(function* () {
-        for (const [variables, warning, pick, value] of ignored) {
-          const settings = yield* fromVariables({ ...devnet, ...collector, ...variables })
-          const what = JSON.stringify(variables)
-          assert.deepStrictEqual(pick(settings), value, what)
-          assert.strictEqual(settings.warnings.length, 1, what)
-          assert.match(settings.warnings[0]!, warning)
-          assert.notInclude(settings.warnings[0]!, "secret")
-        }
-      }),
+  it.effect("ignores unknown values of telemetry variables, and warns which value it uses instead", () =>
+    Effect.gen(function* () {
+      for (const [variables, warning, pick, value] of ignored) {
+        const settings = yield* fromVariables({ ...devnet, ...collector, ...variables })
+        const what = JSON.stringify(variables)
+        assert.deepStrictEqual(pick(settings), value, what)
+        assert.strictEqual(settings.warnings.length, 1, what)
+        assert.match(settings.warnings[0]!, warning)
+        assert.notInclude(settings.warnings[0]!, "secret")
+      }
+    }),
   )
 
   it.effect("follows the four default chains on public endpoints into SQLite when nothing is set", () =>

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { Sparkline, samplesKept } from "../../../src/observability/Sparkline.ts"
-import { rowsKept, RecentEntries } from "../../../src/http/RecentEntries.ts"
+import { rowsKept, RecentEntries } from "../../../src/observability/RecentEntries.ts"
 import { block } from "../../support/blocks.ts"
 
 const Count = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 160 }))

@@ -2,8 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
-import { finalVerdict } from "../../../src/chain/FinalityQuorum.ts"
-import type { Vote } from "../../../src/chain/FinalityQuorum.ts"
+import { finalVerdict } from "../../../src/endpoint/FinalityQuorum.ts"
+import type { Vote } from "../../../src/endpoint/FinalityQuorum.ts"
 import { eventually } from "../../support/ingestor.ts"
 import { blockTime, withBoth, scenario } from "../../support/quirks.ts"
 
