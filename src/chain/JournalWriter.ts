@@ -2,18 +2,19 @@
  * Writes one chain's journal: loads it under the chain's filter, submits the feed's moves to the store, and records their
  * results in the status.
  */
-import { Clock, Effect, Schema, Semaphore } from "effect"
+import { Clock, Effect, Schema } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import { pluralize, logEvent } from "../observability/LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { fingerprint } from "../logs/Filter.ts"
+import * as Epochs from "./Epochs.ts"
 import type { MoveStep, ChainStep } from "./PendingJournal.ts"
 import type { StoreBreaker } from "../store/StoreBreaker.ts"
 import { afterPush, freeLogs } from "../store/Journal.ts"
 import type { Journal, Move, Position, Push } from "../store/Journal.ts"
 import { Store } from "../store/Store.ts"
-import type { Known, FinalizeResult, PopResult, PushResult, StoreError } from "../store/Store.ts"
+import type { FinalizeResult, PopResult, PushResult, StoreError } from "../store/Store.ts"
 import { traceMove } from "../observability/Tracing.ts"
 import { Status } from "../observability/Status.ts"
 import type { Operation } from "../observability/Status.ts"
@@ -84,6 +85,7 @@ export const make = Effect.fnUntraced(function* (
   const { chain: statusOf, storeOperation } = yield* Status
   const status = statusOf(chain.name)
   const filter = fingerprint(chain.filter)
+  const epochs = Epochs.make(chain.id, store, status)
   /** Whether this process has written with its filter: another filter in the store is then newer than ours. */
   let established = false
   let knownStart: number | undefined
@@ -159,69 +161,12 @@ export const make = Effect.fnUntraced(function* (
     established ||= journal !== undefined
     // Applies a lowered retention limit also on a chain without new blocks, and completes a journal of version 1.
     yield* store.trim(chain.id)
-    yield* endLock.withPermits(1)(checkEpoch(status.stored, journal?.head.number))
+    yield* epochs.check(journal?.head.number)
     knownStart = journal?.start.number ?? knownStart
     status.stored = journal && highestWhole(journal.head)
     status.final = journal?.final?.number
     yield* logResume(journal)
     return journal
-  })
-
-  /** Serializes updates of `known`: several moves are in flight, and their results are recorded in order. */
-  const endLock = Semaphore.makeUnsafe(1)
-  /** The end of the stream as this process last saw it. */
-  let known: Known | undefined
-
-  /**
-   * Records the entries that a move has added.
-   *
-   * @returns whether they follow the recorded end: else another ingestor wrote in between, perhaps to a store that had been set
-   *   back meanwhile, and the recorded entry must be searched for before it is replaced
-   */
-  const recordEnd = ({ last }: Known, result: Result): boolean => {
-    if (result._tag === "Duplicate") return false
-    if (!("added" in result) || result.added === undefined) return true
-    const { previous } = result.added
-    const follows = previous?.id === last?.id && previous?.identity === last?.identity
-    if (!follows || (last !== undefined && last.epoch !== result.added.last.epoch)) return false
-    known = { ...known!, last: result.added.last }
-    return true
-  }
-
-  const followEnd = (move: Move, result: Result) =>
-    endLock.withPermits(1)(
-      Effect.suspend(() =>
-        known === undefined || recordEnd(known, result)
-          ? Effect.void
-          : checkEpoch(status.stored, move.expected.number),
-      ),
-    )
-
-  /** Logs a store that has lost entries it had acknowledged. */
-  const checkEpoch = Effect.fnUntraced(function* (stood: number | undefined, stored: number | undefined) {
-    const check = yield* store.checkEpoch(chain.id, known)
-    known = check.known
-    switch (check.outcome) {
-      case "kept":
-        return
-      case "new epoch":
-        return yield* logEvent(
-          "new_epoch",
-          "the stream is in a new epoch: it was reset, or another ingestor detected lost entries",
-          {},
-        )
-      case "lost":
-      case "emptied": {
-        status.storeRegressions++
-        const again = stored === stood ? "stands there again" : `stands at ${stored} now`
-        const stands = stored === undefined ? "has nothing now" : again
-        yield* logEvent(
-          "store_regression",
-          `the store has lost entries: it stood at block ${stood ?? "-"} and ${stands}. They are written again in a new epoch, as the chain is now`,
-          { stood, stored },
-        )
-      }
-    }
   })
 
   const send = (move: Move): Effect.Effect<Result, StoreError> => {
@@ -236,7 +181,7 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const perform = (move: Move) =>
-    Effect.uninterruptible(Effect.tap(send(move), (result) => followEnd(move, result)))
+    Effect.uninterruptible(Effect.tap(send(move), (result) => epochs.follow(move, result)))
 
   const acknowledge = ({ move, reorg, journal }: MoveStep, result: Result) => {
     let done: Effect.Effect<void> = Effect.void
