@@ -1,6 +1,7 @@
 /** Writes docs/METRICS.md from the definitions; with `--check` only says whether it is up to date. */
 import { readFileSync, writeFileSync } from "node:fs"
-import { definitions, namesOf } from "../src/observability/Metrics.ts"
+import { definitions } from "../src/observability/Metrics.ts"
+import { namesOf } from "../src/observability/MetricFamily.ts"
 
 const path = "docs/METRICS.md"
 

@@ -5,7 +5,8 @@ import { breakerLabel } from "../Retry.ts"
 import type { BreakerState } from "../Retry.ts"
 import { version } from "../Version.ts"
 import { unready } from "../observability/Readiness.ts"
-import type { ChainStatus, EndpointStatus } from "../observability/ChainStatus.ts"
+import type { ChainStatus } from "../observability/ChainStatus.ts"
+import type { EndpointStatus } from "../observability/EndpointStatus.ts"
 import type { Status } from "../observability/Status.ts"
 
 const breaker = (state: BreakerState, now: number) => ({

@@ -4,21 +4,18 @@
  */
 import type { Clock } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import type { RateLimiter } from "../endpoint/RateLimiter.ts"
-import type { Outcome } from "../endpoint/RpcClient.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import type { ErrorType } from "../endpoint/EndpointError.ts"
-import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { stateOf } from "../Retry.ts"
 import type { Breaker, BreakerState } from "../Retry.ts"
 import * as Metrics from "./Metrics.ts"
 import * as Monotonic from "../Monotonic.ts"
-import type { Registry } from "./Metrics.ts"
+import type { Registry } from "./MetricFamily.ts"
 import type { Disagreement } from "../chain/Finality.ts"
 import type { Holder } from "../store/Retention.ts"
 import type { Stats } from "../store/Store.ts"
 import { ChainTime } from "./ChainTime.ts"
+import { EndpointStatus } from "./EndpointStatus.ts"
 import type { Timed } from "./ChainTime.ts"
 import { Sparkline } from "./Sparkline.ts"
 import { RecentEntries } from "./RecentEntries.ts"
@@ -66,60 +63,6 @@ export interface Reorg {
   readonly depth: number
   /** The highest block that was reverted. */
   readonly from: number
-}
-
-/** The methods that the ingestor calls: the only values of the `method` label of the metrics. */
-export const methods = [
-  "eth_chainId",
-  "eth_blockNumber",
-  "eth_syncing",
-  "eth_subscribe",
-  "eth_getBlockByNumber",
-  "eth_getLogs",
-  "eth_getBlockReceipts",
-  "eth_getBlockByHash",
-  "eth_getTransactionReceipt",
-] as const
-
-export class EndpointStatus {
-  readonly name: string
-  breaker: Breaker | undefined
-  capabilities: Capabilities | undefined
-  rateLimiter: RateLimiter | undefined
-  /** The most recent connection. */
-  connection: Pick<Connection, "polled"> | undefined
-  connectedSince: number | undefined
-  /** Connections made since the process started. */
-  connects = 0
-  /** Responses that the audit or the endpoint's own header proved wrong. */
-  contradicted = 0
-  readonly requests = new Map<string, Record<Outcome, number>>(
-    methods.map((method) => [method, { ok: 0, refused: 0, lost: 0 }]),
-  )
-  /** Records the duration of a request, in seconds. */
-  readonly answered: (seconds: number) => void
-
-  constructor(chain: string, name: string, registry: Registry) {
-    this.name = name
-    this.answered = Metrics.rpcRequestDuration.record({ chain, endpoint: name }, registry)
-  }
-
-  requested(method: string, outcome: Outcome, millis: number): void {
-    const counts = this.requests.get(method)
-    if (counts === undefined) return
-    counts[outcome]++
-    if (outcome !== "lost") this.answered(millis / 1000)
-  }
-
-  /** How this endpoint delivers heads when it is in use; `undefined` while it is not connected. */
-  get heads(): "subscribed" | "polled" | undefined {
-    if (this.connectedSince === undefined || this.connection === undefined) return undefined
-    return this.connection.polled ? "polled" : "subscribed"
-  }
-
-  get breakerState(): BreakerState {
-    return stateOf(this.breaker)
-  }
 }
 
 export class ChainStatus {

@@ -1,5 +1,6 @@
 /** The series of a stream's consumer groups and readers, registered and removed as they come and go. */
 import type { Metric } from "effect"
+import type { Family, Registry } from "./MetricFamily.ts"
 import * as Metrics from "./Metrics.ts"
 import type { Group, Reader, Stats } from "../store/Store.ts"
 
@@ -24,13 +25,13 @@ class Members<Label extends string, Member extends Pick<Group, "name" | "lag" | 
   readonly #seen = new Map<string, number>()
   #current = new Map<string, Member>()
   #isFirst = true
-  readonly #series: ReadonlyArray<readonly [Metrics.Family<"chain" | Label>, (member: Member) => number]>
+  readonly #series: ReadonlyArray<readonly [Family<"chain" | Label>, (member: Member) => number]>
 
   constructor(
     label: Label,
-    lag: Metrics.Family<"chain" | Label>,
-    missed: Metrics.Family<"chain" | Label>,
-    others: ReadonlyArray<readonly [Metrics.Family<"chain" | Label>, (member: Member) => number]>,
+    lag: Family<"chain" | Label>,
+    missed: Family<"chain" | Label>,
+    others: ReadonlyArray<readonly [Family<"chain" | Label>, (member: Member) => number]>,
   ) {
     this.#label = label
     this.#series = [
@@ -46,7 +47,7 @@ class Members<Label extends string, Member extends Pick<Group, "name" | "lag" | 
     all: ReadonlyArray<Member>,
     consumes: (member: Member) => boolean,
     chain: string,
-    registry: Metrics.Registry,
+    registry: Registry,
   ): void {
     for (const member of all) {
       const before = this.#seen.get(member.name)
@@ -77,7 +78,7 @@ class Members<Label extends string, Member extends Pick<Group, "name" | "lag" | 
 
 export class ReaderSeries {
   readonly #chain: string
-  readonly #registry: Metrics.Registry
+  readonly #registry: Registry
   readonly #groups = new Members<"group", Group>("group", Metrics.streamGroupLag, Metrics.streamGroupMissed, [
     [Metrics.streamGroupPending, ({ pending }) => pending],
     [Metrics.streamGroupConsumers, ({ consumers }) => consumers],
@@ -90,7 +91,7 @@ export class ReaderSeries {
     [],
   )
 
-  constructor(chain: string, registry: Metrics.Registry) {
+  constructor(chain: string, registry: Registry) {
     this.#chain = chain
     this.#registry = registry
   }

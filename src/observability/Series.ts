@@ -5,11 +5,12 @@ import * as Monotonic from "../Monotonic.ts"
 import type { Outcome } from "../endpoint/RpcClient.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import * as Metrics from "./Metrics.ts"
-import type { Registry } from "./Metrics.ts"
+import type { Family, Registry } from "./MetricFamily.ts"
 import { signals } from "./Tracing.ts"
 import type { Signal } from "./Tracing.ts"
 import { version } from "../Version.ts"
-import type { ChainStatus, EndpointStatus } from "./ChainStatus.ts"
+import type { ChainStatus } from "./ChainStatus.ts"
+import type { EndpointStatus } from "./EndpointStatus.ts"
 import type { StoreStatus } from "./StoreStatus.ts"
 
 const breakerCodes = { Closed: 0, Open: 1, HalfOpen: 2 } as const
@@ -30,7 +31,7 @@ const ofEndpoint = (chain: string, endpoint: EndpointStatus, registry: Registry)
 /** The series of a chain and of its endpoints. */
 export const ofChain = (chain: ChainStatus, clock: Clock.Clock, registry: Registry) => {
   const labels = { chain: chain.name }
-  const series: ReadonlyArray<readonly [Metrics.Family<"chain">, () => number]> = [
+  const series: ReadonlyArray<readonly [Family<"chain">, () => number]> = [
     [Metrics.eventsReceived, () => chain.received],
     [Metrics.eventsPublished, () => chain.published],
     [Metrics.eventsDeduplicated, () => chain.deduplicated],

@@ -2,7 +2,7 @@
 import { Clock, Context, Effect, Layer, Metric } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import * as Metrics from "./Metrics.ts"
-import type { Registry } from "./Metrics.ts"
+import type { Registry } from "./MetricFamily.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { Dropped } from "./Tracing.ts"
 import { ChainStatus } from "./ChainStatus.ts"

@@ -1,6 +1,7 @@
 /** The series names that a query may use. */
-import { definitions, namesOf } from "../../src/observability/Metrics.ts"
-import type { Definition } from "../../src/observability/Metrics.ts"
+import { definitions } from "../../src/observability/Metrics.ts"
+import { namesOf } from "../../src/observability/MetricFamily.ts"
+import type { Definition } from "../../src/observability/MetricFamily.ts"
 
 /** Every series of a metric. */
 export const seriesOf = (one: Definition): ReadonlyArray<string> =>

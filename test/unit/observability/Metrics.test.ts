@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { spawnSync } from "node:child_process"
-import { definitions, namesOf } from "../../../src/observability/Metrics.ts"
+import { definitions } from "../../../src/observability/Metrics.ts"
+import { namesOf } from "../../../src/observability/MetricFamily.ts"
 
 describe("metrics", () => {
   it("match docs/METRICS.md", () => {
