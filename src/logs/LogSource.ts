@@ -11,56 +11,33 @@
  */
 import { Effect } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import type { Block, Header, Hex } from "../Domain.ts"
+import type { Block, Header } from "../Domain.ts"
 import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import { isRpcError, blockNotFound, errorKind, integrityError } from "../endpoint/EndpointError.ts"
+import { blockNotFound, errorKind } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
-import type { ErrorInfo } from "../endpoint/RpcError.ts"
 import * as BlockLogs from "./BlockLogs.ts"
 import { retryUnverified, recheckPolicy, blockOf, ambiguousAsNotFound } from "./BlockLogs.ts"
 import { isZero, mayMatch } from "./Bloom.ts"
+import * as ExistingHeaders from "./ExistingHeaders.ts"
+import * as FinalizedRange from "./FinalizedRange.ts"
+import { isRefused, isTooWide } from "./FinalizedRange.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
-import { hasIndexGaps } from "./Integrity.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
 
 /** Blocks of a range that are read concurrently when the range is read block by block. */
 const singleBlockConcurrency = 4
 
-/** Whether a refused range may be too wide. Does not apply to single blocks. */
-const isTooWide = (refusal: ErrorInfo["kind"] | undefined): boolean =>
-  refusal === "RangeTooLarge" || refusal === "Unavailable"
-
-/** Whether `eth_getLogs` is refused for any range, so that blocks must be read one by one by another method. */
-const isRefused = (refusal: ErrorInfo["kind"] | undefined): boolean =>
-  refusal === "AddressRequired" || refusal === "MethodNotSupported"
-
-/** Largest number of consecutive heights without a block. */
-const longestNullRun = 5
-
-const unknownParent: Hex = `0x${"0".repeat(64)}`
-
 export interface LogSource {
   readonly block: (header: Header) => Effect.Effect<Block, EndpointError>
   /** A range above the finalized block: all blocks, whether or not their parent hashes match. */
   readonly unfinalizedRange: (from: number, to: number) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
-  /**
-   * A finalized range: the blocks with logs, and the last one. If the range exceeds one response, only its beginning up to
-   * the last returned block, so that memory is bounded by one response. If the last height has no block, the next block
-   * above it is the last one.
-   *
-   * @param times whether timestamps are required, which may cost header requests; without them, blocks must not be stored
-   */
-  readonly finalizedRange: (
-    from: number,
-    to: number,
-    times?: boolean,
-  ) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
+  readonly finalizedRange: FinalizedRange.FinalizedRange
   /** Width of the next finalized range, in blocks. */
   readonly width: () => number
   /** The name of the endpoint that currently serves blocks. */
@@ -83,7 +60,6 @@ export const make = (
   announced?: LogsSubscription,
 ): LogSource => {
   const integrityProblem = checks.block(filter)
-  const rangeProblem = checks.range(filter)
   const unfiltered = isUnfiltered(filter)
   const getLogs = GetLogs.make(client, filter, capabilities)
   const readBlock = BlockLogs.make(
@@ -95,8 +71,6 @@ export const make = (
     newest,
     unfiltered ? announced : undefined,
   )
-
-  const integrityFailure = (detail: string) => integrityError(client.name, detail)
 
   /** The header, with its bloom only if it proves something. */
   const withBloom = (header: Header): Header => {
@@ -147,70 +121,7 @@ export const make = (
   const oneByOne = (headers: ReadonlyArray<Header>) =>
     Effect.forEach(headers, block, { concurrency: singleBlockConcurrency })
 
-  const existingHeaders = (from: number, to: number) =>
-    Effect.flatMap(
-      Headers.headers(
-        client,
-        Array.from({ length: to - from + 1 }, (_, i) => from + i),
-        capabilities,
-      ),
-      (headers) => {
-        const missing = headers.indexOf(undefined)
-        return missing === -1
-          ? Effect.succeed((headers as ReadonlyArray<Header>).map(withBloom))
-          : withoutNullRounds(headers, from)
-      },
-    )
-
-  /**
-   * Some chains have heights without a block (Filecoin's null rounds): there the block above is the child of the block
-   * below. Any other missing height is not available yet.
-   */
-  const withoutNullRounds = Effect.fnUntraced(function* (
-    found: ReadonlyArray<Header | undefined>,
-    from: number,
-  ) {
-    const headers = [...found]
-    for (let i = 0; i < longestNullRun && headers.at(-1) === undefined; i++) {
-      headers.push(yield* Headers.header(client, from + headers.length))
-    }
-    const to = headers.length - 1
-    let below = from === 0 ? undefined : yield* Headers.header(client, from - 1)
-    let missing: number | undefined
-    const existing: Array<Header> = []
-    for (const [i, header] of headers.entries()) {
-      if (header === undefined) {
-        missing ??= from + i
-        continue
-      }
-      if (missing !== undefined && below !== undefined && header.parentHash !== below.hash)
-        return yield* blockNotFound(client.name, missing)
-      missing = undefined
-      below = header
-      if (i < found.length) existing.push(withBloom(header))
-    }
-    if (missing !== undefined) return yield* blockNotFound(client.name, Math.min(missing, from + to))
-    return existing
-  })
-
-  /** The header at a finalized height, or the next one above if that height has no block. */
-  const headerFrom = Effect.fnUntraced(function* (number: number) {
-    for (let i = 0; i <= longestNullRun; i++) {
-      const header = yield* Headers.header(client, number + i)
-      if (header !== undefined) return header
-    }
-    return yield* blockNotFound(client.name, number)
-  })
-
-  /** Whether a block has matching logs. `false` where it cannot be determined, because the endpoint serves ranges only. */
-  const hasLogs = (header: Header) =>
-    readBlock(header).pipe(
-      Effect.map(({ logs }) => logs.length > 0),
-      Effect.catchIf(
-        (error) => isRpcError(error) && errorKind(error) !== "BlockNotFound",
-        () => Effect.succeed(false),
-      ),
-    )
+  const existingHeaders = ExistingHeaders.make(client, capabilities)
 
   /** Assigns the logs of a range to their headers; blocks that fail their checks are requested one by one. */
   const attachToHeaders = (headers: ReadonlyArray<Header>, logs: ReadonlyArray<PlacedLog>) => {
@@ -233,7 +144,9 @@ export const make = (
     from === to || !capabilities.ranges || capabilities.refused.has("eth_getLogs")
 
   const unfinalizedRange = Effect.fnUntraced(function* (from: number, to: number) {
-    const existing = ambiguousAsNotFound(existingHeaders(from, to))
+    const existing = ambiguousAsNotFound(
+      Effect.map(existingHeaders.range(from, to), (headers) => headers.map(withBloom)),
+    )
     if (isSingle(from, to)) return yield* oneByOne(yield* existing)
     const range = getLogs({ fromBlock: hex(from), toBlock: hex(to) })
     const [headers, logs] = yield* Effect.all([existing, Effect.result(range)], {
@@ -252,156 +165,21 @@ export const make = (
     return yield* oneByOne(headers)
   }, retryUnverified)
 
-  /**
-   * The timestamp of each block. The logs' `blockTimestamp` is used if it agrees with a known header; otherwise headers are
-   * fetched, and their hashes are compared too.
-   *
-   * @param known headers of the range that are already fetched
-   */
-  const timestamps = Effect.fnUntraced(function* (
-    blocks: ReadonlyArray<ReadonlyArray<PlacedLog>>,
-    known: ReadonlyArray<Header>,
-  ) {
-    const times = new Map<number, number>(known.map(({ number, timestamp }) => [number, timestamp]))
-    const headersOf = Effect.fnUntraced(function* (logs: ReadonlyArray<PlacedLog>) {
-      const headers = yield* Headers.headers(
-        client,
-        logs.map((log) => log.blockNumber),
-        capabilities,
-      )
-      for (const [i, header] of headers.entries()) {
-        const { blockHash, blockNumber } = logs[i]!
-        if (header?.hash !== blockHash)
-          return yield* integrityFailure(`block ${blockNumber} has another hash`)
-        times.set(header.number, header.timestamp)
-      }
-    })
-    const firsts = blocks.map(([log]) => log!)
-    if (firsts.length === 0) return times
-    if (!firsts.some(({ blockNumber }) => times.has(blockNumber))) yield* headersOf([firsts.at(-1)!])
-    const latest = known.reduce((time, { timestamp }) => Math.max(time, timestamp), 0)
-    const isPlausible = (time: number | undefined): time is number =>
-      time !== undefined && time > 0 && time <= latest
-    const agrees = firsts.every(
-      ({ blockNumber, blockTimestamp }) =>
-        !times.has(blockNumber) || (blockTimestamp ?? 0) === times.get(blockNumber),
-    )
-    const unknown = firsts.filter(({ blockNumber, blockTimestamp }) => {
-      if (times.has(blockNumber)) return false
-      if (!agrees || !isPlausible(blockTimestamp)) return true
-      times.set(blockNumber, blockTimestamp)
-      return false
-    })
-    if (unknown.length > 0) yield* headersOf(unknown)
-    return times
-  })
-
-  /**
-   * A lagging replica returns only the beginning of a range without an error, a pruned one only its end. Detects both by
-   * the last block and by the block before the first one with logs, if their blooms match.
-   */
-  const missingAtEnds = Effect.fnUntraced(function* (
-    logs: ReadonlyArray<PlacedLog>,
-    from: number,
-    last: Header,
-    below: ReadonlyArray<Header>,
-  ) {
-    const ends = [...(logs.at(-1)?.blockNumber === last.number ? [] : [last]), ...below]
-    for (const header of ends) {
-      if (header.number >= from && mayHaveLogs(header) && (yield* hasLogs(header)))
-        return `the logs of block ${header.number} are missing`
-    }
-    return undefined
-  })
-
-  /** The headers of the first block and of the block before the first one with logs, where a pruned response would begin. */
-  const headersBelow = (logs: ReadonlyArray<PlacedLog>, from: number, to: number) => {
-    const first = logs[0]?.blockNumber ?? to
-    const numbers = [...new Set([from, first - 1])].filter((number) => number >= from && number < first)
-    return Effect.map(Headers.headers(client, numbers, capabilities), (headers) =>
-      headers.flatMap((header) => (header === undefined ? [] : [withBloom(header)])),
-    )
-  }
-
-  /** If index gaps are the only problem, reads the first such block by all methods to find out whether they are genuine. */
-  const rangeProblemOf = Effect.fnUntraced(function* (
-    logs: ReadonlyArray<PlacedLog>,
-    from: number,
-    last: Header,
-  ) {
-    const problem = rangeProblem(logs, from, last, capabilities.hasIndexGaps)
-    if (problem === undefined || rangeProblem(logs, from, last, true) !== undefined) return problem
-    const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
-    const firstWithGaps = [...byNumber].find(([, ofBlock]) => hasIndexGaps(ofBlock))
-    const header = firstWithGaps && (yield* Headers.header(client, firstWithGaps[0]))
-    if (header) yield* readBlock(withBloom(header))
-    return capabilities.hasIndexGaps ? undefined : problem
-  })
-
-  /** Reads the whole range in one request, validated against the header of its last block. */
-  const fetchRange = Effect.fnUntraced(function* (from: number, end: number, withTimes: boolean) {
-    const last = withBloom(yield* headerFrom(end))
-    const to = last.number
-    const logs = yield* getLogs({ fromBlock: hex(from), toBlock: hex(to) })
-    const below = from < capabilities.servedFrom ? yield* headersBelow(logs, from, to) : []
-    const problem =
-      (yield* rangeProblemOf(logs, from, last)) ?? (yield* missingAtEnds(logs, from, last, below))
-    if (problem !== undefined) return yield* integrityFailure(problem)
-    capabilities.servedFrom = Math.min(capabilities.servedFrom, from)
-    capabilities.recordSupported("range")
-    capabilities.recordSuccess(to - from + 1, logs.length)
-    const found = [...Map.groupBy(logs, (log) => log.blockNumber).values()]
-    const times = withTimes ? yield* timestamps(found, [last, ...below]) : undefined
-    const blocks = found.map((logs): Block => {
-      const { blockNumber: number, blockHash: hash } = logs[0]!
-      const parentHash = number === last.number ? last.parentHash : unknownParent
-      return { number, hash, parentHash, timestamp: times === undefined ? 0 : times.get(number)!, logs }
-    })
-    return blocks.at(-1)?.number === to ? blocks : [...blocks, blockOf(last, [])]
-  }, retryUnverified)
-
-  const narrower = (from: number, to: number, refusal: ErrorInfo | undefined): number => {
-    const half = from + Math.floor((to - from) / 2)
-    if (refusal?.kind !== "RangeTooLarge") return half
-    const hinted = refusal.through ?? (refusal.blocks === undefined ? undefined : from + refusal.blocks - 1)
-    // A hint must lie inside the request and be smaller than it.
-    return hinted !== undefined && hinted >= from && hinted < to ? hinted : half
-  }
-
-  const finalizedRange = (
-    from: number,
-    to: number,
-    withTimes = true,
-  ): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
-    const blockByBlock = Effect.gen(function* () {
-      const end = Math.min(from + capabilities.recentWidth - 1, to)
-      const headers = yield* existingHeaders(from, end)
-      return yield* oneByOne(headers.length > 0 ? headers : [withBloom(yield* headerFrom(end))])
-    })
-    if (isSingle(from, to)) return blockByBlock
-    return fetchRange(from, to, withTimes).pipe(
-      Effect.catch((error) => {
-        const refusal = errorKind(error)
-        // A shorter range may be complete when it is requested after the reconnect.
-        if (error.reason._tag === "Unverified") capabilities.shrink(Math.ceil((to - from + 1) / 2))
-        if (isRefused(refusal)) {
-          capabilities.refuseRange(from, true)
-          capabilities.shrink(Headers.mostPerBatch)
-          return blockByBlock
-        }
-        if (!isTooWide(refusal)) return Effect.fail(error)
-        const { reason } = error
-        const through = narrower(from, to, reason._tag === "Rejected" ? reason.refusal : undefined)
-        capabilities.shrink(through - from + 1)
-        return reason._tag === "Oversized" ? Effect.fail(error) : finalizedRange(from, through, withTimes)
-      }),
-    )
-  }
-
   return {
     block,
     unfinalizedRange,
-    finalizedRange,
+    finalizedRange: FinalizedRange.make({
+      client,
+      capabilities,
+      getLogs,
+      readBlock,
+      rangeProblem: checks.range(filter),
+      existingHeaders,
+      withBloom,
+      mayHaveLogs,
+      isSingle,
+      oneByOne,
+    }),
     width: () => capabilities.width,
     servedBy: () => client.name,
   }
