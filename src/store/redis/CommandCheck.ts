@@ -1,7 +1,8 @@
 /** Tries each Redis command that the service uses: managed servers lack some, and users lack rights. */
 import { Effect } from "effect"
-import { clientName, reasonOf } from "./RedisConnection.ts"
+import { clientName } from "./RedisConnection.ts"
 import type { Client, RedisConnection } from "./RedisConnection.ts"
+import { reasonOf } from "./RedisErrors.ts"
 import { StoreError } from "../Store.ts"
 import type { Refused } from "../Store.ts"
 
