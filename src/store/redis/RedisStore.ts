@@ -1,23 +1,31 @@
 /** The store on Redis Streams: each move is one Lua script on keys of one slot. */
 import { Duration, Effect, Layer } from "effect"
 import type { Scope } from "effect"
-import { Cluster } from "ioredis"
 import { randomUUID } from "node:crypto"
 import type { RedisConfig } from "../../config/AppConfig.ts"
-import type { ChainId, Entry, Hex } from "../../Domain.ts"
+import type { ChainId, Entry } from "../../Domain.ts"
 import { callLimits, journalVersion } from "../Journal.ts"
-import type { CallLimits, Journal, Position, Push } from "../Journal.ts"
-import { pack } from "./MessagePack.ts"
-import * as RedisConnection from "./RedisConnection.ts"
-import { isWithheld } from "./RedisErrors.ts"
-import type { Client, Script } from "./RedisConnection.ts"
+import type { CallLimits } from "../Journal.ts"
+import type { Retention } from "../Retention.ts"
+import { corruptJournal, newerJournal, Store } from "../Store.ts"
+import type { EpochCheck, StoreError } from "../Store.ts"
 import { refusedOf } from "./CommandCheck.ts"
-import { fieldsOf, release, statsOf } from "./RedisStats.ts"
+import * as RedisConnection from "./RedisConnection.ts"
+import type { Script } from "./RedisConnection.ts"
+import { isWithheld } from "./RedisErrors.ts"
+import { infoOf, infos, persistenceOf, worstOf } from "./RedisInfo.ts"
+import {
+  acknowledged,
+  addedOf,
+  journalOf,
+  positionArgs,
+  pushArgs,
+  rejectionOf,
+  trimmedOf,
+} from "./RedisReplies.ts"
+import type { Reply } from "./RedisReplies.ts"
+import { fieldsOf, statsOf } from "./RedisStats.ts"
 import type { StatsReply } from "./RedisStats.ts"
-import type { PauseReason, Retention, Trimmed } from "../Retention.ts"
-
-import { corruptJournal, evictsStreams, newerJournal, Store } from "../Store.ts"
-import type { Acknowledged, Added, Conflict, EpochCheck, FilterChanged, StoreError } from "../Store.ts"
 
 export interface RedisStoreOptions {
   readonly config: RedisConfig
@@ -36,137 +44,6 @@ const probeTimeout = Duration.seconds(1)
 
 /** Entries that one call reads. */
 const pageSize = 1000
-
-type Reply = readonly [string, ...ReadonlyArray<string | number>]
-
-const conflictOf = ([, number, hash, part, digest]: Reply): Conflict => ({
-  _tag: "Conflict",
-  head:
-    hash === undefined
-      ? undefined
-      : {
-          number: Number(number),
-          hash: hash as Hex | "",
-          part: Number(part),
-          ...(digest && { digest: String(digest) }),
-        },
-})
-
-/** Decodes the answer to a move that was not applied. */
-const rejectionOf = (reply: Reply): Conflict | FilterChanged =>
-  reply[0] === "filter" ? { _tag: "FilterChanged", filter: String(reply[1]) } : conflictOf(reply)
-
-const positionArgs = ({ number, hash, part, digest }: Position) => [
-  String(number),
-  hash,
-  String(part),
-  digest ?? "",
-]
-
-const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, retention: string) => {
-  const args: Array<string | Buffer> = [filter, ...positionArgs(expected), String(chain), retention]
-  args.push(final ? "1" : "0", String(blocks.length), blocks.at(-1)!.digest ?? "", randomUUID(), pack(blocks))
-  for (const { number, hash, parentHash, timestamp, whole, traceparent, logs } of blocks) {
-    args.push(String(number), hash, parentHash, String(timestamp), whole ? "1" : "0", traceparent ?? "")
-    args.push(String(logs.length))
-  }
-  return args
-}
-
-type Value = Reply[number] | undefined
-
-const acknowledged = (id: Value, identity: Value, epoch: Value): Acknowledged | undefined =>
-  id ? { id: String(id), identity: String(identity), epoch: String(epoch) } : undefined
-
-/** The entries that a move has appended, if any. */
-const addedOf = ([id, identity, epoch, previousId, previous]: ReadonlyArray<Value>): { added?: Added } => {
-  const last = acknowledged(id, identity, epoch)
-  return last ? { added: { last, previous: acknowledged(previousId, previous, epoch) } } : {}
-}
-
-const trimmedOf = (
-  [, dropped, reader, behind, length, why]: Reply,
-  [stream, , , , readers]: ReadonlyArray<string>,
-): Trimmed => {
-  if (!reader) return { dropped: Number(dropped), holder: undefined }
-  const [, kind, name = ""] = /^(\w+):(.*)$/s.exec(String(reader)) ?? []
-  return {
-    dropped: Number(dropped),
-    holder: {
-      reader: String(reader),
-      behind: Number(behind),
-      length: Number(length),
-      paused: (why || undefined) as PauseReason | undefined,
-      release: release[kind as keyof typeof release](name, stream!, readers!),
-    },
-  }
-}
-
-/** The digest of a part, if it was written together with this part: see journal.lua. */
-const digestOf = (stored: string | undefined, mark: string): { digest?: string } =>
-  stored?.startsWith(mark) ? { digest: stored.slice(mark.length) } : {}
-
-const journalOf = (head: Record<string, string>, members: ReadonlyArray<string>): Journal | undefined => {
-  if (head["number"] === undefined) return undefined
-  const { final_number: finalNumber, final_hash: finalHash } = head
-  return {
-    head: {
-      number: Number(head["number"]),
-      hash: head["hash"] as Hex | "",
-      part: Number(head["part"]),
-      ...digestOf(head["part_digest"], `${head["hash"]}:${head["part"]}:${head["added"]}:`),
-    },
-    final: finalNumber === undefined ? undefined : { number: Number(finalNumber), hash: finalHash as Hex },
-    start: { number: Number(head["start_number"]), hash: head["start_hash"] as Hex | "" },
-    filter: head["filter"] ?? "",
-    filterSince: Number(head["filter_since"]),
-    window: members.map((member) => {
-      const [number, hash, parentHash, , , count] = member.split(" ")
-      return {
-        number: Number(number),
-        hash: hash as Hex,
-        parentHash: parentHash as Hex,
-        count: Number(count),
-      }
-    }),
-  }
-}
-
-/** Parses the `key:value` lines of INFO. */
-const infoOf = (text: string): Record<string, string> =>
-  Object.fromEntries(
-    text.split("\r\n").flatMap((line) => {
-      const at = line.indexOf(":")
-      return at > 0 ? [[line.slice(0, at), line.slice(at + 1)]] : []
-    }),
-  )
-
-/** The INFO of each master. In a cluster at least one must answer. */
-const infos = async (client: Client): Promise<ReadonlyArray<string>> => {
-  if (!(client instanceof Cluster)) return [await client.info()]
-  const answers = await Promise.allSettled(client.nodes("master").map((node) => node.info()))
-  const texts = answers.flatMap((answer) => (answer.status === "fulfilled" ? [answer.value] : []))
-  const refused = answers.find((answer) => answer.status === "rejected")
-  if (texts.length === 0) throw refused?.reason ?? new Error("no master of the cluster is known")
-  return texts
-}
-
-/** Aggregates several masters: the memory of the fullest, the most dangerous policy, the weakest persistence. */
-const worstOf = (masters: ReadonlyArray<Record<string, string>>): Record<string, string> => {
-  const memoryUse = (info: Record<string, string>) =>
-    Number(info["maxmemory"]) === 0 ? 0 : Number(info["used_memory"]) / Number(info["maxmemory"])
-  const fullest = masters.reduce((one, other) => (memoryUse(other) > memoryUse(one) ? other : one))
-  const unsafe = masters.find((info) => evictsStreams(info["maxmemory_policy"]))
-  const withoutAof = masters.find((info) => info["aof_enabled"] !== "1")
-  return {
-    ...fullest,
-    ...(unsafe && { maxmemory_policy: unsafe["maxmemory_policy"]! }),
-    ...(withoutAof && { aof_enabled: "0" }),
-  }
-}
-
-const persistenceOf = (info: Record<string, string>): string =>
-  info["aof_enabled"] === "1" ? "append-only file" : "snapshots only, if any (no append-only file)"
 
 /** When an entry was added (unix milliseconds): the first half of its id. */
 const millisOf = (id: string) => Number(id.split("-")[0])
