@@ -489,6 +489,6 @@ describe("docs/LOGS.md", () => {
     const without = sources
       .filter(([, text]) => /Effect\.log(Info|Warning|Error|Fatal|)\(/.test(text))
       .map(([path]) => path)
-    assert.deepStrictEqual(without, ["store/sqlite/SqliteStore.ts"])
+    assert.deepStrictEqual(without, ["store/sqlite/SqliteFile.ts"])
   })
 })

@@ -1,0 +1,44 @@
+/** What the errors of SQLite and of its files mean: one row each. */
+import { newerJournal, StoreError } from "../Store.ts"
+import type { StoreReason } from "../Store.ts"
+
+/** SQLite's primary result codes, https://www.sqlite.org/rescode.html. */
+const reasons: Readonly<Record<number, StoreReason>> = {
+  5: "timeout",
+  6: "timeout",
+  8: "read-only",
+  10: "unreachable",
+  11: "corrupt",
+  13: "full",
+  14: "unreachable",
+  26: "corrupt",
+}
+
+/** Thrown inside a transaction: this release does not know the version of the journal. */
+export class NewerVersion {
+  readonly version: number
+  constructor(version: number) {
+    this.version = version
+  }
+}
+
+/** Error codes of the system, from creating directories and inspecting files. */
+const systemReasons: Readonly<Record<string, StoreReason>> = {
+  EROFS: "read-only",
+  ENOSPC: "full",
+  EDQUOT: "full",
+}
+
+export const storeError = (operation: string, path: string, cause: unknown): StoreError => {
+  if (cause instanceof NewerVersion) return newerJournal(operation, cause.version)
+  if (cause instanceof StoreError) return cause
+  const { code, errcode, message } = cause as NodeJS.ErrnoException & { readonly errcode?: number }
+  const reason =
+    errcode === undefined && (cause as NodeJS.ErrnoException).syscall !== undefined
+      ? (systemReasons[code ?? ""] ?? "unreachable")
+      : (reasons[(errcode ?? 0) & 0xff] ?? "refused")
+  return new StoreError({ operation, reason, detail: `${path}: ${message ?? String(cause)}` })
+}
+
+/** After these errors a new connection may succeed where this one cannot, such as one to a file that was read-only. */
+export const endsConnection: ReadonlySet<StoreReason> = new Set(["read-only", "unreachable", "corrupt"])
