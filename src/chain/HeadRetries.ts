@@ -9,7 +9,7 @@ import type { EndpointError } from "../endpoint/EndpointError.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 import type { Heads, ReceivedHead } from "../endpoint/Heads.ts"
-import { ambiguousAsNotFound } from "../logs/BlockLogs.ts"
+import { ambiguousAsNotFound } from "../logs/Rechecks.ts"
 import type { Finality } from "./Finality.ts"
 import type { PendingJournal } from "./PendingJournal.ts"
 

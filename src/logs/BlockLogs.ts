@@ -8,20 +8,12 @@
  *
  * Each response is validated; methods that an endpoint refuses are remembered in its capabilities.
  */
-import { Effect, Predicate, Schedule } from "effect"
+import { Effect } from "effect"
 import type { Block, Filter, Header, Hex } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { isLeftOut } from "../endpoint/RpcClient.ts"
-import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import {
-  EndpointError,
-  endsConnection,
-  orMalformed,
-  errorKind,
-  Rejected,
-  integrityError,
-} from "../endpoint/EndpointError.ts"
+import { endsConnection, errorKind, integrityError } from "../endpoint/EndpointError.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Capabilities, LogMethod } from "../endpoint/Capabilities.ts"
 import { isUnfiltered, makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
@@ -30,15 +22,8 @@ import type { LogsSubscription } from "./LogsSubscription.ts"
 import { mayMatch } from "./Bloom.ts"
 import { hasIndexGaps, checkCompleteWithGaps, inconsistent, wrongBloom } from "./Integrity.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
-
-/**
- * Approximate memory limit for the logs of one block, in bytes: some 350 000 transfers. A log costs at least 375 gas and
- * a byte of data 8 gas, so no known chain comes near.
- */
-const maxBlockBytes = 256 * 1024 * 1024
-
-/** Retries of a response that fails its integrity checks: after 100, 200 and 400 ms. */
-export const recheckPolicy = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
+import * as Receipts from "./Receipts.ts"
+import { asBlockNotFound, isAboutMethod, isAmbiguous, retryUnverified } from "./Rechecks.ts"
 
 /**
  * While a block was first requested less than this ago (milliseconds), an ambiguous error means that the node does not
@@ -54,46 +39,6 @@ const millisOf = (timestamp: number) => (timestamp < 1e11 ? timestamp * 1000 : t
 
 /** Blocks whose first request time is remembered. */
 const mostTracked = 64
-
-/** Whether an error concerns the method, not the block. */
-const isAboutMethod = ({ reason }: EndpointError): boolean =>
-  reason._tag !== "Rejected" ||
-  reason.refusal.kind === "AddressRequired" ||
-  [-32601, 401, 403, 429].includes(reason.code) ||
-  /\bmethods?\b|HTTP status 4/i.test(reason.detail)
-
-const isAmbiguous = (error: EndpointError): boolean => {
-  const refusal = errorKind(error)
-  return (
-    !isAboutMethod(error) &&
-    (refusal === "Unavailable" || refusal === "MethodNotSupported" || refusal === "Unauthorized") &&
-    !isLeftOut(error)
-  )
-}
-
-/** The same error, classified as a missing block. */
-const asBlockNotFound = (error: EndpointError): EndpointError =>
-  error.reason._tag === "Rejected"
-    ? new EndpointError({
-        endpoint: error.endpoint,
-        reason: new Rejected({ ...error.reason, refusal: { kind: "BlockNotFound" } }),
-      })
-    : error
-
-/** For a fresh block, any error that does not concern the method means that the block is not available yet. */
-export const ambiguousAsNotFound = <A>(
-  effect: Effect.Effect<A, EndpointError>,
-): Effect.Effect<A, EndpointError> =>
-  Effect.mapError(effect, (error) => (isAmbiguous(error) ? asBlockNotFound(error) : error))
-
-/** Retries a missing block and a failed integrity check: a node may have the complete block a moment later. */
-export const retryUnverified = <A>(
-  effect: Effect.Effect<A, EndpointError>,
-): Effect.Effect<A, EndpointError> =>
-  Effect.retry(effect, {
-    schedule: recheckPolicy,
-    while: (error) => error.reason._tag === "Unverified" || errorKind(error) === "BlockNotFound",
-  })
 
 /** A block with these logs. */
 export const blockOf = (header: Header, logs: ReadonlyArray<PlacedLog>): Block => ({
@@ -137,6 +82,7 @@ export const make = (
   const integrityFailure = (detail: string) => integrityError(client.name, detail)
 
   const unfiltered = isUnfiltered(filter)
+  const receipts = Receipts.make(client, capabilities)
 
   const emptyProblem = checks.empty(filter)
 
@@ -175,17 +121,6 @@ export const make = (
       : retryUnverified(rejectUnproven(byHash(header, answers)))
   }
 
-  /** The logs of receipts, in order. */
-  const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
-    orMalformed(
-      client.name,
-      logsOf(
-        receipts.flatMap((receipt: unknown) =>
-          Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
-        ),
-      ),
-    )
-
   /** Validates all logs of a block together, then filters them. */
   const checkedBlock = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
     const problem = (capabilities.hasIndexGaps ? checkCompleteWithGaps : checks.whole)(logs, header)
@@ -195,14 +130,13 @@ export const make = (
   }
 
   const byBlockReceipts = Effect.fnUntraced(function* (header: Header, answers: Answers) {
-    const receipts = yield* client.request("eth_getBlockReceipts", [header.hash])
-    if (!Array.isArray(receipts)) return yield* integrityFailure(`no receipts for block ${header.number}`)
-    const logs = yield* logsOfReceipts(receipts)
+    const answer = yield* client.request("eth_getBlockReceipts", [header.hash])
+    if (!Array.isArray(answer)) return yield* integrityFailure(`no receipts for block ${header.number}`)
+    const logs = yield* receipts.logsOf(answer)
     answers.receipts = logs
-    answers.receiptCount = receipts.length
+    answers.receiptCount = answer.length
     // Without a bloom only the number of transactions shows that no receipt is missing.
-    if (header.logsBloom === undefined && header.executed !== false)
-      yield* checkReceiptCount(header, receipts)
+    if (header.logsBloom === undefined && header.executed !== false) yield* checkReceiptCount(header, answer)
     const block = yield* checkedBlock(header, logs)
     return extendsReceipts(header, answers.logs, block.logs) ? blockOf(header, answers.logs) : block
   })
@@ -223,16 +157,8 @@ export const make = (
     return receipts.every(({ index, txHash }) => present.has(`${index} ${txHash}`))
   }
 
-  /** The transaction hashes of a block, requested by its hash. */
-  const transactionsOf = (header: Header) =>
-    Effect.flatMap(client.request("eth_getBlockByHash", [header.hash, false]), (block) =>
-      Predicate.isObject(block) && "transactions" in block && Array.isArray(block.transactions)
-        ? Effect.succeed(block.transactions as ReadonlyArray<Hex>)
-        : Effect.fail(integrityFailure(`the node does not have block ${header.number}`)),
-    )
-
   const checkReceiptCount = (header: Header, { length }: { readonly length: number }) =>
-    Effect.flatMap(transactionsOf(header), (transactions) =>
+    Effect.flatMap(receipts.transactionsOf(header), (transactions) =>
       transactions.length === length
         ? Effect.void
         : integrityFailure(
@@ -246,20 +172,20 @@ export const make = (
    */
   const agreedBlock = Effect.fnUntraced(function* (
     header: Header,
-    { logs, receipts, receiptCount }: Answers,
+    { logs, receipts: ofReceipts, receiptCount }: Answers,
   ) {
-    if (logs === undefined || inconsistent(receipts ?? [], header) !== undefined) return undefined
-    if (receipts === undefined) {
+    if (logs === undefined || inconsistent(ofReceipts ?? [], header) !== undefined) return undefined
+    if (ofReceipts === undefined) {
       // Without receipts, an empty response is accepted if the node has the block.
       if (unfiltered || logs.length > 0) return undefined
-      yield* transactionsOf(header)
+      yield* receipts.transactionsOf(header)
       return blockOf(header, logs)
     }
     const present = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
-    const isMissing = receipts.some((log) => matches(log) && !present.has(`${log.index} ${log.txHash}`))
+    const isMissing = ofReceipts.some((log) => matches(log) && !present.has(`${log.index} ${log.txHash}`))
     if (isMissing || (unfiltered && inconsistent(logs, header) !== undefined)) return undefined
     yield* checkReceiptCount(header, { length: receiptCount })
-    const all = unfiltered ? logs : receipts
+    const all = unfiltered ? logs : ofReceipts
     if (!hasIndexGaps(all)) capabilities.bloomMismatches++
     // Gaps and a bloom of other logs: both methods omit a log.
     else if (wrongBloom(all, header) !== undefined) return undefined
@@ -272,47 +198,8 @@ export const make = (
       ? integrityFailure(`the logs of block ${header.number} are not announced`)
       : Effect.flatMap(announced.logs(header), validated(header))
 
-  /** The receipts of these transactions, in order. Splits batches that exceed one response. */
-  const someReceipts = (
-    transactions: ReadonlyArray<Hex>,
-  ): Effect.Effect<ReadonlyArray<unknown>, EndpointError> =>
-    Effect.flatMap(
-      client.batch(transactions.map((hash) => ({ method: "eth_getTransactionReceipt", params: [hash] }))),
-      Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
-    ).pipe(
-      Effect.catch((error) => {
-        const isTooMuch = errorKind(error) === "RangeTooLarge" || isLeftOut(error) || endsConnection(error)
-        if (!isTooMuch || transactions.length === 1) return Effect.fail(error)
-        const half = Math.ceil(transactions.length / 2)
-        capabilities.receipts = Math.min(capabilities.receipts, half)
-        if (endsConnection(error)) return Effect.fail(error)
-        return Effect.zipWith(
-          someReceipts(transactions.slice(0, half)),
-          someReceipts(transactions.slice(half)),
-          (first, second) => [...first, ...second],
-        )
-      }),
-    )
-
-  const byReceipt = Effect.fnUntraced(function* (header: Header) {
-    const transactions = yield* transactionsOf(header)
-    const all: Array<PlacedLog> = []
-    let size = 0
-    for (let i = 0; i < transactions.length;) {
-      const some = transactions.slice(i, i + capabilities.receipts)
-      const logs = yield* logsOfReceipts(yield* someReceipts(some))
-      for (const log of logs) {
-        all.push(log)
-        size += sizeOf(log)
-      }
-      if (size > maxBlockBytes)
-        return yield* integrityFailure(
-          `block ${header.number} exceeds the memory limit for the logs of one block`,
-        )
-      i += some.length
-    }
-    return yield* checkedBlock(header, all)
-  })
+  const byReceipt = (header: Header) =>
+    Effect.flatMap(receipts.oneByOne(header), (logs) => checkedBlock(header, logs))
 
   const fallbacks: ReadonlyArray<
     readonly [LogMethod, (header: Header, answers: Answers) => Effect.Effect<Block, EndpointError>]

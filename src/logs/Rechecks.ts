@@ -1,0 +1,47 @@
+/** Errors and answers that may be right a moment later: a block that a node does not have yet, an incomplete answer. */
+import { Effect, Schedule } from "effect"
+import { EndpointError, errorKind, Rejected } from "../endpoint/EndpointError.ts"
+import { isLeftOut } from "../endpoint/RpcClient.ts"
+
+/** Retries of a response that fails its integrity checks: after 100, 200 and 400 ms. */
+export const recheckPolicy = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
+
+/** Whether an error concerns the method, not the block. */
+export const isAboutMethod = ({ reason }: EndpointError): boolean =>
+  reason._tag !== "Rejected" ||
+  reason.refusal.kind === "AddressRequired" ||
+  [-32601, 401, 403, 429].includes(reason.code) ||
+  /\bmethods?\b|HTTP status 4/i.test(reason.detail)
+
+export const isAmbiguous = (error: EndpointError): boolean => {
+  const refusal = errorKind(error)
+  return (
+    !isAboutMethod(error) &&
+    (refusal === "Unavailable" || refusal === "MethodNotSupported" || refusal === "Unauthorized") &&
+    !isLeftOut(error)
+  )
+}
+
+/** The same error, classified as a missing block. */
+export const asBlockNotFound = (error: EndpointError): EndpointError =>
+  error.reason._tag === "Rejected"
+    ? new EndpointError({
+        endpoint: error.endpoint,
+        reason: new Rejected({ ...error.reason, refusal: { kind: "BlockNotFound" } }),
+      })
+    : error
+
+/** For a fresh block, any error that does not concern the method means that the block is not available yet. */
+export const ambiguousAsNotFound = <A>(
+  effect: Effect.Effect<A, EndpointError>,
+): Effect.Effect<A, EndpointError> =>
+  Effect.mapError(effect, (error) => (isAmbiguous(error) ? asBlockNotFound(error) : error))
+
+/** Retries a missing block and a failed integrity check: a node may have the complete block a moment later. */
+export const retryUnverified = <A>(
+  effect: Effect.Effect<A, EndpointError>,
+): Effect.Effect<A, EndpointError> =>
+  Effect.retry(effect, {
+    schedule: recheckPolicy,
+    while: (error) => error.reason._tag === "Unverified" || errorKind(error) === "BlockNotFound",
+  })
