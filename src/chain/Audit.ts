@@ -7,22 +7,19 @@
  * pushed again before it is final; blocks that are already final are compared before they are pushed.
  */
 import { Effect } from "effect"
-import type { Block, Hex } from "../Domain.ts"
+import type { Block } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { lowPriority } from "../endpoint/RateLimiter.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { recordSuccess } from "../endpoint/PoolMember.ts"
-import type { PoolMember } from "../endpoint/PoolMember.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
 import { firstUnfinalized } from "../store/Journal.ts"
 import type { Journal, BlockRecord } from "../store/Journal.ts"
+import { arbitrate, largest, nameOf } from "./Arbitration.ts"
+import type { Source } from "./Arbitration.ts"
 import { digestOf } from "./Provenance.ts"
 import type { BlockDigest, Provenance } from "./Provenance.ts"
-import * as Headers from "../endpoint/Headers.ts"
 import type { LogSource } from "../logs/LogSource.ts"
-
-type Source = PoolMember<Connection>
 
 /** What the audit found, each reported once: numbers of logs or blocks, and mismatches by endpoint. */
 export interface AuditEvents {
@@ -82,8 +79,6 @@ export const make = (
   { sourceInUse, singleEndpoint, sources, logsOf, logs, events }: AuditOptions,
   provenance: Provenance,
 ): Audit => {
-  const nameOf = (source: Source) => source.connection.name
-
   /**
    * The endpoints that can audit these blocks, which are those that did not serve them, and the quorum: one, or two if
    * several endpoints served them or the source is unknown.
@@ -105,43 +100,6 @@ export const make = (
   }
 
   const byNumber = (blocks: ReadonlyArray<Block>) => new Map(blocks.map((block) => [block.number, block]))
-
-  const largest = (blocks: ReadonlyArray<Block>) =>
-    blocks.reduce((a, b) => (b.logs.length > a.logs.length ? b : a))
-
-  /**
-   * Reads one block from several endpoints with all integrity checks and accepts the largest answer; fails if none can
-   * read it. An endpoint with another block at this height is on another fork and has no vote: the audit does not resolve
-   * forks.
-   *
-   * @param hash of the block; if unknown, that of the endpoint in use
-   */
-  const arbitrate = Effect.fnUntraced(function* (
-    number: number,
-    asked: ReadonlyArray<Source>,
-    hash: Hex | undefined,
-  ) {
-    const canonical = hash ?? (yield* Headers.header(sourceInUse.connection, number))?.hash
-    const answers = yield* Effect.forEach(asked, (source) =>
-      Effect.result(
-        Effect.flatMap(Headers.header(source.connection, number), (header) =>
-          header === undefined
-            ? Effect.fail(integrityError(nameOf(source), `the node does not have block ${number}`))
-            : logsOf(source).block(header),
-        ),
-      ),
-    )
-    const blocks: Array<Block> = []
-    const onOtherFork = new Set<Source>()
-    for (const [i, answer] of answers.entries()) {
-      if (answer._tag === "Failure") continue
-      if (answer.success.hash === canonical) blocks.push(answer.success)
-      else onOtherFork.add(asked[i]!)
-    }
-    if (blocks.length === 0)
-      return yield* integrityError(nameOf(asked[0]!), `no endpoint can read block ${number} again`)
-    return { block: largest(blocks), answers: blocks.length, onOtherFork }
-  })
 
   const mismatchDetail = (number: number) => `its logs of block ${number} differ from the accepted ones`
 
@@ -192,7 +150,12 @@ export const make = (
     yield* Effect.forEach(
       different,
       Effect.fnUntraced(function* (number) {
-        const { block, answers, onOtherFork } = yield* arbitrate(number, [first!, second], undefined)
+        const { block, answers, onOtherFork } = yield* arbitrate(
+          { sourceInUse, logsOf },
+          number,
+          [first!, second],
+          undefined,
+        )
         const [a, b] = [blocks.get(number), theirs.get(number)].map((one) =>
           one?.hash === block.hash ? one : undefined,
         )
@@ -243,7 +206,12 @@ export const make = (
         return yield* forkError()
       const [origin] = provenance.sourcesOf(number, number)
       const asked = arbiters(source, origin)
-      const { block, answers, onOtherFork } = yield* arbitrate(number, asked, record?.hash)
+      const { block, answers, onOtherFork } = yield* arbitrate(
+        { sourceInUse, logsOf },
+        number,
+        asked,
+        record?.hash,
+      )
       if (onOtherFork.has(source)) return yield* forkError()
       const accepted = digestOf(block)
       const isUnconfirmedRemoval = answers === 1 && accepted.count < (before?.count ?? 0)

@@ -1,0 +1,51 @@
+/** Settles what the logs of one block are, where endpoints disagree. */
+import { Effect } from "effect"
+import type { Block, Hex } from "../Domain.ts"
+import type { Connection } from "../endpoint/Endpoint.ts"
+import { integrityError } from "../endpoint/EndpointError.ts"
+import * as Headers from "../endpoint/Headers.ts"
+import type { PoolMember } from "../endpoint/PoolMember.ts"
+import type { LogSource } from "../logs/LogSource.ts"
+
+export type Source = PoolMember<Connection>
+
+export const nameOf = (source: Source): string => source.connection.name
+
+/** The block with the most logs: omission is the known fault. */
+export const largest = (blocks: ReadonlyArray<Block>) =>
+  blocks.reduce((a, b) => (b.logs.length > a.logs.length ? b : a))
+
+/**
+ * Reads one block from several endpoints with all integrity checks and accepts the largest answer; fails if none can
+ * read it. An endpoint with another block at this height is on another fork and has no vote: the audit does not resolve
+ * forks.
+ *
+ * @param hash of the block; if unknown, that of the endpoint in use
+ */
+export const arbitrate = Effect.fnUntraced(function* (
+  { sourceInUse, logsOf }: { readonly sourceInUse: Source; readonly logsOf: (source: Source) => LogSource },
+  number: number,
+  asked: ReadonlyArray<Source>,
+  hash: Hex | undefined,
+) {
+  const canonical = hash ?? (yield* Headers.header(sourceInUse.connection, number))?.hash
+  const answers = yield* Effect.forEach(asked, (source) =>
+    Effect.result(
+      Effect.flatMap(Headers.header(source.connection, number), (header) =>
+        header === undefined
+          ? Effect.fail(integrityError(nameOf(source), `the node does not have block ${number}`))
+          : logsOf(source).block(header),
+      ),
+    ),
+  )
+  const blocks: Array<Block> = []
+  const onOtherFork = new Set<Source>()
+  for (const [i, answer] of answers.entries()) {
+    if (answer._tag === "Failure") continue
+    if (answer.success.hash === canonical) blocks.push(answer.success)
+    else onOtherFork.add(asked[i]!)
+  }
+  if (blocks.length === 0)
+    return yield* integrityError(nameOf(asked[0]!), `no endpoint can read block ${number} again`)
+  return { block: largest(blocks), answers: blocks.length, onOtherFork }
+})
