@@ -210,13 +210,16 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
   )
 
   it.effect(
-    "shows that the store is not writable, and that it recovers",
+    "shows what a group missed, that the store is not writable, and that it recovers",
     () =>
       Effect.gen(function* () {
         const redis = yield* RedisServer.start()
+        yield* Effect.promise(() => redis.client.xgroup("CREATE", "events:501", "slow", "$", "MKSTREAM"))
+        yield* Effect.promise(() => redis.client.hset("{events:501}:missed", "group:slow", "7"))
         const { alpha: node, port } = yield* world({ REDIS_URL: redis.url })
         const opened = yield* open(port)
         yield* shows(opened, "h1", "2 chains, all ready")
+        yield* shows(opened, `${alpha} [data-list=stream]`, /slow[^]*7 missed: trimmed before they were read/)
         redis.kill("SIGKILL")
         node.chain.extend(2)
         yield* shows(opened, "h1", "The store is not writable")

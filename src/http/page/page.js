@@ -277,10 +277,14 @@ const drawDetails = (node, chain) => {
         ? [{ main: count(audit.extra), sub: "extra, removed by audit", tone: "warn" }]
         : []),
       ...(audit.unaudited > 0 ? [{ main: plural(audit.unaudited, "final block"), sub: "not audited" }] : []),
-      ...(stream?.groups ?? []).map(({ name, lag, pending }) => ({
+      ...(stream?.groups ?? []).map(({ name, lag, pending, missed }) => ({
         main: name,
         sub: "group",
-        lines: [`${lag === null ? "unknown" : count(lag)} to read, ${count(pending)} pending`],
+        lines: [
+          `${lag === null ? "unknown" : count(lag)} to read, ${count(pending)} pending`,
+          ...(missed > 0 ? [`${count(missed)} missed: trimmed before they were read`] : []),
+        ],
+        ...(missed > 0 && { tone: "bad" }),
       })),
     ],
     "",
