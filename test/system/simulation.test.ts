@@ -234,7 +234,7 @@ describe("the simulation", () => {
       "a partial block that is completed without its digest",
       withoutDigest,
       strict,
-      { filter: "all", logsPerCall: 5, slowness: 3, leavesOut: true },
+      { filter: "all", logsPerCall: 2, slowness: 3, leavesOut: true },
     ],
     ["a loss after which no epoch begins", epochless, strict],
     ["an epoch that begins at each conflict", epochal, strict],
