@@ -349,9 +349,12 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     let outcome: EpochCheck["outcome"] = "kept"
     const last = known?.last
     const past = sql.pastEpochs(chain).map(({ epoch }) => epoch)
+    // An epoch that came before the known one: an older copy of the data, even if the entry is in it by now.
+    const isOlder =
+      last !== undefined && last.epoch !== "" && epoch !== last.epoch && known!.before.includes(epoch ?? "")
     if (stored === undefined && epoch === undefined) outcome = last === undefined ? "kept" : "emptied"
-    else if (last !== undefined && isLost(chain, last)) {
-      const isKnown = last.epoch === "" || [last.epoch, ...known!.before].includes(epoch ?? "")
+    else if (last !== undefined && (isOlder || isLost(chain, last))) {
+      const isKnown = isOlder || last.epoch === "" || last.epoch === epoch
       outcome = isKnown ? "lost" : "new epoch"
       if (isKnown) {
         if (epoch !== undefined) {

@@ -27,12 +27,13 @@ end
 
 local before = redis.call('HGET', headKey, 'epoch_before') or ''
 local outcome = 'kept'
+-- An epoch that came before the known one: an older copy of the data, even if the entry is in it by now.
+local isOlder = false
+for i = 5, #ARGV do isOlder = isOlder or (epoch ~= '' and head.epoch ~= epoch and head.epoch == ARGV[i]) end
 if not head.epoch and not head.number then
   outcome = id == '' and 'kept' or 'emptied'
-elseif isGone() then
-  local isKnown = epoch == '' or head.epoch == epoch
-  for i = 5, #ARGV do isKnown = isKnown or head.epoch == ARGV[i] end
-  if isKnown then
+elseif isOlder or isGone() then
+  if isOlder or epoch == '' or head.epoch == epoch then
     mayWrite()
     local kept = {}
     for one in string.gmatch(before .. ' ' .. (head.epoch or ''), '%S+') do kept[#kept + 1] = one end
