@@ -13,8 +13,7 @@ export const layerHttp = (nodes: Readonly<Record<string, FakeNode>>, latency = "
     HttpClient.HttpClient,
     HttpClient.make((request, url) =>
       Effect.gen(function* () {
-        // Latency of the request, on the clock in use.
-        yield* Effect.sleep(latency)
+        yield* Effect.sleep(latency) // The fault: latency of the request, on the clock in use.
         const node = nodes[url.host]
         const body = request.body._tag === "Uint8Array" ? new TextDecoder().decode(request.body.body) : ""
         if (node === undefined || !node.up) {
@@ -27,8 +26,7 @@ export const layerHttp = (nodes: Readonly<Record<string, FakeNode>>, latency = "
           return HttpClientResponse.fromWeb(request, new Response(tooLarge, { status: 413 }))
         const answer = node.post(body)
         if (answer === undefined) return yield* Effect.never
-        // Latency of the response.
-        yield* Effect.sleep(latency)
+        yield* Effect.sleep(latency) // The fault: latency of the response, on the clock in use.
         const { status, headers, text = answer } = node.http
         return HttpClientResponse.fromWeb(request, new Response(text, { status, headers }))
       }),

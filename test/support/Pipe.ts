@@ -67,7 +67,6 @@ export class Pipe {
   }
 
   #later(millis: number): void {
-    // A real timer: delay is the simulated fault, and no test waits for it directly.
-    this.#timer = setTimeout(() => this.#pump(), millis)
+    this.#timer = setTimeout(() => this.#pump(), millis) // The fault: bytes arrive later. No test waits for this timer.
   }
 }

@@ -90,9 +90,10 @@ export const make = (copied: Copied): FaultyStore => {
 
   const guard = <A>(operation: string, process: Process, act: Effect.Effect<A, StoreError>) =>
     Effect.gen(function* () {
-      while (faults.frozenUntil > (yield* Monotonic.millis)) yield* Effect.sleep("100 millis")
+      // The fault: a frozen store answers when the freeze ends, which a later fault may postpone.
+      while (faults.frozenUntil > (yield* Monotonic.millis)) yield* Effect.sleep("100 millis") // Virtual time.
       if (operation === "push" && faults.slowness > 0)
-        yield* Effect.sleep(yield* Random.nextIntBetween(1, faults.slowness))
+        yield* Effect.sleep(yield* Random.nextIntBetween(1, faults.slowness)) // The fault: a slow push. Virtual time.
       if (process.dead) return yield* failure(operation)
       if (faults.failures > 0) {
         faults.failures--

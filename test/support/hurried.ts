@@ -17,6 +17,6 @@ export const hurried =
         currentTimeNanos: Effect.sync(nanos),
         monotonicTimeNanosUnsafe: passed,
         monotonicTimeNanos: Effect.sync(passed),
-        sleep: (duration) => real.sleep(Duration.millis(Duration.toMillis(duration) / times)),
+        sleep: (duration) => real.sleep(Duration.millis(Duration.toMillis(duration) / times)), // The clock's own method.
       })
     })

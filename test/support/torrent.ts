@@ -247,7 +247,7 @@ const serve = () => {
     for await (const line of createInterface({ input: process.stdin })) {
       const [blocks = 0, size = 0, perSecond = 1] = line.split(" ").map(Number)
       for (let i = 0; i < blocks; i++) {
-        if (i > 0) await setTimeout(1000 / perSecond)
+        if (i > 0) await setTimeout(1000 / perSecond) // The block time of this chain: the load itself.
         grow(size)
         announce()
       }
