@@ -225,7 +225,7 @@ export const make = Effect.fnUntraced(function* (
     "messaging.system": config.store._tag === "Sqlite" ? "sqlite" : "redis",
     "messaging.destination.name": `${config.streamPrefix}:${chain.id}`,
     ...(move._tag === "Push" && { "messaging.batch.message_count": logsOf(move) }),
-    ...(move._tag === "Pop" && { "event_ingestor.block.undone": move.expected.number }),
+    ...(move._tag === "Pop" && { "event_ingestor.block.retracted": move.expected.number }),
   })
 
   const submit = Effect.fnUntraced(function* (

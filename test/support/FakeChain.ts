@@ -130,7 +130,7 @@ export class FakeChain {
   }
 
   /** Leaves these many heights without a block, as Filecoin's null rounds do, and adds a block above them. */
-  skip(heights: number, logs: number): void {
+  addNullHeights(heights: number, logs: number): void {
     this.#canonical.length += heights
     this.extend(logs)
   }

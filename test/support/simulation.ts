@@ -193,7 +193,7 @@ export const simulate = Effect.fnUntraced(function* (
           ...Array.from({ length: action.depth + action.longer }, (_, i) => (i * 5) % 9),
         )
       case "NullHeights":
-        return chain.skip(action.heights, action.logs)
+        return chain.addNullHeights(action.heights, action.logs)
       case "Divide":
         return yield* divide(action)
       case "Rollback":

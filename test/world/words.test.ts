@@ -105,8 +105,8 @@ const withNullRounds = { logs: [3, 1, 0, 2, 0, 1, 2], history: 28, live: 21 }
 
 const rows: ReadonlyArray<Row> = [
   // -- A4: not yet
-  ...["kaia", "avalanche", "sei", "erigon", "geth", "nobody"].flatMap((of): ReadonlyArray<Row> => {
-    const wording = of === "nobody" ? "with an unknown message" : `like ${of}`
+  ...["kaia", "avalanche", "sei", "erigon", "geth", "unknown client"].flatMap((of): ReadonlyArray<Row> => {
+    const wording = of === "unknown client" ? "with an unknown message" : `like ${of}`
     return [
       {
         kind: "A4",
@@ -123,7 +123,7 @@ const rows: ReadonlyArray<Row> = [
       },
     ]
   }),
-  ...["erigon", "nobody"].map((of): Row => ({
+  ...["erigon", "unknown client"].map((of): Row => ({
     kind: "A4",
     name: `reports a missing block like ${of}, with CONFIRMATIONS`,
     node: (scene) => {
@@ -141,7 +141,7 @@ const rows: ReadonlyArray<Row> = [
   {
     kind: "A4",
     name: "reports a missing block with an unknown message, and is polled",
-    node: refused("nobody"),
+    node: refused("unknown client"),
     urls: "http://one",
     variables: { POLL_INTERVAL: "1s" },
     out: { ...unaffected, maxDelay: 5, connections: 0 },
