@@ -546,6 +546,26 @@ export const contract = (
         assert.strictEqual(tokens.size, 5)
       }))
 
+    test("begins one epoch where an older one came back, even if the last known entry is in it", (store) =>
+      Effect.gen(function* () {
+        yield* push(store, start, [block(100, "a", 1)])
+        const older = (yield* store.checkEpoch(chain, undefined)).known
+        const { epoch } = older.last!
+        assert.deepStrictEqual(yield* store.checkEpoch(chain, older), { outcome: "kept", known: older })
+        // The ingestor knows the same entry, acknowledged in an epoch that came after the stored one.
+        const known = { last: { ...older.last!, epoch: "later" }, before: [epoch] }
+        const unrelated = yield* store.checkEpoch(chain, { ...known, before: [] })
+        assert.deepStrictEqual(unrelated, { outcome: "new epoch", known: older })
+        const first = yield* store.checkEpoch(chain, known)
+        assert.strictEqual(first.outcome, "lost")
+        assert.notInclude([epoch, "later"], first.known.last!.epoch)
+        assert.deepStrictEqual(first.known.before, [epoch])
+        assert.strictEqual((yield* store.stats(chain)).epoch!.reason, "lost")
+        // Another ingestor that knows the same.
+        const second = yield* store.checkEpoch(chain, known)
+        assert.deepStrictEqual(second, { outcome: "new epoch", known: first.known })
+      }))
+
     test("reports the first block from which on every entry is stored", (_, harness) =>
       Effect.gen(function* () {
         const store = yield* harness.open(500)
