@@ -294,6 +294,12 @@ export const streamReaderLag = gauge(
   "{entry}",
   "Entries not yet read by a reader with its own checkpoint (the 20 readers furthest behind)",
 )
+export const streamReaderIdle = gauge(
+  "stream_reader_idle_seconds",
+  ["chain", "reader"],
+  "s",
+  "Time since a reader with its own checkpoint last reported its position (the 20 readers furthest behind)",
+)
 export const streamReaderMissed = counter(
   "stream_reader_missed_total",
   ["chain", "reader"],

@@ -88,16 +88,19 @@ export class ReaderSeries {
     "reader",
     Metrics.streamReaderLag,
     Metrics.streamReaderMissed,
-    [],
+    [[Metrics.streamReaderIdle, ({ seen }) => Math.max(this.#now - (seen ?? Number.NaN), 0)]],
   )
+  /** The time of the last poll (unix seconds). */
+  #now = 0
 
   constructor(chain: string, registry: Registry) {
     this.#chain = chain
     this.#registry = registry
   }
 
-  /** Updates the series with the result of a poll. */
-  follow({ groups, readers }: Stats): void {
+  /** Updates the series with the result of a poll. @param now unix seconds */
+  follow({ groups, readers }: Stats, now: number): void {
+    this.#now = now
     this.#groups.follow(groups, ({ consumers }) => consumers > 0, this.#chain, this.#registry)
     this.#readers.follow(readers, () => true, this.#chain, this.#registry)
   }

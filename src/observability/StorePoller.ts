@@ -56,7 +56,7 @@ export const layer = Layer.effectDiscard(
     const pollStream = Effect.fnUntraced(function* ({ chain, series }: (typeof watched)[number]) {
       const stats = yield* store.stats(chain.id, false)
       chain.stats = { ...stats, groups: furthestBehind(stats.groups) }
-      series.follow(stats)
+      series.follow(stats, (yield* Clock.currentTimeMillis) / 1000)
       yield* logTrimming(chain, stats)
     })
     // A failed poll keeps the last figures and does not affect the others: the chains log an unavailable store.

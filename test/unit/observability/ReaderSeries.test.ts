@@ -25,11 +25,14 @@ const reader = (name: string, change: Partial<Reader> = {}): Reader => ({
   ...change,
 })
 
+/** Unix seconds of each poll. */
+const now = 1000
+
 const watched = () => {
   const registry = Context.make(Metric.MetricRegistry, new Map())
   const series = new ReaderSeries("devnet", registry)
   const poll = (groups: ReadonlyArray<Group>, readers: ReadonlyArray<Reader> = []) =>
-    series.follow({ groups, readers } as unknown as Stats)
+    series.follow({ groups, readers } as unknown as Stats, now)
   /** The value of each series of a metric, by group or reader. */
   const values = (name: string) =>
     Object.fromEntries(
@@ -62,6 +65,16 @@ describe("the series of consumer groups and readers", () => {
     poll([group("g29")])
     assert.deepStrictEqual(values("stream_group_lag"), { g29: 5 })
     assert.deepStrictEqual(values("stream_reader_lag"), {})
+  })
+
+  it("report for how long a reader has been silent", () => {
+    const { poll, values } = watched()
+    // Its clock may be ahead.
+    poll(
+      [],
+      [reader("mirror", { seen: 400 }), reader("ahead", { seen: 1001 }), reader("odd", { seen: undefined })],
+    )
+    assert.deepStrictEqual(values("stream_reader_idle_seconds"), { mirror: 600, ahead: 0, odd: Number.NaN })
   })
 
   it("report at once what was missed before this process started", () => {
