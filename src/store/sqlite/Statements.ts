@@ -210,3 +210,5 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
     userVersion,
   }
 }
+
+export type Statements = ReturnType<typeof make>

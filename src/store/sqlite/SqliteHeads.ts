@@ -1,0 +1,106 @@
+/** The stored head of each chain, its consistency with window and entries, and its comparison with the expected one. */
+import { randomUUID } from "node:crypto"
+import type { ChainId } from "../../Domain.ts"
+import { journalVersion, samePosition } from "../Journal.ts"
+import type { Journal, Position } from "../Journal.ts"
+import type { Conflict, FilterChanged } from "../Store.ts"
+import { NewerVersion } from "./SqliteErrors.ts"
+import type { HeadRow, RecordRow, Statements } from "./Statements.ts"
+
+/** The start of a stored digest of a part: it belongs to this position. */
+export const markOf = ({ hash, part }: Pick<Position, "hash" | "part">, added: number) =>
+  `${hash}:${part}:${added}:`
+
+export const positionOf = ({ number, hash, part, added, part_digest: stored }: HeadRow): Position => {
+  const mark = markOf({ hash, part }, added)
+  return { number, hash, part, ...(stored?.startsWith(mark) && { digest: stored.slice(mark.length) }) }
+}
+
+export const conflict = (head: Position | undefined): Conflict => ({ _tag: "Conflict", head })
+
+export const journalOf = (row: HeadRow, records: ReadonlyArray<RecordRow>): Journal => ({
+  head: positionOf(row),
+  final:
+    row.final_number === null || row.final_hash === null
+      ? undefined
+      : { number: row.final_number, hash: row.final_hash },
+  start: { number: row.start_number, hash: row.start_hash },
+  filter: row.filter,
+  filterSince: row.filter_since,
+  window: records.map(({ number, hash, parent, count }) => ({ number, hash, parentHash: parent, count })),
+})
+
+export const make = (sql: Statements) => {
+  /** The stored head. Throws `NewerVersion` if a later release wrote it. */
+  const head = (chain: ChainId): HeadRow | undefined => {
+    const current = sql.headOf(chain)
+    const version = current === undefined ? sql.journal(chain)?.version : current.version
+    if ((version ?? 1) > journalVersion) throw new NewerVersion(version!)
+    return current
+  }
+
+  /** The block from which on every entry is stored: see firstNumber in journal.lua. */
+  const firstNumberOf = (chain: ChainId, { added, entries, number, start_number }: HeadRow): number => {
+    if (added === 0 || entries > added) return start_number
+    const first = sql.readAfter(chain, 0, 1)[0]
+    if (first === undefined) return number + 1
+    const isFirst =
+      entries === added ||
+      sql.recordAt(chain, first.block_number)?.first_id === first.id ||
+      (first["log_index"] === 0 && first.removed === 0)
+    return isFirst ? first.block_number : first.block_number + 1
+  }
+
+  /** How the stored head, window and entries of a chain contradict each other, if they do: see load.lua. */
+  const inconsistency = (chain: ChainId, current: HeadRow | undefined, last: RecordRow | undefined) => {
+    const { last: lastId } = sql.bounds(chain, chain)!
+    if (current === undefined) {
+      if (last !== undefined) return "it has records of blocks and no head"
+      return lastId !== null && sql.journal(chain) === undefined ? "it has entries and no head" : undefined
+    }
+    const { added, final_number, hash, number, start_number } = current
+    if (last === undefined) {
+      if (number !== start_number - 1 && number !== final_number)
+        return `its head is block ${number}, which is not final, and it has no records`
+    } else if (last.number !== number || last.hash !== hash)
+      return `its head is block ${number} and its last record is block ${last.number}`
+    if (added > 0 && lastId === null) return "it has a head and no entries"
+    return undefined
+  }
+
+  /** Keeps the fields of version 2 up to date. A journal of version 1 begins an epoch. */
+  const complete = (chain: ChainId) => {
+    const current = head(chain)
+    if (current === undefined) return
+    const first = firstNumberOf(chain, current)
+    if (current.version === null) sql.createJournal(chain, randomUUID(), "begun", first)
+    else if (current.first_number !== first) sql.setFirst(first, chain)
+  }
+
+  /**
+   * The head, if it is the expected one and belongs to this filter. Rows that were deleted since the journal was loaded are
+   * a conflict, so that it is loaded again.
+   */
+  const compare = (
+    chain: ChainId,
+    filter: string,
+    expected: Position,
+  ): HeadRow | Conflict | FilterChanged => {
+    const current = head(chain)
+    if (current === undefined) return conflict(undefined)
+    if (current.filter !== filter) return { _tag: "FilterChanged", filter: current.filter }
+    const position = positionOf(current)
+    if (!samePosition(position, expected)) return conflict(position)
+    return inconsistency(chain, current, sql.top(chain)) === undefined ? current : conflict(position)
+  }
+
+  /** Begins a journal. Entries of an earlier one count, so that they are trimmed. */
+  const begin = (chain: ChainId, start: number, filter: string) => {
+    sql.createHead(chain, start - 1, start, filter, start, sql.entryCount(chain)!.entries)
+    complete(chain)
+  }
+
+  return { head, inconsistency, complete, compare, begin }
+}
+
+export type Heads = ReturnType<typeof make>
