@@ -14,7 +14,7 @@ import { Redaction } from "../Redactor.ts"
 import { Tracing } from "../observability/Tracing.ts"
 import type { RateLimiter } from "./RateLimiter.ts"
 import * as RpcClient from "./RpcClient.ts"
-import { notAnswered, rejected } from "./RpcClient.ts"
+import { rejected } from "./RpcClient.ts"
 import type { Answer, Outcome } from "./RpcClient.ts"
 import {
   Defect,
@@ -30,8 +30,7 @@ import type { Reason } from "./EndpointError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
 import type { Capabilities } from "./Capabilities.ts"
 import * as PolledHeads from "./PolledHeads.ts"
-import { normalizeRpcError } from "./RpcError.ts"
-import type { RpcFailure } from "./RpcError.ts"
+import { PendingCalls } from "./PendingCalls.ts"
 import { Transport } from "./Socket.ts"
 
 /** A connected endpoint, over a WebSocket or over HTTP. */
@@ -91,20 +90,6 @@ const longestSubscription = 256
 /** Accepted unsolicited messages per second: late responses, notifications without a subscription. */
 const mostUnsolicited = 1000
 
-/** Calls sent in one frame, whose responses are delivered together. */
-interface Exchange {
-  readonly answers: Array<Answer>
-  unanswered: number
-  readonly sentAt: number
-  readonly resume: (answers: Effect.Effect<ReadonlyArray<Answer>, EndpointError>) => void
-}
-
-interface PendingCall {
-  readonly method: string
-  readonly position: number
-  readonly exchange: Exchange
-}
-
 /** Connects and verifies the chain id (`id: undefined`: any chain). The connection lives as long as the scope. */
 export const connect = Effect.fnUntraced(
   function* (
@@ -119,30 +104,21 @@ export const connect = Effect.fnUntraced(
     const openedAt = Monotonic.millisUnsafe(clock)
     const millis = Duration.toMillis(options.requestTimeout)
     const ended = yield* Deferred.make<never, EndpointError>()
-    const pendingCalls = new Map<number, PendingCall>()
     const subscriptions = new Map<string, (result: unknown) => void>()
     const pendingNotifications: Array<{ readonly subscription: string; readonly result: unknown }> = []
     let end: EndpointError | undefined
     /** Messages and pongs; either shows that the server is alive. */
     let framesReceived = 0
     let polled = options.heads === "poll" || options.capabilities?.announcesHeads === false
-    let nextId = 1
     let notifications = 0
     let unsolicited = { since: 0, messages: 0 }
 
     const failure = (reason: Reason) => new EndpointError({ endpoint: name, reason })
 
-    const report = (method: string, outcome: Outcome, { sentAt }: Exchange) =>
-      options.onRequest?.(method, outcome, Monotonic.millisUnsafe(clock) - sentAt)
-
     const endUnsafe = (reason: Reason) => {
       if (end !== undefined) return
       end = failure(reason)
-      for (const { exchange, method } of pendingCalls.values()) {
-        report(method, "lost", exchange)
-        exchange.resume(Effect.fail(end))
-      }
-      pendingCalls.clear()
+      pending.failAll(Effect.fail(end))
       // Pending requests fail first, so that their callers can record it before the connection's users are interrupted.
       Deferred.doneUnsafe(ended, Effect.fail(end))
     }
@@ -154,71 +130,20 @@ export const connect = Effect.fnUntraced(
       endUnsafe(new Malformed({ detail: `more than ${mostUnsolicited} unsolicited messages per second` }))
     }
 
-    /** An unknown id belongs to a request that timed out (a late response), or to no request at all. */
-    const settle = (id: number, answerTo: (method: string) => Answer) => {
-      const found = pendingCalls.get(id)
-      if (found === undefined) {
-        const isLate = Number.isInteger(id) && id >= 1 && id < nextId
-        return isLate
-          ? onUnsolicited()
-          : endUnsafe(new Malformed({ detail: "a response to an unknown request id" }))
-      }
-      pendingCalls.delete(id)
-      const { exchange, method, position } = found
-      const answer = answerTo(method)
-      report(method, answer._tag === "Result" ? "ok" : "refused", exchange)
-      exchange.answers[position] = answer
-      exchange.unanswered--
-      if (exchange.unanswered === 0) exchange.resume(Effect.succeed(exchange.answers))
-    }
-
-    const rejection = (rpc: RpcFailure) => (method: string) =>
-      rejected(name, method, rpc, { redact, rateLimiter: options.rateLimiter })
-
-    /** Rejects the pending calls of one frame. */
-    const rejectPending = (of: Exchange, rpc: RpcFailure) => {
-      for (const [id, { exchange }] of pendingCalls) if (exchange === of) settle(id, rejection(rpc))
-    }
-
-    /**
-     * Handles an error without an id: a rate limit concerns the oldest request; any other error concerns the oldest batch
-     * or, without one, a frame that the server did not understand.
-     */
-    const rejectOldest = (rpc: RpcFailure) => {
-      const refusal = normalizeRpcError(rpc)
-      const isThrottled = refusal.kind === "RateLimited"
-      const calls = pendingCalls.values()
-      const batch = isThrottled
-        ? undefined
-        : pendingCalls.values().find(({ exchange }) => exchange.answers.length > 1)?.exchange
-      const oldest = batch ?? calls.next().value?.exchange
-      if (oldest !== undefined) return rejectPending(oldest, rpc)
-      if (!isThrottled)
-        return endUnsafe(new Malformed({ detail: redact(`an error without an id: ${rpc.message}`) }))
-      options.rateLimiter?.throttled(refusal.retryAfter)
-      return onUnsolicited()
-    }
-
-    /**
-     * The response to a batch arrives in one frame. Calls missing from it are rejected with its first error: geth sends
-     * "batch too large" for the first call only.
-     */
-    const rejectUnanswered = (answered: ReadonlySet<Exchange>, messages: ReadonlyArray<JsonRpc.Message>) => {
-      const failure = messages.find(({ _tag }) => _tag === "Failure")
-      for (const exchange of answered) {
-        if (exchange.unanswered > 0)
-          rejectPending(exchange, failure?._tag === "Failure" ? failure.failure : notAnswered)
-      }
-    }
+    const pending = new PendingCalls({
+      now: () => Monotonic.millisUnsafe(clock),
+      rejected: (method, rpc) => rejected(name, method, rpc, { redact, rateLimiter: options.rateLimiter }),
+      onRequest: options.onRequest,
+      rateLimiter: options.rateLimiter,
+      onUnsolicited,
+      onMalformed: (detail) => endUnsafe(new Malformed({ detail: redact(detail) })),
+    })
 
     const onMessage = (message: JsonRpc.Message, length: number): void => {
       switch (message._tag) {
         case "Result":
-          return settle(message.id, () => message)
         case "Failure":
-          return message.id === undefined
-            ? rejectOldest(message.failure)
-            : settle(message.id, rejection(message.failure))
+          return pending.settle(message)
         case "Notification": {
           notifications++
           const handler = subscriptions.get(message.subscription)
@@ -241,17 +166,12 @@ export const connect = Effect.fnUntraced(
       if (text.trim() === "") return onUnsolicited()
       try {
         const messages = JsonRpc.decode(text)
-        const answered = new Set<Exchange>()
-        const isBatch = JsonRpc.isBatch(text)
+        const answered = JsonRpc.isBatch(text) ? pending.exchangesOf(messages) : undefined
         for (const message of messages) {
-          if (isBatch && "id" in message && message.id !== undefined) {
-            const call = pendingCalls.get(message.id)
-            if (call !== undefined) answered.add(call.exchange)
-          }
           onMessage(message, text.length)
           if (end !== undefined) return
         }
-        rejectUnanswered(answered, messages)
+        if (answered !== undefined) pending.rejectUnanswered(answered, messages)
       } catch (defect) {
         endUnsafe(new Defect({ detail: redact(String(defect)) }))
       }
@@ -278,7 +198,7 @@ export const connect = Effect.fnUntraced(
         yield* Effect.logDebug("connection closed").pipe(
           Effect.annotateLogs({
             seconds,
-            requests: nextId - 1,
+            requests: pending.sent,
             notifications,
             reason: end?.reason.message ?? "by us",
           }),
@@ -291,19 +211,9 @@ export const connect = Effect.fnUntraced(
     const exchange: RpcClient.Send = (calls) =>
       Effect.callback<ReadonlyArray<Answer>, EndpointError>((resume) => {
         if (end !== undefined) return resume(Effect.fail(end))
-        const first = nextId
-        nextId += calls.length
-        const sentAt = Monotonic.millisUnsafe(clock)
-        const exchange = { answers: Array<Answer>(calls.length), unanswered: calls.length, sentAt, resume }
-        for (const [position, { method }] of calls.entries()) {
-          pendingCalls.set(first + position, { method, position, exchange })
-        }
+        const first = pending.add(calls, resume)
         link.send(JsonRpc.encode(first, calls))
-        return Effect.sync(() => {
-          for (let id = first; id < first + calls.length; id++) {
-            if (pendingCalls.delete(id)) report(calls[id - first]!.method, "lost", exchange)
-          }
-        })
+        return Effect.sync(() => pending.cancel(first, calls.length))
       }).pipe(
         Effect.timeoutOrElse({
           duration: options.requestTimeout,
@@ -330,7 +240,7 @@ export const connect = Effect.fnUntraced(
         Effect.sync(() => {
           subscriptions.delete(id)
           const unsubscribe = { method: "eth_unsubscribe", params: [response] }
-          if (end === undefined) link.send(JsonRpc.encode(nextId++, [unsubscribe]))
+          if (end === undefined) link.send(JsonRpc.encode(pending.takeId(), [unsubscribe]))
         }),
       )
       const early = pendingNotifications.splice(0)
