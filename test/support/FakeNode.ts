@@ -343,6 +343,11 @@ export class FakeNode {
     }
   }
 
+  /** How many requests of this method it has received. */
+  timesAsked(method: string): number {
+    return this.requests.get(method) ?? 0
+  }
+
   /** The response to one request; `undefined` for none. */
   #reply(
     session: Session,

@@ -120,3 +120,12 @@ export const caughtUp = Effect.fnUntraced(function* (
   )
   return yield* assertComplete(store, chain, start, throughout)
 })
+
+/** Extends the chain by this many blocks of one to three logs, one per block time. */
+export const extendInTime = (chain: FakeChain, count: number): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    for (let i = 0; i < count; i++) {
+      chain.extend((i % 3) + 1)
+      yield* TestClock.adjust(`${chain.blockTime} seconds`)
+    }
+  })

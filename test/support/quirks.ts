@@ -51,9 +51,6 @@ export const steps = (chain: FakeChain, count: number, before: (step: number) =>
     }
   })
 
-/** How many requests of a method the node has received. */
-export const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
-
 /** The fields of a log response that these tests use. */
 export interface WireLog {
   readonly blockNumber: string

@@ -1,7 +1,10 @@
 /** Opens the Redis store on test servers. */
-import { Context, Duration, Effect, Layer } from "effect"
+import { Context, Duration, Effect, Layer, Logger } from "effect"
 import type { Scope } from "effect"
+import { AppConfig, fromVariables } from "../../src/config/AppConfig.ts"
 import type { RedisConfig } from "../../src/config/AppConfig.ts"
+import { Status } from "../../src/observability/Status.ts"
+import * as StorePoller from "../../src/observability/StorePoller.ts"
 import { keeping } from "../../src/store/Retention.ts"
 import type { Retention } from "../../src/store/Retention.ts"
 import { callLimits } from "../../src/store/Journal.ts"
@@ -44,3 +47,37 @@ export const openRedis = (
   }
   return Effect.map(Layer.build(RedisStore.layer(options)), (context) => Context.get(context, Store))
 }
+
+/**
+ * Polls a store as the service does. Returns the status that the polls update, and what they log.
+ *
+ * @param url the URL of its Redis
+ * @param ids the ids of the chains, by name
+ */
+export const pollStore = Effect.fnUntraced(function* (
+  store: Client,
+  url: string,
+  ids: Readonly<Record<string, number>>,
+  variables: Readonly<Record<string, string | undefined>> = {},
+) {
+  const config = yield* fromVariables({
+    CHAINS: Object.keys(ids).join(","),
+    ...Object.fromEntries(
+      Object.entries(ids).flatMap(([name, id]) => [
+        [`${name.toUpperCase()}_CHAIN_ID`, String(id)],
+        [`${name.toUpperCase()}_WS_URL`, "ws://node"],
+      ]),
+    ),
+    REDIS_URL: url,
+    ...variables,
+  })
+  const logged: Array<unknown> = []
+  const layer = StorePoller.layer.pipe(
+    Layer.provideMerge(Status.layer),
+    Layer.provide(Layer.succeed(Store, store)),
+    Layer.provide(Layer.succeed(AppConfig, config)),
+    Layer.provide(Logger.layer([Logger.make(({ message }) => void logged.push(message))])),
+  )
+  const status = Context.get(yield* Layer.build(layer), Status)
+  return { status, logged }
+})

@@ -360,7 +360,7 @@ describe("the service", () => {
       )
       const entries = yield* store.read(chain.id, undefined, 100)
       assert.isTrue(entries.every(({ entry }) => entry.contract === wanted!.contract))
-      assert.isBelow(node.requests.get("eth_getLogs")!, 15)
+      assert.isBelow(node.timesAsked("eth_getLogs"), 15)
     }),
   )
 
@@ -530,7 +530,7 @@ describe("with one endpoint, the service", () => {
         chain.extend(1)
         yield* eventually("it is stored", () => status.stored === chain.head.number, 300)
         yield* assertComplete(store, chain)
-        assert.isAbove(node.requests.get("eth_getTransactionReceipt")!, 100)
+        assert.isAbove(node.timesAsked("eth_getTransactionReceipt"), 100)
         assert.isAbove(status.errors.malformed, 0)
         // The backfill of such blocks as well.
         chain.extend(1500, 2, 1500, ...logCounts(40))
@@ -681,9 +681,9 @@ describe("with one endpoint, the service", () => {
       }
       chain.extend(2)
       yield* TestClock.adjust("5 minutes")
-      const asked = node.requests.get("eth_getLogs")!
+      const asked = node.timesAsked("eth_getLogs")
       yield* TestClock.adjust("5 minutes")
-      assert.strictEqual(node.requests.get("eth_getLogs"), asked)
+      assert.strictEqual(node.timesAsked("eth_getLogs"), asked)
       node.intercept = (_method, _params, proceed) => proceed()
       node.lag = 0
       chain.extend(1)

@@ -127,14 +127,14 @@ const measure = Effect.fnUntraced(function* (
   // Beyond the first audit, which costs more than the others.
   yield* run(finality + 40 + Math.ceil(90 / blockTime))
   const pushed = () => nodes.one.notified + nodes.two.notified
-  const [all, tip, bytes] = [count(), nodes.one.requests.get("eth_getLogs") ?? 0, pushed()]
+  const [all, tip, bytes] = [count(), nodes.one.timesAsked("eth_getLogs"), pushed()]
   const blocks = counted(of)
   yield* run(blocks)
   const perDay = (counted: number) => (counted * 86_400) / (blocks * blockTime)
   const measured = {
     all: perDay(count() - all),
     bytes: perDay(pushed() - bytes),
-    perBlock: ((nodes.one.requests.get("eth_getLogs") ?? 0) - tip) / blocks,
+    perBlock: (nodes.one.timesAsked("eth_getLogs") - tip) / blocks,
   }
   // The next poll may be the one that finds the last block.
   yield* TestClock.adjust(2 * defaultPollInterval(blockTime * 1000))

@@ -93,7 +93,7 @@ describe("the HTTP routes", () => {
     "report whether each endpoint's heads are subscribed or polled",
     ({ port, node }) =>
       Effect.gen(function* () {
-        assert.strictEqual(node.requests.get("eth_subscribe"), 1)
+        assert.strictEqual(node.timesAsked("eth_subscribe"), 1)
         const heads = Effect.map(jsonFrom(port, "/status"), ({ body }) => {
           const [chain] = (body as { chains: Array<{ endpoints: Array<{ heads: string | null }> }> }).chains
           return chain!.endpoints.map((endpoint) => endpoint.heads)

@@ -60,8 +60,6 @@ const blocks = (chain: FakeChain, count: number) =>
     }
   })
 
-const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
-
 describe("a chain without a filter on public endpoints", () => {
   world("is stored block by block from receipts [G-067]", ({ chain, one, store, start: run }) =>
     Effect.gen(function* () {
@@ -70,8 +68,8 @@ describe("a chain without a filter on public endpoints", () => {
       const replay = yield* caughtUp(store, chain, status, start)
       assert.isAbove(replay.removed, 10)
       assert.strictEqual(status.endpoint, status.endpoints[0])
-      assert.strictEqual(asked(one, "eth_getLogs"), 2, "two refusals are enough")
-      assert.strictEqual(asked(one, "eth_getTransactionReceipt"), 0)
+      assert.strictEqual(one.timesAsked("eth_getLogs"), 2, "two refusals are enough")
+      assert.strictEqual(one.timesAsked("eth_getTransactionReceipt"), 0)
       assert.deepStrictEqual(status.failures, [])
       assert.isAtLeast(status.final!, chain.final.number - 6)
       assert.strictEqual(status.unaudited, 0)
@@ -85,15 +83,15 @@ describe("a chain without a filter on public endpoints", () => {
         one.intercept = both(publicnode(one), without("eth_getBlockReceipts"))
         const { status } = yield* run()
         yield* blocks(chain, 2)
-        const before = asked(one, "eth_getTransactionReceipt")
+        const before = one.timesAsked("eth_getTransactionReceipt")
         yield* blocks(chain, 40)
         const replay = yield* caughtUp(store, chain, status, start)
         assert.isAbove(replay.removed, 10)
         assert.strictEqual(status.endpoint, status.endpoints[0])
-        assert.strictEqual(asked(one, "eth_getLogs"), 2)
-        assert.strictEqual(asked(one, "eth_getBlockReceipts"), 2)
-        assert.strictEqual(asked(one, "eth_getTransactionReceipt"), before)
-        assert.strictEqual(asked(one, "eth_subscribe"), 2)
+        assert.strictEqual(one.timesAsked("eth_getLogs"), 2)
+        assert.strictEqual(one.timesAsked("eth_getBlockReceipts"), 2)
+        assert.strictEqual(one.timesAsked("eth_getTransactionReceipt"), before)
+        assert.strictEqual(one.timesAsked("eth_subscribe"), 2)
         assert.deepStrictEqual(status.failures, [])
       }),
   )
@@ -130,7 +128,7 @@ describe("a chain without a filter on public endpoints", () => {
         assert.isAtLeast(status.final!, chain.final.number - 3)
         assert.strictEqual(status.unaudited, 0)
         assert.isAtMost(status.endpoints[1]!.capabilities!.width, 30)
-        assert.isAbove(asked(two, "eth_getLogs"), 4)
+        assert.isAbove(two.timesAsked("eth_getLogs"), 4)
         yield* caughtUp(store, chain, status, start)
       }),
   )

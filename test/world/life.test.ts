@@ -2,12 +2,10 @@
 import { assert } from "@effect/vitest"
 import type { Hex } from "../../src/Domain.ts"
 import { refusal, unaffected } from "../support/dialect.ts"
-import type { Row, Scene } from "../support/dialect.ts"
+import type { Row } from "../support/dialect.ts"
 import { suite } from "../support/dialects.ts"
 import { Refused } from "../support/FakeNode.ts"
 import type { Intercept } from "../support/FakeNode.ts"
-
-const requestsOf = ({ node }: Pick<Scene, "node">, method: string) => node.requests.get(method) ?? 0
 
 const noSubscriptions: Intercept = (method, _params, proceed) => {
   if (method === "eth_subscribe") throw refusal("geth subscribe", { hash: "0x" as Hex, number: 0 })
@@ -39,12 +37,12 @@ const rows: ReadonlyArray<Row> = [
     node: ({ node }) => {
       node.intercept = (method, params, proceed) => {
         if (method !== "eth_getLogs" || !("blockHash" in (params[0] as object))) return proceed()
-        node.requests.set("by hash", requestsOf({ node }, "by hash") + 1)
+        node.requests.set("by hash", { node }.node.timesAsked("by hash") + 1)
         throw refusal("no hash", { hash: "0x", number: 0 })
       }
     },
     out: unaffected,
-    also: (end) => assert.isAtMost(requestsOf(end, "by hash"), 4),
+    also: (end) => assert.isAtMost(end.node.timesAsked("by hash"), 4),
     notes: /refuses eth_getLogs by blockHash/,
   },
   {
@@ -56,7 +54,7 @@ const rows: ReadonlyArray<Row> = [
     variables: { POLL_INTERVAL: "1s" },
     out: { ...unaffected, maxDelay: 2 },
     notes: /heads are polled/,
-    also: (end) => assert.strictEqual(requestsOf(end, "eth_subscribe"), 1),
+    also: (end) => assert.strictEqual(end.node.timesAsked("eth_subscribe"), 1),
   },
   {
     kind: "A9",

@@ -197,7 +197,7 @@ describe("the depth of a reorg", () => {
             },
           )
           let { status, stop } = yield* start
-          const headersAsked = () => node.requests.get("eth_getBlockByNumber") ?? 0
+          const headersAsked = () => node.timesAsked("eth_getBlockByNumber")
           const atHead = () => status.stored === chain.head.number
           yield* eventually("it is at the head", atHead)
           for (let i = 0; i < 30; i++) {

@@ -5,7 +5,14 @@ import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { FakeChain } from "../../support/FakeChain.ts"
 import { FakeNode, Refused, silence } from "../../support/FakeNode.ts"
-import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "../../support/ingestor.ts"
+import {
+  caughtUp,
+  eventually,
+  extendInTime,
+  memoryStore,
+  startIngestor,
+  variablesFor,
+} from "../../support/ingestor.ts"
 import type { Client, Ingestor } from "../../support/ingestor.ts"
 import { replayOf } from "../../support/oracle.ts"
 
@@ -38,29 +45,18 @@ const scenario = (title: string, body: (world: World) => Effect.Effect<unknown, 
     }),
   )
 
-/** Extends the chain by this many blocks, one per block time. */
-const blocks = (chain: FakeChain, count: number) =>
-  Effect.gen(function* () {
-    for (let i = 0; i < count; i++) {
-      chain.extend((i % 3) + 1)
-      yield* TestClock.adjust(`${blockTime} seconds`)
-    }
-  })
-
-const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
-
 describe("failover", () => {
   scenario(
     "uses the first endpoint, and keeps the second one connected on standby",
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start({ AUDIT: "off" })
-        yield* blocks(chain, 20)
+        yield* extendInTime(chain, 20)
         yield* caughtUp(store, chain, status)
         assert.strictEqual(status.endpoint, status.endpoints[0])
         assert.strictEqual(two.sessions.size, 1)
-        assert.strictEqual(asked(two, "eth_getLogs"), 0)
-        assert.strictEqual(asked(two, "eth_subscribe"), 0)
+        assert.strictEqual(two.timesAsked("eth_getLogs"), 0)
+        assert.strictEqual(two.timesAsked("eth_subscribe"), 0)
         assert.strictEqual(one.connections + two.connections, 2)
       }),
   )
@@ -68,7 +64,7 @@ describe("failover", () => {
   scenario("fails over at once when the connection is lost", ({ chain, one, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
-      yield* blocks(chain, 5)
+      yield* extendInTime(chain, 5)
       one.up = false
       one.drop()
       chain.extend(2)
@@ -83,7 +79,7 @@ describe("failover", () => {
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
-        yield* blocks(chain, 10)
+        yield* extendInTime(chain, 10)
         one.announces = false
         chain.extend(3)
         yield* TestClock.adjust(`${blockTime / 2 + 2} seconds`)
@@ -91,7 +87,7 @@ describe("failover", () => {
         assert.strictEqual(status.stored, chain.head.number)
         assert.match(status.failures[0]!.text, /stall|no head/)
         assert.strictEqual(status.errors.stalled, 1)
-        yield* blocks(chain, 5)
+        yield* extendInTime(chain, 5)
         yield* caughtUp(store, chain, status)
       }),
   )
@@ -99,14 +95,14 @@ describe("failover", () => {
   scenario("does not fail over when every endpoint is idle [G-004]", ({ chain, one, two, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
-      yield* blocks(chain, 10)
+      yield* extendInTime(chain, 10)
       yield* TestClock.adjust("20 minutes")
       assert.strictEqual(one.connections + two.connections, 2)
       assert.strictEqual(status.phase, "idle")
       assert.strictEqual(status.breakerState._tag, "Closed")
       // Probes become rarer, not more frequent.
-      assert.isBelow(asked(two, "eth_blockNumber"), (20 * 60) / 5)
-      yield* blocks(chain, 3)
+      assert.isBelow(two.timesAsked("eth_blockNumber"), (20 * 60) / 5)
+      yield* extendInTime(chain, 3)
       yield* caughtUp(store, chain, status)
       assert.strictEqual(status.endpoint, status.endpoints[0])
     }),
@@ -117,9 +113,9 @@ describe("failover", () => {
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
-        yield* blocks(chain, 20)
+        yield* extendInTime(chain, 20)
         one.lag = 6
-        yield* blocks(chain, 8)
+        yield* extendInTime(chain, 8)
         assert.strictEqual(status.endpoint, status.endpoints[1])
         yield* caughtUp(store, chain, status)
         assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
@@ -129,9 +125,9 @@ describe("failover", () => {
   scenario("tolerates a lag of a few blocks", ({ chain, one, two, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
-      yield* blocks(chain, 10)
+      yield* extendInTime(chain, 10)
       one.lag = 2
-      yield* blocks(chain, 30)
+      yield* extendInTime(chain, 30)
       assert.strictEqual(status.endpoint, status.endpoints[0])
       assert.strictEqual(one.connections + two.connections, 2)
     }),
@@ -142,15 +138,15 @@ describe("failover", () => {
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
-        yield* blocks(chain, 20)
+        yield* extendInTime(chain, 20)
         two.lag = 5
         one.up = false
         one.drop()
-        yield* blocks(chain, 4)
+        yield* extendInTime(chain, 4)
         assert.strictEqual(status.endpoint, status.endpoints[1])
         assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
         two.lag = 0
-        yield* blocks(chain, 1)
+        yield* extendInTime(chain, 1)
         yield* caughtUp(store, chain, status)
         assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
       }),
@@ -161,11 +157,11 @@ describe("failover", () => {
       const three = http
       const variables = variablesFor({ devnet: [chain, "one,two,three"] })
       const { status } = yield* startIngestor(store, { one, two, three }, variables)
-      yield* blocks(chain, 20)
+      yield* extendInTime(chain, 20)
       two.lag = 8
       one.up = false
       one.drop()
-      yield* blocks(chain, 2)
+      yield* extendInTime(chain, 2)
       assert.strictEqual(status.endpoint, status.endpoints[2])
       yield* caughtUp(store, chain, status)
       assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
@@ -180,7 +176,7 @@ describe("failover", () => {
         one.up = two.up = false
         const variables = variablesFor({ devnet: [chain, "one,two,three"] })
         const { status } = yield* startIngestor(store, { one, two, three }, { ...variables, AUDIT: "off" })
-        yield* blocks(chain, 2)
+        yield* extendInTime(chain, 2)
         one.up = two.up = true
         yield* eventually("both are connected", () => one.sessions.size + two.sessions.size === 2, 120)
         assert.strictEqual(status.endpoint, status.endpoints[2])
@@ -205,7 +201,7 @@ describe("failover", () => {
         assert.isAtMost(apart, 10)
         one.up = false
         one.drop()
-        yield* blocks(chain, 10)
+        yield* extendInTime(chain, 10)
         yield* caughtUp(store, chain, status)
         assert.notStrictEqual(status.endpoint, status.endpoints[0])
       }),
@@ -216,16 +212,16 @@ describe("failover", () => {
     ({ chain, two, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
-        yield* blocks(chain, 5)
+        yield* extendInTime(chain, 5)
         for (let i = 0; i < 3; i++) {
           two.drop()
-          yield* blocks(chain, 20)
+          yield* extendInTime(chain, 20)
         }
         assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "HalfOpen", failures: 3 })
         // The failback delay is a minute and doubles with each failure.
-        yield* blocks(chain, (6 * 60) / blockTime)
+        yield* extendInTime(chain, (6 * 60) / blockTime)
         assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "HalfOpen" })
-        yield* blocks(chain, (3 * 60) / blockTime)
+        yield* extendInTime(chain, (3 * 60) / blockTime)
         assert.deepInclude(status.endpoints[1]!.breakerState, { _tag: "Closed", failures: 0 })
       }),
   )
@@ -235,14 +231,14 @@ describe("failover", () => {
     ({ chain, one, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
-        yield* blocks(chain, 5)
+        yield* extendInTime(chain, 5)
         one.up = false
         one.drop()
-        yield* blocks(chain, 1)
+        yield* extendInTime(chain, 1)
         one.up = true
-        yield* blocks(chain, 50)
+        yield* extendInTime(chain, 50)
         assert.strictEqual(status.endpoint, status.endpoints[1], "two failures: four minutes are not over")
-        yield* blocks(chain, 20)
+        yield* extendInTime(chain, 20)
         assert.strictEqual(status.endpoint, status.endpoints[0])
         yield* caughtUp(store, chain, status)
         assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
@@ -254,14 +250,14 @@ describe("failover", () => {
     ({ chain, one, two, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start()
-        yield* blocks(chain, 5)
+        yield* extendInTime(chain, 5)
         for (let i = 0; i < 20; i++) {
           one.drop()
-          yield* blocks(chain, 8)
+          yield* extendInTime(chain, 8)
           if (i > 0) assert.strictEqual(status.endpoint, status.endpoints[1], `after ${i} drops`)
         }
         one.lag = 9
-        yield* blocks(chain, 600)
+        yield* extendInTime(chain, 600)
         assert.strictEqual(status.endpoint, status.endpoints[1])
         assert.strictEqual(two.connections, 1)
         yield* caughtUp(store, chain, status)
@@ -274,7 +270,7 @@ describe("failover", () => {
       two.up = false
       two.drop()
       one.lag = 9
-      yield* blocks(chain, 30)
+      yield* extendInTime(chain, 30)
       assert.strictEqual(status.endpoint, status.endpoints[0])
       assert.strictEqual(status.stored, chain.head.number - 9)
       one.up = false
@@ -283,7 +279,7 @@ describe("failover", () => {
       one.lag = 0
       one.up = true
       yield* eventually("connected again", () => one.sessions.size === 1, 80)
-      yield* blocks(chain, 2)
+      yield* extendInTime(chain, 2)
       yield* caughtUp(store, chain, status)
     }),
   )
@@ -297,23 +293,23 @@ describe("failover", () => {
         return proceed()
       }
       const { status } = yield* start({ DEVNET_WS_URL: "ws://one" })
-      yield* blocks(chain, 3)
+      yield* extendInTime(chain, 3)
       const known = () => status.endpoints[0]!.capabilities!
       assert.isTrue(known().refused.has("eth_getLogs"))
       yield* TestClock.adjust("30 seconds")
       assert.isFalse(known().finalizedTag)
-      const before = asked(one, "eth_getLogs")
-      yield* blocks(chain, 30)
-      assert.strictEqual(asked(one, "eth_getLogs"), before)
+      const before = one.timesAsked("eth_getLogs")
+      yield* extendInTime(chain, 30)
+      assert.strictEqual(one.timesAsked("eth_getLogs"), before)
       yield* TestClock.adjust("1 hour")
-      yield* blocks(chain, 3)
-      assert.strictEqual(asked(one, "eth_getLogs"), before + 2, "retried, and refused for two blocks")
+      yield* extendInTime(chain, 3)
+      assert.strictEqual(one.timesAsked("eth_getLogs"), before + 2, "retried, and refused for two blocks")
       refuses = false
       yield* TestClock.adjust("1 hour")
-      yield* blocks(chain, 5)
+      yield* extendInTime(chain, 5)
       assert.strictEqual(known().refused.size, 0)
       assert.isTrue(known().finalizedTag)
-      assert.isAtLeast(asked(one, "eth_getLogs"), before + 7)
+      assert.isAtLeast(one.timesAsked("eth_getLogs"), before + 7)
       yield* caughtUp(store, chain, status)
     }),
   )
@@ -321,13 +317,13 @@ describe("failover", () => {
   scenario("fails over from an endpoint that refuses required methods", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start()
-      yield* blocks(chain, 3)
+      yield* extendInTime(chain, 3)
       one.intercept = (method, _params, proceed) => {
         if (/Logs|Receipt/.test(method))
           throw new Refused(-32000, "Archive requests require a personal token")
         return proceed()
       }
-      yield* blocks(chain, 2)
+      yield* extendInTime(chain, 2)
       assert.strictEqual(status.endpoint, status.endpoints[1])
       assert.isAbove(status.errors.rejected, 0)
       yield* caughtUp(store, chain, status)
@@ -345,10 +341,10 @@ describe("an HTTP endpoint", () => {
       Effect.gen(function* () {
         chain.extend(...long)
         const { status } = yield* start(withHttp)
-        yield* blocks(chain, 3)
+        yield* extendInTime(chain, 3)
         yield* caughtUp(store, chain, status)
-        assert.isAbove(asked(http, "eth_getLogs"), 0)
-        const ranges = asked(one, "eth_getLogs")
+        assert.isAbove(http.timesAsked("eth_getLogs"), 0)
+        const ranges = one.timesAsked("eth_getLogs")
         assert.isBelow(ranges, 25, "the WebSocket serves unfinalized blocks only")
         assert.strictEqual(status.endpoints[2]!.name, "http:80")
         assert.strictEqual(status.endpoints[2]!.breakerState._tag, "Closed")
@@ -392,7 +388,7 @@ describe("an HTTP endpoint", () => {
       const { status } = yield* start(withHttp)
       yield* caughtUp(store, chain, status)
       assert.isAbove(status.errors.unverified, 0)
-      assert.isBelow(asked(http, "eth_getLogs"), 30)
+      assert.isBelow(http.timesAsked("eth_getLogs"), 30)
     }),
   )
 
@@ -410,9 +406,9 @@ describe("an HTTP endpoint", () => {
           return proceed()
         }
         const { status } = yield* start({ ...withHttp, DEVNET_WS_URL: "ws://one" })
-        yield* blocks(chain, 10)
+        yield* extendInTime(chain, 10)
         yield* caughtUp(store, chain, status)
-        assert.isAbove(asked(http, "eth_getLogs"), 5)
+        assert.isAbove(http.timesAsked("eth_getLogs"), 5)
       }),
   )
 
@@ -421,11 +417,11 @@ describe("an HTTP endpoint", () => {
       http.up = false
       const { status } = yield* start({ DEVNET_RPC_URL: "http://http" })
       const failures = () => status.endpoints[2]!.breakerState.failures
-      yield* blocks(chain, 5)
+      yield* extendInTime(chain, 5)
       assert.isAbove(failures(), 2)
       http.up = true
       yield* eventually("it is connected", () => status.endpoints[2]!.connects > 0, 120)
-      yield* blocks(chain, (40 * 60) / blockTime)
+      yield* extendInTime(chain, (40 * 60) / blockTime)
       assert.strictEqual(failures(), 0)
       yield* caughtUp(store, chain, status)
     }),
@@ -443,7 +439,7 @@ describe("an HTTP endpoint", () => {
     scenario(`is throttled by ${title}, over the same connection`, ({ chain, http, store, start }) =>
       Effect.gen(function* () {
         const { status } = yield* start({ ...withHttp, RPC_RATE: "40" })
-        yield* blocks(chain, 1)
+        yield* extendInTime(chain, 1)
         const endpoint = status.endpoints[2]!
         assert.strictEqual(endpoint.connects, 1)
         http.http = answer
@@ -463,9 +459,9 @@ describe("an HTTP endpoint", () => {
       http.http = { status: 429, headers: { "retry-after": "20" } }
       const { status } = yield* start(withHttp)
       yield* TestClock.adjust("1 second")
-      const before = asked(http, "eth_chainId")
+      const before = http.timesAsked("eth_chainId")
       yield* TestClock.adjust("18 seconds")
-      assert.strictEqual(asked(http, "eth_chainId"), before)
+      assert.strictEqual(http.timesAsked("eth_chainId"), before)
       http.http = { status: 200, headers: {} }
       yield* caughtUp(store, chain, status)
     }),

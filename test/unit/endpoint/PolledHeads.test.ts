@@ -5,7 +5,14 @@ import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { FakeChain } from "../../support/FakeChain.ts"
 import { FakeNode, Refused } from "../../support/FakeNode.ts"
-import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "../../support/ingestor.ts"
+import {
+  caughtUp,
+  eventually,
+  extendInTime,
+  memoryStore,
+  startIngestor,
+  variablesFor,
+} from "../../support/ingestor.ts"
 import type { Client } from "../../support/ingestor.ts"
 
 const blockTime = 4
@@ -30,26 +37,16 @@ const scenario = (title: string, body: (world: World) => Effect.Effect<unknown, 
     }),
   )
 
-const blocks = (chain: FakeChain, count: number) =>
-  Effect.gen(function* () {
-    for (let i = 0; i < count; i++) {
-      chain.extend((i % 3) + 1)
-      yield* TestClock.adjust(`${blockTime} seconds`)
-    }
-  })
-
-const asked = (node: FakeNode, method: string) => node.requests.get(method) ?? 0
-
 describe("polled heads", () => {
   scenario("follow a chain over HTTP alone", ({ chain, http, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ DEVNET_WS_URL: "http://http" })
-      yield* blocks(chain, 10)
+      yield* extendInTime(chain, 10)
       chain.rollback(2)
       chain.extend(1, 2, 3)
-      yield* blocks(chain, 5)
+      yield* extendInTime(chain, 5)
       yield* caughtUp(store, chain, status)
-      assert.strictEqual(asked(http, "eth_subscribe"), 0)
+      assert.strictEqual(http.timesAsked("eth_subscribe"), 0)
       assert.deepStrictEqual(status.failures, [])
     }),
   )
@@ -57,7 +54,7 @@ describe("polled heads", () => {
   scenario("treat neither an idle chain nor a long poll interval as a stall", ({ chain, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ DEVNET_WS_URL: "http://http", POLL_INTERVAL: "1m" })
-      yield* blocks(chain, 60)
+      yield* extendInTime(chain, 60)
       yield* TestClock.adjust("10 minutes")
       yield* caughtUp(store, chain, status)
       assert.deepStrictEqual(status.failures, [])
@@ -67,9 +64,9 @@ describe("polled heads", () => {
   scenario("replace the subscription of a socket with HEADS=poll", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ HEADS: "poll", POLL_INTERVAL: "2s" })
-      yield* blocks(chain, 10)
+      yield* extendInTime(chain, 10)
       yield* caughtUp(store, chain, status)
-      assert.strictEqual(asked(one, "eth_subscribe"), 0)
+      assert.strictEqual(one.timesAsked("eth_subscribe"), 0)
     }),
   )
 
@@ -80,12 +77,12 @@ describe("polled heads", () => {
         return proceed()
       }
       const { status } = yield* start({})
-      yield* blocks(chain, 10)
+      yield* extendInTime(chain, 10)
       yield* caughtUp(store, chain, status)
       one.drop()
-      yield* blocks(chain, 10)
+      yield* extendInTime(chain, 10)
       yield* caughtUp(store, chain, status)
-      assert.strictEqual(asked(one, "eth_subscribe"), 1)
+      assert.strictEqual(one.timesAsked("eth_subscribe"), 1)
       assert.include(status.endpoints[0]!.capabilities!.limits, "heads are polled")
     }),
   )
@@ -93,16 +90,16 @@ describe("polled heads", () => {
   scenario("take over HTTP while no socket is connected, and fail back", ({ chain, one, store, start }) =>
     Effect.gen(function* () {
       const { status } = yield* start({ DEVNET_RPC_URL: "http://http" })
-      yield* blocks(chain, 5)
+      yield* extendInTime(chain, 5)
       assert.strictEqual(status.endpoint, status.endpoints[0])
       one.up = false
       one.drop()
-      yield* blocks(chain, 10)
+      yield* extendInTime(chain, 10)
       assert.strictEqual(status.endpoint, status.endpoints[1])
       yield* caughtUp(store, chain, status)
       one.up = true
       yield* eventually("the socket is in use", () => status.endpoint === status.endpoints[0], 120)
-      yield* blocks(chain, 5)
+      yield* extendInTime(chain, 5)
       yield* caughtUp(store, chain, status)
     }),
   )

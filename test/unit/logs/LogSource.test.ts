@@ -43,8 +43,6 @@ const shape = (blocks: ReadonlyArray<Block>) =>
     ]),
   }))
 
-const asked = ({ node }: World, method: string) => node.requests.get(method) ?? 0
-
 /** Replaces the response of one method. */
 const on =
   (
@@ -80,7 +78,7 @@ describe("the logs of one block", () => {
       const block = yield* soon(make(world).block(world.chain.head))
       assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
       assert.strictEqual(block.parentHash, world.chain.at(0)!.header.hash)
-      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+      assert.strictEqual(world.node.timesAsked("eth_getLogs"), 1)
     }),
   )
 
@@ -90,7 +88,7 @@ describe("the logs of one block", () => {
       const logs = make(world)
       yield* soon(logs.block(world.chain.at(1)!.header))
       assert.deepStrictEqual((yield* soon(logs.block(world.chain.at(2)!.header))).logs, [])
-      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+      assert.strictEqual(world.node.timesAsked("eth_getLogs"), 1)
     }),
   )
 
@@ -105,7 +103,7 @@ describe("the logs of one block", () => {
         [0],
       )
       yield* soon(logs.block(world.chain.at(2)!.header))
-      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+      assert.strictEqual(world.node.timesAsked("eth_getLogs"), 1)
     }),
   )
 
@@ -116,7 +114,7 @@ describe("the logs of one block", () => {
       const logs = make(world)
       assert.strictEqual((yield* soon(logs.block(world.chain.at(1)!.header))).logs.length, 4)
       assert.strictEqual((yield* soon(logs.block(world.chain.at(2)!.header))).logs.length, 0)
-      assert.strictEqual(asked(world, "eth_getLogs"), 2)
+      assert.strictEqual(world.node.timesAsked("eth_getLogs"), 2)
     }),
   )
 
@@ -126,7 +124,7 @@ describe("the logs of one block", () => {
       const logs = make(world, { ...unfiltered, logsBloom: "ignore" })
       yield* soon(logs.block(world.chain.at(1)!.header))
       yield* soon(logs.block(world.chain.at(2)!.header))
-      assert.strictEqual(asked(world, "eth_getLogs"), 2)
+      assert.strictEqual(world.node.timesAsked("eth_getLogs"), 2)
     }),
   )
 
@@ -198,7 +196,7 @@ describe("the logs of one block", () => {
         shape([{ ...block, timestamp: 0 }]),
         shape(world.chain.blocks(1).map((b) => ({ ...b, timestamp: 0 }))),
       )
-      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 1)
+      assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), 1)
     }),
   )
 
@@ -212,7 +210,7 @@ describe("the logs of one block", () => {
         assert.strictEqual((yield* soon(logs.block(world.chain.at(1)!.header))).logs.length, 3)
         assert.strictEqual((yield* soon(logs.block(world.chain.at(2)!.header))).logs.length, 4)
         assert.strictEqual((yield* soon(logs.block(world.chain.at(3)!.header))).logs.length, 5)
-        assert.strictEqual(asked(world, "eth_getLogs"), 2)
+        assert.strictEqual(world.node.timesAsked("eth_getLogs"), 2)
       }),
   )
 
@@ -241,11 +239,11 @@ describe("the logs of one block", () => {
       const logs = make(world)
       const block = yield* soon(logs.block(world.chain.at(1)!.header))
       assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1, 1)))
-      assert.strictEqual(asked(world, "eth_getTransactionReceipt"), 30)
+      assert.strictEqual(world.node.timesAsked("eth_getTransactionReceipt"), 30)
       yield* soon(logs.block(world.chain.at(2)!.header))
       yield* soon(logs.block(world.chain.at(3)!.header))
-      assert.strictEqual(asked(world, "eth_getLogs"), 2, "refusals are remembered")
-      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 2)
+      assert.strictEqual(world.node.timesAsked("eth_getLogs"), 2, "refusals are remembered")
+      assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), 2)
     }),
   )
 
@@ -300,8 +298,8 @@ describe("the logs of one block", () => {
         for (const number of [1, 2, 3])
           assert.strictEqual((yield* soon(logs.block(world.chain.at(number)!.header))).logs.length, number)
         assert.isFalse(logs.capabilities.byHash)
-        assert.strictEqual(asked(world, "eth_getLogs"), 5)
-        assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+        assert.strictEqual(world.node.timesAsked("eth_getLogs"), 5)
+        assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), 0)
       }),
     )
   }
@@ -391,7 +389,7 @@ describe("the logs of one block", () => {
         world.node.intercept = on("eth_getLogs", (_, proceed) => change(proceed() as Wire))
         const block = yield* soon(make(world).block(world.chain.head))
         assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
-        assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+        assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), 0)
       }),
     )
   }
@@ -416,7 +414,7 @@ describe("the logs of one block", () => {
         [0, 2, 4, 6, 8],
       )
       assert.lengthOf((yield* soon(logs.block(world.chain.head))).logs, 3)
-      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 4)
+      assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), 4)
       const blocks = yield* soon(make(world).finalizedRange(1, 3), "5 seconds")
       assert.deepStrictEqual(
         blocks.map(({ logs }) => logs.length),
@@ -432,13 +430,13 @@ describe("the logs of one block", () => {
       let early = 2
       world.node.intercept = on("eth_getLogs", (_, proceed) => (early-- > 0 ? [] : proceed()))
       assert.lengthOf((yield* soon(make(world, { ...unfiltered, filter }).block(world.chain.head))).logs, 1)
-      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+      assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), 0)
       world.node.intercept = on("eth_getLogs", () => null)
       assert.lengthOf(
         (yield* soon(make(world, { ...unfiltered, filter }).block(world.chain.head), "5 seconds")).logs,
         1,
       )
-      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 1)
+      assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), 1)
     }),
   )
 
@@ -455,8 +453,8 @@ describe("the logs of one block", () => {
         "5 seconds",
       )
       assert.lengthOf(logs, 0)
-      assert.strictEqual(asked(world, "eth_getBlockByHash"), 1)
-      assert.strictEqual(asked(world, "eth_getTransactionReceipt"), 0)
+      assert.strictEqual(world.node.timesAsked("eth_getBlockByHash"), 1)
+      assert.strictEqual(world.node.timesAsked("eth_getTransactionReceipt"), 0)
     }),
   )
 
@@ -567,7 +565,7 @@ describe("the logs of an unfinalized range", () => {
       world.chain.extend(2, 0, 3, 0, 1)
       const blocks = yield* soon(make(world).unfinalizedRange(1, 5))
       assert.deepStrictEqual(shape(blocks), shape(world.chain.blocks(1)))
-      assert.strictEqual(asked(world, "eth_getLogs"), 1)
+      assert.strictEqual(world.node.timesAsked("eth_getLogs"), 1)
     }),
   )
 
@@ -582,7 +580,7 @@ describe("the logs of an unfinalized range", () => {
         shape(yield* soon(make(world).unfinalizedRange(1, 3))),
         shape(world.chain.blocks(1)),
       )
-      assert.strictEqual(asked(world, "eth_getLogs"), 2)
+      assert.strictEqual(world.node.timesAsked("eth_getLogs"), 2)
     }),
   )
 
@@ -718,9 +716,13 @@ describe("the logs of an unfinalized range", () => {
       world.node.mostCalls = 4
       yield* soon(logs.unfinalizedRange(21, 40))
       assert.strictEqual(logs.capabilities.headers, 3)
-      const frames = asked(world, "eth_getBlockByNumber")
+      const frames = world.node.timesAsked("eth_getBlockByNumber")
       yield* soon(logs.unfinalizedRange(1, 20))
-      assert.strictEqual(asked(world, "eth_getBlockByNumber") - frames, 20, "each header is requested once")
+      assert.strictEqual(
+        world.node.timesAsked("eth_getBlockByNumber") - frames,
+        20,
+        "each header is requested once",
+      )
     }),
   )
 })
@@ -732,7 +734,7 @@ describe("the logs of a finalized range", () => {
       const blocks = yield* soon(make(world).finalizedRange(1, 4))
       const all = world.chain.blocks(1)
       assert.deepStrictEqual(shape(blocks), shape([all[0]!, all[2]!, all[3]!]))
-      assert.strictEqual(asked(world, "eth_getBlockByNumber"), 2)
+      assert.strictEqual(world.node.timesAsked("eth_getBlockByNumber"), 2)
     }),
   )
 
@@ -840,7 +842,7 @@ describe("the logs of a finalized range", () => {
       }
       const error = yield* soon(Effect.flip(wholeHistory(make(world), 1, 64)), "5 seconds")
       assert.match(error.message, /Archive requests/)
-      assert.isBelow(asked(world, "eth_getLogs"), 10)
+      assert.isBelow(world.node.timesAsked("eth_getLogs"), 10)
     }),
   )
 
@@ -876,9 +878,9 @@ describe("the logs of a finalized range", () => {
         world.node.intercept = on("eth_getLogs", refuse(code, message))
         const blocks = yield* soon(wholeHistory(make(world), 1, 50), "5 seconds")
         assert.strictEqual(blocks.flatMap(({ logs }) => logs).length, 25)
-        assert.strictEqual(asked(world, "eth_getBlockReceipts"), 25)
+        assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), 25)
         // The range, and the single blocks that are read concurrently.
-        assert.isAtMost(asked(world, "eth_getLogs"), 5)
+        assert.isAtMost(world.node.timesAsked("eth_getLogs"), 5)
       }),
     )
   }
@@ -896,7 +898,7 @@ describe("the logs of a finalized range", () => {
       assert.strictEqual((yield* soon(wholeHistory(logs, 1, 20), "5 seconds")).length, 20)
       for (const from of [21, 31]) yield* soon(logs.unfinalizedRange(from, from + 9), "5 seconds")
       assert.strictEqual(ranges, 1)
-      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+      assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), 0)
     }),
   )
 
@@ -910,9 +912,9 @@ describe("the logs of a finalized range", () => {
       })
       yield* soon(logs.unfinalizedRange(1, 2), "5 seconds")
       world.node.intercept = (_method, _params, proceed) => proceed()
-      const before = asked(world, "eth_getLogs")
+      const before = world.node.timesAsked("eth_getLogs")
       yield* soon(logs.unfinalizedRange(11, 20), "5 seconds")
-      assert.strictEqual(asked(world, "eth_getLogs"), before + 1)
+      assert.strictEqual(world.node.timesAsked("eth_getLogs"), before + 1)
     }),
   )
 
@@ -1094,7 +1096,7 @@ describe("a filter of many addresses", () => {
       const block = yield* soon(logs.block(world.chain.head))
       assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
       assert.isBelow(logs.capabilities.addresses, 10)
-      assert.strictEqual(asked(world, "eth_getBlockReceipts"), 0)
+      assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), 0)
     }),
   )
 })
@@ -1130,7 +1132,7 @@ describe("an empty response where heads are polled", () => {
             .logs.filter(({ contract }) => wanted === undefined || contract === wanted)
             .map(({ txHash, index }) => [txHash, index]),
         )
-        assert.strictEqual(asked(world, "eth_getLogs"), 1)
+        assert.strictEqual(world.node.timesAsked("eth_getLogs"), 1)
       }),
     )
   }
@@ -1142,11 +1144,14 @@ describe("an empty response where heads are polled", () => {
         world.chain.extend(3, 3)
         const { block } = polled(world, forOneOf(world, 1))
         assert.lengthOf((yield* soon(block(world.chain.at(2)!.header))).logs, 0)
-        assert.strictEqual(asked(world, "eth_getLogs"), 0)
+        assert.strictEqual(world.node.timesAsked("eth_getLogs"), 0)
         world.chain.blooms = false
         world.chain.extend(3)
         assert.lengthOf((yield* soon(block(world.chain.head))).logs, 0)
-        assert.deepStrictEqual([asked(world, "eth_getLogs"), asked(world, "eth_getBlockReceipts")], [1, 1])
+        assert.deepStrictEqual(
+          [world.node.timesAsked("eth_getLogs"), world.node.timesAsked("eth_getBlockReceipts")],
+          [1, 1],
+        )
       }),
   )
 
@@ -1205,7 +1210,7 @@ describe("an empty response where heads are polled", () => {
         ] as const) {
           Object.assign(head, { timestamp: now + age * unitsPerSecond })
           assert.lengthOf((yield* soon(read(block))).logs, 0)
-          assert.strictEqual(asked(world, "eth_getBlockReceipts"), receipts)
+          assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), receipts)
         }
       }),
     )

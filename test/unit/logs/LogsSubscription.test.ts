@@ -45,9 +45,7 @@ const startSubscription = Effect.fnUntraced(function* (world: World) {
   return logs
 })
 
-const asked = ({ node }: World, method: string) => node.requests.get(method) ?? 0
-
-const receipts = (world: World) => asked(world, "eth_getTransactionReceipt")
+const receipts = (world: World) => world.node.timesAsked("eth_getTransactionReceipt")
 
 /** A block that is not announced. */
 const silentBlock = (world: World, logs: number) => {
@@ -77,19 +75,19 @@ describe("the logs subscription", () => {
       world.chain.extend(3, 4)
       const logs = yield* make(world)
       yield* soon(logs.block(world.chain.head))
-      assert.strictEqual(asked(world, "eth_subscribe"), 0)
+      assert.strictEqual(world.node.timesAsked("eth_subscribe"), 0)
       refuse(world, ...both)
       // A block announced before the subscription started is read receipt by receipt, at once.
       assertIs(yield* soon(logs.block(world.chain.at(1)!.header), "100 millis"), world)
-      assert.strictEqual(asked(world, "eth_subscribe"), 1)
+      assert.strictEqual(world.node.timesAsked("eth_subscribe"), 1)
       const before = receipts(world)
       for (const count of [5, 1, 300]) {
         world.chain.extend(count)
         assertIs(yield* soon(logs.block(world.chain.head), "100 millis"), world)
       }
       assert.strictEqual(receipts(world), before)
-      assert.strictEqual(asked(world, "eth_subscribe"), 1)
-      assert.strictEqual(asked(world, "eth_getLogs"), 3)
+      assert.strictEqual(world.node.timesAsked("eth_subscribe"), 1)
+      assert.strictEqual(world.node.timesAsked("eth_getLogs"), 3)
     }),
   )
 
@@ -105,7 +103,7 @@ describe("the logs subscription", () => {
         return proceed()
       }
       assertIs(yield* soon((yield* make(world)).block(world.chain.head)), world)
-      assert.strictEqual(asked(world, "eth_subscribe"), 0)
+      assert.strictEqual(world.node.timesAsked("eth_subscribe"), 0)
     }),
   )
 
@@ -199,7 +197,7 @@ describe("the logs subscription", () => {
       world.node.announceLogs(block, same.slice(4))
       yield* TestClock.adjust("100 millis")
       assert.strictEqual((yield* Fiber.join(reading)).logs.length, 6)
-      assert.isAtLeast(asked(world, "eth_blockNumber"), 2)
+      assert.isAtLeast(world.node.timesAsked("eth_blockNumber"), 2)
     }),
   )
 
@@ -288,7 +286,7 @@ describe("the logs subscription", () => {
       world.chain.extend(3)
       const logs = yield* make(world)
       assertIs(yield* soon(logs.block(world.chain.head), "100 millis"), world)
-      assert.strictEqual(asked(world, "eth_subscribe"), 0)
+      assert.strictEqual(world.node.timesAsked("eth_subscribe"), 0)
     }),
   )
 
@@ -300,7 +298,7 @@ describe("the logs subscription", () => {
         world.chain.extend(count)
         assertIs(yield* soon(logs.block(world.chain.head), "100 millis"), world)
       }
-      assert.strictEqual(asked(world, "eth_subscribe"), 2)
+      assert.strictEqual(world.node.timesAsked("eth_subscribe"), 2)
     }),
   )
 

@@ -1,20 +1,16 @@
 /** Missing rights, commands and libraries of a server: what `check` reports, and that the rest continues to work. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger, Redacted } from "effect"
+import { Effect, Redacted } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { Redis } from "ioredis"
 import { readdirSync, readFileSync } from "node:fs"
-import { AppConfig, fromVariables } from "../../../../src/config/AppConfig.ts"
 import { emptyHead, pushes } from "../../../../src/store/Journal.ts"
-import { Store } from "../../../../src/store/Store.ts"
-import { Status } from "../../../../src/observability/Status.ts"
-import * as StorePoller from "../../../../src/observability/StorePoller.ts"
 import { blocks } from "../../../support/blocks.ts"
 import type { Client } from "../../../support/ingestor.ts"
 import { replayOf } from "../../../support/oracle.ts"
 import * as RedisServer from "../../../support/RedisServer.ts"
-import { openRedis, standalone } from "../../../support/redisStore.ts"
+import { openRedis, pollStore, standalone } from "../../../support/redisStore.ts"
 
 const chain = 31337
 const filter = "none"
@@ -205,21 +201,7 @@ describe("RedisStore", () => {
         assert.deepStrictEqual(yield* namesOf(store), /^(CONFIG)/.test(name) ? [] : [`(${name})`])
         const client = yield* bare(server.port)
         yield* Effect.promise(() => client.xgroup("CREATE", `events:${chain}`, "mine", "0"))
-        const logged: Array<unknown> = []
-        const config = yield* fromVariables({
-          CHAINS: "devnet",
-          DEVNET_CHAIN_ID: String(chain),
-          DEVNET_WS_URL: "ws://node",
-          REDIS_URL: server.url,
-        })
-        const layer = StorePoller.layer.pipe(
-          Layer.provideMerge(Status.layer),
-          Layer.provide(Layer.succeed(Store, store)),
-          Layer.provide(Layer.succeed(AppConfig, config)),
-          Layer.provide(Logger.layer([Logger.make(({ message }) => void logged.push(message))])),
-        )
-        const context = yield* Layer.build(layer)
-        const status = yield* Status.pipe(Effect.provide(context))
+        const { status, logged } = yield* pollStore(store, server.url, { devnet: chain })
         const one = status.chains[0]!
         for (let poll = 0; poll < 3; poll++) {
           // The server answers in real time.
@@ -247,21 +229,12 @@ describe("RedisStore", () => {
       Effect.gen(function* () {
         const server = yield* RedisServer.start(["--maxmemory", limit])
         const store = yield* openRedis(standalone(server.port), "events", 0, "1 hour")
-        const config = yield* fromVariables({
-          CHAINS: "devnet",
-          DEVNET_CHAIN_ID: String(chain),
-          DEVNET_WS_URL: "ws://node",
-          REDIS_URL: server.url,
-          STREAM_GROUPS: groups,
-        })
-        const logged: Array<unknown> = []
-        const layer = StorePoller.layer.pipe(
-          Layer.provideMerge(Status.layer),
-          Layer.provide(Layer.succeed(Store, store)),
-          Layer.provide(Layer.succeed(AppConfig, config)),
-          Layer.provide(Logger.layer([Logger.make(({ message }) => void logged.push(message))])),
+        const { status, logged } = yield* pollStore(
+          store,
+          server.url,
+          { devnet: chain },
+          { STREAM_GROUPS: groups },
         )
-        const status = yield* Status.pipe(Effect.provide(yield* Layer.build(layer)))
         const one = status.chains[0]!
         for (let poll = 0; poll < 3; poll++) {
           while (one.stats === undefined || status.store.info === undefined)
@@ -281,20 +254,7 @@ describe("RedisStore", () => {
       const store = yield* openRedis(standalone(server.port), "events", 0, "1 hour")
       yield* write(store)
       yield* Effect.promise(() => server.client.set("events:7", "mine"))
-      const config = yield* fromVariables({
-        CHAINS: "odd,devnet",
-        ODD_CHAIN_ID: "7",
-        ODD_WS_URL: "ws://node",
-        DEVNET_CHAIN_ID: String(chain),
-        DEVNET_WS_URL: "ws://node",
-        REDIS_URL: server.url,
-      })
-      const layer = StorePoller.layer.pipe(
-        Layer.provideMerge(Status.layer),
-        Layer.provide(Layer.succeed(Store, store)),
-        Layer.provide(Layer.succeed(AppConfig, config)),
-      )
-      const { chain: statusOf } = yield* Status.pipe(Effect.provide(yield* Layer.build(layer)))
+      const { chain: statusOf } = (yield* pollStore(store, server.url, { odd: 7, devnet: chain })).status
       while (statusOf("devnet").stats === undefined) yield* Effect.promise(() => server.client.ping())
       assert.isUndefined(statusOf("odd").stats)
     }).pipe(Effect.scoped),

@@ -1,21 +1,17 @@
 /** The traffic to Redis: within the limits of managed servers, and few commands, as they are billed per command. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect } from "effect"
 import type { Scope } from "effect"
-import { AppConfig, fromVariables } from "../../../../src/config/AppConfig.ts"
 import type { Block, Hex } from "../../../../src/Domain.ts"
 import { callLimits, emptyHead, pushes } from "../../../../src/store/Journal.ts"
 import type { Push } from "../../../../src/store/Journal.ts"
-import { Store } from "../../../../src/store/Store.ts"
-import { Status } from "../../../../src/observability/Status.ts"
-import * as StorePoller from "../../../../src/observability/StorePoller.ts"
 import { block, blocks } from "../../../support/blocks.ts"
 import { counting } from "../../../support/commandCount.ts"
 import { FakeChain } from "../../../support/FakeChain.ts"
 import { FakeNode } from "../../../support/FakeNode.ts"
 import type { Client } from "../../../support/ingestor.ts"
 import * as RedisServer from "../../../support/RedisServer.ts"
-import { openRedis, standalone } from "../../../support/redisStore.ts"
+import { openRedis, pollStore, standalone } from "../../../support/redisStore.ts"
 import * as Service from "../../../support/Service.ts"
 import * as TcpProxy from "../../../support/TcpProxy.ts"
 import { RedisRequests, wordsOf } from "../../../support/wire.ts"
@@ -167,21 +163,8 @@ describe("the traffic to Redis", () => {
         inside: 1 + (hasAclCheck ? 0 : tries + 1),
       })
 
-      const config = yield* fromVariables({
-        CHAINS: "devnet,other",
-        DEVNET_CHAIN_ID: String(chain),
-        DEVNET_WS_URL: "ws://node",
-        OTHER_CHAIN_ID: "7",
-        OTHER_WS_URL: "ws://node",
-        REDIS_URL: server.url,
-      })
-      const watch = StorePoller.layer.pipe(
-        Layer.provideMerge(Status.layer),
-        Layer.provide(Layer.succeed(Store, store)),
-        Layer.provide(Layer.succeed(AppConfig, config)),
-      )
       yield* counts.take
-      const { chains } = yield* Status.pipe(Effect.provide(yield* Layer.build(watch)))
+      const { chains } = (yield* pollStore(store, server.url, { devnet: chain, other: 7 })).status
       while (chains.some(({ stats }) => stats === undefined)) yield* Effect.sleep("5 millis")
       assert.deepStrictEqual(yield* counts.take, { wire: { info: 1, stats: 2 }, inside: 17 })
     }),
