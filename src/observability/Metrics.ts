@@ -1,5 +1,5 @@
 /**
- * Every metric: name, type, unit, labels and meaning. docs/METRICS.md is generated from this file.
+ * Every metric: name, type, unit, labels and meaning, in one table, from which docs/METRICS.md is generated.
  *
  * Names are `event_ingestor_…`. The seven metrics of the original system also exist under their bare names. Metrics of the
  * Node process have the names of prom-client, so that common dashboards work.
