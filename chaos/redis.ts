@@ -207,10 +207,19 @@ export const live = (rig: Rig) =>
     }
   })
 
-/** The number of entries that could not be retracted because another client had deleted them. */
+/**
+ * The number of entries that could not be retracted because another client had deleted them, once the service has counted
+ * up to the node's head: the store answers a reader a little before the service has the reply to its last moves.
+ */
 const incompleteOf = (rig: Rig) =>
   Effect.gen(function* () {
-    const { text } = yield* fetchFrom(yield* rig.ingestors[0]!.process().port, "/metrics")
+    const port = yield* rig.ingestors[0]!.process().port
+    const { number } = yield* rig.node.head
+    const { text } = yield* Effect.repeat(fetchFrom(port, "/metrics"), {
+      until: (metrics) =>
+        metrics.text.includes(`event_ingestor_chain_stored_block{chain="devnet"} ${number}\n`),
+      schedule: Schedule.spaced("15 millis"),
+    })
     return Number(/^event_ingestor_events_removed_incomplete_total\{.*\} (\d+)$/m.exec(text)![1])
   })
 
