@@ -1,6 +1,6 @@
 /**
  * Shutdown and exit codes. SIGTERM and SIGINT interrupt the program, which then has `shutdownTimeout` to finish; a second
- * signal ends it at once.
+ * signal, half a second later or more, ends it at once.
  *
  * Exit codes: 0 clean stop, 1 shutdown timed out or a comparison failed, 128+n second signal; from sysexits.h: 64 wrong
  * usage, 69 unreachable, 78 bad configuration.
@@ -10,6 +10,12 @@ import { Cause, Duration, Exit, Runtime } from "effect"
 export const exitCode = { ok: 0, failed: 1, usage: 64, unreachable: 69, config: 78 } as const
 
 const signals = { SIGINT: 2, SIGTERM: 15 } as const
+
+/**
+ * Signals within this time of the first are the same one (milliseconds): on Ctrl-C the terminal signals npm and this process,
+ * and npm forwards the signal to this process once more (`signal-manager.js` of `@npmcli/run-script`).
+ */
+const forwardedWithin = 500
 
 /** The shutdown timeout, set once the configuration is known, and when the shutdown began (`performance.now()`). */
 export const shutdown: { timeout: Duration.Duration; since: number | undefined } = {
@@ -25,11 +31,13 @@ const codeOf = (exit: Exit.Exit<unknown, unknown>): number => {
 
 /** Runs a program as the whole process. */
 export const runMain = Runtime.makeRunMain(({ fiber }) => {
-  let stopping = false
   const onSignal = (signal: keyof typeof signals) => {
-    if (stopping) process.exit(128 + signals[signal])
-    stopping = true
-    shutdown.since = performance.now()
+    const now = performance.now()
+    if (shutdown.since !== undefined) {
+      if (now - shutdown.since > forwardedWithin) process.exit(128 + signals[signal])
+      return
+    }
+    shutdown.since = now
     setTimeout(() => {
       process.stderr.write("shutdown took longer than SHUTDOWN_TIMEOUT\n")
       process.exit(exitCode.failed)

@@ -57,6 +57,20 @@ describe("the service", () => {
     )
   }
 
+  it.live(
+    "compares its stores with the nodes after one Ctrl-C under npm run demo, which npm forwards a second time",
+    () =>
+      Effect.gen(function* () {
+        const { child, output, says } = yield* shell("exec npm run demo", {})
+        yield* says(/devnet-b {2}state live/)
+        const exit = once(child, "exit")
+        process.kill(-child.pid!, "SIGINT")
+        assert.deepStrictEqual(yield* Effect.promise(() => exit), [0, null], output())
+        assert.strictEqual(output().match(/^ {2}complete: yes$/gm)?.length, 2, output())
+      }).pipe(Effect.scoped),
+    60_000,
+  )
+
   it("prints one line with the remedy on an old Node, in syntax that Node 12 can parse [G-182]", () =>
     Effect.gen(function* () {
       const place = yield* directory
