@@ -16,7 +16,7 @@ const row = ({ type, unit, labels, help, buckets, ...names }) =>
 
 export const text = `# Metrics
 
-Made from \`src/observability/Metrics.ts\` by \`npm run metrics\`. \`/metrics\` and OTLP say the same: names, types, labels. Every series of a
+Made from the definitions that \`src/observability/Metrics.ts\` lists by \`npm run metrics\`. \`/metrics\` and OTLP say the same: names, types, labels. Every series of a
 configured chain exists from the start, at 0. Labels are bounded: chain, endpoint _name_, method, error type; never a URL,
 a hash or a height.
 

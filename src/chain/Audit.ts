@@ -17,18 +17,10 @@ import { firstUnfinalized } from "../store/Journal.ts"
 import type { Journal, BlockRecord } from "../store/Journal.ts"
 import { arbitrate, largest, nameOf } from "./Arbitration.ts"
 import type { Source } from "./Arbitration.ts"
+import type { Publisher } from "./ChainEvents.ts"
 import { digestOf } from "./Provenance.ts"
 import type { BlockDigest, Provenance } from "./Provenance.ts"
 import type { LogSource } from "../logs/LogSource.ts"
-
-/** What the audit found, each reported once: numbers of logs or blocks, and mismatches by endpoint. */
-export interface AuditEvents {
-  readonly missing: (logs: number) => void
-  readonly extra: (logs: number) => void
-  readonly unaudited: (blocks: number) => void
-  /** This endpoint's answer differs from the accepted one. */
-  readonly contradicted: (endpoint: string, detail: string) => Effect.Effect<void>
-}
 
 export interface AuditOptions {
   readonly sourceInUse: Source
@@ -38,7 +30,7 @@ export interface AuditOptions {
   readonly sources: () => ReadonlyArray<Source>
   readonly logsOf: (source: Source) => LogSource
   readonly logs: LogSource
-  readonly events: AuditEvents
+  readonly events: Publisher
 }
 
 /** The longest time (milliseconds) that finality waits for the audit. */
@@ -99,6 +91,12 @@ export const make = (
     return other === undefined ? [auditor] : [other, auditor]
   }
 
+  const unaudited = (blocks: number) => events.record({ _tag: "Unaudited", blocks })
+
+  /** An answer of this endpoint differs from the accepted one. */
+  const contradicted = (endpoint: string, detail: string) =>
+    events.publish({ _tag: "Contradicted", endpoint, detail })
+
   const byNumber = (blocks: ReadonlyArray<Block>) => new Map(blocks.map((block) => [block.number, block]))
 
   const mismatchDetail = (number: number) => `its logs of block ${number} differ from the accepted ones`
@@ -126,7 +124,7 @@ export const make = (
     if (second === undefined) {
       const blocks = yield* logs.finalizedRange(from, to)
       // A single endpoint gives the same answer for final blocks twice: reading them again would prove nothing.
-      if (!singleEndpoint) events.unaudited(endOf(blocks) - from + 1)
+      if (!singleEndpoint) unaudited(endOf(blocks) - from + 1)
       return provenance.applyCorrections(from, endOf(blocks), byNumber(blocks))
     }
     const [ours, begun] = yield* Effect.all(
@@ -137,7 +135,7 @@ export const make = (
     const audited =
       begun._tag === "Failure" ? begun : yield* Effect.result(upTo(through, begun.success, logsOf(second)))
     if (audited._tag === "Failure") {
-      events.unaudited(through - from + 1)
+      unaudited(through - from + 1)
       return provenance.applyCorrections(from, through, byNumber(ours))
     }
     const blocks = byNumber(ours)
@@ -167,7 +165,7 @@ export const make = (
           [second, b],
         ] as const) {
           if (!onOtherFork.has(source) && !isSame(answer && digestOf(answer), digestOf(accepted)))
-            yield* events.contradicted(nameOf(source), mismatchDetail(number))
+            yield* contradicted(nameOf(source), mismatchDetail(number))
         }
         if (accepted.logs.length > 0 || number === through) blocks.set(number, accepted)
         else blocks.delete(number)
@@ -216,7 +214,7 @@ export const make = (
       const accepted = digestOf(block)
       const isUnconfirmedRemoval = answers === 1 && accepted.count < (before?.count ?? 0)
       if (isUnconfirmedRemoval || isSame(before, accepted)) {
-        yield* events.contradicted(nameOf(source), mismatchDetail(number))
+        yield* contradicted(nameOf(source), mismatchDetail(number))
         continue
       }
       if (mismatches.has(number)) continue
@@ -224,15 +222,19 @@ export const make = (
       provenance.recordCorrection(block)
       const change = accepted.count - (before?.count ?? 0)
       // The same number of logs at other indexes: at least one is missing and one is extra.
-      events.missing(change === 0 ? 1 : Math.max(change, 0))
-      events.extra(change === 0 ? 1 : Math.max(-change, 0))
-      yield* events.contradicted(origin ?? nameOf(sourceInUse), mismatchDetail(number))
+      const isReplaced = change === 0
+      events.record({
+        _tag: "Corrected",
+        missing: isReplaced ? 1 : Math.max(change, 0),
+        extra: isReplaced ? 1 : Math.max(-change, 0),
+      })
+      yield* contradicted(origin ?? nameOf(sourceInUse), mismatchDetail(number))
     }
     return through
   })
 
   const countUnaudited = (from: number, to: number) => {
-    events.unaudited(Math.max(to - Math.max(from - 1, provenance.unauditedThrough), 0))
+    unaudited(Math.max(to - Math.max(from - 1, provenance.unauditedThrough), 0))
     provenance.unauditedThrough = Math.max(provenance.unauditedThrough, to)
   }
 

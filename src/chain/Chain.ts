@@ -11,11 +11,9 @@ import * as Defects from "../Defects.ts"
 import { Defect } from "../endpoint/EndpointError.ts"
 import * as EndpointPool from "../endpoint/EndpointPool.ts"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
-import { logEvent } from "../observability/LogEvents.ts"
 import { blockTraces } from "../observability/Tracing.ts"
 import { Redaction } from "../Redactor.ts"
 import { Store } from "../store/Store.ts"
-import * as ChainEvents from "./ChainEvents.ts"
 import type { ChainState } from "./ChainState.ts"
 import * as Following from "./Following.ts"
 import * as Submission from "./Submission.ts"
@@ -26,22 +24,27 @@ const movesInFlight = 3
 
 /** Follows a chain whatever its endpoints and its store do; ends with the scope, or with a defect outside of a connection. */
 export const run = Effect.fnUntraced(function* (chain: ChainConfig, state: ChainState) {
-  const { status, writer } = state
+  const { events, writer } = state
   const redact = yield* Redaction
   const store = yield* Store
   const traces = yield* blockTraces(chain)
-  const events = ChainEvents.make(chain, status, state.storeBreaker.isOpen)
   const { requestTimeout, wsMaxPayload, rpcRate } = yield* AppConfig
   const limits = { requestTimeout, wsMaxPayload, rpcRate }
-  const pool = yield* EndpointPool.make(chain, { ...limits, watch: events.endpoint })
-  const suspension = Suspension.make({ chain, store, status, writer, connected: pool.connected })
-  const { submit, acknowledge, onStoreError } = Submission.make(state, events, suspension, traces)
-  const follow = yield* Following.make({ chain, state, pool, events, traces })
+  const pool = yield* EndpointPool.make(chain, { ...limits, events })
+  const suspension = Suspension.make({
+    chain,
+    store,
+    publish: events.publish,
+    writer,
+    connected: pool.connected,
+  })
+  const { submit, acknowledge, onStoreError } = Submission.make(state, suspension, traces)
+  const follow = yield* Following.make({ chain, state, pool, traces })
 
   /** A defect ends the connection: the chain resumes from the stored journal over another one. */
   const onDefect = (member: PoolMember) => (defect: unknown) =>
     Effect.andThen(
-      logEvent("defect", "a defect while following the chain", {}, defect),
+      events.publish({ _tag: "DefectCaught", during: "while following the chain", defect }),
       member.connection.end(new Defect({ detail: redact(String(defect)) })),
     )
 

@@ -1,144 +1,109 @@
-/** Reports the events of a chain's endpoints and of its audit to the status, the log and the traces. */
-import { Effect } from "effect"
-import type { ChainConfig } from "../config/AppConfig.ts"
-import * as Monotonic from "../Monotonic.ts"
-import { errorType } from "../endpoint/EndpointError.ts"
-import type { EndpointError } from "../endpoint/EndpointError.ts"
-import type { EndpointPoolOptions } from "../endpoint/EndpointPool.ts"
-import type { AuditEvents } from "./Audit.ts"
-import type { StepsOptions } from "./Steps.ts"
-import type { FinalityOptions } from "./Finality.ts"
-import { formatDuration, logEvent } from "../observability/LogEvents.ts"
-import { traceFailure } from "../observability/Tracing.ts"
-import type { ChainStatus } from "../observability/ChainStatus.ts"
+/**
+ * What happens to a chain, as one union. The pipeline publishes each event once; `observability/` folds it into the status,
+ * the metrics, the log and the traces.
+ */
+import { Context } from "effect"
+import type { Cause, Effect } from "effect"
+import type { Header } from "../Domain.ts"
+import type { ErrorType } from "../endpoint/EndpointError.ts"
+import type { EndpointEvent, RequestEnded } from "../endpoint/EndpointEvent.ts"
+import type { ReceivedHead } from "../endpoint/Heads.ts"
+import type { Finalize, Journal, Pop, Push } from "../store/Journal.ts"
+import type { EpochCheck, StoreError } from "../store/Store.ts"
+import type { StoreBreaker } from "../store/StoreBreaker.ts"
+import type { StoreEvent } from "../store/StoreEvent.ts"
+import type { Disagreement } from "./Finality.ts"
 
-export interface ChainEvents {
-  readonly endpoint: EndpointPoolOptions["watch"]
-  readonly audit: AuditEvents
-  readonly disagreement: FinalityOptions["onDisagreement"]
-  readonly standoff: StepsOptions["onStandoff"]
+/** The store operations whose duration is recorded. */
+export const operations = ["load", "push", "pop", "finalize"] as const
+
+export type Operation = (typeof operations)[number]
+
+/** Events without a line in the log. Some are published in callbacks of a socket, so recording one is synchronous. */
+export type Measurement =
+  | RequestEnded
+  /** The chain is followed over this endpoint. */
+  | { readonly _tag: "EndpointFollowed"; readonly endpoint: string }
+  /** @param blockTime the observed milliseconds between blocks; 0 while unknown */
+  | { readonly _tag: "HeadAnnounced"; readonly head: ReceivedHead; readonly blockTime: number }
+  /** The endpoint confirmed that there is no newer block. */
+  | { readonly _tag: "ChainIdle" }
+  /** The endpoint reported this block as final. */
+  | { readonly _tag: "FinalAnnounced"; readonly header: Header }
+  /** Everything that an announced head led to is stored. `head`: absent where it changed nothing. */
+  | { readonly _tag: "HeadHandled"; readonly head: ReceivedHead | undefined }
+  /** The journal is loaded, and the chain is followed from there. */
+  | { readonly _tag: "Following" }
+  | { readonly _tag: "MoveSubmitted"; readonly move: Push | Pop | Finalize }
+  | { readonly _tag: "MoveEnded" }
+  | { readonly _tag: "Pushed"; readonly push: Push; readonly isDuplicate: boolean }
+  /** `missing`: entries that another program had deleted, so that they could not be retracted. */
+  | { readonly _tag: "Popped"; readonly pop: Pop; readonly removed: number; readonly missing: number }
+  | { readonly _tag: "Finalized"; readonly number: number }
+  | { readonly _tag: "StoreAnswered"; readonly operation: Operation; readonly seconds: number }
+  /** The store accepts no moves, and the chain waits for it. */
+  | { readonly _tag: "StoreAwaited"; readonly error: StoreError | undefined }
+  /** Logs that the audit found missing (and added) or extra (and retracted). */
+  | { readonly _tag: "Corrected"; readonly missing: number; readonly extra: number }
+  /** Finalized blocks that were not audited. */
+  | { readonly _tag: "Unaudited"; readonly blocks: number }
+
+export type ChainEvent =
+  | Measurement
+  | EndpointEvent
+  | StoreEvent
+  | { readonly _tag: "ChainStarted"; readonly storeBreaker: StoreBreaker }
+  /** A failure outside of a connection: the chain is restarted. */
+  | { readonly _tag: "ChainFailed"; readonly cause: Cause.Cause<unknown> }
+  // The journal.
+  /** `begins`: the start block, where nothing is stored yet and the start block is known. */
+  | {
+      readonly _tag: "JournalLoaded"
+      readonly journal: Journal | undefined
+      readonly begins: number | undefined
+      readonly filter: string
+    }
+  /** The first push of an empty store: the journal begins at this block. */
+  | { readonly _tag: "JournalBegun"; readonly block: number; readonly filter: string }
+  /** The filter applies from this block on. */
+  | { readonly _tag: "FilterChanged"; readonly block: number; readonly filter: string }
+  /** `depth`: how many blocks were replaced, from block `from` down, with or without logs. */
+  | {
+      readonly _tag: "Reorged"
+      readonly depth: number
+      readonly from: number
+      readonly blocks: number
+      readonly entries: number
+    }
+  /** @param stood the block at which the store was last seen @param stored the block at which it is now */
+  | {
+      readonly _tag: "EpochBegun"
+      readonly outcome: Exclude<EpochCheck["outcome"], "kept">
+      readonly stood: number | undefined
+      readonly stored: number | undefined
+    }
+  // Contradictions between endpoints, or between ingestors.
+  | { readonly _tag: "ClockSkewed"; readonly endpoint: string; readonly header: Header }
+  /** An answer of this endpoint was proved wrong. */
+  | { readonly _tag: "Contradicted"; readonly endpoint: string; readonly detail: string }
+  /** Endpoints disagree about a final block; `undefined`: they agree. */
+  | { readonly _tag: "FinalDisagreement"; readonly disagreement: Disagreement | undefined }
+  /** Blocks that another ingestor replaced are not written again for this many milliseconds; 0: the wait is over. */
+  | { readonly _tag: "Standoff"; readonly wait: number }
+  | { readonly _tag: "Halted"; readonly type: ErrorType; readonly reason: string }
+  | { readonly _tag: "HaltOver"; readonly why: string }
+  /** Another ingestor continues the journal with another filter. */
+  | { readonly _tag: "Superseded"; readonly filter: string; readonly message: string }
+
+export interface Publisher {
+  /** Publishes an event. Call it once per event, in the fiber of the chain, whose log annotations apply. */
+  readonly publish: (event: ChainEvent) => Effect.Effect<void>
+  /** Publishes an event that writes no log line, for callbacks. */
+  readonly record: (event: Measurement) => void
 }
 
-/** The reason of an endpoint's failure, without what the log line already contains. */
-const reasonOf = ({ reason }: EndpointError) =>
-  reason._tag === "Disconnected" ? reason.detail : reason.message
-
-/** @param isStoreAvailable whether the store accepts moves: if not, the chain's phase is `store-unavailable` in any case */
-export const make = (
-  chain: Pick<ChainConfig, "name">,
-  status: ChainStatus,
-  isStoreAvailable: () => boolean,
-): ChainEvents => ({
-  endpoint: (rank, known) => {
-    const endpoint = status.endpoints[rank]!
-    endpoint.breaker = known.breaker
-    endpoint.capabilities = known.capabilities
-    endpoint.rateLimiter = known.rateLimiter
-    let wasConnected = false
-    const at = Effect.annotateLogs({ endpoint: endpoint.name })
-    return {
-      onRequest: (method, outcome, millis) => endpoint.requested(method, outcome, millis),
-      onConnected: (connection) =>
-        Effect.gen(function* () {
-          endpoint.connection = connection
-          endpoint.connectedSince = yield* Monotonic.millis
-          endpoint.connects++
-          const how = connection.polled ? ", heads are polled" : ""
-          yield* at(logEvent("connected", `connected to ${endpoint.name}${how}`, {}))
-        }),
-      onFailure: (error) =>
-        Effect.gen(function* () {
-          const since = endpoint.connectedSince
-          endpoint.connectedSince = undefined
-          status.recordFailure(errorType(error.reason), error.message)
-          if (status.endpoint === endpoint && isStoreAvailable()) status.enter("connecting")
-          yield* traceFailure("connection lost", error, {
-            "event_ingestor.chain": chain.name,
-            "event_ingestor.endpoint": error.endpoint,
-            "error.type": errorType(error.reason),
-          })
-          if (since === undefined) return
-          const reason = reasonOf(error)
-          const seconds = Math.round(((yield* Monotonic.millis) - since) / 1000)
-          const text = `lost ${endpoint.name} after ${formatDuration(seconds)}: ${reason}`
-          yield* at(logEvent("disconnected", text, { error_type: errorType(error.reason), reason, seconds }))
-          wasConnected = true
-        }),
-      onWait: (error, { failures, opened, seconds }) =>
-        Effect.suspend(() => {
-          const isFirstAttempt = !wasConnected
-          wasConnected = false
-          const next_try_seconds = Math.round(seconds * 10) / 10
-          const next = `next try in ${formatDuration(seconds)}`
-          const reason = reasonOf(error)
-          if (opened) {
-            const text = `circuit to ${endpoint.name} opened after ${failures} failures: ${reason}; ${next}`
-            return at(
-              logEvent("circuit_open", text, { circuit: "endpoint", reason, failures, next_try_seconds }),
-            )
-          }
-          // `onFailure` has just logged the lost connection.
-          if (!isFirstAttempt) return Effect.void
-          const text = `cannot connect to ${endpoint.name}: ${reason}; ${next}`
-          const error_type = errorType(error.reason)
-          return at(logEvent("connect_failed", text, { error_type, reason, failures, next_try_seconds }))
-        }),
-      onClosed: (failures) =>
-        at(
-          logEvent("circuit_closed", `circuit to ${endpoint.name} closed after ${failures} failures`, {
-            circuit: "endpoint",
-            failures,
-          }),
-        ),
-    }
-  },
-  disagreement: (disagreement) =>
-    Effect.gen(function* () {
-      const isNew = disagreement !== undefined && status.finalDisagreement === undefined
-      status.finalDisagreement = disagreement
-      if (!isNew) return
-      const text = `final block ${disagreement.number} differs at ${disagreement.endpoints.join(", ")}`
-      for (const endpoint of disagreement.endpoints) status.contradicted(endpoint)
-      status.recordFailure("unverified", text)
-      yield* logEvent(
-        "final_disagreement",
-        disagreement.holds ? `${text}: nothing is finalized until they agree` : text,
-        { block: disagreement.number, endpoints: disagreement.endpoints.join(",") },
-      )
-    }),
-  standoff: (wait) =>
-    Effect.gen(function* () {
-      const isNew = status.standoffUntil === undefined
-      if (wait === 0) {
-        status.standoffUntil = undefined
-        if (!isNew)
-          yield* logEvent(
-            "standoff_over",
-            "the wait for another ingestor's node to leave its fork has ended",
-            {},
-          )
-        return
-      }
-      status.standoffUntil = (yield* Monotonic.millis) + wait
-      if (!isNew) return
-      const text = "another ingestor replaced blocks that this node still serves"
-      status.recordFailure("unverified", text)
-      const seconds = Math.ceil(wait / 1000)
-      yield* logEvent("standoff", `${text}: they are written again in ${seconds} s at the earliest`, {
-        seconds,
-      })
-    }),
-  audit: {
-    missing: (logs) => void (status.auditedMissing += logs),
-    extra: (logs) => void (status.auditedExtra += logs),
-    unaudited: (blocks) => void (status.unaudited += blocks),
-    contradicted: (endpoint, text) =>
-      Effect.gen(function* () {
-        status.contradicted(endpoint)
-        status.recordFailure("unverified", `${endpoint}: contradicted: ${text}`)
-        yield* logEvent("contradicted", `contradicted: ${text}`, { reason: text }).pipe(
-          Effect.annotateLogs({ endpoint }),
-        )
-      }),
-  },
-})
+/** Publishes the events of a chain, by its name. */
+export class ChainEvents extends Context.Service<
+  ChainEvents,
+  { readonly of: (chain: string) => Publisher }
+>()("event-ingestor/ChainEvents") {}

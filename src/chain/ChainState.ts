@@ -1,10 +1,8 @@
 /** What a chain keeps across connections and defects. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
-import { AppConfig } from "../config/AppConfig.ts"
+import type { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import { Status } from "../observability/Status.ts"
-import type { ChainStatus } from "../observability/ChainStatus.ts"
 import { makeBreaker } from "../Retry.ts"
 import type { Breaker } from "../Retry.ts"
 import * as Housekeeping from "../store/Housekeeping.ts"
@@ -12,13 +10,16 @@ import { PushLimits } from "../store/PushLimits.ts"
 import { Store } from "../store/Store.ts"
 import * as StoreBreaker from "../store/StoreBreaker.ts"
 import type { Disagreed } from "../endpoint/FinalityQuorum.ts"
+import { ChainEvents } from "./ChainEvents.ts"
+import type { Publisher } from "./ChainEvents.ts"
 import { ForkStandoff } from "./ForkStandoff.ts"
 import * as JournalWriter from "./JournalWriter.ts"
 import { Provenance } from "./Provenance.ts"
 import { RecentHeaders } from "./RecentHeaders.ts"
 
 export interface ChainState {
-  readonly status: ChainStatus
+  /** Publishes what happens to the chain. */
+  readonly events: Publisher
   readonly writer: JournalWriter.JournalWriter
   readonly provenance: Provenance
   readonly standoff: ForkStandoff
@@ -34,20 +35,17 @@ export interface ChainState {
 /** The state of a chain, with its housekeeping and store breaker running as long as the scope. */
 export const make = Effect.fnUntraced(function* (
   chain: ChainConfig,
-): Effect.fn.Return<ChainState, never, AppConfig | Store | Status | Scope.Scope> {
+): Effect.fn.Return<ChainState, never, ChainEvents | AppConfig | Store | Scope.Scope> {
   const store = yield* Store
-  const { retention } = yield* AppConfig
-  const status = (yield* Status).chain(chain.name)
-  const storeBreaker = yield* StoreBreaker.make(store.ping(chain.id))
-  status.storeBreaker = storeBreaker.breaker
+  const events = (yield* ChainEvents).of(chain.name)
+  const storeBreaker = yield* StoreBreaker.make(store.ping(chain.id), events.publish)
+  yield* events.publish({ _tag: "ChainStarted", storeBreaker })
   return {
-    status,
+    events,
     storeBreaker,
     breaker: yield* makeBreaker,
-    writer: yield* JournalWriter.make(chain, storeBreaker),
-    housekeeping: yield* Housekeeping.make(store.trim(chain.id), retention, (holder) =>
-      status.setHolder(holder),
-    ),
+    writer: yield* JournalWriter.make(chain, storeBreaker, events),
+    housekeeping: yield* Housekeeping.make(store.trim(chain.id), events.publish),
     pushLimits: new PushLimits(store.limits),
     provenance: new Provenance(),
     standoff: new ForkStandoff(),

@@ -4,9 +4,8 @@
  */
 import { Effect, Semaphore } from "effect"
 import type { ChainId } from "../Domain.ts"
-import type { ChainStatus } from "../observability/ChainStatus.ts"
-import { logEvent } from "../observability/LogEvents.ts"
 import type { Move } from "../store/Journal.ts"
+import type { Publisher } from "./ChainEvents.ts"
 import type { FinalizeResult, Known, PopResult, PushResult, Store, StoreError } from "../store/Store.ts"
 
 export interface Epochs {
@@ -19,10 +18,12 @@ export interface Epochs {
   ) => Effect.Effect<void, StoreError>
 }
 
+/** @param lastStored the block at which the store was last seen */
 export const make = (
   chain: ChainId,
   store: Pick<Store["Service"], "checkEpoch">,
-  status: Pick<ChainStatus, "stored" | "storeRegressions">,
+  lastStored: () => number | undefined,
+  publish: Publisher["publish"],
 ): Epochs => {
   /** Serializes updates of `known`: several moves are in flight, and their results are recorded in order. */
   const lock = Semaphore.makeUnsafe(1)
@@ -43,37 +44,17 @@ export const make = (
   const check = Effect.fnUntraced(function* (stood: number | undefined, stored: number | undefined) {
     const { known: found, outcome } = yield* store.checkEpoch(chain, known)
     known = found
-    switch (outcome) {
-      case "kept":
-        return
-      case "new epoch":
-        return yield* logEvent(
-          "new_epoch",
-          "the stream is in a new epoch: it was reset, or another ingestor detected lost entries",
-          {},
-        )
-      case "lost":
-      case "emptied": {
-        status.storeRegressions++
-        const again = stored === stood ? "stands there again" : `stands at ${stored} now`
-        const stands = stored === undefined ? "has nothing now" : again
-        yield* logEvent(
-          "store_regression",
-          `the store has lost entries: it stood at block ${stood ?? "-"} and ${stands}. They are written again in a new epoch, as the chain is now`,
-          { stood, stored },
-        )
-      }
-    }
+    if (outcome !== "kept") yield* publish({ _tag: "EpochBegun", outcome, stood, stored })
   })
 
   return {
-    check: (stored) => lock.withPermits(1)(Effect.suspend(() => check(status.stored, stored))),
+    check: (stored) => lock.withPermits(1)(Effect.suspend(() => check(lastStored(), stored))),
     follow: (move, result) =>
       lock.withPermits(1)(
         Effect.suspend(() =>
           known === undefined || record(known, result)
             ? Effect.void
-            : check(status.stored, move.expected.number),
+            : check(lastStored(), move.expected.number),
         ),
       ),
   }

@@ -16,7 +16,6 @@ import type { BlockTraces } from "../observability/Tracing.ts"
 import { Store } from "../store/Store.ts"
 import type { StoreError } from "../store/Store.ts"
 import * as Audit from "./Audit.ts"
-import type { ChainEvents } from "./ChainEvents.ts"
 import type { ChainState } from "./ChainState.ts"
 import * as ClockSkew from "./ClockSkew.ts"
 import type { FinalityViolation } from "./CrossCheck.ts"
@@ -28,7 +27,6 @@ export interface FollowingOptions {
   readonly chain: ChainConfig
   readonly state: ChainState
   readonly pool: EndpointPool
-  readonly events: ChainEvents
   readonly traces: BlockTraces
 }
 
@@ -40,12 +38,12 @@ export type StepsFromJournal = Effect.Effect<
 >
 
 /** Follows connections, one after the other; each for as long as the scope. */
-export const make = Effect.fnUntraced(function* ({ chain, state, pool, events, traces }: FollowingOptions) {
-  const { status, storeBreaker, writer, provenance, pushLimits, recentHeaders } = state
+export const make = Effect.fnUntraced(function* ({ chain, state, pool, traces }: FollowingOptions) {
+  const { events, storeBreaker, writer, provenance, pushLimits, recentHeaders } = state
   const config = yield* AppConfig
   const store = yield* Store
   const checks = yield* Verification
-  const checkClockSkew = ClockSkew.make()
+  const checkClockSkew = ClockSkew.make(events.publish)
   const singleEndpoint = chain.endpoints.length + chain.rpc.length === 1
   let lastHeadTime: number | undefined
 
@@ -55,16 +53,17 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool, events, t
       pollInterval: chain.pollInterval,
       traces,
       onLatest: (header) => checkClockSkew(member.connection.name, header),
-      onHead: ({ header, at }, blockTime) => {
+      onHead: (head, blockTime) => {
+        const { header, at } = head
         lastHeadTime = header.timestamp
         recentHeaders.add(header)
-        status.headAnnounced(header, at, blockTime)
+        events.record({ _tag: "HeadAnnounced", head, blockTime })
         const pollDelay = member.connection.polled ? Duration.toMillis(chain.pollInterval) : 0
         pool.headAnnounced({ number: header.number, at, blockTime, late: pollDelay })
       },
       onQuiet: Effect.andThen(
         member.breaker.succeed,
-        Effect.sync(() => status.confirmedIdle()),
+        Effect.sync(() => events.record({ _tag: "ChainIdle" })),
       ),
     })
 
@@ -74,16 +73,16 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool, events, t
   return (member: PoolMember): Effect.Effect<StepsFromJournal, EndpointError, Scope.Scope> =>
     Effect.gen(function* () {
       const { connection, capabilities } = member
-      status.endpoint = status.endpoints[member.rank]
+      events.record({ _tag: "EndpointFollowed", endpoint: connection.name })
       const heads = yield* headsOf(member)
       const socket = logsOf(member, yield* LogsSubscription.make(connection))
       const logs = HttpFallback.preferHttp(socket, capabilities, pool.http, (of) => logsOf(of))
       const auditOptions = { sourceInUse: member, singleEndpoint, sources: pool.sources, logs }
       const audit = config.audit
-        ? Audit.make({ ...auditOptions, logsOf: (of) => logsOf(of), events: events.audit }, provenance)
+        ? Audit.make({ ...auditOptions, logsOf: (of) => logsOf(of), events }, provenance)
         : undefined
       return Effect.gen(function* () {
-        if (!storeBreaker.isOpen()) status.enter("store-unavailable")
+        if (!storeBreaker.isOpen()) events.record({ _tag: "StoreAwaited", error: undefined })
         const journal = yield* writer.load
         const steps = yield* Steps.make({
           ...state,
@@ -101,12 +100,12 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool, events, t
           filter: writer.filter,
           limits: { push: () => pushLimits.current, pop: store.limits.logs },
           knownStart: writer.start(),
-          onStandoff: events.standoff,
-          onFinal: (header) => status.finalAnnounced(header),
-          onDisagreement: events.disagreement,
+          onStandoff: (wait) => events.publish({ _tag: "Standoff", wait }),
+          onFinal: (header) => events.record({ _tag: "FinalAnnounced", header }),
+          onDisagreement: (disagreement) => events.publish({ _tag: "FinalDisagreement", disagreement }),
           disconnect: connection.end,
         })
-        status.updatePhase()
+        events.record({ _tag: "Following" })
         return steps
       })
     })

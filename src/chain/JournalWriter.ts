@@ -1,23 +1,18 @@
-/**
- * Writes one chain's journal: loads it under the chain's filter, submits the feed's moves to the store, and records their
- * results in the status.
- */
+/** Writes one chain's journal: loads it under the chain's filter, submits moves to the store, and publishes their results. */
 import { Clock, Effect, Schema } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import { pluralize, logEvent } from "../observability/LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { fingerprint } from "../logs/Filter.ts"
+import type { Operation, Publisher } from "./ChainEvents.ts"
 import * as Epochs from "./Epochs.ts"
 import type { MoveStep, ChainStep } from "./PendingJournal.ts"
 import type { StoreBreaker } from "../store/StoreBreaker.ts"
-import { afterPush, freeLogs } from "../store/Journal.ts"
-import type { Journal, Move, Position, Push } from "../store/Journal.ts"
+import { afterPush, freeLogs, logsOf, wholeUpTo } from "../store/Journal.ts"
+import type { Journal, Move, Pop } from "../store/Journal.ts"
 import { Store } from "../store/Store.ts"
 import type { FinalizeResult, PopResult, PushResult, StoreError } from "../store/Store.ts"
 import { traceMove } from "../observability/Tracing.ts"
-import { Status } from "../observability/Status.ts"
-import type { Operation } from "../observability/Status.ts"
 
 /** The store's head was not the expected one: the feed restarts from the stored journal. */
 export class HeadConflict extends Schema.TaggedError<HeadConflict>()("HeadConflict", {
@@ -42,11 +37,6 @@ export class FilterReplaced extends Schema.TaggedError<FilterReplaced>()("Filter
 /** Publishing to this stream is paused until a consumer group catches up. */
 export class Paused extends Schema.TaggedError<Paused>()("Paused", {}) {}
 
-const logsOf = ({ blocks }: Push) => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
-
-/** The highest block of which every log is stored. */
-const highestWhole = ({ number, part }: Position) => (part === 0 ? number : number - 1)
-
 export type Result = PushResult | PopResult | FinalizeResult
 
 /** A step, and the store's answer if it is a move. */
@@ -67,7 +57,7 @@ export interface JournalWriter {
   readonly submit: (
     step: ChainStep,
   ) => Effect.Effect<Submitted, HeadConflict | FilterReplaced | Paused | StoreError>
-  /** Records the result of a move, in the order of the moves, and frees its logs. */
+  /** Publishes the result of a move, in the order of the moves, and frees its logs. */
   readonly acknowledge: (step: MoveStep, result: Result) => Effect.Effect<void>
 }
 
@@ -77,15 +67,16 @@ export interface JournalWriter {
  */
 export const make = Effect.fnUntraced(function* (
   chain: ChainConfig,
-  storeBreaker: StoreBreaker,
-): Effect.fn.Return<JournalWriter, never, AppConfig | Store | Status> {
+  storeBreaker: Pick<StoreBreaker, "awaitClosed">,
+  { publish, record }: Publisher,
+): Effect.fn.Return<JournalWriter, never, AppConfig | Store> {
   const config = yield* AppConfig
   const store = yield* Store
   const clock = yield* Clock.Clock
-  const { chain: statusOf, storeOperation } = yield* Status
-  const status = statusOf(chain.name)
   const filter = fingerprint(chain.filter)
-  const epochs = Epochs.make(chain.id, store, status)
+  /** The block up to which the store has everything, as last seen. */
+  let stored: number | undefined
+  const epochs = Epochs.make(chain.id, store, () => stored, publish)
   /** Whether this process has written with its filter: another filter in the store is then newer than ours. */
   let established = false
   let knownStart: number | undefined
@@ -94,54 +85,23 @@ export const make = Effect.fnUntraced(function* (
   /** What the open reorg has retracted so far: the blocks that had entries, and the number of entries. */
   let retracted = { blocks: new Set<string>(), entries: 0 }
 
-  const closeReorg = () => {
+  const closeReorg = Effect.suspend(() => {
     if (openReorg === undefined) return Effect.void
     const { depth, from } = openReorg
     const { blocks, entries } = retracted
-    status.recordReorg({ depth, from })
     openReorg = undefined
     retracted = { blocks: new Set(), entries: 0 }
-    return logEvent(
-      "reorg",
-      `reorg of ${pluralize(depth, "block")} from ${from} down: ${pluralize(blocks.size, "stored block")} with ${pluralize(entries, "entry", "entries")} retracted`,
-      { depth, block: from, retracted_blocks: blocks.size, retracted_entries: entries },
-    )
-  }
-
-  /** The starting position is logged once per process, and again if the journal begins anew. */
-  let logged: "begin" | "resume" | undefined
-  const filtered = filter === "none" ? "no filter" : `filter ${filter}`
-
-  const logBegin = (block: number) => {
-    if (logged === "begin") return Effect.void
-    logged = "begin"
-    return logEvent("begin", `beginning at block ${block} (${filtered})`, { block, filter })
-  }
-
-  const logResume = (journal: Journal | undefined) => {
-    if (journal === undefined) {
-      // With `latest`, the first push determines the start block.
-      return logged === undefined && typeof chain.startBlock === "number"
-        ? logBegin(chain.startBlock)
-        : Effect.void
-    }
-    if (logged !== undefined) return Effect.void
-    logged = "resume"
-    const stored = highestWhole(journal.head)
-    const final = journal.final?.number
-    const block = stored + 1
-    return logEvent(
-      "resume",
-      `resuming at block ${block} (${final === undefined ? "nothing final yet" : `final ${final}`}, ${filtered})`,
-      { block, stored, final, filter },
-    )
-  }
+    return publish({ _tag: "Reorged", depth, from, blocks: blocks.size, entries })
+  })
 
   const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
     Effect.suspend(() => {
       const since = Monotonic.millisUnsafe(clock)
       return Effect.tap(effect, () =>
-        Effect.sync(() => storeOperation[operation]((Monotonic.millisUnsafe(clock) - since) / 1000)),
+        Effect.sync(() => {
+          const seconds = (Monotonic.millisUnsafe(clock) - since) / 1000
+          record({ _tag: "StoreAnswered", operation, seconds })
+        }),
       )
     })
 
@@ -151,10 +111,7 @@ export const make = Effect.fnUntraced(function* (
     if (journal !== undefined && journal.filter !== filter) {
       if (established) return yield* new FilterReplaced({ filter: journal.filter })
       const block = journal.head.number + 1
-      yield* logEvent("filter_changed", `the filter has changed: it applies from block ${block} on`, {
-        block,
-        filter,
-      })
+      yield* publish({ _tag: "FilterChanged", block, filter })
       yield* store.changeFilter(chain.id, filter)
       journal = yield* store.load(chain.id)
     }
@@ -163,9 +120,10 @@ export const make = Effect.fnUntraced(function* (
     yield* store.trim(chain.id)
     yield* epochs.check(journal?.head.number)
     knownStart = journal?.start.number ?? knownStart
-    status.stored = journal && highestWhole(journal.head)
-    status.final = journal?.final?.number
-    yield* logResume(journal)
+    stored = journal && wholeUpTo(journal.head)
+    // With `latest`, the first push determines the start block.
+    const begins = typeof chain.startBlock === "number" ? chain.startBlock : undefined
+    yield* publish({ _tag: "JournalLoaded", journal, begins, filter })
     return journal
   })
 
@@ -183,40 +141,33 @@ export const make = Effect.fnUntraced(function* (
   const perform = (move: Move) =>
     Effect.uninterruptible(Effect.tap(send(move), (result) => epochs.follow(move, result)))
 
-  const acknowledge = ({ move, reorg, journal }: MoveStep, result: Result) => {
-    let done: Effect.Effect<void> = Effect.void
-    if (move._tag === "Pop") {
-      const { hash, number } = move.expected
-      if (openReorg?.to !== hash) done = closeReorg()
-      // If the chain reorganises again meanwhile, the second depth includes the blocks of the first.
-      const depth = Math.max(openReorg?.depth ?? 0, reorg ?? 0)
-      if (depth > 0) openReorg = { depth, from: openReorg?.from ?? number, to: journal.head.hash }
-      status.stored = move.expected.number - 1
-      if (result._tag === "Popped") {
-        if (openReorg !== undefined && result.removed > 0) {
-          retracted.blocks.add(hash)
-          retracted.entries += result.removed
-        }
-        status.removed += result.removed
-        status.removedIncomplete += result.missing
-        status.tail.popped(move.expected, result.removed)
-      }
-    } else done = closeReorg()
-    if (move._tag === "Finalize") status.final = move.number
-    if (move._tag === "Push") {
-      if (result._tag === "Pushed") {
-        status.published += logsOf(move)
-        status.tail.pushed(move.blocks)
-      } else status.deduplicated += logsOf(move)
-      status.stored = highestWhole(afterPush(move))
-      const last = move.blocks.findLast(({ whole }) => whole)
-      if (last !== undefined) status.time.stored(last)
-      if (move.final) status.final = status.stored
-      freeLogs(move)
-    }
+  /** Records a pop as part of a reorg, of which all pops lead down to the same block. */
+  const followReorg = Effect.fnUntraced(function* ({ journal, reorg = 0 }: MoveStep, { expected }: Pop) {
+    if (openReorg?.to !== expected.hash) yield* closeReorg
+    // If the chain reorganises again meanwhile, the second depth includes the blocks of the first.
+    const depth = Math.max(openReorg?.depth ?? 0, reorg)
+    if (depth > 0) openReorg = { depth, from: openReorg?.from ?? expected.number, to: journal.head.hash }
+  })
+
+  const acknowledge = Effect.fnUntraced(function* (step: MoveStep, result: Result) {
+    const { move } = step
     established = true
-    return done
-  }
+    if (move._tag === "Pop") {
+      yield* followReorg(step, move)
+      stored = move.expected.number - 1
+      const { removed, missing } = result._tag === "Popped" ? result : { removed: 0, missing: 0 }
+      if (openReorg !== undefined && removed > 0) {
+        retracted.blocks.add(move.expected.hash)
+        retracted.entries += removed
+      }
+      return record({ _tag: "Popped", pop: move, removed, missing })
+    }
+    yield* closeReorg
+    if (move._tag === "Finalize") return record({ _tag: "Finalized", number: move.number })
+    stored = wholeUpTo(afterPush(move))
+    record({ _tag: "Pushed", push: move, isDuplicate: result._tag === "Duplicate" })
+    freeLogs(move)
+  })
 
   /** The span attributes of a move, after OpenTelemetry's semantic conventions for databases and messaging. */
   const attributesOf = (move: Move) => ({
@@ -232,23 +183,20 @@ export const make = Effect.fnUntraced(function* (
     step: ChainStep,
   ): Effect.fn.Return<Submitted, HeadConflict | FilterReplaced | Paused | StoreError> {
     if (step._tag !== "Move") return { step, result: undefined }
+    record({ _tag: "MoveSubmitted", move: step.move })
     if (step.move._tag === "Push") {
-      const logs = logsOf(step.move)
-      status.received += logs
-      status.batchSize(logs)
       // The first push of an empty store: `latest` means this block from now on, even if the store is emptied again.
       const { hash, number } = step.move.expected
       if (hash === "") {
         knownStart ??= number + 1
-        yield* logBegin(number + 1)
+        yield* publish({ _tag: "JournalBegun", block: number + 1, filter })
       }
     }
-    status.inFlight++
     const result = yield* Effect.ensuring(
       step.trace === undefined
         ? perform(step.move)
         : traceMove(step.trace, step.move._tag.toLowerCase(), attributesOf(step.move))(perform(step.move)),
-      Effect.sync(() => void status.inFlight--),
+      Effect.sync(() => record({ _tag: "MoveEnded" })),
     )
     if (result._tag === "Conflict") {
       return yield* new HeadConflict({ expected: step.move.expected.number, stored: result.head?.number })

@@ -1,11 +1,10 @@
-/** Submits a chain's steps to the store, and records what became of them. */
-import { Clock, Effect } from "effect"
+/** Submits a chain's steps to the store, and publishes what became of them. */
+import { Effect } from "effect"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
 import * as Monotonic from "../Monotonic.ts"
 import type { BlockTraces } from "../observability/Tracing.ts"
 import type { StoreError } from "../store/Store.ts"
-import type { ChainEvents } from "./ChainEvents.ts"
 import type { ChainState } from "./ChainState.ts"
 import type { FilterReplaced, HeadConflict, Submitted } from "./JournalWriter.ts"
 import type { ChainStep } from "./PendingJournal.ts"
@@ -28,8 +27,7 @@ const isUnusable = ({ reason, operation }: StoreError) =>
   reason === "newer" || (reason === "corrupt" && operation === "load")
 
 export const make = (
-  { status, writer, provenance, standoff, pushLimits, housekeeping, storeBreaker, breaker }: ChainState,
-  events: ChainEvents,
+  { events, writer, provenance, standoff, pushLimits, housekeeping, storeBreaker, breaker }: ChainState,
   suspension: Suspension,
   traces: BlockTraces,
 ): Submission => {
@@ -37,8 +35,7 @@ export const make = (
     Effect.gen(function* () {
       if (isUnusable(error)) return yield* suspension.haltUntilReadable(error)
       if (!storeBreaker.isOpen()) return
-      status.enter("store-unavailable")
-      status.recordFailure("store", error.message)
+      events.record({ _tag: "StoreAwaited", error })
       yield* storeBreaker.trip(error)
     })
 
@@ -65,13 +62,11 @@ export const make = (
       }),
     )
 
+  const standoffOver = events.publish({ _tag: "Standoff", wait: 0 })
+
   const headHandled = (member: PoolMember, received: ReceivedHead | undefined) =>
     Effect.gen(function* () {
-      if (received !== undefined) {
-        status.recordLatency((yield* Monotonic.millis) - received.at)
-        status.eventLatency(Math.max((yield* Clock.currentTimeMillis) / 1000 - received.header.timestamp, 0))
-      }
-      status.updatePhase()
+      events.record({ _tag: "HeadHandled", head: received })
       yield* member.breaker.succeed
       yield* breaker.succeed
     })
@@ -80,7 +75,7 @@ export const make = (
     if (result === undefined) {
       if (step._tag === "HeadDone") return Effect.sync(() => traces.done(step.trace))
       const agrees = standoff.confirm(step.journal, step.hash)
-      return Effect.andThen(agrees ? events.standoff(0) : Effect.void, headHandled(member, undefined))
+      return Effect.andThen(agrees ? standoffOver : Effect.void, headHandled(member, undefined))
     }
     // A duplicate was written by another ingestor, perhaps from another answer.
     if (step.move._tag === "Push") {
@@ -91,12 +86,7 @@ export const make = (
     const recorded = writer.acknowledge(step, result)
     switch (step.move._tag) {
       case "Push":
-        return Effect.all([
-          recorded,
-          events.standoff(0),
-          storeBreaker.succeed,
-          headHandled(member, step.received),
-        ])
+        return Effect.all([recorded, standoffOver, storeBreaker.succeed, headHandled(member, step.received)])
       case "Pop":
         return Effect.andThen(
           recorded,

@@ -6,10 +6,9 @@ import type { ErrorType } from "../endpoint/EndpointError.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 import { isShown } from "./CrossCheck.ts"
 import type { FinalityViolation } from "./CrossCheck.ts"
-import { logEvent } from "../observability/LogEvents.ts"
 import type { Journal } from "../store/Journal.ts"
 import type { Store, StoreError } from "../store/Store.ts"
-import type { ChainStatus } from "../observability/ChainStatus.ts"
+import type { Publisher } from "./ChainEvents.ts"
 import type { FilterReplaced, JournalWriter } from "./JournalWriter.ts"
 
 /** How often a suspended chain reads its journal, and how often a halted one asks the endpoints for its final block. */
@@ -28,13 +27,13 @@ export interface Suspension {
 export interface SuspensionOptions {
   readonly chain: Pick<ChainConfig, "id" | "name" | "finality">
   readonly store: Pick<Store["Service"], "load">
-  readonly status: ChainStatus
+  readonly publish: Publisher["publish"]
   readonly writer: Pick<JournalWriter, "forgetStart">
   /** All connected endpoints. */
   readonly connected: Effect.Effect<ReadonlyArray<NamedClient>>
 }
 
-export const make = ({ chain, store, status, writer, connected }: SuspensionOptions): Suspension => {
+export const make = ({ chain, store, publish, writer, connected }: SuspensionOptions): Suspension => {
   /** Waits until the selected part of the journal differs from what it is now. */
   const untilChanged = (what: (journal: Journal | undefined) => unknown) =>
     Effect.gen(function* () {
@@ -55,11 +54,7 @@ export const make = ({ chain, store, status, writer, connected }: SuspensionOpti
       Effect.repeat({ until: (shown) => shown }),
     )
 
-  const stop = Effect.fnUntraced(function* (type: ErrorType, reason: string) {
-    status.enter("halted")
-    status.recordFailure(type, reason)
-    yield* logEvent("halted", `halted: ${reason}`, { error_type: type, reason })
-  })
+  const stop = (type: ErrorType, reason: string) => publish({ _tag: "Halted", type, reason })
 
   /** Development nodes report their latest block as final, and revert it on request. */
   const hint =
@@ -76,7 +71,7 @@ export const make = ({ chain, store, status, writer, connected }: SuspensionOpti
         untilChanged((journal) => [journal?.start, journal?.final]),
         untilConfirmed(violation),
       )
-      yield* logEvent("halt_over", "journal changed, or the finalized block was confirmed: resuming", {})
+      yield* publish({ _tag: "HaltOver", why: "journal changed, or the finalized block was confirmed" })
     })
 
   const haltUntilReadable = (error: StoreError) =>
@@ -88,13 +83,13 @@ export const make = ({ chain, store, status, writer, connected }: SuspensionOpti
         Effect.orElseSucceed(() => true),
         Effect.repeat({ while: (isRefused) => isRefused }),
       )
-      yield* logEvent("halt_over", "the journal is readable again: resuming", {})
+      yield* publish({ _tag: "HaltOver", why: "the journal is readable again" })
     })
 
   const yieldJournal = (superseded: FilterReplaced) =>
     Effect.gen(function* () {
-      status.enter("superseded")
-      yield* logEvent("superseded", `${superseded.message}: not writing`, { filter: superseded.filter })
+      const { filter, message } = superseded
+      yield* publish({ _tag: "Superseded", filter, message })
       yield* untilChanged((journal) => journal?.filter)
     })
 

@@ -10,6 +10,7 @@ import * as RedisStore from "../store/redis/RedisStore.ts"
 import * as SqliteStore from "../store/sqlite/SqliteStore.ts"
 import * as Server from "../http/Server.ts"
 import * as StatusSampler from "../observability/StatusSampler.ts"
+import * as Observer from "../observability/Observer.ts"
 import { Status } from "../observability/Status.ts"
 import * as StorePoller from "../observability/StorePoller.ts"
 
@@ -48,7 +49,12 @@ export const service = Layer.mergeAll(
   StorePoller.layer,
   StatusSampler.layer,
   Server.layer,
-).pipe(Layer.provideMerge(Status.layer), Layer.provideMerge(store), Layer.provide(Transport.layerNetwork))
+).pipe(
+  Layer.provide(Observer.layer),
+  Layer.provideMerge(Status.layer),
+  Layer.provideMerge(store),
+  Layer.provide(Transport.layerNetwork),
+)
 
 /** The layers that every command needs. Logs go to standard error, apart from the command's output. */
 export const commandOnly = runtime.pipe(

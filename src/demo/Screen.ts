@@ -1,6 +1,7 @@
 /** One line per chain: redrawn in place on a terminal, otherwise printed every 5 s. */
 import { Effect } from "effect"
 import { breakerLabel } from "../Retry.ts"
+import { eventsPublished } from "../observability/ChainMetrics.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 
 const columns: ReadonlyArray<readonly [title: string, width: number]> = [
@@ -30,7 +31,7 @@ const cells = (chain: ChainStatus): ReadonlyArray<string> => {
     chain.phase.replace("-", " "),
     String(chain.head ?? "-"),
     String(chain.stored ?? "-"),
-    String(chain.published),
+    String(chain.count(eventsPublished)),
     chain.history.perSecond.toFixed(0),
     latency === undefined ? "-" : `${latency.toFixed(0)} ms`,
     chain.reorgs === 0 ? "0" : `${chain.reorgs} (≤${chain.deepestReorg})`,

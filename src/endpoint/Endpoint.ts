@@ -9,7 +9,6 @@ import type { Scope } from "effect"
 import type { EndpointConfig } from "../config/AppConfig.ts"
 import type { ChainId } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { logEvent } from "../observability/LogEvents.ts"
 import { Redaction } from "../Redactor.ts"
 import { Tracing } from "../observability/Tracing.ts"
 import type { RateLimiter } from "./RateLimiter.ts"
@@ -61,6 +60,8 @@ export interface EndpointOptions {
   readonly wsMaxPayload: number
   /** Called when a request ends, with its duration in milliseconds. */
   readonly onRequest?: (method: string, outcome: Outcome, millis: number) => void
+  /** Called when the endpoint refuses `newHeads`. */
+  readonly onHeadsPolled?: (reason: string) => Effect.Effect<void>
   /** Limits requests to the endpoint; unlimited if absent. */
   readonly rateLimiter?: RateLimiter
   /** Remembers across connections whether the endpoint refuses `newHeads`. */
@@ -261,12 +262,7 @@ export const connect = Effect.fnUntraced(
         Effect.catchIf(isSubscriptionRefused, (error) => {
           polled = true
           if (options.capabilities) options.capabilities.announcesHeads = false
-          return Effect.andThen(
-            logEvent("heads_polled", `heads are polled: ${error.reason.message}`, {
-              reason: error.reason.message,
-            }),
-            poll,
-          )
+          return Effect.andThen(options.onHeadsPolled?.(error.reason.message) ?? Effect.void, poll)
         }),
       )
     }

@@ -10,31 +10,20 @@ import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig } from "../config/AppConfig.ts"
 import * as Defects from "../Defects.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { logEvent } from "../observability/LogEvents.ts"
 import { Redaction } from "../Redactor.ts"
 import * as RateLimiter from "./RateLimiter.ts"
 import * as Endpoint from "./Endpoint.ts"
 import type { Connection, EndpointOptions, SocketConnection } from "./Endpoint.ts"
 import { Defect, EndpointError } from "./EndpointError.ts"
+import type { EndpointEvent, RequestEnded } from "./EndpointEvent.ts"
 import * as HttpRpcClient from "./HttpRpcClient.ts"
 import { Capabilities } from "./Capabilities.ts"
 import type { PoolMember } from "./PoolMember.ts"
 import * as HealthMonitor from "./HealthMonitor.ts"
 import type { Announced } from "./HealthMonitor.ts"
 import { backoff, circuitBreaking, makeBreaker, watched } from "../Retry.ts"
-import type { Breaker, Wait } from "../Retry.ts"
+import type { Wait } from "../Retry.ts"
 import type { Transport } from "./Socket.ts"
-
-/** Observes one endpoint across its connections. */
-export interface Watcher {
-  readonly onRequest: NonNullable<EndpointOptions["onRequest"]>
-  readonly onConnected: (connection: Connection) => Effect.Effect<void>
-  readonly onFailure: (error: EndpointError) => Effect.Effect<void>
-  /** Called after a failure, with the delay before the next attempt. */
-  readonly onWait: (error: EndpointError, wait: Wait) => Effect.Effect<void>
-  /** Called when the endpoint's breaker closes, with the number of failures before it. */
-  readonly onClosed: (failures: number) => Effect.Effect<void>
-}
 
 export interface EndpointPool {
   /** The connection to use; a new element replaces the previous one. Never ends. */
@@ -54,11 +43,10 @@ export interface EndpointPool {
 export interface EndpointPoolOptions extends Omit<EndpointOptions, "onRequest" | "rateLimiter"> {
   /** Calls per second and endpoint; `undefined`: 10 for endpoints without a key, unlimited for the others. */
   readonly rpcRate: number | undefined
-  /** Creates the observer of the endpoint at this rank: its connections, requests and failures. */
-  readonly watch: (
-    rank: number,
-    known: { breaker: Breaker; capabilities: Capabilities; rateLimiter: RateLimiter.RateLimiter },
-  ) => Watcher
+  readonly events: {
+    readonly publish: (event: EndpointEvent) => Effect.Effect<void>
+    readonly record: (event: RequestEnded) => void
+  }
 }
 
 /** Least delay after a wrong chain id: a configuration error, which an early retry does not fix. */
@@ -84,6 +72,7 @@ export const make = Effect.fnUntraced(function* (
   options: EndpointPoolOptions,
 ) {
   const redact = yield* Redaction
+  const { publish } = options.events
   const connectedSockets = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
   const http = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
   const inUse = yield* SubscriptionRef.make<PoolMember | undefined>(undefined)
@@ -111,8 +100,10 @@ export const make = Effect.fnUntraced(function* (
     connect: (options: EndpointOptions) => Effect.Effect<SocketConnection, EndpointError, R>,
   ) =>
     Effect.gen(function* () {
-      const closed: { on: (failures: number) => Effect.Effect<void> } = { on: () => Effect.void }
-      const breaker = watched(yield* makeBreaker, (failures) => closed.on(failures))
+      const { name } = endpoint
+      const breaker = watched(yield* makeBreaker, (failures) =>
+        publish({ _tag: "EndpointRecovered", endpoint: name, failures }),
+      )
       const capabilities = new Capabilities()
       yield* Effect.sync(() => capabilities.relax()).pipe(
         Effect.delay("1 hour"),
@@ -122,22 +113,21 @@ export const make = Effect.fnUntraced(function* (
       )
       const limit = RateLimiter.limitOf(endpoint, options.rpcRate)
       const rateLimiter = yield* RateLimiter.make(limit)
-      const { onRequest, onConnected, onFailure, onWait, onClosed } = options.watch(rank, {
-        breaker,
-        capabilities,
-        rateLimiter,
-      })
-      closed.on = onClosed
+      yield* publish({ _tag: "EndpointMaintained", endpoint: name, breaker, capabilities, rateLimiter })
+      const onWait = (error: EndpointError, wait: Wait) =>
+        publish({ _tag: "EndpointRetrying", endpoint: name, error, wait })
       const connected = Effect.gen(function* () {
         const connection = yield* connect({
           ...options,
           heads: chain.heads,
           pollInterval: chain.pollInterval,
-          onRequest,
+          onRequest: (method, outcome, millis) =>
+            options.events.record({ _tag: "RequestEnded", endpoint: name, method, outcome, millis }),
+          onHeadsPolled: (reason) => publish({ _tag: "HeadsPolled", endpoint: name, reason }),
           rateLimiter,
           capabilities,
         })
-        yield* onConnected(connection)
+        yield* publish({ _tag: "EndpointConnected", endpoint: name, connection })
         const member = { connection, breaker, capabilities, rank, since: yield* Monotonic.millis }
         yield* Effect.acquireRelease(
           SubscriptionRef.update(list, (all) => [...all, member].sort((a, b) => a.rank - b.rank)),
@@ -150,16 +140,12 @@ export const make = Effect.fnUntraced(function* (
       })
       return yield* Effect.scoped(connected).pipe(
         Effect.catchDefect((defect) =>
-          logEvent("defect", `defect in the connection to ${endpoint.name}`, {}, defect).pipe(
-            Effect.andThen(
-              new EndpointError({
-                endpoint: endpoint.name,
-                reason: new Defect({ detail: redact(String(defect)) }),
-              }),
-            ),
+          Effect.andThen(
+            publish({ _tag: "DefectCaught", during: `in the connection to ${name}`, defect }),
+            new EndpointError({ endpoint: name, reason: new Defect({ detail: redact(String(defect)) }) }),
           ),
         ),
-        Effect.tapError(onFailure),
+        Effect.tapError((error) => publish({ _tag: "EndpointFailed", endpoint: name, error })),
         Effect.tapError(() => attempted(rank)),
         Effect.retry(circuitBreaking(breaker, onWait)(reconnectPolicy)),
       )
@@ -182,21 +168,16 @@ export const make = Effect.fnUntraced(function* (
 
   const hasOthers = chain.endpoints.length + chain.rpc.length > 1
 
-  /** Logs which endpoint is now in use, if it changed. */
+  /** Publishes which endpoint is now in use, if it changed. */
   const reportSwitch = (member: PoolMember) =>
     Effect.suspend(() => {
-      const to = member.connection.name
+      const endpoint = member.connection.name
       const from = lastInUse?.connection.name
       const reason = lastInUse && failoverReason.get(lastInUse)
       lastInUse = member
-      if (!hasOthers || from === to) return Effect.void
-      const how = SubscriptionRef.getUnsafe(http).includes(member) ? ", polled over HTTP" : ""
-      if (from === undefined) {
-        return Effect.annotateLogs(logEvent("in_use", `using endpoint ${to}${how}`, {}), { endpoint: to })
-      }
-      return reason === undefined
-        ? logEvent("failback", `failed back from ${from} to ${to}, which is preferred`, { from, to })
-        : logEvent("failover", `failed over from ${from} to ${to}${how}: ${reason}`, { from, to, reason })
+      if (!hasOthers || from === endpoint) return Effect.void
+      const polled = SubscriptionRef.getUnsafe(http).includes(member)
+      return publish({ _tag: "EndpointSwitched", endpoint, polled, from, reason })
     })
 
   const use = (member: PoolMember | undefined) => {

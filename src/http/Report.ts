@@ -4,6 +4,7 @@ import * as Monotonic from "../Monotonic.ts"
 import { breakerLabel } from "../Retry.ts"
 import type { BreakerState } from "../Retry.ts"
 import { version } from "../Version.ts"
+import * as ChainMetrics from "../observability/ChainMetrics.ts"
 import { unready } from "../observability/Readiness.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import type { EndpointStatus } from "../observability/EndpointStatus.ts"
@@ -25,7 +26,7 @@ const endpoint = (status: EndpointStatus, chain: ChainStatus, now: number) => ({
   /** How it delivers heads when in use: `subscribed` or `polled`; `null` while it is not connected. */
   heads: status.heads ?? null,
   /** Mismatches of logs or of a final block that the audit attributes to the endpoint. */
-  audit_mismatches: status.contradicted,
+  audit_mismatches: status.auditMismatches,
   breaker: breaker(status.breakerState, now),
   capabilities: status.capabilities?.description ?? null,
   /** The capabilities that differ from the initial assumptions, as short sentences. */
@@ -68,10 +69,10 @@ export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) =
     behind: chain.blocksBehind,
     lag_s: seconds(chain.lag(now)),
     logs: {
-      received: chain.received,
-      published: chain.published,
-      deduplicated: chain.deduplicated,
-      removed: chain.removed,
+      received: chain.count(ChainMetrics.eventsReceived),
+      published: chain.count(ChainMetrics.eventsPublished),
+      deduplicated: chain.count(ChainMetrics.eventsDeduplicated),
+      removed: chain.count(ChainMetrics.eventsRemoved),
       per_second: Math.round(chain.history.perSecond * 10) / 10,
     },
     latency_ms: { p50: chain.latency(0.5) ?? null, p99: chain.latency(0.99) ?? null },
@@ -81,9 +82,9 @@ export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) =
       last: chain.lastReorgs.map(({ at, depth, from }) => ({ at: time(at), depth, from })),
     },
     audit: {
-      missing: chain.auditedMissing,
-      extra: chain.auditedExtra,
-      unaudited: chain.unaudited,
+      missing: chain.count(ChainMetrics.eventsAuditedMissing),
+      extra: chain.count(ChainMetrics.eventsAuditedExtra),
+      unaudited: chain.count(ChainMetrics.blocksUnaudited),
     },
     endpoints: chain.endpoints.map((one) => endpoint(one, chain, now)),
     failures: chain.failures.map(({ at, type, text }) => ({ at: time(at), type, text })),

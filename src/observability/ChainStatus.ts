@@ -1,5 +1,5 @@
 /**
- * The state of a chain and its endpoints as plain numbers, updated once per head, block or failure. Fields named `since`
+ * The state of a chain and its endpoints as plain numbers, which StatusFold.ts updates once per event. Fields named `since`
  * or `until` are monotonic milliseconds; fields named `at` are unix milliseconds.
  */
 import type { Clock } from "effect"
@@ -7,16 +7,16 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import { errorTypes } from "../endpoint/EndpointError.ts"
 import type { ErrorType } from "../endpoint/EndpointError.ts"
 import { stateOf } from "../Retry.ts"
-import type { Breaker, BreakerState } from "../Retry.ts"
-import * as Metrics from "./Metrics.ts"
+import type { BreakerState } from "../Retry.ts"
 import * as Monotonic from "../Monotonic.ts"
-import type { Registry } from "./MetricFamily.ts"
+import type { Family } from "./MetricFamily.ts"
 import type { Disagreement } from "../chain/Finality.ts"
 import type { Holder } from "../store/Retention.ts"
 import type { Stats } from "../store/Store.ts"
+import type { StoreBreaker } from "../store/StoreBreaker.ts"
 import { ChainTime } from "./ChainTime.ts"
-import { EndpointStatus } from "./EndpointStatus.ts"
 import type { Timed } from "./ChainTime.ts"
+import { EndpointStatus } from "./EndpointStatus.ts"
 import { Sparkline } from "./Sparkline.ts"
 import { RecentEntries } from "./RecentEntries.ts"
 
@@ -71,7 +71,7 @@ export class ChainStatus {
   readonly confirmations: ChainConfig["confirmations"]
   readonly endpoints: ReadonlyArray<EndpointStatus>
   /** The breaker between this chain and the store. */
-  storeBreaker: Breaker | undefined
+  storeBreaker: Pick<StoreBreaker, "breaker" | "isOpen"> | undefined
   phase: Phase = "connecting"
   phaseSince: number
   /** The endpoint in use. */
@@ -89,18 +89,6 @@ export class ChainStatus {
   standoffUntil: number | undefined
   stored: number | undefined
   final: number | undefined
-  received = 0
-  published = 0
-  deduplicated = 0
-  removed = 0
-  removedIncomplete = 0
-  /** Logs that the audit found missing (and added) or extra (and retracted). */
-  auditedMissing = 0
-  auditedExtra = 0
-  /** Finalized blocks that were not audited. */
-  unaudited = 0
-  /** Times the store had lost entries that it had acknowledged. */
-  storeRegressions = 0
   reorgs = 0
   deepestReorg = 0
   inFlight = 0
@@ -113,10 +101,8 @@ export class ChainStatus {
   readonly tail = new RecentEntries()
   readonly history = new Sparkline()
   readonly time = new ChainTime()
-  readonly eventLatency: (seconds: number) => void
-  readonly batchSize: (logs: number) => void
-  readonly #publishLatency: (seconds: number) => void
-  readonly #reorgDepth: (blocks: number) => void
+  readonly #counts = new Map<Family<"chain">, number>()
+  readonly #recorders = new Map<Family<"chain">, (value: number) => void>()
   /** Everything announced up to this time is known to be stored. */
   #completeSince: number
   readonly #clock: Clock.Clock
@@ -132,7 +118,6 @@ export class ChainStatus {
       rpc,
     }: Pick<ChainConfig, "name" | "id" | "confirmations" | "endpoints" | "rpc">,
     clock: Clock.Clock,
-    registry: Registry,
   ) {
     this.name = name
     this.id = id
@@ -141,13 +126,32 @@ export class ChainStatus {
     this.phaseSince = Monotonic.millisUnsafe(clock)
     this.headSince = this.phaseSince
     this.#completeSince = this.phaseSince
-    this.endpoints = [...endpoints, ...rpc].map(
-      (endpoint) => new EndpointStatus(name, endpoint.name, registry),
-    )
-    this.eventLatency = Metrics.eventLatency.record({ chain: name }, registry)
-    this.batchSize = Metrics.publishBatchSize.record({ chain: name }, registry)
-    this.#publishLatency = Metrics.publishLatency.record({ chain: name }, registry)
-    this.#reorgDepth = Metrics.reorgDepth.record({ chain: name }, registry)
+    this.endpoints = [...endpoints, ...rpc].map((endpoint) => new EndpointStatus(endpoint.name))
+  }
+
+  /** Increases a counter of the metrics. */
+  add(counter: Family<"chain">, by = 1): void {
+    this.#counts.set(counter, this.count(counter) + by)
+  }
+
+  /** The value of a counter. */
+  count(counter: Family<"chain">): number {
+    return this.#counts.get(counter) ?? 0
+  }
+
+  /** Records a value in a histogram of the metrics. */
+  observe(histogram: Family<"chain">, value: number): void {
+    this.#recorders.get(histogram)?.(value)
+  }
+
+  /** Sets where a histogram's values are recorded. */
+  recordWith(histogram: Family<"chain">, recorder: (value: number) => void): void {
+    this.#recorders.set(histogram, recorder)
+  }
+
+  /** The endpoint of this name. */
+  endpointNamed(name: string): EndpointStatus | undefined {
+    return this.endpoints.find((endpoint) => endpoint.name === name)
   }
 
   /** A chain that must not write keeps its phase until the journal is re-read; losing an endpoint does not change that. */
@@ -197,6 +201,7 @@ export class ChainStatus {
     return Math.max(now - this.#completeSince, 0)
   }
 
+  /** @param since when it was received (monotonic milliseconds) @param blockTime 0 while unknown */
   headAnnounced(block: Timed, since: number, blockTime: number): void {
     this.head = block.number
     this.time.head(block)
@@ -207,6 +212,11 @@ export class ChainStatus {
   finalAnnounced(block: Timed): void {
     this.finalSeen = block.number
     this.time.final(block)
+  }
+
+  /** Seconds since the last head. */
+  get headAge(): number {
+    return (Monotonic.millisUnsafe(this.#clock) - this.headSince) / 1000
   }
 
   /** Seconds from the newest stored block to the target, by their timestamps; without a stored block, from the first head. */
@@ -221,8 +231,8 @@ export class ChainStatus {
     return this.head === undefined ? 0 : this.time.between(this.final, this.head)
   }
 
+  /** @param millis from receiving a head to the store's acknowledgement */
   recordLatency(millis: number): void {
-    this.#publishLatency(millis / 1000)
     this.#latencies[this.#nextLatency] = millis
     this.#nextLatency = (this.#nextLatency + 1) % latenciesKept
   }
@@ -231,11 +241,6 @@ export class ChainStatus {
   latency(share: number): number | undefined {
     const sorted = this.#latencies.toSorted((a, b) => a - b)
     return sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)]
-  }
-
-  contradicted(endpoint: string): void {
-    const found = this.endpoints.find(({ name }) => name === endpoint)
-    if (found) found.contradicted++
   }
 
   recordFailure(type: ErrorType, text: string): void {
@@ -251,7 +256,6 @@ export class ChainStatus {
   recordReorg(reorg: Omit<Reorg, "at">): void {
     this.reorgs++
     this.deepestReorg = Math.max(this.deepestReorg, reorg.depth)
-    this.#reorgDepth(reorg.depth)
     this.lastReorgs.unshift({ ...reorg, at: this.#clock.currentTimeMillisUnsafe() })
     this.lastReorgs.length = Math.min(this.lastReorgs.length, eventsKept)
   }
@@ -261,7 +265,7 @@ export class ChainStatus {
   }
 
   get storeBreakerState(): BreakerState {
-    return stateOf(this.storeBreaker)
+    return stateOf(this.storeBreaker?.breaker)
   }
 
   get breakerState(): BreakerState {

@@ -5,8 +5,6 @@ import type { RateLimiter } from "../endpoint/RateLimiter.ts"
 import type { Outcome } from "../endpoint/RpcClient.ts"
 import { stateOf } from "../Retry.ts"
 import type { Breaker, BreakerState } from "../Retry.ts"
-import * as Metrics from "./Metrics.ts"
-import type { Registry } from "./MetricFamily.ts"
 
 /** The methods that the ingestor calls: the only values of the `method` label of the metrics. */
 export const methods = [
@@ -32,23 +30,22 @@ export class EndpointStatus {
   /** Connections made since the process started. */
   connects = 0
   /** Responses that the audit or the endpoint's own header proved wrong. */
-  contradicted = 0
+  auditMismatches = 0
   readonly requests = new Map<string, Record<Outcome, number>>(
     methods.map((method) => [method, { ok: 0, refused: 0, lost: 0 }]),
   )
   /** Records the duration of a request, in seconds. */
-  readonly answered: (seconds: number) => void
+  recordDuration: (seconds: number) => void = () => {}
 
-  constructor(chain: string, name: string, registry: Registry) {
+  constructor(name: string) {
     this.name = name
-    this.answered = Metrics.rpcRequestDuration.record({ chain, endpoint: name }, registry)
   }
 
   requested(method: string, outcome: Outcome, millis: number): void {
     const counts = this.requests.get(method)
     if (counts === undefined) return
     counts[outcome]++
-    if (outcome !== "lost") this.answered(millis / 1000)
+    if (outcome !== "lost") this.recordDuration(millis / 1000)
   }
 
   /** How this endpoint delivers heads when it is in use; `undefined` while it is not connected. */

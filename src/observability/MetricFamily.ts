@@ -1,4 +1,4 @@
-/** What a metric is, and how its series are registered with Effect. */
+/** What a metric is, how a table of metrics is defined, and how series are registered with Effect. */
 import { Metric } from "effect"
 import type { Context } from "effect"
 
@@ -76,3 +76,41 @@ export class Family<Label extends string = never> {
     return (value) => histogram.updateUnsafe(value, registry)
   }
 }
+
+/** Names are `event_ingestor_…`. */
+const ours = (given: string) => ({ name: `event_ingestor_${given}` })
+/** The metrics of the original system also exist under their bare names. */
+const originals = (given: string) => ({ ...ours(given), bareName: given })
+/** Metrics of the Node process have the names of prom-client, so that common dashboards work. */
+const standard = (given: string) => ({ name: given })
+
+/** A table of metrics, in the order of their definitions. */
+export const makeTable = () => {
+  const definitions: Array<Definition> = []
+  const define =
+    (type: MetricType, naming: (given: string) => Pick<Definition, "name" | "bareName"> = ours) =>
+    <const Label extends string = never>(
+      given: string,
+      labels: ReadonlyArray<Label>,
+      unit: Unit,
+      help: string,
+      buckets?: ReadonlyArray<number>,
+    ): Family<Label> => {
+      const definition = { ...naming(given), type, unit, labels, help, ...(buckets && { buckets }) }
+      definitions.push(definition)
+      return new Family<Label>(definition)
+    }
+  return {
+    definitions,
+    counter: define("counter"),
+    gauge: define("gauge"),
+    histogram: define("histogram"),
+    originalCounter: define("counter", originals),
+    originalGauge: define("gauge", originals),
+    standardCounter: define("counter", standard),
+    standardGauge: define("gauge", standard),
+  }
+}
+
+/** Latencies: 1 ms … 60 s in steps of 1, 2.5, 5. */
+export const latencies = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 60]

@@ -5,6 +5,7 @@
 import { Effect } from "effect"
 import { formatDuration, logEvent, pluralize } from "./LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
+import * as ChainMetrics from "./ChainMetrics.ts"
 import { liveWithin } from "./ChainStatus.ts"
 import type { ChainStatus, Phase } from "./ChainStatus.ts"
 
@@ -44,8 +45,9 @@ class ChainProgress {
   }
 
   markAt(at: number): Mark {
-    const { stored, published, deduplicated } = this.status
-    return { at, stored, logs: published + deduplicated }
+    const { status } = this
+    const logs = status.count(ChainMetrics.eventsPublished) + status.count(ChainMetrics.eventsDeduplicated)
+    return { at, stored: status.stored, logs }
   }
 }
 

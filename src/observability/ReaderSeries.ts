@@ -1,7 +1,7 @@
 /** The series of a stream's consumer groups and readers, registered and removed as they come and go. */
 import type { Metric } from "effect"
 import type { Family, Registry } from "./MetricFamily.ts"
-import * as Metrics from "./Metrics.ts"
+import * as StoreMetrics from "./StoreMetrics.ts"
 import type { Group, Reader, Stats } from "../store/Store.ts"
 
 /** The maximum number of groups, and of readers, with their own series; also the number of reported groups. */
@@ -79,16 +79,16 @@ class Members<Label extends string, Member extends Pick<Group, "name" | "lag" | 
 export class ReaderSeries {
   readonly #chain: string
   readonly #registry: Registry
-  readonly #groups = new Members<"group", Group>("group", Metrics.streamGroupLag, Metrics.streamGroupMissed, [
-    [Metrics.streamGroupPending, ({ pending }) => pending],
-    [Metrics.streamGroupConsumers, ({ consumers }) => consumers],
-    [Metrics.streamGroupIdle, ({ idle }) => idle ?? 0],
+  readonly #groups = new Members<"group", Group>("group", StoreMetrics.groupLag, StoreMetrics.groupMissed, [
+    [StoreMetrics.groupPending, ({ pending }) => pending],
+    [StoreMetrics.groupConsumers, ({ consumers }) => consumers],
+    [StoreMetrics.groupIdle, ({ idle }) => idle ?? 0],
   ])
   readonly #readers = new Members<"reader", Reader>(
     "reader",
-    Metrics.streamReaderLag,
-    Metrics.streamReaderMissed,
-    [[Metrics.streamReaderIdle, ({ seen }) => Math.max(this.#now - (seen ?? Number.NaN), 0)]],
+    StoreMetrics.readerLag,
+    StoreMetrics.readerMissed,
+    [[StoreMetrics.readerIdle, ({ seen }) => Math.max(this.#now - (seen ?? Number.NaN), 0)]],
   )
   /** The time of the last poll (unix seconds). */
   #now = 0

@@ -1,16 +1,17 @@
 /** The state of all chains and of the store: read by the metrics, the HTTP routes and the demo's screen. */
 import { Clock, Context, Effect, Layer, Metric } from "effect"
+import { operations } from "../chain/ChainEvents.ts"
+import type { Operation } from "../chain/ChainEvents.ts"
 import { AppConfig } from "../config/AppConfig.ts"
-import * as Metrics from "./Metrics.ts"
 import type { Registry } from "./MetricFamily.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { Dropped } from "./Tracing.ts"
 import { ChainStatus } from "./ChainStatus.ts"
-import * as Series from "./Series.ts"
+import * as ChainMetrics from "./ChainMetrics.ts"
+import * as EndpointMetrics from "./EndpointMetrics.ts"
+import * as ProcessMetrics from "./ProcessMetrics.ts"
+import * as StoreMetrics from "./StoreMetrics.ts"
 import { StoreStatus } from "./StoreStatus.ts"
-
-/** The store operations whose duration is recorded. */
-export type Operation = "load" | "push" | "pop" | "finalize"
 
 export class Status extends Context.Service<
   Status,
@@ -21,7 +22,7 @@ export class Status extends Context.Service<
     readonly chain: (name: string) => ChainStatus
     readonly store: StoreStatus
     /** Records the duration of a store operation, in seconds. */
-    readonly storeOperation: Readonly<Record<Operation, (seconds: number) => void>>
+    readonly storeOperation: (operation: Operation, seconds: number) => void
     readonly registry: Registry
   }
 >()("event-ingestor/Status") {
@@ -32,25 +33,26 @@ export class Status extends Context.Service<
       const clock = yield* Clock.Clock
       const registry = Context.make(Metric.MetricRegistry, yield* Metric.MetricRegistry)
       const startedSince = Monotonic.millisUnsafe(clock)
-      const chains = config.chains.map((chain) => new ChainStatus(chain, clock, registry))
+      const chains = config.chains.map((chain) => new ChainStatus(chain, clock))
       const store = new StoreStatus(config.store._tag === "Sqlite" ? "sqlite" : "redis", chains)
-      for (const chain of chains) Series.ofChain(chain, clock, registry)
-      Series.ofStore(store, registry)
-      Series.ofProcess(clock.currentTimeMillisUnsafe(), registry)
-      Series.ofTelemetry(yield* Dropped, registry)
-      const recorder = (operation: Operation) =>
-        Metrics.storeOperationDuration.record({ operation }, registry)
+      for (const chain of chains) {
+        ChainMetrics.register(chain, registry)
+        for (const endpoint of chain.endpoints) EndpointMetrics.register(chain.name, endpoint, registry)
+      }
+      StoreMetrics.register(store, registry)
+      ProcessMetrics.register(clock.currentTimeMillisUnsafe(), yield* Dropped, registry)
+      const recorders = new Map(
+        operations.map((operation) => [
+          operation,
+          StoreMetrics.operationDuration.record({ operation }, registry),
+        ]),
+      )
       return {
         startedSince,
         chains,
         chain: (name) => chains.find((chain) => chain.name === name)!,
         store,
-        storeOperation: {
-          load: recorder("load"),
-          push: recorder("push"),
-          pop: recorder("pop"),
-          finalize: recorder("finalize"),
-        },
+        storeOperation: (operation, seconds) => recorders.get(operation)!(seconds),
         registry,
       }
     }),

@@ -5,9 +5,9 @@
 import { Effect, Latch } from "effect"
 import type { Scope } from "effect"
 import * as Defects from "../Defects.ts"
-import { logEvent } from "../observability/LogEvents.ts"
-import type { Holder, Retention, Trimmed } from "./Retention.ts"
+import type { Trimmed } from "./Retention.ts"
 import type { StoreError } from "./Store.ts"
+import type { StoreEvent } from "./StoreEvent.ts"
 
 export interface Housekeeping {
   /** Waits until publishing resumes. To be called once the store has answered that it is paused. */
@@ -21,62 +21,19 @@ export interface Housekeeping {
 const busyInterval = "1 second"
 const idleInterval = "10 seconds"
 
-const describe = ({ reader, behind, length }: Holder) =>
-  `${reader.replace(":", " ")} has not read ${behind} of ${length} entries`
-
-/**
- * The housekeeping of a chain. It ends with the scope.
- *
- * @param onHolder receives, after each trim, the pinned reader that delays trimming, if there is one
- */
+/** The housekeeping of a chain. It ends with the scope. @param publish called after each trim */
 export const make = (
   trim: Effect.Effect<Trimmed, StoreError>,
-  { backlog }: Pick<Retention, "backlog">,
-  onHolder: (holder: Holder | undefined) => void,
+  publish: (event: StoreEvent) => Effect.Effect<void>,
 ): Effect.Effect<Housekeeping, never, Scope.Scope> =>
   Effect.gen(function* () {
     const resumed = yield* Latch.make(true)
-    let lastLevel: "free" | "filling" | "paused" = "free"
-
-    const logTransition = (holder: Holder | undefined) => {
-      const isFilling = holder !== undefined && holder.length >= backlog / 2
-      const level = holder?.paused ? "paused" : isFilling ? "filling" : "free"
-      const previous = lastLevel
-      lastLevel = level
-      if (level === previous || holder === undefined)
-        return previous === "paused" && level !== "paused"
-          ? logEvent("unpaused", "publishing resumed", {})
-          : Effect.void
-      if (level === "paused") {
-        const why =
-          holder.paused === "memory"
-            ? "and Redis uses 80 % of its maxmemory"
-            : `the backlog of ${backlog} is full`
-        const { behind, length, reader } = holder
-        return logEvent(
-          "paused",
-          `publishing is paused: ${describe(holder)}, ${why}. No log is lost; publishing resumes when the reader catches up, or after ${holder.release}`,
-          { reader, behind, length, reason: holder.paused },
-        )
-      }
-      if (previous === "paused") return logEvent("unpaused", "publishing resumed", {})
-      return level === "filling"
-        ? logEvent("backlog", `${describe(holder)}: publishing pauses at ${backlog} (STREAM_BACKLOG)`, {
-            reader: holder.reader,
-            behind: holder.behind,
-            length: holder.length,
-            backlog,
-          })
-        : Effect.void
-    }
-
     /** Open: trim now instead of after the interval. */
     const trimNow = yield* Latch.make(false)
 
     const trimOnce = Effect.gen(function* () {
       const { dropped, holder } = yield* trim
-      onHolder(holder)
-      yield* logTransition(holder)
+      yield* publish({ _tag: "StreamTrimmed", holder })
       yield* holder?.paused ? resumed.close : resumed.open
       return dropped > 0 || holder !== undefined
     })

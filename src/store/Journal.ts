@@ -278,3 +278,9 @@ export const pushes = function* (
 export const freeLogs = ({ blocks }: Push): void => {
   for (const { logs } of blocks) (logs as Array<Log>).length = 0
 }
+
+/** How many logs a push carries. */
+export const logsOf = ({ blocks }: Push): number => blocks.reduce((sum, { logs }) => sum + logs.length, 0)
+
+/** The highest block of which every log is stored. */
+export const wholeUpTo = ({ number, part }: Position): number => (part === 0 ? number : number - 1)

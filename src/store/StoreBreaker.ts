@@ -9,10 +9,10 @@
 import { Effect, Latch, Schedule } from "effect"
 import type { Scope } from "effect"
 import { circuitBreaking, makeBreaker, watched } from "../Retry.ts"
-import type { Breaker, Wait } from "../Retry.ts"
-import { formatDuration, logEvent } from "../observability/LogEvents.ts"
+import type { Breaker } from "../Retry.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { StoreError } from "./Store.ts"
+import type { StoreEvent } from "./StoreEvent.ts"
 
 export interface StoreBreaker {
   readonly breaker: Breaker
@@ -35,34 +35,20 @@ const refusedMoves = Schedule.min([Schedule.exponential("1 second"), Schedule.sp
  * A chain's breaker. Its probes end with the scope.
  *
  * @param probe writes in the chain's slot; fails while the store cannot accept writes
+ * @param publish called in the fiber of the chain
  */
 export const make = (
   probe: Effect.Effect<void, StoreError>,
+  publish: (event: StoreEvent) => Effect.Effect<void>,
 ): Effect.Effect<StoreBreaker, never, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
-    const breaker = watched(yield* makeBreaker, (failures) =>
-      logEvent("circuit_closed", `the store accepts moves again after ${failures} failures: circuit closed`, {
-        circuit: "store",
-        failures,
-      }),
-    )
+    const breaker = watched(yield* makeBreaker, (failures) => publish({ _tag: "StoreRecovered", failures }))
     const open = yield* Latch.make(true)
     let recovering = false
-    const onWait = ({ message }: StoreError, { failures, opened, seconds }: Wait) => {
-      if (!opened)
-        return logEvent("store_unavailable", `${message}; next try in ${formatDuration(seconds)}`, {
-          reason: message,
-        })
-      const text = `circuit to the store opened after ${failures} failures: ${message}; next try in ${formatDuration(seconds)}`
-      return logEvent("circuit_open", text, {
-        circuit: "store",
-        reason: message,
-        failures,
-        next_try_seconds: seconds,
-      })
-    }
-    const pacing = circuitBreaking(breaker, onWait)
+    const pacing = circuitBreaking(breaker, (error: StoreError, wait) =>
+      publish({ _tag: "StoreRetrying", error, wait }),
+    )
     const pause = yield* Schedule.toStepWithSleep(pacing(Schedule.setInputType<StoreError>()(refusedMoves)))
 
     // A defect in the probe must not suspend the chain for ever.
@@ -88,9 +74,7 @@ export const make = (
       } else {
         yield* probeUntilAnswered(failure)
         const seconds = Math.round((yield* Monotonic.millis) - since) / 1000
-        yield* logEvent("store_available", `the store is available again after ${formatDuration(seconds)}`, {
-          seconds,
-        })
+        yield* publish({ _tag: "StoreAvailable", seconds })
       }
     })
 

@@ -90,7 +90,7 @@ const runVirtually = Effect.fnUntraced(function* (row: Row, warnings: ReadonlyAr
     const from = start === "latest" ? (yield* store.load(chain.id))!.start.number : Number(start ?? 0)
     const { counts, faults } = yield* compare(store, view, from, row.repaired)
     const errors = Object.values(status.errors).reduce((sum, count) => sum + count, 0)
-    const contradicted = status.endpoints.reduce((sum, one) => sum + one.contradicted, 0)
+    const contradicted = status.endpoints.reduce((sum, one) => sum + one.auditMismatches, 0)
     const errorCount = errors + contradicted + status.breakerState.failures
     const stored = status.stored === target() ? [] : [`stored ${status.stored} of ${target()}`]
     assertOutcome(row, {

@@ -11,6 +11,7 @@ import type { CallLimits } from "../../src/store/Journal.ts"
 import * as SqliteStore from "../../src/store/sqlite/SqliteStore.ts"
 import { Store } from "../../src/store/Store.ts"
 import type { StoreError } from "../../src/store/Store.ts"
+import * as Observer from "../../src/observability/Observer.ts"
 import { Status } from "../../src/observability/Status.ts"
 import type { ChainStatus } from "../../src/observability/ChainStatus.ts"
 import type { FakeChain } from "./FakeChain.ts"
@@ -82,6 +83,7 @@ export const startIngestor = Effect.fnUntraced(function* (
   const config = yield* fromVariables(variables)
   const scope = yield* Scope.fork(yield* Effect.scope)
   const service = Supervisor.layer.pipe(
+    Layer.provide(Observer.layer),
     Layer.provideMerge(Status.layer),
     Layer.provide(Layer.succeed(Store, store)),
     Layer.provide(Layer.succeed(AppConfig, config)),

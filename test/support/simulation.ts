@@ -21,6 +21,7 @@ import { judge } from "./oracle.ts"
 import type { Verdict } from "./oracle.ts"
 import { Saboteur } from "./Saboteur.ts"
 import * as WallClock from "./wallClock.ts"
+import { blocksUnaudited } from "../../src/observability/ChainMetrics.ts"
 
 /** Makes a store faulty on purpose. */
 export type Sabotage = (store: Client, faults: FaultyStore.StoreFaults) => Client
@@ -369,7 +370,7 @@ export const simulate = Effect.fnUntraced(function* (
   }
   const entries = yield* untrimmed.read(chain.id, undefined, 1_000_000)
   const excused = new Set(nodes.flatMap((node) => [...node.undetected]))
-  const unaudited = statuses.reduce((sum, status) => sum + status.unaudited, 0)
+  const unaudited = statuses.reduce((sum, status) => sum + status.count(blocksUnaudited), 0)
   const forgiven = unaudited > 0 ? excused : undefined
   const judged = yield* judge(untrimmed, filtered(chain, addresses), 0, true, excused, forgiven, "any")
   const verdict = { ...judged, faults: [...notFinal, ...(yield* store.epochs.verdict), ...judged.faults] }

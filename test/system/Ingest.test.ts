@@ -21,6 +21,7 @@ import {
 } from "../support/ingestor.ts"
 import { assertComplete, replayOf } from "../support/oracle.ts"
 import type { Client, Ingestor } from "../support/ingestor.ts"
+import { eventsDeduplicated, eventsPublished } from "../../src/observability/ChainMetrics.ts"
 
 interface Scenario {
   readonly chain: FakeChain
@@ -71,7 +72,7 @@ describe("the service", () => {
       assert.strictEqual(replay.removed, 0)
       assert.strictEqual(status.phase, "live")
       assert.isBelow(status.lag(yield* Monotonic.millis), 13_000)
-      assert.strictEqual(status.published, replay.entries)
+      assert.strictEqual(status.count(eventsPublished), replay.entries)
       // Blocks are finalized once a minute, which is five blocks.
       assert.isAtLeast(status.final!, chain.final.number - 5)
     }),
@@ -741,9 +742,12 @@ describe("two ingestors", () => {
       chain.extend(1, 1)
       yield* caughtUp(store, chain, a.status)
       yield* eventually("the other one is at the head", () => b.status.stored === chain.head.number)
-      assert.isAbove(a.status.deduplicated + b.status.deduplicated, 0)
+      assert.isAbove(a.status.count(eventsDeduplicated) + b.status.count(eventsDeduplicated), 0)
       const replay = yield* replayOf(store, chain.id)
-      assert.strictEqual(a.status.published + b.status.published, replay.entries - replay.removed)
+      assert.strictEqual(
+        a.status.count(eventsPublished) + b.status.count(eventsPublished),
+        replay.entries - replay.removed,
+      )
     }),
   )
 
@@ -795,7 +799,7 @@ describe("with a failing store, the service", () => {
       chain.extend(...logCounts(10))
       yield* caughtUp(store, chain, status)
       state.down = true
-      const before = status.published
+      const before = status.count(eventsPublished)
       for (let i = 0; i < 50; i++) {
         chain.extend(2)
         yield* TestClock.adjust("12 seconds")
@@ -807,7 +811,7 @@ describe("with a failing store, the service", () => {
       assert.strictEqual(node.connections, 1, "the connection stays")
       assert.isAtMost(state.failures, 600 * 2 + 5, "the store is probed at most twice a second")
       state.down = false
-      yield* eventually("publishing resumes", () => status.published > before, 1.5)
+      yield* eventually("publishing resumes", () => status.count(eventsPublished) > before, 1.5)
       yield* eventually("it is back", () => status.stored === chain.head.number, 100)
       yield* assertComplete(store, chain)
       const now = yield* Monotonic.millis

@@ -1,9 +1,12 @@
 /** The log of the service: which lines, how often, with which fields. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Logger, References } from "effect"
+import { Clock, Effect, Layer, Logger, References } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { readFileSync, readdirSync } from "node:fs"
+import type { ChainEvent } from "../../src/chain/ChainEvents.ts"
+import * as ChainLog from "../../src/observability/ChainLog.ts"
+import { ChainStatus } from "../../src/observability/ChainStatus.ts"
 import { events, formatDuration, logEvent } from "../../src/observability/LogEvents.ts"
 import type { Event } from "../../src/observability/LogEvents.ts"
 import * as Logging from "../../src/observability/Logging.ts"
@@ -52,6 +55,14 @@ const test = (title: string, body: (log: Log) => Effect.Effect<unknown, unknown,
       return Effect.provide(body(log), log.layer)
     }),
   )
+
+/** Writes the lines of a chain's events, with `STREAM_BACKLOG` 100. */
+const publishing = Effect.gen(function* () {
+  const clock = yield* Clock.Clock
+  const status = new ChainStatus({ name: "one", id: 1, confirmations: 0, endpoints: [], rpc: [] }, clock)
+  const lineOf = ChainLog.make(clock, 100)
+  return (event: ChainEvent) => lineOf(event, status) ?? Effect.void
+})
 
 /** A chain with one node or two. */
 const world = Effect.fnUntraced(function* (options = {}, hosts = "one") {
@@ -345,7 +356,7 @@ describe("the log", () => {
       const unreachable = new StoreError({ operation: "push", reason: "unreachable", detail: "ECONNREFUSED" })
       let isAway = true
       const probe = Effect.suspend(() => (isAway ? Effect.fail(unreachable) : Effect.void))
-      const { trip, awaitClosed, succeed } = yield* StoreBreaker.make(probe)
+      const { trip, awaitClosed, succeed } = yield* StoreBreaker.make(probe, yield* publishing)
       yield* trip(unreachable)
       yield* TestClock.adjust("20 seconds")
       isAway = false
@@ -378,7 +389,7 @@ describe("the log", () => {
       }
       let holder: Holder | undefined = paused
       const trim = Effect.sync(() => ({ dropped: 0, holder }))
-      yield* Housekeeping.make(trim, { backlog: 100 }, () => {})
+      yield* Housekeeping.make(trim, yield* publishing)
       yield* TestClock.adjust("5 seconds")
       holder = undefined
       yield* TestClock.adjust("5 seconds")

@@ -9,6 +9,7 @@ import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "
 import type { Client, Ingestor } from "../support/ingestor.ts"
 import { replayOf } from "../support/oracle.ts"
 import { both, drpc, publicnode, without } from "../support/providers.ts"
+import { blocksUnaudited } from "../../src/observability/ChainMetrics.ts"
 
 interface World {
   readonly chain: FakeChain
@@ -72,7 +73,7 @@ describe("a chain without a filter on public endpoints", () => {
       assert.strictEqual(one.timesAsked("eth_getTransactionReceipt"), 0)
       assert.deepStrictEqual(status.failures, [])
       assert.isAtLeast(status.final!, chain.final.number - 6)
-      assert.strictEqual(status.unaudited, 0)
+      assert.strictEqual(status.count(blocksUnaudited), 0)
     }),
   )
 
@@ -126,7 +127,7 @@ describe("a chain without a filter on public endpoints", () => {
         chain.finality = 3
         yield* blocks(chain, 4)
         assert.isAtLeast(status.final!, chain.final.number - 3)
-        assert.strictEqual(status.unaudited, 0)
+        assert.strictEqual(status.count(blocksUnaudited), 0)
         assert.isAtMost(status.endpoints[1]!.capabilities!.width, 30)
         assert.isAbove(two.timesAsked("eth_getLogs"), 4)
         yield* caughtUp(store, chain, status, start)

@@ -9,6 +9,7 @@ import type { Ingestor } from "../support/ingestor.ts"
 import { judge } from "../support/oracle.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
+import { storeRegressions } from "../../src/observability/ChainMetrics.ts"
 
 const hurry = 20
 
@@ -66,7 +67,7 @@ const begin = Effect.fnUntraced(function* () {
     } else assert.strictEqual(token, seen.at(-1))
   })
   const regressions = (...all: ReadonlyArray<Ingestor>) =>
-    all.reduce((sum, { status }) => sum + status.storeRegressions, 0)
+    all.reduce((sum, { status }) => sum + status.count(storeRegressions), 0)
   return { chain, node, server, start, snapshot, until, go, whole, expectEpoch, regressions, warnings }
 })
 

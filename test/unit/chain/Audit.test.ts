@@ -12,6 +12,13 @@ import { hash } from "../../support/blocks.ts"
 import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "../../support/ingestor.ts"
 import type { Client, Ingestor } from "../../support/ingestor.ts"
 import { replayOf } from "../../support/oracle.ts"
+import {
+  blocksUnaudited,
+  eventsAuditedExtra,
+  eventsAuditedMissing,
+  eventsDeduplicated,
+  eventsPublished,
+} from "../../../src/observability/ChainMetrics.ts"
 
 interface Scenario {
   readonly chain: FakeChain
@@ -97,15 +104,15 @@ describe("the audit", () => {
         one.intercept = altering(isThird, (logs) => logs.toSpliced(1, 1))
         const { status } = yield* start(allContracts)
         yield* blocks(chain, 30)
-        assert.isAbove(status.auditedMissing, 3)
-        assert.strictEqual(status.auditedExtra, 0)
-        assert.isAbove(status.endpoints[0]!.contradicted, 3)
-        assert.strictEqual(status.endpoints[1]!.contradicted, 0)
+        assert.isAbove(status.count(eventsAuditedMissing), 3)
+        assert.strictEqual(status.count(eventsAuditedExtra), 0)
+        assert.isAbove(status.endpoints[0]!.auditMismatches, 3)
+        assert.strictEqual(status.endpoints[1]!.auditMismatches, 0)
         assert.match(status.failures.map(({ text }) => text).join(), /one:80: contradicted/)
         one.intercept = (_method, _params, proceed) => proceed()
         yield* blocks(chain, 10)
         yield* caughtUp(store, chain, status, 0, false)
-        assert.strictEqual(status.unaudited, 0)
+        assert.strictEqual(status.count(blocksUnaudited), 0)
       }),
   )
 
@@ -115,7 +122,7 @@ describe("the audit", () => {
       const { status } = yield* start(allContracts)
       yield* blocks(chain, 30)
       yield* caughtUp(store, chain, status, 0, false)
-      assert.strictEqual(status.auditedMissing, 4)
+      assert.strictEqual(status.count(eventsAuditedMissing), 4)
     }),
   )
 
@@ -138,9 +145,9 @@ describe("the audit", () => {
         assert.isBelow(status.final!, 14)
         yield* blocks(chain, 15)
         yield* caughtUp(store, chain, status, 0, false)
-        assert.strictEqual(status.auditedMissing, 1)
-        assert.isAbove(status.endpoints[1]!.contradicted, 0)
-        assert.strictEqual(status.endpoints[0]!.contradicted, 0)
+        assert.strictEqual(status.count(eventsAuditedMissing), 1)
+        assert.isAbove(status.endpoints[1]!.auditMismatches, 0)
+        assert.strictEqual(status.endpoints[0]!.auditMismatches, 0)
       }),
   )
 
@@ -155,7 +162,7 @@ describe("the audit", () => {
         const { status } = yield* start(allContracts)
         yield* blocks(chain, 20)
         yield* caughtUp(store, chain, status, 0, false)
-        assert.strictEqual(status.auditedMissing, 1)
+        assert.strictEqual(status.count(eventsAuditedMissing), 1)
       }),
   )
 
@@ -168,13 +175,13 @@ describe("the audit", () => {
         yield* blocks(chain, 3)
         takeDown(two)
         yield* blocks(chain, 35)
-        assert.strictEqual(status.unaudited, 0)
+        assert.strictEqual(status.count(blocksUnaudited), 0)
         assert.isBelow(status.final!, 9)
         two.up = true
         yield* blocks(chain, 15)
         yield* caughtUp(store, chain, status, 0, false)
-        assert.strictEqual(status.auditedMissing, 4)
-        assert.strictEqual(status.unaudited, 0)
+        assert.strictEqual(status.count(eventsAuditedMissing), 4)
+        assert.strictEqual(status.count(blocksUnaudited), 0)
       }),
   )
 
@@ -191,7 +198,7 @@ describe("the audit", () => {
         two.up = true
         yield* blocks(chain, 10)
         yield* caughtUp(store, chain, status, 0, false)
-        assert.strictEqual(status.auditedMissing, 4)
+        assert.strictEqual(status.count(eventsAuditedMissing), 4)
       }),
   )
 
@@ -212,8 +219,8 @@ describe("the audit", () => {
       yield* blocks(chain, 10)
       yield* caughtUp(store, chain, status, 0, false)
       // Correcting the lower block may rewrite the higher one as well.
-      assert.include([1, 2], status.auditedMissing)
-      assert.strictEqual(status.unaudited, 0)
+      assert.include([1, 2], status.count(eventsAuditedMissing))
+      assert.strictEqual(status.count(blocksUnaudited), 0)
     }),
   )
 
@@ -226,9 +233,9 @@ describe("the audit", () => {
         yield* blocks(chain, 10)
         takeDown(one)
         yield* blocks(chain, 80)
-        assert.strictEqual(status.auditedMissing, 1)
-        assert.isAbove(status.unaudited, 0)
-        assert.isAtMost(status.unaudited, chain.head.number)
+        assert.strictEqual(status.count(eventsAuditedMissing), 1)
+        assert.isAbove(status.count(blocksUnaudited), 0)
+        assert.isAtMost(status.count(blocksUnaudited), chain.head.number)
         yield* caughtUp(store, chain, status, 0, false)
       }),
   )
@@ -247,9 +254,9 @@ describe("the audit", () => {
       yield* blocks(chain, 30)
       const replay = yield* caughtUp(store, chain, status)
       assert.strictEqual(replay.removed, 0)
-      assert.strictEqual(status.auditedExtra, 0)
-      assert.isAbove(status.endpoints[1]!.contradicted, 0)
-      assert.strictEqual(status.endpoints[0]!.contradicted, 0)
+      assert.strictEqual(status.count(eventsAuditedExtra), 0)
+      assert.isAbove(status.endpoints[1]!.auditMismatches, 0)
+      assert.strictEqual(status.endpoints[0]!.auditMismatches, 0)
     }),
   )
 
@@ -267,7 +274,7 @@ describe("the audit", () => {
       yield* TestClock.adjust("2 minutes")
       const replay = yield* caughtUp(store, chain, status, 0, false)
       assert.isAtMost(replay.removed, 3)
-      assert.strictEqual(status.auditedMissing, 1)
+      assert.strictEqual(status.count(eventsAuditedMissing), 1)
     }),
   )
 
@@ -283,8 +290,8 @@ describe("the audit", () => {
         yield* blocks(chain, 3)
         two.up = true
         yield* blocks(chain, 20)
-        assert.strictEqual(status.unaudited, 0)
-        assert.strictEqual(status.auditedMissing, 1)
+        assert.strictEqual(status.count(blocksUnaudited), 0)
+        assert.strictEqual(status.count(eventsAuditedMissing), 1)
         one.intercept = (_method, _params, proceed) => proceed()
         yield* eventually("it is eight blocks behind the head", () => status.stored === chain.head.number - 8)
       }),
@@ -296,13 +303,13 @@ describe("the audit", () => {
       one.intercept = omittingLog(9)
       const { status } = yield* start(allContracts)
       two.intercept = (method, _params, proceed) => {
-        if (/Logs|Receipt/.test(method) && status.auditedMissing > 0)
+        if (/Logs|Receipt/.test(method) && status.count(eventsAuditedMissing) > 0)
           throw new Refused(-32005, "too many requests")
         return proceed()
       }
       yield* blocks(chain, 30)
       yield* caughtUp(store, chain, status, 0, false)
-      assert.strictEqual(status.auditedMissing, 1)
+      assert.strictEqual(status.count(eventsAuditedMissing), 1)
     }),
   )
 
@@ -334,7 +341,7 @@ describe("the audit", () => {
       const { status } = yield* start()
       yield* blocks(chain, 30)
       yield* caughtUp(store, chain, status, 0, false)
-      assert.strictEqual(status.auditedMissing, 1)
+      assert.strictEqual(status.count(eventsAuditedMissing), 1)
     }),
   )
 
@@ -347,7 +354,7 @@ describe("the audit", () => {
       const { status } = yield* start(allContracts)
       yield* blocks(chain, 30)
       yield* caughtUp(store, chain, status, 0, false)
-      assert.strictEqual(status.auditedExtra, 1)
+      assert.strictEqual(status.count(eventsAuditedExtra), 1)
       assert.isAbove((yield* replayOf(store, chain.id)).removed, 0)
     }),
   )
@@ -363,9 +370,9 @@ describe("the audit", () => {
         yield* blocks(chain, 20)
         assert.isAbove(status.final!, 12)
         assert.strictEqual((yield* replayOf(store, chain.id)).removed, 0)
-        assert.strictEqual(status.auditedMissing + status.auditedExtra, 0)
-        assert.isAbove(status.unaudited, 0)
-        assert.isAtMost(status.unaudited, 12)
+        assert.strictEqual(status.count(eventsAuditedMissing) + status.count(eventsAuditedExtra), 0)
+        assert.isAbove(status.count(blocksUnaudited), 0)
+        assert.isAtMost(status.count(blocksUnaudited), 12)
       }),
   )
 
@@ -383,13 +390,13 @@ describe("the audit", () => {
         yield* blocks(chain, 8)
         one.intercept = (_method, _params, proceed) => proceed()
         yield* blocks(chain, 4)
-        const { published } = other.status
+        const published = other.status.count(eventsPublished)
         yield* other.stop
         yield* blocks(chain, 20)
         assert.isAbove(published, 30)
-        assert.isAbove(status.deduplicated, 0)
+        assert.isAbove(status.count(eventsDeduplicated), 0)
         yield* caughtUp(store, chain, status, 0, false)
-        assert.strictEqual(status.auditedMissing, 1)
+        assert.strictEqual(status.count(eventsAuditedMissing), 1)
       }),
   )
 
@@ -400,9 +407,9 @@ describe("the audit", () => {
       yield* blocks(chain, 30)
       const replay = yield* caughtUp(store, chain, status)
       assert.strictEqual(replay.removed, 0)
-      assert.isAbove(status.endpoints[1]!.contradicted, 3)
-      assert.strictEqual(status.endpoints[0]!.contradicted, 0)
-      assert.strictEqual(status.auditedMissing + status.auditedExtra, 0)
+      assert.isAbove(status.endpoints[1]!.auditMismatches, 3)
+      assert.strictEqual(status.endpoints[0]!.auditMismatches, 0)
+      assert.strictEqual(status.count(eventsAuditedMissing) + status.count(eventsAuditedExtra), 0)
     }),
   )
 
@@ -419,8 +426,8 @@ describe("the audit", () => {
         yield* blocks(chain, 2)
         const replay = yield* caughtUp(store, chain, status)
         assert.strictEqual(replay.removed, 0)
-        assert.strictEqual(status.unaudited, 0)
-        assert.isAbove(status.endpoints[0]!.contradicted, 50)
+        assert.strictEqual(status.count(blocksUnaudited), 0)
+        assert.isAbove(status.endpoints[0]!.auditMismatches, 50)
       }),
   )
 
@@ -436,9 +443,9 @@ describe("the audit", () => {
         const { status } = yield* start(allContracts)
         yield* blocks(chain, 40)
         assert.isBelow(status.final ?? 0, 10)
-        assert.strictEqual(status.unaudited, 0)
+        assert.strictEqual(status.count(blocksUnaudited), 0)
         yield* blocks(chain, 40)
-        assert.isAbove(status.unaudited, 5)
+        assert.isAbove(status.count(blocksUnaudited), 5)
         assert.isAbove(status.final!, 5)
         yield* caughtUp(store, chain, status)
       }),
@@ -458,7 +465,7 @@ describe("the audit", () => {
         yield* blocks(chain, 10)
         assert.strictEqual(one.timesAsked("eth_getLogs") - before, 10 + 2)
         yield* caughtUp(store, chain, single.status)
-        assert.strictEqual(single.status.unaudited, 0)
+        assert.strictEqual(single.status.count(blocksUnaudited), 0)
       }),
   )
 })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Context, Effect, Metric } from "effect"
+import { Clock, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import { ChainStatus } from "../../../src/observability/ChainStatus.ts"
 import { timeAt } from "../../../src/observability/ChainTime.ts"
@@ -31,11 +31,9 @@ describe("the time of a block", () => {
 /** A chain with a block every quarter of a second, and its status. */
 const fast = (confirmations: ChainStatus["confirmations"]) =>
   Effect.gen(function* () {
-    const registry = Context.make(Metric.MetricRegistry, new Map())
     const status = new ChainStatus(
       { name: "fast", id: 1, confirmations, endpoints: [], rpc: [] },
       yield* Clock.Clock,
-      registry,
     )
     const block = (number: number) => ({ number, timestamp: number / 4 })
     const store = (number: number) => {

@@ -53,7 +53,7 @@ describe("a Redis Cluster", () => {
         gone.client.disconnect()
         gone.kill("SIGKILL")
         // The breaker of its chain probes all the time, as in the service.
-        const breaker = yield* StoreBreaker.make(store.ping(waiting))
+        const breaker = yield* StoreBreaker.make(store.ping(waiting), () => Effect.void)
         const error = yield* Effect.flip(Effect.repeat(extend(store, waiting), { times: 20 }))
         assert.propertyVal(error, "_tag", "StoreError")
         yield* breaker.trip(error)

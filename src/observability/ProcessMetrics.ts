@@ -1,0 +1,78 @@
+/** The metrics of the process: CPU, memory, event loop, and telemetry that was not delivered. */
+import { monitorEventLoopDelay } from "node:perf_hooks"
+import { version } from "../Version.ts"
+import { makeTable } from "./MetricFamily.ts"
+import type { Registry } from "./MetricFamily.ts"
+import { signals } from "./Tracing.ts"
+import type { Signal } from "./Tracing.ts"
+
+const { counter, definitions, gauge, standardCounter, standardGauge } = makeTable()
+
+const telemetryDropped = counter(
+  "telemetry_dropped_total",
+  ["signal"],
+  "1",
+  "Spans, data points and log records that were not delivered",
+)
+const buildInfo = gauge("build_info", ["version"], "1", "Always 1; the version is in the label")
+const start = standardGauge("process_start_time_seconds", [], "s", "Start of the process, unix time")
+const cpu = standardCounter("process_cpu_seconds_total", [], "s", "User and system CPU time")
+const memory = standardGauge("process_resident_memory_bytes", [], "By", "Resident memory")
+const heapUsed = standardGauge("nodejs_heap_size_used_bytes", [], "By", "JavaScript heap in use")
+const lagMedian = standardGauge(
+  "nodejs_eventloop_lag_p50_seconds",
+  [],
+  "s",
+  "Event loop delay in the last minute, median",
+)
+const lagHigh = standardGauge(
+  "nodejs_eventloop_lag_p99_seconds",
+  [],
+  "s",
+  "Event loop delay in the last minute, 99th percentile",
+)
+
+export { definitions }
+
+const quantiles = [50, 99]
+
+/** The delay of the event loop in the last minute, in seconds, by quantile: over all time, a current stall would not show. */
+const eventLoopLag = () => {
+  // The monitor measures the interval of its own timer: the excess over its resolution is delay.
+  const resolution = 50
+  const delay = monitorEventLoopDelay({ resolution })
+  delay.enable()
+  let since = performance.now()
+  let lastMinute: ReadonlyMap<number, number> | undefined
+  return (quantile: number): number => {
+    if (performance.now() - since >= 60_000) {
+      lastMinute = new Map(quantiles.map((one) => [one, delay.percentile(one)]))
+      delay.reset()
+      since = performance.now()
+    }
+    const nanos = lastMinute?.get(quantile) ?? delay.percentile(quantile)
+    return Math.max(nanos / 1e6 - resolution, 0) / 1000
+  }
+}
+
+/**
+ * Registers the series of the process.
+ *
+ * @param startedAt unix milliseconds
+ * @param dropped telemetry that was not delivered, by signal
+ */
+export const register = (
+  startedAt: number,
+  dropped: Readonly<Record<Signal, number>>,
+  registry: Registry,
+): void => {
+  for (const signal of signals) telemetryDropped.read({ signal }, () => dropped[signal], registry)
+  const lag = eventLoopLag()
+  buildInfo.read({ version }, () => 1, registry)
+  start.read({}, () => startedAt / 1000, registry)
+  cpu.read({}, () => (process.cpuUsage().user + process.cpuUsage().system) / 1e6, registry)
+  memory.read({}, () => process.memoryUsage.rss(), registry)
+  heapUsed.read({}, () => process.memoryUsage().heapUsed, registry)
+  lagMedian.read({}, () => lag(50), registry)
+  lagHigh.read({}, () => lag(99), registry)
+}
