@@ -7,7 +7,7 @@
 import { Effect, Stream } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import { Defect } from "../endpoint/EndpointError.ts"
 import * as EndpointPool from "../endpoint/EndpointPool.ts"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
@@ -41,13 +41,6 @@ export const run = Effect.fnUntraced(function* (chain: ChainConfig, state: Chain
   const { submit, acknowledge, onStoreError } = Submission.make(state, suspension, traces)
   const follow = yield* Following.make({ chain, state, pool, traces })
 
-  /** A defect ends the connection: the chain resumes from the stored journal over another one. */
-  const onDefect = (member: PoolMember) => (defect: unknown) =>
-    Effect.andThen(
-      events.publish({ _tag: "DefectCaught", during: "while following the chain", defect }),
-      member.connection.end(new Defect({ detail: redact(String(defect)) })),
-    )
-
   /** Until the connection ends. A conflict with the store ends only the steps: new ones begin at its journal. */
   const withEndpoint = (member: PoolMember) =>
     Effect.flatMap(follow(member), (stepsFromJournal) =>
@@ -67,10 +60,15 @@ export const run = Effect.fnUntraced(function* (chain: ChainConfig, state: Chain
       Effect.raceFirst(member.connection.ended),
       Effect.tapError((error) => traces.abandon(error.message)),
       Effect.catch((error) => member.connection.end(error.reason)),
-      Effect.catchDefect(onDefect(member)),
+      Background.scoped,
+      // The chain resumes from the stored journal over another connection.
+      Effect.catchDefect((defect) =>
+        Effect.andThen(
+          events.publish({ _tag: "DefectCaught", during: "while following the chain", defect }),
+          member.connection.end(new Defect({ detail: redact(String(defect)) })),
+        ),
+      ),
       Effect.ensuring(traces.abandon("another endpoint is in use")),
-      Effect.scoped,
-      Effect.provideService(Defects.Owner, onDefect(member)),
     )
 
   return yield* pool.active.pipe(

@@ -2,7 +2,7 @@
 import { Clock, Duration, Effect, Predicate } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import type { Header } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { isRpcError, integrityError } from "../endpoint/EndpointError.ts"
@@ -165,8 +165,7 @@ export const make = Effect.fnUntraced(function* (
       // Without the store nothing becomes final.
       Effect.ignore,
       Effect.ensuring(Effect.sync(() => (isAuditing = false))),
-      Defects.toOwner,
-      Effect.forkIn(scope),
+      Background.forkIn(scope),
     )
   }
 
@@ -206,8 +205,7 @@ export const make = Effect.fnUntraced(function* (
     ),
     Effect.ignore,
     Effect.forever,
-    Defects.toOwner,
-    Effect.forkScoped,
+    Background.forkScoped,
   )
   return {
     block: () => final,

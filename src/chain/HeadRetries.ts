@@ -2,7 +2,7 @@
 import { Duration, Effect } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import type { Header } from "../Domain.ts"
 import { errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
@@ -71,7 +71,7 @@ export const make = ({
   }
 
   const retryLater = (header: Header) =>
-    heads.inject(header).pipe(Effect.delay(retryInterval), Defects.toOwner, Effect.forkIn(scope))
+    heads.inject(header).pipe(Effect.delay(retryInterval), Background.forkIn(scope))
 
   const targetOf = Effect.fnUntraced(function* (header: Header) {
     if (chain.confirmations === "finalized") return finality.block()

@@ -5,7 +5,7 @@
 import { Duration, Effect, Schema, Tracer } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import type { Header } from "../Domain.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
@@ -132,8 +132,7 @@ export const make = (
     Effect.sync(() => void (awaited = undefined)).pipe(
       Effect.andThen(heads.replay),
       Effect.delay(wait),
-      Defects.toOwner,
-      Effect.forkIn(scope),
+      Background.forkIn(scope),
     )
 
   /**

@@ -5,10 +5,10 @@
  * a defect costs the connection too: the chain then resumes from the stored journal. Only a finality violation halts a
  * chain, until the store's journal is changed or an endpoint serves the finalized block again.
  */
-import { Cause, Deferred, Effect, FiberMap, Layer } from "effect"
+import { Cause, Effect, FiberMap, Layer } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import { backoff, circuitBreaking } from "../Retry.ts"
 import * as Chain from "./Chain.ts"
 import * as ChainState from "./ChainState.ts"
@@ -19,14 +19,7 @@ const supervised = Effect.fnUntraced(function* (chain: ChainConfig) {
   const { breaker, events } = state
   const onFailure = (cause: Cause.Cause<unknown>) =>
     Cause.hasInterruptsOnly(cause) ? Effect.void : events.publish({ _tag: "ChainFailed", cause })
-  const running = Effect.gen(function* () {
-    const defect = yield* Deferred.make<never>()
-    return yield* Chain.run(chain, state).pipe(
-      Effect.provideService(Defects.Owner, (cause) => Deferred.die(defect, cause)),
-      Effect.raceFirst(Deferred.await(defect)),
-    )
-  })
-  return yield* Effect.scoped(running).pipe(
+  return yield* Background.scoped(Chain.run(chain, state)).pipe(
     Effect.sandbox,
     Effect.tapError(onFailure),
     Effect.retry({

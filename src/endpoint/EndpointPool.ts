@@ -8,7 +8,7 @@ import { Deferred, Duration, Effect, Redacted, Schedule, Stream, SubscriptionRef
 import type { Scope } from "effect"
 import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig } from "../config/AppConfig.ts"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { Redaction } from "../Redactor.ts"
 import * as RateLimiter from "./RateLimiter.ts"
@@ -108,8 +108,7 @@ export const make = Effect.fnUntraced(function* (
       yield* Effect.sync(() => capabilities.relax()).pipe(
         Effect.delay("1 hour"),
         Effect.forever,
-        Defects.toOwner,
-        Effect.forkScoped,
+        Background.forkScoped,
       )
       const limit = RateLimiter.limitOf(endpoint, options.rpcRate)
       const rateLimiter = yield* RateLimiter.make(limit)
@@ -156,14 +155,11 @@ export const make = Effect.fnUntraced(function* (
       to: EndpointOptions,
     ): Effect.Effect<SocketConnection, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> =>
       isHttp(endpoint) ? HttpRpcClient.connect(chain, endpoint, to) : Endpoint.connect(chain, endpoint, to)
-    yield* maintain(endpoint, rank, connectedSockets, connect).pipe(Defects.toOwner, Effect.forkScoped)
+    yield* maintain(endpoint, rank, connectedSockets, connect).pipe(Background.forkScoped)
   }
   for (const [i, endpoint] of chain.rpc.entries()) {
     const connect = (to: EndpointOptions) => HttpRpcClient.connect(chain, endpoint, to)
-    yield* maintain(endpoint, chain.endpoints.length + i, http, connect).pipe(
-      Defects.toOwner,
-      Effect.forkScoped,
-    )
+    yield* maintain(endpoint, chain.endpoints.length + i, http, connect).pipe(Background.forkScoped)
   }
 
   const hasOthers = chain.endpoints.length + chain.rpc.length > 1
@@ -204,8 +200,7 @@ export const make = Effect.fnUntraced(function* (
   yield* Stream.merge(SubscriptionRef.changes(connectedSockets), SubscriptionRef.changes(http)).pipe(
     Stream.switchMap(() => Stream.fromEffectDrain(selectInUse)),
     Stream.runDrain,
-    Defects.toOwner,
-    Effect.forkScoped,
+    Background.forkScoped,
   )
 
   yield* SubscriptionRef.changes(inUse).pipe(
@@ -222,8 +217,7 @@ export const make = Effect.fnUntraced(function* (
       )
     }),
     Stream.runDrain,
-    Defects.toOwner,
-    Effect.forkScoped,
+    Background.forkScoped,
   )
 
   return {

@@ -6,7 +6,7 @@
  */
 import { Clock, Duration, Effect, Latch, Stream } from "effect"
 import type { Scope, Tracer } from "effect"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import type { Header } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { headerOf, quantity } from "./Decode.ts"
@@ -177,7 +177,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
         since = Math.max(lastReceivedAt, Monotonic.millisUnsafe(clock))
       }
     }
-  }).pipe(Defects.toOwner, Effect.forkScoped)
+  }).pipe(Background.forkScoped)
 
   const dequeue = Effect.gen(function* () {
     yield* arrived.await

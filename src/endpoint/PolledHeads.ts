@@ -1,7 +1,7 @@
 /** Polled heads, for connections without a `newHeads` subscription. */
 import { Effect, Predicate } from "effect"
 import type { Duration, Scope } from "effect"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import type { Connection } from "./Endpoint.ts"
 import { EndpointError, Malformed } from "./EndpointError.ts"
 
@@ -40,7 +40,6 @@ export const subscribe = Effect.fnUntraced(function* (
     Effect.andThen(poll),
     Effect.catch((error) => (++failures < mostFailures ? Effect.void : end(error.reason))),
     Effect.forever,
-    Defects.toOwner,
-    Effect.forkScoped,
+    Background.forkScoped,
   )
 })

@@ -7,7 +7,7 @@
  */
 import { Clock, Context, Effect, Latch } from "effect"
 import type { Scope } from "effect"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import * as Monotonic from "../Monotonic.ts"
 
 /** `live`: heads and blocks at the tip. `backfill`: finalized ranges and audits. */
@@ -108,7 +108,7 @@ export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Sco
       // Chooses again after the delay: a live request that arrives meanwhile goes first.
       if (millis > 0) return yield* Effect.sleep(millis)
       acquire(waiting[priority].shift()!)
-    }).pipe(Effect.forever, Defects.toOwner, Effect.forkScoped)
+    }).pipe(Effect.forever, Background.forkScoped)
 
     const isFree = (priority: Priority) =>
       waiting.live.length === 0 &&

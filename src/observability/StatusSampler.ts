@@ -1,6 +1,6 @@
 /** Samples every chain once a second, for the curves of the page and for the rates. */
 import { Effect, Layer, Schedule } from "effect"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import { eventsPublished } from "./ChainMetrics.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { sampleEvery } from "./Sparkline.ts"
@@ -13,6 +13,6 @@ export const layer = Layer.effectDiscard(
       for (const chain of chains) chain.history.sample(now, chain.lag(now), chain.count(eventsPublished))
     })
     // Not `fixed`, which samples twice within a millisecond when a timer fires early.
-    yield* sample.pipe(Defects.toOwner, Effect.repeat(Schedule.spaced(sampleEvery)), Effect.forkScoped)
+    yield* sample.pipe(Background.logDefects, Effect.repeat(Schedule.spaced(sampleEvery)), Effect.forkScoped)
   }),
 )

@@ -1,7 +1,7 @@
 /** Polls the store every 10 s: its memory, and the length and consumer groups of each stream. */
 import { Clock, Effect, Layer, Schedule } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import { pluralize, logEvent } from "./LogEvents.ts"
 import { noLimit, pinnedBy } from "../store/Retention.ts"
 import { Store } from "../store/Store.ts"
@@ -78,7 +78,7 @@ export const layer = Layer.effectDiscard(
       return logEvent("memory_unlimited", `${detail}: ${fix}`, {})
     })
     yield* Effect.andThen(poll, warnOfMemory).pipe(
-      Defects.toOwner,
+      Background.logDefects,
       Effect.repeat(Schedule.spaced(every)),
       Effect.forkScoped,
     )

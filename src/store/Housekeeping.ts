@@ -4,7 +4,7 @@
  */
 import { Effect, Latch } from "effect"
 import type { Scope } from "effect"
-import * as Defects from "../Defects.ts"
+import * as Background from "../Background.ts"
 import type { Trimmed } from "./Retention.ts"
 import type { StoreError } from "./Store.ts"
 import type { StoreEvent } from "./StoreEvent.ts"
@@ -42,6 +42,6 @@ export const make = (
       const isBusy = yield* Effect.orElseSucceed(trimOnce, () => true)
       yield* Effect.race(Effect.sleep(isBusy ? busyInterval : idleInterval), trimNow.await)
       yield* trimNow.close
-    }).pipe(Effect.forever, Defects.toOwner, Effect.forkScoped)
+    }).pipe(Effect.forever, Background.forkScoped)
     return { untilResumed: Effect.andThen(trimNow.open, Effect.andThen(resumed.close, resumed.await)) }
   })
