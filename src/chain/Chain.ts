@@ -5,7 +5,6 @@
  * breaker). The heads of the active endpoint become moves; the store takes each of them exactly once.
  */
 import { Effect, Stream } from "effect"
-import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import * as Background from "../Background.ts"
 import { Defect } from "../endpoint/EndpointError.ts"
@@ -28,9 +27,11 @@ export const run = Effect.fnUntraced(function* (chain: ChainConfig, state: Chain
   const redact = yield* Redaction
   const store = yield* Store
   const traces = yield* blockTraces(chain)
-  const { requestTimeout, wsMaxPayload, rpcRate } = yield* AppConfig
-  const limits = { requestTimeout, wsMaxPayload, rpcRate }
-  const pool = yield* EndpointPool.make(chain, { ...limits, events })
+  const pool = yield* EndpointPool.make(chain, {
+    events,
+    traces,
+    onHead: (header) => state.recentHeaders.add(header),
+  })
   const suspension = Suspension.make({
     chain,
     store,
@@ -39,7 +40,7 @@ export const run = Effect.fnUntraced(function* (chain: ChainConfig, state: Chain
     connected: pool.connected,
   })
   const { submit, acknowledge, onStoreError } = Submission.make(state, suspension, traces)
-  const follow = yield* Following.make({ chain, state, pool, traces })
+  const follow = yield* Following.make({ chain, state, pool })
 
   /** Until the connection ends. A conflict with the store ends only the steps: new ones begin at its journal. */
   const withEndpoint = (member: PoolMember) =>

@@ -6,7 +6,7 @@ import { Context } from "effect"
 import type { Cause, Effect } from "effect"
 import type { Header } from "../Domain.ts"
 import type { ErrorType } from "../endpoint/EndpointError.ts"
-import type { EndpointEvent, RequestEnded } from "../endpoint/EndpointEvent.ts"
+import type { EndpointEvent, EndpointMeasurement } from "../endpoint/EndpointEvent.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
 import type { Finalize, Journal, Pop, Push } from "../store/Journal.ts"
 import type { EpochCheck, StoreError } from "../store/Store.ts"
@@ -21,13 +21,9 @@ export type Operation = (typeof operations)[number]
 
 /** Events without a line in the log. Some are published in callbacks of a socket, so recording one is synchronous. */
 export type Measurement =
-  | RequestEnded
+  | EndpointMeasurement
   /** The chain is followed over this endpoint. */
   | { readonly _tag: "EndpointFollowed"; readonly endpoint: string }
-  /** @param blockTime the observed milliseconds between blocks; 0 while unknown */
-  | { readonly _tag: "HeadAnnounced"; readonly head: ReceivedHead; readonly blockTime: number }
-  /** The endpoint confirmed that there is no newer block. */
-  | { readonly _tag: "ChainIdle" }
   /** The endpoint reported this block as final. */
   | { readonly _tag: "FinalAnnounced"; readonly header: Header }
   /** Everything that an announced head led to is stored. `head`: absent where it changed nothing. */

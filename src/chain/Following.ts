@@ -1,18 +1,16 @@
 /** What follows a chain over one connection: its heads, its logs, their audit, and the steps that they lead to. */
-import { Duration, Effect } from "effect"
+import { Effect } from "effect"
 import type { Scope, Stream } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { EndpointPool } from "../endpoint/EndpointPool.ts"
-import * as Heads from "../endpoint/Heads.ts"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
 import * as HttpFallback from "../logs/HttpFallback.ts"
 import { Verification } from "../logs/Integrity.ts"
 import * as LogSource from "../logs/LogSource.ts"
 import * as LogsSubscription from "../logs/LogsSubscription.ts"
-import type { BlockTraces } from "../observability/Tracing.ts"
 import { Store } from "../store/Store.ts"
 import type { StoreError } from "../store/Store.ts"
 import * as Audit from "./Audit.ts"
@@ -27,7 +25,6 @@ export interface FollowingOptions {
   readonly chain: ChainConfig
   readonly state: ChainState
   readonly pool: EndpointPool
-  readonly traces: BlockTraces
 }
 
 /** The steps from the journal as the store has it now. */
@@ -37,44 +34,23 @@ export type StepsFromJournal = Effect.Effect<
   Scope.Scope
 >
 
-/** Follows connections, one after the other; each for as long as the scope. */
-export const make = Effect.fnUntraced(function* ({ chain, state, pool, traces }: FollowingOptions) {
-  const { events, storeBreaker, writer, provenance, pushLimits, recentHeaders } = state
+/** Follows endpoints, one after the other; each for as long as the scope. */
+export const make = Effect.fnUntraced(function* ({ chain, state, pool }: FollowingOptions) {
+  const { events, storeBreaker, writer, provenance, pushLimits } = state
   const config = yield* AppConfig
   const store = yield* Store
   const checks = yield* Verification
   const checkClockSkew = ClockSkew.make(events.publish)
   const singleEndpoint = chain.endpoints.length + chain.rpc.length === 1
-  let lastHeadTime: number | undefined
-
-  const headsOf = (member: PoolMember) =>
-    Heads.make(member.connection, {
-      stallTimeout: config.stallTimeout,
-      pollInterval: chain.pollInterval,
-      traces,
-      onLatest: (header) => checkClockSkew(member.connection.name, header),
-      onHead: (head, blockTime) => {
-        const { header, at } = head
-        lastHeadTime = header.timestamp
-        recentHeaders.add(header)
-        events.record({ _tag: "HeadAnnounced", head, blockTime })
-        const pollDelay = member.connection.polled ? Duration.toMillis(chain.pollInterval) : 0
-        pool.headAnnounced({ number: header.number, at, blockTime, late: pollDelay })
-      },
-      onQuiet: Effect.andThen(
-        member.breaker.succeed,
-        Effect.sync(() => events.record({ _tag: "ChainIdle" })),
-      ),
-    })
-
-  const logsOf = (of: PoolMember<Connection>, subscription?: LogsSubscription.LogsSubscription) =>
-    LogSource.make(of.connection, chain, of.capabilities, checks, () => lastHeadTime, subscription)
 
   return (member: PoolMember): Effect.Effect<StepsFromJournal, EndpointError, Scope.Scope> =>
     Effect.gen(function* () {
       const { connection, capabilities } = member
       events.record({ _tag: "EndpointFollowed", endpoint: connection.name })
-      const heads = yield* headsOf(member)
+      const heads = yield* member.heads
+      const newestTime = () => heads.last()?.header.timestamp
+      const logsOf = (of: PoolMember<Connection>, subscription?: LogsSubscription.LogsSubscription) =>
+        LogSource.make(of.connection, chain, of.capabilities, checks, newestTime, subscription)
       const socket = logsOf(member, yield* LogsSubscription.make(connection))
       const logs = HttpFallback.preferHttp(socket, capabilities, pool.http, (of) => logsOf(of))
       const auditOptions = { sourceInUse: member, singleEndpoint, sources: pool.sources, logs }
@@ -100,6 +76,7 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool, traces }:
           filter: writer.filter,
           limits: { push: () => pushLimits.current, pop: store.limits.logs },
           knownStart: writer.start(),
+          onLatest: (latest) => checkClockSkew(connection.name, latest),
           onStandoff: (wait) => events.publish({ _tag: "Standoff", wait }),
           onFinal: (header) => events.record({ _tag: "FinalAnnounced", header }),
           onDisagreement: (disagreement) => events.publish({ _tag: "FinalDisagreement", disagreement }),

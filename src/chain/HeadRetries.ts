@@ -29,7 +29,7 @@ export const isUnknownBlock = (error: EndpointError) => errorKind(error) === "Bl
 export interface HeadRetriesOptions {
   readonly chain: Pick<ChainConfig, "confirmations">
   readonly connection: NamedClient
-  readonly heads: Heads
+  readonly heads: Pick<Heads, "replay" | "inject">
   readonly pending: PendingJournal
   readonly finality: Finality
   /** Retries are forked in it. */

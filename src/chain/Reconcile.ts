@@ -48,7 +48,7 @@ export class Outdated extends Schema.TaggedError<Outdated>()("Outdated", {}) {}
 export interface ReconcileOptions {
   readonly chain: Pick<ChainConfig, "confirmations">
   readonly connection: NamedClient
-  readonly heads: Heads
+  readonly heads: Pick<Heads, "replay" | "inject">
   readonly logs: LogSource
   readonly capabilities: Capabilities
   readonly pending: PendingJournal

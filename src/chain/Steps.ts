@@ -10,6 +10,7 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
+import type { Heads } from "../endpoint/Heads.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
 import type { IntegrityChecks } from "../logs/Integrity.ts"
@@ -27,7 +28,6 @@ import { storedUpTo } from "./StoredJournal.ts"
 
 type Shared =
   | "connection"
-  | "heads"
   | "logs"
   | "capabilities"
   | "audit"
@@ -37,6 +37,7 @@ type Shared =
   | "onStandoff"
 
 export interface StepsOptions extends Pick<Reconcile.ReconcileOptions, Shared> {
+  readonly heads: Pick<Heads, "stream" | "replay" | "inject">
   readonly chain: Pick<ChainConfig, "startBlock" | "confirmations" | "finality" | "finalityDepth">
   /** All endpoints that are connected, this one included. */
   readonly endpoints: Effect.Effect<ReadonlyArray<NamedClient>>
@@ -52,6 +53,8 @@ export interface StepsOptions extends Pick<Reconcile.ReconcileOptions, Shared> {
   readonly limits: { readonly push: () => CallLimits; readonly pop: number }
   /** Where this process began an empty store before. */
   readonly knownStart: number | undefined
+  /** Called with the latest block when the connection is followed. */
+  readonly onLatest: (header: Header) => Effect.Effect<void>
   readonly onFinal: (header: Header) => void
   readonly onDisagreement: Finality.FinalityOptions["onDisagreement"]
   /** Ends the connection for this reason. */
@@ -84,6 +87,7 @@ export const make = Effect.fnUntraced(function* (
   const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
   const latest = yield* headerAt("latest")
   if (latest === undefined) return yield* integrityError(connection.name, "the node has no latest block")
+  yield* options.onLatest(latest)
   const crossCheck = CrossCheck.make(connection, options.endpoints, options.checks, options.disagreed)
   const pending = new PendingJournal(
     options.journal ?? emptyJournal(yield* startBlock(options, latest, crossCheck), options.filter),

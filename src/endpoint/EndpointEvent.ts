@@ -3,17 +3,23 @@ import type { Breaker, Wait } from "../Retry.ts"
 import type { Capabilities } from "./Capabilities.ts"
 import type { Connection } from "./Endpoint.ts"
 import type { EndpointError } from "./EndpointError.ts"
+import type { ReceivedHead } from "./Heads.ts"
 import type { RateLimiter } from "./RateLimiter.ts"
 import type { Outcome } from "./RpcClient.ts"
 
-/** A request ended after `millis` milliseconds. */
-export interface RequestEnded {
-  readonly _tag: "RequestEnded"
-  readonly endpoint: string
-  readonly method: string
-  readonly outcome: Outcome
-  readonly millis: number
-}
+/** What is measured of the endpoint in use, and of every request. */
+export type EndpointMeasurement =
+  | {
+      readonly _tag: "RequestEnded"
+      readonly endpoint: string
+      readonly method: string
+      readonly outcome: Outcome
+      readonly millis: number
+    }
+  /** A head was announced. `blockTime`: the observed milliseconds between blocks; 0 while unknown. */
+  | { readonly _tag: "HeadAnnounced"; readonly head: ReceivedHead; readonly blockTime: number }
+  /** The endpoint in use confirmed that there is no newer block. */
+  | { readonly _tag: "ChainIdle" }
 
 /** A bug in this program; `during` says what was going on. */
 export interface DefectCaught {

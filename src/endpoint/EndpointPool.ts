@@ -1,5 +1,5 @@
 /**
- * The endpoints of one chain behind one interface: a stream of the connection to use.
+ * The endpoints of one chain behind one interface: a stream of the endpoint to use.
  *
  * A retry loop per endpoint keeps it connected, with its own breaker and rate limiter. One endpoint is in use until its
  * connection ends or the health monitor fails over; the others are on standby and serve audits and cross-checks.
@@ -7,29 +7,29 @@
 import { Deferred, Duration, Effect, Redacted, Schedule, Stream, SubscriptionRef } from "effect"
 import type { Scope } from "effect"
 import type { HttpClient } from "effect/http"
-import type { ChainConfig, EndpointConfig } from "../config/AppConfig.ts"
 import * as Background from "../Background.ts"
+import { AppConfig } from "../config/AppConfig.ts"
+import type { ChainConfig, EndpointConfig } from "../config/AppConfig.ts"
+import type { Header } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
+import type { BlockTraces } from "../observability/Tracing.ts"
 import { Redaction } from "../Redactor.ts"
-import * as RateLimiter from "./RateLimiter.ts"
-import * as Endpoint from "./Endpoint.ts"
-import type { Connection, EndpointOptions, SocketConnection } from "./Endpoint.ts"
-import { Defect, EndpointError } from "./EndpointError.ts"
-import type { EndpointEvent, RequestEnded } from "./EndpointEvent.ts"
-import * as HttpRpcClient from "./HttpRpcClient.ts"
-import { Capabilities } from "./Capabilities.ts"
-import type { PoolMember } from "./PoolMember.ts"
-import * as HealthMonitor from "./HealthMonitor.ts"
-import type { Announced } from "./HealthMonitor.ts"
 import { backoff, circuitBreaking, makeBreaker, watched } from "../Retry.ts"
-import type { Wait } from "../Retry.ts"
+import { Capabilities } from "./Capabilities.ts"
+import * as Endpoint from "./Endpoint.ts"
+import type { Connection, SocketConnection } from "./Endpoint.ts"
+import { Defect, EndpointError } from "./EndpointError.ts"
+import type { EndpointEvent, EndpointMeasurement } from "./EndpointEvent.ts"
+import * as Heads from "./Heads.ts"
+import * as HealthMonitor from "./HealthMonitor.ts"
+import * as HttpRpcClient from "./HttpRpcClient.ts"
+import type { PoolMember } from "./PoolMember.ts"
+import * as RateLimiter from "./RateLimiter.ts"
 import type { Transport } from "./Socket.ts"
 
 export interface EndpointPool {
-  /** The connection to use; a new element replaces the previous one. Never ends. */
+  /** The endpoint to use; a new element replaces the previous one. Never ends. */
   readonly active: Stream.Stream<PoolMember>
-  /** Reports a head announced by the endpoint in use. */
-  readonly headAnnounced: (announced: Announced) => void
   /** All open connections. */
   readonly connected: Effect.Effect<ReadonlyArray<Connection>>
   /** Waits until each endpoint has connected or failed once, at most 3 s. */
@@ -40,14 +40,22 @@ export interface EndpointPool {
   readonly sources: () => ReadonlyArray<PoolMember<Connection>>
 }
 
-export interface EndpointPoolOptions extends Omit<EndpointOptions, "onRequest" | "rateLimiter"> {
-  /** Calls per second and endpoint; `undefined`: 10 for endpoints without a key, unlimited for the others. */
-  readonly rpcRate: number | undefined
+export interface EndpointPoolOptions {
   readonly events: {
     readonly publish: (event: EndpointEvent) => Effect.Effect<void>
-    readonly record: (event: RequestEnded) => void
+    readonly record: (event: EndpointMeasurement) => void
   }
+  /** The traces of announced heads. */
+  readonly traces: BlockTraces
+  /** Called with each head that the endpoint in use announces. */
+  readonly onHead: (header: Header) => void
 }
+
+type Chain = Pick<ChainConfig, "id" | "endpoints" | "rpc" | "heads" | "pollInterval">
+
+type Members = SubscriptionRef.SubscriptionRef<ReadonlyArray<PoolMember>>
+
+const now = SubscriptionRef.getUnsafe
 
 /** Least delay after a wrong chain id: a configuration error, which an early retry does not fix. */
 const wrongChainDelay = Duration.minutes(1)
@@ -66,180 +74,214 @@ const httpFallbackDelay = Duration.seconds(3)
 /** Longest wait for the first attempts of all endpoints. */
 const firstAttemptsTimeout = Duration.seconds(3)
 
-/** Keeps every endpoint of a chain connected for as long as the scope lives. */
-export const make = Effect.fnUntraced(function* (
-  chain: Pick<ChainConfig, "id" | "endpoints" | "rpc" | "heads" | "pollInterval">,
-  options: EndpointPoolOptions,
+/** Counts the endpoints that have connected or failed once. */
+const makeFirstAttempts = Effect.fnUntraced(function* (endpoints: number) {
+  const pending = new Set(Array.from({ length: endpoints }, (_, rank) => rank))
+  const done = yield* Deferred.make<void>()
+  return {
+    attempted: (rank: number) =>
+      Effect.suspend(() => {
+        pending.delete(rank)
+        return pending.size === 0 ? Deferred.succeed(done, undefined) : Effect.void
+      }),
+    all: Effect.asVoid(Effect.timeoutOption(Deferred.await(done), firstAttemptsTimeout)),
+  }
+})
+
+interface Maintained {
+  readonly chain: Chain
+  readonly endpoint: EndpointConfig
+  readonly rank: number
+  readonly events: EndpointPoolOptions["events"]
+  /** Lists it while it is connected. */
+  readonly list: Members
+  readonly attempted: (rank: number) => Effect.Effect<unknown>
+  readonly onEnd: (member: PoolMember, error: EndpointError) => void
+  readonly heads: (member: PoolMember) => PoolMember["heads"]
+}
+
+/** Keeps an endpoint connected, with a breaker, capabilities and a rate limiter that outlive its connections. */
+const maintain = Effect.fnUntraced(function* (
+  { chain, endpoint, rank, events, list, attempted, onEnd, heads }: Maintained,
+  connect: typeof Endpoint.connect | typeof HttpRpcClient.connect,
 ) {
+  const { name } = endpoint
+  const { publish, record } = events
+  const { requestTimeout, rpcRate, wsMaxPayload } = yield* AppConfig
   const redact = yield* Redaction
-  const { publish } = options.events
-  const connectedSockets = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
-  const http = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
-  const inUse = yield* SubscriptionRef.make<PoolMember | undefined>(undefined)
-  let announced: Announced | undefined
-  let lastInUse: PoolMember | undefined
-  /** Why connections ended. */
-  const failoverReason = new WeakMap<PoolMember, string>()
-  const unattempted = new Set(
-    Array.from({ length: chain.endpoints.length + chain.rpc.length }, (_, rank) => rank),
+  const breaker = watched(yield* makeBreaker, (failures) =>
+    publish({ _tag: "EndpointRecovered", endpoint: name, failures }),
   )
-  const allAttempted = yield* Deferred.make<void>()
+  const capabilities = new Capabilities()
+  yield* Effect.sync(() => capabilities.relax()).pipe(
+    Effect.delay("1 hour"),
+    Effect.forever,
+    Background.forkScoped,
+  )
+  const rateLimiter = yield* RateLimiter.make(RateLimiter.limitOf(endpoint, rpcRate))
+  yield* publish({ _tag: "EndpointMaintained", endpoint: name, breaker, capabilities, rateLimiter })
 
-  /** Records that an endpoint has connected or failed for the first time. */
-  const attempted = (rank: number) =>
+  /** Until the connection ends. */
+  const connected = Effect.gen(function* () {
+    const connection: SocketConnection = yield* connect(chain, endpoint, {
+      requestTimeout,
+      wsMaxPayload,
+      heads: chain.heads,
+      pollInterval: chain.pollInterval,
+      rateLimiter,
+      capabilities,
+      onRequest: (method, outcome, millis) =>
+        record({ _tag: "RequestEnded", endpoint: name, method, outcome, millis }),
+      onHeadsPolled: (reason) => publish({ _tag: "HeadsPolled", endpoint: name, reason }),
+    })
+    yield* publish({ _tag: "EndpointConnected", endpoint: name, connection })
+    const since = yield* Monotonic.millis
+    const member: PoolMember = {
+      connection,
+      breaker,
+      capabilities,
+      rank,
+      since,
+      heads: Effect.suspend(() => heads(member)),
+    }
+    yield* Effect.acquireRelease(
+      SubscriptionRef.update(list, (all) => [...all, member].sort((a, b) => a.rank - b.rank)),
+      () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== member)),
+    )
+    yield* attempted(rank)
+    return yield* Effect.tapError(connection.ended, (error) => Effect.sync(() => onEnd(member, error)))
+  })
+
+  return yield* Effect.scoped(connected).pipe(
+    Effect.catchDefect((defect) =>
+      Effect.andThen(
+        publish({ _tag: "DefectCaught", during: `in the connection to ${name}`, defect }),
+        new EndpointError({ endpoint: name, reason: new Defect({ detail: redact(String(defect)) }) }),
+      ),
+    ),
+    Effect.tapError((error) => publish({ _tag: "EndpointFailed", endpoint: name, error })),
+    Effect.tapError(() => attempted(rank)),
+    Effect.retry(
+      circuitBreaking(breaker, (error: EndpointError, wait) =>
+        publish({ _tag: "EndpointRetrying", endpoint: name, error, wait }),
+      )(reconnectPolicy),
+    ),
+  )
+})
+
+/** Selects the endpoint in use from those that are connected. */
+const makeSelection = Effect.fnUntraced(function* (
+  sockets: Members,
+  http: Members,
+  onSwitch: (member: PoolMember, from: string | undefined, reason: string | undefined) => Effect.Effect<void>,
+) {
+  const inUse = yield* SubscriptionRef.make<PoolMember | undefined>(undefined)
+  let previous: PoolMember | undefined
+  /** Why connections ended. */
+  const reasons = new WeakMap<PoolMember, string>()
+
+  const use = (member: PoolMember | undefined) =>
     Effect.suspend(() => {
-      unattempted.delete(rank)
-      return unattempted.size === 0 ? Deferred.succeed(allAttempted, undefined) : Effect.void
+      const used = SubscriptionRef.set(inUse, member)
+      if (member === undefined) return used
+      const from = previous
+      previous = member
+      return Effect.andThen(onSwitch(member, from?.connection.name, from && reasons.get(from)), used)
     })
-
-  /** Keeps an endpoint connected, and lists it while it is. */
-  const maintain = <R>(
-    endpoint: EndpointConfig,
-    rank: number,
-    list: SubscriptionRef.SubscriptionRef<ReadonlyArray<PoolMember>>,
-    connect: (options: EndpointOptions) => Effect.Effect<SocketConnection, EndpointError, R>,
-  ) =>
-    Effect.gen(function* () {
-      const { name } = endpoint
-      const breaker = watched(yield* makeBreaker, (failures) =>
-        publish({ _tag: "EndpointRecovered", endpoint: name, failures }),
-      )
-      const capabilities = new Capabilities()
-      yield* Effect.sync(() => capabilities.relax()).pipe(
-        Effect.delay("1 hour"),
-        Effect.forever,
-        Background.forkScoped,
-      )
-      const limit = RateLimiter.limitOf(endpoint, options.rpcRate)
-      const rateLimiter = yield* RateLimiter.make(limit)
-      yield* publish({ _tag: "EndpointMaintained", endpoint: name, breaker, capabilities, rateLimiter })
-      const onWait = (error: EndpointError, wait: Wait) =>
-        publish({ _tag: "EndpointRetrying", endpoint: name, error, wait })
-      const connected = Effect.gen(function* () {
-        const connection = yield* connect({
-          ...options,
-          heads: chain.heads,
-          pollInterval: chain.pollInterval,
-          onRequest: (method, outcome, millis) =>
-            options.events.record({ _tag: "RequestEnded", endpoint: name, method, outcome, millis }),
-          onHeadsPolled: (reason) => publish({ _tag: "HeadsPolled", endpoint: name, reason }),
-          rateLimiter,
-          capabilities,
-        })
-        yield* publish({ _tag: "EndpointConnected", endpoint: name, connection })
-        const member = { connection, breaker, capabilities, rank, since: yield* Monotonic.millis }
-        yield* Effect.acquireRelease(
-          SubscriptionRef.update(list, (all) => [...all, member].sort((a, b) => a.rank - b.rank)),
-          () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== member)),
-        )
-        yield* attempted(rank)
-        return yield* Effect.tapError(connection.ended, (error) =>
-          Effect.sync(() => void failoverReason.set(member, error.reason.message)),
-        )
-      })
-      return yield* Effect.scoped(connected).pipe(
-        Effect.catchDefect((defect) =>
-          Effect.andThen(
-            publish({ _tag: "DefectCaught", during: `in the connection to ${name}`, defect }),
-            new EndpointError({ endpoint: name, reason: new Defect({ detail: redact(String(defect)) }) }),
-          ),
-        ),
-        Effect.tapError((error) => publish({ _tag: "EndpointFailed", endpoint: name, error })),
-        Effect.tapError(() => attempted(rank)),
-        Effect.retry(circuitBreaking(breaker, onWait)(reconnectPolicy)),
-      )
-    })
-
-  for (const [rank, endpoint] of chain.endpoints.entries()) {
-    const connect = (
-      to: EndpointOptions,
-    ): Effect.Effect<SocketConnection, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> =>
-      isHttp(endpoint) ? HttpRpcClient.connect(chain, endpoint, to) : Endpoint.connect(chain, endpoint, to)
-    yield* maintain(endpoint, rank, connectedSockets, connect).pipe(Background.forkScoped)
-  }
-  for (const [i, endpoint] of chain.rpc.entries()) {
-    const connect = (to: EndpointOptions) => HttpRpcClient.connect(chain, endpoint, to)
-    yield* maintain(endpoint, chain.endpoints.length + i, http, connect).pipe(Background.forkScoped)
-  }
-
-  const hasOthers = chain.endpoints.length + chain.rpc.length > 1
-
-  /** Publishes which endpoint is now in use, if it changed. */
-  const reportSwitch = (member: PoolMember) =>
-    Effect.suspend(() => {
-      const endpoint = member.connection.name
-      const from = lastInUse?.connection.name
-      const reason = lastInUse && failoverReason.get(lastInUse)
-      lastInUse = member
-      if (!hasOthers || from === endpoint) return Effect.void
-      const polled = SubscriptionRef.getUnsafe(http).includes(member)
-      return publish({ _tag: "EndpointSwitched", endpoint, polled, from, reason })
-    })
-
-  const use = (member: PoolMember | undefined) => {
-    announced = undefined
-    const used = SubscriptionRef.set(inUse, member)
-    return member === undefined ? used : Effect.andThen(reportSwitch(member), used)
-  }
 
   /**
    * The endpoint in use stays in use while it is connected; then the first connected one in order of preference replaces
    * it. While none is connected, heads are polled over an HTTP endpoint that is configured for backfills.
    */
-  const selectInUse = Effect.gen(function* () {
-    const current = SubscriptionRef.getUnsafe(inUse)
-    const all = SubscriptionRef.getUnsafe(connectedSockets)
+  const select = Effect.gen(function* () {
+    const current = now(inUse)
+    const all = now(sockets)
     if (current !== undefined && all.includes(current)) return
     if (all.length > 0) return yield* use(all[0])
-    if (current !== undefined && SubscriptionRef.getUnsafe(http).includes(current)) return
+    if (current !== undefined && now(http).includes(current)) return
     if (current !== undefined) yield* use(undefined)
     yield* Effect.sleep(httpFallbackDelay)
-    const [first] = SubscriptionRef.getUnsafe(http)
+    const [first] = now(http)
     if (first !== undefined) yield* use(first)
   })
-  yield* Stream.merge(SubscriptionRef.changes(connectedSockets), SubscriptionRef.changes(http)).pipe(
-    Stream.switchMap(() => Stream.fromEffectDrain(selectInUse)),
-    Stream.runDrain,
-    Background.forkScoped,
-  )
-
-  yield* SubscriptionRef.changes(inUse).pipe(
-    Stream.switchMap((member) => {
-      if (member === undefined) return Stream.empty
-      const others = () => SubscriptionRef.getUnsafe(connectedSockets).filter((other) => other !== member)
-      // The preferred connection may have ended while the health monitor queried it.
-      const failBack = (to: PoolMember) =>
-        Effect.suspend(() =>
-          SubscriptionRef.getUnsafe(connectedSockets).includes(to) ? use(to) : Effect.void,
-        )
-      return Stream.fromEffectDrain(
-        HealthMonitor.watch(member, { others, announced: () => announced, use: failBack }),
-      )
-    }),
+  yield* Stream.merge(SubscriptionRef.changes(sockets), SubscriptionRef.changes(http)).pipe(
+    Stream.switchMap(() => Stream.fromEffectDrain(select)),
     Stream.runDrain,
     Background.forkScoped,
   )
 
   return {
-    active: SubscriptionRef.changes(inUse).pipe(Stream.filter((member) => member !== undefined)),
-    headAnnounced: (headAnnounced) => {
-      announced = headAnnounced
-    },
-    connected: Effect.sync(() =>
-      [...SubscriptionRef.getUnsafe(connectedSockets), ...SubscriptionRef.getUnsafe(http)].map(
-        ({ connection }) => connection,
+    inUse,
+    /** Fails back to a preferred endpoint, unless its connection has ended meanwhile. */
+    failBack: (to: PoolMember) => Effect.suspend(() => (now(sockets).includes(to) ? use(to) : Effect.void)),
+    onEnd: (member: PoolMember, error: EndpointError) => void reasons.set(member, error.reason.message),
+  }
+})
+
+/** Keeps every endpoint of a chain connected for as long as the scope lives. */
+export const make = Effect.fnUntraced(function* (
+  chain: Chain,
+  { events, traces, onHead }: EndpointPoolOptions,
+): Effect.fn.Return<EndpointPool, never, AppConfig | Transport | HttpClient.HttpClient | Scope.Scope> {
+  const { publish, record } = events
+  const { stallTimeout } = yield* AppConfig
+  const sockets = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
+  const http = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
+  const endpoints = [...chain.endpoints, ...chain.rpc]
+  const { attempted, all: firstAttempts } = yield* makeFirstAttempts(endpoints.length)
+
+  const { inUse, failBack, onEnd } = yield* makeSelection(sockets, http, (member, from, reason) => {
+    const endpoint = member.connection.name
+    if (endpoints.length === 1 || from === endpoint) return Effect.void
+    const polled = now(http).includes(member)
+    return publish({ _tag: "EndpointSwitched", endpoint, polled, from, reason })
+  })
+
+  const others = (than: PoolMember) => now(sockets).filter((other) => other !== than)
+
+  const heads = Effect.fnUntraced(function* (member: PoolMember) {
+    const { connection, breaker } = member
+    const heads = yield* Heads.make(connection, {
+      traces,
+      onHead: (head, blockTime) => {
+        onHead(head.header)
+        record({ _tag: "HeadAnnounced", head, blockTime })
+      },
+    })
+    const monitoring = HealthMonitor.watch(member, {
+      heads,
+      delay: () => (connection.polled ? Duration.toMillis(chain.pollInterval) : 0),
+      others: () => others(member),
+      use: failBack,
+      stallTimeout: Duration.toMillis(stallTimeout),
+      onIdle: Effect.andThen(
+        breaker.succeed,
+        Effect.sync(() => record({ _tag: "ChainIdle" })),
       ),
-    ),
-    firstAttempts: Effect.asVoid(Effect.timeoutOption(Deferred.await(allAttempted), firstAttemptsTimeout)),
-    http: () => SubscriptionRef.getUnsafe(http)[0],
+    })
+    yield* Background.forkScoped(monitoring)
+    yield* heads.subscribe
+    return heads
+  })
+
+  for (const [rank, endpoint] of endpoints.entries()) {
+    const isBackfillOnly = rank >= chain.endpoints.length
+    const list = isBackfillOnly ? http : sockets
+    const connect = isBackfillOnly || isHttp(endpoint) ? HttpRpcClient.connect : Endpoint.connect
+    yield* maintain({ chain, endpoint, rank, events, list, attempted, onEnd, heads }, connect).pipe(
+      Background.forkScoped,
+    )
+  }
+
+  return {
+    active: SubscriptionRef.changes(inUse).pipe(Stream.filter((member) => member !== undefined)),
+    connected: Effect.sync(() => [...now(sockets), ...now(http)].map(({ connection }) => connection)),
+    firstAttempts,
+    http: () => now(http)[0],
     sources: () => {
-      const current = SubscriptionRef.getUnsafe(inUse)
-      const sockets = SubscriptionRef.getUnsafe(connectedSockets)
-      return [
-        ...SubscriptionRef.getUnsafe(http),
-        ...sockets.filter((member) => member === current),
-        ...sockets.filter((member) => member !== current),
-      ]
+      const current = now(inUse)
+      const active = current !== undefined && now(sockets).includes(current) ? [current] : []
+      return [...now(http), ...active, ...now(sockets).filter((member) => member !== current)]
     },
-  } satisfies EndpointPool as EndpointPool
+  }
 })

@@ -1,17 +1,16 @@
 /**
- * The heads that a connection announces, and the watchdog that detects when they stop.
+ * The heads that a connection announces.
  *
  * A head is only a hint, so heads that arrive while another is being processed are coalesced: the highest and the newest
  * are kept. The two differ when heads repeat, arrive out of order, or the chain became shorter.
  */
-import { Clock, Duration, Effect, Latch, Stream } from "effect"
+import { Clock, Effect, Latch, Stream } from "effect"
 import type { Scope, Tracer } from "effect"
-import * as Background from "../Background.ts"
 import type { Header } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { headerOf, quantity } from "./Decode.ts"
+import { headerOf } from "./Decode.ts"
 import type { SocketConnection } from "./Endpoint.ts"
-import { EndpointError, Malformed, Stalled } from "./EndpointError.ts"
+import { EndpointError, Malformed } from "./EndpointError.ts"
 import { mostLinks } from "../observability/Tracing.ts"
 import type { BlockTraces } from "../observability/Tracing.ts"
 import * as Headers from "./Headers.ts"
@@ -25,6 +24,12 @@ export interface ReceivedHead {
 }
 
 export interface Heads {
+  /** Subscribes to `newHeads` for as long as the scope, and fetches the current head. */
+  readonly subscribe: Effect.Effect<void, EndpointError, Scope.Scope>
+  /** The last announced head, or the current one while none was announced. */
+  readonly last: () => ReceivedHead | undefined
+  /** The observed block time (milliseconds; 0 while unknown). */
+  readonly blockTime: () => number
   /** Heads to process, one after another; coalesced heads are omitted. */
   readonly stream: Stream.Stream<ReceivedHead>
   /** Emits the newest head again, after something other than the head has changed. */
@@ -34,25 +39,13 @@ export interface Heads {
 }
 
 export interface HeadsOptions {
-  /** Shortest silence after which the connection is probed. */
-  readonly stallTimeout: Duration.Duration
-  /** Interval of polled heads. */
-  readonly pollInterval?: Duration.Duration
   /** Called for each head, with the observed block time (milliseconds; 0 while unknown). */
   readonly onHead: (received: ReceivedHead, blockTime: number) => void
-  readonly traces?: BlockTraces
-  /** Called with the latest block once subscribed. */
-  readonly onLatest?: (header: Header) => Effect.Effect<void>
-  /** Runs when the connection confirms that there is no new block. */
-  readonly onQuiet: Effect.Effect<void>
+  readonly traces?: BlockTraces | undefined
 }
 
 /** Accepted heads per second that repeat a height or fall below it; more than on any chain. */
 const mostPerSecond = 500
-
-/** A connection is probed after this many observed block times of silence, at the latest after a minute (milliseconds). */
-const blockTimes = 3
-const maxSilence = 60_000
 
 /** Estimates the block time: a moving average of the time between two heights. */
 class BlockTimeEstimator {
@@ -78,19 +71,22 @@ class BlockTimeEstimator {
   }
 }
 
-/** Subscribes to `newHeads` and fetches the current head. Ends with the scope; a stall ends the connection. */
-export const make = Effect.fnUntraced(function* (connection: SocketConnection, options: HeadsOptions) {
+/** The heads of a connection, which ends if one is malformed. */
+export const make = Effect.fnUntraced(function* (
+  connection: SocketConnection,
+  options: HeadsOptions,
+): Effect.fn.Return<Heads> {
   const clock = yield* Clock.Clock
   const arrived = yield* Latch.make(false)
   const estimator = new BlockTimeEstimator()
   let highest: ReceivedHead | undefined
   let newest: ReceivedHead | undefined
+  let last: ReceivedHead | undefined
   let pending: Array<ReceivedHead> = []
   /** Spans that the next processed head links to. Bounded, because a store outage may stop processing for hours. */
   let coalesced: Array<Tracer.Span> = []
   /** The highest height announced on this connection. */
   let highestAnnounced = -1
-  let lastReceivedAt = Monotonic.millisUnsafe(clock)
   let second = { from: 0, heads: 0 }
 
   const enqueue = (received: ReceivedHead) => {
@@ -115,69 +111,26 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
       )
     }
     const received = { header, at, trace: options.traces?.announced(header) }
-    lastReceivedAt = at
-    highestAnnounced = Math.max(highestAnnounced, header.number)
     estimator.observe(received)
-    options.onHead(received, estimator.blockTime)
-    return enqueue(received)
+    return announce(received)
   }
 
-  yield* connection.subscribe(["newHeads"], onNotification)
-  const first = yield* Headers.header(connection, "latest")
-  if (first === undefined) {
-    const reason = new Malformed({ detail: "there is no latest block" })
-    return yield* new EndpointError({ endpoint: connection.name, reason })
-  }
-  yield* options.onLatest?.(first) ?? Effect.void
-  if (newest === undefined) {
-    const received = { header: first, at: Monotonic.millisUnsafe(clock) }
-    highestAnnounced = first.number
-    options.onHead(received, 0)
+  const announce = (received: ReceivedHead) => {
+    last = received
+    highestAnnounced = Math.max(highestAnnounced, received.header.number)
+    options.onHead(received, estimator.blockTime)
     enqueue(received)
   }
 
-  const stalled = (detail: string) =>
-    Effect.suspend(() => {
-      const seconds = (Monotonic.millisUnsafe(clock) - lastReceivedAt) / 1000
-      return connection.end(new Stalled({ seconds, detail }))
-    })
-
-  /** A chain without new blocks is no stall; a connection that does not announce them is. */
-  const probeStall = connection.request("eth_blockNumber", []).pipe(
-    Effect.matchEffect({
-      onFailure: () => stalled("no response to eth_blockNumber either"),
-      onSuccess: (answer) => {
-        const number = quantity(answer)
-        if (number === undefined)
-          return connection.end(new Malformed({ detail: "eth_blockNumber did not return a number" }))
-        const lagging = Effect.suspend(() =>
-          number > highestAnnounced
-            ? stalled(`the chain is at ${number}, the last announced head is ${highestAnnounced}`)
-            : Effect.void,
-        )
-        if (number <= highestAnnounced) return options.onQuiet
-        // A polled head arrives with the next poll.
-        return connection.polled && options.pollInterval
-          ? Effect.delay(lagging, Duration.times(options.pollInterval, 2))
-          : lagging
-      },
-    }),
-  )
-
-  yield* Effect.gen(function* () {
-    let since = lastReceivedAt
-    for (;;) {
-      const silence = Math.min(blockTimes * estimator.blockTime, maxSilence)
-      const limit = Math.max(silence, Duration.toMillis(options.stallTimeout))
-      yield* Effect.sleep(Math.max(since + limit - Monotonic.millisUnsafe(clock), 1))
-      if (lastReceivedAt > since) {
-        since = lastReceivedAt
-      } else if (Monotonic.millisUnsafe(clock) - since >= limit) {
-        yield* probeStall
-        since = Math.max(lastReceivedAt, Monotonic.millisUnsafe(clock))
-      }
+  const subscribe = Effect.gen(function* () {
+    yield* connection.subscribe(["newHeads"], onNotification)
+    const latest = yield* Headers.header(connection, "latest")
+    if (latest === undefined) {
+      const reason = new Malformed({ detail: "there is no latest block" })
+      return yield* new EndpointError({ endpoint: connection.name, reason })
     }
-  }).pipe(Background.forkScoped)
+    if (last === undefined) announce({ header: latest, at: Monotonic.millisUnsafe(clock) })
+  })
 
   const dequeue = Effect.gen(function* () {
     yield* arrived.await
@@ -191,17 +144,17 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   })
 
   return {
+    subscribe,
+    last: () => last,
+    blockTime: () => estimator.blockTime,
     stream: Stream.fromIterableEffectRepeat(dequeue),
     replay: Effect.sync(() => {
       if (newest !== undefined) enqueue({ header: newest.header, at: newest.at })
     }),
-    inject: (header: Header) =>
+    inject: (header) =>
       Effect.sync(() => {
         const at = Monotonic.millisUnsafe(clock)
         enqueue({ header, at, trace: options.traces?.announced(header) })
       }),
-  } satisfies Heads as Heads
-}) satisfies (
-  connection: SocketConnection,
-  options: HeadsOptions,
-) => Effect.Effect<Heads, EndpointError, Scope.Scope>
+  }
+})

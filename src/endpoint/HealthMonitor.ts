@@ -1,33 +1,37 @@
 /**
- * Compares the endpoint in use with the standby endpoints.
+ * Monitors the endpoint in use, and compares it with the standby endpoints.
  *
- * Fails over when the endpoint in use is silent although another endpoint has a new block, and when it lags behind the
- * others. If all endpoints are silent, the chain has no new blocks. Fails back to a preferred endpoint once it has been
- * connected for a while and does not lag.
+ * A silent endpoint is probed: it has stalled if it is at a higher block than it announced, or does not answer. Before that,
+ * the others are asked, and the chain fails over if one has a new block, or if the endpoint lags behind them. If all
+ * endpoints are silent, the chain has no new blocks. Fails back to a preferred endpoint once it has been connected for a
+ * while and does not lag.
  */
 import { Clock, Effect, Schedule } from "effect"
 import * as Monotonic from "../Monotonic.ts"
 import { quantity } from "./Decode.ts"
-import { Stalled } from "./EndpointError.ts"
+import { Malformed, Stalled } from "./EndpointError.ts"
+import type { Heads } from "./Heads.ts"
 import { recordSuccess, isStable } from "./PoolMember.ts"
 import type { PoolMember } from "./PoolMember.ts"
 
-/** The last head announced by the endpoint in use, its time (monotonic milliseconds), and the block time (0: unknown). */
-export interface Announced {
-  readonly number: number
-  readonly at: number
-  readonly blockTime: number
-  /** How late heads may arrive (milliseconds), where they are polled. */
-  readonly late?: number
-}
-
-export interface Pool {
+export interface Watched {
+  /** The heads of the endpoint in use. */
+  readonly heads: Pick<Heads, "last" | "blockTime">
+  /** How late heads may arrive (milliseconds): the poll interval, where they are polled. */
+  readonly delay: () => number
   /** The other connected endpoints, preferred ones first. */
   readonly others: () => ReadonlyArray<PoolMember>
-  readonly announced: () => Announced | undefined
   /** Switches to another endpoint. */
   readonly use: (one: PoolMember) => Effect.Effect<void>
+  /** The shortest silence after which the endpoint itself is asked for its height (milliseconds). */
+  readonly stallTimeout: number
+  /** Runs when the endpoint confirms that there is no new block. */
+  readonly onIdle: Effect.Effect<void>
 }
+
+/** The endpoint itself is probed after this many block times of silence, at the latest after a minute (milliseconds). */
+const stallBlockTimes = 3
+const maxSilence = 60_000
 
 /** Silence after which the other endpoints are queried: in block times, and at least in milliseconds. */
 const silentBlockTimes = 1.5
@@ -57,82 +61,147 @@ const headsOf = (endpoints: ReadonlyArray<PoolMember>) =>
     concurrency: "unbounded",
   })
 
-/** Monitors one endpoint while it is in use. */
-export const watch = Effect.fnUntraced(function* (inUse: PoolMember, { others, announced, use }: Pool) {
-  const clock = yield* Clock.Clock
+/** What is known of the endpoint in use, and how its connection ends. */
+const monitorOf = (inUse: PoolMember, watched: Watched, clock: Clock.Clock) => {
+  const { heads } = watched
   const now = () => Monotonic.millisUnsafe(clock)
-  const blockTime = () => announced()?.blockTime ?? 0
-  const late = () => announced()?.late ?? 0
-  const headAt = () => announced()?.number ?? -1
+  const start = now()
+  /** The last announced height. */
+  const head = () => heads.last()?.header.number ?? -1
 
-  const gracePeriod = Effect.suspend(() =>
-    Effect.sleep(Math.min(Math.max(blockTime() / 10, minGracePeriod), maxGracePeriod)),
-  )
-
-  const failOver = (detail: string) =>
+  const stalled = (detail: string) =>
     Effect.suspend(() => {
-      const seconds = (now() - (announced()?.at ?? inUse.since)) / 1000
+      const seconds = (now() - (heads.last()?.at ?? start)) / 1000
       return inUse.connection.end(new Stalled({ seconds, detail }))
     })
 
-  /** Also queries the silent endpoint: it may have the block that it does not announce. */
-  const probeStall = Effect.gen(function* () {
-    const before = headAt()
-    const heads = yield* headsOf([inUse, ...others()])
-    const highest = Math.max(...heads.map(({ head }) => head))
+  return {
+    ...watched,
+    inUse,
+    now,
+    head,
+    stalled,
+    /** The chain is at a higher block: the connection has stalled, unless it announced a head meanwhile. */
+    stalledAt: (highest: number, before: number) =>
+      Effect.suspend(() =>
+        head() === before
+          ? stalled(`the chain is at ${highest}, the last announced head is ${before}`)
+          : Effect.void,
+      ),
+    gracePeriod: Effect.suspend(() =>
+      Effect.sleep(Math.min(Math.max(heads.blockTime() / 10, minGracePeriod), maxGracePeriod)),
+    ),
+  }
+}
+
+type Monitor = ReturnType<typeof monitorOf>
+
+/**
+ * Probes after each silence.
+ *
+ * @param silence how long it takes (milliseconds)
+ * @param next the wait after a probe, given the one before it
+ */
+const onSilence = Effect.fnUntraced(function* (
+  { heads, now }: Monitor,
+  silence: () => number,
+  probe: Effect.Effect<void>,
+  next: (wait: number) => number,
+) {
+  let last = heads.last()
+  let wait = silence()
+  for (;;) {
+    yield* Effect.sleep(wait)
+    const head = heads.last()
+    if (head !== undefined && head !== last) {
+      last = head
+      wait = Math.max(head.at + silence() - now(), 1)
+    } else {
+      yield* probe
+      wait = next(wait)
+    }
+  }
+})
+
+/** Probes the endpoint itself: a chain without new blocks is no stall; a connection that does not announce them is. */
+const watchItself = (monitor: Monitor) => {
+  const { delay, head, heads, inUse, onIdle, stalled, stalledAt, stallTimeout } = monitor
+  const silence = () => Math.max(Math.min(stallBlockTimes * heads.blockTime(), maxSilence), stallTimeout)
+  const probe = Effect.gen(function* () {
+    const before = head()
+    // A subscription that is not made yet ends by the timeout of its request.
+    if (before < 0) return
+    const answer = yield* Effect.result(inUse.connection.request("eth_blockNumber", []))
+    if (answer._tag === "Failure") return yield* stalled("no response to eth_blockNumber either")
+    const number = quantity(answer.success)
+    if (number === undefined) {
+      const reason = new Malformed({ detail: "eth_blockNumber did not return a number" })
+      return yield* inUse.connection.end(reason)
+    }
+    if (number <= head()) return yield* onIdle
+    // A polled head arrives with the next poll.
+    yield* Effect.sleep(2 * delay())
+    yield* stalledAt(number, before)
+  })
+  return onSilence(monitor, silence, probe, silence)
+}
+
+/** Probes all endpoints, also the silent one: it may have the block that it does not announce. */
+const watchSilence = (monitor: Monitor) => {
+  const { delay, gracePeriod, head, heads, inUse, others, stalledAt } = monitor
+  const silence = () => Math.max(silentBlockTimes * heads.blockTime(), minSilence) + delay()
+  const probe = Effect.gen(function* () {
+    if (others().length === 0) return
+    const before = head()
+    const all = yield* headsOf([inUse, ...others()])
+    const highest = Math.max(...all.map((one) => one.head))
     if (highest <= before) return
     yield* gracePeriod
-    if (headAt() === before)
-      yield* failOver(`the chain is at ${highest}, the last announced head is ${before}`)
+    yield* stalledAt(highest, before)
   })
+  // A probe costs one call per endpoint, so the interval doubles while the chain is silent.
+  return onSilence(monitor, silence, probe, (wait) => Math.max(Math.min(wait * 2, interval), silence()))
+}
 
-  const watchSilence = Effect.gen(function* () {
-    const silence = () => Math.max(silentBlockTimes * blockTime(), minSilence) + late()
-    let last = announced()
-    let wait = silence()
-    for (;;) {
-      yield* Effect.sleep(wait)
-      const head = announced()
-      if (head !== undefined && head !== last) {
-        last = head
-        wait = Math.max(head.at + silence() - now(), 1)
-      } else {
-        if (others().length > 0) yield* probeStall
-        // A probe costs one call per endpoint, so the interval doubles while the chain is silent.
-        wait = Math.max(Math.min(wait * 2, interval), silence())
-      }
-    }
-  })
+/** Compares the heads of all endpoints: fails over from one that lags, and back to a preferred one. */
+const watchLag = (monitor: Monitor) => {
+  const { delay, gracePeriod, head: ownHead, heads, inUse, now, others, stalled, use } = monitor
 
-  const lagThreshold = () =>
-    Math.max(blocksBehind, blockTime() > 0 ? Math.ceil((timeBehind + late()) / blockTime()) : 0)
+  const lagThreshold = () => {
+    const blockTime = heads.blockTime()
+    return Math.max(blocksBehind, blockTime > 0 ? Math.ceil((timeBehind + delay()) / blockTime) : 0)
+  }
 
   const isBehind = Effect.gen(function* () {
-    const ownHead = headAt()
-    const otherHeads = yield* headsOf(others())
-    for (const { one, head } of otherHeads)
-      if (head >= 0 && head >= ownHead - lagThreshold()) yield* recordSuccess(one)
-    return ownHead >= 0 && otherHeads.some(({ head }) => head > ownHead + lagThreshold())
+    const own = ownHead()
+    const all = yield* headsOf(others())
+    for (const { one, head } of all) if (head >= 0 && head >= own - lagThreshold()) yield* recordSuccess(one)
+    return own >= 0 && all.some(({ head }) => head > own + lagThreshold())
   })
 
   const failBack = Effect.gen(function* () {
     const preferred = others().filter((other) => other.rank < inUse.rank && isStable(other, now()))
-    const before = headAt()
+    const before = ownHead()
     const best = (yield* headsOf(preferred)).find(({ head }) => head >= before)
-    if (best === undefined) return
-    yield* use(best.one)
+    if (best !== undefined) yield* use(best.one)
   })
 
   const compare = Effect.gen(function* () {
     if (others().length === 0) return
     if (yield* isBehind) {
       yield* gracePeriod
-      if (yield* isBehind) return yield* failOver("lags behind the other endpoints")
+      if (yield* isBehind) return yield* stalled("lags behind the other endpoints")
     }
     yield* failBack
   })
 
-  yield* Effect.all([watchSilence, Effect.repeat(compare, Schedule.spaced(interval))], {
+  return Effect.repeat(compare, Schedule.spaced(interval))
+}
+
+/** Monitors one endpoint while it is in use. */
+export const watch = Effect.fnUntraced(function* (inUse: PoolMember, watched: Watched) {
+  const monitor = monitorOf(inUse, watched, yield* Clock.Clock)
+  yield* Effect.all([watchItself(monitor), watchSilence(monitor), watchLag(monitor)], {
     concurrency: "unbounded",
     discard: true,
   })

@@ -1,8 +1,11 @@
 /** A connected endpoint of the pool. */
 import { Effect, SubscriptionRef } from "effect"
+import type { Scope } from "effect"
 import * as Monotonic from "../Monotonic.ts"
 import type { Connection, SocketConnection } from "./Endpoint.ts"
 import type { Capabilities } from "./Capabilities.ts"
+import type { EndpointError } from "./EndpointError.ts"
+import type { Heads } from "./Heads.ts"
 import type { Breaker } from "../Retry.ts"
 
 export interface PoolMember<C extends Connection = SocketConnection> {
@@ -14,6 +17,8 @@ export interface PoolMember<C extends Connection = SocketConnection> {
   readonly rank: number
   /** When it connected (monotonic milliseconds). */
   readonly since: number
+  /** Subscribes to its heads and monitors it, for as long as the scope: it is the endpoint in use. */
+  readonly heads: Effect.Effect<Heads, EndpointError, Scope.Scope>
 }
 
 /** Required time of connection (milliseconds); doubles with each failure since the last success. */

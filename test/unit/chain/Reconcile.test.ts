@@ -1,6 +1,6 @@
 /** Drives `reconcile` over a chain in memory that reorgs, shortens and repeats itself, and applies its moves to a journal. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema, Stream } from "effect"
+import { Effect, Schema } from "effect"
 import type { Header } from "../../../src/Domain.ts"
 import type { BlockRef } from "../../../src/chain/ForkChoice.ts"
 import { ForkStandoff } from "../../../src/chain/ForkStandoff.ts"
@@ -82,7 +82,7 @@ const world = Effect.fnUntraced(function* (chain: FakeChain) {
     {
       chain: { confirmations: 0 },
       connection: clientOf(new FakeNode(chain)),
-      heads: { stream: Stream.never, replay: Effect.void, inject: () => Effect.void },
+      heads: { replay: Effect.void, inject: () => Effect.void },
       logs,
       capabilities: new Capabilities(),
       pending,

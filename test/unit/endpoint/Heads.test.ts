@@ -1,23 +1,22 @@
 import { assert, describe } from "@effect/vitest"
-import { Duration, Effect, Stream, Tracer } from "effect"
+import { Effect, Stream, Tracer } from "effect"
 import { TestClock } from "effect/testing"
 import * as Heads from "../../../src/endpoint/Heads.ts"
-import type { HeadsOptions } from "../../../src/endpoint/Heads.ts"
 import { blockTraces, mostLinks, Tracing } from "../../../src/observability/Tracing.ts"
-import { silence } from "../../support/FakeNode.ts"
+import type { BlockTraces } from "../../../src/observability/Tracing.ts"
 import { connected, endOf, soon } from "../../support/virtual.ts"
 import type { World } from "../../support/virtual.ts"
 
+/** Heads that are subscribed to. */
+const subscribed = Effect.fnUntraced(function* ({ connection }: World, traces?: BlockTraces) {
+  const heads = yield* Heads.make(connection, { traces, onHead: () => {} })
+  yield* soon(heads.subscribe)
+  return heads
+})
+
 /** Heads whose consumer records every received height. */
-const listen = Effect.fnUntraced(function* ({ connection }: World, options: Partial<HeadsOptions> = {}) {
-  const heads = yield* soon(
-    Heads.make(connection, {
-      stallTimeout: Duration.seconds(15),
-      onHead: () => {},
-      onQuiet: Effect.void,
-      ...options,
-    }),
-  )
+const listen = Effect.fnUntraced(function* (world: World) {
+  const heads = yield* subscribed(world)
   const seen: Array<number> = []
   yield* heads.stream.pipe(
     Stream.runForEach(({ header }) => Effect.sync(() => seen.push(header.number))),
@@ -42,13 +41,7 @@ describe("heads", () => {
 
   connected("are coalesced to the highest and the newest while one is processed", (world) =>
     Effect.gen(function* () {
-      const heads = yield* soon(
-        Heads.make(world.connection, {
-          stallTimeout: Duration.seconds(15),
-          onHead: () => {},
-          onQuiet: Effect.void,
-        }),
-      )
+      const heads = yield* subscribed(world)
       const seen: Array<number> = []
       yield* heads.stream.pipe(
         Stream.runForEach(({ header }) =>
@@ -81,14 +74,7 @@ describe("heads", () => {
         Effect.withTracer(Tracer.make({ span })),
         Effect.provideService(Tracing, true),
       )
-      const heads = yield* soon(
-        Heads.make(world.connection, {
-          stallTimeout: Duration.seconds(15),
-          onHead: () => {},
-          onQuiet: Effect.void,
-          traces,
-        }),
-      )
+      const heads = yield* subscribed(world, traces)
       const announced = 200
       for (let i = 0; i < announced; i++) {
         world.chain.extend(0)
@@ -151,81 +137,6 @@ describe("heads", () => {
         (yield* endOf(world.connection))!.message,
         /more than \d+ heads per second that are not new/,
       )
-    }),
-  )
-})
-
-describe("the watchdog", () => {
-  connected("keeps the connection of an idle chain that confirms its height", (world) =>
-    Effect.gen(function* () {
-      let quiet = 0
-      const { seen } = yield* listen(world, { onQuiet: Effect.sync(() => quiet++) })
-      yield* TestClock.adjust("10 minutes")
-      assert.isUndefined(yield* endOf(world.connection))
-      assert.strictEqual(world.node.connections, 1)
-      assert.isAtLeast(quiet, 30)
-      world.chain.extend(3)
-      yield* TestClock.adjust("10 millis")
-      assert.deepStrictEqual(seen, [0, 1])
-    }),
-  )
-
-  connected("ends a connection that stops announcing new blocks", (world) =>
-    Effect.gen(function* () {
-      yield* listen(world)
-      world.node.announces = false
-      world.chain.extend(1, 1)
-      yield* TestClock.adjust("14 seconds")
-      assert.isUndefined(yield* endOf(world.connection))
-      yield* TestClock.adjust("2 seconds")
-      const error = (yield* endOf(world.connection))!
-      assert.strictEqual(error.reason._tag, "Stalled")
-      assert.strictEqual(
-        error.message,
-        "fake: no head for 15 s: the chain is at 2, the last announced head is 0",
-      )
-    }),
-  )
-
-  connected("ends a connection that is silent and does not respond", (world) =>
-    Effect.gen(function* () {
-      yield* listen(world)
-      world.node.intercept = () => silence
-      yield* TestClock.adjust("26 seconds")
-      const error = (yield* endOf(world.connection))!
-      assert.strictEqual(error.message, "fake: no head for 25 s: no response to eth_blockNumber either")
-    }),
-  )
-
-  for (const [what, blockTime, deadline] of [
-    ["three block times on a slow chain", 12, 36],
-    ["a minute on a very slow one", 300, 60],
-  ] as const) {
-    connected(`tolerates silence for ${what}`, (world) =>
-      Effect.gen(function* () {
-        yield* listen(world)
-        for (let i = 0; i < 20; i++) {
-          yield* TestClock.adjust(`${blockTime} seconds`)
-          world.chain.extend(0)
-        }
-        yield* TestClock.adjust("1 second")
-        world.node.announces = false
-        world.chain.extend(1)
-        yield* TestClock.adjust(`${deadline - 2} seconds`)
-        assert.isUndefined(yield* endOf(world.connection))
-        yield* TestClock.adjust("3 seconds")
-        assert.strictEqual((yield* endOf(world.connection))?.reason._tag, "Stalled")
-      }),
-    )
-  }
-
-  connected("does not treat a lower height as a stall", (world) =>
-    Effect.gen(function* () {
-      world.chain.extend(0, 0, 0)
-      yield* listen(world)
-      world.chain.rollback(2)
-      yield* TestClock.adjust("5 minutes")
-      assert.isUndefined(yield* endOf(world.connection))
     }),
   )
 })
