@@ -6,10 +6,40 @@ import { integrityError } from "../endpoint/EndpointError.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
 import type { LogSource } from "../logs/LogSource.ts"
+import type { Publisher } from "./ChainEvents.ts"
+import type { Provenance } from "./Provenance.ts"
 
 export type Source = PoolMember<Connection>
 
 export const nameOf = (source: Source): string => source.connection.name
+
+/** What the audit works with. */
+export interface AuditOptions {
+  readonly sourceInUse: Source
+  /** Only one endpoint is configured: the audit asks the same one a second time. */
+  readonly singleEndpoint: boolean
+  /** The endpoints for final blocks, in order: the first serves them, the second is compared. */
+  readonly sources: () => ReadonlyArray<Source>
+  readonly logsOf: (source: Source) => LogSource
+  readonly logs: LogSource
+  readonly events: Publisher
+  /** What was written and not audited yet; outlives the connections of a chain. */
+  readonly provenance: Provenance
+}
+
+/** An answer of this endpoint differs from the accepted one. */
+export const contradicted = ({ events }: AuditOptions, source: string, number: number): Effect.Effect<void> =>
+  events.publish({
+    _tag: "Contradicted",
+    endpoint: source,
+    detail: `its logs of block ${number} differ from the accepted ones`,
+  })
+
+export const byNumber = (blocks: ReadonlyArray<Block>) =>
+  new Map(blocks.map((block) => [block.number, block]))
+
+/** The height of the last block. */
+export const endOf = (blocks: ReadonlyArray<Block>): number => blocks.at(-1)!.number
 
 /** The block with the most logs: omission is the known fault. */
 export const largest = (blocks: ReadonlyArray<Block>) =>
@@ -23,7 +53,7 @@ export const largest = (blocks: ReadonlyArray<Block>) =>
  * @param hash of the block; if unknown, that of the endpoint in use
  */
 export const arbitrate = Effect.fnUntraced(function* (
-  { sourceInUse, logsOf }: { readonly sourceInUse: Source; readonly logsOf: (source: Source) => LogSource },
+  { sourceInUse, logsOf }: AuditOptions,
   number: number,
   asked: ReadonlyArray<Source>,
   hash: Hex | undefined,

@@ -6,8 +6,21 @@ import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
 import type { LogSource } from "../logs/LogSource.ts"
 import { blockRanges, firstBrokenLink } from "./ForkChoice.ts"
+import type { Audit } from "./Audit.ts"
+import type { CrossCheck, FinalityViolation } from "./CrossCheck.ts"
+import type { Finality } from "./Finality.ts"
 import type { ChainStep, PendingJournal } from "./PendingJournal.ts"
 import type { RecentHeaders } from "./RecentHeaders.ts"
+import type { Rollback } from "./Rollback.ts"
+import { finalizedHead } from "../store/Journal.ts"
+import type { Journal } from "../store/Journal.ts"
+import type { StoreError } from "../store/Store.ts"
+
+/**
+ * After a pause, backfill makes blocks final that were not audited: their audit waits so long (milliseconds) for endpoints that
+ * are still connecting, once: four attempts of each.
+ */
+const auditDeadline = 30_000
 
 /** Ranges that are fetched at the same time. */
 const finalizedAhead = 4
@@ -18,42 +31,41 @@ export interface BackfillOptions {
   readonly capabilities: Capabilities
   readonly pending: PendingJournal
   readonly recentHeaders: RecentHeaders
+  readonly crossCheck: CrossCheck
+  readonly finality: Finality
+  /** `undefined` where the audit is off. */
+  readonly audit?: Audit | undefined
+  /** The journal as the store has it up to a block, once the moves in flight are done; `undefined` if it is not there. */
+  readonly storedUpTo: (to: number) => Effect.Effect<Journal | undefined, StoreError>
+  readonly isCanonicalHere: Rollback["isCanonicalHere"]
   /** Hands steps on; waits where the store is slower. */
   readonly emit: (steps: ReadonlyArray<ChainStep>) => Effect.Effect<void>
 }
 
-export interface Backfill {
-  /** Pushes finalized blocks up to a height. */
-  readonly finalized: (to: number, head: ReceivedHead) => Effect.Effect<void, EndpointError>
-  /**
-   * Pushes the blocks up to a target that is not final.
-   *
-   * @returns `false` where a parent hash does not match: what is below is pushed
-   */
-  readonly unfinalized: (target: Header, head: ReceivedHead) => Effect.Effect<boolean, EndpointError>
-}
+/** Ranges as wide as the endpoint accepts. The start block comes alone, so that its hash is known. */
+const ranges = (from: number, to: number, isStart: boolean, width: () => number) =>
+  Stream.unfold({ from, isStart }, ({ from, isStart }) => {
+    if (from > to) return Effect.succeed(undefined)
+    const through = isStart ? from : Math.min(from + width() - 1, to)
+    return Effect.succeed([[from, through], { from: through + 1, isStart: false }] as const)
+  })
 
-export const make = ({ logs, capabilities, pending, recentHeaders, emit }: BackfillOptions): Backfill => {
+/**
+ * Pushes the blocks up to a target.
+ *
+ * @returns `false` where they are not on top of our head: what is below is pushed
+ */
+export type Backfill = (
+  target: Header,
+  head: ReceivedHead,
+) => Effect.Effect<boolean, EndpointError | FinalityViolation | StoreError>
+
+export const make = (options: BackfillOptions): Backfill => {
+  const { audit, capabilities, crossCheck, emit, finality, logs, pending, recentHeaders } = options
   const height = () => pending.journal.head.number
 
-  /** The start block comes alone, so that its hash is known. */
-  const ranges = (from: number, to: number) =>
-    Stream.unfold(
-      { from, isFirst: pending.journal.head.hash === "" },
-      ({
-        from,
-        isFirst,
-      }): Effect.Effect<
-        readonly [readonly [number, number], { from: number; isFirst: boolean }] | undefined
-      > => {
-        if (from > to) return Effect.succeed(undefined)
-        const through = isFirst ? from : Math.min(from + logs.width() - 1, to)
-        return Effect.succeed([[from, through], { from: through + 1, isFirst: false }])
-      },
-    )
-
   const finalizedFrom = (from: number, to: number, head: ReceivedHead): Effect.Effect<void, EndpointError> =>
-    ranges(from, to).pipe(
+    ranges(from, to, pending.journal.head.hash === "", logs.width).pipe(
       Stream.mapEffect(
         ([from, through]) =>
           Effect.map(logs.finalizedRange(from, through), (blocks) => ({ blocks, through })),
@@ -75,25 +87,45 @@ export const make = ({ logs, capabilities, pending, recentHeaders, emit }: Backf
       ),
     )
 
-  return {
-    finalized: (to, head) => Effect.suspend(() => finalizedFrom(height() + 1, to, head)),
-    unfinalized: Effect.fnUntraced(function* (target, head) {
-      let isLinked = true
-      // One range after the other: a head may be announced at any height.
-      yield* Stream.fromIterable(
-        blockRanges(height() + 1, target.number, () => capabilities.recentWidth),
-        { chunkSize: 1 },
-      ).pipe(
-        Stream.mapEffect(([from, to]) => logs.unfinalizedRange(from, to), { concurrency: unfinalizedAhead }),
-        Stream.runForEachWhile((blocks) => {
-          for (const block of blocks) recentHeaders.add(block)
-          const broken = firstBrokenLink(pending.journal.head.hash, blocks)
-          isLinked = broken === -1
-          const linked = isLinked ? blocks : blocks.slice(0, broken)
-          return Effect.as(emit(pending.push(linked, false, head)), isLinked)
-        }),
-      )
-      return isLinked
-    }),
-  }
+  /** Pushes the blocks up to a target that is not final, each on top of the one before. */
+  const unfinalizedTo = Effect.fnUntraced(function* (target: Header, head: ReceivedHead) {
+    let isLinked = true
+    // One range after the other: a head may be announced at any height.
+    yield* Stream.fromIterable(
+      blockRanges(height() + 1, target.number, () => capabilities.recentWidth),
+      { chunkSize: 1 },
+    ).pipe(
+      Stream.mapEffect(([from, to]) => logs.unfinalizedRange(from, to), { concurrency: unfinalizedAhead }),
+      Stream.runForEachWhile((blocks) => {
+        for (const block of blocks) recentHeaders.add(block)
+        const broken = firstBrokenLink(pending.journal.head.hash, blocks)
+        isLinked = broken === -1
+        const linked = isLinked ? blocks : blocks.slice(0, broken)
+        return Effect.as(emit(pending.push(linked, false, head)), isLinked)
+      }),
+    )
+    return isLinked
+  })
+
+  /** Backfill makes final whatever is below it: that is audited first, with a short deadline. */
+  const auditBelow = Effect.gen(function* () {
+    if (audit === undefined) return
+    const stored = yield* options.storedUpTo(height())
+    const wrong = yield* audit.auditRange(stored ?? pending.journal, height(), auditDeadline)
+    if (wrong !== undefined) yield* emit(pending.rewindTo(wrong - 1))
+  })
+
+  return Effect.fnUntraced(function* (target, head) {
+    const to = Math.min(target.number, finality.block()?.number ?? -1)
+    if (height() < to) {
+      // Finalized ranges are not linked block by block, so our own head has to be on the chain.
+      const { hash, number } = pending.journal.head
+      if (hash !== "" && number > finalizedHead(pending.journal).number) {
+        if (!(yield* options.isCanonicalHere({ number, hash }))) return false
+        yield* auditBelow
+      } else if (hash !== "") yield* crossCheck.confirm({ number, hash })
+      yield* finalizedFrom(height() + 1, to, head)
+    }
+    return yield* unfinalizedTo(target, head)
+  })
 }

@@ -1,5 +1,5 @@
 /** Tracks the chain's final block, and decides how far the journal may be finalized: with auditing on, after the audit. */
-import { Clock, Duration, Effect, Predicate } from "effect"
+import { Duration, Effect, Predicate } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import * as Background from "../Background.ts"
@@ -76,26 +76,16 @@ export interface Finality {
   readonly finalize: Effect.Effect<BlockRef | undefined, EndpointError>
 }
 
-/** Fetches the final block now and every 15 seconds, for as long as the scope lives. */
-export const make = Effect.fnUntraced(function* (
-  options: FinalityOptions,
-): Effect.fn.Return<Finality, EndpointError, Scope.Scope> {
-  const { audit, chain, connection, journal, capabilities } = options
-  const clock = yield* Clock.Clock
-  const scope = yield* Effect.scope
+/**
+ * Fetches the block under the `finalized` tag; else the block at `FINALITY_DEPTH`; none if the node reports that none is final.
+ */
+const finalBlockOf = ({ capabilities, chain, connection }: FinalityOptions) => {
   const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
-  let final: Header | undefined
-  /** The last audit: up to which block, and the lowest block to rewrite, if any. */
-  let lastAudit: { readonly candidate: BlockRef; readonly mismatch: number | undefined } | undefined
-  let isAuditing = false
-  let finalizedAt = -Infinity
-
   /** How many consecutive queries of the tag returned no block, and whether one ever did. */
   let missing = 0
   let tagSeen = false
 
-  /** The block under the `finalized` tag; else the block at `FINALITY_DEPTH`; none if the node reports that none is final. */
-  const fetchFinal = Effect.gen(function* () {
+  return Effect.gen(function* () {
     if (chain.finality === "tag") {
       const answer = yield* headerAt("finalized").pipe(
         Effect.catchIf(isRpcError, (error) =>
@@ -118,39 +108,66 @@ export const make = Effect.fnUntraced(function* (
     const height = (latest?.number ?? 0) - chain.finalityDepth
     return height >= 0 ? yield* headerAt(height) : undefined
   })
+}
+
+/** Whether a block becomes final, by the votes of all endpoints. Fails if most of them have another one. */
+const isAgreed = Effect.fnUntraced(function* (
+  { agreeOn, connection, onDisagreement }: FinalityOptions,
+  header: Header,
+) {
+  const verdict = yield* agreeOn(header)
+  if (verdict._tag === "Outvoted") {
+    const detail = `final block ${header.number} differs from that of most endpoints`
+    return yield* integrityError(connection.name, detail)
+  }
+  const { others: endpoints } = verdict
+  const holds = verdict._tag === "Split"
+  yield* onDisagreement(endpoints.length > 0 ? { number: header.number, endpoints, holds } : undefined)
+  return !holds
+})
+
+/** Whether the lowest record at or above a block is canonical: then so are all our blocks below it. */
+const isCanonical = Effect.fnUntraced(function* (
+  { connection, journal }: FinalityOptions,
+  candidate: BlockRef,
+) {
+  const above = journal().window.find((record) => record.number >= candidate.number)
+  if (above === undefined || (above.number === candidate.number && above.hash !== candidate.hash))
+    return false
+  return (yield* Headers.header(connection, above.number))?.hash === above.hash
+})
+
+/** Our highest final block, if it is above the finalized head. @param final the chain's final block, if known */
+const highestFinalOf = (journal: Journal, final: Header | undefined): BlockRef | undefined => {
+  const { head, window } = journal
+  if (head.part !== 0 || head.hash === "") return undefined
+  const oldest = window.at(-mostRecorded)
+  const highest = oldest !== undefined && oldest.number > (final?.number ?? -1) ? oldest : final
+  if (highest === undefined) return undefined
+  const candidate = highest.number < head.number ? highest : { number: head.number, hash: head.hash }
+  return candidate.number >= firstUnfinalized(journal) ? candidate : undefined
+}
+
+/** Fetches the final block now and every 15 seconds, for as long as the scope lives. */
+export const make = Effect.fnUntraced(function* (
+  options: FinalityOptions,
+): Effect.fn.Return<Finality, EndpointError, Scope.Scope> {
+  const { audit, journal } = options
+  const scope = yield* Effect.scope
+  let final: Header | undefined
+  /** The last audit: up to which block, and the lowest block to rewrite, if any. */
+  let lastAudit: { readonly candidate: BlockRef; readonly mismatch: number | undefined } | undefined
+  let isAuditing = false
+  let finalizedAt = -Infinity
 
   /** Accepts a final block unless the other endpoints disagree. Returns whether it is a new one. */
   const acceptFinal = Effect.fnUntraced(function* (header: Header | undefined) {
     if (header === undefined || header.number === final?.number) return false
-    const verdict = yield* options.agreeOn(header)
-    if (verdict._tag === "Outvoted") {
-      return yield* integrityError(
-        connection.name,
-        `final block ${header.number} differs from that of most endpoints`,
-      )
-    }
-    const holds = verdict._tag === "Split"
-    const isDisagreement = verdict.others.length > 0
-    yield* options.onDisagreement(
-      isDisagreement ? { number: header.number, endpoints: verdict.others, holds } : undefined,
-    )
-    if (holds) return false
+    if (!(yield* isAgreed(options, header))) return false
     final = header
     options.onFinal(header)
     return true
   })
-
-  /** Our highest final block, if it is above the finalized head. */
-  const highestFinal = (): BlockRef | undefined => {
-    const { head, window } = journal()
-    if (head.part !== 0 || head.hash === "") return undefined
-    const oldest = window.at(-mostRecorded)
-    const highest = oldest !== undefined && oldest.number > (final?.number ?? -1) ? oldest : final
-    if (highest === undefined) return undefined
-    const candidate: BlockRef =
-      highest.number < head.number ? highest : { number: head.number, hash: head.hash }
-    return candidate.number >= firstUnfinalized(journal()) ? candidate : undefined
-  }
 
   /** Audits the blocks that are about to become final, in the background. */
   const startAudit = (audit: Audit, candidate: BlockRef) => {
@@ -169,36 +186,31 @@ export const make = Effect.fnUntraced(function* (
     )
   }
 
-  /** The lowest record at or above the new finalized head must be canonical: then so are all our blocks below it. */
   const finalize = Effect.gen(function* () {
-    const highest = highestFinal()
+    const highest = highestFinalOf(journal(), final)
     if (highest === undefined || lastAudit?.mismatch !== undefined) return undefined
-    const now = Monotonic.millisUnsafe(clock)
+    const now = yield* Monotonic.millis
     if (now - finalizedAt < finalizeInterval) return undefined
-    if (audit && lastAudit === undefined) {
-      yield* startAudit(audit, highest)
-      return undefined
-    }
+    if (audit && lastAudit === undefined) return yield* Effect.as(startAudit(audit, highest), undefined)
     finalizedAt = now
     const candidate = lastAudit?.candidate ?? highest
     lastAudit = undefined
     // Blocks may have been popped meanwhile.
     if (candidate.number > highest.number) return undefined
-    const above = journal().window.find((record) => record.number >= candidate.number)
-    if (above === undefined || (above.number === candidate.number && above.hash !== candidate.hash))
-      return undefined
-    const seen = yield* headerAt(above.number)
-    if (seen?.hash !== above.hash) return undefined
+    if (!(yield* isCanonical(options, candidate))) return undefined
     audit?.provenance.forget(candidate.number)
     return candidate
   })
 
+  const fetchFinal = finalBlockOf(options)
   yield* acceptFinal(yield* fetchFinal)
   yield* Effect.sleep(interval).pipe(
     Effect.andThen(fetchFinal),
     Effect.flatMap(acceptFinal),
     // Also if the last finalization was too recent: a chain that stalls announces no further head.
-    Effect.tap((isNew) => (isNew || highestFinal() !== undefined ? options.onChange : Effect.void)),
+    Effect.tap((isNew) =>
+      isNew || highestFinalOf(journal(), final) !== undefined ? options.onChange : Effect.void,
+    ),
     Effect.catchIf(
       ({ reason }) => reason._tag === "Unverified",
       ({ reason }) => options.onOutvoted(reason),

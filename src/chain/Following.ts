@@ -55,7 +55,7 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool }: Followi
       const logs = HttpFallback.preferHttp(socket, capabilities, pool.http, (of) => logsOf(of))
       const auditOptions = { sourceInUse: member, singleEndpoint, sources: pool.sources, logs }
       const audit = config.audit
-        ? Audit.make({ ...auditOptions, logsOf: (of) => logsOf(of), events }, provenance)
+        ? Audit.make({ ...auditOptions, logsOf: (of) => logsOf(of), events, provenance })
         : undefined
       return Effect.gen(function* () {
         if (!storeBreaker.isOpen()) events.record({ _tag: "StoreAwaited", error: undefined })

@@ -1,7 +1,8 @@
 /** Writes one chain's journal: loads it under the chain's filter, submits moves to the store, and publishes their results. */
 import { Clock, Effect, Schema } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
-import type { ChainConfig } from "../config/AppConfig.ts"
+import type { ChainConfig, Settings } from "../config/AppConfig.ts"
+import type { ChainId } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { fingerprint } from "../logs/Filter.ts"
 import type { Operation, Publisher } from "./ChainEvents.ts"
@@ -61,6 +62,112 @@ export interface JournalWriter {
   readonly acknowledge: (step: MoveStep, result: Result) => Effect.Effect<void>
 }
 
+/** Collects the pops of a reorg, which all lead down to the same block, and publishes it as one. */
+class ReorgCollector {
+  readonly #publish: Publisher["publish"]
+  /** How many blocks are replaced, from which height down to which head, and what was retracted so far. */
+  #open: { depth: number; from: number; to: string; blocks: Set<string>; entries: number } | undefined
+
+  constructor(publish: Publisher["publish"]) {
+    this.#publish = publish
+  }
+
+  /** Ends the reorg in progress, if there is one. */
+  readonly close = Effect.suspend(() => {
+    if (this.#open === undefined) return Effect.void
+    const { depth, from, blocks, entries } = this.#open
+    this.#open = undefined
+    return this.#publish({ _tag: "Reorged", depth, from, blocks: blocks.size, entries })
+  })
+
+  /** Adds a pop, and ends a reorg to which it does not belong. */
+  add({ journal, reorg = 0 }: MoveStep, { expected }: Pop, removed: number): Effect.Effect<void> {
+    const ended = this.#open?.to === expected.hash ? Effect.void : this.close
+    return Effect.map(ended, () => {
+      // If the chain reorganises again meanwhile, the second depth includes the blocks of the first.
+      const depth = Math.max(this.#open?.depth ?? 0, reorg)
+      if (depth === 0) return
+      const { from = expected.number, blocks = new Set<string>(), entries = 0 } = this.#open ?? {}
+      if (removed > 0) blocks.add(expected.hash)
+      this.#open = { depth, from, to: journal.head.hash, blocks, entries: entries + removed }
+    })
+  }
+}
+
+/** Why the store did not take a move. */
+const refusalOf = (move: Move, result: Result) => {
+  switch (result._tag) {
+    case "Conflict":
+      return new HeadConflict({ expected: move.expected.number, stored: result.head?.number })
+    case "Paused":
+      return new Paused()
+    case "FilterChanged":
+      return new FilterReplaced({ filter: result.filter })
+    default:
+      return undefined
+  }
+}
+
+/** The span attributes of a move, after OpenTelemetry's semantic conventions for databases and messaging. */
+const attributesOf = ({ store, streamPrefix }: Settings, chain: ChainId, move: Move) => {
+  const system = store._tag === "Sqlite" ? "sqlite" : "redis"
+  return {
+    "db.system.name": system,
+    "db.operation.name": move._tag.toLowerCase(),
+    "messaging.system": system,
+    "messaging.destination.name": `${streamPrefix}:${chain}`,
+    ...(move._tag === "Push" && { "messaging.batch.message_count": logsOf(move) }),
+    ...(move._tag === "Pop" && { "event_ingestor.block.retracted": move.expected.number }),
+  }
+}
+
+/** The calls to the store for one chain; the duration of each is recorded. */
+const timedCalls = (
+  store: Store["Service"],
+  chain: ChainId,
+  filter: string,
+  record: Publisher["record"],
+  clock: Clock.Clock,
+) => {
+  const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
+    Effect.suspend(() => {
+      const since = Monotonic.millisUnsafe(clock)
+      return Effect.tap(effect, () =>
+        Effect.sync(() => {
+          const seconds = (Monotonic.millisUnsafe(clock) - since) / 1000
+          record({ _tag: "StoreAnswered", operation, seconds })
+        }),
+      )
+    })
+  return {
+    load: timed("load", store.load(chain)),
+    send: (move: Move): Effect.Effect<Result, StoreError> => {
+      switch (move._tag) {
+        case "Push":
+          return timed("push", store.push(chain, filter, move))
+        case "Pop":
+          return timed("pop", store.pop(chain, filter, move))
+        case "Finalize":
+          return timed("finalize", store.finalize(chain, filter, move))
+      }
+    },
+  }
+}
+
+/** Continues a journal under another filter, from the block above its head on. */
+const underFilter = Effect.fnUntraced(function* (
+  store: Store["Service"],
+  chain: ChainId,
+  filter: string,
+  journal: Journal | undefined,
+  publish: Publisher["publish"],
+) {
+  if (journal === undefined || journal.filter === filter) return journal
+  yield* publish({ _tag: "FilterChanged", block: journal.head.number + 1, filter })
+  yield* store.changeFilter(chain, filter)
+  return yield* store.load(chain)
+})
+
 /**
  * @param chain the chain, with its filter
  * @param storeBreaker `load` waits until it is closed
@@ -72,49 +179,22 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<JournalWriter, never, AppConfig | Store> {
   const config = yield* AppConfig
   const store = yield* Store
-  const clock = yield* Clock.Clock
   const filter = fingerprint(chain.filter)
+  const calls = timedCalls(store, chain.id, filter, record, yield* Clock.Clock)
   /** The block up to which the store has everything, as last seen. */
   let stored: number | undefined
   const epochs = Epochs.make(chain.id, store, () => stored, publish)
   /** Whether this process has written with its filter: another filter in the store is then newer than ours. */
   let established = false
   let knownStart: number | undefined
-  /** The reorg whose pops are in progress: how many blocks are replaced, from which height down to which head. */
-  let openReorg: { readonly depth: number; readonly from: number; readonly to: string } | undefined
-  /** What the open reorg has retracted so far: the blocks that had entries, and the number of entries. */
-  let retracted = { blocks: new Set<string>(), entries: 0 }
-
-  const closeReorg = Effect.suspend(() => {
-    if (openReorg === undefined) return Effect.void
-    const { depth, from } = openReorg
-    const { blocks, entries } = retracted
-    openReorg = undefined
-    retracted = { blocks: new Set(), entries: 0 }
-    return publish({ _tag: "Reorged", depth, from, blocks: blocks.size, entries })
-  })
-
-  const timed = <A, E>(operation: Operation, effect: Effect.Effect<A, E>) =>
-    Effect.suspend(() => {
-      const since = Monotonic.millisUnsafe(clock)
-      return Effect.tap(effect, () =>
-        Effect.sync(() => {
-          const seconds = (Monotonic.millisUnsafe(clock) - since) / 1000
-          record({ _tag: "StoreAnswered", operation, seconds })
-        }),
-      )
-    })
+  const reorgs = new ReorgCollector(publish)
 
   const load: Effect.Effect<Journal | undefined, FilterReplaced | StoreError> = Effect.gen(function* () {
     yield* storeBreaker.awaitClosed
-    let journal = yield* timed("load", store.load(chain.id))
-    if (journal !== undefined && journal.filter !== filter) {
-      if (established) return yield* new FilterReplaced({ filter: journal.filter })
-      const block = journal.head.number + 1
-      yield* publish({ _tag: "FilterChanged", block, filter })
-      yield* store.changeFilter(chain.id, filter)
-      journal = yield* store.load(chain.id)
-    }
+    const found = yield* calls.load
+    if (found !== undefined && found.filter !== filter && established)
+      return yield* new FilterReplaced({ filter: found.filter })
+    const journal = yield* underFilter(store, chain.id, filter, found, publish)
     established ||= journal !== undefined
     // Applies a lowered retention limit also on a chain without new blocks, and completes a journal of version 1.
     yield* store.trim(chain.id)
@@ -127,93 +207,47 @@ export const make = Effect.fnUntraced(function* (
     return journal
   })
 
-  const send = (move: Move): Effect.Effect<Result, StoreError> => {
-    switch (move._tag) {
-      case "Push":
-        return timed("push", store.push(chain.id, filter, move))
-      case "Pop":
-        return timed("pop", store.pop(chain.id, filter, move))
-      case "Finalize":
-        return timed("finalize", store.finalize(chain.id, filter, move))
-    }
-  }
-
   const perform = (move: Move) =>
-    Effect.uninterruptible(Effect.tap(send(move), (result) => epochs.follow(move, result)))
-
-  /** Records a pop as part of a reorg, of which all pops lead down to the same block. */
-  const followReorg = Effect.fnUntraced(function* ({ journal, reorg = 0 }: MoveStep, { expected }: Pop) {
-    if (openReorg?.to !== expected.hash) yield* closeReorg
-    // If the chain reorganises again meanwhile, the second depth includes the blocks of the first.
-    const depth = Math.max(openReorg?.depth ?? 0, reorg)
-    if (depth > 0) openReorg = { depth, from: openReorg?.from ?? expected.number, to: journal.head.hash }
-  })
+    Effect.uninterruptible(Effect.tap(calls.send(move), (result) => epochs.follow(move, result)))
 
   const acknowledge = Effect.fnUntraced(function* (step: MoveStep, result: Result) {
     const { move } = step
     established = true
     if (move._tag === "Pop") {
-      yield* followReorg(step, move)
       stored = move.expected.number - 1
       const { removed, missing } = result._tag === "Popped" ? result : { removed: 0, missing: 0 }
-      if (openReorg !== undefined && removed > 0) {
-        retracted.blocks.add(move.expected.hash)
-        retracted.entries += removed
-      }
+      yield* reorgs.add(step, move, removed)
       return record({ _tag: "Popped", pop: move, removed, missing })
     }
-    yield* closeReorg
+    yield* reorgs.close
     if (move._tag === "Finalize") return record({ _tag: "Finalized", number: move.number })
     stored = wholeUpTo(afterPush(move))
     record({ _tag: "Pushed", push: move, isDuplicate: result._tag === "Duplicate" })
     freeLogs(move)
   })
 
-  /** The span attributes of a move, after OpenTelemetry's semantic conventions for databases and messaging. */
-  const attributesOf = (move: Move) => ({
-    "db.system.name": config.store._tag === "Sqlite" ? "sqlite" : "redis",
-    "db.operation.name": move._tag.toLowerCase(),
-    "messaging.system": config.store._tag === "Sqlite" ? "sqlite" : "redis",
-    "messaging.destination.name": `${config.streamPrefix}:${chain.id}`,
-    ...(move._tag === "Push" && { "messaging.batch.message_count": logsOf(move) }),
-    ...(move._tag === "Pop" && { "event_ingestor.block.retracted": move.expected.number }),
-  })
-
   const submit = Effect.fnUntraced(function* (
     step: ChainStep,
   ): Effect.fn.Return<Submitted, HeadConflict | FilterReplaced | Paused | StoreError> {
     if (step._tag !== "Move") return { step, result: undefined }
-    record({ _tag: "MoveSubmitted", move: step.move })
-    if (step.move._tag === "Push") {
+    const { move, trace } = step
+    record({ _tag: "MoveSubmitted", move })
+    if (move._tag === "Push" && move.expected.hash === "") {
       // The first push of an empty store: `latest` means this block from now on, even if the store is emptied again.
-      const { hash, number } = step.move.expected
-      if (hash === "") {
-        knownStart ??= number + 1
-        yield* publish({ _tag: "JournalBegun", block: number + 1, filter })
-      }
+      const block = move.expected.number + 1
+      knownStart ??= block
+      yield* publish({ _tag: "JournalBegun", block, filter })
     }
+    const span = trace && traceMove(trace, move._tag.toLowerCase(), attributesOf(config, chain.id, move))
+    const performed = span === undefined ? perform(move) : span(perform(move))
     const result = yield* Effect.ensuring(
-      step.trace === undefined
-        ? perform(step.move)
-        : traceMove(step.trace, step.move._tag.toLowerCase(), attributesOf(step.move))(perform(step.move)),
+      performed,
       Effect.sync(() => record({ _tag: "MoveEnded" })),
     )
-    if (result._tag === "Conflict") {
-      return yield* new HeadConflict({ expected: step.move.expected.number, stored: result.head?.number })
-    }
-    if (result._tag === "Paused") return yield* new Paused()
-    if (result._tag === "FilterChanged") return yield* new FilterReplaced({ filter: result.filter })
-    return { step, result }
+    const refusal = refusalOf(move, result)
+    return refusal === undefined ? { step, result } : yield* refusal
   })
 
-  return {
-    filter,
-    start: () => knownStart,
-    forgetStart: () => {
-      knownStart = undefined
-    },
-    load,
-    submit,
-    acknowledge,
-  }
+  const forgetStart = () => void (knownStart = undefined)
+  return { filter, start: () => knownStart, forgetStart, load, submit, acknowledge }
 })

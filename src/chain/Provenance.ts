@@ -24,6 +24,17 @@ export const digestOf = ({ hash, logs }: Block): BlockDigest => ({
   sum: logs.reduce((sum, { index }) => (Math.imul(sum, 31) + index) | 0, 0),
 })
 
+/** Whether two answers have the same logs of a block; `undefined`: none. */
+export const isSame = (a: BlockDigest | undefined, b: BlockDigest | undefined): boolean => {
+  if (a === undefined || b === undefined) return (a?.count ?? 0) === (b?.count ?? 0)
+  if (a.count === 0 && b.count === 0) return true
+  return (
+    a.hash === b.hash &&
+    a.count === b.count &&
+    (a.sum === undefined || b.sum === undefined || a.sum === b.sum)
+  )
+}
+
 /** What this process has written and not audited yet. It outlives the connections of a chain. */
 export class Provenance {
   readonly #sums = new Map<Hex, { readonly number: number; readonly sum: number }>()

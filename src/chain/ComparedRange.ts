@@ -1,0 +1,99 @@
+/**
+ * A range of final blocks that is compared across two endpoints before it is stored; from one if there is no other. A block
+ * on which they disagree is arbitrated.
+ */
+import { Effect } from "effect"
+import type { Block } from "../Domain.ts"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
+import { lowPriority } from "../endpoint/RateLimiter.ts"
+import type { LogSource } from "../logs/LogSource.ts"
+import { arbitrate, byNumber, contradicted, endOf, largest, nameOf } from "./Arbitration.ts"
+import type { AuditOptions, Source } from "./Arbitration.ts"
+import { digestOf, isSame } from "./Provenance.ts"
+
+/** Blocks that are arbitrated at the same time. */
+const arbitratedAtOnce = 4
+
+/** The beginning of a range, as wide as this endpoint serves it: the limit differs between endpoints. */
+const fetchChunk = (logs: LogSource, from: number, to: number) =>
+  Effect.suspend(() => logs.finalizedRange(from, Math.min(to, from + logs.width() - 1)))
+
+/** Exactly the blocks up to a height: drops those above, and fetches those that are missing. */
+const upTo = (
+  through: number,
+  blocks: ReadonlyArray<Block>,
+  more: LogSource,
+): Effect.Effect<ReadonlyArray<Block>, EndpointError> =>
+  endOf(blocks) >= through
+    ? Effect.succeed(blocks.filter(({ number }) => number <= through))
+    : Effect.flatMap(fetchChunk(more, endOf(blocks) + 1, through), (next) =>
+        upTo(through, [...blocks, ...next], more),
+      )
+
+/** Decides what the logs of a block are, given the answers of two endpoints (`undefined`: no block, or none with logs). */
+const settle = Effect.fnUntraced(function* (
+  options: AuditOptions,
+  number: number,
+  answers: ReadonlyArray<readonly [source: Source, block: Block | undefined]>,
+) {
+  const sources = answers.map(([source]) => source)
+  const { block, answers: confirmed, onOtherFork } = yield* arbitrate(options, number, sources, undefined)
+  const canonical = answers.map(
+    ([source, one]) => [source, one?.hash === block.hash ? one : undefined] as const,
+  )
+  // A single endpoint may add a log, but never remove one: omission is the known fault.
+  const served = canonical.flatMap(([, one]) => one ?? [])
+  const accepted = confirmed === 1 ? largest([block, ...served]) : block
+  for (const [source, answer] of canonical) {
+    if (!onOtherFork.has(source) && !isSame(answer && digestOf(answer), digestOf(accepted)))
+      yield* contradicted(options, nameOf(source), number)
+  }
+  return accepted
+})
+
+/** @returns the range as `LogSource.finalizedRange` serves it, compared and corrected */
+export const make = (options: AuditOptions): LogSource["finalizedRange"] => {
+  const { events, logs, logsOf, provenance, singleEndpoint, sources } = options
+  const unaudited = (blocks: number) => events.record({ _tag: "Unaudited", blocks })
+
+  return Effect.fnUntraced(function* (from: number, to: number) {
+    const [first, second] = sources()
+    if (second === undefined) {
+      const blocks = yield* logs.finalizedRange(from, to)
+      // A single endpoint gives the same answer for final blocks twice: reading them again would prove nothing.
+      if (!singleEndpoint) unaudited(endOf(blocks) - from + 1)
+      return provenance.applyCorrections(from, endOf(blocks), byNumber(blocks))
+    }
+    const [ours, begun] = yield* Effect.all(
+      [logs.finalizedRange(from, to), Effect.result(fetchChunk(logsOf(second), from, to))],
+      { concurrency: 2 },
+    )
+    const through = endOf(ours)
+    const audited =
+      begun._tag === "Failure" ? begun : yield* Effect.result(upTo(through, begun.success, logsOf(second)))
+    if (audited._tag === "Failure") {
+      unaudited(through - from + 1)
+      return provenance.applyCorrections(from, through, byNumber(ours))
+    }
+    const blocks = byNumber(ours)
+    const theirs = byNumber(audited.success)
+    const different = [...new Set([...blocks.keys(), ...theirs.keys()])].filter((number) => {
+      const [a, b] = [blocks.get(number), theirs.get(number)]
+      // The last block becomes our head: it is compared also if it has no logs.
+      return !isSame(a && digestOf(a), b && digestOf(b)) || (number === through && a?.hash !== b?.hash)
+    })
+    yield* Effect.forEach(
+      different,
+      Effect.fnUntraced(function* (number) {
+        const accepted = yield* settle(options, number, [
+          [first!, blocks.get(number)],
+          [second, theirs.get(number)],
+        ])
+        if (accepted.logs.length > 0 || number === through) blocks.set(number, accepted)
+        else blocks.delete(number)
+      }),
+      { concurrency: arbitratedAtOnce },
+    )
+    return provenance.applyCorrections(from, through, blocks)
+  }, lowPriority)
+}
