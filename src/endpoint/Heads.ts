@@ -28,6 +28,8 @@ export interface Heads {
   readonly subscribe: Effect.Effect<void, EndpointError, Scope.Scope>
   /** The last announced head, or the current one while none was announced. */
   readonly last: () => ReceivedHead | undefined
+  /** The highest announced height; -1 before the first. */
+  readonly highest: () => number
   /** The observed block time (milliseconds; 0 while unknown). */
   readonly blockTime: () => number
   /** Heads to process, one after another; coalesced heads are omitted. */
@@ -71,32 +73,67 @@ class BlockTimeEstimator {
   }
 }
 
+/** The heads to process. While one is being processed, the others are coalesced. */
+class HeadQueue {
+  readonly #traces: BlockTraces | undefined
+  readonly #arrived = Latch.makeUnsafe(false)
+  #highest: ReceivedHead | undefined
+  #newest: ReceivedHead | undefined
+  #pending: ReadonlyArray<ReceivedHead> = []
+  /** Spans that the next processed head links to. Bounded, because a store outage may stop processing for hours. */
+  #coalesced: Array<Tracer.Span> = []
+
+  constructor(traces: BlockTraces | undefined) {
+    this.#traces = traces
+  }
+
+  get newest(): ReceivedHead | undefined {
+    return this.#newest
+  }
+
+  offer(received: ReceivedHead): void {
+    const before = this.#pending
+    this.#newest = received
+    if (this.#highest === undefined || received.header.number >= this.#highest.header.number)
+      this.#highest = received
+    this.#pending = this.#highest === received ? [received] : [this.#highest, received]
+    for (const one of before) if (one.trace && !this.#pending.includes(one)) this.#coalesced.push(one.trace)
+    if (this.#coalesced.length > mostLinks) this.#traces?.coalesced(this.#coalesced.splice(0, 1), undefined)
+    this.#arrived.openUnsafe()
+  }
+
+  /** Waits for a head. */
+  readonly take = Effect.map(
+    Effect.suspend(() => this.#arrived.await),
+    () => {
+      this.#arrived.closeUnsafe()
+      const taken = this.#pending
+      this.#pending = []
+      this.#highest = undefined
+      this.#traces?.coalesced(this.#coalesced, taken.at(-1)?.trace)
+      this.#coalesced = []
+      return taken
+    },
+  )
+}
+
 /** The heads of a connection, which ends if one is malformed. */
 export const make = Effect.fnUntraced(function* (
   connection: SocketConnection,
-  options: HeadsOptions,
+  { onHead, traces }: HeadsOptions,
 ): Effect.fn.Return<Heads> {
   const clock = yield* Clock.Clock
-  const arrived = yield* Latch.make(false)
   const estimator = new BlockTimeEstimator()
-  let highest: ReceivedHead | undefined
-  let newest: ReceivedHead | undefined
+  const queue = new HeadQueue(traces)
   let last: ReceivedHead | undefined
-  let pending: Array<ReceivedHead> = []
-  /** Spans that the next processed head links to. Bounded, because a store outage may stop processing for hours. */
-  let coalesced: Array<Tracer.Span> = []
-  /** The highest height announced on this connection. */
-  let highestAnnounced = -1
+  let highest = -1
   let second = { from: 0, heads: 0 }
 
-  const enqueue = (received: ReceivedHead) => {
-    const before = pending
-    newest = received
-    if (highest === undefined || received.header.number >= highest.header.number) highest = received
-    pending = highest === newest ? [newest] : [highest, newest]
-    for (const one of before) if (one.trace && !pending.includes(one)) coalesced.push(one.trace)
-    if (coalesced.length > mostLinks) options.traces?.coalesced(coalesced.splice(0, 1), undefined)
-    arrived.openUnsafe()
+  const announce = (received: ReceivedHead) => {
+    last = received
+    highest = Math.max(highest, received.header.number)
+    onHead(received, estimator.blockTime)
+    queue.offer(received)
   }
 
   const onNotification = (raw: unknown) => {
@@ -105,21 +142,13 @@ export const make = Effect.fnUntraced(function* (
     const at = Monotonic.millisUnsafe(clock)
     if (at - second.from >= 1000) second = { from: at, heads: 0 }
     // A syncing node may announce any number of heads, each above the last one: these are coalesced.
-    if (header.number <= highestAnnounced && ++second.heads > mostPerSecond) {
-      return connection.endUnsafe(
-        new Malformed({ detail: `more than ${mostPerSecond} heads per second that are not new` }),
-      )
+    if (header.number <= highest && ++second.heads > mostPerSecond) {
+      const detail = `more than ${mostPerSecond} heads per second that are not new`
+      return connection.endUnsafe(new Malformed({ detail }))
     }
-    const received = { header, at, trace: options.traces?.announced(header) }
+    const received = { header, at, trace: traces?.announced(header) }
     estimator.observe(received)
     return announce(received)
-  }
-
-  const announce = (received: ReceivedHead) => {
-    last = received
-    highestAnnounced = Math.max(highestAnnounced, received.header.number)
-    options.onHead(received, estimator.blockTime)
-    enqueue(received)
   }
 
   const subscribe = Effect.gen(function* () {
@@ -132,29 +161,19 @@ export const make = Effect.fnUntraced(function* (
     if (last === undefined) announce({ header: latest, at: Monotonic.millisUnsafe(clock) })
   })
 
-  const dequeue = Effect.gen(function* () {
-    yield* arrived.await
-    arrived.closeUnsafe()
-    const taken = pending
-    pending = []
-    highest = undefined
-    options.traces?.coalesced(coalesced, taken.at(-1)?.trace)
-    coalesced = []
-    return taken
-  })
-
   return {
     subscribe,
     last: () => last,
+    highest: () => highest,
     blockTime: () => estimator.blockTime,
-    stream: Stream.fromIterableEffectRepeat(dequeue),
+    stream: Stream.fromIterableEffectRepeat(queue.take),
     replay: Effect.sync(() => {
-      if (newest !== undefined) enqueue({ header: newest.header, at: newest.at })
+      const { newest } = queue
+      if (newest !== undefined) queue.offer({ header: newest.header, at: newest.at })
     }),
     inject: (header) =>
-      Effect.sync(() => {
-        const at = Monotonic.millisUnsafe(clock)
-        enqueue({ header, at, trace: options.traces?.announced(header) })
-      }),
+      Effect.sync(() =>
+        queue.offer({ header, at: Monotonic.millisUnsafe(clock), trace: traces?.announced(header) }),
+      ),
   }
 })

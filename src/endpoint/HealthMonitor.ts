@@ -16,7 +16,7 @@ import type { PoolMember } from "./PoolMember.ts"
 
 export interface Watched {
   /** The heads of the endpoint in use. */
-  readonly heads: Pick<Heads, "last" | "blockTime">
+  readonly heads: Pick<Heads, "last" | "highest" | "blockTime">
   /** How late heads may arrive (milliseconds): the poll interval, where they are polled. */
   readonly delay: () => number
   /** The other connected endpoints, preferred ones first. */
@@ -81,13 +81,9 @@ const monitorOf = (inUse: PoolMember, watched: Watched, clock: Clock.Clock) => {
     now,
     head,
     stalled,
-    /** The chain is at a higher block: the connection has stalled, unless it announced a head meanwhile. */
-    stalledAt: (highest: number, before: number) =>
-      Effect.suspend(() =>
-        head() === before
-          ? stalled(`the chain is at ${highest}, the last announced head is ${before}`)
-          : Effect.void,
-      ),
+    /** The chain is at a higher block than the connection announced. */
+    stalledAt: (height: number, announced: number) =>
+      stalled(`the chain is at ${height}, the last announced head is ${announced}`),
     gracePeriod: Effect.suspend(() =>
       Effect.sleep(Math.min(Math.max(heads.blockTime() / 10, minGracePeriod), maxGracePeriod)),
     ),
@@ -125,12 +121,11 @@ const onSilence = Effect.fnUntraced(function* (
 
 /** Probes the endpoint itself: a chain without new blocks is no stall; a connection that does not announce them is. */
 const watchItself = (monitor: Monitor) => {
-  const { delay, head, heads, inUse, onIdle, stalled, stalledAt, stallTimeout } = monitor
+  const { delay, heads, inUse, onIdle, stalled, stalledAt, stallTimeout } = monitor
   const silence = () => Math.max(Math.min(stallBlockTimes * heads.blockTime(), maxSilence), stallTimeout)
   const probe = Effect.gen(function* () {
-    const before = head()
     // A subscription that is not made yet ends by the timeout of its request.
-    if (before < 0) return
+    if (heads.last() === undefined) return
     const answer = yield* Effect.result(inUse.connection.request("eth_blockNumber", []))
     if (answer._tag === "Failure") return yield* stalled("no response to eth_blockNumber either")
     const number = quantity(answer.success)
@@ -138,10 +133,10 @@ const watchItself = (monitor: Monitor) => {
       const reason = new Malformed({ detail: "eth_blockNumber did not return a number" })
       return yield* inUse.connection.end(reason)
     }
-    if (number <= head()) return yield* onIdle
+    if (number <= heads.highest()) return yield* onIdle
     // A polled head arrives with the next poll.
     yield* Effect.sleep(2 * delay())
-    yield* stalledAt(number, before)
+    if (number > heads.highest()) yield* stalledAt(number, heads.highest())
   })
   return onSilence(monitor, silence, probe, silence)
 }
@@ -157,7 +152,7 @@ const watchSilence = (monitor: Monitor) => {
     const highest = Math.max(...all.map((one) => one.head))
     if (highest <= before) return
     yield* gracePeriod
-    yield* stalledAt(highest, before)
+    if (head() === before) yield* stalledAt(highest, before)
   })
   // A probe costs one call per endpoint, so the interval doubles while the chain is silent.
   return onSilence(monitor, silence, probe, (wait) => Math.max(Math.min(wait * 2, interval), silence()))

@@ -112,6 +112,17 @@ describe("the health monitor", () => {
     )
   }
 
+  connected("keeps a connection that announced a lower head after the highest one", (world) =>
+    Effect.gen(function* () {
+      yield* listen(world)
+      world.chain.extend(0, 0, 0)
+      yield* TestClock.adjust("1 second")
+      world.node.announce(world.chain.at(1)!.header)
+      yield* TestClock.adjust("10 minutes")
+      assert.isUndefined(yield* endOf(world.connection))
+    }),
+  )
+
   connected("does not treat a lower height as a stall", (world) =>
     Effect.gen(function* () {
       world.chain.extend(0, 0, 0)
