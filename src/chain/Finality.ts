@@ -12,6 +12,7 @@ import { firstUnfinalized } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
 import type { Audit } from "./Audit.ts"
+import type { Publisher } from "./ChainEvents.ts"
 import type { BlockRef } from "./ForkChoice.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import type { NamedClient } from "../endpoint/Headers.ts"
@@ -50,13 +51,11 @@ export interface FinalityOptions {
   readonly stored: (to: number) => Effect.Effect<Journal | undefined, StoreError>
   /** Runs when the final block advances or an audit ends. */
   readonly onChange: Effect.Effect<void>
-  readonly onFinal: (header: Header) => void
   /** Disconnects the endpoint: most of the others serve another final block. */
   readonly onOutvoted: (reason: Reason) => Effect.Effect<void>
   /** Compares a final block across the endpoints. */
   readonly agreeOn: CrossCheck["agreeOn"]
-  /** Reports endpoints that disagree about a final block; `undefined` once they agree. */
-  readonly onDisagreement: (disagreement: Disagreement | undefined) => Effect.Effect<void>
+  readonly events: Publisher
 }
 
 /** Endpoints that serve different blocks at a final height. */
@@ -112,7 +111,7 @@ const finalBlockOf = ({ capabilities, chain, connection }: FinalityOptions) => {
 
 /** Whether a block becomes final, by the votes of all endpoints. Fails if most of them have another one. */
 const isAgreed = Effect.fnUntraced(function* (
-  { agreeOn, connection, onDisagreement }: FinalityOptions,
+  { agreeOn, connection, events }: FinalityOptions,
   header: Header,
 ) {
   const verdict = yield* agreeOn(header)
@@ -122,7 +121,8 @@ const isAgreed = Effect.fnUntraced(function* (
   }
   const { others: endpoints } = verdict
   const holds = verdict._tag === "Split"
-  yield* onDisagreement(endpoints.length > 0 ? { number: header.number, endpoints, holds } : undefined)
+  const disagreement = endpoints.length > 0 ? { number: header.number, endpoints, holds } : undefined
+  yield* events.publish({ _tag: "FinalDisagreement", disagreement })
   return !holds
 })
 
@@ -165,7 +165,7 @@ export const make = Effect.fnUntraced(function* (
     if (header === undefined || header.number === final?.number) return false
     if (!(yield* isAgreed(options, header))) return false
     final = header
-    options.onFinal(header)
+    options.events.record({ _tag: "FinalAnnounced", header })
     return true
   })
 

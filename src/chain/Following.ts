@@ -15,7 +15,6 @@ import { Store } from "../store/Store.ts"
 import type { StoreError } from "../store/Store.ts"
 import * as Audit from "./Audit.ts"
 import type { ChainState } from "./ChainState.ts"
-import * as ClockSkew from "./ClockSkew.ts"
 import type { FinalityViolation } from "./CrossCheck.ts"
 import type { FilterReplaced } from "./JournalWriter.ts"
 import type { ChainStep } from "./PendingJournal.ts"
@@ -40,7 +39,6 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool }: Followi
   const config = yield* AppConfig
   const store = yield* Store
   const checks = yield* Verification
-  const checkClockSkew = ClockSkew.make(events.publish)
   const singleEndpoint = chain.endpoints.length + chain.rpc.length === 1
 
   return (member: PoolMember): Effect.Effect<StepsFromJournal, EndpointError, Scope.Scope> =>
@@ -76,10 +74,6 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool }: Followi
           filter: writer.filter,
           limits: { push: () => pushLimits.current, pop: store.limits.logs },
           knownStart: writer.start(),
-          onLatest: (latest) => checkClockSkew(connection.name, latest),
-          onStandoff: (wait) => events.publish({ _tag: "Standoff", wait }),
-          onFinal: (header) => events.record({ _tag: "FinalAnnounced", header }),
-          onDisagreement: (disagreement) => events.publish({ _tag: "FinalDisagreement", disagreement }),
           disconnect: connection.end,
         })
         events.record({ _tag: "Following" })

@@ -12,6 +12,7 @@ import * as Monotonic from "../Monotonic.ts"
 import { finalizedHead } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
+import type { Publisher } from "./ChainEvents.ts"
 import type { FinalityViolation } from "./CrossCheck.ts"
 import type { BlockRef } from "./ForkChoice.ts"
 import type { ForkStandoff } from "./ForkStandoff.ts"
@@ -28,8 +29,7 @@ export interface RollbackOptions extends ReorgOptions {
   readonly stored: Effect.Effect<Journal | undefined, StoreError>
   /** What the node and the store agreed on, to know whether another ingestor replaced it. */
   readonly standoff: ForkStandoff
-  /** Another ingestor's node is on another fork: ours is not written again for so many milliseconds; 0: it is over. */
-  readonly onStandoff: (wait: number) => Effect.Effect<void>
+  readonly events: Pick<Publisher, "publish">
   /** Of the connection: retries are forked in it. */
   readonly scope: Scope.Scope
   /** Hands steps on; waits where the store is slower. */
@@ -52,7 +52,7 @@ export interface Rollback {
 }
 
 export const make = (options: RollbackOptions): Rollback => {
-  const { connection, emit, heads, pending, scope, standoff } = options
+  const { connection, emit, events, heads, pending, scope, standoff } = options
   const commonAncestor = commonAncestorOf(options)
   /** What another ingestor replaced, if the newest head is replayed once that has lasted for long enough. */
   let awaited: BlockRef | undefined
@@ -85,7 +85,7 @@ export const make = (options: RollbackOptions): Rollback => {
     const ours = standoff.replacedBy(pending.journal, number)
     const isReplaced = ours !== undefined && (yield* isCanonicalHere(ours))
     const wait = isReplaced ? standoff.waitFor(yield* Monotonic.millis) : 0
-    yield* options.onStandoff(wait)
+    yield* events.publish({ _tag: "Standoff", wait })
     if (wait > 0) {
       // Each announced head leads here: one replay is enough.
       if (awaited === undefined) yield* replayAfter(wait)

@@ -4,7 +4,7 @@
  *
  * It starts from the journal as the store has it, and is started again when the store disagrees.
  */
-import { Effect, Queue, Stream } from "effect"
+import { Clock, Duration, Effect, Queue, Stream } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
@@ -17,6 +17,7 @@ import type { IntegrityChecks } from "../logs/Integrity.ts"
 import { emptyJournal } from "../store/Journal.ts"
 import type { CallLimits, Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
+import type { Publisher } from "./ChainEvents.ts"
 import * as CrossCheck from "./CrossCheck.ts"
 import type { FinalityViolation } from "./CrossCheck.ts"
 import * as Finality from "./Finality.ts"
@@ -26,15 +27,7 @@ import type { ChainStep } from "./PendingJournal.ts"
 import * as Reconcile from "./Reconcile.ts"
 import { storedUpTo } from "./StoredJournal.ts"
 
-type Shared =
-  | "connection"
-  | "logs"
-  | "capabilities"
-  | "audit"
-  | "stored"
-  | "standoff"
-  | "recentHeaders"
-  | "onStandoff"
+type Shared = "connection" | "logs" | "capabilities" | "audit" | "stored" | "standoff" | "recentHeaders"
 
 export interface StepsOptions extends Pick<Reconcile.ReconcileOptions, Shared> {
   readonly heads: Pick<Heads, "stream" | "replay" | "inject">
@@ -53,13 +46,16 @@ export interface StepsOptions extends Pick<Reconcile.ReconcileOptions, Shared> {
   readonly limits: { readonly push: () => CallLimits; readonly pop: number }
   /** Where this process began an empty store before. */
   readonly knownStart: number | undefined
-  /** Called with the latest block when the connection is followed. */
-  readonly onLatest: (header: Header) => Effect.Effect<void>
-  readonly onFinal: (header: Header) => void
-  readonly onDisagreement: Finality.FinalityOptions["onDisagreement"]
+  readonly events: Publisher
   /** Ends the connection for this reason. */
   readonly disconnect: (reason: Reason) => Effect.Effect<void>
 }
+
+/**
+ * A latest block whose time is further from now than this is reported (milliseconds): some nodes send milliseconds, and some
+ * machines have a wrong clock. The time is stored as the endpoint reports it.
+ */
+const maxSkew = Duration.toMillis("1 day")
 
 type StepsError = EndpointError | FinalityViolation | StoreError
 
@@ -87,7 +83,8 @@ export const make = Effect.fnUntraced(function* (
   const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
   const latest = yield* headerAt("latest")
   if (latest === undefined) return yield* integrityError(connection.name, "the node has no latest block")
-  yield* options.onLatest(latest)
+  if (Math.abs((yield* Clock.currentTimeMillis) - latest.timestamp * 1000) > maxSkew)
+    yield* options.events.publish({ _tag: "ClockSkewed", endpoint: connection.name, header: latest })
   const crossCheck = CrossCheck.make(connection, options.endpoints, options.checks, options.disagreed)
   const pending = new PendingJournal(
     options.journal ?? emptyJournal(yield* startBlock(options, latest, crossCheck), options.filter),
@@ -117,9 +114,8 @@ export const make = Effect.fnUntraced(function* (
     journal: () => pending.journal,
     stored,
     onChange: heads.replay,
-    onFinal: options.onFinal,
+    events: options.events,
     agreeOn: crossCheck.agreeOn,
-    onDisagreement: options.onDisagreement,
     onOutvoted: options.disconnect,
   })
   const { final, start } = pending.journal

@@ -25,6 +25,8 @@ export interface LogContext {
   /** Endpoints whose lost connection was logged, and that have not been retried since. */
   readonly lost: Set<string>
   holdLevel: HoldLevel
+  /** A wrong clock is logged once. */
+  isSkewLogged: boolean
 }
 
 type Line = Effect.Effect<void> | undefined
@@ -208,12 +210,16 @@ const lines: Lines = {
   StreamTrimmed: ({ holder }, _, context) => logHolder(holder, context),
 
   // -- contradictions
-  ClockSkewed: ({ endpoint, header: { number, timestamp } }, _, { clock }) =>
-    logEvent(
+  ClockSkewed: ({ endpoint, header: { number, timestamp } }, _, context) => {
+    if (context.isSkewLogged) return undefined
+    context.isSkewLogged = true
+    const now = Math.floor(context.clock.currentTimeMillisUnsafe() / 1000)
+    return logEvent(
       "head_time",
-      `${endpoint} reports time ${timestamp} for block ${number}, local time is ${Math.floor(clock.currentTimeMillisUnsafe() / 1000)} (unix seconds): times are stored as reported`,
+      `${endpoint} reports time ${timestamp} for block ${number}, local time is ${now} (unix seconds): times are stored as reported`,
       { block: number },
-    ),
+    )
+  },
   Contradicted: ({ endpoint, detail }) =>
     at(endpoint)(logEvent("contradicted", `contradicted: ${detail}`, { reason: detail })),
   FinalDisagreement: ({ disagreement }, before) => {
@@ -247,7 +253,14 @@ export const make = (
   clock: Clock.Clock,
   backlog: number,
 ): ((event: ChainEvent, before: ChainStatus) => Effect.Effect<void> | undefined) => {
-  const context: LogContext = { clock, backlog, position: undefined, lost: new Set(), holdLevel: "free" }
+  const context: LogContext = {
+    clock,
+    backlog,
+    position: undefined,
+    lost: new Set(),
+    holdLevel: "free",
+    isSkewLogged: false,
+  }
   // The table has a line for exactly the type of each tag, which TypeScript does not follow through the index.
   return (event, before) =>
     (lines[event._tag] as ((...args: ReadonlyArray<unknown>) => Line) | undefined)?.(event, before, context)

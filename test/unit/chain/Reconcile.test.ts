@@ -106,7 +106,7 @@ const world = Effect.fnUntraced(function* (chain: FakeChain) {
       storedUpTo: () => Effect.sync(() => journal),
       standoff: new ForkStandoff(),
       recentHeaders: new RecentHeaders(),
-      onStandoff: () => Effect.void,
+      events: { publish: () => Effect.void },
       scope: yield* Effect.scope,
     },
     (steps) => Effect.sync(() => steps.forEach(apply)),
