@@ -5,36 +5,36 @@
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { DatabaseSync } from "node:sqlite"
-import type { Fault } from "./Campaign.ts"
+import type { Fault } from "./FaultPlan.ts"
 import { answered, serverOf } from "./redis.ts"
-import type { Kind, Rig } from "./Rig.ts"
+import type { Kind, Cluster } from "./Cluster.ts"
 
 interface Outage {
   readonly how: string
   readonly store: Kind
   /** Takes the store down. The result brings it back. */
-  readonly takeDown: (rig: Rig) => Effect.Effect<Effect.Effect<unknown>, unknown, Scope.Scope>
+  readonly takeDown: (cluster: Cluster) => Effect.Effect<Effect.Effect<unknown>, unknown, Scope.Scope>
 }
 
 const killed: Outage = {
   how: "killed",
   store: "redis",
-  takeDown: (rig) =>
+  takeDown: (cluster) =>
     Effect.sync(() => {
-      serverOf(rig).kill("SIGKILL")
-      return Effect.andThen(serverOf(rig).restart, answered(rig))
+      serverOf(cluster).kill("SIGKILL")
+      return Effect.andThen(serverOf(cluster).restart, answered(cluster))
     }),
 }
 
 const frozen: Outage = {
   how: "frozen",
   store: "redis",
-  takeDown: (rig) =>
+  takeDown: (cluster) =>
     Effect.sync(() => {
-      serverOf(rig).kill("SIGSTOP")
+      serverOf(cluster).kill("SIGSTOP")
       return Effect.andThen(
-        Effect.sync(() => serverOf(rig).kill("SIGCONT")),
-        answered(rig),
+        Effect.sync(() => serverOf(cluster).kill("SIGCONT")),
+        answered(cluster),
       )
     }),
 }
@@ -42,9 +42,9 @@ const frozen: Outage = {
 const refused: Outage = {
   how: "its port closed",
   store: "redis",
-  takeDown: (rig) =>
+  takeDown: (cluster) =>
     Effect.sync(() => {
-      const { redis } = rig.ingestors[0]!
+      const { redis } = cluster.ingestors[0]!
       redis!.refuse(true)
       redis!.cut()
       return Effect.sync(() => redis!.refuse(false))
@@ -54,8 +54,8 @@ const refused: Outage = {
 const occupied: Outage = {
   how: "at its connection limit (maxclients)",
   store: "redis",
-  takeDown: (rig) => {
-    const { client } = serverOf(rig)
+  takeDown: (cluster) => {
+    const { client } = serverOf(cluster)
     const limit = (clients: number) => client.config("SET", "maxclients", clients)
     return Effect.promise(async () => {
       await limit(1)
@@ -69,10 +69,10 @@ const occupied: Outage = {
 const locked: Outage = {
   how: "locked by another process (BEGIN EXCLUSIVE)",
   store: "sqlite",
-  takeDown: (rig) =>
+  takeDown: (cluster) =>
     Effect.map(
       Effect.acquireRelease(
-        Effect.sync(() => new DatabaseSync(rig.file!, { timeout: 5000 })),
+        Effect.sync(() => new DatabaseSync(cluster.file!, { timeout: 5000 })),
         (database) => Effect.sync(() => database.close()),
       ),
       (database) => {
@@ -87,9 +87,9 @@ const awayFor = (seconds: number, { how, store, takeDown }: Outage): Fault => ({
   stores: [store],
   times: seconds < 10 ? 4 : 1,
   away: true,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      const end = yield* takeDown(rig)
+      const end = yield* takeDown(cluster)
       yield* Effect.sleep(`${seconds} seconds`)
       yield* end
     }).pipe(Effect.scoped),

@@ -2,24 +2,24 @@
 import { Effect, Random, Schedule } from "effect"
 import { chainId } from "../test/support/devnet.ts"
 import { jsonFrom } from "../test/support/http.ts"
-import type { Fault } from "./Campaign.ts"
-import { another } from "./Rig.ts"
-import type { Rig } from "./Rig.ts"
+import type { Fault } from "./FaultPlan.ts"
+import { another } from "./Cluster.ts"
+import type { Cluster } from "./Cluster.ts"
 
 const hour = 3_600_000
 const shifts = [hour, -hour, 24 * hour, -24 * hour]
 
 /** Expects something within a few seconds. */
-const expectSoon = (rig: Rig, expected: Effect.Effect<unknown, unknown>, otherwise: string) =>
+const expectSoon = (cluster: Cluster, expected: Effect.Effect<unknown, unknown>, otherwise: string) =>
   Effect.timeoutOrElse(expected, {
     duration: "10 seconds",
-    orElse: () => Effect.sync(() => rig.problems.push(otherwise)),
+    orElse: () => Effect.sync(() => cluster.problems.push(otherwise)),
   })
 
 /** The service notices a silent node and reconnects. */
-const silenceNoticed = (rig: Rig) =>
+const silenceNoticed = (cluster: Cluster) =>
   Effect.suspend(() => {
-    const { ws } = rig.ingestors[0]!
+    const { ws } = cluster.ingestors[0]!
     const before = ws.accepted()
     ws.mute()
     return Effect.repeat(Effect.sync(ws.accepted), {
@@ -35,17 +35,21 @@ const wallClock: Fault = {
   name: "the wall clock shifted by an hour and by a day, forward and back [G-170]",
   stores: ["sqlite", "redis"],
   times: 3,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      const ingestor = rig.ingestors[0]!
+      const ingestor = cluster.ingestors[0]!
       const silentAt = yield* Random.nextIntBetween(0, shifts.length)
       for (const [i, shift] of (yield* Random.shuffle(shifts)).entries()) {
         yield* ingestor.shiftClock(shift)
-        yield* expectSoon(rig, another(rig), `nothing was stored with the clock off by ${hoursOf(shift)}`)
-        if (i === silentAt || !rig.brief) {
+        yield* expectSoon(
+          cluster,
+          another(cluster),
+          `nothing was stored with the clock off by ${hoursOf(shift)}`,
+        )
+        if (i === silentAt || !cluster.brief) {
           yield* expectSoon(
-            rig,
-            silenceNoticed(rig),
+            cluster,
+            silenceNoticed(cluster),
             `silence was not noticed with the clock off by ${hoursOf(shift)}`,
           )
           // Without the cut there would be no recovery from the silence.
@@ -74,10 +78,10 @@ const linksOf = (service: string, port: number) => {
 const links = { ...linksOf("redis", 6379), ...linksOf("kubernetes", 443), ...linksOf("devnet_ws", 8546) }
 
 /** Where the service writes, and the epoch of the journal. */
-const storeIdentity = (rig: Rig) =>
+const storeIdentity = (cluster: Cluster) =>
   Effect.gen(function* () {
-    const { body } = yield* jsonFrom(yield* rig.ingestors[0]!.process().port, "/status")
-    const { epoch } = yield* rig.store.stats(chainId)
+    const { body } = yield* jsonFrom(yield* cluster.ingestors[0]!.process().port, "/status")
+    const { epoch } = yield* cluster.store.stats(chainId)
     return JSON.stringify([
       (body as { readonly store: { readonly description: string } }).store.description,
       epoch,
@@ -88,15 +92,15 @@ const platformVariables: Fault = {
   name: "restarted with the variables that Kubernetes sets for a service called redis [G-171]",
   stores: ["sqlite", "redis"],
   times: 2,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      const ingestor = rig.ingestors[0]!
-      const before = yield* storeIdentity(rig)
+      const ingestor = cluster.ingestors[0]!
+      const before = yield* storeIdentity(cluster)
       for (const variables of [links, {}, links]) {
         ingestor.variables = variables
         yield* Effect.andThen(ingestor.kill, ingestor.start)
-        yield* expectSoon(rig, another(rig), "nothing was stored with the platform's variables")
-        if ((yield* storeIdentity(rig)) !== before) rig.problems.push("the service writes elsewhere")
+        yield* expectSoon(cluster, another(cluster), "nothing was stored with the platform's variables")
+        if ((yield* storeIdentity(cluster)) !== before) cluster.problems.push("the service writes elsewhere")
       }
       ingestor.variables = {}
     }),

@@ -13,12 +13,12 @@ import type { Client } from "../test/support/ingestor.ts"
 import { unimpaired } from "../test/support/Pipe.ts"
 import * as Service from "../test/support/Service.ts"
 import * as TcpProxy from "../test/support/TcpProxy.ts"
-import { judge, nothingYet, record, recordMemory } from "./Campaign.ts"
-import type { Outcome } from "./Campaign.ts"
+import { judge, nothingYet, record, recordMemory } from "./FaultPlan.ts"
+import type { Outcome } from "./FaultPlan.ts"
 import { errorsOf } from "./errors.ts"
 import { memoryOf, observed } from "./memory.ts"
-import { openReader, redisUrl, startRedis } from "./Rig.ts"
-import type { Kind } from "./Rig.ts"
+import { openReader, redisUrl, startRedis } from "./Cluster.ts"
+import type { Kind } from "./Cluster.ts"
 
 const names = ["one", "two", "three", "four"] as const
 

@@ -6,10 +6,10 @@ import { Effect } from "effect"
 import type { Duration } from "effect"
 import { DatabaseSync } from "node:sqlite"
 import { chainId } from "../test/support/devnet.ts"
-import type { Fault } from "./Campaign.ts"
+import type { Fault } from "./FaultPlan.ts"
 import { errorsOf, untilCounted, untilHalted } from "./errors.ts"
-import { neighbourGoesOn } from "./Rig.ts"
-import type { Rig } from "./Rig.ts"
+import { neighbourGoesOn } from "./Cluster.ts"
+import type { Cluster } from "./Cluster.ts"
 
 const stream = `events:${chainId}`
 const parts = { head: `{${stream}}:head`, window: `{${stream}}:window`, stream } as const
@@ -17,39 +17,39 @@ type Part = keyof typeof parts
 
 const aside = `{${stream}}:aside`
 
-const clientOf = (rig: Rig) => rig.redis!.server.client
+const clientOf = (cluster: Cluster) => cluster.redis!.server.client
 
 /** Waits for the expected reaction of the service. The other chain must continue before and after it. */
-const whileMissing = (rig: Rig, expected: Effect.Effect<unknown, unknown>, within: Duration.Input) =>
+const whileMissing = (cluster: Cluster, expected: Effect.Effect<unknown, unknown>, within: Duration.Input) =>
   Effect.gen(function* () {
-    yield* neighbourGoesOn(rig)
+    yield* neighbourGoesOn(cluster)
     yield* Effect.timeoutOrElse(expected, {
       duration: within,
-      orElse: () => Effect.sync(() => rig.problems.push("the chain did not react to the missing data")),
+      orElse: () => Effect.sync(() => cluster.problems.push("the chain did not react to the missing data")),
     })
-    for (let i = 0; i < (rig.brief ? 1 : 5); i++) yield* neighbourGoesOn(rig)
+    for (let i = 0; i < (cluster.brief ? 1 : 5); i++) yield* neighbourGoesOn(cluster)
   })
 
-const halted = (rig: Rig) => untilHalted(rig.ingestors[0]!.process(), "devnet")
+const halted = (cluster: Cluster) => untilHalted(cluster.ingestors[0]!.process(), "devnet")
 
 /** Renames the key meanwhile: the service cannot see it. */
-const hideKey = (rig: Rig, part: Part) =>
+const hideKey = (cluster: Cluster, part: Part) =>
   Effect.gen(function* () {
-    const client = clientOf(rig)
+    const client = clientOf(cluster)
     yield* Effect.promise(() => client.rename(parts[part], aside))
-    yield* whileMissing(rig, halted(rig), "10 seconds")
+    yield* whileMissing(cluster, halted(cluster), "10 seconds")
     if (yield* Effect.promise(() => client.exists(parts[part])))
-      rig.problems.push(`the service began a new ${part}`)
+      cluster.problems.push(`the service began a new ${part}`)
     yield* Effect.promise(() => client.rename(aside, parts[part]))
   })
 
 const tables = { head: "heads", window: "window", stream: "events" } as const
 
 /** Moves the rows of the chain elsewhere meanwhile. */
-const hideRows = (rig: Rig, part: Part) =>
+const hideRows = (cluster: Cluster, part: Part) =>
   Effect.gen(function* () {
     const database = yield* Effect.acquireRelease(
-      Effect.sync(() => new DatabaseSync(rig.file!, { timeout: 5000 })),
+      Effect.sync(() => new DatabaseSync(cluster.file!, { timeout: 5000 })),
       (database) => Effect.sync(() => database.close()),
     )
     const rows = `${tables[part]} WHERE chain_id = ${chainId}`
@@ -57,8 +57,9 @@ const hideRows = (rig: Rig, part: Part) =>
     // In memory: a second table in the file would change its schema.
     database.exec("ATTACH ':memory:' AS aside")
     yield* run(`CREATE TABLE aside.kept AS SELECT * FROM ${rows}; DELETE FROM ${rows}`)
-    yield* whileMissing(rig, halted(rig), "10 seconds")
-    if (database.prepare(`SELECT 1 FROM ${rows}`).get()) rig.problems.push(`the service began a new ${part}`)
+    yield* whileMissing(cluster, halted(cluster), "10 seconds")
+    if (database.prepare(`SELECT 1 FROM ${rows}`).get())
+      cluster.problems.push(`the service began a new ${part}`)
     yield* run(`DELETE FROM ${rows}; INSERT INTO ${tables[part]} SELECT * FROM aside.kept`)
   }).pipe(Effect.scoped)
 
@@ -67,7 +68,7 @@ const deletedAndRestored = (name: string, part: Part): Fault => ({
   stores: ["sqlite", "redis"],
   times: 2,
   neighbour: true,
-  inflict: (rig) => (rig.kind === "redis" ? hideKey(rig, part) : hideRows(rig, part)),
+  inflict: (cluster) => (cluster.kind === "redis" ? hideKey(cluster, part) : hideRows(cluster, part)),
 })
 
 export const keysGone: ReadonlyArray<Fault> = [
@@ -82,44 +83,44 @@ export const resetInstead: Fault = {
   stores: ["sqlite", "redis"],
   times: 2,
   neighbour: true,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      yield* rig.kind === "redis"
-        ? Effect.promise(() => clientOf(rig).del(parts.head))
+      yield* cluster.kind === "redis"
+        ? Effect.promise(() => clientOf(cluster).del(parts.head))
         : Effect.sync(() => {
-            const database = new DatabaseSync(rig.file!, { timeout: 5000 })
+            const database = new DatabaseSync(cluster.file!, { timeout: 5000 })
             database.exec(`DELETE FROM heads WHERE chain_id = ${chainId}`)
             database.close()
           })
-      yield* whileMissing(rig, halted(rig), "10 seconds")
-      const { code, errors } = yield* rig.ingestors[0]!.command(
+      yield* whileMissing(cluster, halted(cluster), "10 seconds")
+      const { code, errors } = yield* cluster.ingestors[0]!.command(
         "reset",
         "--chain",
         "devnet",
         "--delete",
         "--yes",
       )
-      rig.epoch = "reset"
-      if (code !== 0) rig.problems.push(`reset exited with ${code}: ${errors}`)
+      cluster.epoch = "reset"
+      if (code !== 0) cluster.problems.push(`reset exited with ${code}: ${errors}`)
     }),
 }
 
 /** Waits until moves are refused and an error is counted. */
-const refused = (rig: Rig, harm: Effect.Effect<unknown, unknown>) =>
-  untilCounted(harm, errorsOf(rig.ingestors[0]!.process(), "devnet", "store"))
+const refused = (cluster: Cluster, harm: Effect.Effect<unknown, unknown>) =>
+  untilCounted(harm, errorsOf(cluster.ingestors[0]!.process(), "devnet", "store"))
 
 export const anotherType: Fault = {
   name: "the stream of one chain replaced by a key of another type and restored [G-161]",
   stores: ["redis"],
   times: 2,
   neighbour: true,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      const client = clientOf(rig)
+      const client = clientOf(cluster)
       const replace = Effect.promise(() => client.multi().rename(stream, aside).set(stream, "mine").exec())
-      yield* whileMissing(rig, refused(rig, replace), "10 seconds")
+      yield* whileMissing(cluster, refused(cluster, replace), "10 seconds")
       if ((yield* Effect.promise(() => client.get(stream))) !== "mine")
-        rig.problems.push("the service overwrote the key")
+        cluster.problems.push("the service overwrote the key")
       yield* Effect.promise(() => client.rename(aside, stream))
     }),
 }

@@ -2,16 +2,16 @@
 import { Effect, Random } from "effect"
 import { unimpaired } from "../test/support/Pipe.ts"
 import type { Tap } from "../test/support/TcpProxy.ts"
-import type { Fault } from "./Campaign.ts"
-import { alone, caughtUp } from "./Rig.ts"
-import type { Rig } from "./Rig.ts"
+import type { Fault } from "./FaultPlan.ts"
+import { alone, caughtUp } from "./Cluster.ts"
+import type { Cluster } from "./Cluster.ts"
 
 /** A block of several pushes, in transactions of a thousand logs. Waits until it is stored. */
-const bigBlock = (rig: Rig, thousands: number) =>
-  alone(rig)(
+const bigBlock = (cluster: Cluster, thousands: number) =>
+  alone(cluster)(
     Effect.gen(function* () {
-      yield* rig.node.block(...Array.from({ length: thousands }, () => 1000), 500)
-      yield* caughtUp(rig)
+      yield* cluster.node.block(...Array.from({ length: thousands }, () => 1000), 500)
+      yield* caughtUp(cluster)
     }),
   )
 
@@ -38,16 +38,16 @@ export const tooLarge: Fault = {
   name: "Redis: refuses big pushes (proto-max-bulk-len, client-query-buffer-limit) [G-165]",
   stores: ["redis"],
   times: 4,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      const { redis } = rig.ingestors[0]!
+      const { redis } = cluster.ingestors[0]!
       // A thousand logs are about 400 kB here.
-      const kilobytes = rig.brief ? 200 : yield* Random.nextIntBetween(32, 200)
+      const kilobytes = cluster.brief ? 200 : yield* Random.nextIntBetween(32, 200)
       const { tap, refused } = noLarger(kilobytes * 1024, yield* Random.nextBoolean)
       redis!.tap(tap)
-      yield* bigBlock(rig, rig.brief ? 2 : 5)
+      yield* bigBlock(cluster, cluster.brief ? 2 : 5)
       redis!.tap(undefined)
-      if (refused() === 0) rig.problems.push("no push was refused for its size")
+      if (refused() === 0) cluster.problems.push("no push was refused for its size")
     }),
 }
 
@@ -55,11 +55,11 @@ const slowLink: Fault = {
   name: "Redis: behind a link that is too slow for a big push",
   stores: ["redis"],
   times: 2,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      const { redis } = rig.ingestors[0]!
+      const { redis } = cluster.ingestors[0]!
       redis!.setConditions({ ...unimpaired, rate: yield* Random.nextIntBetween(30_000, 50_000) })
-      yield* bigBlock(rig, 3)
+      yield* bigBlock(cluster, 3)
       redis!.setConditions(unimpaired)
     }),
 }

@@ -9,8 +9,8 @@
 import { Cause, Effect, Exit, Logger, Random } from "effect"
 import { parseArgs } from "node:util"
 import { build } from "../test/support/built.ts"
-import { run } from "./Campaign.ts"
-import type { Fault, Outcome } from "./Campaign.ts"
+import { run } from "./FaultPlan.ts"
+import type { Fault, Outcome } from "./FaultPlan.ts"
 import { awayLong, awayShortly } from "./away.ts"
 import { olderFile } from "./epochs.ts"
 import { hostFaults } from "./host.ts"
@@ -21,12 +21,12 @@ import { limitFaults } from "./limits.ts"
 import { nodeLeg, redisLeg } from "./network.ts"
 import { redisFaults } from "./redis.ts"
 import { rightsTaken } from "./rights.ts"
-import { kinds } from "./Rig.ts"
-import type { Kind } from "./Rig.ts"
+import { kinds } from "./Cluster.ts"
+import type { Kind } from "./Cluster.ts"
 import { gathered, isClean, tableOf } from "./table.ts"
 import { three } from "./three.ts"
 
-/** How many rigs run at the same time: they mostly wait. */
+/** How many clusters run at the same time: they mostly wait. */
 const atOnce = 3
 
 const fail = (why: string): never => {
@@ -86,7 +86,7 @@ if (all.length === 0) fail(`--only: no fault has "${values.only}" in its name`)
 const summaryOf = ({ fault, kind, times, lost, doubled, problems, epochs, recoveries }: Outcome) =>
   `${kind.padEnd(6)}  ${fault}: ${times} times, lost ${lost}, doubled ${doubled}, epochs ${epochs}, recovered in ${recoveries.map((millis) => (millis / 1000).toFixed(1)).join(" ")} s${problems.map((problem) => `\n        ${problem}`).join("")}`
 
-const campaign = Effect.gen(function* () {
+const program = Effect.gen(function* () {
   const entry = yield* build
   const until = performance.now() + minutes * 60_000
   const outcomes: Array<Outcome> = []
@@ -133,7 +133,7 @@ const campaign = Effect.gen(function* () {
 // Nodes and servers end with the scope, also when the run is interrupted.
 const stop = new AbortController()
 for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, () => stop.abort())
-const exit = await Effect.runPromiseExit(campaign, { signal: stop.signal })
+const exit = await Effect.runPromiseExit(program, { signal: stop.signal })
 if (Exit.isFailure(exit)) {
   process.stderr.write(`${Cause.pretty(exit.cause)}\n`)
   process.exitCode = 1

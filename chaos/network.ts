@@ -2,10 +2,10 @@
 import { Effect, Random } from "effect"
 import type { Tap, TcpProxy } from "../test/support/TcpProxy.ts"
 import { frameHead, isTextFrame, textOf, withByte } from "../test/support/wire.ts"
-import type { Fault } from "./Campaign.ts"
+import type { Fault } from "./FaultPlan.ts"
 import { errorsOf, untilCounted } from "./errors.ts"
 import { unimpaired } from "../test/support/Pipe.ts"
-import type { Rig } from "./Rig.ts"
+import type { Cluster } from "./Cluster.ts"
 
 /** Lasts for a random number of seconds; its end is the end of the fault. */
 const lastFor = (shortest: number, longest: number) =>
@@ -13,8 +13,8 @@ const lastFor = (shortest: number, longest: number) =>
 
 type Leg = "ws" | "redis"
 
-const legOf = (rig: Rig, leg: Leg): TcpProxy => {
-  const proxy = rig.ingestors[0]![leg]
+const legOf = (cluster: Cluster, leg: Leg): TcpProxy => {
+  const proxy = cluster.ingestors[0]![leg]
   if (proxy === undefined) throw new Error(`there is no leg ${leg}`)
   return proxy
 }
@@ -44,8 +44,8 @@ const corrupt = (message: Buffer, leg: Leg, random: () => number): Buffer => {
 }
 
 /** Inflicts harm, and waits until it is noticed: by an error on the node leg, by a reconnect on the Redis leg. */
-const untilNoticed = (rig: Rig, proxy: TcpProxy, leg: Leg, harm: Effect.Effect<void>) => {
-  const { process } = rig.ingestors[0]!
+const untilNoticed = (cluster: Cluster, proxy: TcpProxy, leg: Leg, harm: Effect.Effect<void>) => {
+  const { process } = cluster.ingestors[0]!
   return untilCounted(
     harm,
     leg === "ws"
@@ -57,7 +57,9 @@ const untilNoticed = (rig: Rig, proxy: TcpProxy, leg: Leg, harm: Effect.Effect<v
 /** Above every limit: that of WS_MAX_PAYLOAD, and that of a Redis reply. */
 const enormous = 3 * 1024 ** 3
 
-const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Effect.Effect<void, Error>>> = {
+const harm: Readonly<
+  Record<string, (proxy: TcpProxy, leg: Leg, cluster: Cluster) => Effect.Effect<void, Error>>
+> = {
   cut: (proxy) =>
     Effect.gen(function* () {
       const share = yield* Random.next
@@ -99,10 +101,10 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
         return done()
       }
     }),
-  "corrupted frame [G-086]": (proxy, leg, rig) =>
+  "corrupted frame [G-086]": (proxy, leg, cluster) =>
     Effect.flatMap(Random.Random, ({ nextDoubleUnsafe: random }) =>
       untilNoticed(
-        rig,
+        cluster,
         proxy,
         leg,
         tapped(proxy, (done) => (message, from) => {
@@ -112,9 +114,9 @@ const harm: Readonly<Record<string, (proxy: TcpProxy, leg: Leg, rig: Rig) => Eff
         }),
       ),
     ),
-  "oversized frame [G-087]": (proxy, leg, rig) =>
+  "oversized frame [G-087]": (proxy, leg, cluster) =>
     untilNoticed(
-      rig,
+      cluster,
       proxy,
       leg,
       tapped(proxy, (done) => (message, from, link) => {
@@ -131,7 +133,7 @@ const faultsOf = (leg: Leg, where: string, stores: Fault["stores"]): ReadonlyArr
     name: `${where}: ${name}`,
     stores,
     times: 4,
-    inflict: (rig) => inflict(legOf(rig, leg), leg, rig),
+    inflict: (cluster) => inflict(legOf(cluster, leg), leg, cluster),
   }))
 
 export const nodeLeg = faultsOf("ws", "leg to the node", ["sqlite", "redis"])

@@ -7,23 +7,23 @@ import { fetchFrom, jsonFrom } from "../test/support/http.ts"
 import type { Stored } from "../src/store/Store.ts"
 import { identity } from "../src/Domain.ts"
 import type * as RedisServer from "../test/support/RedisServer.ts"
-import type { Fault } from "./Campaign.ts"
+import type { Fault } from "./FaultPlan.ts"
 import { expectEpoch, lastAcknowledged } from "./epochs.ts"
 import { errorsOf, untilCounted } from "./errors.ts"
-import { alone, caughtUp, openReader, startRedis } from "./Rig.ts"
-import type { Rig } from "./Rig.ts"
+import { alone, caughtUp, openReader, startRedis } from "./Cluster.ts"
+import type { Cluster } from "./Cluster.ts"
 
 interface Report {
   readonly chains: readonly [{ readonly failures: ReadonlyArray<{ readonly text: string }> }]
 }
 
-export const serverOf = (rig: Rig) => rig.redis!.server
+export const serverOf = (cluster: Cluster) => cluster.redis!.server
 
 /** Waits until a bare client gets an answer. */
-export const answered = (rig: Rig) => Effect.promise(() => serverOf(rig).client.ping())
+export const answered = (cluster: Cluster) => Effect.promise(() => serverOf(cluster).client.ping())
 
-export const command = (rig: Rig, ...[name, ...args]: readonly [string, ...ReadonlyArray<string>]) =>
-  Effect.promise(() => serverOf(rig).client.call(name, ...args))
+export const command = (cluster: Cluster, ...[name, ...args]: readonly [string, ...ReadonlyArray<string>]) =>
+  Effect.promise(() => serverOf(cluster).client.call(name, ...args))
 
 export const sleepBetween = (shortest: number, longest: number) =>
   Effect.flatMap(Random.nextIntBetween(shortest, longest), (millis) => Effect.sleep(millis))
@@ -33,14 +33,19 @@ const severalTimes = <A, E>(effect: Effect.Effect<A, E>) =>
   Effect.andThen(effect, sleepBetween(50, 400)).pipe(Effect.repeat({ times: 3 }), Effect.asVoid)
 
 /** Makes the server refuse all writes for a while, and verifies that at least one was refused for this reason. */
-const refusing = (rig: Rig, reason: RegExp, begin: Effect.Effect<unknown>, end: Effect.Effect<unknown>) =>
+const refusing = (
+  cluster: Cluster,
+  reason: RegExp,
+  begin: Effect.Effect<unknown>,
+  end: Effect.Effect<unknown>,
+) =>
   Effect.gen(function* () {
-    const service = rig.ingestors[0]!.process()
+    const service = cluster.ingestors[0]!.process()
     yield* untilCounted(begin, errorsOf(service, "devnet", "store"))
     const { body } = yield* jsonFrom(yield* service.port, "/status")
     const failures = (body as Report).chains[0].failures
     if (!failures.some(({ text }) => reason.test(text))) {
-      rig.problems.push(`no write was refused with ${reason}: ${failures[0]?.text}`)
+      cluster.problems.push(`no write was refused with ${reason}: ${failures[0]?.text}`)
     }
     yield* sleepBetween(1500, 4000)
     yield* end
@@ -57,31 +62,33 @@ const fault = (name: string, times: number, inflict: Fault["inflict"]): Fault =>
 const away = (fault: Fault): Fault => ({ ...fault, away: true })
 
 const killed = away(
-  fault("kill -9, restarted from its append-only file [G-090]", 5, (rig) =>
+  fault("kill -9, restarted from its append-only file [G-090]", 5, (cluster) =>
     Effect.gen(function* () {
-      serverOf(rig).kill("SIGKILL")
+      serverOf(cluster).kill("SIGKILL")
       yield* sleepBetween(0, 3000)
-      yield* serverOf(rig).restart
-      yield* answered(rig)
+      yield* serverOf(cluster).restart
+      yield* answered(cluster)
     }),
   ),
 )
 
 /** Ids are never reused, so a missing id is a lost entry. */
-const isGone = (rig: Rig, id: string) =>
-  Effect.promise(async () => (await serverOf(rig).client.xrange(`events:${chainId}`, id, id)).length === 0)
+const isGone = (cluster: Cluster, id: string) =>
+  Effect.promise(
+    async () => (await serverOf(cluster).client.xrange(`events:${chainId}`, id, id)).length === 0,
+  )
 
 /** The part of the append-only file that is being written. Each rewrite starts another. */
-const appendOnlyFile = (rig: Rig) => {
-  const place = join(serverOf(rig).directory, "appendonlydir")
+const appendOnlyFile = (cluster: Cluster) => {
+  const place = join(serverOf(cluster).directory, "appendonlydir")
   const [newest] = readdirSync(place)
     .filter((name) => name.endsWith(".incr.aof"))
     .sort((a, b) => b.localeCompare(a, undefined, { numeric: true }))
   return join(place, newest!)
 }
 
-const rewritten = (rig: Rig) =>
-  Effect.promise(() => serverOf(rig).client.info("persistence")).pipe(
+const rewritten = (cluster: Cluster) =>
+  Effect.promise(() => serverOf(cluster).client.info("persistence")).pipe(
     Effect.repeat({
       until: (info) => /aof_rewrite_in_progress:0\r\naof_rewrite_scheduled:0/.test(info),
       schedule: Schedule.spaced("20 millis"),
@@ -93,64 +100,64 @@ const rewritten = (rig: Rig) =>
  * inside a script, Redis 7 leaves the beginning of the script in the file and would run it at the next start, so the file
  * must be rewritten after a power loss.
  */
-const powerLost = fault("power loss, the last second of its append-only file missing [G-091]", 4, (rig) =>
+const powerLost = fault("power loss, the last second of its append-only file missing [G-091]", 4, (cluster) =>
   Effect.gen(function* () {
-    const file = appendOnlyFile(rig)
+    const file = appendOnlyFile(cluster)
     const { size } = statSync(file)
     yield* Effect.sleep("600 millis")
-    const last = yield* lastAcknowledged(rig)
-    serverOf(rig).kill("SIGKILL")
+    const last = yield* lastAcknowledged(cluster)
+    serverOf(cluster).kill("SIGKILL")
     const written = statSync(file).size - size
     truncateSync(file, size + (yield* Random.nextIntBetween(0, Math.floor(written / 4))))
-    yield* serverOf(rig).restart
-    expectEpoch(rig, yield* isGone(rig, last))
-    yield* command(rig, "BGREWRITEAOF")
-    yield* rewritten(rig)
+    yield* serverOf(cluster).restart
+    expectEpoch(cluster, yield* isGone(cluster, last))
+    yield* command(cluster, "BGREWRITEAOF")
+    yield* rewritten(cluster)
   }),
 )
 
 const frozen = away(
-  fault("frozen (SIGSTOP) [G-095]", 2, (rig) =>
+  fault("frozen (SIGSTOP) [G-095]", 2, (cluster) =>
     Effect.gen(function* () {
-      serverOf(rig).kill("SIGSTOP")
+      serverOf(cluster).kill("SIGSTOP")
       // Longer than the command timeout of 5 s.
-      yield* Effect.sleep(rig.brief ? "6 seconds" : "30 seconds")
-      serverOf(rig).kill("SIGCONT")
-      yield* answered(rig)
+      yield* Effect.sleep(cluster.brief ? "6 seconds" : "30 seconds")
+      serverOf(cluster).kill("SIGCONT")
+      yield* answered(cluster)
     }),
   ),
 )
 
-const clientKill = fault("CLIENT KILL", 5, (rig) =>
-  severalTimes(command(rig, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")),
+const clientKill = fault("CLIENT KILL", 5, (cluster) =>
+  severalTimes(command(cluster, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")),
 )
 
-const scriptFlush = fault("SCRIPT FLUSH", 5, (rig) => severalTimes(command(rig, "SCRIPT", "FLUSH")))
+const scriptFlush = fault("SCRIPT FLUSH", 5, (cluster) => severalTimes(command(cluster, "SCRIPT", "FLUSH")))
 
 /** The store must be filled again from the start block that the process remembers. */
-const flushAll = fault("FLUSHALL [G-097]", 4, (rig) =>
+const flushAll = fault("FLUSHALL [G-097]", 4, (cluster) =>
   Effect.andThen(
-    command(rig, "FLUSHALL"),
-    Effect.sync(() => void (rig.epoch = "begun")),
+    command(cluster, "FLUSHALL"),
+    Effect.sync(() => void (cluster.epoch = "begun")),
   ),
 )
 
-const full = fault("full (OOM, noeviction) [G-094]", 4, (rig) =>
+const full = fault("full (OOM, noeviction) [G-094]", 4, (cluster) =>
   refusing(
-    rig,
+    cluster,
     /OOM/,
-    command(rig, "CONFIG", "SET", "maxmemory", "1"),
-    command(rig, "CONFIG", "SET", "maxmemory", "0"),
+    command(cluster, "CONFIG", "SET", "maxmemory", "1"),
+    command(cluster, "CONFIG", "SET", "maxmemory", "0"),
   ),
 )
 
 /** A replica without a master: it keeps its data and refuses writes. */
-const readOnly = fault("READONLY", 4, (rig) =>
+const readOnly = fault("READONLY", 4, (cluster) =>
   refusing(
-    rig,
+    cluster,
     /READONLY/,
-    command(rig, "REPLICAOF", "127.0.0.1", "1"),
-    command(rig, "REPLICAOF", "NO", "ONE"),
+    command(cluster, "REPLICAOF", "127.0.0.1", "1"),
+    command(cluster, "REPLICAOF", "NO", "ONE"),
   ),
 )
 
@@ -163,20 +170,20 @@ const synchronised = (replica: RedisServer.RedisServer) =>
   )
 
 /** The master dies, and a replica is promoted that had not received its last seconds. */
-const promoted = fault("a promoted replica that lost the last seconds [G-092]", 3, (rig) =>
+const promoted = fault("a promoted replica that lost the last seconds [G-092]", 3, (cluster) =>
   Effect.gen(function* () {
-    const master = serverOf(rig)
+    const master = serverOf(cluster)
     const replica = yield* startRedis
     yield* Effect.promise(() => replica.client.replicaof("127.0.0.1", master.port))
     yield* synchronised(replica)
     yield* Effect.promise(() => replica.client.replicaof("NO", "ONE"))
     yield* sleepBetween(1500, 4000)
-    const last = yield* lastAcknowledged(rig)
+    const last = yield* lastAcknowledged(cluster)
     master.kill("SIGKILL")
-    rig.redis!.server = replica
-    rig.store = yield* openReader(replica)
-    expectEpoch(rig, yield* isGone(rig, last))
-    for (const { redis } of rig.ingestors) {
+    cluster.redis!.server = replica
+    cluster.store = yield* openReader(replica)
+    expectEpoch(cluster, yield* isGone(cluster, last))
+    for (const { redis } of cluster.ingestors) {
       redis!.retarget(replica.port)
       redis!.cut()
     }
@@ -184,20 +191,26 @@ const promoted = fault("a promoted replica that lost the last seconds [G-092]", 
 )
 
 /** Trims the oldest entries, possibly including some of blocks that can still be retracted. */
-const foreignTrim = fault("a foreign XTRIM", 4, (rig) =>
+const foreignTrim = fault("a foreign XTRIM", 4, (cluster) =>
   Effect.gen(function* () {
-    rig.trimmed = true
-    yield* command(rig, "XTRIM", `events:${chainId}`, "MAXLEN", String(yield* Random.nextIntBetween(0, 60)))
+    cluster.trimmed = true
+    yield* command(
+      cluster,
+      "XTRIM",
+      `events:${chainId}`,
+      "MAXLEN",
+      String(yield* Random.nextIntBetween(0, 60)),
+    )
   }),
 )
 
 /** Entries that were added and not retracted, oldest first. */
-export const live = (rig: Rig) =>
+export const live = (cluster: Cluster) =>
   Effect.gen(function* () {
     const found = new Map<string, Stored>()
     let last: string | undefined
     for (;;) {
-      const page = yield* rig.store.read(chainId, last, 1000)
+      const page = yield* cluster.store.read(chainId, last, 1000)
       if (page.length === 0) return [...found.values()]
       for (const stored of page) {
         if (stored.entry.removed === "true") found.delete(identity(stored.entry))
@@ -211,10 +224,10 @@ export const live = (rig: Rig) =>
  * The number of entries that could not be retracted because another client had deleted them, once the service has counted
  * up to the node's head: the store answers a reader a little before the service has the reply to its last moves.
  */
-const incompleteOf = (rig: Rig) =>
+const incompleteOf = (cluster: Cluster) =>
   Effect.gen(function* () {
-    const port = yield* rig.ingestors[0]!.process().port
-    const { number } = yield* rig.node.head
+    const port = yield* cluster.ingestors[0]!.process().port
+    const { number } = yield* cluster.node.head
     const { text } = yield* Effect.repeat(fetchFrom(port, "/metrics"), {
       until: (metrics) =>
         metrics.text.includes(`event_ingestor_chain_stored_block{chain="devnet"} ${number}\n`),
@@ -227,29 +240,29 @@ const incompleteOf = (rig: Rig) =>
 const retracted = 3
 
 /** Deletes entries at random. The missing ones of blocks that are then retracted must be counted exactly. */
-const foreignDelete = fault("a foreign XDEL", 4, (rig) =>
-  alone(rig)(
+const foreignDelete = fault("a foreign XDEL", 4, (cluster) =>
+  alone(cluster)(
     Effect.gen(function* () {
-      for (let i = 0; i < retracted; i++) yield* rig.node.block(4, 3)
-      yield* caughtUp(rig)
-      const above = (yield* rig.node.head).number - retracted
+      for (let i = 0; i < retracted; i++) yield* cluster.node.block(4, 3)
+      yield* caughtUp(cluster)
+      const above = (yield* cluster.node.head).number - retracted
       const chosen: Array<Stored> = []
-      for (const stored of yield* live(rig)) {
+      for (const stored of yield* live(cluster)) {
         const share = Number(stored.entry.block_number) > above ? 0.4 : 0.02
         if ((yield* Random.next) < share) chosen.push(stored)
       }
       for (const { id, entry } of chosen) {
-        yield* command(rig, "XDEL", `events:${chainId}`, id)
-        rig.deleted.add(`${entry.block_hash}:${entry.log_index}`)
+        yield* command(cluster, "XDEL", `events:${chainId}`, id)
+        cluster.deleted.add(`${entry.block_hash}:${entry.log_index}`)
       }
       const expected = chosen.filter(({ entry }) => Number(entry.block_number) > above).length
-      const before = yield* incompleteOf(rig)
-      yield* rig.node.reorg(retracted)
-      yield* rig.node.block(1)
-      yield* caughtUp(rig)
-      const missed = (yield* incompleteOf(rig)) - before
+      const before = yield* incompleteOf(cluster)
+      yield* cluster.node.reorg(retracted)
+      yield* cluster.node.block(1)
+      yield* caughtUp(cluster)
+      const missed = (yield* incompleteOf(cluster)) - before
       if (missed !== expected) {
-        rig.problems.push(`${expected} deleted entries could not be retracted, ${missed} were counted`)
+        cluster.problems.push(`${expected} deleted entries could not be retracted, ${missed} were counted`)
       }
     }),
   ),

@@ -4,11 +4,11 @@ import type { Scope } from "effect"
 import { spawnSync } from "node:child_process"
 import { DatabaseSync } from "node:sqlite"
 import { chainId } from "../test/support/devnet.ts"
-import type { Fault } from "./Campaign.ts"
+import type { Fault } from "./FaultPlan.ts"
 import { errorsOf, untilCounted } from "./errors.ts"
 import { command, sleepBetween } from "./redis.ts"
-import { another, neighbourGoesOn, user } from "./Rig.ts"
-import type { Rig } from "./Rig.ts"
+import { another, neighbourGoesOn, user } from "./Cluster.ts"
+import type { Cluster } from "./Cluster.ts"
 
 /** Every move needs these commands. */
 const needed = ["xadd", "zadd", "hset", "xtrim", "zrem", "zremrangebyscore"]
@@ -18,31 +18,31 @@ const sometimesNeeded =
     " ",
   )
 
-const right = (rig: Rig, change: string) => command(rig, "ACL", "SETUSER", user, change)
+const right = (cluster: Cluster, change: string) => command(cluster, "ACL", "SETUSER", user, change)
 
-const storeErrors = (rig: Rig) => errorsOf(rig.ingestors[0]!.process(), "devnet", "store")
+const storeErrors = (cluster: Cluster) => errorsOf(cluster.ingestors[0]!.process(), "devnet", "store")
 
-const sampleOf = <A>(rig: Rig, all: ReadonlyArray<A>, brief: number) =>
-  Effect.map(Random.shuffle(all), (shuffled) => (rig.brief ? shuffled.slice(0, brief) : shuffled))
+const sampleOf = <A>(cluster: Cluster, all: ReadonlyArray<A>, brief: number) =>
+  Effect.map(Random.shuffle(all), (shuffled) => (cluster.brief ? shuffled.slice(0, brief) : shuffled))
 
 const eachRight: Fault = {
   name: "Redis: a right that scripts need revoked and granted, one after another [G-152]",
   stores: ["redis"],
   times: 2,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      const pause = rig.brief ? sleepBetween(100, 400) : sleepBetween(500, 2500)
-      for (const name of yield* sampleOf(rig, needed, 4)) {
-        yield* untilCounted(right(rig, `-${name}`), storeErrors(rig))
+      const pause = cluster.brief ? sleepBetween(100, 400) : sleepBetween(500, 2500)
+      for (const name of yield* sampleOf(cluster, needed, 4)) {
+        yield* untilCounted(right(cluster, `-${name}`), storeErrors(cluster))
         yield* pause
-        yield* right(rig, `+${name}`)
+        yield* right(cluster, `+${name}`)
         // While the breaker is open, another refusal would not be counted.
-        yield* another(rig)
+        yield* another(cluster)
       }
-      for (const name of yield* sampleOf(rig, sometimesNeeded, 3)) {
-        yield* right(rig, `-${name}`)
+      for (const name of yield* sampleOf(cluster, sometimesNeeded, 3)) {
+        yield* right(cluster, `-${name}`)
         yield* pause
-        yield* right(rig, `+${name}`)
+        yield* right(cluster, `+${name}`)
       }
     }),
 }
@@ -51,27 +51,28 @@ const noSelect: Fault = {
   name: "Redis: its database may not be selected for a while [G-153]",
   stores: ["redis"],
   times: 4,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      const service = rig.ingestors[0]!.process()
+      const service = cluster.ingestors[0]!.process()
       const logged = () => service.output() + service.errors()
       const before = logged().length
-      yield* right(rig, "-select")
-      yield* command(rig, "CLIENT", "KILL", "USER", user)
+      yield* right(cluster, "-select")
+      yield* command(cluster, "CLIENT", "KILL", "USER", user)
       yield* Effect.repeat(
         Effect.sync(() => /NOPERM.*select/i.test(logged().slice(before))),
         { until: (refused) => refused, schedule: Schedule.spaced("20 millis") },
       )
-      yield* rig.brief ? sleepBetween(500, 1500) : sleepBetween(1500, 6000)
-      yield* right(rig, "+select")
-      const keyspace = String(yield* command(rig, "INFO", "keyspace"))
-      if (keyspace.includes("db0:")) rig.problems.push(`the service wrote to another database: ${keyspace}`)
+      yield* cluster.brief ? sleepBetween(500, 1500) : sleepBetween(1500, 6000)
+      yield* right(cluster, "+select")
+      const keyspace = String(yield* command(cluster, "INFO", "keyspace"))
+      if (keyspace.includes("db0:"))
+        cluster.problems.push(`the service wrote to another database: ${keyspace}`)
     }),
 }
 
-const openFile = (rig: Rig): Effect.Effect<DatabaseSync, never, Scope.Scope> =>
+const openFile = (cluster: Cluster): Effect.Effect<DatabaseSync, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.sync(() => new DatabaseSync(rig.file!, { timeout: 5000 })),
+    Effect.sync(() => new DatabaseSync(cluster.file!, { timeout: 5000 })),
     (database) => Effect.sync(() => database.close()),
   )
 
@@ -88,27 +89,27 @@ const eachStatement: Fault = {
   stores: ["sqlite"],
   times: 2,
   neighbour: true,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      const database = yield* openFile(rig)
-      for (const [statement, row] of yield* sampleOf(rig, statements, 2)) {
+      const database = yield* openFile(cluster)
+      for (const [statement, row] of yield* sampleOf(cluster, statements, 2)) {
         const trigger = `CREATE TRIGGER refusal BEFORE ${statement} WHEN ${row}.chain_id = ${chainId}
           BEGIN SELECT RAISE(ABORT, 'not now'); END`
         yield* untilCounted(
           Effect.sync(() => database.exec(trigger)),
-          storeErrors(rig),
+          storeErrors(cluster),
         )
-        yield* neighbourGoesOn(rig)
-        if (!rig.brief) yield* sleepBetween(500, 2500)
+        yield* neighbourGoesOn(cluster)
+        if (!cluster.brief) yield* sleepBetween(500, 2500)
         database.exec("DROP TRIGGER refusal")
       }
     }).pipe(Effect.scoped),
 }
 
 /** Limits the size of the service's files: at 0 each write fails as on a full disk or quota. */
-const limitFiles = (rig: Rig, bytes: "0" | "unlimited") =>
+const limitFiles = (cluster: Cluster, bytes: "0" | "unlimited") =>
   Effect.sync(() => {
-    const { pid } = rig.ingestors[0]!.process()
+    const { pid } = cluster.ingestors[0]!.process()
     const { status, stderr } = spawnSync("prlimit", ["--pid", String(pid), `--fsize=${bytes}:`])
     if (status !== 0) throw new Error(`prlimit: ${String(stderr)}`)
   })
@@ -118,11 +119,11 @@ const noWrites: Fault = {
   stores: ["sqlite"],
   times: 4,
   away: true,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      yield* untilCounted(limitFiles(rig, "0"), storeErrors(rig))
-      yield* rig.brief ? sleepBetween(300, 1000) : sleepBetween(1500, 8000)
-      yield* limitFiles(rig, "unlimited")
+      yield* untilCounted(limitFiles(cluster, "0"), storeErrors(cluster))
+      yield* cluster.brief ? sleepBetween(300, 1000) : sleepBetween(1500, 8000)
+      yield* limitFiles(cluster, "unlimited")
     }),
 }
 

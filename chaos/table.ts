@@ -1,6 +1,6 @@
 /** Formats the outcomes of all faults, one line each. */
-import { latestResumption, mostGrown } from "./Campaign.ts"
-import type { Outcome } from "./Campaign.ts"
+import { latestResumption, mostGrown } from "./FaultPlan.ts"
+import type { Outcome } from "./FaultPlan.ts"
 
 const mebi = 1024 * 1024
 

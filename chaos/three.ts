@@ -1,17 +1,17 @@
 /** Three services on one chain and one store, each with its own connections, which are cut at random. */
 import { Effect, Random } from "effect"
-import type { Fault } from "./Campaign.ts"
+import type { Fault } from "./FaultPlan.ts"
 
 export const three: Fault = {
   name: "three services at once, cut at random, with reorgs [G-192]",
   stores: ["sqlite", "redis"],
   times: 3,
   ingestors: 3,
-  inflict: (rig) =>
+  inflict: (cluster) =>
     Effect.gen(function* () {
-      const cuts = rig.brief ? 6 : 25
+      const cuts = cluster.brief ? 6 : 25
       for (let i = 0; i < cuts; i++) {
-        const one = rig.ingestors[yield* Random.nextIntBetween(0, rig.ingestors.length - 1)]!
+        const one = cluster.ingestors[yield* Random.nextIntBetween(0, cluster.ingestors.length - 1)]!
         const leg = (yield* Random.nextBoolean) ? one.ws : (one.redis ?? one.ws)
         if (yield* Random.nextBoolean) leg.cut()
         else leg.reset()

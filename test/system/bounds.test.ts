@@ -14,7 +14,7 @@ import { fileURLToPath } from "node:url"
 import { fetchFrom, jsonFrom } from "../support/http.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import * as Service from "../support/Service.ts"
-import { chainId, firstHeight, hashOf } from "../support/torrent.ts"
+import { chainId, firstHeight, hashOf } from "../support/loadGenerator.ts"
 
 /** Logs per second (one block per second), and the length of the outage of Redis in seconds. */
 const perSecond = 5000
@@ -48,7 +48,7 @@ const figures = (what: string, values: Record<string, unknown>) => {
   }
 }
 
-interface Torrent {
+interface LoadGenerator {
   readonly url: string
   /** Mines blocks with this many logs at this rate and waits for the last; returns the head. */
   readonly grow: (blocks: number, logs: number, perSecond: number) => Effect.Effect<number>
@@ -59,7 +59,7 @@ const loadGenerator = Effect.gen(function* () {
     Effect.sync(() =>
       spawn(
         process.execPath,
-        [fileURLToPath(new URL("../support/torrent.ts", import.meta.url)), String(perSecond), "64"],
+        [fileURLToPath(new URL("../support/loadGenerator.ts", import.meta.url)), String(perSecond), "64"],
         { stdio: ["pipe", "pipe", "inherit"] },
       ),
     ),
@@ -78,7 +78,7 @@ const loadGenerator = Effect.gen(function* () {
         child.stdin.write(`${blocks} ${logs} ${perSecond}\n`)
         return number
       }),
-  } satisfies Torrent as Torrent
+  } satisfies LoadGenerator as LoadGenerator
 })
 
 interface Sample {
@@ -171,9 +171,9 @@ const world = Effect.fnUntraced(function* (redis: ReadonlyArray<string>) {
   const service = yield* Service.start({
     env: {
       ...heap,
-      CHAINS: "torrent",
-      TORRENT_CHAIN_ID: String(chainId),
-      TORRENT_WS_URL: node.url,
+      CHAINS: "load",
+      LOAD_CHAIN_ID: String(chainId),
+      LOAD_WS_URL: node.url,
       START_BLOCK: String(firstHeight),
       REDIS_URL: server.url,
       STREAM_MAXLEN: "0",

@@ -3,8 +3,8 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Logger } from "effect"
-import { run } from "../../chaos/Campaign.ts"
-import type { Fault, Outcome } from "../../chaos/Campaign.ts"
+import { run } from "../../chaos/FaultPlan.ts"
+import type { Fault, Outcome } from "../../chaos/FaultPlan.ts"
 import { awayShortly } from "../../chaos/away.ts"
 import * as Isolation from "../../chaos/isolation.ts"
 import { hostFaults } from "../../chaos/host.ts"
@@ -14,8 +14,8 @@ import { tooLarge } from "../../chaos/limits.ts"
 import { nodeLeg, redisLeg } from "../../chaos/network.ts"
 import { live, redisFaults } from "../../chaos/redis.ts"
 import { rightsTaken } from "../../chaos/rights.ts"
-import { kinds } from "../../chaos/Rig.ts"
-import type { Kind, Rig } from "../../chaos/Rig.ts"
+import { kinds } from "../../chaos/Cluster.ts"
+import type { Kind, Cluster } from "../../chaos/Cluster.ts"
 import { isClean, tableOf } from "../../chaos/table.ts"
 import { three } from "../../chaos/three.ts"
 import { chainId } from "../support/devnet.ts"
@@ -26,7 +26,7 @@ const seed = "short"
 
 const withoutLogs = Effect.provide(Logger.layer([]))
 
-const campaign = (kind: Kind, faults: ReadonlyArray<Fault>) =>
+const inflict = (kind: Kind, faults: ReadonlyArray<Fault>) =>
   Effect.suspend(() =>
     run({ kind, faults, entry, brief: true, seed, times: (fault) => (fault === atRandom ? 3 : 1) }),
   ).pipe(withoutLogs)
@@ -39,7 +39,7 @@ const test = (title: string, kind: Kind, faults: ReadonlyArray<Fault>) =>
     `${title}, with ${kind}`,
     () =>
       Effect.gen(function* () {
-        const outcomes = yield* campaign(kind, faults)
+        const outcomes = yield* inflict(kind, faults)
         assertClean(outcomes)
         assert.deepStrictEqual(
           outcomes.map(({ fault, recoveries }) => [fault, recoveries.length > 0]),
@@ -90,10 +90,10 @@ describe("the chaos test", () => {
     inflict,
   })
   /** An entry so far below the head that no reorg of this test reaches it. */
-  const beyondReorgs = (rig: Rig) =>
+  const beyondReorgs = (cluster: Cluster) =>
     Effect.gen(function* () {
-      const { number } = yield* rig.node.head
-      return (yield* live(rig)).find(({ entry }) => Number(entry.block_number) < number - 10)
+      const { number } = yield* cluster.node.head
+      return (yield* live(cluster)).find(({ entry }) => Number(entry.block_number) < number - 10)
     })
   const stream = `events:${chainId}`
 
@@ -101,22 +101,22 @@ describe("the chaos test", () => {
     "detects a lost entry, a duplicate entry and a crashed process",
     () =>
       Effect.gen(function* () {
-        const [lost, doubled, ended] = yield* campaign("redis", [
-          fault("lost", (rig) =>
+        const [lost, doubled, ended] = yield* inflict("redis", [
+          fault("lost", (cluster) =>
             Effect.gen(function* () {
-              const first = yield* Effect.repeat(beyondReorgs(rig), {
+              const first = yield* Effect.repeat(beyondReorgs(cluster), {
                 until: (found) => found !== undefined,
               })
-              yield* Effect.promise(() => rig.redis!.server.client.xdel(stream, first!.id))
+              yield* Effect.promise(() => cluster.redis!.server.client.xdel(stream, first!.id))
             }),
           ),
-          fault("doubled", (rig) =>
+          fault("doubled", (cluster) =>
             Effect.gen(function* () {
-              const first = yield* Effect.repeat(beyondReorgs(rig), {
+              const first = yield* Effect.repeat(beyondReorgs(cluster), {
                 until: (found) => found !== undefined,
               })
               const fields = Object.entries(first!.entry).flat()
-              yield* Effect.promise(() => rig.redis!.server.client.xadd(stream, "*", ...fields))
+              yield* Effect.promise(() => cluster.redis!.server.client.xadd(stream, "*", ...fields))
             }),
           ),
           fault("ended", ({ ingestors: [ingestor] }) =>

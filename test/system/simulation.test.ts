@@ -12,7 +12,7 @@ import { strict, Verification } from "../../src/logs/Integrity.ts"
 import type { IntegrityChecks } from "../../src/logs/Integrity.ts"
 import type { Position, Push } from "../../src/store/Journal.ts"
 import { StoreError } from "../../src/store/Store.ts"
-import { hurried } from "../support/hurried.ts"
+import { accelerated } from "../support/acceleratedClock.ts"
 import { memory, redis } from "../support/copies.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
@@ -219,7 +219,7 @@ describe("the simulation", () => {
           assert.fail(`seed ${seed}: ${wrong}\nagain, in real time: ${again}`)
         })
         yield* Effect.forEach(seeds, (seed) => Effect.scoped(onRedis(seed)), { concurrency: 10 })
-      }).pipe(Effect.scoped, hurried(hurry), Effect.provide(quiet)),
+      }).pipe(Effect.scoped, accelerated(hurry), Effect.provide(quiet)),
     120_000,
   )
 

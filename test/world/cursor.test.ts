@@ -11,7 +11,7 @@ import { DatabaseSync } from "node:sqlite"
 import { directory } from "../support/directory.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
-import { hurried } from "../support/hurried.ts"
+import { accelerated } from "../support/acceleratedClock.ts"
 import { openSqlite, startIngestor, variablesFor } from "../support/ingestor.ts"
 import type { Client } from "../support/ingestor.ts"
 import * as RedisServer from "../support/RedisServer.ts"
@@ -234,7 +234,7 @@ describe("a store that is restored to an older copy while no ingestor runs", () 
           assert.deepStrictEqual([prompt.setBack(), late.setBack(), never.setBack()], [1, 1, 0])
           assert.strictEqual(late.epoch(), epoch, "the loss was not detectable")
           assert.strictEqual(regressions, 0)
-        }).pipe(Effect.scoped, hurried(hurry), Effect.provide(Layer.fresh(Logger.layer([])))),
+        }).pipe(Effect.scoped, accelerated(hurry), Effect.provide(Layer.fresh(Logger.layer([])))),
       60_000,
     )
   }

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger } from "effect"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
-import { hurried } from "../support/hurried.ts"
+import { accelerated } from "../support/acceleratedClock.ts"
 import { startIngestor, variablesFor } from "../support/ingestor.ts"
 import type { Ingestor } from "../support/ingestor.ts"
 import { judge } from "../support/oracle.ts"
@@ -72,7 +72,7 @@ const begin = Effect.fnUntraced(function* () {
 })
 
 const test = (title: string, body: Effect.Effect<unknown, unknown, never>) =>
-  it.live(title, () => body.pipe(hurried(hurry), Effect.provide(Layer.fresh(Logger.layer([])))), 60_000)
+  it.live(title, () => body.pipe(accelerated(hurry), Effect.provide(Layer.fresh(Logger.layer([])))), 60_000)
 
 describe("a store that is restored to an older copy of its data", () => {
   for (const ingestors of [1, 2, 3]) {

@@ -11,7 +11,7 @@ import { hash } from "../support/blocks.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
 import { around } from "../support/faultyStore.ts"
-import { hurried } from "../support/hurried.ts"
+import { accelerated } from "../support/acceleratedClock.ts"
 import { memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts"
 import type { Client } from "../support/ingestor.ts"
 import { judge } from "../support/oracle.ts"
@@ -99,7 +99,7 @@ describe("two ingestors that write blocks in parts", () => {
         const server = yield* RedisServer.start()
         for (let seed = first; seed < first + redisSeeds; seed++) {
           const store = yield* openRedis(standalone(server.port), `run-${seed}`, 0, `${5 * speedup} seconds`)
-          yield* scenario(seed, store, Effect.sleep).pipe(hurried(speedup))
+          yield* scenario(seed, store, Effect.sleep).pipe(accelerated(speedup))
         }
       }).pipe(Effect.provide(Layer.fresh(Logger.layer([])))),
     20_000 * redisSeeds,

@@ -5,7 +5,7 @@ import * as Monotonic from "../../src/Monotonic.ts"
 import { unready } from "../../src/observability/Readiness.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
-import { hurried } from "../support/hurried.ts"
+import { accelerated } from "../support/acceleratedClock.ts"
 import { startIngestor, variablesFor } from "../support/ingestor.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
@@ -70,7 +70,7 @@ const begin = Effect.fnUntraced(function* (groups: ReadonlyArray<string>) {
 })
 
 const test = (title: string, body: Effect.Effect<unknown, unknown, never>) =>
-  it.live(title, () => body.pipe(hurried(speedup), Effect.provide(Layer.fresh(Logger.layer([])))), 60_000)
+  it.live(title, () => body.pipe(accelerated(speedup), Effect.provide(Layer.fresh(Logger.layer([])))), 60_000)
 
 describe("during a backfill, a slow consumer group", () => {
   test(

@@ -18,7 +18,7 @@ import type { Push } from "../../../src/store/Journal.ts"
 import { blocks } from "../../support/blocks.ts"
 import { FakeChain } from "../../support/FakeChain.ts"
 import { FakeNode } from "../../support/FakeNode.ts"
-import { hurried } from "../../support/hurried.ts"
+import { accelerated } from "../../support/acceleratedClock.ts"
 import { startIngestor, variablesFor } from "../../support/ingestor.ts"
 import type { Client } from "../../support/ingestor.ts"
 import { journalV1 } from "../../support/journalV1.ts"
@@ -131,7 +131,7 @@ describe("version 1 and version 2 of the journal", () => {
           const { lost, doubled, faults } = yield* judge(current, chain)
           assert.deepStrictEqual({ lost, doubled, faults }, { lost: 0, doubled: 0, faults: [] })
           assert.strictEqual((yield* current.stats(chain.id)).epoch?.reason, "begun")
-        }).pipe(Effect.scoped, hurried(20), Effect.provide(Layer.fresh(Logger.layer([])))),
+        }).pipe(Effect.scoped, accelerated(20), Effect.provide(Layer.fresh(Logger.layer([])))),
       ),
     30_000,
   )

@@ -1,5 +1,5 @@
 /**
- * A node with more logs than fit into memory, in its own process: `node torrent.ts <logs in a block> <finality>`.
+ * A node with more logs than fit into memory, in its own process: `node loadGenerator.ts <logs in a block> <finality>`.
  *
  * Blocks are rendered on request from one template. Lines on standard input mine blocks: `12 5000 3` mines twelve blocks
  * of 5 000 logs, three per second. It prints its port first, and `head <number>` after each line.
@@ -26,7 +26,7 @@ const mostInRange = 20_000
 const digest = (...words: ReadonlyArray<string | number>) =>
   `0x${createHash("sha256").update(words.join("/")).digest("hex")}`
 
-export const hashOf = (number: number): string => digest("torrent", number)
+export const hashOf = (number: number): string => digest("load", number)
 
 const transactionHash = (index: number, block: string) =>
   `0x${index.toString(16).padStart(8, "0")}${block.slice(10)}`

@@ -2,7 +2,7 @@
 import { Clock, Duration, Effect } from "effect"
 
 /** Runs an effect whose clock is `times` as fast as real time. */
-export const hurried =
+export const accelerated =
   (times: number) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Clock.clockWith((real) => {

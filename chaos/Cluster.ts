@@ -46,7 +46,7 @@ export interface RedisBehind {
   server: RedisServer.RedisServer
 }
 
-export interface Rig {
+export interface Cluster {
   readonly kind: Kind
   /** Whether faults are as short as possible. */
   readonly brief: boolean
@@ -72,7 +72,7 @@ export interface Rig {
   readonly problems: Array<string>
 }
 
-export interface RigOptions {
+export interface ClusterOptions {
   readonly kind: Kind
   readonly brief: boolean
   /** The built service. */
@@ -188,7 +188,7 @@ const startIngestor = Effect.fnUntraced(function* (
 const steps = { shortest: 80, longest: 320 } as const
 
 /** One step of the chain: a block of several transactions, or a reorg and a block. */
-const step = Effect.fnUntraced(function* ({ node }: Rig) {
+const step = Effect.fnUntraced(function* ({ node }: Cluster) {
   const sizes = yield* Effect.replicateEffect(Random.nextIntBetween(0, 9), yield* Random.nextIntBetween(0, 4))
   yield* node.block(...sizes)
   if ((yield* Random.next) > 0.15) return
@@ -197,14 +197,14 @@ const step = Effect.fnUntraced(function* ({ node }: Rig) {
 })
 
 /** Runs with exclusive access to the chain: nothing is mined meanwhile. */
-export const alone = (rig: Rig) => rig.chain.withPermit
+export const alone = (cluster: Cluster) => cluster.chain.withPermit
 
 /** Lets the chain grow and fork while the effect runs. */
-export const whileItGrows = <A, E, R>(rig: Rig, effect: Effect.Effect<A, E, R>) =>
+export const whileItGrows = <A, E, R>(cluster: Cluster, effect: Effect.Effect<A, E, R>) =>
   Effect.gen(function* () {
     let over = false
     const grow = Effect.gen(function* () {
-      yield* alone(rig)(step(rig))
+      yield* alone(cluster)(step(cluster))
       // The block time of this chain.
       yield* Effect.sleep(yield* Random.nextIntBetween(steps.shortest, steps.longest))
     }).pipe(Effect.repeat({ while: () => !over }))
@@ -224,13 +224,13 @@ const catchUpTimeout = "100 seconds"
 
 /** Waits until the store has the node's head, and at least a block of this height. */
 export const caughtUp = (
-  rig: Rig,
+  cluster: Cluster,
   height = 0,
   within: Duration.Input = catchUpTimeout,
 ): Effect.Effect<void, unknown> =>
   Effect.gen(function* () {
-    const { number, hash } = yield* rig.node.head
-    const journal = yield* Effect.orElseSucceed(rig.store.load(Devnet.chainId), () => undefined)
+    const { number, hash } = yield* cluster.node.head
+    const journal = yield* Effect.orElseSucceed(cluster.store.load(Devnet.chainId), () => undefined)
     const head = journal?.head
     return number >= height && head?.hash === hash && head.part === 0
   }).pipe(
@@ -243,10 +243,10 @@ export const caughtUp = (
   )
 
 /** Mines a block and waits until it is stored. */
-export const another = (rig: Rig, within?: Duration.Input) =>
+export const another = (cluster: Cluster, within?: Duration.Input) =>
   Effect.gen(function* () {
-    const { number } = yield* alone(rig)(Effect.andThen(rig.node.block(2), rig.node.head))
-    yield* caughtUp(rig, number, within)
+    const { number } = yield* alone(cluster)(Effect.andThen(cluster.node.block(2), cluster.node.head))
+    yield* caughtUp(cluster, number, within)
   })
 
 const openStore = Effect.fnUntraced(function* (kind: Kind) {
@@ -259,7 +259,7 @@ const openStore = Effect.fnUntraced(function* (kind: Kind) {
 })
 
 /** Verifies that the neighbour chain is followed without interruption. */
-export const neighbourGoesOn = Effect.fnUntraced(function* ({ neighbour, store, problems }: Rig) {
+export const neighbourGoesOn = Effect.fnUntraced(function* ({ neighbour, store, problems }: Cluster) {
   yield* neighbour!.block(3, 2)
   const { number } = yield* neighbour!.head
   yield* Effect.orElseSucceed(store.load(neighbourId), () => undefined).pipe(
@@ -275,7 +275,7 @@ export const neighbourGoesOn = Effect.fnUntraced(function* ({ neighbour, store, 
 })
 
 /** Starts everything and lets the service follow the chain for a moment. */
-export const start = Effect.fnUntraced(function* (options: RigOptions) {
+export const start = Effect.fnUntraced(function* (options: ClusterOptions) {
   const node = yield* Devnet.start(["--gas-limit", "1000000000"])
   // More than the deepest reorg.
   for (let i = 0; i < 8; i++) yield* node.block(2)
@@ -286,7 +286,7 @@ export const start = Effect.fnUntraced(function* (options: RigOptions) {
     ingestors.push(yield* startIngestor(options.entry, node.anvil.port, neighbour, where, options.problems))
   }
   const { kind, brief, problems } = options
-  const rig: Rig = {
+  const cluster: Cluster = {
     kind,
     brief,
     node,
@@ -303,8 +303,11 @@ export const start = Effect.fnUntraced(function* (options: RigOptions) {
     problems,
   }
   // Traffic for a while, so that the baseline of the memory is that of a warm process.
-  yield* whileItGrows(rig, Effect.andThen(caughtUp(rig), Effect.sleep(brief ? "1 second" : "3 seconds")))
-  yield* caughtUp(rig)
-  rig.from = (yield* store.load(Devnet.chainId))!.start.number
-  return rig
+  yield* whileItGrows(
+    cluster,
+    Effect.andThen(caughtUp(cluster), Effect.sleep(brief ? "1 second" : "3 seconds")),
+  )
+  yield* caughtUp(cluster)
+  cluster.from = (yield* store.load(Devnet.chainId))!.start.number
+  return cluster
 })

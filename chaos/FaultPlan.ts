@@ -1,4 +1,4 @@
-/** Inflicts faults on a rig. After each one it measures the recovery and verifies the journal. */
+/** Inflicts faults on a cluster. After each one it measures the recovery and verifies the journal. */
 import { Cause, Effect, Option, Random, Schedule } from "effect"
 import type { Scope } from "effect"
 import { compare, replay } from "../src/cli/comparison.ts"
@@ -7,8 +7,8 @@ import type { Devnet } from "../test/support/devnet.ts"
 import type { Client } from "../test/support/ingestor.ts"
 import { allEpochs, compareEpochs } from "./epochs.ts"
 import { memoryOf } from "./memory.ts"
-import { another, caughtUp, neighbourId, start, whileItGrows } from "./Rig.ts"
-import type { Kind, Rig, RigOptions } from "./Rig.ts"
+import { another, caughtUp, neighbourId, start, whileItGrows } from "./Cluster.ts"
+import type { Kind, Cluster, ClusterOptions } from "./Cluster.ts"
 
 /** One kind of failure. */
 export interface Fault {
@@ -18,9 +18,9 @@ export interface Fault {
   readonly times: number
   /**
    * Inflicts the fault and, if it lasts, ends it. The recovery starts when this completes. The chain grows meanwhile. The scope
-   * is the rig's.
+   * is the cluster's.
    */
-  readonly inflict: (rig: Rig) => Effect.Effect<void, unknown, Scope.Scope>
+  readonly inflict: (cluster: Cluster) => Effect.Effect<void, unknown, Scope.Scope>
   /** How many services share the chain and the store (default 1). */
   readonly ingestors?: number
   /** Whether the service follows a neighbour chain, which must not be affected (default: no). */
@@ -77,9 +77,9 @@ const mostReported = 5
 
 const mebi = 1024 * 1024
 
-const mostOf = (rig: Rig) =>
+const mostOf = (cluster: Cluster) =>
   Effect.map(
-    Effect.forEach(rig.ingestors, ({ process }) => memoryOf(process())),
+    Effect.forEach(cluster.ingestors, ({ process }) => memoryOf(process())),
     (all) => Math.max(...all),
   )
 
@@ -128,13 +128,13 @@ export const recordMemory = (outcome: Outcome, grown: number) => {
 const enough = 5
 
 /** The stored journal. The reader may have to reconnect, too. */
-const stored = (rig: Rig) =>
-  rig.store.load(chainId).pipe(Effect.map(JSON.stringify), Effect.retry(Schedule.spaced("5 millis")))
+const stored = (cluster: Cluster) =>
+  cluster.store.load(chainId).pipe(Effect.map(JSON.stringify), Effect.retry(Schedule.spaced("5 millis")))
 
 /** Milliseconds until a move is taken. */
-const resumption = Effect.fnUntraced(function* (rig: Rig, since: number) {
-  const before = yield* stored(rig)
-  yield* Effect.repeat(stored(rig), {
+const resumption = Effect.fnUntraced(function* (cluster: Cluster, since: number) {
+  const before = yield* stored(cluster)
+  yield* Effect.repeat(stored(cluster), {
     until: (now) => now !== before,
     schedule: Schedule.spaced("5 millis"),
   })
@@ -142,24 +142,26 @@ const resumption = Effect.fnUntraced(function* (rig: Rig, since: number) {
 })
 
 /** Milliseconds until the store is at the node's head and stays there. */
-const recovery = Effect.fnUntraced(function* (rig: Rig, since: number) {
+const recovery = Effect.fnUntraced(function* (cluster: Cluster, since: number) {
   for (;;) {
-    yield* another(rig, "100 seconds")
+    yield* another(cluster, "100 seconds")
     const millis = performance.now() - since
-    const stays = yield* Effect.repeat(another(rig, "1 second"), { times: enough - 1 }).pipe(Effect.option)
+    const stays = yield* Effect.repeat(another(cluster, "1 second"), { times: enough - 1 }).pipe(
+      Effect.option,
+    )
     if (Option.isSome(stays)) return millis
   }
 })
 
-const once = Effect.fnUntraced(function* (rig: Rig, fault: Fault, outcome: Outcome) {
-  const before = yield* allEpochs(rig)
-  rig.epoch = "kept"
+const once = Effect.fnUntraced(function* (cluster: Cluster, fault: Fault, outcome: Outcome) {
+  const before = yield* allEpochs(cluster)
+  cluster.epoch = "kept"
   const millis = yield* whileItGrows(
-    rig,
+    cluster,
     Effect.gen(function* () {
       // The seed decides at which moment of the traffic the fault comes: no event could stand for any moment.
       yield* Effect.sleep(yield* Random.nextIntBetween(100, 800))
-      yield* fault.inflict(rig).pipe(
+      yield* fault.inflict(cluster).pipe(
         Effect.timeoutOrElse({
           duration: "100 seconds",
           orElse: () => Effect.die(new Error("the fault did not happen")),
@@ -167,19 +169,20 @@ const once = Effect.fnUntraced(function* (rig: Rig, fault: Fault, outcome: Outco
       )
       const since = performance.now()
       if (fault.away) {
-        const resumed = yield* resumption(rig, since)
+        const resumed = yield* resumption(cluster, since)
         outcome.resumptions.push(resumed)
         if (resumed > latestResumption)
           outcome.problems.push(`no move was taken for ${Math.round(resumed)} ms`)
       }
-      return yield* recovery(rig, since)
+      return yield* recovery(cluster, since)
     }),
   )
-  yield* caughtUp(rig)
-  record(outcome, yield* judge(rig.store, chainId, rig.node, rig))
-  if (rig.neighbour) record(outcome, yield* judge(rig.store, neighbourId, rig.neighbour, { from: 0 }))
-  for (const [i, after] of (yield* allEpochs(rig)).entries()) {
-    const { began, problem } = compareEpochs(i === 0 ? rig.epoch : "kept", before[i]!, after)
+  yield* caughtUp(cluster)
+  record(outcome, yield* judge(cluster.store, chainId, cluster.node, cluster))
+  if (cluster.neighbour)
+    record(outcome, yield* judge(cluster.store, neighbourId, cluster.neighbour, { from: 0 }))
+  for (const [i, after] of (yield* allEpochs(cluster)).entries()) {
+    const { began, problem } = compareEpochs(i === 0 ? cluster.epoch : "kept", before[i]!, after)
     outcome.epochs += began
     if (problem !== undefined) outcome.problems.push(problem)
   }
@@ -187,7 +190,7 @@ const once = Effect.fnUntraced(function* (rig: Rig, fault: Fault, outcome: Outco
   outcome.recoveries.push(millis)
 })
 
-export interface Job extends Omit<RigOptions, "ingestors" | "neighbour" | "problems"> {
+export interface Job extends Omit<ClusterOptions, "ingestors" | "neighbour" | "problems"> {
   readonly faults: ReadonlyArray<Fault>
   /** How often each fault. */
   readonly times: (fault: Fault) => number
@@ -196,27 +199,27 @@ export interface Job extends Omit<RigOptions, "ingestors" | "neighbour" | "probl
   readonly seed: string
 }
 
-/** One rig and what is done to it, one fault after another. */
+/** One cluster and what is done to it, one fault after another. */
 export const run = (job: Job): Effect.Effect<ReadonlyArray<Outcome>> => {
   const outcomes: Array<Outcome> = []
   const problems: Array<string> = []
   return Effect.gen(function* () {
-    const rig = yield* start({
+    const cluster = yield* start({
       ...job,
       problems,
       ingestors: Math.max(...job.faults.map(({ ingestors = 1 }) => ingestors)),
       neighbour: job.faults.some(({ neighbour }) => neighbour),
     })
-    const before = yield* mostOf(rig)
+    const before = yield* mostOf(cluster)
     for (const fault of job.faults) {
       const outcome = nothingYet(fault, job.kind)
       outcomes.push(outcome)
       for (let i = 0; i < job.times(fault); i++) {
         if (i > 0 && performance.now() > (job.until ?? Infinity)) break
-        yield* once(rig, fault, outcome)
+        yield* once(cluster, fault, outcome)
       }
       outcome.problems.push(...problems.splice(0))
-      recordMemory(outcome, (yield* mostOf(rig)) - before)
+      recordMemory(outcome, (yield* mostOf(cluster)) - before)
     }
   }).pipe(
     Effect.scoped,
