@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import { Command } from "effect/cli"
 import { knownChains, variablePrefix } from "../config/Chains.ts"
-import { jsonFlag } from "./chains.ts"
+import { jsonFlag } from "./Flags.ts"
 import { writeLines } from "./Output.ts"
 
 const rows = knownChains.map(({ name, id, blockTime, finalityDepth, publicEndpoints }) => ({

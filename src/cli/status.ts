@@ -7,7 +7,7 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Journal } from "../store/Journal.ts"
 import { Store } from "../store/Store.ts"
 import type { Stats } from "../store/Store.ts"
-import { chainFlag, resolveChains, jsonFlag } from "./chains.ts"
+import { chainFlag, resolveChains, jsonFlag } from "./Flags.ts"
 import { span, style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
 
