@@ -14,7 +14,7 @@ import { style, writeLines } from "./Output.ts"
 import { probe } from "./probe.ts"
 import { sizes } from "./sizes.ts"
 import type { Stream } from "./sizes.ts"
-import { commandOnly, store as storeLayer } from "./service.ts"
+import { commandOnly, store as storeLayer } from "./Layers.ts"
 
 const ok = (subject: string, detail: string): Finding => ({ subject, level: "ok", detail })
 

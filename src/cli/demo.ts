@@ -22,7 +22,7 @@ import { Store } from "../store/Store.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import { Status } from "../observability/Status.ts"
 import { compare, replay } from "./comparison.ts"
-import { service, store, runtime, telemetry } from "./service.ts"
+import { service, store, runtime, telemetry } from "./Layers.ts"
 
 const devnets = [
   { name: "devnet-a", id: 31337, blockTime: 1, logs: 25, reorgs: true },

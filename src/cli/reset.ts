@@ -7,7 +7,7 @@ import { Store } from "../store/Store.ts"
 import type { StoreError } from "../store/Store.ts"
 import { blockFlag, chainFlag, resolveChain, jsonFlag } from "./Flags.ts"
 import { writeLines } from "./Output.ts"
-import { storeOnly } from "./service.ts"
+import { storeOnly } from "./Layers.ts"
 import { UsageError } from "./UsageError.ts"
 
 const confirmed = Effect.fnUntraced(function* (question: string) {

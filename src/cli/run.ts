@@ -4,7 +4,7 @@ import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import { logEvent } from "../observability/LogEvents.ts"
 import { shutdown } from "./Process.ts"
-import { service, runtime, telemetry } from "./service.ts"
+import { service, runtime, telemetry } from "./Layers.ts"
 
 const logStartup = Effect.gen(function* () {
   const { chains, store, warnings } = yield* AppConfig

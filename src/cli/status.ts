@@ -9,7 +9,7 @@ import { Store } from "../store/Store.ts"
 import type { Stats } from "../store/Store.ts"
 import { chainFlag, resolveChains, jsonFlag } from "./Flags.ts"
 import { span, style, writeLines } from "./Output.ts"
-import { storeOnly } from "./service.ts"
+import { storeOnly } from "./Layers.ts"
 
 /** An ingestor writes a heartbeat every ten seconds: after this time without one (seconds), none is running. */
 const aliveFor = 30

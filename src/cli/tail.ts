@@ -9,7 +9,7 @@ import { Store } from "../store/Store.ts"
 import type { Stored } from "../store/Store.ts"
 import { chainFlag, resolveChains, jsonFlag } from "./Flags.ts"
 import { isOutputClosed, style, writeLines } from "./Output.ts"
-import { storeOnly } from "./service.ts"
+import { storeOnly } from "./Layers.ts"
 import { UsageError } from "./UsageError.ts"
 
 const pageSize = 1000

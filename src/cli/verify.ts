@@ -20,7 +20,7 @@ import { Store } from "../store/Store.ts"
 import { blockFlag, chainFlag, resolveChains, jsonFlag } from "./Flags.ts"
 import { Diff, isBeyondReorgs, replay } from "./comparison.ts"
 import { grouped, style, writeLines } from "./Output.ts"
-import { storeOnly } from "./service.ts"
+import { storeOnly } from "./Layers.ts"
 import { UsageError } from "./UsageError.ts"
 
 /** Differences printed one by one. */
