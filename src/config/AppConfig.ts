@@ -11,7 +11,7 @@ import * as ChainVariables from "./ChainConfig.ts"
 import type { ChainConfig } from "./ChainConfig.ts"
 import { variablePrefix } from "./Chains.ts"
 import * as Codec from "./Codec.ts"
-import { fileProblem, withDotEnv } from "./Environment.ts"
+import { unreadable, withDotEnv } from "./Environment.ts"
 import type { Variables } from "./Environment.ts"
 import * as HttpVariables from "./HttpConfig.ts"
 import type { HttpConfig } from "./HttpConfig.ts"
@@ -69,10 +69,7 @@ export class ConfigProblems extends Schema.TaggedError<ConfigProblems>()("Config
 /** The variables of this process, and of `.env` in the working directory. */
 export const processVariables = Effect.try({
   try: () => withDotEnv(process.env, process.cwd()),
-  catch: (error) =>
-    new ConfigProblems({
-      problems: [`.env: expected a readable file, got ${fileProblem(error)}`],
-    }),
+  catch: (error) => new ConfigProblems({ problems: [`.env: ${unreadable(error)}`] }),
 })
 
 export class AppConfig extends Context.Service<AppConfig, Settings>()("event-ingestor/Config") {
@@ -107,7 +104,7 @@ const behaviour = {
     example: "25",
     meaning: 'calls per second to one endpoint at most; "too many requests" halves it, a quiet minute adds 1',
   }),
-  audit: variable("AUDIT", Codec.oneOf("on", "off"), {
+  audit: variable("AUDIT", Codec.either("on", "off"), {
     default: "on",
     meaning: "re-fetch finalized blocks, from a second endpoint where there is one, and compare",
   }),
@@ -156,9 +153,7 @@ const redactorOf = ({
     .filter(({ keyless }) => !keyless)
     .map(({ url }) => Redacted.value(url))
   const passwords = store._tag === "Redis" ? [store.password, store.sentinelPassword] : []
-  const words = [http.token, ...passwords].flatMap((word) =>
-    word === undefined ? [] : [Redacted.value(word)],
-  )
+  const words = [http.token, ...passwords].filter((word) => word !== undefined).map(Redacted.value)
   const collectors = [telemetry?.traces, telemetry?.metrics, telemetry?.logs].filter((to) => to !== undefined)
   const headers = collectors.flatMap(({ headers }) => Object.values(Redacted.value(headers)))
   return makeRedactor({
@@ -177,22 +172,15 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Variables) 
   const store = yield* StoreVariables.readStore(reader)
   const http = yield* HttpVariables.readHttp(reader)
   const telemetry = yield* readTelemetry(reader)
+  const { level, format } = yield* reader.all(log)
   const settings = {
     chains,
     store,
     http,
     ...(yield* StreamVariables.readStreams(reader, store)),
-    stallTimeout: yield* reader.get(behaviour.stallTimeout),
-    requestTimeout: yield* reader.get(behaviour.requestTimeout),
-    shutdownTimeout: yield* reader.get(behaviour.shutdownTimeout),
-    wsMaxPayload: yield* reader.get(behaviour.wsMaxPayload),
-    rpcRate: yield* reader.get(behaviour.rpcRate),
-    audit: (yield* reader.get(behaviour.audit)) === "on",
+    ...(yield* reader.all(behaviour)),
     telemetry,
-    log: {
-      level: yield* reader.get(log.level),
-      format: (yield* reader.get(log.format)) ?? (process.stdout.isTTY ? "pretty" : "json"),
-    },
+    log: { level, format: format ?? (process.stdout.isTTY ? "pretty" : "json") },
     redact: redactorOf({ chains, http, store, telemetry }),
   }
   const prefixes = chains.map((chain) => variablePrefix(chain.name))

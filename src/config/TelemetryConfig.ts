@@ -110,8 +110,7 @@ const readDestination = Effect.fnUntraced(function* (
   const target = own ?? (base && below(base, `v1/${signal}`))
   if (target === undefined) return undefined
 
-  const otherwise = yield* reader.get(common.protocol)
-  const protocol = yield* reader.get(variables.protocol, { otherwise })
+  const protocol = yield* reader.get(variables.protocol, { otherwise: yield* reader.get(common.protocol) })
   const at = reader.isSet(variables.protocol.name) ? prefix : "OTEL_EXPORTER_OTLP"
   if (protocol === "grpc")
     reader.problem(
@@ -121,23 +120,14 @@ const readDestination = Effect.fnUntraced(function* (
   if (protocol === "http/protobuf")
     reader.warnings.push(`${at}_PROTOCOL is not used: http/json is sent, to the same port and paths`)
 
-  const limit = yield* reader.get(common.timeout)
   return {
     url: target,
     headers:
       (yield* readHeaders(reader, variables.headers)) ??
       (yield* readHeaders(reader, common.headers)) ??
       Redacted.make<Readonly<Record<string, string>>>({}),
-    timeout: yield* reader.get(variables.timeout, { otherwise: limit }),
+    timeout: yield* reader.get(variables.timeout, { otherwise: yield* reader.get(common.timeout) }),
   } satisfies Destination
-})
-
-const readBatches = Effect.fnUntraced(function* (reader: Reader, variables: typeof spanBatches) {
-  return {
-    delay: yield* reader.get(variables.delay),
-    timeout: yield* reader.get(variables.timeout),
-    size: yield* reader.get(variables.size),
-  } satisfies Batches
 })
 
 /** The sampler and its share. An argument is only checked where it is one of ours. */
@@ -153,7 +143,7 @@ const readSampler = Effect.fnUntraced(function* (reader: Reader) {
 
 /** `undefined` when nothing is to be sent anywhere. */
 export const readTelemetry = Effect.fnUntraced(function* (reader: Reader) {
-  if ((yield* reader.get(other.disabled)) === "true") return undefined
+  if (yield* reader.get(other.disabled)) return undefined
   const traces = yield* readDestination(reader, signals.traces)
   const metrics = yield* readDestination(reader, signals.metrics)
   const logs = yield* readDestination(reader, signals.logs)
@@ -168,7 +158,7 @@ export const readTelemetry = Effect.fnUntraced(function* (reader: Reader) {
     attributes,
     ...(yield* readSampler(reader)),
     metricInterval: yield* reader.get(other.interval),
-    spanBatches: yield* readBatches(reader, spanBatches),
-    logBatches: yield* readBatches(reader, logBatches),
+    spanBatches: yield* reader.all(spanBatches),
+    logBatches: yield* reader.all(logBatches),
   } satisfies TelemetrySettings
 })
