@@ -1,13 +1,26 @@
-/** Flags that select chains and blocks. */
-import { Effect, Option } from "effect"
-import { Flag } from "effect/cli"
+/** Flags that several commands have, and examples for their help. */
+import { Effect, Option, Schema } from "effect"
+import { Command, Flag } from "effect/cli"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import { UsageError } from "./UsageError.ts"
+
+/** Wrong usage of the command line that its parser cannot find. */
+export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", { detail: Schema.String }) {
+  override get message() {
+    return this.detail
+  }
+}
+
+/** Sets the examples of a command: command lines, and what each does. */
+export const withExamples = (examples: Readonly<Record<string, string>>) =>
+  Command.withExamples(Object.entries(examples).map(([command, description]) => ({ command, description })))
 
 export const chainFlag = Flag.String("chain").pipe(Flag.withDescription("A chain's name or id"))
 
-export const jsonFlag = (what: string) =>
-  Flag.Boolean("json").pipe(Flag.withDescription(what), Flag.withDefault(false))
+/** A flag that is off unless it is given. */
+export const booleanFlag = (name: string, what: string) =>
+  Flag.Boolean(name).pipe(Flag.withDescription(what), Flag.withDefault(false))
+
+export const jsonFlag = (what: string) => booleanFlag("json", what)
 
 /** A flag with a block number, validated while parsing. */
 export const blockFlag = (name: string, what: string) =>

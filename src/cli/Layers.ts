@@ -1,5 +1,5 @@
 /** The layers of the service, and the subsets that the commands need. */
-import { Effect, Layer, Logger } from "effect"
+import { Effect, Layer, Logger, References } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import { Transport } from "../endpoint/Socket.ts"
 import * as Supervisor from "../chain/Supervisor.ts"
@@ -58,3 +58,9 @@ export const commandOnly = runtime.pipe(
 
 /** The layers of a command that only uses the store. */
 export const storeOnly = store.pipe(Layer.provideMerge(commandOnly))
+
+/** Connections to endpoints, whose log lines would repeat what a command prints. */
+export const endpointsOnly = Layer.merge(
+  Transport.layerNetwork,
+  Layer.succeed(References.MinimumLogLevel, "None"),
+)

@@ -17,12 +17,13 @@ import { quantity } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { Transport } from "../endpoint/Socket.ts"
-import { exitCode } from "./Process.ts"
-import { Store } from "../store/Store.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import { Status } from "../observability/Status.ts"
+import { Store } from "../store/Store.ts"
 import { compare, replay } from "./comparison.ts"
+import { withExamples } from "./Flags.ts"
 import { service, store, runtime, telemetry } from "./Layers.ts"
+import { exitCode } from "./Process.ts"
 
 const devnets = [
   { name: "devnet-a", id: 31337, blockTime: 1, logs: 25, reorgs: true },
@@ -215,15 +216,9 @@ export const demo = Command.make(
   Command.withDescription(
     "Run two local devnets with reorgs and the real ingestor, and compare them at the end",
   ),
-  Command.withExamples([
-    { command: "event-ingestor demo", description: "Run until Ctrl-C" },
-    {
-      command: "event-ingestor demo --seconds 30",
-      description: "Run for 30 s; exit code 1 if anything is missing",
-    },
-    {
-      command: "event-ingestor demo --against ws://127.0.0.1:8545",
-      description: "Only generate traffic, on your own devnet",
-    },
-  ]),
+  withExamples({
+    "event-ingestor demo": "Run until Ctrl-C",
+    "event-ingestor demo --seconds 30": "Run for 30 s; exit code 1 if anything is missing",
+    "event-ingestor demo --against ws://127.0.0.1:8545": "Only generate traffic, on your own devnet",
+  }),
 )

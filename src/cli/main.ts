@@ -2,27 +2,26 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect, Layer } from "effect"
 import { CliError, CliOutput, Command } from "effect/cli"
-import { exitCode, runMain } from "./Process.ts"
+import { version } from "../Version.ts"
 import { chains } from "./chains.ts"
 import { check } from "./check.ts"
 import { demo } from "./demo.ts"
+import { withExamples } from "./Flags.ts"
+import { exitCode, runMain } from "./Process.ts"
 import { reset } from "./reset.ts"
 import { run, serve } from "./run.ts"
 import { status } from "./status.ts"
 import { tail } from "./tail.ts"
 import { verify } from "./verify.ts"
-import { version } from "../Version.ts"
 
 const root = Command.make("event-ingestor", {}, () => serve).pipe(
   Command.withDescription("Every event log of many EVM chains in a durable stream, in order, exactly once"),
-  Command.withExamples([
-    { command: "CHAINS=base event-ingestor", description: "Follow Base, through its public endpoints" },
-    {
-      command: "CHAINS=devnet DEVNET_CHAIN_ID=31337 DEVNET_WS_URL=ws://127.0.0.1:8545 event-ingestor",
-      description: "Follow a chain that is not built in",
-    },
-    { command: "event-ingestor check", description: "Check the configuration first" },
-  ]),
+  withExamples({
+    "CHAINS=base event-ingestor": "Follow Base, through its public endpoints",
+    "CHAINS=devnet DEVNET_CHAIN_ID=31337 DEVNET_WS_URL=ws://127.0.0.1:8545 event-ingestor":
+      "Follow a chain that is not built in",
+    "event-ingestor check": "Check the configuration first",
+  }),
   Command.withSubcommands([run, check, status, verify, tail, reset, chains, demo]),
 )
 

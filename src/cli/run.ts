@@ -3,8 +3,9 @@ import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import { logEvent } from "../observability/LogEvents.ts"
-import { shutdown } from "./Process.ts"
+import { withExamples } from "./Flags.ts"
 import { service, runtime, telemetry } from "./Layers.ts"
+import { shutdown } from "./Process.ts"
 
 const logStartup = Effect.gen(function* () {
   const { chains, store, warnings } = yield* AppConfig
@@ -29,11 +30,8 @@ export const serve = Effect.andThen(logStartup, Layer.launch(service)).pipe(
 
 export const run = Command.make("run", {}, () => serve).pipe(
   Command.withDescription("Follow every configured chain until stopped (the default)"),
-  Command.withExamples([
-    { command: "event-ingestor run", description: "Follow every configured chain until Ctrl-C" },
-    {
-      command: "CHAINS=1,8453 LOG_FORMAT=json event-ingestor run",
-      description: "Two chains by their ids, with JSON logs",
-    },
-  ]),
+  withExamples({
+    "event-ingestor run": "Follow every configured chain until Ctrl-C",
+    "CHAINS=1,8453 LOG_FORMAT=json event-ingestor run": "Two chains by their ids, with JSON logs",
+  }),
 )

@@ -2,7 +2,8 @@
 import type { Settings } from "../config/AppConfig.ts"
 import { noLimit, pinnedBy } from "../store/Retention.ts"
 import type { Info, Stats } from "../store/Store.ts"
-import type { Finding } from "./dialect.ts"
+import { about, ok, warning } from "./Finding.ts"
+import type { Finding } from "./Finding.ts"
 import { grouped } from "./Output.ts"
 
 /**
@@ -60,41 +61,37 @@ export const sizes = (
   const findingFor = (subject: string, entries: number, setting: string, above: string): Finding => {
     const [least, most] = [entries * together("least"), entries * together("most")]
     const detail = `${between(size(least), size(most))} for ${of} of ${grouped(entries)} entries (${bytes})`
-    if (room === undefined || most <= room) return { subject, level: "ok", detail }
-    const fits = Math.floor(room / together("most"))
-    return {
+    if (room === undefined || most <= room) return about(subject, ok(detail))
+    const fits = grouped(Math.floor(room / together("most")))
+    return about(
       subject,
-      level: "warning",
-      detail: `${detail}, and 80 % of maxmemory is ${size(room)}${above}`,
-      fix: `raise maxmemory to ${size(most / usable)} or lower ${setting} to ${grouped(fits)}`,
-    }
+      warning(
+        `${detail}, and 80 % of maxmemory is ${size(room)}${above}`,
+        `raise maxmemory to ${size(most / usable)} or lower ${setting} to ${fits}`,
+      ),
+    )
   }
 
-  const findings: Array<Finding> = []
   if (maxLength === 0) {
     const detail = "STREAM_MAXLEN is 0: streams grow without end"
-    findings.push(
+    const trait =
       room === undefined
-        ? { subject: "store size", level: "ok", detail }
-        : {
-            subject: "store size",
-            level: "warning",
-            detail: `${detail}, and maxmemory is ${size(info.limit!)}`,
-            fix: `set STREAM_MAXLEN to ${grouped(Math.floor(room / together("most")))}`,
-          },
-    )
-    return findings
+        ? ok(detail)
+        : warning(
+            `${detail}, and maxmemory is ${size(info.limit!)}`,
+            `set STREAM_MAXLEN to ${grouped(Math.floor(room / together("most")))}`,
+          )
+    return [about("store size", trait)]
   }
-  findings.push(findingFor("store size", maxLength, "STREAM_MAXLEN", ""))
-  const pinned = pinnedBy(
-    retention,
-    streams.flatMap(({ readers }) => readers),
-    Date.now() / 1000,
-  )
+  const findings = [findingFor("store size", maxLength, "STREAM_MAXLEN", "")]
+  const readers = streams.flatMap((stream) => stream.readers)
+  const pinned = pinnedBy(retention, readers, Date.now() / 1000)
   if (pinned === undefined) return findings
   const above = ": publishing pauses there, before STREAM_BACKLOG is reached"
   findings.push(findingFor("store backlog", backlog, "STREAM_BACKLOG", above))
-  if (!info.limit)
-    findings.push({ subject: "store backlog", level: "warning", ...noLimit(info.limit, pinned, retention) })
+  if (!info.limit) {
+    const { detail, fix } = noLimit(info.limit, pinned, retention)
+    findings.push(about("store backlog", warning(detail, fix)))
+  }
   return findings
 }

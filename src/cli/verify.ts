@@ -1,5 +1,5 @@
 /** `verify`: re-fetches a range and diffs it against the store. */
-import { Effect, Layer, Option, References } from "effect"
+import { Effect, Layer, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.ts"
@@ -11,17 +11,15 @@ import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
 import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
 import { Capabilities } from "../endpoint/Capabilities.ts"
-import { Transport } from "../endpoint/Socket.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import * as LogSource from "../logs/LogSource.ts"
 import { Verification } from "../logs/Integrity.ts"
-import { exitCode } from "./Process.ts"
 import { Store } from "../store/Store.ts"
-import { blockFlag, chainFlag, resolveChains, jsonFlag } from "./Flags.ts"
 import { Diff, isBeyondReorgs, replay } from "./comparison.ts"
-import { grouped, style, writeLines } from "./Output.ts"
-import { storeOnly } from "./Layers.ts"
-import { UsageError } from "./UsageError.ts"
+import { blockFlag, chainFlag, jsonFlag, resolveChains, UsageError, withExamples } from "./Flags.ts"
+import { endpointsOnly, storeOnly } from "./Layers.ts"
+import { grouped, style, writeRecords } from "./Output.ts"
+import { exitCode } from "./Process.ts"
 
 /** Differences printed one by one. */
 const mostShown = 20
@@ -271,20 +269,16 @@ export const verify = Command.make(
       for (const one of yield* resolveChains(settings.chains, chain)) {
         const found = yield* verifyChain(one, settings, requested)
         if (!found.complete) process.exitCode = exitCode.failed
-        yield* writeLines(json ? [JSON.stringify(found)] : renderText(found))
+        yield* writeRecords([found], json, renderText)
       }
     },
-    Effect.provide(
-      Layer.mergeAll(storeOnly, Transport.layerNetwork, Layer.succeed(References.MinimumLogLevel, "None")),
-    ),
+    Effect.provide(Layer.merge(storeOnly, endpointsOnly)),
   ),
 ).pipe(
   Command.withDescription("Re-fetch a range and compare it with the store"),
-  Command.withExamples([
-    { command: "event-ingestor verify --chain base", description: "All stored blocks of a chain" },
-    {
-      command: "event-ingestor verify --chain base --from 19000000 --to 19001000",
-      description: "A range; exit code 1 if part of it is not stored or differs",
-    },
-  ]),
+  withExamples({
+    "event-ingestor verify --chain base": "All stored blocks of a chain",
+    "event-ingestor verify --chain base --from 19000000 --to 19001000":
+      "A range; exit code 1 if part of it is not stored or differs",
+  }),
 )
