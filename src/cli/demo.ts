@@ -22,7 +22,8 @@ import { Status } from "../observability/Status.ts"
 import { Store } from "../store/Store.ts"
 import { compare, replay } from "./comparison.ts"
 import { withExamples } from "./Flags.ts"
-import { service, store, runtime, telemetry } from "./Layers.ts"
+import { runtime, store, telemetry } from "./Layers.ts"
+import type { Service } from "./Layers.ts"
 import { exitCode } from "./Process.ts"
 
 const devnets = [
@@ -139,7 +140,7 @@ const resetStreams = Effect.fnUntraced(function* ({ chains }: Settings) {
 })
 
 /** Runs until stopped or for a number of seconds, and sets the exit code by whether every journal is complete. */
-const runDemo = (seconds: Option.Option<number>) =>
+const runDemo = (service: Service, seconds: Option.Option<number>) =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const nodes = yield* Effect.forEach(devnets, (devnet) =>
@@ -192,33 +193,34 @@ const traffic = Effect.fnUntraced(
   Effect.provide(Transport.layerNetwork),
 )
 
-export const demo = Command.make(
-  "demo",
-  {
-    seconds: Flag.Finite("seconds").pipe(
-      Flag.withDescription("Stop after this many seconds"),
-      Flag.filter(
-        (n) => n > 0,
-        () => "expected a number of seconds above 0",
+export const demo = (service: Service) =>
+  Command.make(
+    "demo",
+    {
+      seconds: Flag.Finite("seconds").pipe(
+        Flag.withDescription("Stop after this many seconds"),
+        Flag.filter(
+          (n) => n > 0,
+          () => "expected a number of seconds above 0",
+        ),
+        Flag.optional,
       ),
-      Flag.optional,
+      against: Flag.String("against").pipe(
+        Flag.withDescription("Only generate traffic, on the development node at this WebSocket URL"),
+        Flag.optional,
+      ),
+    },
+    Effect.fnUntraced(function* ({ seconds, against }) {
+      if (Option.isSome(against)) return yield* traffic(against.value)
+      return yield* runDemo(service, seconds)
+    }),
+  ).pipe(
+    Command.withDescription(
+      "Run two local devnets with reorgs and the real ingestor, and compare them at the end",
     ),
-    against: Flag.String("against").pipe(
-      Flag.withDescription("Only generate traffic, on the development node at this WebSocket URL"),
-      Flag.optional,
-    ),
-  },
-  Effect.fnUntraced(function* ({ seconds, against }) {
-    if (Option.isSome(against)) return yield* traffic(against.value)
-    return yield* runDemo(seconds)
-  }),
-).pipe(
-  Command.withDescription(
-    "Run two local devnets with reorgs and the real ingestor, and compare them at the end",
-  ),
-  withExamples({
-    "event-ingestor demo": "Run until Ctrl-C",
-    "event-ingestor demo --seconds 30": "Run for 30 s; exit code 1 if anything is missing",
-    "event-ingestor demo --against ws://127.0.0.1:8545": "Only generate traffic, on your own devnet",
-  }),
-)
+    withExamples({
+      "event-ingestor demo": "Run until Ctrl-C",
+      "event-ingestor demo --seconds 30": "Run for 30 s; exit code 1 if anything is missing",
+      "event-ingestor demo --against ws://127.0.0.1:8545": "Only generate traffic, on your own devnet",
+    }),
+  )

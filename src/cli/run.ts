@@ -4,7 +4,8 @@ import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import { logEvent } from "../observability/LogEvents.ts"
 import { withExamples } from "./Flags.ts"
-import { service, runtime, telemetry } from "./Layers.ts"
+import { runtime, telemetry } from "./Layers.ts"
+import type { Service } from "./Layers.ts"
 import { shutdown } from "./Process.ts"
 
 const logStartup = Effect.gen(function* () {
@@ -23,15 +24,18 @@ const logStopped = Effect.suspend(() => {
   return logEvent("stopped", `stopped cleanly in ${seconds} s`, { seconds })
 })
 
-export const serve = Effect.andThen(logStartup, Layer.launch(service)).pipe(
-  Effect.onInterrupt(() => logStopped),
-  Effect.provide(telemetry.pipe(Layer.provideMerge(runtime), Layer.provideMerge(AppConfig.layer))),
-)
+/** Follows every configured chain until it is interrupted. */
+export const serve = (service: Service) =>
+  Effect.andThen(logStartup, Layer.launch(service)).pipe(
+    Effect.onInterrupt(() => logStopped),
+    Effect.provide(telemetry.pipe(Layer.provideMerge(runtime), Layer.provideMerge(AppConfig.layer))),
+  )
 
-export const run = Command.make("run", {}, () => serve).pipe(
-  Command.withDescription("Follow every configured chain until stopped (the default)"),
-  withExamples({
-    "event-ingestor run": "Follow every configured chain until Ctrl-C",
-    "CHAINS=1,8453 LOG_FORMAT=json event-ingestor run": "Two chains by their ids, with JSON logs",
-  }),
-)
+export const run = (service: Service) =>
+  Command.make("run", {}, () => serve(service)).pipe(
+    Command.withDescription("Follow every configured chain until stopped (the default)"),
+    withExamples({
+      "event-ingestor run": "Follow every configured chain until Ctrl-C",
+      "CHAINS=1,8453 LOG_FORMAT=json event-ingestor run": "Two chains by their ids, with JSON logs",
+    }),
+  )

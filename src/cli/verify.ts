@@ -85,15 +85,14 @@ const readBlocks = Effect.fnUntraced(function* (
   )
 })
 
-/** Requested blocks that cannot be verified, and why. */
-export interface UnverifiableRange {
-  readonly from: number
-  readonly to: number
-  readonly why: string
+/** The requested blocks; without bounds, all that are stored. */
+interface Requested {
+  readonly from: number | undefined
+  readonly to: number | undefined
 }
 
 /** The completely stored blocks of a chain, and why there are none below. */
-export interface Stored {
+interface Stored {
   /** The first block of the journal, or of its current filter. */
   readonly begins: number
   readonly why: string
@@ -105,26 +104,14 @@ export interface Stored {
   readonly trimmed: number
 }
 
-/** The part of a range that can be verified, and the parts that cannot. */
-export const rangeOf = (
-  requested: { readonly from: number | undefined; readonly to: number | undefined },
-  { begins, why, first, last, trimmed }: Stored,
-): {
-  readonly from: number
-  readonly to: number
-  readonly notThere: Array<UnverifiableRange>
-} => {
-  const from =
-    requested.from ??
-    (requested.to === undefined || requested.to >= first ? first : Math.min(begins, requested.to))
+/** The part of a range that can be verified, and the parts that cannot, with the reason. */
+const rangeOf = (requested: Requested, { begins, why, first, last, trimmed }: Stored) => {
+  const lowest = requested.to === undefined || requested.to >= first ? first : Math.min(begins, requested.to)
+  const from = requested.from ?? lowest
   const to = requested.to ?? Math.max(last, requested.from ?? last)
-  const parts: ReadonlyArray<UnverifiableRange> = [
+  const parts = [
     { from, to: Math.min(to, begins - 1), why },
-    {
-      from: Math.max(from, begins),
-      to: Math.min(to, first - 1),
-      why: keptFrom(first, trimmed),
-    },
+    { from: Math.max(from, begins), to: Math.min(to, first - 1), why: keptFrom(first, trimmed) },
     { from: Math.max(from, last + 1), to, why: `the last stored block is ${last}` },
   ]
   return {
@@ -140,7 +127,7 @@ const keptFrom = (block: number, trimmed: number) =>
 const verifyChain = Effect.fnUntraced(function* (
   chain: ChainConfig,
   settings: Settings,
-  requested: { readonly from: number | undefined; readonly to: number | undefined },
+  requested: Requested,
 ) {
   const hasRange = requested.from !== undefined || requested.to !== undefined
   const store = yield* Store
@@ -182,7 +169,7 @@ const verifyChain = Effect.fnUntraced(function* (
     })
     const diff = new Diff(replayed, from, to, startsAtOldest && trimmed > 0)
     yield* readBlocks(chain, settings, { from, to, final: final?.number ?? -1 }, (block) => diff.add(block))
-    const { logs, missing, trimmed: trimmedLogs, extra, different } = diff.result
+    const { logs, missing, trimmed: trimmedLogs, extra, different } = diff
     const { faults } = replayed
     const matches = missing.length + extra.length + different.length + faults.length === 0
     // Entries that other programs deleted are detected only here.

@@ -189,12 +189,6 @@ const readChain = Effect.fnUntraced(function* (reader: Reader, given: string) {
   const name = builtIn?.name ?? (number === undefined ? given : `chain-${number}`)
   const prefix = `${variablePrefix(name)}_`
   const { chainId, rpcUrl, wsUrl } = yield* reader.all(own, prefix)
-  const { addresses, topics, finalityDepth, pollInterval, ...others } = yield* reader.all(
-    shared,
-    prefix,
-    yield* reader.all(shared),
-  )
-
   const id = builtIn?.id ?? number ?? chainId
   if (id === undefined && !reader.isSet(`${prefix}CHAIN_ID`))
     reader.problem(`${prefix}CHAIN_ID`, `expected the chain id of ${name}, ${unknownChain(name)}`)
@@ -206,6 +200,12 @@ const readChain = Effect.fnUntraced(function* (reader: Reader, given: string) {
       `${prefix}WS_URL`,
       `expected a WebSocket or HTTP URL of ${name}, which has no public default`,
     )
+
+  const { addresses, topics, finalityDepth, pollInterval, ...others } = yield* reader.all(
+    shared,
+    prefix,
+    yield* reader.all(shared),
+  )
   const names = new Map<string, number>()
   return {
     name,

@@ -96,7 +96,7 @@ export class Reader {
     return new Reader(this.#variables)
   }
 
-  problem(name: string, what: string): void {
+  problem(name: string, what: string): undefined {
     this.problems.push(`${name}: ${what}`)
   }
 
@@ -158,24 +158,16 @@ export class Reader {
   }
 
   #secret<A>(name: string, codec: Codec<A>): Effect.Effect<A | undefined> {
-    const parse = (from: string, text: string) => {
-      const value = codec.parse(text)
-      if (value === undefined) this.problem(from, `expected ${codec.expected}`)
-      return value
-    }
     return Effect.map(Effect.all([this.text(name), this.text(`${name}_FILE`)]), ([inline, file]) => {
-      if (file === undefined) return inline === undefined ? undefined : parse(name, inline)
-      if (inline !== undefined) {
-        this.problem(name, `set either ${name} or ${name}_FILE, not both`)
-        return undefined
-      }
-      const read = readSecret(file)
-      const from = `${name}_FILE`
-      if ("problem" in read) this.problem(from, read.problem)
-      else if (read.content === "")
-        this.problem(from, `expected a file with ${codec.expected}, got an empty one`)
-      else return parse(from, read.content)
-      return undefined
+      if (inline !== undefined && file !== undefined)
+        return this.problem(name, `set either ${name} or ${name}_FILE, not both`)
+      const from = file === undefined ? name : `${name}_FILE`
+      const read = file === undefined ? { content: inline } : readSecret(file)
+      if ("problem" in read) return this.problem(from, read.problem)
+      if (read.content === undefined) return undefined
+      if (read.content === "")
+        return this.problem(from, `expected a file with ${codec.expected}, got an empty one`)
+      return codec.parse(read.content) ?? this.problem(from, `expected ${codec.expected}`)
     })
   }
 }
