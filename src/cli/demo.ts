@@ -24,6 +24,7 @@ import { compare, replay } from "./comparison.ts"
 import { withExamples } from "./Flags.ts"
 import { runtime, store, telemetry } from "./Layers.ts"
 import type { Service } from "./Layers.ts"
+import { writeLines } from "./Output.ts"
 import { exitCode } from "./Process.ts"
 
 const devnets = [
@@ -42,8 +43,6 @@ const deepestReorg = 4
 
 /** How long the store may take to reach the nodes' heads once mining has stopped. */
 const settleTimeout = Duration.seconds(5)
-
-const print = (line: string) => Effect.sync(() => void process.stdout.write(`${line}\n`))
 
 const connect = (id: number | undefined, name: string, url: string) =>
   Endpoint.connect(
@@ -121,15 +120,13 @@ const summary = Effect.fnUntraced(function* (
   const { logs, missing, extra, different } = yield* compare(replayed, node, chain, 0, head)
   const complete =
     missing.length + extra.length + different.length + replayed.faults.length === 0 && status.stored === head
-  yield* print(
+  yield* writeLines([
     `${chain.name}: ${head + 1} blocks, ${logs} logs on the node, ${replayed.entries} entries in the store, ` +
       `${replayed.removed} of them retractions by ${status.reorgs} reorg${status.reorgs === 1 ? "" : "s"}`,
-  )
-  yield* print(
     `  missing ${missing.length}, extra ${extra.length}, different ${different.length}, ` +
       `faults ${replayed.faults.length}, stored up to ${status.stored} of ${head}`,
-  )
-  yield* print(`  complete: ${complete ? "yes" : "NO"}`)
+    `  complete: ${complete ? "yes" : "NO"}`,
+  ])
   return complete
 })
 
@@ -160,15 +157,12 @@ const runDemo = (service: Service, seconds: Option.Option<number>) =>
       const { chains } = Context.get(context, Status)
       const client = Context.get(context, Store)
 
-      const time = Option.match(seconds, {
-        onNone: () => Effect.never,
-        onSome: (n) => Effect.sleep(n * 1000),
-      })
-      yield* print(`following ${devnets.length} devnets into ${client.description}; Ctrl-C stops`)
+      const time = Option.isNone(seconds) ? Effect.never : Effect.sleep(seconds.value * 1000)
+      yield* writeLines([`following ${devnets.length} devnets into ${client.description}; Ctrl-C stops`])
       yield* restore(
         Effect.raceAllFirst([
           time,
-          Screen.show(chains, process.stdout),
+          Screen.show(chains),
           ...devnets.map((devnet, i) => generateTraffic(devnet, nodes[i]!.connection)),
         ]),
       ).pipe(Effect.exit)
@@ -186,7 +180,7 @@ const traffic = Effect.fnUntraced(
   function* (url: string) {
     const node = yield* connect(undefined, "the node", url)
     const emitter = yield* Traffic.deploy(node)
-    yield* print("calling the contract; Ctrl-C stops")
+    yield* writeLines(["calling the contract; Ctrl-C stops"])
     return yield* Effect.raceFirst(Traffic.keepCalling(emitter, devnets[0].logs, callEvery), node.ended)
   },
   Effect.scoped,
