@@ -49,6 +49,9 @@ const bytes = (n) => {
   return `${short.format(n / 1024 ** power)} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`
 }
 
+/** Joins the parts that say something. @param {string} separator @param {Array<string>} parts */
+const joined = (separator, ...parts) => parts.filter(Boolean).join(separator)
+
 /** @param {string | number} at */
 const clock = (at) => {
   const date = new Date(at)
@@ -96,24 +99,30 @@ const reason = (within, text) => {
 const drawn = new WeakMap()
 
 /**
- * Redraws a list if its content changed. An item has a main text, an optional muted text, and lines below.
- * @param {ParentNode} within @param {string} name @param {string} empty
- * @param {Array<{ main: string, sub?: string, tone?: string, lines?: ReadonlyArray<string> }>} items
+ * @typedef {{ main: string, sub?: string, tone?: string, lines?: ReadonlyArray<string | false> }} Item
+ *   an item of a list: a main text, an optional muted text, and lines below
+ */
+
+/**
+ * Redraws a list if its content changed. What is false is left out.
+ * @param {ParentNode} within @param {string} name @param {ReadonlyArray<Item | false>} items @param {string} empty
  */
 const list = (within, name, items, empty) => {
   const node = find(within, `[data-list="${name}"]`)
   const now = JSON.stringify(items)
   if (drawn.get(node) === now) return
   drawn.set(node, now)
-  const made = items.map(({ main, sub, tone, lines = [] }) => {
-    const item = make("li", "")
-    const head = make("span", main)
-    if (tone) tint(head, tone)
-    item.append(head)
-    if (sub) item.append(" ", make("span", sub, "sub"))
-    for (const line of lines) item.append(make("p", line, "sub"))
-    return item
-  })
+  const made = items
+    .filter((item) => item !== false)
+    .map(({ main, sub, tone, lines = [] }) => {
+      const item = make("li", "")
+      const head = make("span", main)
+      if (tone) tint(head, tone)
+      item.append(head)
+      if (sub) item.append(" ", make("span", sub, "sub"))
+      for (const line of lines) if (line !== false) item.append(make("p", line, "sub"))
+      return item
+    })
   node.replaceChildren(...(made.length > 0 ? made : [make("li", empty, "sub")]))
 }
 
@@ -218,99 +227,69 @@ const drawCurves = (node, chain, { lag_s: lag, logs_per_s: rate }) => {
   })
 }
 
+/** @param {Chain["endpoints"][number]} endpoint @returns {Item} */
+const endpointItem = ({ name, in_use, heads, connects, breaker, limits, rate, ...endpoint }) => {
+  const { connected_for_s: connected, audit_mismatches: mismatches } = endpoint
+  const connection = in_use ? "in use" : "standby"
+  const disconnection = connects === 0 ? "never connected" : "not connected"
+  return {
+    main: name,
+    sub: joined(
+      ", ",
+      connected === null ? disconnection : connection,
+      connects > 1 ? `connected ${count(connects)} times` : "",
+    ),
+    tone: connected === null && breaker.failures > 0 ? "bad" : "",
+    lines: [
+      breaker.failures > 0 && `${breaker.state}, ${plural(breaker.failures, "failure")}`,
+      mismatches > 0 && plural(mismatches, "audit mismatch", "audit mismatches"),
+      // The limits of an endpoint that refuses subscriptions already include this text.
+      in_use && heads === "polled" && "heads are polled",
+      ...limits.filter((limit) => limit !== "heads are polled"),
+      rate !== null && `rate limit ${short.format(rate)} calls/s`,
+    ],
+  }
+}
+
+/** @param {Chain} chain @returns {ReadonlyArray<Item | false>} */
+const streamItems = ({ audit, logs, stream }) => [
+  stream !== null && { main: plural(stream.entries, "entry", "entries"), sub: "kept" },
+  { main: count(logs.published), sub: "published" },
+  { main: count(logs.removed), sub: "removed" },
+  logs.deduplicated > 0 && { main: count(logs.deduplicated), sub: "already stored" },
+  audit.missing > 0 && { main: count(audit.missing), sub: "missing, added by audit", tone: "warn" },
+  audit.extra > 0 && { main: count(audit.extra), sub: "extra, removed by audit", tone: "warn" },
+  audit.unaudited > 0 && { main: plural(audit.unaudited, "final block"), sub: "not audited" },
+  ...(stream?.groups ?? []).map(({ name, lag, pending, missed }) => ({
+    main: name,
+    sub: "group",
+    tone: missed > 0 ? "bad" : "",
+    lines: [
+      `${lag === null ? "unknown" : count(lag)} to read, ${count(pending)} pending`,
+      missed > 0 && `${count(missed)} missed: trimmed before they were read`,
+    ],
+  })),
+]
+
 /** @param {HTMLElement} node @param {Chain} chain */
 const drawDetails = (node, chain) => {
-  list(
-    node,
-    "endpoints",
-    chain.endpoints.map(
-      ({
-        name,
-        in_use,
-        heads,
-        connected_for_s: connected,
-        connects,
-        breaker,
-        limits,
-        rate,
-        audit_mismatches: mismatches,
-      }) => ({
-        main: name,
-        sub: [
-          connected !== null
-            ? in_use
-              ? "in use"
-              : "standby"
-            : connects === 0
-              ? "never connected"
-              : "not connected",
-          connects > 1 ? `connected ${count(connects)} times` : "",
-        ]
-          .filter(Boolean)
-          .join(", "),
-        ...(connected === null && breaker.failures > 0 && { tone: "bad" }),
-        lines: [
-          ...(breaker.failures > 0 ? [`${breaker.state}, ${plural(breaker.failures, "failure")}`] : []),
-          ...(mismatches > 0 ? [plural(mismatches, "audit mismatch", "audit mismatches")] : []),
-          // The limits of an endpoint that refuses subscriptions already include this text.
-          ...(in_use && heads === "polled" ? ["heads are polled"] : []),
-          ...limits.filter((limit) => limit !== "heads are polled"),
-          ...(rate === null ? [] : [`rate limit ${short.format(rate)} calls/s`]),
-        ],
-      }),
-    ),
-    "none",
-  )
-  const { audit, logs, reorgs, stream } = chain
-  list(
-    node,
-    "stream",
-    [
-      ...(stream ? [{ main: plural(stream.entries, "entry", "entries"), sub: "kept" }] : []),
-      { main: count(logs.published), sub: "published" },
-      { main: count(logs.removed), sub: "removed" },
-      ...(logs.deduplicated > 0 ? [{ main: count(logs.deduplicated), sub: "already stored" }] : []),
-      ...(audit.missing > 0
-        ? [{ main: count(audit.missing), sub: "missing, added by audit", tone: "warn" }]
-        : []),
-      ...(audit.extra > 0
-        ? [{ main: count(audit.extra), sub: "extra, removed by audit", tone: "warn" }]
-        : []),
-      ...(audit.unaudited > 0 ? [{ main: plural(audit.unaudited, "final block"), sub: "not audited" }] : []),
-      ...(stream?.groups ?? []).map(({ name, lag, pending, missed }) => ({
-        main: name,
-        sub: "group",
-        lines: [
-          `${lag === null ? "unknown" : count(lag)} to read, ${count(pending)} pending`,
-          ...(missed > 0 ? [`${count(missed)} missed: trimmed before they were read`] : []),
-        ],
-        ...(missed > 0 && { tone: "bad" }),
-      })),
-    ],
-    "",
-  )
-  list(
-    node,
-    "reorgs",
-    reorgs.last.slice(0, 5).map(({ at, depth, from }) => ({
-      main: clock(at),
-      sub: `${plural(depth, "block")} from ${count(from)} down`,
-    })),
-    "none since start",
-  )
+  const { endpoints, failures, reorgs } = chain
+  list(node, "endpoints", endpoints.map(endpointItem), "none")
+  list(node, "stream", streamItems(chain), "")
+  const latestReorgs = reorgs.last.slice(0, 5).map(({ at, depth, from }) => ({
+    main: clock(at),
+    sub: `${plural(depth, "block")} from ${count(from)} down`,
+  }))
+  list(node, "reorgs", latestReorgs, "none since start")
   const heading =
     reorgs.count > 0 ? `Reorgs: ${count(reorgs.count)}, deepest ${count(reorgs.deepest)}` : "Reorgs"
   setText(find(node, '[data-list="reorgs"]').previousElementSibling, heading)
-  list(
-    node,
-    "errors",
-    folded(chain.failures).map(({ type, text, first, last, times }) => ({
-      main: clock(last),
-      sub: `${type.replaceAll("_", " ")}${times > 1 ? `, ${times} times since ${clock(first)}` : ""}`,
-      lines: [text],
-    })),
-    "none since start",
-  )
+  const errors = folded(failures).map(({ type, text, first, last, times }) => ({
+    main: clock(last),
+    sub: `${type.replaceAll("_", " ")}${times > 1 ? `, ${times} times since ${clock(first)}` : ""}`,
+    lines: [text],
+  }))
+  list(node, "errors", errors, "none since start")
 }
 
 /** @param {Chain} chain @param {number} now @param {boolean} open */
@@ -356,12 +335,11 @@ const drawChain = (chain, now, open) => {
     breaker: breaker.state,
     "breaker-sub": breakerSub(breaker),
     endpoint: inUse?.name ?? chain.endpoints[0]?.name ?? "–",
-    "endpoint-sub": [
+    "endpoint-sub": joined(
+      ", ",
       inUse?.connected_for_s == null ? "not connected" : `for ${span(inUse.connected_for_s)}`,
       standby > 0 ? `${standby} standby` : "",
-    ]
-      .filter(Boolean)
-      .join(", "),
+    ),
   })
   tint(find(node, '[data-field="phase"]'), tones[chain.phase] ?? "")
   tint(find(node, '[data-field="breaker"]'), breakerTone(breaker))
@@ -478,12 +456,13 @@ const drawRow = ({ chain, row }) => {
 
 const countTail = () => {
   const kept = `the latest ${plural(entries.length, "entry", "entries")}`
-  const text = [
+  const text = joined(
+    "; ",
     paused === undefined ? "" : `paused, ${count(paused)} new`,
     filter.value === "" ? "" : `the latest ${count(rows.childElementCount)} that match`,
     missed > 0 ? `${count(missed)} more not shown` : "",
-  ]
-  setText(find(document, "#tail-count"), text.filter(Boolean).join("; "))
+  )
+  setText(find(document, "#tail-count"), text)
   const empty =
     entries.length === 0 ? "No entries written since the process started." : `No match in ${kept}.`
   setText(find(document, "#tail-empty"), rows.childElementCount === 0 ? empty : "")
@@ -504,16 +483,8 @@ const addEntries = (news) => {
     written.set(chain, seq)
     for (const row of rows.toReversed()) {
       const { block_number, block_hash, contract, topics, tx_hash, data, removed } = row
-      const text = [
-        chain,
-        block_number,
-        block_hash,
-        contract,
-        ...topics,
-        tx_hash,
-        data,
-        removed ? "removed" : "added",
-      ]
+      const change = removed ? "removed" : "added"
+      const text = [chain, block_number, block_hash, contract, ...topics, tx_hash, data, change]
       fresh.push({ chain, row, text: text.join(" ").toLowerCase() })
     }
   }
