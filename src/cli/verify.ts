@@ -6,8 +6,6 @@ import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.
 import type { Block } from "../Domain.ts"
 import * as RateLimiter from "../endpoint/RateLimiter.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
-import type { Connection, EndpointOptions } from "../endpoint/Endpoint.ts"
-import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
 import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
 import { Capabilities } from "../endpoint/Capabilities.ts"
@@ -41,14 +39,12 @@ const readBlocks = Effect.fnUntraced(function* (
 ) {
   const checks = yield* Verification
   let next = from
-  const readOn = <R>(
-    endpoint: EndpointConfig,
-    connect: (options: EndpointOptions) => Effect.Effect<Connection, EndpointError, R>,
-  ) => {
+  const readOn = (endpoint: EndpointConfig) => {
     const capabilities = new Capabilities()
     return Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(RateLimiter.limitOf(endpoint, settings.rpcRate))
-      const connection = yield* connect({ ...settings, rateLimiter })
+      const { connect } = isHttp(endpoint) ? HttpRpcClient : Endpoint
+      const connection = yield* connect(chain, endpoint, { ...settings, rateLimiter })
       const latest = yield* Headers.header(connection, "latest")
       const logs = LogSource.make(connection, chain, capabilities, checks, () => latest?.timestamp)
       while (next <= to) {
@@ -68,13 +64,8 @@ const readBlocks = Effect.fnUntraced(function* (
     )
   }
   let before = from
-  const sockets = chain.endpoints.filter((endpoint) => !isHttp(endpoint))
-  yield* Effect.firstSuccessOf([
-    ...[...chain.rpc, ...chain.endpoints.filter(isHttp)].map((endpoint) =>
-      readOn(endpoint, (options) => HttpRpcClient.connect(chain, endpoint, options)),
-    ),
-    ...sockets.map((endpoint) => readOn(endpoint, (options) => Endpoint.connect(chain, endpoint, options))),
-  ]).pipe(
+  const httpFirst = chain.endpoints.toSorted((a, b) => Number(isHttp(b)) - Number(isHttp(a)))
+  yield* Effect.firstSuccessOf([...chain.rpc, ...httpFirst].map(readOn)).pipe(
     Effect.retry({
       while: () => {
         const isFurther = next > before

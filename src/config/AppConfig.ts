@@ -5,7 +5,7 @@
  * text from outside passes before it is logged or shown.
  */
 import { Context, Effect, Layer, Redacted, Schema } from "effect"
-import type { Duration, LogLevel } from "effect"
+import type { LogLevel } from "effect"
 import { constants } from "node:buffer"
 import * as ChainVariables from "./ChainConfig.ts"
 import type { ChainConfig } from "./ChainConfig.ts"
@@ -26,26 +26,17 @@ import type { TelemetrySettings } from "./TelemetryConfig.ts"
 import * as TelemetryVariables from "./TelemetryVariables.ts"
 import { unknownVariables } from "./UnknownVariables.ts"
 import { Reader, variable } from "./Variable.ts"
-import type { Section } from "./Variable.ts"
+import type { Section, Values } from "./Variable.ts"
 
 export type { ChainConfig, EndpointConfig } from "./ChainConfig.ts"
 export type { RedisConfig, SqliteConfig } from "./StoreConfig.ts"
 
-export interface Settings {
+export interface Settings extends Values<typeof behaviour> {
   readonly chains: ReadonlyArray<ChainConfig>
   readonly store: RedisConfig | SqliteConfig
   readonly streamPrefix: string
   /** How much of each stream is kept. */
   readonly retention: Retention
-  /** The least silence that is suspicious, whatever the block time. */
-  readonly stallTimeout: Duration.Duration
-  readonly requestTimeout: Duration.Duration
-  readonly shutdownTimeout: Duration.Duration
-  readonly wsMaxPayload: number
-  /** Requests a second and endpoint; `undefined`: 10 for endpoints without a key, no limit for the others. */
-  readonly rpcRate: number | undefined
-  /** Whether blocks are fetched again and compared when they become final. */
-  readonly audit: boolean
   readonly http: HttpConfig
   /** Where telemetry goes; `undefined`: nowhere. */
   readonly telemetry: TelemetrySettings | undefined
@@ -89,6 +80,7 @@ const logLevel = Codec.kind("one of all, trace, debug, info, warn, error, fatal,
   ),
 )
 
+/** Settings that are the value of one variable each. */
 const behaviour = {
   stallTimeout: variable("STALL_TIMEOUT", Codec.duration, {
     default: "15s",
@@ -99,6 +91,7 @@ const behaviour = {
     default: "10s",
     meaning: "timeout of one request to an endpoint",
   }),
+  /** Requests a second and endpoint; `undefined`: 10 for endpoints without a key, no limit for the others. */
   rpcRate: variable("RPC_RATE", Codec.positive, {
     shownDefault: "`10` for endpoints without a key, else no limit",
     example: "25",
@@ -112,6 +105,7 @@ const behaviour = {
     default: "10s",
     meaning: "timeout of a clean stop",
   }),
+  /** Bytes. */
   wsMaxPayload: variable("WS_MAX_PAYLOAD", Codec.bytes(longestText), {
     default: "32MiB",
     meaning: "the largest frame that is accepted",

@@ -35,20 +35,20 @@ export interface Variable<A, Unset = A | undefined> extends Description {
  * @param name without the prefix of a chain
  * @param description with `default`, as it would be written in the variable, the value is never `undefined`
  */
-export function variable<A>(
+export const variable = <A, Default extends string | undefined = undefined>(
   name: string,
   codec: Codec<A>,
-  description: Description & { readonly default: string },
-): Variable<A, A>
-export function variable<A>(name: string, codec: Codec<A>, description: Description): Variable<A, undefined>
-export function variable<A>(
-  name: string,
-  codec: Codec<A>,
-  { default: text, ...description }: Description & { readonly default?: string },
-): Variable<A> {
+  { default: text, ...description }: Description & { readonly default?: Default },
+): Variable<A, Default extends string ? A : undefined> => {
   const unset = text === undefined ? undefined : codec.parse(text)
   if (text !== undefined && unset === undefined) throw new Error(`the default of ${name} is not valid`)
-  return { name, codec, default: text, unset, ...description }
+  return {
+    name,
+    codec,
+    default: text,
+    unset: unset as Default extends string ? A : undefined,
+    ...description,
+  }
 }
 
 /** Variables of one kind, as the README and `.env.example` list them. */
