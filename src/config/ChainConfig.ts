@@ -11,7 +11,7 @@ import * as Codec from "./Codec.ts"
 import type { ChainId, Filter } from "../Domain.ts"
 import { unknownChain } from "./UnknownVariables.ts"
 import { variable } from "./Variable.ts"
-import type { Reader, Section } from "./Variable.ts"
+import type { Reader, Section, Values } from "./Variable.ts"
 
 /** A provider of one chain. `name` is what may be shown; the URL often carries a key and never is. */
 export interface EndpointConfig {
@@ -21,7 +21,9 @@ export interface EndpointConfig {
   readonly keyless: boolean
 }
 
-export interface ChainConfig {
+type Shared = Values<typeof shared>
+
+export interface ChainConfig extends Omit<Shared, "addresses" | "topics" | "finalityDepth" | "pollInterval"> {
   readonly name: string
   readonly id: ChainId
   /** Endpoints that heads come from, in order of preference: WebSocket ones, or HTTP ones that are polled. */
@@ -29,15 +31,7 @@ export interface ChainConfig {
   /** HTTP endpoints for ranges. */
   readonly rpc: ReadonlyArray<EndpointConfig>
   readonly filter: Filter
-  readonly startBlock: "latest" | number
-  readonly confirmations: "finalized" | number
-  /** Whether a header's `logsBloom` may prove that a block has no matching log. */
-  readonly logsBloom: "trust" | "ignore"
-  /** Whether the `finalized` tag is requested; `depth` is for nodes whose tag means nothing. */
-  readonly finality: "tag" | "depth"
   readonly finalityDepth: number
-  /** Whether sockets send heads by a subscription, or are polled. */
-  readonly heads: "subscribe" | "poll"
   /** How often heads are polled where they are. */
   readonly pollInterval: Duration.Duration
 }
@@ -115,11 +109,13 @@ const shared = {
     default: "0",
     meaning: "stay so many blocks behind the head, or `finalized`: then no entry is ever retracted",
   }),
+  /** Whether a header's `logsBloom` may prove that a block has no matching log. */
   logsBloom: variable("LOGS_BLOOM", Codec.oneOf("trust", "ignore"), {
     default: "trust",
     meaning:
       "`ignore` where headers have wrong blooms, as Polygon's before its Madhugiri fork of 2025 (PIP-74); answers are then not compared with them",
   }),
+  /** Whether the `finalized` tag is requested; `depth` is for nodes whose tag means nothing. */
   finality: variable("FINALITY", Codec.oneOf("tag", "depth"), {
     default: "tag",
     meaning:

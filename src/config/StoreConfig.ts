@@ -8,21 +8,13 @@ import { percentDecoded } from "../Redactor.ts"
 import { variable } from "./Variable.ts"
 import type { Reader, Section, Values } from "./Variable.ts"
 
-export interface RedisConfig {
+export interface RedisConfig extends Omit<Values<typeof redis>, "url" | "host" | "port" | "cluster"> {
   readonly _tag: "Redis"
   readonly mode: "standalone" | "sentinel" | "cluster"
   readonly nodes: ReadonlyArray<{ readonly host: string; readonly port: number }>
   readonly tls: boolean
-  readonly caFile: string | undefined
-  /** A certificate of our own, for servers that ask for one. */
-  readonly certFile: string | undefined
-  readonly keyFile: string | undefined
   readonly username: string | undefined
-  readonly password: Redacted.Redacted<string> | undefined
   readonly database: number
-  readonly sentinelMaster: string | undefined
-  readonly sentinelUsername: string | undefined
-  readonly sentinelPassword: Redacted.Redacted<string> | undefined
   /** Where secrets are in files: the same with the files read again, if they still are what they should be. */
   readonly renewed: Effect.Effect<RedisConfig | undefined> | undefined
 }
@@ -158,7 +150,8 @@ export const readStore = Effect.fnUntraced(function* (
   reader: Reader,
 ): Effect.fn.Return<RedisConfig | SqliteConfig> {
   const given = yield* reader.all(redis)
-  const { url: urls = [], host, port, cluster, sentinelMaster, sentinelPassword, sentinelUsername } = given
+  const { url: urls = [], host, port, cluster, ...others } = given
+  const { sentinelMaster } = others
   const { path } = yield* reader.all(sqlite)
   /** Reports each of these variables that is set, where another one that it needs is not. */
   const need = (what: string, ...keys: ReadonlyArray<keyof typeof redis>) => {
@@ -196,6 +189,7 @@ export const readStore = Effect.fnUntraced(function* (
     reader.problem("REDIS_PASSWORD", "REDIS_URL has another password: set one of them")
   const inFiles = Object.values(redis).some((one) => "isSecret" in one && reader.isFromFile(one.name))
   return {
+    ...others,
     _tag: "Redis",
     mode: sentinelMaster !== undefined ? "sentinel" : cluster ? "cluster" : "standalone",
     nodes:
@@ -207,15 +201,9 @@ export const readStore = Effect.fnUntraced(function* (
             port: Number(url.port || (sentinelMaster ? 26379 : 6379)),
           })),
     tls,
-    caFile: given.caFile,
-    certFile: given.certFile,
-    keyFile: given.keyFile,
     username: first?.username ? percentDecoded(first.username) : undefined,
     password,
     database,
-    sentinelMaster,
-    sentinelUsername,
-    sentinelPassword,
     renewed: inFiles ? renewed(reader) : undefined,
   }
 })
