@@ -83,9 +83,17 @@ const make = (tag, text, style) => {
   return node
 }
 
-/** Sets many fields at once. @param {ParentNode} within @param {Record<string, string>} fields */
+/**
+ * Sets many fields at once: each to a text, or to a text and its tone.
+ * @param {ParentNode} within @param {Record<string, string | [text: string, tone: string]>} fields
+ */
 const fill = (within, fields) => {
-  for (const [name, text] of Object.entries(fields)) setText(find(within, `[data-field="${name}"]`), text)
+  for (const [name, field] of Object.entries(fields)) {
+    const node = find(within, `[data-field="${name}"]`)
+    const [text, tone] = typeof field === "string" ? [field] : field
+    setText(node, text)
+    if (tone !== undefined) tint(node, tone)
+  }
 }
 
 /** @param {ParentNode} within @param {string} text */
@@ -153,15 +161,27 @@ const tones = {
   halted: "bad",
 }
 
-/** @param {{ state: string, failures: number, next_try_in_ms?: number }} breaker */
-const breakerSub = ({ state, failures, next_try_in_ms: next }) => {
-  if (state === "half-open") return `trying, ${plural(failures, "failure")}`
-  if (next !== undefined) return `next try in ${Math.ceil(next / 1000)} s`
-  return failures === 0 ? "" : plural(failures, "failure")
+/**
+ * The fields of a breaker.
+ * @param {{ state: string, failures: number, next_try_in_ms?: number }} breaker
+ * @returns {{ "breaker": [string, string], "breaker-sub": string }}
+ */
+const breakerFields = ({ state, failures, next_try_in_ms: next }) => {
+  const failed = failures === 0 ? "" : plural(failures, "failure")
+  const waiting = next === undefined ? failed : `next try in ${Math.ceil(next / 1000)} s`
+  return {
+    breaker: [state, state !== "closed" ? "bad" : failures > 0 ? "warn" : ""],
+    "breaker-sub": state === "half-open" ? `trying, ${plural(failures, "failure")}` : waiting,
+  }
 }
 
-/** @param {{ state: string, failures: number }} breaker */
-const breakerTone = ({ state, failures }) => (state !== "closed" ? "bad" : failures > 0 ? "warn" : "")
+/** Where the store is, compared with the chain. @param {Chain} chain @param {boolean} isConnected */
+const position = ({ head, target, stored, behind }, isConnected) => {
+  if (stored === null) return ""
+  if (behind > 0) return `${count(behind)} behind`
+  if (!isConnected) return "at the last head"
+  return target === head ? "at the head" : "at the target"
+}
 
 /** Merges consecutive equal failures into one. @param {Chain["failures"]} failures */
 const folded = (failures) => {
@@ -300,49 +320,34 @@ const drawChain = (chain, now, open) => {
   known.before = { at: now, published }
   if (before && now > before.at) {
     curves.lag_s.push(chain.lag_s)
-    curves.logs_per_s.push(
-      Math.max(Math.round(((published - before.published) * 1000) / (now - before.at)), 0),
-    )
+    const rate = ((published - before.published) * 1000) / (now - before.at)
+    curves.logs_per_s.push(Math.max(Math.round(rate), 0))
   }
   for (const series of [curves.lag_s, curves.logs_per_s]) if (series.length > points) series.shift()
   const inUse = chain.endpoints.find(({ in_use }) => in_use)
-  const standby = chain.endpoints.filter(
-    ({ in_use, connected_for_s }) => !in_use && connected_for_s !== null,
-  ).length
-  const breaker = inUse?.breaker ?? chain.endpoints[0]?.breaker ?? { state: "closed", failures: 0 }
-  const { head, target, stored, final } = chain
+  const connected = inUse?.connected_for_s ?? null
+  const standby = chain.endpoints.filter((one) => !one.in_use && one.connected_for_s !== null).length
+  const { head, stored, final } = chain
   fill(node, {
     name: chain.name,
-    phase: chain.phase.replace("-", " "),
+    phase: [chain.phase.replace("-", " "), tones[chain.phase] ?? ""],
     since: `for ${span((now - Date.parse(chain.since)) / 1000)}`,
     head: count(head),
     "head-sub": head === null ? "" : `${span(chain.head_age_s)} ago`,
     stored: count(stored),
-    "stored-sub":
-      stored === null
-        ? ""
-        : chain.behind > 0
-          ? `${count(chain.behind)} behind`
-          : inUse?.connected_for_s == null
-            ? "at the last head"
-            : target === head
-              ? "at the head"
-              : "at the target",
+    "stored-sub": position(chain, connected !== null),
     final: count(final),
     "final-sub": final === null || stored === null ? "" : `${count(stored - final)} below`,
     p50: millis(chain.latency_ms.p50),
     p99: `${millis(chain.latency_ms.p99)} p99`,
-    breaker: breaker.state,
-    "breaker-sub": breakerSub(breaker),
-    endpoint: inUse?.name ?? chain.endpoints[0]?.name ?? "–",
+    ...breakerFields((inUse ?? chain.endpoints[0])?.breaker ?? { state: "closed", failures: 0 }),
+    endpoint: (inUse ?? chain.endpoints[0])?.name ?? "–",
     "endpoint-sub": joined(
       ", ",
-      inUse?.connected_for_s == null ? "not connected" : `for ${span(inUse.connected_for_s)}`,
+      connected === null ? "not connected" : `for ${span(connected)}`,
       standby > 0 ? `${standby} standby` : "",
     ),
   })
-  tint(find(node, '[data-field="phase"]'), tones[chain.phase] ?? "")
-  tint(find(node, '[data-field="breaker"]'), breakerTone(breaker))
   node.classList.toggle("unready", !chain.ready)
   reason(node, chain.reasons.join("; "))
   drawCurves(node, chain, curves)
@@ -352,24 +357,21 @@ const drawChain = (chain, now, open) => {
 /** @param {Report} report */
 const drawStore = ({ store, chains }) => {
   const panel = find(document, ".store")
-  const failing = store.breaker.failures > 0
-  const unavailable = chains.filter(({ phase }) => phase === "store-unavailable")
-  const bad = failing || unavailable.length > 0
+  const bad = store.breaker.failures > 0 || chains.some(({ phase }) => phase === "store-unavailable")
   const [last] = chains.flatMap(({ failures }) => failures.filter(({ type }) => type === "store").slice(0, 1))
   fill(panel, {
-    state: bad ? "not writable" : "writable",
+    state: bad ? ["not writable", "bad"] : ["writable", "good"],
     description: store.description,
     version: store.version ?? "–",
-    breaker: store.breaker.state,
-    "breaker-sub": breakerSub(store.breaker),
+    ...breakerFields(store.breaker),
     size: bytes(store.bytes),
     limit: store.limit === null ? "" : store.limit === 0 ? "no limit" : `of ${bytes(store.limit)}`,
     persistence: store.persistence ?? "–",
-    eviction: store.eviction_policy === null ? "" : `maxmemory-policy ${store.eviction_policy}`,
+    eviction: [
+      store.eviction_policy === null ? "" : `maxmemory-policy ${store.eviction_policy}`,
+      store.eviction_unsafe ? "bad" : "",
+    ],
   })
-  tint(find(panel, '[data-field="state"]'), bad ? "bad" : "good")
-  tint(find(panel, '[data-field="breaker"]'), breakerTone(store.breaker))
-  tint(find(panel, '[data-field="eviction"]'), store.eviction_unsafe ? "bad" : "")
   panel.classList.toggle("unready", bad)
   reason(panel, bad && last ? last.text : "")
   panel.hidden = false
@@ -384,17 +386,18 @@ const icon = (colour) =>
 const drawVerdict = (report, storeDown) => {
   const unready = report.chains.filter(({ ready }) => !ready).map(({ name }) => name)
   const all = report.chains.length
-  const words = [
-    ...(storeDown ? ["The store is not writable"] : []),
+  const some = all > 1 && unready.length < all ? `: ${unready.join(", ")}` : ""
+  const ready = all === 1 ? `${report.chains[0]?.name} is ready` : `${all} chains, all ready`
+  const verdict = joined(
+    "; ",
+    storeDown ? "The store is not writable" : "",
     unready.length > 0
-      ? `${all === 1 ? unready[0] : `${unready.length} of ${all} chains`} not ready${all > 1 && unready.length < all ? `: ${unready.join(", ")}` : ""}`
-      : all === 1
-        ? `${report.chains[0]?.name} is ready`
-        : `${all} chains, all ready`,
-  ]
+      ? `${all === 1 ? unready[0] : `${unready.length} of ${all} chains`} not ready${some}`
+      : ready,
+  )
   const good = unready.length === 0 && !storeDown
-  setText(find(document, "#verdict"), words.join("; "))
-  document.title = good ? "Event Ingestor" : `(!) ${words.join("; ")}`
+  setText(find(document, "#verdict"), verdict)
+  document.title = good ? "Event Ingestor" : `(!) ${verdict}`
   document.body.classList.toggle("good", good)
   document.body.classList.toggle("bad", !good)
   const link = find(document, 'link[rel="icon"]')
