@@ -27,7 +27,7 @@ const onError = (error: NodeJS.ErrnoException) => {
   isClosed = true
 }
 
-/** Writes lines and waits until the stream accepts more. */
+/** Writes lines and waits until the stream has taken them. */
 export const writeLines = (lines: ReadonlyArray<string>): Effect.Effect<void> =>
   lines.length === 0 || isClosed
     ? Effect.void
@@ -35,14 +35,10 @@ export const writeLines = (lines: ReadonlyArray<string>): Effect.Effect<void> =>
         const { stdout } = process
         // Registered only here: EPIPE must not silence the service's own log.
         if (stdout.listenerCount("error", onError) === 0) stdout.on("error", onError)
-        const done = () => {
-          stdout.off("drain", done).off("error", done)
+        stdout.write(`${lines.join("\n")}\n`, (error) => {
+          if (error) onError(error)
           resume(Effect.void)
-        }
-        if (stdout.write(`${lines.join("\n")}\n`)) return done()
-        stdout.once("drain", done)
-        stdout.once("error", done)
-        return Effect.sync(() => void stdout.off("drain", done).off("error", done))
+        })
       })
 
 /** Writes records, as one line of JSON each or as text. */

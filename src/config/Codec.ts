@@ -85,7 +85,7 @@ export const urlOf = (...protocols: ReadonlyArray<string>): Codec<URL> =>
   kind(
     `a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")} and has no # and no space`,
     (text) => {
-      const url = URL.canParse(text) ? new URL(text) : undefined
+      const url = URL.parse(text)
       const fits = url && protocols.includes(url.protocol) && url.hostname !== "" && !/[#\s]/.test(text)
       return fits ? url : undefined
     },

@@ -21,8 +21,8 @@ export const longestQueue = 2048
 const longest = 2 ** 31 - 1
 
 const url = Codec.kind("a URL that starts with http:// or https://", (text) => {
-  const parsed = URL.canParse(text) ? new URL(text) : undefined
-  return parsed && (parsed.protocol === "http:" || parsed.protocol === "https:") ? text : undefined
+  const protocol = URL.parse(text)?.protocol
+  return protocol === "http:" || protocol === "https:" ? text : undefined
 })
 
 const interval = Codec.between(1, longest, "milliseconds")

@@ -60,8 +60,8 @@ export interface Section {
 }
 
 /** The values of a record of variables. */
-export type Values<Variables> = {
-  readonly [Key in keyof Variables]: Variables[Key] extends Variable<infer A, infer Unset> ? A | Unset : never
+export type Values<Defined> = {
+  readonly [Key in keyof Defined]: Defined[Key] extends Variable<infer A, infer Unset> ? A | Unset : never
 }
 
 /** Reads variables and keeps what is wrong with each, so that all of it is reported together. */
@@ -106,13 +106,13 @@ export class Reader {
    * @param prefix what stands before their names
    * @param otherwise defaults that take the place of the variables' own
    */
-  all<Variables extends Readonly<Record<string, Variable<unknown, unknown>>>>(
-    variables: Variables,
+  all<Defined extends Readonly<Record<string, Variable<unknown, unknown>>>>(
+    variables: Defined,
     prefix = "",
-    otherwise: Partial<Values<Variables>> = {},
-  ): Effect.Effect<Values<Variables>> {
+    otherwise: Partial<Values<Defined>> = {},
+  ): Effect.Effect<Values<Defined>> {
     const values = Record.map(variables, (one, key) => this.get(one, { prefix, otherwise: otherwise[key] }))
-    return Effect.all(values) as Effect.Effect<Values<Variables>>
+    return Effect.all(values) as Effect.Effect<Values<Defined>>
   }
 
   /**
