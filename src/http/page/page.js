@@ -150,6 +150,37 @@ const curve = (within, name, values, least, label) => {
 
 // -- chains and store
 
+/**
+ * Adds figures to a panel. A figure has a field for its value, one for a note beside it (`-note`), and below them either a
+ * curve or another field (`-sub`).
+ * @param {HTMLElement} panel @param {Record<string, string>} titles the title of each field
+ */
+const addFigures = (panel, titles) => {
+  for (const [field, title] of Object.entries(titles)) {
+    const figure = find(find(document, "#figure").content.cloneNode(true), "div")
+    const [value, note] = figure.querySelectorAll("span")
+    const [sub, svg] = [find(figure, "dd.sub"), find(figure, "svg")]
+    const isCurve = field === "lag" || field === "rate"
+    figure.className = isCurve ? "curve" : field
+    find(figure, "dt").textContent = title
+    value.dataset.field = field
+    note.dataset.field = `${field}-note`
+    if (isCurve) svg.dataset.curve = field
+    else {
+      svg.remove()
+      sub.dataset.field = `${field}-sub`
+    }
+    find(panel, ".figures").append(figure)
+  }
+}
+
+addFigures(find(document, ".store"), {
+  version: "Version",
+  breaker: "Breaker",
+  size: "Size",
+  persistence: "Persistence",
+})
+
 /** @type {Record<string, string>} */
 const tones = {
   live: "good",
@@ -205,6 +236,16 @@ let past = {}
 /** @param {Chain} chain @param {boolean} open */
 const addChain = (chain, open) => {
   const node = find(find(document, "#chain").content.cloneNode(true), ".chain")
+  addFigures(node, {
+    head: "Head",
+    stored: "Stored",
+    final: "Final",
+    lag: "Lag",
+    rate: "Logs/s",
+    p50: "Latency",
+    breaker: "Breaker",
+    endpoint: "Endpoint",
+  })
   const details = find(node, ".details")
   const button = find(node, "button")
   node.setAttribute("aria-label", chain.name)
@@ -238,12 +279,12 @@ const drawCurves = (node, chain, { lag_s: lag, logs_per_s: rate }) => {
   curve(node, "rate", rate, 1, `Logs a second in 5 minutes, at most ${count(peakRate)}`)
   fill(node, {
     lag: span(chain.lag_s),
-    "lag-sub": chain.behind > 0 ? plural(chain.behind, "block") : `peak ${span(peakLag)}`,
+    "lag-note": chain.behind > 0 ? plural(chain.behind, "block") : `peak ${span(peakLag)}`,
     rate:
       chain.logs.per_second < 10
         ? short.format(chain.logs.per_second)
         : count(Math.round(chain.logs.per_second)),
-    "rate-sub": `peak ${count(peakRate)}`,
+    "rate-note": `peak ${count(peakRate)}`,
   })
 }
 
@@ -339,7 +380,8 @@ const drawChain = (chain, now, open) => {
     final: count(final),
     "final-sub": final === null || stored === null ? "" : `${count(stored - final)} below`,
     p50: millis(chain.latency_ms.p50),
-    p99: `${millis(chain.latency_ms.p99)} p99`,
+    "p50-note": "p50",
+    "p50-sub": `${millis(chain.latency_ms.p99)} p99`,
     ...breakerFields((inUse ?? chain.endpoints[0])?.breaker ?? { state: "closed", failures: 0 }),
     endpoint: (inUse ?? chain.endpoints[0])?.name ?? "–",
     "endpoint-sub": joined(
@@ -365,9 +407,9 @@ const drawStore = ({ store, chains }) => {
     version: store.version ?? "–",
     ...breakerFields(store.breaker),
     size: bytes(store.bytes),
-    limit: store.limit === null ? "" : store.limit === 0 ? "no limit" : `of ${bytes(store.limit)}`,
+    "size-sub": store.limit === null ? "" : store.limit === 0 ? "no limit" : `of ${bytes(store.limit)}`,
     persistence: store.persistence ?? "–",
-    eviction: [
+    "persistence-sub": [
       store.eviction_policy === null ? "" : `maxmemory-policy ${store.eviction_policy}`,
       store.eviction_unsafe ? "bad" : "",
     ],
