@@ -1,5 +1,5 @@
 /** `check`: tests the configuration, the endpoints and the store. Prints one line per finding, with a fix. */
-import { Array as Arr, Duration, Effect, Fiber, Layer } from "effect"
+import { Array as Arr, Clock, Duration, Effect, Fiber, Layer } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, Settings } from "../config/AppConfig.ts"
@@ -92,6 +92,7 @@ interface Checked {
 const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return<Checked, StoreError, Store> {
   const store = yield* Store
   const info = yield* store.info
+  const now = (yield* Clock.currentTimeMillis) / 1000
   const findings = [about("store", ok(`${info.version} at ${store.description}`))]
   const { evictionPolicy, persistence } = info
   if (persistence !== undefined) {
@@ -108,14 +109,14 @@ const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return
   findings.push(...refused)
   const withJournal = new Set<number>()
   if (refused.some(({ level }) => level === "failure"))
-    return { findings: [...findings, ...sizes(info, settings, [])], withJournal }
+    return { findings: [...findings, ...sizes(info, settings, [], now)], withJournal }
   const streams: Array<Stream> = []
   for (const { name, id } of settings.chains) {
     yield* store.ping(id)
     if ((yield* store.load(id)) !== undefined) withJournal.add(id)
     streams.push({ chain: name, ...(yield* store.stats(id, false)) })
   }
-  findings.push(...sizes(info, settings, streams))
+  findings.push(...sizes(info, settings, streams, now))
   findings.push(about("store access", ok("reading and writing are allowed")))
   return { findings, withJournal }
 })
