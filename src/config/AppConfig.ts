@@ -166,13 +166,15 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Variables) 
   const store = yield* StoreVariables.readStore(reader)
   const http = yield* HttpVariables.readHttp(reader)
   const telemetry = yield* readTelemetry(reader)
+  const streams = yield* StreamVariables.readStreams(reader, store)
+  const values = yield* reader.all(behaviour)
   const { level, format } = yield* reader.all(log)
   const settings = {
     chains,
     store,
     http,
-    ...(yield* StreamVariables.readStreams(reader, store)),
-    ...(yield* reader.all(behaviour)),
+    ...streams,
+    ...values,
     telemetry,
     log: { level, format: format ?? (process.stdout.isTTY ? "pretty" : "json") },
     redact: redactorOf({ chains, http, store, telemetry }),
