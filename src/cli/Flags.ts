@@ -1,7 +1,7 @@
 /** Flags that several commands have, and examples for their help. */
 import { Effect, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
-import type { ChainConfig } from "../config/AppConfig.ts"
+import { AppConfig } from "../config/AppConfig.ts"
 
 /** Wrong usage of the command line that its parser cannot find. */
 export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", { detail: Schema.String }) {
@@ -35,22 +35,16 @@ export const blockFlag = (name: string, what: string) =>
   )
 
 /** The configured chain with this name or id. */
-export const resolveChain = (
-  chains: ReadonlyArray<ChainConfig>,
-  name: string,
-): Effect.Effect<ChainConfig, UsageError> => {
+export const resolveChain = Effect.fnUntraced(function* (name: string) {
+  const { chains } = yield* AppConfig
   const found = chains.find((chain) => chain.name === name || String(chain.id) === name)
+  if (found !== undefined) return found
   const known = chains.map((chain) => chain.name).join(", ")
-  return found === undefined
-    ? Effect.fail(new UsageError({ detail: `--chain: expected one of ${known}, got ${name}` }))
-    : Effect.succeed(found)
-}
+  return yield* new UsageError({ detail: `--chain: expected one of ${known}, got ${name}` })
+})
 
 /** The configured chain with this name or id; without a name, all chains. */
-export const resolveChains = (
-  chains: ReadonlyArray<ChainConfig>,
-  name: Option.Option<string>,
-): Effect.Effect<ReadonlyArray<ChainConfig>, UsageError> =>
+export const resolveChains = (name: Option.Option<string>) =>
   Option.isNone(name)
-    ? Effect.succeed(chains)
-    : Effect.map(resolveChain(chains, name.value), (chain) => [chain])
+    ? Effect.map(AppConfig, ({ chains }) => chains)
+    : Effect.map(resolveChain(name.value), (chain) => [chain])

@@ -169,10 +169,11 @@ export const check = Command.make(
       const hasJournal = ({ id }: ChainConfig) =>
         Effect.map(Fiber.join(storeChecked), ({ withJournal }) => withJournal.has(id))
       const endpoints = yield* Effect.forEach(
-        settings.chains.flatMap((chain) => [
-          ...chain.endpoints.map((endpoint) => probe(chain, endpoint, "heads", settings, hasJournal(chain))),
-          ...chain.rpc.map((endpoint) => probe(chain, endpoint, "ranges", settings, hasJournal(chain))),
-        ]),
+        settings.chains.flatMap((chain) =>
+          [...chain.endpoints, ...chain.rpc].map((endpoint) =>
+            probe(chain, endpoint, settings, hasJournal(chain)),
+          ),
+        ),
         Effect.tap(print),
         // All at once, as in the service: each may wait for a head.
         { concurrency: "unbounded" },

@@ -163,16 +163,20 @@ const startsAbove = (chain: ChainConfig, { number }: Header): Trait =>
     "set an existing block, or latest",
   )
 
+type Limits = Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">
+
+/** What outlives the connections to an endpoint, as in the service. */
+interface Known {
+  readonly capabilities: Capabilities
+  readonly rateLimiter: RateLimiter.RateLimiter
+}
+
 /** Probes the endpoint over one connection, with the capabilities known from previous connections. */
 const traitsOf = Effect.fnUntraced(function* (
   chain: ChainConfig,
   endpoint: EndpointConfig,
-  purpose: "heads" | "ranges",
-  settings: Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">,
-  {
-    capabilities,
-    rateLimiter,
-  }: { readonly capabilities: Capabilities; readonly rateLimiter: RateLimiter.RateLimiter },
+  settings: Limits,
+  { capabilities, rateLimiter }: Known,
   hasJournal: Effect.Effect<boolean>,
 ): Effect.fn.Return<ReadonlyArray<Trait>, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> {
   const options = { ...settings, rateLimiter, heads: chain.heads, pollInterval: chain.pollInterval }
@@ -196,14 +200,13 @@ const traitsOf = Effect.fnUntraced(function* (
     yield* errorOf(getLogs({ blockHash: below.hash, number: below.number }))
   const receipts = yield* errorOf(retryUnverified(logsOfReceipts(connection, head)))
 
+  // An endpoint of RPC_URL has heads only while no socket does.
+  const whyPolled = chain.endpoints.includes(endpoint)
+    ? "because HTTP endpoints announce none"
+    : "while no WebSocket is connected"
   const heads = socket
     ? yield* Heads.probe(chain, socket, headers)
-    : {
-        trait: Heads.polled(
-          chain,
-          purpose === "heads" ? "because HTTP endpoints announce none" : "while no WebSocket is connected",
-        ),
-      }
+    : { trait: Heads.polled(chain, whyPolled) }
   const { announced } = heads
   const same = announced && (yield* Headers.header(connection, announced.number))
   // Last, because a response that is too large costs the connection.
@@ -230,24 +233,21 @@ const traitsOf = Effect.fnUntraced(function* (
 /**
  * The findings about one endpoint.
  *
- * @param purpose whether the endpoint delivers heads, or only ranges
  * @param hasJournal whether the store has a journal of the chain, which resumes from it and ignores START_BLOCK
  */
 export const probe = (
   chain: ChainConfig,
   endpoint: EndpointConfig,
-  purpose: "heads" | "ranges",
-  settings: Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">,
+  settings: Limits,
   hasJournal: Effect.Effect<boolean>,
 ): Effect.Effect<ReadonlyArray<Finding>, never, Transport | HttpClient.HttpClient> => {
   const subject = `${chain.name} ${endpoint.name}${isHttp(endpoint) ? " HTTP" : ""}`
   return Effect.gen(function* () {
-    // As in the service: capabilities outlive the connection, and endpoints without a key are rate-limited.
-    const known = {
+    const known: Known = {
       capabilities: new Capabilities(),
       rateLimiter: yield* RateLimiter.make(RateLimiter.limitOf(endpoint, settings.rpcRate)),
     }
-    return yield* Effect.scoped(traitsOf(chain, endpoint, purpose, settings, known, hasJournal)).pipe(
+    return yield* Effect.scoped(traitsOf(chain, endpoint, settings, known, hasJournal)).pipe(
       Effect.retry({ while: isRequestTooLarge, times: mostReductions }),
     )
   }).pipe(

@@ -1,7 +1,6 @@
 /** `reset`: discards a chain's journal head, for instance after contradicting final blocks. */
 import { Effect, Option } from "effect"
 import { Command, Flag, Prompt } from "effect/cli"
-import { AppConfig } from "../config/AppConfig.ts"
 import { fingerprint } from "../logs/Filter.ts"
 import { Store } from "../store/Store.ts"
 import type { StoreError } from "../store/Store.ts"
@@ -40,9 +39,8 @@ export const reset = Command.make(
     json: jsonFlag("Print the result as JSON"),
   },
   Effect.fnUntraced(function* ({ chain: name, from, delete: all, yes, json }) {
-    const { chains } = yield* AppConfig
     const store = yield* Store
-    const chain = yield* resolveChain(chains, name)
+    const chain = yield* resolveChain(name)
     const head = yield* store.load(chain.id).pipe(
       Effect.map((journal) => (journal ? `the head at block ${journal.head.number}` : "nothing")),
       Effect.catchIf(isCorrupt, () => Effect.succeed("an inconsistent journal")),

@@ -1,7 +1,6 @@
 /** `status`: the state of each chain in the store. Needs no endpoint and no running service. */
 import { Clock, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
-import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Journal } from "../store/Journal.ts"
 import { Store } from "../store/Store.ts"
@@ -135,9 +134,8 @@ export const status = Command.make(
   "status",
   { chain: Flag.optional(chainFlag), json: jsonFlag("One JSON object per line and chain") },
   Effect.fnUntraced(function* ({ chain, json }) {
-    const config = yield* AppConfig
     const store = yield* Store
-    const chains = yield* resolveChains(config.chains, chain)
+    const chains = yield* resolveChains(chain)
     if (!json) yield* writeLines([store.description])
     for (const chain of chains) {
       const [journal, stats] = [yield* store.load(chain.id), yield* store.stats(chain.id)]

@@ -1,7 +1,6 @@
 /** `tail`: prints the entries of the store from a position on, as JSON or as readable lines. */
 import { Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
-import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Entry } from "../Domain.ts"
 import { makeRedactor } from "../Redactor.ts"
@@ -56,9 +55,8 @@ export const tail = Command.make(
     json: jsonFlag("One JSON object per line, with the fields and values of the stream entry"),
   },
   Effect.fnUntraced(function* ({ chain, from, follow, json }) {
-    const config = yield* AppConfig
     const store = yield* Store
-    const chains = yield* resolveChains(config.chains, chain)
+    const chains = yield* resolveChains(chain)
     const start = yield* startOf(from, follow)
 
     const print = ({ name }: ChainConfig, page: ReadonlyArray<Stored>) =>

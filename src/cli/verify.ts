@@ -244,7 +244,7 @@ export const verify = Command.make(
         return yield* new UsageError({
           detail: `--from: expected at most --to, which is ${requested.to}, got ${requested.from}`,
         })
-      for (const one of yield* resolveChains(settings.chains, chain)) {
+      for (const one of yield* resolveChains(chain)) {
         const found = yield* verifyChain(one, settings, requested)
         if (!found.complete) process.exitCode = exitCode.failed
         yield* writeRecords([found], json, renderText)
