@@ -1,4 +1,23 @@
-/** The entry point: `start.cjs` loads this file once it has checked the version of Node. */
+/**
+ * The entry point: the layers of the service, which the command line runs. `start.cjs` loads this file once it has checked the
+ * version of Node.
+ */
+import { Layer } from "effect"
+import * as Supervisor from "./chain/Supervisor.ts"
+import { store } from "./cli/Layers.ts"
 import { main } from "./cli/main.ts"
+import { Transport } from "./endpoint/Socket.ts"
+import * as Server from "./http/Server.ts"
+import * as Observer from "./observability/Observer.ts"
+import { Status } from "./observability/Status.ts"
+import * as StatusSampler from "./observability/StatusSampler.ts"
+import * as StorePoller from "./observability/StorePoller.ts"
 
-main(process.argv.slice(2))
+const service = Layer.mergeAll(Supervisor.layer, StorePoller.layer, StatusSampler.layer, Server.layer).pipe(
+  Layer.provide(Observer.layer),
+  Layer.provideMerge(Status.layer),
+  Layer.provideMerge(store),
+  Layer.provide(Transport.layerNetwork),
+)
+
+main(service, process.argv.slice(2))

@@ -10,11 +10,11 @@ export const style = (code: number, text: string): string =>
 /** Formats a count: `33 047`. */
 export const grouped = (count: number): string => String(count).replace(/\B(?=(\d{3})+$)/g, " ")
 
-/** Formats a duration in seconds: `3 s`, `4 min`, `5 h`, `2 d`. */
-export const span = (seconds: number): string => {
+/** Formats a duration in seconds: `3 s`, `4 min`, `5 h`, `2 d`. @param day the unit of days */
+export const span = (seconds: number, day = "d"): string => {
   if (seconds < 120) return `${Math.max(Math.round(seconds), 0)} s`
   if (seconds < 7200) return `${Math.round(seconds / 60)} min`
-  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} d`
+  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} ${day}`
 }
 
 let isClosed = false
@@ -27,7 +27,7 @@ const onError = (error: NodeJS.ErrnoException) => {
   isClosed = true
 }
 
-/** Writes lines and waits until the stream accepts more. */
+/** Writes lines and waits until the stream has taken them. */
 export const writeLines = (lines: ReadonlyArray<string>): Effect.Effect<void> =>
   lines.length === 0 || isClosed
     ? Effect.void
@@ -35,12 +35,16 @@ export const writeLines = (lines: ReadonlyArray<string>): Effect.Effect<void> =>
         const { stdout } = process
         // Registered only here: EPIPE must not silence the service's own log.
         if (stdout.listenerCount("error", onError) === 0) stdout.on("error", onError)
-        const done = () => {
-          stdout.off("drain", done).off("error", done)
+        stdout.write(`${lines.join("\n")}\n`, (error) => {
+          if (error) onError(error)
           resume(Effect.void)
-        }
-        if (stdout.write(`${lines.join("\n")}\n`)) return done()
-        stdout.once("drain", done)
-        stdout.once("error", done)
-        return Effect.sync(() => void stdout.off("drain", done).off("error", done))
+        })
       })
+
+/** Writes records, as one line of JSON each or as text. */
+export const writeRecords = <A>(
+  records: ReadonlyArray<A>,
+  json: boolean,
+  renderText: (record: A) => string | ReadonlyArray<string>,
+): Effect.Effect<void> =>
+  writeLines(json ? records.map((record) => JSON.stringify(record)) : records.flatMap(renderText))

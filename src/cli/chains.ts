@@ -1,43 +1,36 @@
-/** Flags that select chains and blocks. */
-import { Effect, Option } from "effect"
-import { Flag } from "effect/cli"
-import type { ChainConfig } from "../config/AppConfig.ts"
-import { UsageError } from "./UsageError.ts"
+/** `chains`: lists the built-in chains. Needs no configuration. */
+import { Command } from "effect/cli"
+import { knownChains, variablePrefix } from "../config/Chains.ts"
+import type { KnownChain } from "../config/Chains.ts"
+import { jsonFlag, withExamples } from "./Flags.ts"
+import { writeRecords } from "./Output.ts"
 
-export const chainFlag = Flag.String("chain").pipe(Flag.withDescription("A chain's name or id"))
+const rowOf = ({ name, id, blockTime, finalityDepth, publicEndpoints }: KnownChain) => ({
+  name,
+  id,
+  block_time_s: blockTime / 1000,
+  finality_depth: finalityDepth,
+  has_public_endpoint: publicEndpoints.length > 0,
+  variables: `${variablePrefix(name)}_…`,
+})
 
-export const jsonFlag = (what: string) =>
-  Flag.Boolean("json").pipe(Flag.withDescription(what), Flag.withDefault(false))
+const renderText = ({ name, id, block_time_s, has_public_endpoint, variables }: ReturnType<typeof rowOf>) =>
+  [
+    name.padEnd(10),
+    String(id).padStart(9),
+    `block time ${block_time_s} s`.padEnd(22),
+    (has_public_endpoint ? "public endpoints" : `needs ${variables.slice(0, -1)}WS_URL`).padEnd(24),
+    variables,
+  ].join("  ")
 
-/** A flag with a block number, validated while parsing. */
-export const blockFlag = (name: string, what: string) =>
-  Flag.String(name).pipe(
-    Flag.withDescription(what),
-    Flag.filter(
-      (text) => /^\d{1,15}$/.test(text),
-      (text) => `expected a block number, got ${text}`,
-    ),
-    Flag.map(Number),
-    Flag.optional,
-  )
-
-/** The configured chain with this name or id. */
-export const resolveChain = (
-  chains: ReadonlyArray<ChainConfig>,
-  name: string,
-): Effect.Effect<ChainConfig, UsageError> => {
-  const found = chains.find((chain) => chain.name === name || String(chain.id) === name)
-  const known = chains.map((chain) => chain.name).join(", ")
-  return found === undefined
-    ? Effect.fail(new UsageError({ detail: `--chain: expected one of ${known}, got ${name}` }))
-    : Effect.succeed(found)
-}
-
-/** The configured chain with this name or id; without a name, all chains. */
-export const resolveChains = (
-  chains: ReadonlyArray<ChainConfig>,
-  name: Option.Option<string>,
-): Effect.Effect<ReadonlyArray<ChainConfig>, UsageError> =>
-  Option.isNone(name)
-    ? Effect.succeed(chains)
-    : Effect.map(resolveChain(chains, name.value), (chain) => [chain])
+export const chains = Command.make(
+  "chains",
+  { json: jsonFlag("One JSON object per line and chain") },
+  ({ json }) => writeRecords(knownChains.map(rowOf), json, renderText),
+).pipe(
+  Command.withDescription("List the built-in chains, which need no <NAME>_CHAIN_ID"),
+  withExamples({
+    "event-ingestor chains": "The names that CHAINS accepts",
+    "event-ingestor chains --json": "The same as JSON",
+  }),
+)

@@ -1,22 +1,20 @@
 /** `check`: tests the configuration, the endpoints and the store. Prints one line per finding, with a fix. */
-import { Duration, Effect, Fiber, Layer, References } from "effect"
+import { Array as Arr, Clock, Duration, Effect, Fiber, Layer } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, Settings } from "../config/AppConfig.ts"
-import { Transport } from "../endpoint/Socket.ts"
-import { exitCode } from "./Process.ts"
 import { evictsStreams, Store } from "../store/Store.ts"
 import type { Refused, StoreError } from "../store/Store.ts"
-import { jsonFlag } from "./chains.ts"
 import { oneEndpoint } from "./dialect.ts"
-import type { Finding } from "./dialect.ts"
-import { style, writeLines } from "./Output.ts"
+import { about, failure, ok, renderText, warning } from "./Finding.ts"
+import type { Finding } from "./Finding.ts"
+import { jsonFlag, withExamples } from "./Flags.ts"
+import { commandOnly, endpointsOnly, store as storeLayer } from "./Layers.ts"
+import { writeRecords } from "./Output.ts"
 import { probe } from "./probe.ts"
+import { exitCode } from "./Process.ts"
 import { sizes } from "./sizes.ts"
 import type { Stream } from "./sizes.ts"
-import { commandOnly, store as storeLayer } from "./service.ts"
-
-const ok = (subject: string, detail: string): Finding => ({ subject, level: "ok", detail })
 
 const filterOf = ({ filter }: ChainConfig): string => {
   const topics = filter.topics.flatMap((alternatives) => alternatives ?? []).length
@@ -26,34 +24,36 @@ const filterOf = ({ filter }: ChainConfig): string => {
 
 /** The configuration, without secrets. */
 const configuration = (settings: Settings): ReadonlyArray<Finding> => {
-  const { http } = settings
+  const { chains, http, log, requestTimeout, shutdownTimeout, stallTimeout, warnings } = settings
   const seconds = (duration: Duration.Duration) => `${Duration.toSeconds(duration)} s`
   return [
-    ...settings.chains.map((chain) => {
+    ...chains.map((chain) => {
       const http = chain.rpc.length === 0 ? "" : `, HTTP ${chain.rpc.map(({ name }) => name).join(", ")}`
       const endpoints = chain.endpoints
         .map(({ name, keyless }) => (keyless ? `${name} (public)` : name))
         .join(", ")
       const from = `from block ${chain.startBlock}, ${chain.confirmations} confirmations`
-      return ok(`config ${chain.name}`, `chain ${chain.id}, ${endpoints}${http}, ${filterOf(chain)}, ${from}`)
+      const detail = `chain ${chain.id}, ${endpoints}${http}, ${filterOf(chain)}, ${from}`
+      return about(`config ${chain.name}`, ok(detail))
     }),
-    ...settings.chains
+    ...chains
       .filter(({ endpoints, rpc }) => endpoints.length + rpc.length === 1)
-      .map(({ name }): Finding => ({
-        subject: `config ${name}`,
-        level: "warning",
-        detail: oneEndpoint,
-        fix: "add an endpoint of another provider",
-      })),
-    ok(
+      .map(({ name }) =>
+        about(`config ${name}`, warning(oneEndpoint, "add an endpoint of another provider")),
+      ),
+    about(
       "config",
-      `timeouts: request ${seconds(settings.requestTimeout)}, stall ${seconds(settings.stallTimeout)}, shutdown ${seconds(settings.shutdownTimeout)}`,
+      ok(
+        `timeouts: request ${seconds(requestTimeout)}, stall ${seconds(stallTimeout)}, shutdown ${seconds(shutdownTimeout)}`,
+      ),
     ),
-    ok(
+    about(
       "config http",
-      `${http.host}:${http.port}, ${http.token === undefined ? "no token" : "with a token"}, log ${settings.log.level.toLowerCase()} ${settings.log.format}`,
+      ok(
+        `${http.host}:${http.port}, ${http.token === undefined ? "no token" : "with a token"}, log ${log.level.toLowerCase()} ${log.format}`,
+      ),
     ),
-    ...settings.warnings.map((detail): Finding => ({ subject: "config", level: "warning", detail })),
+    ...warnings.map((text) => about("config", warning(text))),
   ]
 }
 
@@ -67,31 +67,19 @@ const grant = ({ name, detail }: Refused, keys: string): string | undefined => {
 /** One finding per denied command: most chains have the same. */
 const refusals = Effect.fnUntraced(function* ({ chains, streamPrefix }: Settings) {
   const store = yield* Store
-  const found = new Map<string, Finding>()
-  for (const { id } of chains) {
-    for (const refused of yield* store.refused(id)) {
-      const { name, detail, lost } = refused
-      if (found.has(name)) continue
-      const fix = grant(refused, `~${streamPrefix}:* ~{${streamPrefix}:*`)
-      found.set(
-        name,
-        lost === undefined
-          ? {
-              subject: "store access",
-              level: "failure",
-              detail: `${name} is refused, and nothing can be written without it: ${detail}`,
-              fix: fix ?? `use a server that has ${name}`,
-            }
-          : {
-              subject: "store access",
-              level: "warning",
-              detail: `no ${name}: ${lost}`,
-              ...(fix !== undefined && { fix }),
-            },
-      )
-    }
-  }
-  return [...found.values()]
+  const refused = (yield* Effect.forEach(chains, ({ id }) => store.refused(id))).flat()
+  return Arr.dedupeWith(refused, (one, other) => one.name === other.name).map((one) => {
+    const { name, detail, lost } = one
+    const fix = grant(one, `~${streamPrefix}:* ~{${streamPrefix}:*`)
+    const trait =
+      lost === undefined
+        ? failure(
+            `${name} is refused, and nothing can be written without it: ${detail}`,
+            fix ?? `use a server that has ${name}`,
+          )
+        : warning(`no ${name}: ${lost}`, fix)
+    return about("store access", trait)
+  })
 })
 
 interface Checked {
@@ -103,42 +91,33 @@ interface Checked {
 /** Checks version, persistence and eviction policy, then reading and writing. */
 const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return<Checked, StoreError, Store> {
   const store = yield* Store
-  const findings: Array<Finding> = []
   const info = yield* store.info
-  findings.push(ok("store", `${info.version} at ${store.description}`))
-  if (info.persistence !== undefined) {
-    const durable = !info.persistence.startsWith("snapshots")
-    findings.push({
-      subject: "store persistence",
-      level: durable ? "ok" : "warning",
-      detail: info.persistence,
-      ...(!durable && {
-        fix: "set appendonly yes: entries lost in a crash are pushed again, and readers see them twice",
-      }),
-    })
+  const now = (yield* Clock.currentTimeMillis) / 1000
+  const findings = [about("store", ok(`${info.version} at ${store.description}`))]
+  const { evictionPolicy, persistence } = info
+  if (persistence !== undefined) {
+    const fix = "set appendonly yes: entries lost in a crash are pushed again, and readers see them twice"
+    const isDurable = !persistence.startsWith("snapshots")
+    findings.push(about("store persistence", isDurable ? ok(persistence) : warning(persistence, fix)))
   }
-  if (info.evictionPolicy !== undefined) {
-    const safe = !evictsStreams(info.evictionPolicy)
-    findings.push({
-      subject: "store eviction",
-      level: safe ? "ok" : "warning",
-      detail: `maxmemory-policy is ${info.evictionPolicy}`,
-      ...(!safe && { fix: "set maxmemory-policy noeviction: this policy may evict streams" }),
-    })
+  if (evictionPolicy !== undefined) {
+    const detail = `maxmemory-policy is ${evictionPolicy}`
+    const fix = "set maxmemory-policy noeviction: this policy may evict streams"
+    findings.push(about("store eviction", evictsStreams(evictionPolicy) ? warning(detail, fix) : ok(detail)))
   }
   const refused = yield* refusals(settings)
   findings.push(...refused)
   const withJournal = new Set<number>()
   if (refused.some(({ level }) => level === "failure"))
-    return { findings: [...findings, ...sizes(info, settings, [])], withJournal }
+    return { findings: [...findings, ...sizes(info, settings, [], now)], withJournal }
   const streams: Array<Stream> = []
   for (const { name, id } of settings.chains) {
     yield* store.ping(id)
     if ((yield* store.load(id)) !== undefined) withJournal.add(id)
     streams.push({ chain: name, ...(yield* store.stats(id, false)) })
   }
-  findings.push(...sizes(info, settings, streams))
-  findings.push(ok("store access", "reading and writing are allowed"))
+  findings.push(...sizes(info, settings, streams, now))
+  findings.push(about("store access", ok("reading and writing are allowed")))
   return { findings, withJournal }
 })
 
@@ -149,17 +128,14 @@ const telemetry = Effect.fnUntraced(function* ({ redact, telemetry }: Settings) 
   const warnings: Array<string> = []
   listen((text) => void warnings.push(text))
   const probed = yield* probe(telemetry)
+  const fix = "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_HEADERS: rejected telemetry is lost"
   return [
-    ...warnings.map((text): Finding => ({ subject: "telemetry", level: "warning", detail: redact(text) })),
-    ...probed.map(({ signal, reason }): Finding =>
-      reason === undefined
-        ? ok(`telemetry ${signal}`, "accepts an empty request")
-        : {
-            subject: `telemetry ${signal}`,
-            level: "warning",
-            detail: redact(reason),
-            fix: "check OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_EXPORTER_OTLP_HEADERS: rejected telemetry is lost",
-          },
+    ...warnings.map((text) => about("telemetry", warning(redact(text)))),
+    ...probed.map(({ signal, reason }) =>
+      about(
+        `telemetry ${signal}`,
+        reason === undefined ? ok("accepts an empty request") : warning(redact(reason), fix),
+      ),
     ),
   ]
 })
@@ -170,32 +146,21 @@ const howToFixStore = (settings: Settings): string => {
   return `check REDIS_URL and the server; its user needs ~${prefix}:* ~{${prefix}:* +@all -@dangerous -@admin +info`
 }
 
-const marks = { ok: ["✓", 32], warning: ["!", 33], failure: ["✗", 31] } as const
-
-const renderText = ({ subject, level, detail, fix }: Finding): string => {
-  const [mark, colour] = marks[level]
-  return `${style(colour, mark)} ${subject.padEnd(28)} ${detail}${fix === undefined ? "" : style(2, `  → ${fix}`)}`
-}
-
-const print = (findings: ReadonlyArray<Finding>, json: boolean) =>
-  writeLines(findings.map((finding) => (json ? JSON.stringify(finding) : renderText(finding))))
-
 export const check = Command.make(
   "check",
   { json: jsonFlag("One JSON object per line and finding") },
   Effect.fnUntraced(
     function* ({ json }) {
       const settings = yield* AppConfig
-      yield* print(configuration(settings), json)
+      const print = (findings: ReadonlyArray<Finding>) => writeRecords(findings, json, renderText)
+      yield* print(configuration(settings))
       const sent = yield* Effect.forkChild(telemetry(settings))
       // Opened here, so that a store that cannot be opened is a finding like others.
       const storeChecked = yield* store(settings).pipe(
         Effect.provide(storeLayer),
-        Effect.catchTag("StoreError", (error) =>
+        Effect.catchTag("StoreError", ({ message }) =>
           Effect.succeed<Checked>({
-            findings: [
-              { subject: "store", level: "failure", detail: error.message, fix: howToFixStore(settings) },
-            ],
+            findings: [about("store", failure(message, howToFixStore(settings)))],
             withJournal: new Set(),
           }),
         ),
@@ -204,31 +169,27 @@ export const check = Command.make(
       const hasJournal = ({ id }: ChainConfig) =>
         Effect.map(Fiber.join(storeChecked), ({ withJournal }) => withJournal.has(id))
       const endpoints = yield* Effect.forEach(
-        settings.chains.flatMap((chain) => [
-          ...chain.endpoints.map((endpoint) => probe(chain, endpoint, "heads", settings, hasJournal(chain))),
-          ...chain.rpc.map((endpoint) => probe(chain, endpoint, "ranges", settings, hasJournal(chain))),
-        ]),
-        Effect.tap((findings) => print(findings, json)),
+        settings.chains.flatMap((chain) =>
+          [...chain.endpoints, ...chain.rpc].map((endpoint) =>
+            probe(chain, endpoint, settings, hasJournal(chain)),
+          ),
+        ),
+        Effect.tap(print),
         // All at once, as in the service: each may wait for a head.
         { concurrency: "unbounded" },
       )
       const { findings: stored } = yield* Fiber.join(storeChecked)
-      yield* print(stored, json)
-      yield* print(yield* Fiber.join(sent), json)
+      yield* print(stored)
+      yield* print(yield* Fiber.join(sent))
       const failed = [...endpoints.flat(), ...stored].some(({ level }) => level === "failure")
       if (failed) process.exitCode = exitCode.unreachable
     },
-    Effect.provide(
-      Layer.mergeAll(commandOnly, Transport.layerNetwork, Layer.succeed(References.MinimumLogLevel, "None")),
-    ),
+    Effect.provide(Layer.merge(commandOnly, endpointsOnly)),
   ),
 ).pipe(
   Command.withDescription("Check the configuration, the endpoints, the store and the telemetry targets"),
-  Command.withExamples([
-    { command: "event-ingestor check", description: "One line per finding, with a fix" },
-    {
-      command: "event-ingestor check --json | jq 'select(.level != \"ok\")'",
-      description: "Only warnings and failures",
-    },
-  ]),
+  withExamples({
+    "event-ingestor check": "One line per finding, with a fix",
+    "event-ingestor check --json | jq 'select(.level != \"ok\")'": "Only warnings and failures",
+  }),
 )

@@ -1,6 +1,6 @@
 /** Compares a journal with the current logs of a node. */
 import { Effect } from "effect"
-import type { Block, ChainId, Filter, Hex, Log } from "../Domain.ts"
+import type { Block, ChainId, Entry, Filter, Hex, Log } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { orMalformed } from "../endpoint/EndpointError.ts"
@@ -9,19 +9,6 @@ import { logParams } from "../logs/Filter.ts"
 import { mostRecorded } from "../chain/Finality.ts"
 import { digest, Replay } from "../store/Replay.ts"
 import type { Store } from "../store/Store.ts"
-
-export interface Comparison {
-  /** The number of logs on the node. */
-  readonly logs: number
-  /** Identities (`block hash:log index`) of logs that only the node has. */
-  readonly missing: ReadonlyArray<string>
-  /** The number of logs that the journal lacks because its oldest entries were trimmed. */
-  readonly trimmed: number
-  /** Identities of logs that only the journal has. */
-  readonly extra: ReadonlyArray<string>
-  /** Identities of logs that both have with different contents. */
-  readonly different: ReadonlyArray<string>
-}
 
 /** Blocks per `eth_getLogs` request. */
 const width = 200
@@ -74,15 +61,22 @@ const deepestReorg = 2 * mostRecorded
 export const isBeyondReorgs = ({ blocks }: Replay, to: number, depth = deepestReorg): boolean =>
   (blocks.at(-depth)?.number ?? -1) > to
 
-/** Diffs the blocks of a node, one by one, against the blocks `from … to` of a replayed journal. */
+/**
+ * Diffs the blocks of a node, one by one, against the blocks `from … to` of a replayed journal. A log's identity is
+ * `block hash:log index`.
+ */
 export class Diff {
-  readonly #replay: Replay
+  /** The number of logs on the node. */
+  logs = 0
+  /** The number of logs that the journal lacks because its oldest entries were trimmed. */
+  trimmed = 0
+  /** Identities of logs that only the node has. */
+  readonly missing: Array<string> = []
+  /** Identities of logs that both have with different contents. */
+  readonly different: Array<string> = []
+  readonly #lowest: Entry | undefined
   readonly #someTrimmed: boolean
   readonly #ours = new Map<string, string>()
-  readonly #missing: Array<string> = []
-  readonly #different: Array<string> = []
-  #logs = 0
-  #trimmed = 0
   /** Whether some logs of the lowest stored block were trimmed. */
   #bottomTrimmed = false
 
@@ -90,28 +84,33 @@ export class Diff {
    * @param someTrimmed whether older entries were trimmed and the journal was replayed from its oldest entry: then logs
    *   below that entry are not missing
    */
-  constructor(replay: Replay, from: number, to: number, someTrimmed: boolean) {
-    this.#replay = replay
+  constructor({ blocks, lowest }: Replay, from: number, to: number, someTrimmed: boolean) {
+    this.#lowest = lowest
     this.#someTrimmed = someTrimmed
-    for (const { number, hash, logs } of replay.blocks) {
+    for (const { number, hash, logs } of blocks) {
       if (number < from || number > to) continue
       for (const { index, digest } of logs) this.#ours.set(`${hash}:${index}`, digest)
     }
   }
 
+  /** Identities of logs that only the journal has. */
+  get extra(): ReadonlyArray<string> {
+    return [...this.#ours.keys()]
+  }
+
   /** Adds a block of the node, or some logs of a block. */
   add({ number, hash, logs }: Pick<Block, "number" | "hash" | "logs">): void {
     for (const log of logs) {
-      this.#logs++
+      this.logs++
       const id = `${hash}:${log.index}`
       const known = this.#ours.get(id)
       if (known !== undefined) {
-        if (known !== digestOf(number, log)) this.#different.push(id)
+        if (known !== digestOf(number, log)) this.different.push(id)
         this.#ours.delete(id)
       } else if (this.#isTrimmed(number, hash, log.index)) {
-        this.#trimmed++
-        this.#bottomTrimmed ||= number === Number(this.#replay.lowest?.block_number)
-      } else this.#missing.push(id)
+        this.trimmed++
+        this.#bottomTrimmed ||= number === Number(this.#lowest?.block_number)
+      } else this.missing.push(id)
     }
   }
 
@@ -121,27 +120,15 @@ export class Diff {
    * @param from the first compared block
    */
   firstComplete(from: number): number {
-    const { lowest } = this.#replay
-    if (this.#trimmed === 0 || lowest === undefined) return from
-    return Number(lowest.block_number) + (this.#bottomTrimmed ? 1 : 0)
+    if (this.trimmed === 0 || this.#lowest === undefined) return from
+    return Number(this.#lowest.block_number) + (this.#bottomTrimmed ? 1 : 0)
   }
 
   /** Logs above the oldest entry were written after it, so that they cannot have been trimmed. */
   #isTrimmed(number: number, hash: Hex, index: number): boolean {
-    const { lowest } = this.#replay
-    if (!this.#someTrimmed || lowest === undefined) return false
-    const bottom = Number(lowest.block_number)
-    return number < bottom || (hash === lowest.block_hash && index < Number(lowest.log_index))
-  }
-
-  get result(): Comparison {
-    return {
-      logs: this.#logs,
-      missing: this.#missing,
-      trimmed: this.#trimmed,
-      different: this.#different,
-      extra: [...this.#ours.keys()],
-    }
+    if (!this.#someTrimmed || this.#lowest === undefined) return false
+    const { block_number, block_hash, log_index } = this.#lowest
+    return number < Number(block_number) || (hash === block_hash && index < Number(log_index))
   }
 }
 
@@ -176,5 +163,5 @@ export const compare = Effect.fnUntraced(function* (
     const answer = yield* orMalformed(node.name, logsOf(yield* node.request("eth_getLogs", params)))
     for (const log of answer) diff.add({ number: log.blockNumber, hash: log.blockHash, logs: [log] })
   }
-  return diff.result
+  return diff
 })

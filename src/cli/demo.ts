@@ -11,18 +11,21 @@ import { variablePrefix } from "../config/Chains.ts"
 import { AppConfig, fromVariables, processVariables } from "../config/AppConfig.ts"
 import type { ChainConfig, Settings } from "../config/AppConfig.ts"
 import * as Anvil from "../demo/Anvil.ts"
-import * as Screen from "../demo/Screen.ts"
+import * as Screen from "./Screen.ts"
 import * as Traffic from "../demo/Traffic.ts"
 import { quantity } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { Transport } from "../endpoint/Socket.ts"
-import { exitCode } from "./Process.ts"
-import { Store } from "../store/Store.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import { Status } from "../observability/Status.ts"
+import { Store } from "../store/Store.ts"
 import { compare, replay } from "./comparison.ts"
-import { service, store, runtime, telemetry } from "./service.ts"
+import { withExamples } from "./Flags.ts"
+import { runtime, store, telemetry } from "./Layers.ts"
+import type { Service } from "./Layers.ts"
+import { writeLines } from "./Output.ts"
+import { exitCode } from "./Process.ts"
 
 const devnets = [
   { name: "devnet-a", id: 31337, blockTime: 1, logs: 25, reorgs: true },
@@ -40,8 +43,6 @@ const deepestReorg = 4
 
 /** How long the store may take to reach the nodes' heads once mining has stopped. */
 const settleTimeout = Duration.seconds(5)
-
-const print = (line: string) => Effect.sync(() => void process.stdout.write(`${line}\n`))
 
 const connect = (id: number | undefined, name: string, url: string) =>
   Endpoint.connect(
@@ -119,15 +120,13 @@ const summary = Effect.fnUntraced(function* (
   const { logs, missing, extra, different } = yield* compare(replayed, node, chain, 0, head)
   const complete =
     missing.length + extra.length + different.length + replayed.faults.length === 0 && status.stored === head
-  yield* print(
+  yield* writeLines([
     `${chain.name}: ${head + 1} blocks, ${logs} logs on the node, ${replayed.entries} entries in the store, ` +
       `${replayed.removed} of them retractions by ${status.reorgs} reorg${status.reorgs === 1 ? "" : "s"}`,
-  )
-  yield* print(
     `  missing ${missing.length}, extra ${extra.length}, different ${different.length}, ` +
       `faults ${replayed.faults.length}, stored up to ${status.stored} of ${head}`,
-  )
-  yield* print(`  complete: ${complete ? "yes" : "NO"}`)
+    `  complete: ${complete ? "yes" : "NO"}`,
+  ])
   return complete
 })
 
@@ -138,7 +137,7 @@ const resetStreams = Effect.fnUntraced(function* ({ chains }: Settings) {
 })
 
 /** Runs until stopped or for a number of seconds, and sets the exit code by whether every journal is complete. */
-const runDemo = (seconds: Option.Option<number>) =>
+const runDemo = (service: Service, seconds: Option.Option<number>) =>
   Effect.uninterruptibleMask((restore) =>
     Effect.gen(function* () {
       const nodes = yield* Effect.forEach(devnets, (devnet) =>
@@ -158,15 +157,12 @@ const runDemo = (seconds: Option.Option<number>) =>
       const { chains } = Context.get(context, Status)
       const client = Context.get(context, Store)
 
-      const time = Option.match(seconds, {
-        onNone: () => Effect.never,
-        onSome: (n) => Effect.sleep(n * 1000),
-      })
-      yield* print(`following ${devnets.length} devnets into ${client.description}; Ctrl-C stops`)
+      const time = Option.isNone(seconds) ? Effect.never : Effect.sleep(seconds.value * 1000)
+      yield* writeLines([`following ${devnets.length} devnets into ${client.description}; Ctrl-C stops`])
       yield* restore(
         Effect.raceAllFirst([
           time,
-          Screen.show(chains, process.stdout),
+          Screen.show(chains),
           ...devnets.map((devnet, i) => generateTraffic(devnet, nodes[i]!.connection)),
         ]),
       ).pipe(Effect.exit)
@@ -184,46 +180,41 @@ const traffic = Effect.fnUntraced(
   function* (url: string) {
     const node = yield* connect(undefined, "the node", url)
     const emitter = yield* Traffic.deploy(node)
-    yield* print("calling the contract; Ctrl-C stops")
+    yield* writeLines(["calling the contract; Ctrl-C stops"])
     return yield* Effect.raceFirst(Traffic.keepCalling(emitter, devnets[0].logs, callEvery), node.ended)
   },
   Effect.scoped,
   Effect.provide(Transport.layerNetwork),
 )
 
-export const demo = Command.make(
-  "demo",
-  {
-    seconds: Flag.Finite("seconds").pipe(
-      Flag.withDescription("Stop after this many seconds"),
-      Flag.filter(
-        (n) => n > 0,
-        () => "expected a number of seconds above 0",
+export const demo = (service: Service) =>
+  Command.make(
+    "demo",
+    {
+      seconds: Flag.Finite("seconds").pipe(
+        Flag.withDescription("Stop after this many seconds"),
+        Flag.filter(
+          (n) => n > 0,
+          () => "expected a number of seconds above 0",
+        ),
+        Flag.optional,
       ),
-      Flag.optional,
-    ),
-    against: Flag.String("against").pipe(
-      Flag.withDescription("Only generate traffic, on the development node at this WebSocket URL"),
-      Flag.optional,
-    ),
-  },
-  Effect.fnUntraced(function* ({ seconds, against }) {
-    if (Option.isSome(against)) return yield* traffic(against.value)
-    return yield* runDemo(seconds)
-  }),
-).pipe(
-  Command.withDescription(
-    "Run two local devnets with reorgs and the real ingestor, and compare them at the end",
-  ),
-  Command.withExamples([
-    { command: "event-ingestor demo", description: "Run until Ctrl-C" },
-    {
-      command: "event-ingestor demo --seconds 30",
-      description: "Run for 30 s; exit code 1 if anything is missing",
+      against: Flag.String("against").pipe(
+        Flag.withDescription("Only generate traffic, on the development node at this WebSocket URL"),
+        Flag.optional,
+      ),
     },
-    {
-      command: "event-ingestor demo --against ws://127.0.0.1:8545",
-      description: "Only generate traffic, on your own devnet",
-    },
-  ]),
-)
+    Effect.fnUntraced(function* ({ seconds, against }) {
+      if (Option.isSome(against)) return yield* traffic(against.value)
+      return yield* runDemo(service, seconds)
+    }),
+  ).pipe(
+    Command.withDescription(
+      "Run two local devnets with reorgs and the real ingestor, and compare them at the end",
+    ),
+    withExamples({
+      "event-ingestor demo": "Run until Ctrl-C",
+      "event-ingestor demo --seconds 30": "Run for 30 s; exit code 1 if anything is missing",
+      "event-ingestor demo --against ws://127.0.0.1:8545": "Only generate traffic, on your own devnet",
+    }),
+  )

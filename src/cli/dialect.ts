@@ -6,18 +6,8 @@ import type { PlacedLog } from "../endpoint/Decode.ts"
 import { bitsSet, bloomOf, isZero } from "../logs/Bloom.ts"
 import { isUnfiltered } from "../logs/Filter.ts"
 import { hasIndexGaps } from "../logs/Integrity.ts"
-
-/** One line of `check`. */
-export interface Finding {
-  readonly subject: string
-  readonly level: "ok" | "warning" | "failure"
-  readonly detail: string
-  /** The recommended action. */
-  readonly fix?: string
-}
-
-/** A finding about the probed endpoint. */
-export type Trait = Omit<Finding, "subject">
+import { failure, ok, warning } from "./Finding.ts"
+import type { Trait } from "./Finding.ts"
 
 /** The name of a chain's variable. */
 export const variable = ({ name }: Pick<ChainConfig, "name">, end: string): string =>
@@ -67,23 +57,21 @@ export const blooms = (
       ? ""
       : `, announced ${announcedKind}${isEmptyBlock ? " (a block without logs)" : ""}`
   const what = `logsBloom: fetched ${usual}${second}`
-  if (chain.logsBloom === "ignore") return { level: "ok", detail: `${what}; ignored (LOGS_BLOOM=ignore)` }
+  if (chain.logsBloom === "ignore") return ok(`${what}; ignored (LOGS_BLOOM=ignore)`)
   const isWrong =
     sample !== undefined &&
     bloomKind(sample.header) === "usable" &&
     bloomOf(sample.logs) !== sample.header.logsBloom
-  if (isWrong) {
-    return {
-      level: "warning",
-      detail: `${what}; wrong: it does not match the ${sample.logs.length} logs of block ${sample.header.number}`,
-      fix: `set ${variable(chain, "LOGS_BLOOM")}=ignore`,
-    }
-  }
+  if (isWrong)
+    return warning(
+      `${what}; wrong: it does not match the ${sample.logs.length} logs of block ${sample.header.number}`,
+      `set ${variable(chain, "LOGS_BLOOM")}=ignore`,
+    )
   const consequence =
     usual === "usable" || announcedKind === "usable"
       ? ""
       : "; the logs of every block are fetched until a usable bloom is seen"
-  return { level: "ok", detail: what + consequence }
+  return ok(what + consequence)
 }
 
 /** How a node numbers the logs of a block: the index is part of a log's identity. */
@@ -92,34 +80,33 @@ export const indexes = (
   sample: Sample | undefined,
   hasReceipts: boolean,
 ): Trait => {
-  const ok = (how: string): Trait => ({ level: "ok", detail: `log indexes: ${how}` })
-  if (sample === undefined) return ok("unknown: no block can be read without a filter")
+  const numbered = (how: string) => ok(`log indexes: ${how}`)
+  if (sample === undefined) return numbered("unknown: no block can be read without a filter")
   const { logs, header } = sample
-  if (logs.length === 0) return ok("unknown: the sampled blocks have no logs")
+  if (logs.length === 0) return numbered("unknown: the sampled blocks have no logs")
   if (new Set(logs.map(({ index }) => index)).size < logs.length) {
     const each = [...Map.groupBy(logs, ({ txHash }) => txHash).values()]
     const how = each.some(hasIndexGaps) ? "repeated" : "from 0 in each transaction"
-    return {
-      level: "failure",
-      detail: `log indexes: ${how} (block ${header.number}): logs that share an index have no identity, which is not supported`,
-      fix: "use an endpoint that numbers the logs across the whole block",
-    }
+    return failure(
+      `log indexes: ${how} (block ${header.number}): logs that share an index have no identity, which is not supported`,
+      "use an endpoint that numbers the logs across the whole block",
+    )
   }
   if (!hasIndexGaps(logs)) {
     const isSingleTransaction = new Set(logs.map(({ txHash }) => txHash)).size === 1
-    return ok(
+    return numbered(
       isSingleTransaction
         ? "from 0 (the sampled block has logs of one transaction only)"
         : "per block, from 0",
     )
   }
   const gaps = `per block, with gaps (block ${header.number})`
-  if (hasReceipts || !isUnfiltered(filter)) return ok(`${gaps}, accepted if the receipts have the same gaps`)
-  return {
-    level: "failure",
-    detail: `log indexes: ${gaps}: without eth_getBlockReceipts, a missing log cannot be detected`,
-    fix: "use another endpoint",
-  }
+  if (hasReceipts || !isUnfiltered(filter))
+    return numbered(`${gaps}, accepted if the receipts have the same gaps`)
+  return failure(
+    `log indexes: ${gaps}: without eth_getBlockReceipts, a missing log cannot be detected`,
+    "use another endpoint",
+  )
 }
 
 /** How finality is determined. @param tag the block with the finalized tag, the node's refusal, or neither */
@@ -130,15 +117,13 @@ export const finality = (
 ): Trait => {
   const byDepth = `finality: by depth, ${chain.finalityDepth} blocks`
   const set = `${variable(chain, "FINALITY")}=depth`
-  if (chain.finality === "depth") return { level: "ok", detail: `${byDepth} (${set})` }
-  if (tag === undefined) return { level: "ok", detail: `${byDepth}: no block has the finalized tag` }
-  if ("refusal" in tag) {
-    return tag.isNothing
-      ? { level: "ok", detail: `finality: by the finalized tag, nothing is final yet: ${tag.refusal}` }
-      : { level: "ok", detail: `${byDepth}: ${tag.refusal}` }
-  }
-  const detail = `finality: by the finalized tag, block ${tag.number}`
+  if (chain.finality === "depth") return ok(`${byDepth} (${set})`)
+  if (tag === undefined) return ok(`${byDepth}: no block has the finalized tag`)
+  const byTag = "finality: by the finalized tag"
+  if ("refusal" in tag)
+    return ok(tag.isNothing ? `${byTag}, nothing is final yet: ${tag.refusal}` : `${byDepth}: ${tag.refusal}`)
+  const detail = `${byTag}, block ${tag.number}`
   return latest.number > 0 && tag.number >= latest.number
-    ? { level: "ok", detail: `${detail}, which is the latest`, fix: `on a development node, set ${set}` }
-    : { level: "ok", detail }
+    ? ok(`${detail}, which is the latest`, `on a development node, set ${set}`)
+    : ok(detail)
 }

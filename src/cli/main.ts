@@ -2,29 +2,30 @@
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Console, Effect, Layer } from "effect"
 import { CliError, CliOutput, Command } from "effect/cli"
-import { exitCode, runMain } from "./Process.ts"
-import { chains } from "./chainList.ts"
+import { version } from "../Version.ts"
+import { chains } from "./chains.ts"
 import { check } from "./check.ts"
 import { demo } from "./demo.ts"
+import { withExamples } from "./Flags.ts"
+import type { Service } from "./Layers.ts"
+import { exitCode, runMain } from "./Process.ts"
 import { reset } from "./reset.ts"
 import { run, serve } from "./run.ts"
 import { status } from "./status.ts"
 import { tail } from "./tail.ts"
 import { verify } from "./verify.ts"
-import { version } from "../Version.ts"
 
-const root = Command.make("event-ingestor", {}, () => serve).pipe(
-  Command.withDescription("Every event log of many EVM chains in a durable stream, in order, exactly once"),
-  Command.withExamples([
-    { command: "CHAINS=base event-ingestor", description: "Follow Base, through its public endpoints" },
-    {
-      command: "CHAINS=devnet DEVNET_CHAIN_ID=31337 DEVNET_WS_URL=ws://127.0.0.1:8545 event-ingestor",
-      description: "Follow a chain that is not built in",
-    },
-    { command: "event-ingestor check", description: "Check the configuration first" },
-  ]),
-  Command.withSubcommands([run, check, status, verify, tail, reset, chains, demo]),
-)
+const rootOf = (service: Service) =>
+  Command.make("event-ingestor", {}, () => serve(service)).pipe(
+    Command.withDescription("Every event log of many EVM chains in a durable stream, in order, exactly once"),
+    withExamples({
+      "CHAINS=base event-ingestor": "Follow Base, through its public endpoints",
+      "CHAINS=devnet DEVNET_CHAIN_ID=31337 DEVNET_WS_URL=ws://127.0.0.1:8545 event-ingestor":
+        "Follow a chain that is not built in",
+      "event-ingestor check": "Check the configuration first",
+    }),
+    Command.withSubcommands([run(service), check, status, verify, tail, reset, chains, demo(service)]),
+  )
 
 /** Prints a usage error as one line that points to `--help`. */
 const usage = (command: string, detail: string) =>
@@ -40,19 +41,22 @@ const presenter = CliOutput.layerPresenter({
       : CliOutput.defaultPresenter.present(event),
 })
 
-const fail = (code: number) => Effect.sync(() => process.exit(code))
+const exit = (code: number) => Effect.sync(() => process.exit(code))
 
-export const main = (args: ReadonlyArray<string>): void =>
-  Command.runWith(root, { version })(args).pipe(
+const fail = (code: number) => (error: Error) => Effect.andThen(Console.error(error.message), exit(code))
+
+/** Runs the command line as the whole process. @param service what `run` and `demo` run */
+export const main = (service: Service, args: ReadonlyArray<string>): void =>
+  Command.runWith(rootOf(service), { version })(args).pipe(
     Effect.catchIf(CliError.isCliError, (error) =>
-      fail(error._tag === "ShowHelp" && error.errors.length === 0 ? exitCode.ok : exitCode.usage),
+      exit(error._tag === "ShowHelp" && error.errors.length === 0 ? exitCode.ok : exitCode.usage),
     ),
     Effect.catchTags({
-      ConfigProblems: (error) => Effect.andThen(Console.error(error.message), fail(exitCode.config)),
-      HttpError: (error) => Effect.andThen(Console.error(error.message), fail(exitCode.config)),
-      UsageError: (error) => Effect.andThen(usage("event-ingestor", error.message), fail(exitCode.usage)),
-      StoreError: (error) => Effect.andThen(Console.error(error.message), fail(exitCode.unreachable)),
-      EndpointError: (error) => Effect.andThen(Console.error(error.message), fail(exitCode.unreachable)),
+      ConfigProblems: fail(exitCode.config),
+      HttpError: fail(exitCode.config),
+      UsageError: (error) => Effect.andThen(usage("event-ingestor", error.message), exit(exitCode.usage)),
+      StoreError: fail(exitCode.unreachable),
+      EndpointError: fail(exitCode.unreachable),
     }),
     Effect.provide(Layer.merge(NodeServices.layer, presenter)),
     runMain,

@@ -28,7 +28,9 @@ import { isNothingFinal } from "../chain/Finality.ts"
 import * as GetLogs from "../logs/GetLogs.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import { blooms, finality, indexes, variable } from "./dialect.ts"
-import type { Finding, Sample, Trait } from "./dialect.ts"
+import type { Sample } from "./dialect.ts"
+import { about, failure, ok, warning } from "./Finding.ts"
+import type { Finding, Trait } from "./Finding.ts"
 import * as Heads from "./probeHeads.ts"
 
 const widths = [1, 10, 100, 1000, 10_000]
@@ -79,10 +81,8 @@ const rangesOf = (
       ? `; at most ${most} of ${addresses} addresses per call, in ${Math.ceil(addresses / most)} calls`
       : ""
   const height = byHash ? "" : "; by height, because blockHash is refused"
-  return {
-    level: best === 0 ? "warning" : "ok",
-    detail: `eth_getLogs: single blocks ${ranges}${fewer}${height}${wider}`,
-  }
+  const trait = best === 0 ? warning : ok
+  return trait(`eth_getLogs: single blocks ${ranges}${fewer}${height}${wider}`)
 }
 
 /** The cheapest fallback when `eth_getLogs` is refused. */
@@ -93,9 +93,7 @@ const fallbackOf = Effect.fnUntraced(function* (
   refused: string,
   receipts: string | undefined,
 ): Effect.fn.Return<Trait, EndpointError, Scope.Scope> {
-  if (receipts === undefined) {
-    return { level: "warning", detail: `${refused}: logs are read from receipts, which costs more` }
-  }
+  if (receipts === undefined) return warning(`${refused}: logs are read from receipts, which costs more`)
   const single = yield* errorOf(connection.request("eth_getTransactionReceipt", [`0x${"0".repeat(64)}`]))
   const subscription =
     subscribe !== undefined && isUnfiltered(filter)
@@ -104,17 +102,10 @@ const fallbackOf = Effect.fnUntraced(function* (
   if (single !== undefined) {
     const tip =
       subscription === undefined ? "; only the logs subscription remains, which cannot backfill" : ""
-    return {
-      level: "failure",
-      detail: `${refused}; and ${receipts}${tip}`,
-      fix: "use another endpoint, or configure addresses",
-    }
+    return failure(`${refused}; and ${receipts}${tip}`, "use another endpoint, or configure addresses")
   }
   const tip = subscription === undefined ? "from the logs subscription at the tip, else " : ""
-  return {
-    level: "warning",
-    detail: `${refused}: logs are read ${tip}receipt by receipt, which costs much more`,
-  }
+  return warning(`${refused}: logs are read ${tip}receipt by receipt, which costs much more`)
 })
 
 /** All logs of a block, from its receipts. */
@@ -166,32 +157,33 @@ const howToFix = ({ reason }: EndpointError): string => {
 }
 
 /** Without a journal, nothing would be stored until the chain reaches START_BLOCK. */
-const startsAbove = (chain: ChainConfig, { number }: Header): Trait => ({
-  level: "failure",
-  detail: `${variable(chain, "START_BLOCK")} (or START_BLOCK) is ${chain.startBlock}, above the chain's head, which is block ${number}`,
-  fix: "set an existing block, or latest",
-})
+const startsAbove = (chain: ChainConfig, { number }: Header): Trait =>
+  failure(
+    `${variable(chain, "START_BLOCK")} (or START_BLOCK) is ${chain.startBlock}, above the chain's head, which is block ${number}`,
+    "set an existing block, or latest",
+  )
+
+type Limits = Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">
+
+/** What outlives the connections to an endpoint, as in the service. */
+interface Known {
+  readonly capabilities: Capabilities
+  readonly rateLimiter: RateLimiter.RateLimiter
+}
 
 /** Probes the endpoint over one connection, with the capabilities known from previous connections. */
 const traitsOf = Effect.fnUntraced(function* (
   chain: ChainConfig,
   endpoint: EndpointConfig,
-  purpose: "heads" | "ranges",
-  settings: Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">,
-  {
-    capabilities,
-    rateLimiter,
-  }: { readonly capabilities: Capabilities; readonly rateLimiter: RateLimiter.RateLimiter },
+  settings: Limits,
+  { capabilities, rateLimiter }: Known,
   hasJournal: Effect.Effect<boolean>,
 ): Effect.fn.Return<ReadonlyArray<Trait>, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> {
   const options = { ...settings, rateLimiter, heads: chain.heads, pollInterval: chain.pollInterval }
   const socket = isHttp(endpoint) ? undefined : yield* Endpoint.connect(chain, endpoint, options)
   const connection = socket ?? (yield* HttpRpcClient.connect(chain, endpoint, options))
-  const ok = (detail: string): Trait => ({ level: "ok", detail })
   const head = yield* Headers.header(connection, "latest")
-  if (head === undefined) {
-    return [{ level: "failure", detail: "the endpoint returns no latest block", fix: "use another endpoint" }]
-  }
+  if (head === undefined) return [failure("the endpoint returns no latest block", "use another endpoint")]
   const tag = yield* Effect.catchIf(Headers.header(connection, "finalized"), isRpcError, (error) =>
     Effect.succeed({ refusal: error.reason.message, isNothing: isNothingFinal(error) }),
   )
@@ -208,14 +200,13 @@ const traitsOf = Effect.fnUntraced(function* (
     yield* errorOf(getLogs({ blockHash: below.hash, number: below.number }))
   const receipts = yield* errorOf(retryUnverified(logsOfReceipts(connection, head)))
 
+  // An endpoint of RPC_URL has heads only while no socket does.
+  const whyPolled = chain.endpoints.includes(endpoint)
+    ? "because HTTP endpoints announce none"
+    : "while no WebSocket is connected"
   const heads = socket
     ? yield* Heads.probe(chain, socket, headers)
-    : {
-        trait: Heads.polled(
-          chain,
-          purpose === "heads" ? "because HTTP endpoints announce none" : "while no WebSocket is connected",
-        ),
-      }
+    : { trait: Heads.polled(chain, whyPolled) }
   const { announced } = heads
   const same = announced && (yield* Headers.header(connection, announced.number))
   // Last, because a response that is too large costs the connection.
@@ -242,33 +233,26 @@ const traitsOf = Effect.fnUntraced(function* (
 /**
  * The findings about one endpoint.
  *
- * @param purpose whether the endpoint delivers heads, or only ranges
  * @param hasJournal whether the store has a journal of the chain, which resumes from it and ignores START_BLOCK
  */
 export const probe = (
   chain: ChainConfig,
   endpoint: EndpointConfig,
-  purpose: "heads" | "ranges",
-  settings: Pick<Settings, "requestTimeout" | "wsMaxPayload" | "rpcRate">,
+  settings: Limits,
   hasJournal: Effect.Effect<boolean>,
 ): Effect.Effect<ReadonlyArray<Finding>, never, Transport | HttpClient.HttpClient> => {
   const subject = `${chain.name} ${endpoint.name}${isHttp(endpoint) ? " HTTP" : ""}`
   return Effect.gen(function* () {
-    // As in the service: capabilities outlive the connection, and endpoints without a key are rate-limited.
-    const known = {
+    const known: Known = {
       capabilities: new Capabilities(),
       rateLimiter: yield* RateLimiter.make(RateLimiter.limitOf(endpoint, settings.rpcRate)),
     }
-    return yield* Effect.scoped(traitsOf(chain, endpoint, purpose, settings, known, hasJournal)).pipe(
+    return yield* Effect.scoped(traitsOf(chain, endpoint, settings, known, hasJournal)).pipe(
       Effect.retry({ while: isRequestTooLarge, times: mostReductions }),
     )
   }).pipe(
     Effect.scoped,
-    Effect.catch((error) =>
-      Effect.succeed<ReadonlyArray<Trait>>([
-        { level: "failure", detail: error.reason.message, fix: howToFix(error) },
-      ]),
-    ),
-    Effect.map((traits) => traits.map((trait) => ({ subject, ...trait }))),
+    Effect.catch((error) => Effect.succeed([failure(error.reason.message, howToFix(error))])),
+    Effect.map((traits) => traits.map((trait) => about(subject, trait))),
   )
 }

@@ -10,7 +10,9 @@ import { orMalformed } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import { variable } from "./dialect.ts"
-import type { Trait } from "./dialect.ts"
+import { failure, ok, warning } from "./Finding.ts"
+import type { Trait } from "./Finding.ts"
+import { span } from "./Output.ts"
 
 /** How long to wait for a head: three block times, within bounds (seconds). */
 const blockTimes = 3
@@ -29,18 +31,9 @@ const blockTimeOf = ({ id }: Pick<ChainConfig, "id">, headers: ReadonlyArray<Hea
   return (knownChains.find((known) => known.id === id)?.blockTime ?? 0) / 1000
 }
 
-/** Formats a duration. @param seconds its length */
-const span = (seconds: number): string => {
-  if (seconds < 120) return `${Math.round(Math.max(seconds, 0))} s`
-  if (seconds < 7200) return `${Math.round(seconds / 60)} min`
-  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} days`
-}
-
 /** The finding that heads are polled, and why. */
-export const polled = ({ pollInterval }: Pick<ChainConfig, "pollInterval">, why: string): Trait => ({
-  level: "ok",
-  detail: `heads: polled every ${Duration.toSeconds(pollInterval)} s, ${why}`,
-})
+export const polled = ({ pollInterval }: Pick<ChainConfig, "pollInterval">, why: string): Trait =>
+  ok(`heads: polled every ${Duration.toSeconds(pollInterval)} s, ${why}`)
 
 const refusalOf = (connection: Connection) =>
   Effect.match(connection.request("eth_subscribe", ["newHeads"]), {
@@ -71,8 +64,7 @@ export const probe = Effect.fnUntraced(function* (
     ),
     { onFailure: ({ reason }) => reason.message, onSuccess: () => undefined },
   )
-  if (refused !== undefined)
-    return { trait: { level: "failure", detail: `heads: ${refused}`, fix: "use another endpoint" } }
+  if (refused !== undefined) return { trait: failure(`heads: ${refused}`, "use another endpoint") }
   // The subscription has fallen back to polling and does not report why.
   if (socket.polled) return { trait: polled(chain, `because ${yield* refusalOf(socket)}`) }
 
@@ -86,7 +78,7 @@ export const probe = Effect.fnUntraced(function* (
       Effect.flatMap((head) => orMalformed(socket.name, head)),
     )
   const subscribed = (head: Header) => ({
-    trait: { level: "ok", detail: `heads: subscribed, block ${head.number} was announced` } as const,
+    trait: ok(`heads: subscribed, block ${head.number} was announced`),
     announced: head,
   })
   const head = yield* within(seconds)
@@ -94,17 +86,16 @@ export const probe = Effect.fnUntraced(function* (
   const after = yield* latest
   const rose = (after?.number ?? 0) - (before?.number ?? 0)
   if (after === undefined || rose < 0 || (rose === 0 && after.hash === before?.hash)) {
-    const age = span((yield* Clock.currentTimeMillis) / 1000 - (before?.timestamp ?? 0))
+    const age = span((yield* Clock.currentTimeMillis) / 1000 - (before?.timestamp ?? 0), "days")
     const detail = `heads: subscribed; the chain is idle: block ${before?.number}, ${age} old, was the latest for ${seconds} s`
-    return { trait: { level: "warning", detail } }
+    return { trait: warning(detail) }
   }
   const late = yield* within(gracePeriod)
   if (late !== undefined) return subscribed(late)
   return {
-    trait: {
-      level: "failure",
-      detail: `heads: subscribed, but no head was announced: the latest block went from ${before?.number} to ${after.number} in ${seconds} s`,
-      fix: `set ${poll}, or use another endpoint`,
-    },
+    trait: failure(
+      `heads: subscribed, but no head was announced: the latest block went from ${before?.number} to ${after.number} in ${seconds} s`,
+      `set ${poll}, or use another endpoint`,
+    ),
   }
 })

@@ -1,14 +1,20 @@
 /** `reset`: discards a chain's journal head, for instance after contradicting final blocks. */
 import { Effect, Option } from "effect"
 import { Command, Flag, Prompt } from "effect/cli"
-import { AppConfig } from "../config/AppConfig.ts"
 import { fingerprint } from "../logs/Filter.ts"
 import { Store } from "../store/Store.ts"
 import type { StoreError } from "../store/Store.ts"
-import { blockFlag, chainFlag, resolveChain, jsonFlag } from "./chains.ts"
-import { writeLines } from "./Output.ts"
-import { storeOnly } from "./service.ts"
-import { UsageError } from "./UsageError.ts"
+import {
+  blockFlag,
+  booleanFlag,
+  chainFlag,
+  jsonFlag,
+  resolveChain,
+  UsageError,
+  withExamples,
+} from "./Flags.ts"
+import { storeOnly } from "./Layers.ts"
+import { writeRecords } from "./Output.ts"
 
 const confirmed = Effect.fnUntraced(function* (question: string) {
   if (!process.stdin.isTTY)
@@ -28,21 +34,13 @@ export const reset = Command.make(
   {
     chain: chainFlag,
     from: blockFlag("from", "The first block of the new journal (default: as configured for a new chain)"),
-    delete: Flag.Boolean("delete").pipe(
-      Flag.withDescription("Delete the chain's entries as well"),
-      Flag.withDefault(false),
-    ),
-    yes: Flag.Boolean("yes").pipe(
-      Flag.withAlias("y"),
-      Flag.withDescription("Skip the confirmation"),
-      Flag.withDefault(false),
-    ),
+    delete: booleanFlag("delete", "Delete the chain's entries as well"),
+    yes: booleanFlag("yes", "Skip the confirmation").pipe(Flag.withAlias("y")),
     json: jsonFlag("Print the result as JSON"),
   },
   Effect.fnUntraced(function* ({ chain: name, from, delete: all, yes, json }) {
-    const { chains } = yield* AppConfig
     const store = yield* Store
-    const chain = yield* resolveChain(chains, name)
+    const chain = yield* resolveChain(name)
     const head = yield* store.load(chain.id).pipe(
       Effect.map((journal) => (journal ? `the head at block ${journal.head.number}` : "nothing")),
       Effect.catchIf(isCorrupt, () => Effect.succeed("an inconsistent journal")),
@@ -52,10 +50,9 @@ export const reset = Command.make(
       Effect.catchIf(isCorrupt, () => Effect.succeed(undefined)),
     )
     const what = `discard ${head}${all ? ` and delete ${entries ?? "all"} entries` : ""} of ${chain.name} in ${store.description}`
-    if (!yes && !(yield* confirmed(`${what}?`))) {
-      yield* writeLines([json ? JSON.stringify({ chain: chain.name, reset: false }) : "nothing changed"])
-      return
-    }
+    const report = (record: object, text: string) => writeRecords([record], json, () => text)
+    if (!yes && !(yield* confirmed(`${what}?`)))
+      return yield* report({ chain: chain.name, reset: false }, "nothing changed")
     yield* store.reset(chain.id, {
       from: Option.getOrUndefined(from),
       filter: fingerprint(chain.filter),
@@ -64,27 +61,17 @@ export const reset = Command.make(
     const begins = Option.isSome(from)
       ? `starts again at block ${from.value}`
       : "starts again as configured; a running ingestor starts again where it first started, unless it is restarted"
-    yield* writeLines([
-      json
-        ? JSON.stringify({
-            chain: chain.name,
-            reset: true,
-            from: Option.getOrNull(from),
-            deleted: all ? (entries ?? null) : 0,
-          })
-        : `${chain.name} ${begins}`,
-    ])
+    const deleted = all ? (entries ?? null) : 0
+    yield* report(
+      { chain: chain.name, reset: true, from: Option.getOrNull(from), deleted },
+      `${chain.name} ${begins}`,
+    )
   }, Effect.provide(storeOnly)),
 ).pipe(
   Command.withDescription("Discard a chain's journal head and start again"),
-  Command.withExamples([
-    {
-      command: "event-ingestor reset --chain base",
-      description: "Start again as configured; keep the entries",
-    },
-    {
-      command: "event-ingestor reset --chain base --from 19000000 --delete --yes",
-      description: "Start again at a block, delete the entries, skip the confirmation",
-    },
-  ]),
+  withExamples({
+    "event-ingestor reset --chain base": "Start again as configured; keep the entries",
+    "event-ingestor reset --chain base --from 19000000 --delete --yes":
+      "Start again at a block, delete the entries, skip the confirmation",
+  }),
 )

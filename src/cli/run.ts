@@ -3,8 +3,10 @@ import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import { logEvent } from "../observability/LogEvents.ts"
+import { withExamples } from "./Flags.ts"
+import { runtime, telemetry } from "./Layers.ts"
+import type { Service } from "./Layers.ts"
 import { shutdown } from "./Process.ts"
-import { service, runtime, telemetry } from "./service.ts"
 
 const logStartup = Effect.gen(function* () {
   const { chains, store, warnings } = yield* AppConfig
@@ -22,18 +24,18 @@ const logStopped = Effect.suspend(() => {
   return logEvent("stopped", `stopped cleanly in ${seconds} s`, { seconds })
 })
 
-export const serve = Effect.andThen(logStartup, Layer.launch(service)).pipe(
-  Effect.onInterrupt(() => logStopped),
-  Effect.provide(telemetry.pipe(Layer.provideMerge(runtime), Layer.provideMerge(AppConfig.layer))),
-)
+/** Follows every configured chain until it is interrupted. */
+export const serve = (service: Service) =>
+  Effect.andThen(logStartup, Layer.launch(service)).pipe(
+    Effect.onInterrupt(() => logStopped),
+    Effect.provide(telemetry.pipe(Layer.provideMerge(runtime), Layer.provideMerge(AppConfig.layer))),
+  )
 
-export const run = Command.make("run", {}, () => serve).pipe(
-  Command.withDescription("Follow every configured chain until stopped (the default)"),
-  Command.withExamples([
-    { command: "event-ingestor run", description: "Follow every configured chain until Ctrl-C" },
-    {
-      command: "CHAINS=1,8453 LOG_FORMAT=json event-ingestor run",
-      description: "Two chains by their ids, with JSON logs",
-    },
-  ]),
-)
+export const run = (service: Service) =>
+  Command.make("run", {}, () => serve(service)).pipe(
+    Command.withDescription("Follow every configured chain until stopped (the default)"),
+    withExamples({
+      "event-ingestor run": "Follow every configured chain until Ctrl-C",
+      "CHAINS=1,8453 LOG_FORMAT=json event-ingestor run": "Two chains by their ids, with JSON logs",
+    }),
+  )

@@ -2,7 +2,8 @@
 import type { Settings } from "../config/AppConfig.ts"
 import { noLimit, pinnedBy } from "../store/Retention.ts"
 import type { Info, Stats } from "../store/Store.ts"
-import type { Finding } from "./dialect.ts"
+import { about, ok, warning } from "./Finding.ts"
+import type { Finding } from "./Finding.ts"
 import { grouped } from "./Output.ts"
 
 /**
@@ -26,75 +27,68 @@ const size = (bytes: number) => `${(bytes / 1024 ** 3).toFixed(bytes < 1024 ** 3
 
 const between = (least: string, most: string) => (least === most ? `about ${least}` : `${least} to ${most}`)
 
+/** The bytes of one more entry in every chain, and how they are known. */
+const entrySizes = (chains: Settings["chains"], streams: ReadonlyArray<Stream>, inCluster: boolean) => {
+  const measured = streams.flatMap(({ chain, bytes, entries }) =>
+    bytes !== undefined && entries >= minSampleEntries ? [{ chain, bytes: bytes / entries }] : [],
+  )
+  // The limit is that of one master. In a cluster, a master must hold at least one chain; the slots decide which.
+  const together = (estimate: number) => {
+    const each = chains.map(({ name }) => measured.find(({ chain }) => chain === name)?.bytes ?? estimate)
+    return inCluster ? Math.max(...each) : each.reduce((sum, one) => sum + one, 0)
+  }
+  const list = measured.map(({ chain, bytes }) => `${chain} ${Math.round(bytes)}`).join(", ")
+  const all = measured.length === chains.length
+  const some = measured.length === 0 ? "" : `, measured ${list} bytes`
+  return {
+    least: together(entryBytes.least),
+    most: together(entryBytes.most),
+    basis: all ? `measured ${list} bytes` : `0.6 to 1.7 kB each${some}`,
+  }
+}
+
+/**
+ * Whether the streams fit at their maximum length, and at their backlog where a reader is pinned.
+ *
+ * @param now unix seconds
+ */
 export const sizes = (
   info: Info,
-  settings: Pick<Settings, "chains" | "store" | "retention">,
+  { chains, retention, store }: Pick<Settings, "chains" | "store" | "retention">,
   streams: ReadonlyArray<Stream>,
+  now: number,
 ): ReadonlyArray<Finding> => {
-  const { chains, retention, store } = settings
   if (store._tag === "Sqlite") return []
   const { backlog, maxLength } = retention
   const room = info.limit ? info.limit * usable : undefined
-  const all = chains.map(({ name }) => {
-    const stream = streams.find(({ chain }) => chain === name)
-    const measured =
-      stream?.bytes !== undefined && stream.entries >= minSampleEntries
-        ? stream.bytes / stream.entries
-        : undefined
-    return { name, measured, least: measured ?? entryBytes.least, most: measured ?? entryBytes.most }
-  })
-  // The limit is that of one master. In a cluster, a master must hold at least one chain; the slots decide which.
   const inCluster = store.mode === "cluster"
-  const together = (bytes: "least" | "most") => {
-    const each = all.map((chain) => chain[bytes])
-    return inCluster ? Math.max(...each) : each.reduce((sum, one) => sum + one, 0)
-  }
+  const { least, most, basis } = entrySizes(chains, streams, inCluster)
   const of = inCluster ? "each chain" : `${chains.length} chain${chains.length === 1 ? "" : "s"}`
-  const measuredChains = all.filter(({ measured }) => measured !== undefined)
-  const measured = measuredChains.map(({ name, most }) => `${name} ${Math.round(most)}`).join(", ")
-  const bytes =
-    measuredChains.length === all.length
-      ? `measured ${measured} bytes`
-      : `0.6 to 1.7 kB each${measuredChains.length === 0 ? "" : `, measured ${measured} bytes`}`
+  const fitting = (room: number) => grouped(Math.floor(room / most))
 
   const findingFor = (subject: string, entries: number, setting: string, above: string): Finding => {
-    const [least, most] = [entries * together("least"), entries * together("most")]
-    const detail = `${between(size(least), size(most))} for ${of} of ${grouped(entries)} entries (${bytes})`
-    if (room === undefined || most <= room) return { subject, level: "ok", detail }
-    const fits = Math.floor(room / together("most"))
-    return {
-      subject,
-      level: "warning",
-      detail: `${detail}, and 80 % of maxmemory is ${size(room)}${above}`,
-      fix: `raise maxmemory to ${size(most / usable)} or lower ${setting} to ${grouped(fits)}`,
-    }
+    const needed = between(size(entries * least), size(entries * most))
+    const detail = `${needed} for ${of} of ${grouped(entries)} entries (${basis})`
+    if (room === undefined || entries * most <= room) return about(subject, ok(detail))
+    const fix = `raise maxmemory to ${size((entries * most) / usable)} or lower ${setting} to ${fitting(room)}`
+    return about(subject, warning(`${detail}, and 80 % of maxmemory is ${size(room)}${above}`, fix))
   }
 
-  const findings: Array<Finding> = []
   if (maxLength === 0) {
     const detail = "STREAM_MAXLEN is 0: streams grow without end"
-    findings.push(
-      room === undefined
-        ? { subject: "store size", level: "ok", detail }
-        : {
-            subject: "store size",
-            level: "warning",
-            detail: `${detail}, and maxmemory is ${size(info.limit!)}`,
-            fix: `set STREAM_MAXLEN to ${grouped(Math.floor(room / together("most")))}`,
-          },
-    )
-    return findings
+    if (room === undefined) return [about("store size", ok(detail))]
+    const limited = `${detail}, and maxmemory is ${size(info.limit!)}`
+    return [about("store size", warning(limited, `set STREAM_MAXLEN to ${fitting(room)}`))]
   }
-  findings.push(findingFor("store size", maxLength, "STREAM_MAXLEN", ""))
-  const pinned = pinnedBy(
-    retention,
-    streams.flatMap(({ readers }) => readers),
-    Date.now() / 1000,
-  )
+  const findings = [findingFor("store size", maxLength, "STREAM_MAXLEN", "")]
+  const readers = streams.flatMap((stream) => stream.readers)
+  const pinned = pinnedBy(retention, readers, now)
   if (pinned === undefined) return findings
   const above = ": publishing pauses there, before STREAM_BACKLOG is reached"
   findings.push(findingFor("store backlog", backlog, "STREAM_BACKLOG", above))
-  if (!info.limit)
-    findings.push({ subject: "store backlog", level: "warning", ...noLimit(info.limit, pinned, retention) })
+  if (!info.limit) {
+    const { detail, fix } = noLimit(info.limit, pinned, retention)
+    findings.push(about("store backlog", warning(detail, fix)))
+  }
   return findings
 }

@@ -1,15 +1,13 @@
 /** `status`: the state of each chain in the store. Needs no endpoint and no running service. */
 import { Clock, Effect } from "effect"
-import type { Option } from "effect"
 import { Command, Flag } from "effect/cli"
-import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Journal } from "../store/Journal.ts"
 import { Store } from "../store/Store.ts"
 import type { Stats } from "../store/Store.ts"
-import { chainFlag, resolveChains, jsonFlag } from "./chains.ts"
-import { span, style, writeLines } from "./Output.ts"
-import { storeOnly } from "./service.ts"
+import { chainFlag, jsonFlag, resolveChains, withExamples } from "./Flags.ts"
+import { storeOnly } from "./Layers.ts"
+import { span, style, writeLines, writeRecords } from "./Output.ts"
 
 /** An ingestor writes a heartbeat every ten seconds: after this time without one (seconds), none is running. */
 const aliveFor = 30
@@ -20,23 +18,25 @@ const addedAt = (id: string | undefined): number | undefined => {
   return millis === undefined ? undefined : Number(millis)
 }
 
+const ofJournal = ({ head, final, start, filter, filterSince, window }: Journal) => ({
+  head: head.hash === "" ? null : { number: head.number, hash: head.hash },
+  part: head.part,
+  final: final ?? null,
+  start: { number: start.number, hash: start.hash || null },
+  filter: { fingerprint: filter, since: filterSince },
+  window: window.length,
+  /** Blocks that a reorg could still replace. */
+  unfinalized: head.number - (final?.number ?? start.number - 1),
+})
+
+const noJournal = { head: null, part: 0, final: null, start: null, filter: null, window: 0, unfinalized: 0 }
+
 const report = (chain: ChainConfig, journal: Journal | undefined, stats: Stats, now: number) => {
   const added = addedAt(stats.lastId)
   return {
     chain: chain.name,
     id: chain.id,
-    head:
-      journal === undefined || journal.head.hash === ""
-        ? null
-        : { number: journal.head.number, hash: journal.head.hash },
-    part: journal?.head.part ?? 0,
-    final: journal?.final ?? null,
-    start: journal === undefined ? null : { number: journal.start.number, hash: journal.start.hash || null },
-    filter: journal === undefined ? null : { fingerprint: journal.filter, since: journal.filterSince },
-    window: journal?.window.length ?? 0,
-    /** Blocks that a reorg could still replace. */
-    unfinalized:
-      journal === undefined ? 0 : journal.head.number - (journal.final?.number ?? journal.start.number - 1),
+    ...(journal === undefined ? noJournal : ofJournal(journal)),
     entries: stats.entries,
     gone: stats.trimmed,
     first_number: stats.firstNumber ?? null,
@@ -106,7 +106,7 @@ const renderText = (chain: Report): ReadonlyArray<string> => {
   const { head, final, start, filter, part, epoch } = chain
   const unfinished =
     part === 0 ? "" : part > 0 ? `, ${part} of its logs so far` : `, being retracted, ${-part} logs left`
-  const changed = filter !== null && filter.since > start.number ? `, changed at block ${filter.since}` : ""
+  const changed = filter.since > start.number ? `, changed at block ${filter.since}` : ""
   const trimmed =
     chain.gone === 0
       ? ""
@@ -114,7 +114,7 @@ const renderText = (chain: Report): ReadonlyArray<string> => {
   return [
     `${title}  head ${head?.number ?? "-"}${unfinished}, final ${final?.number ?? "-"}, start ${start.number}, ${chain.unfinalized} unfinalized`,
     `  head   ${head?.hash ?? "-"}`,
-    `  filter ${filter?.fingerprint ?? "-"}${changed}`,
+    `  filter ${filter.fingerprint}${changed}`,
     `  stream ${chain.entries} entries${trimmed}, ${chain.first_id ?? "-"} … ${chain.last_id ?? "-"}${chain.bytes === null ? "" : `, ${size(chain.bytes)}`}`,
     `  epoch  ${epoch === null ? "none: written by version 0.1" : `${epoch.token} (${epoch.reason})`}`,
     `  ingestor ${ingestor(chain)}`,
@@ -133,31 +133,19 @@ const renderText = (chain: Report): ReadonlyArray<string> => {
 export const status = Command.make(
   "status",
   { chain: Flag.optional(chainFlag), json: jsonFlag("One JSON object per line and chain") },
-  Effect.fnUntraced(function* ({
-    chain,
-    json,
-  }: {
-    readonly chain: Option.Option<string>
-    readonly json: boolean
-  }) {
-    const config = yield* AppConfig
+  Effect.fnUntraced(function* ({ chain, json }) {
     const store = yield* Store
-    const chains = yield* resolveChains(config.chains, chain)
+    const chains = yield* resolveChains(chain)
     if (!json) yield* writeLines([store.description])
     for (const chain of chains) {
-      const one = report(
-        chain,
-        yield* store.load(chain.id),
-        yield* store.stats(chain.id),
-        yield* Clock.currentTimeMillis,
-      )
-      yield* writeLines(json ? [JSON.stringify(one)] : renderText(one))
+      const [journal, stats] = [yield* store.load(chain.id), yield* store.stats(chain.id)]
+      yield* writeRecords([report(chain, journal, stats, yield* Clock.currentTimeMillis)], json, renderText)
     }
   }, Effect.provide(storeOnly)),
 ).pipe(
   Command.withDescription("Show the state of each chain in the store"),
-  Command.withExamples([
-    { command: "event-ingestor status", description: "Every configured chain" },
-    { command: "event-ingestor status --chain base --json", description: "One chain as JSON" },
-  ]),
+  withExamples({
+    "event-ingestor status": "Every configured chain",
+    "event-ingestor status --chain base --json": "One chain as JSON",
+  }),
 )

@@ -1,16 +1,14 @@
 /** `tail`: prints the entries of the store from a position on, as JSON or as readable lines. */
 import { Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
-import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Entry } from "../Domain.ts"
 import { makeRedactor } from "../Redactor.ts"
 import { Store } from "../store/Store.ts"
 import type { Stored } from "../store/Store.ts"
-import { chainFlag, resolveChains, jsonFlag } from "./chains.ts"
-import { isOutputClosed, style, writeLines } from "./Output.ts"
-import { storeOnly } from "./service.ts"
-import { UsageError } from "./UsageError.ts"
+import { booleanFlag, chainFlag, jsonFlag, resolveChains, UsageError, withExamples } from "./Flags.ts"
+import { storeOnly } from "./Layers.ts"
+import { isOutputClosed, style, writeRecords } from "./Output.ts"
 
 const pageSize = 1000
 
@@ -53,24 +51,21 @@ export const tail = Command.make(
       Flag.withDescription("start, now or a block number (default: start, with --follow now)"),
       Flag.optional,
     ),
-    follow: Flag.Boolean("follow").pipe(
-      Flag.withAlias("f"),
-      Flag.withDescription("Continue with new entries until stopped"),
-      Flag.withDefault(false),
-    ),
+    follow: booleanFlag("follow", "Continue with new entries until stopped").pipe(Flag.withAlias("f")),
     json: jsonFlag("One JSON object per line, with the fields and values of the stream entry"),
   },
   Effect.fnUntraced(function* ({ chain, from, follow, json }) {
-    const config = yield* AppConfig
     const store = yield* Store
-    const chains = yield* resolveChains(config.chains, chain)
+    const chains = yield* resolveChains(chain)
     const start = yield* startOf(from, follow)
 
-    const print = (chain: ChainConfig, page: ReadonlyArray<Stored>) =>
-      writeLines(
+    const print = ({ name }: ChainConfig, page: ReadonlyArray<Stored>) =>
+      writeRecords(
         page
-          .filter(({ entry }) => typeof start !== "number" || Number(entry.block_number) >= start)
-          .map(({ entry }) => (json ? JSON.stringify(entry) : lineOf(chain.name, entry))),
+          .map(({ entry }) => entry)
+          .filter(({ block_number }) => typeof start !== "number" || Number(block_number) >= start),
+        json,
+        (entry) => lineOf(name, entry),
       )
     const begin = Effect.fnUntraced(function* (chain: ChainConfig) {
       if (start === "start") return undefined
@@ -103,11 +98,8 @@ export const tail = Command.make(
   }, Effect.provide(storeOnly)),
 ).pipe(
   Command.withDescription("Print the entries of the store"),
-  Command.withExamples([
-    { command: "event-ingestor tail --follow", description: "New entries, until Ctrl-C" },
-    {
-      command: "event-ingestor tail --chain base --from 19000000 --json",
-      description: "From a block on, as JSON",
-    },
-  ]),
+  withExamples({
+    "event-ingestor tail --follow": "New entries, until Ctrl-C",
+    "event-ingestor tail --chain base --from 19000000 --json": "From a block on, as JSON",
+  }),
 )

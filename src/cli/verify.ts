@@ -1,27 +1,23 @@
 /** `verify`: re-fetches a range and diffs it against the store. */
-import { Effect, Layer, Option, References } from "effect"
+import { Effect, Layer, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.ts"
 import type { Block } from "../Domain.ts"
 import * as RateLimiter from "../endpoint/RateLimiter.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
-import type { Connection, EndpointOptions } from "../endpoint/Endpoint.ts"
-import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
 import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
 import { Capabilities } from "../endpoint/Capabilities.ts"
-import { Transport } from "../endpoint/Socket.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import * as LogSource from "../logs/LogSource.ts"
 import { Verification } from "../logs/Integrity.ts"
-import { exitCode } from "./Process.ts"
 import { Store } from "../store/Store.ts"
-import { blockFlag, chainFlag, resolveChains, jsonFlag } from "./chains.ts"
 import { Diff, isBeyondReorgs, replay } from "./comparison.ts"
-import { grouped, style, writeLines } from "./Output.ts"
-import { storeOnly } from "./service.ts"
-import { UsageError } from "./UsageError.ts"
+import { blockFlag, chainFlag, jsonFlag, resolveChains, UsageError, withExamples } from "./Flags.ts"
+import { endpointsOnly, storeOnly } from "./Layers.ts"
+import { grouped, style, writeRecords } from "./Output.ts"
+import { exitCode } from "./Process.ts"
 
 /** Differences printed one by one. */
 const mostShown = 20
@@ -43,14 +39,12 @@ const readBlocks = Effect.fnUntraced(function* (
 ) {
   const checks = yield* Verification
   let next = from
-  const readOn = <R>(
-    endpoint: EndpointConfig,
-    connect: (options: EndpointOptions) => Effect.Effect<Connection, EndpointError, R>,
-  ) => {
+  const readOn = (endpoint: EndpointConfig) => {
     const capabilities = new Capabilities()
     return Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(RateLimiter.limitOf(endpoint, settings.rpcRate))
-      const connection = yield* connect({ ...settings, rateLimiter })
+      const { connect } = isHttp(endpoint) ? HttpRpcClient : Endpoint
+      const connection = yield* connect(chain, endpoint, { ...settings, rateLimiter })
       const latest = yield* Headers.header(connection, "latest")
       const logs = LogSource.make(connection, chain, capabilities, checks, () => latest?.timestamp)
       while (next <= to) {
@@ -70,13 +64,8 @@ const readBlocks = Effect.fnUntraced(function* (
     )
   }
   let before = from
-  const sockets = chain.endpoints.filter((endpoint) => !isHttp(endpoint))
-  yield* Effect.firstSuccessOf([
-    ...[...chain.rpc, ...chain.endpoints.filter(isHttp)].map((endpoint) =>
-      readOn(endpoint, (options) => HttpRpcClient.connect(chain, endpoint, options)),
-    ),
-    ...sockets.map((endpoint) => readOn(endpoint, (options) => Endpoint.connect(chain, endpoint, options))),
-  ]).pipe(
+  const httpFirst = chain.endpoints.toSorted((a, b) => Number(isHttp(b)) - Number(isHttp(a)))
+  yield* Effect.firstSuccessOf([...chain.rpc, ...httpFirst].map(readOn)).pipe(
     Effect.retry({
       while: () => {
         const isFurther = next > before
@@ -87,15 +76,14 @@ const readBlocks = Effect.fnUntraced(function* (
   )
 })
 
-/** Requested blocks that cannot be verified, and why. */
-export interface UnverifiableRange {
-  readonly from: number
-  readonly to: number
-  readonly why: string
+/** The requested blocks; without bounds, all that are stored. */
+interface Requested {
+  readonly from: number | undefined
+  readonly to: number | undefined
 }
 
 /** The completely stored blocks of a chain, and why there are none below. */
-export interface Stored {
+interface Stored {
   /** The first block of the journal, or of its current filter. */
   readonly begins: number
   readonly why: string
@@ -107,26 +95,14 @@ export interface Stored {
   readonly trimmed: number
 }
 
-/** The part of a range that can be verified, and the parts that cannot. */
-export const rangeOf = (
-  requested: { readonly from: number | undefined; readonly to: number | undefined },
-  { begins, why, first, last, trimmed }: Stored,
-): {
-  readonly from: number
-  readonly to: number
-  readonly notThere: Array<UnverifiableRange>
-} => {
-  const from =
-    requested.from ??
-    (requested.to === undefined || requested.to >= first ? first : Math.min(begins, requested.to))
+/** The part of a range that can be verified, and the parts that cannot, with the reason. */
+const rangeOf = (requested: Requested, { begins, why, first, last, trimmed }: Stored) => {
+  const lowest = requested.to === undefined || requested.to >= first ? first : Math.min(begins, requested.to)
+  const from = requested.from ?? lowest
   const to = requested.to ?? Math.max(last, requested.from ?? last)
-  const parts: ReadonlyArray<UnverifiableRange> = [
+  const parts = [
     { from, to: Math.min(to, begins - 1), why },
-    {
-      from: Math.max(from, begins),
-      to: Math.min(to, first - 1),
-      why: keptFrom(first, trimmed),
-    },
+    { from: Math.max(from, begins), to: Math.min(to, first - 1), why: keptFrom(first, trimmed) },
     { from: Math.max(from, last + 1), to, why: `the last stored block is ${last}` },
   ]
   return {
@@ -142,7 +118,7 @@ const keptFrom = (block: number, trimmed: number) =>
 const verifyChain = Effect.fnUntraced(function* (
   chain: ChainConfig,
   settings: Settings,
-  requested: { readonly from: number | undefined; readonly to: number | undefined },
+  requested: Requested,
 ) {
   const hasRange = requested.from !== undefined || requested.to !== undefined
   const store = yield* Store
@@ -184,7 +160,7 @@ const verifyChain = Effect.fnUntraced(function* (
     })
     const diff = new Diff(replayed, from, to, startsAtOldest && trimmed > 0)
     yield* readBlocks(chain, settings, { from, to, final: final?.number ?? -1 }, (block) => diff.add(block))
-    const { logs, missing, trimmed: trimmedLogs, extra, different } = diff.result
+    const { logs, missing, trimmed: trimmedLogs, extra, different } = diff
     const { faults } = replayed
     const matches = missing.length + extra.length + different.length + faults.length === 0
     // Entries that other programs deleted are detected only here.
@@ -268,23 +244,19 @@ export const verify = Command.make(
         return yield* new UsageError({
           detail: `--from: expected at most --to, which is ${requested.to}, got ${requested.from}`,
         })
-      for (const one of yield* resolveChains(settings.chains, chain)) {
+      for (const one of yield* resolveChains(chain)) {
         const found = yield* verifyChain(one, settings, requested)
         if (!found.complete) process.exitCode = exitCode.failed
-        yield* writeLines(json ? [JSON.stringify(found)] : renderText(found))
+        yield* writeRecords([found], json, renderText)
       }
     },
-    Effect.provide(
-      Layer.mergeAll(storeOnly, Transport.layerNetwork, Layer.succeed(References.MinimumLogLevel, "None")),
-    ),
+    Effect.provide(Layer.merge(storeOnly, endpointsOnly)),
   ),
 ).pipe(
   Command.withDescription("Re-fetch a range and compare it with the store"),
-  Command.withExamples([
-    { command: "event-ingestor verify --chain base", description: "All stored blocks of a chain" },
-    {
-      command: "event-ingestor verify --chain base --from 19000000 --to 19001000",
-      description: "A range; exit code 1 if part of it is not stored or differs",
-    },
-  ]),
+  withExamples({
+    "event-ingestor verify --chain base": "All stored blocks of a chain",
+    "event-ingestor verify --chain base --from 19000000 --to 19001000":
+      "A range; exit code 1 if part of it is not stored or differs",
+  }),
 )

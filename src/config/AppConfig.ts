@@ -5,13 +5,13 @@
  * text from outside passes before it is logged or shown.
  */
 import { Context, Effect, Layer, Redacted, Schema } from "effect"
-import type { Duration, LogLevel } from "effect"
+import type { LogLevel } from "effect"
 import { constants } from "node:buffer"
 import * as ChainVariables from "./ChainConfig.ts"
 import type { ChainConfig } from "./ChainConfig.ts"
 import { variablePrefix } from "./Chains.ts"
 import * as Codec from "./Codec.ts"
-import { fileProblem, withDotEnv } from "./Environment.ts"
+import { unreadable, withDotEnv } from "./Environment.ts"
 import type { Variables } from "./Environment.ts"
 import * as HttpVariables from "./HttpConfig.ts"
 import type { HttpConfig } from "./HttpConfig.ts"
@@ -26,26 +26,17 @@ import type { TelemetrySettings } from "./TelemetryConfig.ts"
 import * as TelemetryVariables from "./TelemetryVariables.ts"
 import { unknownVariables } from "./UnknownVariables.ts"
 import { Reader, variable } from "./Variable.ts"
-import type { Section } from "./Variable.ts"
+import type { Section, Values } from "./Variable.ts"
 
 export type { ChainConfig, EndpointConfig } from "./ChainConfig.ts"
 export type { RedisConfig, SqliteConfig } from "./StoreConfig.ts"
 
-export interface Settings {
+export interface Settings extends Values<typeof behaviour> {
   readonly chains: ReadonlyArray<ChainConfig>
   readonly store: RedisConfig | SqliteConfig
   readonly streamPrefix: string
   /** How much of each stream is kept. */
   readonly retention: Retention
-  /** The least silence that is suspicious, whatever the block time. */
-  readonly stallTimeout: Duration.Duration
-  readonly requestTimeout: Duration.Duration
-  readonly shutdownTimeout: Duration.Duration
-  readonly wsMaxPayload: number
-  /** Requests a second and endpoint; `undefined`: 10 for endpoints without a key, no limit for the others. */
-  readonly rpcRate: number | undefined
-  /** Whether blocks are fetched again and compared when they become final. */
-  readonly audit: boolean
   readonly http: HttpConfig
   /** Where telemetry goes; `undefined`: nowhere. */
   readonly telemetry: TelemetrySettings | undefined
@@ -69,10 +60,7 @@ export class ConfigProblems extends Schema.TaggedError<ConfigProblems>()("Config
 /** The variables of this process, and of `.env` in the working directory. */
 export const processVariables = Effect.try({
   try: () => withDotEnv(process.env, process.cwd()),
-  catch: (error) =>
-    new ConfigProblems({
-      problems: [`.env: expected a readable file, got ${fileProblem(error)}`],
-    }),
+  catch: (error) => new ConfigProblems({ problems: [`.env: ${unreadable(error)}`] }),
 })
 
 export class AppConfig extends Context.Service<AppConfig, Settings>()("event-ingestor/Config") {
@@ -92,6 +80,7 @@ const logLevel = Codec.kind("one of all, trace, debug, info, warn, error, fatal,
   ),
 )
 
+/** Settings that are the value of one variable each. */
 const behaviour = {
   stallTimeout: variable("STALL_TIMEOUT", Codec.duration, {
     default: "15s",
@@ -102,12 +91,13 @@ const behaviour = {
     default: "10s",
     meaning: "timeout of one request to an endpoint",
   }),
+  /** Requests a second and endpoint; `undefined`: 10 for endpoints without a key, no limit for the others. */
   rpcRate: variable("RPC_RATE", Codec.positive, {
     shownDefault: "`10` for endpoints without a key, else no limit",
     example: "25",
     meaning: 'calls per second to one endpoint at most; "too many requests" halves it, a quiet minute adds 1',
   }),
-  audit: variable("AUDIT", Codec.oneOf("on", "off"), {
+  audit: variable("AUDIT", Codec.either("on", "off"), {
     default: "on",
     meaning: "re-fetch finalized blocks, from a second endpoint where there is one, and compare",
   }),
@@ -115,6 +105,7 @@ const behaviour = {
     default: "10s",
     meaning: "timeout of a clean stop",
   }),
+  /** Bytes. */
   wsMaxPayload: variable("WS_MAX_PAYLOAD", Codec.bytes(longestText), {
     default: "32MiB",
     meaning: "the largest frame that is accepted",
@@ -156,9 +147,7 @@ const redactorOf = ({
     .filter(({ keyless }) => !keyless)
     .map(({ url }) => Redacted.value(url))
   const passwords = store._tag === "Redis" ? [store.password, store.sentinelPassword] : []
-  const words = [http.token, ...passwords].flatMap((word) =>
-    word === undefined ? [] : [Redacted.value(word)],
-  )
+  const words = [http.token, ...passwords].filter((word) => word !== undefined).map(Redacted.value)
   const collectors = [telemetry?.traces, telemetry?.metrics, telemetry?.logs].filter((to) => to !== undefined)
   const headers = collectors.flatMap(({ headers }) => Object.values(Redacted.value(headers)))
   return makeRedactor({
@@ -177,22 +166,17 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Variables) 
   const store = yield* StoreVariables.readStore(reader)
   const http = yield* HttpVariables.readHttp(reader)
   const telemetry = yield* readTelemetry(reader)
+  const streams = yield* StreamVariables.readStreams(reader, store)
+  const values = yield* reader.all(behaviour)
+  const { level, format } = yield* reader.all(log)
   const settings = {
     chains,
     store,
     http,
-    ...(yield* StreamVariables.readStreams(reader, store)),
-    stallTimeout: yield* reader.get(behaviour.stallTimeout),
-    requestTimeout: yield* reader.get(behaviour.requestTimeout),
-    shutdownTimeout: yield* reader.get(behaviour.shutdownTimeout),
-    wsMaxPayload: yield* reader.get(behaviour.wsMaxPayload),
-    rpcRate: yield* reader.get(behaviour.rpcRate),
-    audit: (yield* reader.get(behaviour.audit)) === "on",
+    ...streams,
+    ...values,
     telemetry,
-    log: {
-      level: yield* reader.get(log.level),
-      format: (yield* reader.get(log.format)) ?? (process.stdout.isTTY ? "pretty" : "json"),
-    },
+    log: { level, format: format ?? (process.stdout.isTTY ? "pretty" : "json") },
     redact: redactorOf({ chains, http, store, telemetry }),
   }
   const prefixes = chains.map((chain) => variablePrefix(chain.name))

@@ -11,7 +11,7 @@ import * as Codec from "./Codec.ts"
 import type { ChainId, Filter } from "../Domain.ts"
 import { unknownChain } from "./UnknownVariables.ts"
 import { variable } from "./Variable.ts"
-import type { Reader, Section, Variable } from "./Variable.ts"
+import type { Reader, Section, Values } from "./Variable.ts"
 
 /** A provider of one chain. `name` is what may be shown; the URL often carries a key and never is. */
 export interface EndpointConfig {
@@ -21,7 +21,9 @@ export interface EndpointConfig {
   readonly keyless: boolean
 }
 
-export interface ChainConfig {
+type Shared = Values<typeof shared>
+
+export interface ChainConfig extends Omit<Shared, "addresses" | "topics" | "finalityDepth" | "pollInterval"> {
   readonly name: string
   readonly id: ChainId
   /** Endpoints that heads come from, in order of preference: WebSocket ones, or HTTP ones that are polled. */
@@ -29,15 +31,7 @@ export interface ChainConfig {
   /** HTTP endpoints for ranges. */
   readonly rpc: ReadonlyArray<EndpointConfig>
   readonly filter: Filter
-  readonly startBlock: "latest" | number
-  readonly confirmations: "finalized" | number
-  /** Whether a header's `logsBloom` may prove that a block has no matching log. */
-  readonly logsBloom: "trust" | "ignore"
-  /** Whether the `finalized` tag is requested; `depth` is for nodes whose tag means nothing. */
-  readonly finality: "tag" | "depth"
   readonly finalityDepth: number
-  /** Whether sockets send heads by a subscription, or are polled. */
-  readonly heads: "subscribe" | "poll"
   /** How often heads are polled where they are. */
   readonly pollInterval: Duration.Duration
 }
@@ -115,11 +109,13 @@ const shared = {
     default: "0",
     meaning: "stay so many blocks behind the head, or `finalized`: then no entry is ever retracted",
   }),
+  /** Whether a header's `logsBloom` may prove that a block has no matching log. */
   logsBloom: variable("LOGS_BLOOM", Codec.oneOf("trust", "ignore"), {
     default: "trust",
     meaning:
       "`ignore` where headers have wrong blooms, as Polygon's before its Madhugiri fork of 2025 (PIP-74); answers are then not compared with them",
   }),
+  /** Whether the `finalized` tag is requested; `depth` is for nodes whose tag means nothing. */
   finality: variable("FINALITY", Codec.oneOf("tag", "depth"), {
     default: "tag",
     meaning:
@@ -169,7 +165,7 @@ const publicName = (url: URL): string => {
   return isAddress ? `${url.hostname}:${url.port || defaultPorts[url.protocol]}` : labels.slice(-2).join(".")
 }
 
-/** `seen` counts the names of all endpoints of a chain, so that each name is unique. */
+/** Names endpoints; `seen` counts the names of all endpoints of a chain, so that each name is unique. */
 const named = (
   urls: ReadonlyArray<URL>,
   keyless: boolean,
@@ -182,71 +178,40 @@ const named = (
     return { name: times === 1 ? name : `${name}-${times}`, url: Redacted.make(url.href), keyless }
   })
 
-/** The id of a chain: built in, given as its name in `CHAINS`, or by `<NAME>_CHAIN_ID`. */
-const readChainId = Effect.fnUntraced(function* (
-  reader: Reader,
-  { name, prefix, id }: { readonly name: string; readonly prefix: string; readonly id: number | undefined },
-) {
-  const configured = yield* reader.get(own.chainId, { prefix })
-  const chainId = id ?? configured
-  const at = `${prefix}CHAIN_ID`
-  if (chainId === undefined && !reader.isSet(at))
-    reader.problem(at, `expected the chain id of ${name}, ${unknownChain(name)}`)
-  if (chainId !== undefined && configured !== undefined && configured !== chainId)
-    reader.problem(at, `expected ${chainId}, the id of ${name}, got ${configured}`)
-  return chainId ?? 0
-})
-
+/** Reads a chain, given as its name or id in `CHAINS`. Its id is built in, given there, or in `<NAME>_CHAIN_ID`. */
 const readChain = Effect.fnUntraced(function* (reader: Reader, given: string) {
   const number = /^\d+$/.test(given) ? Number(given) : undefined
-  const knownChain = knownChains.find((chain) =>
-    number === undefined ? chain.name === given : chain.id === number,
-  )
-  const name = knownChain?.name ?? (number === undefined ? given : `chain-${number}`)
+  const builtIn = knownChains.find(({ name, id }) => (number === undefined ? name === given : id === number))
+  const name = builtIn?.name ?? (number === undefined ? given : `chain-${number}`)
   const prefix = `${variablePrefix(name)}_`
-  const ownOrShared = <A, Unset>(one: Variable<A, Unset>) =>
-    Effect.zipWith(
-      reader.get({ ...one, unset: undefined }, { prefix }),
-      reader.get(one),
-      (ofChain, ofAll) => ofChain ?? ofAll,
-    )
-  const id = yield* readChainId(reader, { name, prefix, id: knownChain?.id ?? number })
-  const wsUrls = yield* reader.get(own.wsUrl, { prefix })
-  const publicUrls = knownChain?.publicEndpoints ?? []
+  const { chainId, rpcUrl, wsUrl } = yield* reader.all(own, prefix)
+  const id = builtIn?.id ?? number ?? chainId
+  if (id === undefined && !reader.isSet(`${prefix}CHAIN_ID`))
+    reader.problem(`${prefix}CHAIN_ID`, `expected the chain id of ${name}, ${unknownChain(name)}`)
+  if (chainId !== undefined && chainId !== id)
+    reader.problem(`${prefix}CHAIN_ID`, `expected ${id}, the id of ${name}, got ${chainId}`)
+  const publicUrls = (builtIn?.publicEndpoints ?? []).map((url) => new URL(url))
   if (!reader.isSet(`${prefix}WS_URL`) && publicUrls.length === 0)
     reader.problem(
       `${prefix}WS_URL`,
       `expected a WebSocket or HTTP URL of ${name}, which has no public default`,
     )
-  const rpcUrls = yield* reader.get(own.rpcUrl, { prefix })
 
+  const { addresses, topics, finalityDepth, pollInterval, ...others } = yield* reader.all(
+    shared,
+    prefix,
+    yield* reader.all(shared),
+  )
   const names = new Map<string, number>()
-  const endpoints = wsUrls
-    ? named(wsUrls, false, names)
-    : named(
-        publicUrls.map((url) => new URL(url)),
-        true,
-        names,
-      )
   return {
     name,
-    id,
-    endpoints,
-    rpc: named(rpcUrls ?? [], false, names),
-    filter: {
-      addresses: [...new Set((yield* ownOrShared(shared.addresses)) ?? [])].sort(),
-      topics: (yield* ownOrShared(shared.topics)) ?? [],
-    },
-    startBlock: yield* ownOrShared(shared.startBlock),
-    confirmations: yield* ownOrShared(shared.confirmations),
-    logsBloom: yield* ownOrShared(shared.logsBloom),
-    finality: yield* ownOrShared(shared.finality),
-    finalityDepth:
-      (yield* ownOrShared(shared.finalityDepth)) ?? knownChain?.finalityDepth ?? defaultFinalityDepth,
-    heads: yield* ownOrShared(shared.heads),
-    pollInterval:
-      (yield* ownOrShared(shared.pollInterval)) ??
-      Duration.millis(defaultPollInterval(knownChain?.blockTime)),
+    id: id ?? 0,
+    endpoints: named(wsUrl ?? publicUrls, wsUrl === undefined, names),
+    rpc: named(rpcUrl ?? [], false, names),
+    filter: { addresses: [...new Set(addresses)].sort(), topics: topics ?? [] },
+    ...others,
+    finalityDepth: finalityDepth ?? builtIn?.finalityDepth ?? defaultFinalityDepth,
+    pollInterval: pollInterval ?? Duration.millis(defaultPollInterval(builtIn?.blockTime)),
   } satisfies ChainConfig
 })
 

@@ -1,5 +1,5 @@
 /** What the value of a variable must look like, and how it is read. Pure. */
-import { ByteSize, Duration, Option } from "effect"
+import { ByteSize, Duration, Option, Redacted } from "effect"
 import type { Hex } from "../Domain.ts"
 
 /** What a value must look like. `parse` answers `undefined` for anything else. */
@@ -15,16 +15,21 @@ export const kind = <A>(expected: string, parse: (text: string) => A | undefined
 
 export const text: Codec<string> = kind("some text", (text) => text)
 
-export const count = (minimum = 0): Codec<number> =>
-  kind(`a whole number from ${minimum}`, (text) => {
+export const secret: Codec<Redacted.Redacted<string>> = kind(text.expected, (text) => Redacted.make(text))
+
+const digits = (expected: string, least: number, most = Number.MAX_SAFE_INTEGER): Codec<number> =>
+  kind(expected, (text) => {
     const value = /^\d+$/.test(text) ? Number(text) : Number.NaN
-    return Number.isSafeInteger(value) && value >= minimum ? value : undefined
+    return value >= least && value <= most ? value : undefined
   })
 
-export const port: Codec<number> = kind("a port from 1 to 65535", (text) => {
-  const value = count(1).parse(text)
-  return value !== undefined && value <= 65535 ? value : undefined
-})
+export const count = (least = 0): Codec<number> => digits(`a whole number from ${least}`, least)
+
+/** A whole number within bounds. */
+export const between = (least: number, most: number, what: string): Codec<number> =>
+  digits(`${what} from ${least} to ${most}`, least, most)
+
+export const port: Codec<number> = between(1, 65535, "a port")
 
 /** A port to listen on: 0 is any that is free. */
 export const listenPort: Codec<number> = kind("a port from 1 to 65535, or 0 for any", (text) =>
@@ -69,11 +74,18 @@ export const oneOf = <const Choices extends ReadonlyArray<string>>(
 ): Codec<Choices[number]> =>
   kind(`one of ${choices.join(", ")}`, (text) => choices.find((choice) => choice === text.toLowerCase()))
 
+/** One of two words: whether it is the first. */
+export const either = (yes: string, no: string): Codec<boolean> =>
+  kind(`one of ${yes}, ${no}`, (text) => {
+    const choice = oneOf(yes, no).parse(text)
+    return choice === undefined ? undefined : choice === yes
+  })
+
 export const urlOf = (...protocols: ReadonlyArray<string>): Codec<URL> =>
   kind(
     `a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(" or ")} and has no # and no space`,
     (text) => {
-      const url = URL.canParse(text) ? new URL(text) : undefined
+      const url = URL.parse(text)
       const fits = url && protocols.includes(url.protocol) && url.hostname !== "" && !/[#\s]/.test(text)
       return fits ? url : undefined
     },

@@ -43,10 +43,10 @@ export const withDotEnv = (process: Variables, directory: string): Variables => 
   return merged
 }
 
-/** What went wrong with a file: the system's code, or in words. */
-export const fileProblem = (error: unknown): string => {
+/** The problem with a file that cannot be read: the system's code, or in words. */
+export const unreadable = (error: unknown): string => {
   const { code, message } = error as NodeJS.ErrnoException
-  return code ?? message
+  return `expected a readable file, got ${code ?? message}`
 }
 
 /**
@@ -67,6 +67,6 @@ export const readSecret = (path: string): { readonly content: string } | { reado
       return { problem: `expected a file of at most ${largestSecret} bytes, got ${path}` }
     return { content: textOf(path).trim() }
   } catch (error) {
-    return { problem: `expected a readable file, got ${fileProblem(error)} for ${path}` }
+    return { problem: `${unreadable(error)} for ${path}` }
   }
 }

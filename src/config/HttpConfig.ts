@@ -1,5 +1,6 @@
 /** Where the HTTP routes listen, and the token that they want. */
-import { Effect, Redacted } from "effect"
+import { Effect } from "effect"
+import type { Redacted } from "effect"
 import * as Codec from "./Codec.ts"
 import { variable } from "./Variable.ts"
 import type { Reader, Section } from "./Variable.ts"
@@ -27,7 +28,7 @@ const variables = {
     example: String(usualPort),
     meaning: "another name for `HTTP_PORT`",
   }),
-  token: variable("METRICS_TOKEN", Codec.text, {
+  token: variable("METRICS_TOKEN", Codec.secret, {
     isSecret: true,
     meaning:
       "the token for all routes but `/health` and `/ready`: as Bearer, or as the password of Basic authentication",
@@ -37,14 +38,8 @@ const variables = {
 export const section: Section = { title: "HTTP", variables: Object.values(variables) }
 
 export const readHttp = Effect.fnUntraced(function* (reader: Reader) {
-  const token = yield* reader.get(variables.token)
-  const port = yield* reader.get(variables.port)
-  const alias = yield* reader.get(variables.alias)
+  const { alias, host, port, token } = yield* reader.all(variables)
   if (port !== undefined && alias !== undefined && port !== alias)
     reader.problem("METRICS_PORT", "is another name for HTTP_PORT and says something else")
-  return {
-    host: yield* reader.get(variables.host),
-    port: port ?? alias ?? usualPort,
-    token: token === undefined ? undefined : Redacted.make(token),
-  } satisfies HttpConfig
+  return { host, port: port ?? alias ?? usualPort, token } satisfies HttpConfig
 })

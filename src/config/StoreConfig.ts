@@ -1,27 +1,20 @@
 /** Where the journals go: the variables of Redis, or of the SQLite file. */
-import { Effect, Redacted } from "effect"
+import { Effect, Equal, Redacted } from "effect"
 import { createPrivateKey, X509Certificate } from "node:crypto"
 import { readFileSync } from "node:fs"
 import * as Codec from "./Codec.ts"
+import { unreadable } from "./Environment.ts"
 import { percentDecoded } from "../Redactor.ts"
 import { variable } from "./Variable.ts"
-import type { Reader, Section } from "./Variable.ts"
+import type { Reader, Section, Values } from "./Variable.ts"
 
-export interface RedisConfig {
+export interface RedisConfig extends Omit<Values<typeof redis>, "url" | "host" | "port" | "cluster"> {
   readonly _tag: "Redis"
   readonly mode: "standalone" | "sentinel" | "cluster"
   readonly nodes: ReadonlyArray<{ readonly host: string; readonly port: number }>
   readonly tls: boolean
-  readonly caFile: string | undefined
-  /** A certificate of our own, for servers that ask for one. */
-  readonly certFile: string | undefined
-  readonly keyFile: string | undefined
   readonly username: string | undefined
-  readonly password: Redacted.Redacted<string> | undefined
   readonly database: number
-  readonly sentinelMaster: string | undefined
-  readonly sentinelUsername: string | undefined
-  readonly sentinelPassword: Redacted.Redacted<string> | undefined
   /** Where secrets are in files: the same with the files read again, if they still are what they should be. */
   readonly renewed: Effect.Effect<RedisConfig | undefined> | undefined
 }
@@ -43,7 +36,7 @@ const redis = {
     meaning: "instead of `REDIS_URL`",
   }),
   port: variable("REDIS_PORT", Codec.port, { example: "6379", meaning: "beside `REDIS_HOST`" }),
-  password: variable("REDIS_PASSWORD", Codec.text, {
+  password: variable("REDIS_PASSWORD", Codec.secret, {
     isSecret: true,
     meaning: "beside `REDIS_HOST`, or instead of the one in `REDIS_URL`",
   }),
@@ -54,11 +47,11 @@ const redis = {
   sentinelUsername: variable("REDIS_SENTINEL_USERNAME", Codec.text, {
     meaning: "the user of the sentinels themselves; the one of `REDIS_URL` is the master's",
   }),
-  sentinelPassword: variable("REDIS_SENTINEL_PASSWORD", Codec.text, {
+  sentinelPassword: variable("REDIS_SENTINEL_PASSWORD", Codec.secret, {
     isSecret: true,
     meaning: "the password of the sentinels themselves",
   }),
-  cluster: variable("REDIS_CLUSTER", Codec.oneOf("true", "false"), {
+  cluster: variable("REDIS_CLUSTER", Codec.either("true", "false"), {
     default: "false",
     meaning: "`true`: the nodes are seeds of a cluster",
   }),
@@ -103,46 +96,38 @@ const databaseOf = (url: URL, reader: Reader): number => {
   return numbers[0] ?? 0
 }
 
-/** What the files of certificates must have in them, so that a wrong one is found at the start and not by a handshake. */
-const readCertificates = Effect.fnUntraced(function* (reader: Reader) {
-  const file = <A>(
-    name: string,
-    path: string | undefined,
-    what: string,
-    parse: (content: Buffer) => A,
-  ): A | undefined => {
-    if (path === undefined) return undefined
-    let content: Buffer
-    try {
-      content = readFileSync(path)
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException
-      reader.problem(name, `expected a readable file, got ${code} for ${path}`)
-      return undefined
-    }
-    try {
-      return parse(content)
-    } catch {
-      reader.problem(name, `expected ${what}, got something else in ${path}`)
-      return undefined
-    }
+/** Parses the file at `path`; that it cannot be read or is something else is a problem of the variable `name`. */
+const parseFile = <A>(
+  reader: Reader,
+  name: string,
+  path: string | undefined,
+  what: string,
+  parse: (content: Buffer) => A,
+): A | undefined => {
+  if (path === undefined) return undefined
+  try {
+    return parse(readFileSync(path))
+  } catch (error) {
+    const isUnread = (error as NodeJS.ErrnoException).syscall !== undefined
+    reader.problem(
+      name,
+      isUnread ? `${unreadable(error)} for ${path}` : `expected ${what}, got something else in ${path}`,
+    )
+    return undefined
   }
-  const caFile = yield* reader.get(redis.caFile)
-  const certFile = yield* reader.get(redis.certFile)
-  const keyFile = yield* reader.get(redis.keyFile)
-  const inPem = "a certificate in PEM"
-  const certificate = (content: Buffer) => new X509Certificate(content)
-  file("REDIS_CA_FILE", caFile, inPem, certificate)
-  const cert = file("REDIS_CERT_FILE", certFile, inPem, certificate)
-  const key = file("REDIS_KEY_FILE", keyFile, "a private key in PEM without a passphrase", createPrivateKey)
-  if (certFile !== undefined && keyFile === undefined)
-    reader.problem("REDIS_CERT_FILE", "expected REDIS_KEY_FILE beside it")
-  if (keyFile !== undefined && certFile === undefined)
-    reader.problem("REDIS_KEY_FILE", "expected REDIS_CERT_FILE beside it")
-  if (cert && key && !cert.checkPrivateKey(key))
+}
+
+/** Checks the files of certificates, so that a wrong one is found at the start and not by a handshake. */
+const checkCertificates = (reader: Reader, { caFile, certFile, keyFile }: Values<typeof redis>): void => {
+  const certificateIn = (name: string, path: string | undefined) =>
+    parseFile(reader, name, path, "a certificate in PEM", (content) => new X509Certificate(content))
+  certificateIn("REDIS_CA_FILE", caFile)
+  const certificate = certificateIn("REDIS_CERT_FILE", certFile)
+  const inPem = "a private key in PEM without a passphrase"
+  const key = parseFile(reader, "REDIS_KEY_FILE", keyFile, inPem, createPrivateKey)
+  if (certificate && key && !certificate.checkPrivateKey(key))
     reader.problem("REDIS_KEY_FILE", "expected the key of the certificate in REDIS_CERT_FILE, got another")
-  return { caFile, certFile, keyFile }
-})
+}
 
 /** Of several URLs the first says all but the host; what another one says differently would be lost. */
 const sameInAll = (urls: ReadonlyArray<URL>, reader: Reader): void => {
@@ -164,80 +149,61 @@ const sameInAll = (urls: ReadonlyArray<URL>, reader: Reader): void => {
 export const readStore = Effect.fnUntraced(function* (
   reader: Reader,
 ): Effect.fn.Return<RedisConfig | SqliteConfig> {
-  const urls = yield* reader.get(redis.url)
-  const host = yield* reader.get(redis.host)
-  const port = yield* reader.get(redis.port)
-  const password = yield* reader.get(redis.password)
-  const sentinelMaster = yield* reader.get(redis.sentinelMaster)
-  const sentinelUsername = yield* reader.get(redis.sentinelUsername)
-  const sentinelPassword = yield* reader.get(redis.sentinelPassword)
-  const cluster = (yield* reader.get(redis.cluster)) === "true"
-  const certificates = yield* readCertificates(reader)
-  const path = yield* reader.get(sqlite.path)
-
-  if (reader.isSet("REDIS_URL") && host !== undefined) {
+  const given = yield* reader.all(redis)
+  const { url: urls = [], host, port, cluster, ...others } = given
+  const { sentinelMaster } = others
+  const { path } = yield* reader.all(sqlite)
+  /** Reports each of these variables that is set, where another one that it needs is not. */
+  const need = (what: string, ...keys: ReadonlyArray<keyof typeof redis>) => {
+    for (const key of keys)
+      if (given[key] !== undefined) reader.problem(redis[key].name, `expected ${what} beside it`)
+  }
+  checkCertificates(reader, given)
+  if (given.keyFile === undefined) need("REDIS_KEY_FILE", "certFile")
+  if (given.certFile === undefined) need("REDIS_CERT_FILE", "keyFile")
+  if (reader.isSet("REDIS_URL") && host !== undefined)
     reader.problem("REDIS_HOST", "set either REDIS_URL or REDIS_HOST, not both")
-  }
-  if (sentinelMaster !== undefined && cluster) {
+  if (sentinelMaster !== undefined && cluster)
     reader.problem("REDIS_CLUSTER", "set either REDIS_CLUSTER or REDIS_SENTINEL_MASTER, not both")
-  }
-  const needTls = {
-    REDIS_CA_FILE: certificates.caFile,
-    REDIS_CERT_FILE: certificates.certFile,
-    REDIS_KEY_FILE: certificates.keyFile,
-  }
-  const needSentinels = {
-    REDIS_SENTINEL_USERNAME: sentinelUsername,
-    REDIS_SENTINEL_PASSWORD: sentinelPassword,
-  }
-  const need = (variables: Readonly<Record<string, unknown>>, what: string) => {
-    for (const [name, value] of Object.entries(variables))
-      if (value !== undefined) reader.problem(name, `expected ${what} beside it`)
-  }
-  const first = urls?.[0]
+
+  const ofSentinels = ["sentinelUsername", "sentinelPassword"] as const
+  const ofTls = ["caFile", "certFile", "keyFile"] as const
+  const [first] = urls
   if (first === undefined && host === undefined) {
-    if (!reader.isSet("REDIS_URL")) {
-      const needRedis = { REDIS_PORT: port, REDIS_PASSWORD: password, REDIS_SENTINEL_MASTER: sentinelMaster }
-      need({ ...needRedis, ...needSentinels, ...needTls }, "REDIS_URL or REDIS_HOST")
-    }
+    if (!reader.isSet("REDIS_URL"))
+      need("REDIS_URL or REDIS_HOST", "port", "password", "sentinelMaster", ...ofSentinels, ...ofTls)
     return { _tag: "Sqlite", path }
   }
   const tls = first?.protocol === "rediss:"
-  if (!tls) need(needTls, "a REDIS_URL that starts with rediss://")
-  if (sentinelMaster === undefined) need(needSentinels, "REDIS_SENTINEL_MASTER")
-  else if (sentinelUsername !== undefined && !reader.isSet("REDIS_SENTINEL_PASSWORD"))
-    reader.problem("REDIS_SENTINEL_USERNAME", "expected REDIS_SENTINEL_PASSWORD beside it")
-  if (urls !== undefined && urls.length > 1 && sentinelMaster === undefined && !cluster) {
+  if (!tls) need("a REDIS_URL that starts with rediss://", ...ofTls)
+  if (sentinelMaster === undefined) need("REDIS_SENTINEL_MASTER", ...ofSentinels)
+  else if (!reader.isSet("REDIS_SENTINEL_PASSWORD")) need("REDIS_SENTINEL_PASSWORD", "sentinelUsername")
+  if (urls.length > 1 && sentinelMaster === undefined && !cluster)
     reader.problem("REDIS_URL", "several need REDIS_SENTINEL_MASTER or REDIS_CLUSTER beside them")
-  }
-  sameInAll(urls ?? [], reader)
+  sameInAll(urls, reader)
   const database = first ? databaseOf(first, reader) : 0
   if (cluster && database !== 0) reader.problem("REDIS_URL", "a cluster has only database 0")
-  const ownPassword = first?.password ? percentDecoded(first.password) : undefined
-  if (ownPassword !== undefined && password !== undefined && password !== ownPassword)
+  const ownPassword = first?.password ? Redacted.make(percentDecoded(first.password)) : undefined
+  const password = ownPassword ?? given.password
+  if (given.password !== undefined && !Equal.equals(password, given.password))
     reader.problem("REDIS_PASSWORD", "REDIS_URL has another password: set one of them")
-  const secret = ownPassword ?? password
-  const inFiles = ["REDIS_URL", "REDIS_PASSWORD", "REDIS_SENTINEL_PASSWORD"].some((name) =>
-    reader.isFromFile(name),
-  )
+  const inFiles = Object.values(redis).some((one) => "isSecret" in one && reader.isFromFile(one.name))
   return {
+    ...others,
     _tag: "Redis",
     mode: sentinelMaster !== undefined ? "sentinel" : cluster ? "cluster" : "standalone",
-    nodes: urls
-      ? urls.map((url) => ({
-          // An IPv6 address is in brackets in a URL, and nowhere else.
-          host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
-          port: Number(url.port || (sentinelMaster ? 26379 : 6379)),
-        }))
-      : [{ host: host!, port: port ?? 6379 }],
+    nodes:
+      host !== undefined && first === undefined
+        ? [{ host, port: port ?? 6379 }]
+        : urls.map((url) => ({
+            // An IPv6 address is in brackets in a URL, and nowhere else.
+            host: url.hostname.replace(/^\[(.*)\]$/, "$1"),
+            port: Number(url.port || (sentinelMaster ? 26379 : 6379)),
+          })),
     tls,
-    ...certificates,
     username: first?.username ? percentDecoded(first.username) : undefined,
-    password: secret === undefined ? undefined : Redacted.make(secret),
+    password,
     database,
-    sentinelMaster,
-    sentinelUsername,
-    sentinelPassword: sentinelPassword === undefined ? undefined : Redacted.make(sentinelPassword),
     renewed: inFiles ? renewed(reader) : undefined,
   }
 })

@@ -45,19 +45,16 @@ export const section: Section = { title: "Streams", variables: Object.values(str
 
 /** The streams of these variables; what is wrong with them is in the reader's problems. */
 export const readStreams = Effect.fnUntraced(function* (reader: Reader, store: RedisConfig | SqliteConfig) {
-  const maxLength = yield* reader.get(streams.maxLength)
-  const groups = yield* reader.get(streams.groups)
-  const backlog = (yield* reader.get(streams.backlog)) ?? 4 * maxLength
+  const { groups = [], maxLength, prefix, backlog = 4 * maxLength } = yield* reader.all(streams)
   if (backlog < maxLength)
     reader.problem("STREAM_BACKLOG", `expected at least STREAM_MAXLEN, which is ${maxLength}, got ${backlog}`)
-  if (groups !== undefined && store._tag === "Sqlite")
+  if (groups.length > 0 && store._tag === "Sqlite")
     reader.problem(
       "STREAM_GROUPS",
       "consumer groups are of Redis, and the store is SQLite: set REDIS_URL, or leave it out",
     )
-  const isAll = groups?.includes("*") ?? false
-  if (isAll && groups!.length > 1)
+  if (groups.includes("*") && groups.length > 1)
     reader.problem("STREAM_GROUPS", "expected names of groups, or * alone for all of them")
-  const retention: Retention = { maxLength, groups: groups ?? [], backlog }
-  return { streamPrefix: yield* reader.get(streams.prefix), retention }
+  const retention: Retention = { maxLength, groups, backlog }
+  return { streamPrefix: prefix, retention }
 })

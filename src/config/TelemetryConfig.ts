@@ -4,7 +4,7 @@
  * They are often set for all programs of a platform. As the specification says, what is not known here is warned about
  * and the default is used. Only what would send everything to the wrong place is refused: a URL that is none, and gRPC.
  */
-import { Effect, Redacted } from "effect"
+import { Effect, Record, Redacted } from "effect"
 import { validateHeaderName, validateHeaderValue } from "node:http"
 import {
   common,
@@ -18,7 +18,7 @@ import {
   spanBatches,
 } from "./TelemetryVariables.ts"
 import type { Sampler } from "./TelemetryVariables.ts"
-import type { Reader } from "./Variable.ts"
+import type { Reader, Values } from "./Variable.ts"
 
 /** Where one signal goes; `undefined` where it goes nowhere. */
 export type Destination =
@@ -32,11 +32,7 @@ export type Destination =
   | undefined
 
 /** When spans or log records that wait are sent (milliseconds). */
-export interface Batches {
-  readonly delay: number
-  readonly timeout: number
-  readonly size: number
-}
+export type Batches = Values<typeof spanBatches>
 
 export interface TelemetrySettings {
   readonly traces: Destination
@@ -110,8 +106,7 @@ const readDestination = Effect.fnUntraced(function* (
   const target = own ?? (base && below(base, `v1/${signal}`))
   if (target === undefined) return undefined
 
-  const otherwise = yield* reader.get(common.protocol)
-  const protocol = yield* reader.get(variables.protocol, { otherwise })
+  const protocol = yield* reader.get(variables.protocol, { otherwise: yield* reader.get(common.protocol) })
   const at = reader.isSet(variables.protocol.name) ? prefix : "OTEL_EXPORTER_OTLP"
   if (protocol === "grpc")
     reader.problem(
@@ -121,23 +116,14 @@ const readDestination = Effect.fnUntraced(function* (
   if (protocol === "http/protobuf")
     reader.warnings.push(`${at}_PROTOCOL is not used: http/json is sent, to the same port and paths`)
 
-  const limit = yield* reader.get(common.timeout)
   return {
     url: target,
     headers:
       (yield* readHeaders(reader, variables.headers)) ??
       (yield* readHeaders(reader, common.headers)) ??
       Redacted.make<Readonly<Record<string, string>>>({}),
-    timeout: yield* reader.get(variables.timeout, { otherwise: limit }),
+    timeout: yield* reader.get(variables.timeout, { otherwise: yield* reader.get(common.timeout) }),
   } satisfies Destination
-})
-
-const readBatches = Effect.fnUntraced(function* (reader: Reader, variables: typeof spanBatches) {
-  return {
-    delay: yield* reader.get(variables.delay),
-    timeout: yield* reader.get(variables.timeout),
-    size: yield* reader.get(variables.size),
-  } satisfies Batches
 })
 
 /** The sampler and its share. An argument is only checked where it is one of ours. */
@@ -153,22 +139,18 @@ const readSampler = Effect.fnUntraced(function* (reader: Reader) {
 
 /** `undefined` when nothing is to be sent anywhere. */
 export const readTelemetry = Effect.fnUntraced(function* (reader: Reader) {
-  if ((yield* reader.get(other.disabled)) === "true") return undefined
-  const traces = yield* readDestination(reader, signals.traces)
-  const metrics = yield* readDestination(reader, signals.metrics)
-  const logs = yield* readDestination(reader, signals.logs)
-  if (!(traces ?? metrics ?? logs)) return undefined
+  if (yield* reader.get(other.disabled)) return undefined
+  const targets = yield* Effect.all(Record.map(signals, (signal) => readDestination(reader, signal)))
+  if (Object.values(targets).every((target) => target === undefined)) return undefined
 
   const attributes = yield* readAttributes(reader)
   return {
-    traces,
-    metrics,
-    logs,
+    ...targets,
     serviceName: (yield* reader.get(other.serviceName)) ?? attributes["service.name"] ?? defaultName,
     attributes,
     ...(yield* readSampler(reader)),
     metricInterval: yield* reader.get(other.interval),
-    spanBatches: yield* readBatches(reader, spanBatches),
-    logBatches: yield* readBatches(reader, logBatches),
+    spanBatches: yield* reader.all(spanBatches),
+    logBatches: yield* reader.all(logBatches),
   } satisfies TelemetrySettings
 })

@@ -21,17 +21,11 @@ export const longestQueue = 2048
 const longest = 2 ** 31 - 1
 
 const url = Codec.kind("a URL that starts with http:// or https://", (text) => {
-  const parsed = URL.canParse(text) ? new URL(text) : undefined
-  return parsed && (parsed.protocol === "http:" || parsed.protocol === "https:") ? text : undefined
+  const protocol = URL.parse(text)?.protocol
+  return protocol === "http:" || protocol === "https:" ? text : undefined
 })
 
-const whole = (least: number, most: number, what: string) =>
-  Codec.kind(`${what} from ${least} to ${most}`, (text) => {
-    const value = Codec.count(least).parse(text)
-    return value !== undefined && value <= most ? value : undefined
-  })
-
-const interval = whole(1, longest, "milliseconds")
+const interval = Codec.between(1, longest, "milliseconds")
 
 /** 0 is no limit. */
 const timeout = Codec.kind(`milliseconds from 1 to ${longest}, or 0 for no limit`, (text) =>
@@ -74,8 +68,6 @@ export const pairs = Codec.kind("pairs such as key=value,key2=value2", (text): P
 })
 
 const protocols = Codec.oneOf("http/json", "http/protobuf", "grpc")
-
-const switched = Codec.oneOf("true", "false")
 
 /** Variables of all signals. */
 export const common = {
@@ -135,7 +127,7 @@ export const signals = {
 
 /** When spans (`BSP`) or log records (`BLRP`) that wait are sent. */
 const batchesOf = (processor: "BSP" | "BLRP", what: string, delay: string) => ({
-  delay: variable(`OTEL_${processor}_SCHEDULE_DELAY`, whole(0, longest, "milliseconds"), {
+  delay: variable(`OTEL_${processor}_SCHEDULE_DELAY`, Codec.between(0, longest, "milliseconds"), {
     default: delay,
     isLenient: true,
     meaning: `milliseconds until queued ${what} are exported`,
@@ -145,11 +137,15 @@ const batchesOf = (processor: "BSP" | "BLRP", what: string, delay: string) => ({
     isLenient: true,
     meaning: `timeout of one export of ${what} in milliseconds, 0 for no limit`,
   }),
-  size: variable(`OTEL_${processor}_MAX_EXPORT_BATCH_SIZE`, whole(1, longestQueue, "a whole number"), {
-    default: "512",
-    isLenient: true,
-    meaning: `the largest number of ${what} in one export`,
-  }),
+  size: variable(
+    `OTEL_${processor}_MAX_EXPORT_BATCH_SIZE`,
+    Codec.between(1, longestQueue, "a whole number"),
+    {
+      default: "512",
+      isLenient: true,
+      meaning: `the largest number of ${what} in one export`,
+    },
+  ),
 })
 
 export const spanBatches = batchesOf("BSP", "spans", "5000")
@@ -184,7 +180,7 @@ export const other = {
     meaning:
       "further resource attributes; several ingestors at one Collector need a `service.instance.id` each",
   }),
-  disabled: variable("OTEL_SDK_DISABLED", switched, {
+  disabled: variable("OTEL_SDK_DISABLED", Codec.either("true", "false"), {
     default: "false",
     isLenient: true,
     meaning: "`true` disables all telemetry",

@@ -1,17 +1,13 @@
 /** Finds variables that were probably meant for this program but are read by no part of it. */
-import { distance } from "fastest-levenshtein"
+import { closest, distance } from "fastest-levenshtein"
 import { knownChains, variablePrefix } from "./Chains.ts"
 import { isServiceLink } from "./Environment.ts"
 import type { Variables } from "./Environment.ts"
 
+/** The candidate with the fewest edits of the name, if they are few enough. */
 const nearest = (name: string, candidates: Iterable<string>, within: number): string | undefined => {
-  let best: string | undefined
-  let smallest = within + 1
-  for (const candidate of candidates) {
-    const far = distance(name, candidate)
-    if (far < smallest) [best, smallest] = [candidate, far]
-  }
-  return best
+  const best = closest(name, [...candidates])
+  return distance(name, best) <= within ? best : undefined
 }
 
 /** Says that a name in `CHAINS` is not built in, with the nearest built-in name and the list of all. */

@@ -2,7 +2,7 @@
  * A configuration variable is defined once: its name, what its value must look like, its default, and what the README and
  * `.env.example` say about it (`npm run config` writes both). The reader decodes variables and collects every problem.
  */
-import { Config, ConfigProvider, Effect, Option } from "effect"
+import { Config, ConfigProvider, Effect, Option, Record } from "effect"
 import type { Codec } from "./Codec.ts"
 import { isServiceLink, readSecret } from "./Environment.ts"
 import type { Variables } from "./Environment.ts"
@@ -35,20 +35,20 @@ export interface Variable<A, Unset = A | undefined> extends Description {
  * @param name without the prefix of a chain
  * @param description with `default`, as it would be written in the variable, the value is never `undefined`
  */
-export function variable<A>(
+export const variable = <A, Default extends string | undefined = undefined>(
   name: string,
   codec: Codec<A>,
-  description: Description & { readonly default: string },
-): Variable<A, A>
-export function variable<A>(name: string, codec: Codec<A>, description: Description): Variable<A, undefined>
-export function variable<A>(
-  name: string,
-  codec: Codec<A>,
-  { default: text, ...description }: Description & { readonly default?: string },
-): Variable<A> {
+  { default: text, ...description }: Description & { readonly default?: Default },
+): Variable<A, Default extends string ? A : undefined> => {
   const unset = text === undefined ? undefined : codec.parse(text)
   if (text !== undefined && unset === undefined) throw new Error(`the default of ${name} is not valid`)
-  return { name, codec, default: text, unset, ...description }
+  return {
+    name,
+    codec,
+    default: text,
+    unset: unset as Default extends string ? A : undefined,
+    ...description,
+  }
 }
 
 /** Variables of one kind, as the README and `.env.example` list them. */
@@ -59,7 +59,12 @@ export interface Section {
   readonly prefix?: "chain" | "chain or all"
 }
 
-/** Reads variables one by one and keeps what is wrong with each, so that all of it is reported together. */
+/** The values of a record of variables. */
+export type Values<Defined> = {
+  readonly [Key in keyof Defined]: Defined[Key] extends Variable<infer A, infer Unset> ? A | Unset : never
+}
+
+/** Reads variables and keeps what is wrong with each, so that all of it is reported together. */
 export class Reader {
   readonly problems: Array<string> = []
   /** What is set and not used. */
@@ -70,12 +75,7 @@ export class Reader {
 
   constructor(variables: Variables) {
     this.#variables = variables
-    this.#provider = ConfigProvider.fromEnv({
-      env: Object.fromEntries(Object.entries(variables).filter(([, value]) => value !== undefined)) as Record<
-        string,
-        string
-      >,
-    })
+    this.#provider = ConfigProvider.fromEnvRecord(variables)
   }
 
   /** The names that were read so far, whether set or not. */
@@ -84,7 +84,7 @@ export class Reader {
   }
 
   isSet(name: string): boolean {
-    return Boolean(this.#variables[name] || this.#variables[`${name}_FILE`])
+    return Boolean(this.#variables[name]) || this.isFromFile(name)
   }
 
   isFromFile(name: string): boolean {
@@ -96,8 +96,23 @@ export class Reader {
     return new Reader(this.#variables)
   }
 
-  problem(name: string, what: string): void {
+  problem(name: string, what: string): undefined {
     this.problems.push(`${name}: ${what}`)
+  }
+
+  /**
+   * The values of all variables of a record.
+   *
+   * @param prefix what stands before their names
+   * @param otherwise defaults that take the place of the variables' own
+   */
+  all<Defined extends Readonly<Record<string, Variable<unknown, unknown>>>>(
+    variables: Defined,
+    prefix = "",
+    otherwise: Partial<Values<Defined>> = {},
+  ): Effect.Effect<Values<Defined>> {
+    const values = Record.map(variables, (one, key) => this.get(one, { prefix, otherwise: otherwise[key] }))
+    return Effect.all(values) as Effect.Effect<Values<Defined>>
   }
 
   /**
@@ -107,15 +122,15 @@ export class Reader {
    * @param prefix what stands before its name
    * @param otherwise a default that takes the place of the variable's own
    */
-  get<A, Unset, Otherwise = Unset>(
+  get<A, Unset>(
     variable: Variable<A, Unset>,
-    { prefix = "", otherwise }: { readonly prefix?: string; readonly otherwise?: Otherwise } = {},
-  ): Effect.Effect<A | Otherwise> {
+    { prefix = "", otherwise }: { readonly prefix?: string; readonly otherwise?: A | Unset } = {},
+  ): Effect.Effect<A | Unset> {
     const { codec, isLenient = false, isSecret = false } = variable
     const name = `${prefix}${variable.name}`
-    const unset = (otherwise === undefined ? variable.unset : otherwise) as Otherwise
+    const unset = otherwise ?? variable.unset
     if (isSecret) return Effect.map(this.#secret(name, codec), (value) => value ?? unset)
-    return Effect.map(this.#raw(name), (raw) => {
+    return Effect.map(this.text(name), (raw) => {
       if (raw === undefined) return unset
       const value = codec.parse(raw)
       if (value !== undefined) return value
@@ -128,43 +143,31 @@ export class Reader {
 
   /** The text of a variable, whatever it is; `undefined` where it is not set. */
   text(name: string): Effect.Effect<string | undefined> {
-    return this.#raw(name)
-  }
-
-  #secret<A>(name: string, codec: Codec<A>): Effect.Effect<A | undefined> {
-    const parse = (from: string, text: string) => {
-      const value = codec.parse(text)
-      if (value === undefined) this.problem(from, `expected ${codec.expected}`)
-      return value
-    }
-    return Effect.map(Effect.all([this.#raw(name), this.#raw(`${name}_FILE`)]), ([inline, file]) => {
-      if (file === undefined) return inline === undefined ? undefined : parse(name, inline)
-      if (inline !== undefined) {
-        this.problem(name, `set either ${name} or ${name}_FILE, not both`)
-        return undefined
-      }
-      const read = readSecret(file)
-      const from = `${name}_FILE`
-      if ("problem" in read) this.problem(from, read.problem)
-      else if (read.content === "")
-        this.problem(from, `expected a file with ${codec.expected}, got an empty one`)
-      else return parse(from, read.content)
-      return undefined
-    })
-  }
-
-  #raw(name: string): Effect.Effect<string | undefined> {
     this.#names.add(name)
     return Config.option(Config.String(name))
       .parse(this.#provider)
       .pipe(
+        Effect.orDie,
         Effect.map((value) => Option.getOrUndefined(value)?.trim() || undefined),
         Effect.map((value) => {
           if (value === undefined || !isServiceLink(name, value)) return value
           this.warnings.push(`${name} is not used: ${value.slice(0, 80)} is a service link of Kubernetes`)
           return undefined
         }),
-        Effect.orDie,
       )
+  }
+
+  #secret<A>(name: string, codec: Codec<A>): Effect.Effect<A | undefined> {
+    return Effect.map(Effect.all([this.text(name), this.text(`${name}_FILE`)]), ([inline, file]) => {
+      if (inline !== undefined && file !== undefined)
+        return this.problem(name, `set either ${name} or ${name}_FILE, not both`)
+      const from = file === undefined ? name : `${name}_FILE`
+      const read = file === undefined ? { content: inline } : readSecret(file)
+      if ("problem" in read) return this.problem(from, read.problem)
+      if (read.content === undefined) return undefined
+      if (read.content === "")
+        return this.problem(from, `expected a file with ${codec.expected}, got an empty one`)
+      return codec.parse(read.content) ?? this.problem(from, `expected ${codec.expected}`)
+    })
   }
 }

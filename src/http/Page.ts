@@ -1,4 +1,5 @@
 /** The page at `/`, assembled from three files when the process starts, and its content security policy. */
+import { HttpServerResponse } from "effect/http"
 import { createHash } from "node:crypto"
 import { readFileSync } from "node:fs"
 
@@ -20,25 +21,20 @@ const policyFor = (style: string, script: string) =>
     "require-trusted-types-for 'script'",
   ].join("; ")
 
-export interface Page {
-  readonly html: string
-  readonly headers: Readonly<Record<string, string>>
-}
-
-/** Reads the page's files from the `page` directory next to this file. */
-export const load = (): Page => {
+/** Reads the page's files from the `page` directory next to this file, and answers with the page. */
+export const load = () => {
   const style = read("page.css")
   const script = read("page.js")
   const html = read("index.html")
     .replace("<style></style>", () => `<style>${style}</style>`)
     .replace('<script type="module"></script>', () => `<script type="module">${script}</script>`)
-  return {
-    html,
+  return HttpServerResponse.text(html, {
+    contentType: "text/html; charset=utf-8",
     headers: {
       "content-security-policy": policyFor(style, script),
       "cache-control": "no-store",
       "referrer-policy": "no-referrer",
       "x-content-type-options": "nosniff",
     },
-  }
+  })
 }

@@ -50,14 +50,11 @@ const listen = () => {
   return server
 }
 
-const json = (body: unknown, status = 200) =>
-  HttpServerResponse.jsonUnsafe(body, { status, headers: { "cache-control": "no-store" } })
+const json = (body: unknown, status = 200, headers: Record<string, string> = {}) =>
+  HttpServerResponse.jsonUnsafe(body, { status, headers: { "cache-control": "no-store", ...headers } })
 
-const problem = (status: number, detail: string, headers: Record<string, string> = {}) =>
-  HttpServerResponse.jsonUnsafe(
-    { error: detail },
-    { status, headers: { "cache-control": "no-store", ...headers } },
-  )
+const problem = (status: number, detail: string, headers?: Record<string, string>) =>
+  json({ error: detail }, status, headers)
 
 const digest = (text: string) => createHash("sha256").update(text).digest()
 
@@ -104,9 +101,7 @@ const hostCheck = HttpRouter.middleware(
 const authenticated = HttpRouter.middleware(
   Effect.gen(function* () {
     const { http } = yield* AppConfig
-    const challenge = problem(401, "token required", {
-      "www-authenticate": 'Basic realm="event-ingestor"',
-    })
+    const challenge = problem(401, "token required", { "www-authenticate": 'Basic realm="event-ingestor"' })
     return (app) =>
       Effect.flatMap(HttpServerRequest.HttpServerRequest, ({ headers }) =>
         http.token === undefined ||
@@ -127,56 +122,38 @@ const inTime = HttpRouter.middleware((app) =>
 const open = HttpRouter.use(
   Effect.fnUntraced(function* (router) {
     const status = yield* Status
-    yield* router.add(
-      "GET",
-      "/health",
-      Effect.map(Monotonic.millis, (now) =>
-        json({ status: "ok", uptime_s: Math.round((now - status.startedSince) / 1000) }),
-      ),
+    const health = Effect.map(Monotonic.millis, (now) =>
+      json({ status: "ok", uptime_s: Math.round((now - status.startedSince) / 1000) }),
     )
-    yield* router.add(
-      "GET",
-      "/ready",
-      Effect.gen(function* () {
-        const { url } = yield* HttpServerRequest.HttpServerRequest
-        const name = new URL(url, "http://localhost").searchParams.get("chain") ?? undefined
-        const report = Report.readyReport(status, name, yield* Monotonic.millis)
-        return report ? json(report, report.ready ? 200 : 503) : problem(404, "chain not configured")
-      }),
-    )
+    const ready = Effect.gen(function* () {
+      const { url } = yield* HttpServerRequest.HttpServerRequest
+      const name = new URL(url, "http://localhost").searchParams.get("chain") ?? undefined
+      const report = Report.readyReport(status, name, yield* Monotonic.millis)
+      return report ? json(report, report.ready ? 200 : 503) : problem(404, "chain not configured")
+    })
+    yield* router.add("GET", "/health", health)
+    yield* router.add("GET", "/ready", ready)
     // HEAD uses the routes of GET. `/*` would also match `/`, the route of the page.
     yield* router.add("GET", "*", problem(404, "not found"))
     const methodNotAllowed = problem(405, "method not allowed: use GET or HEAD", { allow: "GET, HEAD" })
-    for (const method of ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const) {
+    for (const method of ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"] as const)
       yield* router.add(method, "*", methodNotAllowed)
-    }
   }),
 )
 
 const guarded = HttpRouter.use(
   Effect.fnUntraced(function* (router) {
     const status = yield* Status
-    yield* router.add(
-      "GET",
-      "/metrics",
-      Effect.sync(() =>
-        HttpServerResponse.text(PrometheusMetrics.formatUnsafe(status.registry), {
-          contentType: "text/plain; version=0.0.4; charset=utf-8",
-        }),
-      ),
+    const metrics = Effect.sync(() =>
+      HttpServerResponse.text(PrometheusMetrics.formatUnsafe(status.registry), {
+        contentType: "text/plain; version=0.0.4; charset=utf-8",
+      }),
     )
-    yield* router.add(
-      "GET",
-      "/status",
-      Effect.map(Report.now, (now) => json(Report.statusReport(status, now))),
-    )
-    const page = Page.load()
-    yield* router.add(
-      "GET",
-      "/",
-      HttpServerResponse.text(page.html, { contentType: "text/html; charset=utf-8", headers: page.headers }),
-    )
+    const report = Effect.map(Report.now, (now) => json(Report.statusReport(status, now)))
     const full = problem(503, `too many readers: the limit is ${Events.mostReaders}`, { "retry-after": "10" })
+    yield* router.add("GET", "/", Page.load())
+    yield* router.add("GET", "/metrics", metrics)
+    yield* router.add("GET", "/status", report)
     yield* router.add("GET", "/events", Events.make(status, full))
   }),
 ).pipe(Layer.provide(authenticated))
@@ -189,11 +166,8 @@ export const layer = Layer.unwrap(
     const { http } = yield* AppConfig
     const { host, port } = http
     if (!isLoopback(host) && http.token === undefined) {
-      yield* logEvent(
-        "http_unprotected",
-        `${host}:${port} serves the status without authentication: set METRICS_TOKEN`,
-        {},
-      )
+      const warning = `${host}:${port} serves the status without authentication: set METRICS_TOKEN`
+      yield* logEvent("http_unprotected", warning, {})
     }
     const server = listen()
     yield* Effect.addFinalizer(() => Effect.sync(() => server.closeAllConnections()))
@@ -216,13 +190,10 @@ export const layer = Layer.unwrap(
           return logEvent("http", `status at ${url}`, { url })
         }),
       ),
-      Layer.catchTag("ServeError", ({ cause }) =>
-        Layer.effectDiscard(
-          new HttpError({
-            detail: `HTTP_PORT: cannot listen on ${host}:${port}: ${(cause as Error).message}`,
-          }),
-        ),
-      ),
+      Layer.catchTag("ServeError", ({ cause }) => {
+        const detail = `HTTP_PORT: cannot listen on ${host}:${port}: ${(cause as Error).message}`
+        return Layer.effectDiscard(new HttpError({ detail }))
+      }),
     )
   }),
 )

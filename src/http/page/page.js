@@ -49,6 +49,9 @@ const bytes = (n) => {
   return `${short.format(n / 1024 ** power)} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`
 }
 
+/** Joins the parts that say something. @param {string} separator @param {Array<string>} parts */
+const joined = (separator, ...parts) => parts.filter(Boolean).join(separator)
+
 /** @param {string | number} at */
 const clock = (at) => {
   const date = new Date(at)
@@ -80,9 +83,17 @@ const make = (tag, text, style) => {
   return node
 }
 
-/** Sets many fields at once. @param {ParentNode} within @param {Record<string, string>} fields */
+/**
+ * Sets many fields at once: each to a text, or to a text and its tone.
+ * @param {ParentNode} within @param {Record<string, string | [text: string, tone: string]>} fields
+ */
 const fill = (within, fields) => {
-  for (const [name, text] of Object.entries(fields)) setText(find(within, `[data-field="${name}"]`), text)
+  for (const [name, field] of Object.entries(fields)) {
+    const node = find(within, `[data-field="${name}"]`)
+    const [text, tone] = typeof field === "string" ? [field] : field
+    setText(node, text)
+    if (tone !== undefined) tint(node, tone)
+  }
 }
 
 /** @param {ParentNode} within @param {string} text */
@@ -96,24 +107,30 @@ const reason = (within, text) => {
 const drawn = new WeakMap()
 
 /**
- * Redraws a list if its content changed. An item has a main text, an optional muted text, and lines below.
- * @param {ParentNode} within @param {string} name @param {string} empty
- * @param {Array<{ main: string, sub?: string, tone?: string, lines?: ReadonlyArray<string> }>} items
+ * @typedef {{ main: string, sub?: string, tone?: string, lines?: ReadonlyArray<string | false> }} Item
+ *   an item of a list: a main text, an optional muted text, and lines below
+ */
+
+/**
+ * Redraws a list if its content changed. What is false is left out.
+ * @param {ParentNode} within @param {string} name @param {ReadonlyArray<Item | false>} items @param {string} empty
  */
 const list = (within, name, items, empty) => {
   const node = find(within, `[data-list="${name}"]`)
   const now = JSON.stringify(items)
   if (drawn.get(node) === now) return
   drawn.set(node, now)
-  const made = items.map(({ main, sub, tone, lines = [] }) => {
-    const item = make("li", "")
-    const head = make("span", main)
-    if (tone) tint(head, tone)
-    item.append(head)
-    if (sub) item.append(" ", make("span", sub, "sub"))
-    for (const line of lines) item.append(make("p", line, "sub"))
-    return item
-  })
+  const made = items
+    .filter((item) => item !== false)
+    .map(({ main, sub, tone, lines = [] }) => {
+      const item = make("li", "")
+      const head = make("span", main)
+      if (tone) tint(head, tone)
+      item.append(head)
+      if (sub) item.append(" ", make("span", sub, "sub"))
+      for (const line of lines) if (line !== false) item.append(make("p", line, "sub"))
+      return item
+    })
   node.replaceChildren(...(made.length > 0 ? made : [make("li", empty, "sub")]))
 }
 
@@ -133,6 +150,37 @@ const curve = (within, name, values, least, label) => {
 
 // -- chains and store
 
+/**
+ * Adds figures to a panel. A figure has a field for its value, one for a note beside it (`-note`), and below them either a
+ * curve or another field (`-sub`).
+ * @param {HTMLElement} panel @param {Record<string, string>} titles the title of each field
+ */
+const addFigures = (panel, titles) => {
+  for (const [field, title] of Object.entries(titles)) {
+    const figure = find(find(document, "#figure").content.cloneNode(true), "div")
+    const [value, note] = figure.querySelectorAll("span")
+    const [sub, svg] = [find(figure, "dd.sub"), find(figure, "svg")]
+    const isCurve = field === "lag" || field === "rate"
+    figure.className = isCurve ? "curve" : field
+    find(figure, "dt").textContent = title
+    value.dataset.field = field
+    note.dataset.field = `${field}-note`
+    if (isCurve) svg.dataset.curve = field
+    else {
+      svg.remove()
+      sub.dataset.field = `${field}-sub`
+    }
+    find(panel, ".figures").append(figure)
+  }
+}
+
+addFigures(find(document, ".store"), {
+  version: "Version",
+  breaker: "Breaker",
+  size: "Size",
+  persistence: "Persistence",
+})
+
 /** @type {Record<string, string>} */
 const tones = {
   live: "good",
@@ -144,15 +192,27 @@ const tones = {
   halted: "bad",
 }
 
-/** @param {{ state: string, failures: number, next_try_in_ms?: number }} breaker */
-const breakerSub = ({ state, failures, next_try_in_ms: next }) => {
-  if (state === "half-open") return `trying, ${plural(failures, "failure")}`
-  if (next !== undefined) return `next try in ${Math.ceil(next / 1000)} s`
-  return failures === 0 ? "" : plural(failures, "failure")
+/**
+ * The fields of a breaker.
+ * @param {{ state: string, failures: number, next_try_in_ms?: number }} breaker
+ * @returns {{ "breaker": [string, string], "breaker-sub": string }}
+ */
+const breakerFields = ({ state, failures, next_try_in_ms: next }) => {
+  const failed = failures === 0 ? "" : plural(failures, "failure")
+  const waiting = next === undefined ? failed : `next try in ${Math.ceil(next / 1000)} s`
+  return {
+    breaker: [state, state !== "closed" ? "bad" : failures > 0 ? "warn" : ""],
+    "breaker-sub": state === "half-open" ? `trying, ${plural(failures, "failure")}` : waiting,
+  }
 }
 
-/** @param {{ state: string, failures: number }} breaker */
-const breakerTone = ({ state, failures }) => (state !== "closed" ? "bad" : failures > 0 ? "warn" : "")
+/** Where the store is, compared with the chain. @param {Chain} chain @param {boolean} isConnected */
+const position = ({ head, target, stored, behind }, isConnected) => {
+  if (stored === null) return ""
+  if (behind > 0) return `${count(behind)} behind`
+  if (!isConnected) return "at the last head"
+  return target === head ? "at the head" : "at the target"
+}
 
 /** Merges consecutive equal failures into one. @param {Chain["failures"]} failures */
 const folded = (failures) => {
@@ -176,6 +236,16 @@ let past = {}
 /** @param {Chain} chain @param {boolean} open */
 const addChain = (chain, open) => {
   const node = find(find(document, "#chain").content.cloneNode(true), ".chain")
+  addFigures(node, {
+    head: "Head",
+    stored: "Stored",
+    final: "Final",
+    lag: "Lag",
+    rate: "Logs/s",
+    p50: "Latency",
+    breaker: "Breaker",
+    endpoint: "Endpoint",
+  })
   const details = find(node, ".details")
   const button = find(node, "button")
   node.setAttribute("aria-label", chain.name)
@@ -209,108 +279,78 @@ const drawCurves = (node, chain, { lag_s: lag, logs_per_s: rate }) => {
   curve(node, "rate", rate, 1, `Logs a second in 5 minutes, at most ${count(peakRate)}`)
   fill(node, {
     lag: span(chain.lag_s),
-    "lag-sub": chain.behind > 0 ? plural(chain.behind, "block") : `peak ${span(peakLag)}`,
+    "lag-note": chain.behind > 0 ? plural(chain.behind, "block") : `peak ${span(peakLag)}`,
     rate:
       chain.logs.per_second < 10
         ? short.format(chain.logs.per_second)
         : count(Math.round(chain.logs.per_second)),
-    "rate-sub": `peak ${count(peakRate)}`,
+    "rate-note": `peak ${count(peakRate)}`,
   })
 }
 
+/** @param {Chain["endpoints"][number]} endpoint @returns {Item} */
+const endpointItem = ({ name, in_use, heads, connects, breaker, limits, rate, ...endpoint }) => {
+  const { connected_for_s: connected, audit_mismatches: mismatches } = endpoint
+  const connection = in_use ? "in use" : "standby"
+  const disconnection = connects === 0 ? "never connected" : "not connected"
+  return {
+    main: name,
+    sub: joined(
+      ", ",
+      connected === null ? disconnection : connection,
+      connects > 1 ? `connected ${count(connects)} times` : "",
+    ),
+    tone: connected === null && breaker.failures > 0 ? "bad" : "",
+    lines: [
+      breaker.failures > 0 && `${breaker.state}, ${plural(breaker.failures, "failure")}`,
+      mismatches > 0 && plural(mismatches, "audit mismatch", "audit mismatches"),
+      // The limits of an endpoint that refuses subscriptions already include this text.
+      in_use && heads === "polled" && "heads are polled",
+      ...limits.filter((limit) => limit !== "heads are polled"),
+      rate !== null && `rate limit ${short.format(rate)} calls/s`,
+    ],
+  }
+}
+
+/** @param {Chain} chain @returns {ReadonlyArray<Item | false>} */
+const streamItems = ({ audit, logs, stream }) => [
+  stream !== null && { main: plural(stream.entries, "entry", "entries"), sub: "kept" },
+  { main: count(logs.published), sub: "published" },
+  { main: count(logs.removed), sub: "removed" },
+  logs.deduplicated > 0 && { main: count(logs.deduplicated), sub: "already stored" },
+  audit.missing > 0 && { main: count(audit.missing), sub: "missing, added by audit", tone: "warn" },
+  audit.extra > 0 && { main: count(audit.extra), sub: "extra, removed by audit", tone: "warn" },
+  audit.unaudited > 0 && { main: plural(audit.unaudited, "final block"), sub: "not audited" },
+  ...(stream?.groups ?? []).map(({ name, lag, pending, missed }) => ({
+    main: name,
+    sub: "group",
+    tone: missed > 0 ? "bad" : "",
+    lines: [
+      `${lag === null ? "unknown" : count(lag)} to read, ${count(pending)} pending`,
+      missed > 0 && `${count(missed)} missed: trimmed before they were read`,
+    ],
+  })),
+]
+
 /** @param {HTMLElement} node @param {Chain} chain */
 const drawDetails = (node, chain) => {
-  list(
-    node,
-    "endpoints",
-    chain.endpoints.map(
-      ({
-        name,
-        in_use,
-        heads,
-        connected_for_s: connected,
-        connects,
-        breaker,
-        limits,
-        rate,
-        audit_mismatches: mismatches,
-      }) => ({
-        main: name,
-        sub: [
-          connected !== null
-            ? in_use
-              ? "in use"
-              : "standby"
-            : connects === 0
-              ? "never connected"
-              : "not connected",
-          connects > 1 ? `connected ${count(connects)} times` : "",
-        ]
-          .filter(Boolean)
-          .join(", "),
-        ...(connected === null && breaker.failures > 0 && { tone: "bad" }),
-        lines: [
-          ...(breaker.failures > 0 ? [`${breaker.state}, ${plural(breaker.failures, "failure")}`] : []),
-          ...(mismatches > 0 ? [plural(mismatches, "audit mismatch", "audit mismatches")] : []),
-          // The limits of an endpoint that refuses subscriptions already include this text.
-          ...(in_use && heads === "polled" ? ["heads are polled"] : []),
-          ...limits.filter((limit) => limit !== "heads are polled"),
-          ...(rate === null ? [] : [`rate limit ${short.format(rate)} calls/s`]),
-        ],
-      }),
-    ),
-    "none",
-  )
-  const { audit, logs, reorgs, stream } = chain
-  list(
-    node,
-    "stream",
-    [
-      ...(stream ? [{ main: plural(stream.entries, "entry", "entries"), sub: "kept" }] : []),
-      { main: count(logs.published), sub: "published" },
-      { main: count(logs.removed), sub: "removed" },
-      ...(logs.deduplicated > 0 ? [{ main: count(logs.deduplicated), sub: "already stored" }] : []),
-      ...(audit.missing > 0
-        ? [{ main: count(audit.missing), sub: "missing, added by audit", tone: "warn" }]
-        : []),
-      ...(audit.extra > 0
-        ? [{ main: count(audit.extra), sub: "extra, removed by audit", tone: "warn" }]
-        : []),
-      ...(audit.unaudited > 0 ? [{ main: plural(audit.unaudited, "final block"), sub: "not audited" }] : []),
-      ...(stream?.groups ?? []).map(({ name, lag, pending, missed }) => ({
-        main: name,
-        sub: "group",
-        lines: [
-          `${lag === null ? "unknown" : count(lag)} to read, ${count(pending)} pending`,
-          ...(missed > 0 ? [`${count(missed)} missed: trimmed before they were read`] : []),
-        ],
-        ...(missed > 0 && { tone: "bad" }),
-      })),
-    ],
-    "",
-  )
-  list(
-    node,
-    "reorgs",
-    reorgs.last.slice(0, 5).map(({ at, depth, from }) => ({
-      main: clock(at),
-      sub: `${plural(depth, "block")} from ${count(from)} down`,
-    })),
-    "none since start",
-  )
+  const { endpoints, failures, reorgs } = chain
+  list(node, "endpoints", endpoints.map(endpointItem), "none")
+  list(node, "stream", streamItems(chain), "")
+  const latestReorgs = reorgs.last.slice(0, 5).map(({ at, depth, from }) => ({
+    main: clock(at),
+    sub: `${plural(depth, "block")} from ${count(from)} down`,
+  }))
+  list(node, "reorgs", latestReorgs, "none since start")
   const heading =
     reorgs.count > 0 ? `Reorgs: ${count(reorgs.count)}, deepest ${count(reorgs.deepest)}` : "Reorgs"
   setText(find(node, '[data-list="reorgs"]').previousElementSibling, heading)
-  list(
-    node,
-    "errors",
-    folded(chain.failures).map(({ type, text, first, last, times }) => ({
-      main: clock(last),
-      sub: `${type.replaceAll("_", " ")}${times > 1 ? `, ${times} times since ${clock(first)}` : ""}`,
-      lines: [text],
-    })),
-    "none since start",
-  )
+  const errors = folded(failures).map(({ type, text, first, last, times }) => ({
+    main: clock(last),
+    sub: `${type.replaceAll("_", " ")}${times > 1 ? `, ${times} times since ${clock(first)}` : ""}`,
+    lines: [text],
+  }))
+  list(node, "errors", errors, "none since start")
 }
 
 /** @param {Chain} chain @param {number} now @param {boolean} open */
@@ -321,50 +361,35 @@ const drawChain = (chain, now, open) => {
   known.before = { at: now, published }
   if (before && now > before.at) {
     curves.lag_s.push(chain.lag_s)
-    curves.logs_per_s.push(
-      Math.max(Math.round(((published - before.published) * 1000) / (now - before.at)), 0),
-    )
+    const rate = ((published - before.published) * 1000) / (now - before.at)
+    curves.logs_per_s.push(Math.max(Math.round(rate), 0))
   }
   for (const series of [curves.lag_s, curves.logs_per_s]) if (series.length > points) series.shift()
   const inUse = chain.endpoints.find(({ in_use }) => in_use)
-  const standby = chain.endpoints.filter(
-    ({ in_use, connected_for_s }) => !in_use && connected_for_s !== null,
-  ).length
-  const breaker = inUse?.breaker ?? chain.endpoints[0]?.breaker ?? { state: "closed", failures: 0 }
-  const { head, target, stored, final } = chain
+  const connected = inUse?.connected_for_s ?? null
+  const standby = chain.endpoints.filter((one) => !one.in_use && one.connected_for_s !== null).length
+  const { head, stored, final } = chain
   fill(node, {
     name: chain.name,
-    phase: chain.phase.replace("-", " "),
+    phase: [chain.phase.replace("-", " "), tones[chain.phase] ?? ""],
     since: `for ${span((now - Date.parse(chain.since)) / 1000)}`,
     head: count(head),
     "head-sub": head === null ? "" : `${span(chain.head_age_s)} ago`,
     stored: count(stored),
-    "stored-sub":
-      stored === null
-        ? ""
-        : chain.behind > 0
-          ? `${count(chain.behind)} behind`
-          : inUse?.connected_for_s == null
-            ? "at the last head"
-            : target === head
-              ? "at the head"
-              : "at the target",
+    "stored-sub": position(chain, connected !== null),
     final: count(final),
     "final-sub": final === null || stored === null ? "" : `${count(stored - final)} below`,
     p50: millis(chain.latency_ms.p50),
-    p99: `${millis(chain.latency_ms.p99)} p99`,
-    breaker: breaker.state,
-    "breaker-sub": breakerSub(breaker),
-    endpoint: inUse?.name ?? chain.endpoints[0]?.name ?? "–",
-    "endpoint-sub": [
-      inUse?.connected_for_s == null ? "not connected" : `for ${span(inUse.connected_for_s)}`,
+    "p50-note": "p50",
+    "p50-sub": `${millis(chain.latency_ms.p99)} p99`,
+    ...breakerFields((inUse ?? chain.endpoints[0])?.breaker ?? { state: "closed", failures: 0 }),
+    endpoint: (inUse ?? chain.endpoints[0])?.name ?? "–",
+    "endpoint-sub": joined(
+      ", ",
+      connected === null ? "not connected" : `for ${span(connected)}`,
       standby > 0 ? `${standby} standby` : "",
-    ]
-      .filter(Boolean)
-      .join(", "),
+    ),
   })
-  tint(find(node, '[data-field="phase"]'), tones[chain.phase] ?? "")
-  tint(find(node, '[data-field="breaker"]'), breakerTone(breaker))
   node.classList.toggle("unready", !chain.ready)
   reason(node, chain.reasons.join("; "))
   drawCurves(node, chain, curves)
@@ -374,24 +399,21 @@ const drawChain = (chain, now, open) => {
 /** @param {Report} report */
 const drawStore = ({ store, chains }) => {
   const panel = find(document, ".store")
-  const failing = store.breaker.failures > 0
-  const unavailable = chains.filter(({ phase }) => phase === "store-unavailable")
-  const bad = failing || unavailable.length > 0
+  const bad = store.breaker.failures > 0 || chains.some(({ phase }) => phase === "store-unavailable")
   const [last] = chains.flatMap(({ failures }) => failures.filter(({ type }) => type === "store").slice(0, 1))
   fill(panel, {
-    state: bad ? "not writable" : "writable",
+    state: bad ? ["not writable", "bad"] : ["writable", "good"],
     description: store.description,
     version: store.version ?? "–",
-    breaker: store.breaker.state,
-    "breaker-sub": breakerSub(store.breaker),
+    ...breakerFields(store.breaker),
     size: bytes(store.bytes),
-    limit: store.limit === null ? "" : store.limit === 0 ? "no limit" : `of ${bytes(store.limit)}`,
+    "size-sub": store.limit === null ? "" : store.limit === 0 ? "no limit" : `of ${bytes(store.limit)}`,
     persistence: store.persistence ?? "–",
-    eviction: store.eviction_policy === null ? "" : `maxmemory-policy ${store.eviction_policy}`,
+    "persistence-sub": [
+      store.eviction_policy === null ? "" : `maxmemory-policy ${store.eviction_policy}`,
+      store.eviction_unsafe ? "bad" : "",
+    ],
   })
-  tint(find(panel, '[data-field="state"]'), bad ? "bad" : "good")
-  tint(find(panel, '[data-field="breaker"]'), breakerTone(store.breaker))
-  tint(find(panel, '[data-field="eviction"]'), store.eviction_unsafe ? "bad" : "")
   panel.classList.toggle("unready", bad)
   reason(panel, bad && last ? last.text : "")
   panel.hidden = false
@@ -406,17 +428,18 @@ const icon = (colour) =>
 const drawVerdict = (report, storeDown) => {
   const unready = report.chains.filter(({ ready }) => !ready).map(({ name }) => name)
   const all = report.chains.length
-  const words = [
-    ...(storeDown ? ["The store is not writable"] : []),
+  const some = all > 1 && unready.length < all ? `: ${unready.join(", ")}` : ""
+  const ready = all === 1 ? `${report.chains[0]?.name} is ready` : `${all} chains, all ready`
+  const verdict = joined(
+    "; ",
+    storeDown ? "The store is not writable" : "",
     unready.length > 0
-      ? `${all === 1 ? unready[0] : `${unready.length} of ${all} chains`} not ready${all > 1 && unready.length < all ? `: ${unready.join(", ")}` : ""}`
-      : all === 1
-        ? `${report.chains[0]?.name} is ready`
-        : `${all} chains, all ready`,
-  ]
+      ? `${all === 1 ? unready[0] : `${unready.length} of ${all} chains`} not ready${some}`
+      : ready,
+  )
   const good = unready.length === 0 && !storeDown
-  setText(find(document, "#verdict"), words.join("; "))
-  document.title = good ? "Event Ingestor" : `(!) ${words.join("; ")}`
+  setText(find(document, "#verdict"), verdict)
+  document.title = good ? "Event Ingestor" : `(!) ${verdict}`
   document.body.classList.toggle("good", good)
   document.body.classList.toggle("bad", !good)
   const link = find(document, 'link[rel="icon"]')
@@ -478,12 +501,13 @@ const drawRow = ({ chain, row }) => {
 
 const countTail = () => {
   const kept = `the latest ${plural(entries.length, "entry", "entries")}`
-  const text = [
+  const text = joined(
+    "; ",
     paused === undefined ? "" : `paused, ${count(paused)} new`,
     filter.value === "" ? "" : `the latest ${count(rows.childElementCount)} that match`,
     missed > 0 ? `${count(missed)} more not shown` : "",
-  ]
-  setText(find(document, "#tail-count"), text.filter(Boolean).join("; "))
+  )
+  setText(find(document, "#tail-count"), text)
   const empty =
     entries.length === 0 ? "No entries written since the process started." : `No match in ${kept}.`
   setText(find(document, "#tail-empty"), rows.childElementCount === 0 ? empty : "")
@@ -504,16 +528,8 @@ const addEntries = (news) => {
     written.set(chain, seq)
     for (const row of rows.toReversed()) {
       const { block_number, block_hash, contract, topics, tx_hash, data, removed } = row
-      const text = [
-        chain,
-        block_number,
-        block_hash,
-        contract,
-        ...topics,
-        tx_hash,
-        data,
-        removed ? "removed" : "added",
-      ]
+      const change = removed ? "removed" : "added"
+      const text = [chain, block_number, block_hash, contract, ...topics, tx_hash, data, change]
       fresh.push({ chain, row, text: text.join(" ").toLowerCase() })
     }
   }

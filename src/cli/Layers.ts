@@ -1,18 +1,15 @@
-/** The layers of the service, and the subsets that the commands need. */
-import { Effect, Layer, Logger } from "effect"
+/** The layers that commands need. */
+import { Effect, Layer, Logger, References } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import { Transport } from "../endpoint/Socket.ts"
-import * as Supervisor from "../chain/Supervisor.ts"
+import type { HttpError } from "../http/Server.ts"
 import * as Logging from "../observability/Logging.ts"
-import { shutdown } from "./Process.ts"
+import type { Status } from "../observability/Status.ts"
 import { Redaction } from "../Redactor.ts"
 import * as RedisStore from "../store/redis/RedisStore.ts"
 import * as SqliteStore from "../store/sqlite/SqliteStore.ts"
-import * as Server from "../http/Server.ts"
-import * as StatusSampler from "../observability/StatusSampler.ts"
-import * as Observer from "../observability/Observer.ts"
-import { Status } from "../observability/Status.ts"
-import * as StorePoller from "../observability/StorePoller.ts"
+import type { Store, StoreError } from "../store/Store.ts"
+import { shutdown } from "./Process.ts"
 
 /** The configured store. */
 export const store = Layer.unwrap(
@@ -43,18 +40,8 @@ export const telemetry = Layer.unwrap(
   ),
 )
 
-/** All layers of the running service. */
-export const service = Layer.mergeAll(
-  Supervisor.layer,
-  StorePoller.layer,
-  StatusSampler.layer,
-  Server.layer,
-).pipe(
-  Layer.provide(Observer.layer),
-  Layer.provideMerge(Status.layer),
-  Layer.provideMerge(store),
-  Layer.provide(Transport.layerNetwork),
-)
+/** The running service, as `main.ts` assembles it. */
+export type Service = Layer.Layer<Status | Store, HttpError | StoreError, AppConfig>
 
 /** The layers that every command needs. Logs go to standard error, apart from the command's output. */
 export const commandOnly = runtime.pipe(
@@ -64,3 +51,9 @@ export const commandOnly = runtime.pipe(
 
 /** The layers of a command that only uses the store. */
 export const storeOnly = store.pipe(Layer.provideMerge(commandOnly))
+
+/** Connections to endpoints, whose log lines would repeat what a command prints. */
+export const endpointsOnly = Layer.merge(
+  Transport.layerNetwork,
+  Layer.succeed(References.MinimumLogLevel, "None"),
+)

@@ -1,8 +1,9 @@
 /** One line per chain: redrawn in place on a terminal, otherwise printed every 5 s. */
 import { Effect } from "effect"
-import { breakerLabel } from "../Retry.ts"
+import { style, writeLines } from "./Output.ts"
 import { eventsPublished } from "../observability/ChainMetrics.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
+import { breakerLabel } from "../Retry.ts"
 
 const columns: ReadonlyArray<readonly [title: string, width: number]> = [
   ["chain", -10],
@@ -44,32 +45,26 @@ const plain = (chain: ChainStatus): string =>
     .map((cell, i) => (i === 0 ? cell : `${columns[i]![0]} ${cell}`))
     .join("  ")
 
-const style = (code: number, text: string, colours: boolean) =>
-  colours ? `\u001b[${code}m${text}\u001b[0m` : text
-
 /** Draws until interrupted, and leaves the last state on the screen. */
-export const show = (
-  chains: ReadonlyArray<ChainStatus>,
-  stream: NodeJS.WriteStream,
-): Effect.Effect<never> => {
-  if (!stream.isTTY) {
-    const write = Effect.sync(() => {
-      for (const chain of chains) stream.write(`${plain(chain)}\n`)
-    })
-    return Effect.forever(Effect.delay(write, "5 seconds"))
-  }
-  const colours = !process.env["NO_COLOR"]
+export const show = (chains: ReadonlyArray<ChainStatus>): Effect.Effect<never> => {
+  if (!process.stdout.isTTY)
+    return Effect.forever(
+      Effect.delay(
+        Effect.suspend(() => writeLines(chains.map(plain))),
+        "5 seconds",
+      ),
+    )
   let drawn = 0
   const draw = Effect.sync(() => {
     const lines = [
-      style(2, row(columns.map(([title]) => title)), colours),
+      style(2, row(columns.map(([title]) => title))),
       ...chains.map((chain) => {
         const line = row(cells(chain))
-        return chain.phase === "live" ? line : style(33, line, colours)
+        return chain.phase === "live" ? line : style(33, line)
       }),
     ]
     const up = drawn === 0 ? "" : `\u001b[${drawn}A`
-    stream.write(up + lines.map((line) => `\u001b[2K${line}\n`).join(""))
+    process.stdout.write(up + lines.map((line) => `\u001b[2K${line}\n`).join(""))
     drawn = lines.length
   })
   return Effect.forever(Effect.andThen(draw, Effect.sleep("250 millis")))
