@@ -3,7 +3,8 @@
  * the memory of a backfill of two million entries that keeps 50 000, compared with a stream that never had more.
  */
 import { Effect } from "effect"
-import { emptyHead, pushes } from "../src/store/Journal.ts"
+import { emptyHead } from "../src/store/Journal.ts"
+import { pushes } from "../src/store/Pushes.ts"
 import type { Position } from "../src/store/Journal.ts"
 import type { Store } from "../src/store/Store.ts"
 import { afterPush } from "../src/store/Journal.ts"

@@ -3,7 +3,8 @@
  * each move is applied to a copy of the journal when it is created. If the store disagrees, the feed restarts.
  */
 import type { Block, Hex } from "../Domain.ts"
-import { finalized, popped, pushed, pushes } from "../store/Journal.ts"
+import { finalized, popped, pushed } from "../store/Journal.ts"
+import { pushes } from "../store/Pushes.ts"
 import type { CallLimits, Journal, Move, Push } from "../store/Journal.ts"
 import { traceparent } from "../observability/Tracing.ts"
 import type { BlockRef } from "./ForkChoice.ts"

@@ -4,9 +4,7 @@
  * Each store applies the same changes in its own medium. The pipeline uses these functions to compute where the journal
  * will stand once the moves in flight are acknowledged.
  */
-import { createHash } from "node:crypto"
-import type { Block, Hex, Log } from "../Domain.ts"
-import { sizeOf } from "./redis/MessagePack.ts"
+import type { Block, Hex } from "../Domain.ts"
 
 /**
  * The version of what is stored of a journal beside its entries. Version 1 has neither part digests nor epochs. Ingestors
@@ -135,25 +133,6 @@ export const afterPush = (push: Push): Position => {
   return { ...at, part: before + last.logs.length, ...(last.digest !== undefined && { digest: last.digest }) }
 }
 
-/** A running digest of a block's logs from its first log on, independent of how they are divided into calls. */
-const makeDigest = () => {
-  const hash = createHash("sha256")
-  return {
-    add: (logs: ReadonlyArray<Log>): void => {
-      for (const { index, txHash, contract, topics, data } of logs)
-        hash.update(`${index} ${txHash} ${contract} ${topics.join()} ${data}\n`)
-    },
-    value: (): string => hash.copy().digest("hex").slice(0, 32),
-  }
-}
-
-/** The digest of the first `count` logs of a block, as in `Position.digest`. */
-export const digestOfPart = ({ logs }: Pick<Block, "logs">, count: number): string => {
-  const digest = makeDigest()
-  digest.add(logs.slice(0, count))
-  return digest.value()
-}
-
 /** Whether a record must remain once another block is above it. */
 const isKept = (record: BlockRecord, start: number): boolean => record.count > 0 || record.number === start
 
@@ -207,74 +186,3 @@ export const finalized = (journal: Journal, number: number, hash: Hex): Journal 
         final: { number, hash },
         window: journal.window.filter((record) => record.number > number),
       }
-
-/** Where the chunk that begins at `from` ends: at least one log later. */
-const endOfPart = (logs: ReadonlyArray<Log>, from: number, limits: CallLimits): number => {
-  let end = from + 1
-  let bytes = sizeOf(logs[from]!)
-  while (end < logs.length && end - from < limits.logs) {
-    bytes += sizeOf(logs[end]!)
-    if (bytes > limits.bytes) break
-    end++
-  }
-  return end
-}
-
-/** Divides blocks into calls within the limits, in order. A block that exceeds them gets calls of its own. */
-export const pushes = function* (
-  expected: Position,
-  blocks: Iterable<Block>,
-  final: boolean,
-  limits: CallLimits = callLimits,
-): Generator<Push, void, undefined> {
-  let position = expected
-  let batch: Array<BlockChunk> = []
-  let logs = 0
-  let bytes = 0
-  const call = (blocks: ReadonlyArray<BlockChunk>): Push => {
-    const push: Push = { _tag: "Push", expected: position, blocks: blocks as Push["blocks"], final }
-    position = afterPush(push)
-    return push
-  }
-  for (const block of blocks) {
-    const done = position.part > 0 && position.hash === block.hash ? position.part : 0
-    const count = block.logs.length
-    let size = 0
-    for (const log of block.logs) size += sizeOf(log)
-    const isFull = batch.length === limits.blocks || logs + count > limits.logs || bytes + size > limits.bytes
-    if (batch.length > 0 && isFull) {
-      yield call(batch)
-      batch = []
-      logs = bytes = 0
-    }
-    if (done === 0 && (count <= 1 || (count <= limits.logs && size <= limits.bytes))) {
-      batch.push({ ...block, whole: true })
-      logs += count
-      bytes += size
-      continue
-    }
-    const digest = makeDigest()
-    digest.add(block.logs.slice(0, done))
-    for (let from = done; from < count;) {
-      const end = endOfPart(block.logs, from, limits)
-      const part = block.logs.slice(from, end)
-      digest.add(part)
-      const whole = end === count
-      yield call([{ ...block, logs: part, whole, ...(!whole && { digest: digest.value() }) }])
-      from = end
-    }
-  }
-  if (batch.length > 0) yield call(batch)
-}
-
-/**
- * Frees the logs of a push that the store has acknowledged. Nothing reads them any more.
- *
- * They would be collected anyway, but late. Fibers and scopes are kept in Maps and Sets that change all the time, and V8
- * links each outgrown hash table to its successor: once one table is in the old generation, everything that any of them
- * ever referenced, including finished fibers with all their blocks, survives every young-generation collection. Without
- * this function an event costs a third more CPU.
- */
-export const freeLogs = ({ blocks }: Push): void => {
-  for (const { logs } of blocks) (logs as Array<Log>).length = 0
-}

@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import type { Block } from "../../../src/Domain.ts"
-import { afterPush, emptyHead, pushes } from "../../../src/store/Journal.ts"
+import { afterPush, emptyHead } from "../../../src/store/Journal.ts"
+import { pushes } from "../../../src/store/Pushes.ts"
 import { sizeOf } from "../../../src/store/redis/MessagePack.ts"
 import { block, blocks } from "../../support/blocks.ts"
 

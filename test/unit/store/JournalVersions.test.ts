@@ -5,15 +5,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Random } from "effect"
 import type { Block } from "../../../src/Domain.ts"
-import {
-  callLimits,
-  emptyJournal,
-  finalized,
-  emptyHead,
-  popped,
-  pushed,
-  pushes,
-} from "../../../src/store/Journal.ts"
+import { callLimits, emptyJournal, finalized, emptyHead, popped, pushed } from "../../../src/store/Journal.ts"
+import { pushes } from "../../../src/store/Pushes.ts"
 import type { Push } from "../../../src/store/Journal.ts"
 import { blocks } from "../../support/blocks.ts"
 import { FakeChain } from "../../support/FakeChain.ts"

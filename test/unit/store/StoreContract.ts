@@ -4,7 +4,6 @@ import { Effect, Schema } from "effect"
 import type { Scope } from "effect"
 import type { Block, Hex } from "../../../src/Domain.ts"
 import {
-  digestOfPart,
   afterPush,
   callLimits,
   emptyJournal,
@@ -12,8 +11,8 @@ import {
   emptyHead,
   popped,
   pushed,
-  pushes,
 } from "../../../src/store/Journal.ts"
+import { digestOfPart, pushes } from "../../../src/store/Pushes.ts"
 import type { Journal, Position, Push } from "../../../src/store/Journal.ts"
 import { Replay } from "../../../src/store/Replay.ts"
 import { StoreError } from "../../../src/store/Store.ts"
