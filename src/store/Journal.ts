@@ -124,65 +124,159 @@ export const finalizedHead = (journal: Pick<Journal, "final" | "start">): Positi
 export const firstUnfinalized = (journal: Pick<Journal, "final" | "start">): number =>
   Math.max(finalizedHead(journal).number + 1, journal.start.number)
 
+/** How many logs of a block are written already: some, where it is the partial block on top. */
+export const logsWritten = ({ hash, part }: Position, block: Pick<Block, "hash">): number =>
+  part > 0 && hash === block.hash ? part : 0
+
 /** The head after a push. */
-export const afterPush = (push: Push): Position => {
-  const last = push.blocks.at(-1)!
-  const before = push.expected.part > 0 && push.expected.hash === last.hash ? push.expected.part : 0
-  const at = { number: last.number, hash: last.hash }
-  if (last.whole) return { ...at, part: 0 }
-  return { ...at, part: before + last.logs.length, ...(last.digest !== undefined && { digest: last.digest }) }
+export const afterPush = ({ blocks, expected }: Push): Position => {
+  const { number, hash, whole, logs, digest } = blocks.at(-1)!
+  if (whole) return { number, hash, part: 0 }
+  const part = logsWritten(expected, { hash }) + logs.length
+  return { number, hash, part, ...(digest !== undefined && { digest }) }
+}
+
+/** A journal as a move reads it: its window is searched, because a store does not read all of it for each move. */
+export interface JournalState<R extends BlockRecord = BlockRecord> extends Pick<
+  Journal,
+  "head" | "final" | "start" | "filter"
+> {
+  /** The highest record. */
+  readonly top: R | undefined
+  /** Searches the highest record below a height. */
+  readonly recordBelow: (number: number) => R | undefined
+  /** Searches the record at a height. */
+  readonly recordAt: (number: number) => R | undefined
+  /** How head, window and entries contradict each other, if they do. */
+  readonly contradiction: string | undefined
+}
+
+/** The head is not the expected one (`undefined`: the store has no journal of this chain). */
+export interface Conflict {
+  readonly _tag: "Conflict"
+  readonly head: Position | undefined
+}
+
+/** The journal belongs to another filter. */
+export interface FilterChanged {
+  readonly _tag: "FilterChanged"
+  readonly filter: string
+}
+
+const isPossible = ({ head, final, top, recordAt }: JournalState, move: Move): boolean => {
+  if (move._tag === "Push") return true
+  if (move._tag === "Pop") return top !== undefined
+  if (final !== undefined && move.number <= final.number) return true
+  const isReached = move.number < head.number || (move.number === head.number && head.part === 0)
+  return isReached && (recordAt(move.number) ?? move).hash === move.hash
+}
+
+/**
+ * Why a move does not apply to a journal; `undefined` if it does. What was deleted since the journal was loaded is a
+ * conflict, so that it is loaded again.
+ */
+export const rejectionOf = (
+  journal: JournalState,
+  filter: string,
+  move: Move,
+): Conflict | FilterChanged | undefined => {
+  const { head, contradiction } = journal
+  if (journal.filter !== filter) return { _tag: "FilterChanged", filter: journal.filter }
+  const isExpected = samePosition(head, move.expected) && contradiction === undefined
+  return isExpected && isPossible(journal, move) ? undefined : { _tag: "Conflict", head }
+}
+
+/** Whether a push that conflicts was written before, by an earlier attempt or by another ingestor. */
+export const isWritten = (push: Push, head: Position, recordAt: JournalState["recordAt"]): boolean => {
+  const next = afterPush(push)
+  if (recordAt(next.number)?.hash !== next.hash) return false
+  return head.hash !== next.hash || head.part === 0 || (next.digest !== undefined && samePosition(head, next))
+}
+
+/** What a move changes beside the entries that a push appends. */
+export interface Changes extends Pick<Journal, "head" | "start"> {
+  /** The new finalized head, if it moves. Records at or below it leave the window, also those of this move. */
+  readonly final: Journal["final"]
+  /** Whether the top record leaves the window: superseded, retracted or replaced by the first of `records`. */
+  readonly dropsTop: boolean
+  /** The records that are added on top, lowest first. */
+  readonly records: ReadonlyArray<BlockRecord>
+  /** How many of the top block's last logs are retracted. */
+  readonly retracted: number
 }
 
 /** Whether a record must remain once another block is above it. */
 const isKept = (record: BlockRecord, start: number): boolean => record.count > 0 || record.number === start
 
-/** The journal after an accepted push. */
-export const pushed = (journal: Journal, push: Push): Journal => {
-  const head = afterPush(push)
-  const first = push.blocks[0]
-  const startBlock = push.blocks.find((block) => block.number === journal.start.number)
-  const start = startBlock ? { ...journal.start, hash: startBlock.hash } : journal.start
-  if (push.final && head.part === 0) {
-    const final = { number: head.number, hash: push.blocks.at(-1)!.hash }
-    return { ...journal, start, head, final, window: [] }
+const changesOfPush = ({ start, top }: JournalState, push: Push): Partial<Changes> => {
+  const { blocks, expected, final } = push
+  const last = blocks.at(-1)!
+  const startBlock = blocks.find(({ number }) => number === start.number)
+  const moved = { head: afterPush(push), start: startBlock ? { ...start, hash: startBlock.hash } : start }
+  if (final && last.whole) return { ...moved, final: { number: last.number, hash: last.hash } }
+  const continued = logsWritten(expected, blocks[0]) > 0 ? top : undefined
+  const records = blocks.map(({ number, hash, parentHash, logs }, i) => ({
+    number,
+    hash,
+    parentHash,
+    count: logs.length + (i === 0 ? (continued?.count ?? 0) : 0),
+  }))
+  return {
+    ...moved,
+    dropsTop: top !== undefined && (top === continued || !isKept(top, start.number)),
+    records: records.filter((record, i) => isKept(record, start.number) || i === records.length - 1),
   }
-  const window = [...journal.window]
-  let before = 0
-  if (journal.head.part > 0 && window.at(-1)?.hash === first.hash) before = window.pop()!.count
-  else if (window.length > 0 && !isKept(window.at(-1)!, start.number)) window.pop()
-  for (const block of push.blocks) {
-    const count = block.logs.length + (block === first ? before : 0)
-    const record = { number: block.number, hash: block.hash, parentHash: block.parentHash, count }
-    if (isKept(record, start.number) || block === push.blocks.at(-1)) window.push(record)
+}
+
+const changesOfPop = (journal: JournalState, most: number): Partial<Changes> => {
+  const { start, recordBelow } = journal
+  const top = journal.top!
+  const retracted = Math.min(top.count, most)
+  const count = top.count - retracted
+  if (count > 0) {
+    const head = { number: top.number, hash: top.hash, part: -count }
+    return { head, dropsTop: true, records: [{ ...top, count }], retracted }
   }
-  return { ...journal, start, head, window }
+  const below = recordBelow(top.number)
+  return {
+    head: below ? { number: below.number, hash: below.hash, part: 0 } : finalizedHead(journal),
+    start: top.number === start.number ? { ...start, hash: "" } : start,
+    dropsTop: true,
+    retracted,
+  }
 }
 
 /**
- * The journal after an accepted pop. The window must not be empty.
+ * What a move changes in a journal to which it applies.
  *
  * @param most how many logs one call retracts
  */
-export const popped = (journal: Journal, most: number = callLimits.logs): Journal => {
-  const top = journal.window.at(-1)!
-  const below = journal.window.slice(0, -1)
-  if (top.count > most) {
-    const count = top.count - most
-    const { number, hash } = journal.head
-    return { ...journal, head: { number, hash, part: -count }, window: [...below, { ...top, count }] }
-  }
-  const next = below.at(-1)
-  const head = next ? { number: next.number, hash: next.hash, part: 0 } : finalizedHead(journal)
-  const start = top.number === journal.start.number ? { ...journal.start, hash: "" as const } : journal.start
-  return { ...journal, start, head, window: below }
+export const changesOf = (journal: JournalState, move: Move, most: number): Changes => {
+  const { head, start, final } = journal
+  const nothing = { head, start, final: undefined, dropsTop: false, records: [], retracted: 0 }
+  if (move._tag === "Push") return { ...nothing, ...changesOfPush(journal, move) }
+  if (move._tag === "Pop") return { ...nothing, ...changesOfPop(journal, most) }
+  const { number, hash } = move
+  return final !== undefined && number <= final.number ? nothing : { ...nothing, final: { number, hash } }
 }
 
-/** The journal with a higher finalized head. A lower one changes nothing. */
-export const finalized = (journal: Journal, number: number, hash: Hex): Journal =>
-  journal.final !== undefined && number <= journal.final.number
-    ? journal
-    : {
-        ...journal,
-        final: { number, hash },
-        window: journal.window.filter((record) => record.number > number),
-      }
+/** A journal in memory as a move reads it. */
+export const stateOf = (journal: Journal): JournalState => ({
+  ...journal,
+  top: journal.window.at(-1),
+  recordBelow: (height) => journal.window.findLast(({ number }) => number < height),
+  recordAt: (height) => journal.window.find(({ number }) => number === height),
+  contradiction: undefined,
+})
+
+/**
+ * The journal after a move that applies to it.
+ *
+ * @param most how many logs one call retracts
+ */
+export const applied = (journal: Journal, move: Move, most: number = callLimits.logs): Journal => {
+  const { head, start, final, dropsTop, records } = changesOf(stateOf(journal), move, most)
+  const window = journal.window.toSpliced(journal.window.length - (dropsTop ? 1 : 0), 1, ...records)
+  if (final === undefined) return { ...journal, head, start, window }
+  return { ...journal, head, start, final, window: window.filter(({ number }) => number > final.number) }
+}

@@ -1,7 +1,7 @@
 /** Divides blocks into pushes within the limits of a call. */
 import { createHash } from "node:crypto"
 import type { Block, Log } from "../Domain.ts"
-import { afterPush, callLimits } from "./Journal.ts"
+import { afterPush, callLimits, logsWritten } from "./Journal.ts"
 import type { BlockChunk, CallLimits, Position, Push } from "./Journal.ts"
 import { sizeOf } from "./redis/MessagePack.ts"
 
@@ -53,7 +53,7 @@ export const pushes = function* (
     return push
   }
   for (const block of blocks) {
-    const done = position.part > 0 && position.hash === block.hash ? position.part : 0
+    const done = logsWritten(position, block)
     const count = block.logs.length
     let size = 0
     for (const log of block.logs) size += sizeOf(log)

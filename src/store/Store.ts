@@ -10,7 +10,7 @@ import type { Effect } from "effect"
 import type { ChainId, Entry } from "../Domain.ts"
 import { journalVersion } from "./Journal.ts"
 import type { Trimmed, DelayingReader } from "./Retention.ts"
-import type { CallLimits, Finalize, Journal, Pop, Position, Push } from "./Journal.ts"
+import type { CallLimits, Conflict, FilterChanged, Finalize, Journal, Pop, Push } from "./Journal.ts"
 
 /**
  * Why a store failed. Every reason is worth a retry, and none loses data. `newer`: a later release wrote this chain's
@@ -53,18 +53,6 @@ export const corruptJournal = (chain: ChainId, why: string): StoreError =>
     reason: "corrupt",
     detail: `the stored journal of chain ${chain} is inconsistent: ${why}. Restore what is missing, or start over with event-ingestor reset`,
   })
-
-/** The head is not the expected one (`undefined`: the store has no journal of this chain). */
-export interface Conflict {
-  readonly _tag: "Conflict"
-  readonly head: Position | undefined
-}
-
-/** The journal belongs to another filter. */
-export interface FilterChanged {
-  readonly _tag: "FilterChanged"
-  readonly filter: string
-}
 
 /** An entry that the store has acknowledged: its id, its identity (block hash, log index, removed) and its epoch. */
 export interface Acknowledged {

@@ -1,9 +1,9 @@
 /** The arguments of the scripts, and what their answers mean. */
 import { randomUUID } from "node:crypto"
 import type { ChainId, Hex } from "../../Domain.ts"
-import type { Journal, Position, Push } from "../Journal.ts"
+import type { Conflict, FilterChanged, Journal, Position, Push } from "../Journal.ts"
 import type { PauseReason, Trimmed } from "../Retention.ts"
-import type { Acknowledged, Added, Conflict, FilterChanged } from "../Store.ts"
+import type { Acknowledged, Added } from "../Store.ts"
 import { pack } from "./MessagePack.ts"
 import { release } from "./RedisStats.ts"
 

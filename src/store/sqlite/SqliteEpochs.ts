@@ -1,7 +1,7 @@
 /** The last entry of each chain, and epochs: whether it is still the one that an ingestor knows. See epoch.lua. */
 import { randomUUID } from "node:crypto"
 import type { ChainId } from "../../Domain.ts"
-import type { Acknowledged, EpochCheck, Known } from "../Store.ts"
+import type { Acknowledged, Added, EpochCheck, Known } from "../Store.ts"
 import type { Heads } from "./SqliteHeads.ts"
 import type { EventRow, Statements } from "./Statements.ts"
 
@@ -9,7 +9,7 @@ import type { EventRow, Statements } from "./Statements.ts"
 const identityOf = (row: EventRow) =>
   `${row["block_hash"]}:${row["log_index"]}:${row.removed === 1 ? "true" : "false"}`
 
-export type EventId = Omit<Acknowledged, "epoch">
+type EventId = Omit<Acknowledged, "epoch">
 
 export const make = (sql: Statements, { head }: Heads) => {
   const lastEntry = (chain: ChainId): EventId | undefined => {
@@ -18,9 +18,12 @@ export const make = (sql: Statements, { head }: Heads) => {
     return row && { id: String(row.id), identity: identityOf(row) }
   }
 
-  const addedOf = (chain: ChainId, last: EventId | undefined, previous: EventId | undefined) => {
+  /** The entries that a move has appended, if any. @param previous the last entry before the move */
+  const addedSince = (chain: ChainId, previous: EventId | undefined): { readonly added?: Added } => {
+    const last = lastEntry(chain)
+    if (last === undefined || last.id === previous?.id) return {}
     const epoch = sql.journal(chain)?.epoch ?? ""
-    return last && { added: { last: { ...last, epoch }, previous: previous && { ...previous, epoch } } }
+    return { added: { last: { ...last, epoch }, previous: previous && { ...previous, epoch } } }
   }
 
   /** Whether a known entry is lost, and was not trimmed: see epoch.lua. */
@@ -59,5 +62,7 @@ export const make = (sql: Statements, { head }: Heads) => {
     return { outcome, known: { last: entry && { ...entry, epoch: epoch ?? "" }, before: past } }
   }
 
-  return { lastEntry, addedOf, checkEpoch }
+  return { lastEntry, addedSince, checkEpoch }
 }
+
+export type Epochs = ReturnType<typeof make>

@@ -1,9 +1,8 @@
 /** The stored head of each chain, its consistency with window and entries, and its comparison with the expected one. */
 import { randomUUID } from "node:crypto"
 import type { ChainId } from "../../Domain.ts"
-import { journalVersion, samePosition } from "../Journal.ts"
-import type { Journal, Position } from "../Journal.ts"
-import type { Conflict, FilterChanged } from "../Store.ts"
+import { journalVersion } from "../Journal.ts"
+import type { Journal, JournalState, Position } from "../Journal.ts"
 import { NewerVersion } from "./SqliteErrors.ts"
 import type { HeadRow, RecordRow, Statements } from "./Statements.ts"
 
@@ -16,7 +15,10 @@ export const positionOf = ({ number, hash, part, added, part_digest: stored }: H
   return { number, hash, part, ...(stored?.startsWith(mark) && { digest: stored.slice(mark.length) }) }
 }
 
-export const conflict = (head: Position | undefined): Conflict => ({ _tag: "Conflict", head })
+/** A stored journal as a move reads it, and the row of its head. */
+export interface StoredState extends JournalState<RecordRow> {
+  readonly row: HeadRow
+}
 
 export const journalOf = (row: HeadRow, records: ReadonlyArray<RecordRow>): Journal => ({
   head: positionOf(row),
@@ -27,7 +29,7 @@ export const journalOf = (row: HeadRow, records: ReadonlyArray<RecordRow>): Jour
   start: { number: row.start_number, hash: row.start_hash },
   filter: row.filter,
   filterSince: row.filter_since,
-  window: records.map(({ number, hash, parent, count }) => ({ number, hash, parentHash: parent, count })),
+  window: records.map(({ number, hash, parentHash, count }) => ({ number, hash, parentHash, count })),
 })
 
 export const make = (sql: Statements) => {
@@ -77,21 +79,19 @@ export const make = (sql: Statements) => {
     else if (current.first_number !== first) sql.setFirst(first, chain)
   }
 
-  /**
-   * The head, if it is the expected one and belongs to this filter. Rows that were deleted since the journal was loaded are
-   * a conflict, so that it is loaded again.
-   */
-  const compare = (
-    chain: ChainId,
-    filter: string,
-    expected: Position,
-  ): HeadRow | Conflict | FilterChanged => {
-    const current = head(chain)
-    if (current === undefined) return conflict(undefined)
-    if (current.filter !== filter) return { _tag: "FilterChanged", filter: current.filter }
-    const position = positionOf(current)
-    if (!samePosition(position, expected)) return conflict(position)
-    return inconsistency(chain, current, sql.top(chain)) === undefined ? current : conflict(position)
+  const stateOf = (chain: ChainId): StoredState | undefined => {
+    const row = head(chain)
+    if (row === undefined) return undefined
+    const recordBelow = (number: number) => sql.recordBelow(chain, number)
+    const top = recordBelow(Number.MAX_SAFE_INTEGER)
+    return {
+      ...journalOf(row, []),
+      row,
+      top,
+      recordBelow,
+      recordAt: (number) => sql.recordAt(chain, number),
+      contradiction: inconsistency(chain, row, top),
+    }
   }
 
   /** Begins a journal. Entries of an earlier one count, so that they are trimmed. */
@@ -100,7 +100,7 @@ export const make = (sql: Statements) => {
     complete(chain)
   }
 
-  return { head, inconsistency, complete, compare, begin }
+  return { head, inconsistency, complete, stateOf, begin }
 }
 
 export type Heads = ReturnType<typeof make>

@@ -1,6 +1,7 @@
 /** The rows of the tables (schema.sql), and every statement on them. */
 import type { Hex } from "../../Domain.ts"
 import { journalVersion } from "../Journal.ts"
+import type { BlockRecord } from "../Journal.ts"
 import type { Epoch } from "../Store.ts"
 import type { SqliteFile } from "./SqliteFile.ts"
 
@@ -23,13 +24,9 @@ export interface HeadRow {
   readonly paused: number | null
 }
 
-export interface RecordRow {
-  readonly number: number
-  readonly hash: Hex
-  readonly parent: Hex
+export interface RecordRow extends BlockRecord {
   readonly first_id: number
   readonly last_id: number
-  readonly count: number
 }
 
 export interface EventRow {
@@ -82,14 +79,14 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   const setFinalized = run("UPDATE heads SET final_number = ?, final_hash = ? WHERE chain_id = ?")
   const changeFilter = run("UPDATE heads SET filter = ?, filter_since = ?, part = ? WHERE chain_id = ?")
 
-  const records = rows<RecordRow>("SELECT * FROM window WHERE chain_id = ? ORDER BY number")
-  const top = row<RecordRow>("SELECT * FROM window WHERE chain_id = ? ORDER BY number DESC LIMIT 1")
-  const recordAt = row<RecordRow>("SELECT * FROM window WHERE chain_id = ? AND number = ?")
+  const selectRecords = 'SELECT *, parent AS "parentHash" FROM window WHERE chain_id = ?'
+  const records = rows<RecordRow>(`${selectRecords} ORDER BY number`)
+  const recordBelow = row<RecordRow>(`${selectRecords} AND number < ? ORDER BY number DESC LIMIT 1`)
+  const recordAt = row<RecordRow>(`${selectRecords} AND number = ?`)
   const oldestNeeded = row<{ readonly id: number }>(
     "SELECT min(first_id) AS id FROM window WHERE chain_id = ? AND count > 0",
   )
   const record = run("INSERT INTO window VALUES (?, ?, ?, ?, ?, ?, ?)")
-  const shorten = run("UPDATE window SET last_id = ?, count = ? WHERE chain_id = ? AND number = ?")
   const forget = run("DELETE FROM window WHERE chain_id = ? AND number = ?")
   const forgetUpTo = run("DELETE FROM window WHERE chain_id = ? AND number <= ?")
 
@@ -180,11 +177,10 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
     setFinalized,
     changeFilter,
     records,
-    top,
+    recordBelow,
     recordAt,
     oldestNeeded,
     record,
-    shorten,
     forget,
     forgetUpTo,
     append,

@@ -3,15 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import type { Scope } from "effect"
 import type { Block, Hex } from "../../../src/Domain.ts"
-import {
-  afterPush,
-  callLimits,
-  emptyJournal,
-  finalized,
-  emptyHead,
-  popped,
-  pushed,
-} from "../../../src/store/Journal.ts"
+import { afterPush, callLimits, emptyJournal, applied, emptyHead } from "../../../src/store/Journal.ts"
 import { digestOfPart, pushes } from "../../../src/store/Pushes.ts"
 import type { Journal, Position, Push } from "../../../src/store/Journal.ts"
 import { Replay } from "../../../src/store/Replay.ts"
@@ -875,21 +867,23 @@ export const contract = (
               serial++
               for (const move of pushes(model.head, next, false)) {
                 assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
-                model = pushed(model, move)
+                model = applied(model, move)
               }
               content.push(...next)
             } else if (step._tag === "Pop") {
               for (let i = Math.abs(step.times) % 3; i >= 0 && model.window.length > 0; i--) {
                 do {
-                  yield* store.pop(chain, filter, { _tag: "Pop", expected: model.head })
-                  model = popped(model)
+                  const pop = { _tag: "Pop", expected: model.head } as const
+                  yield* store.pop(chain, filter, pop)
+                  model = applied(model, pop)
                 } while (model.head.part !== 0)
               }
               while (content.length > 0 && content.at(-1)!.number > model.head.number) content.pop()
             } else if (content.length > 0) {
               const { number, hash } = content[Math.abs(step.depth) % content.length]!
-              yield* store.finalize(chain, filter, { _tag: "Finalize", expected: model.head, number, hash })
-              model = finalized(model, number, hash)
+              const finalize = { _tag: "Finalize", expected: model.head, number, hash } as const
+              yield* store.finalize(chain, filter, finalize)
+              model = applied(model, finalize)
             }
             const loaded = yield* store.load(chain)
             if (serial > 0) assert.deepStrictEqual(loaded, model)
