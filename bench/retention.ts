@@ -12,14 +12,12 @@ import { block } from "../test/support/blocks.ts"
 import * as RedisServer from "../test/support/RedisServer.ts"
 import { openRedis, standalone } from "../test/support/redisStore.ts"
 
-type Client = Store["Service"]
-
 const logsPerBlock = 1000
 const filter = "none"
 
 /** Pushes blocks of final logs until this many entries were added. `most`: called with the memory after each push. */
 const fill = Effect.fnUntraced(function* (
-  store: Client,
+  store: Store,
   chain: number,
   entries: number,
   onBlock: Effect.Effect<void>,

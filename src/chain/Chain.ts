@@ -14,7 +14,7 @@ import type { PoolMember } from "../endpoint/PoolMember.ts"
 import { logEvent } from "../observability/LogEvents.ts"
 import { blockTraces } from "../observability/Tracing.ts"
 import { Redaction } from "../Redactor.ts"
-import { Store } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
 import * as ChainEvents from "./ChainEvents.ts"
 import type { ChainState } from "./ChainState.ts"
 import * as Following from "./Following.ts"
@@ -28,7 +28,7 @@ const movesInFlight = 3
 export const run = Effect.fnUntraced(function* (chain: ChainConfig, state: ChainState) {
   const { status, writer } = state
   const redact = yield* Redaction
-  const store = yield* Store
+  const store = yield* JournalStore
   const traces = yield* blockTraces(chain)
   const events = ChainEvents.make(chain, status, state.storeBreaker.isOpen)
   const { requestTimeout, wsMaxPayload, rpcRate } = yield* AppConfig

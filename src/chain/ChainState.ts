@@ -9,7 +9,7 @@ import { makeBreaker } from "../Retry.ts"
 import type { Breaker } from "../Retry.ts"
 import * as Housekeeping from "../store/Housekeeping.ts"
 import { PushLimits } from "../store/PushLimits.ts"
-import { Store } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
 import * as StoreBreaker from "../store/StoreBreaker.ts"
 import type { Disagreed } from "../endpoint/FinalityQuorum.ts"
 import { ForkStandoff } from "./ForkStandoff.ts"
@@ -34,8 +34,8 @@ export interface ChainState {
 /** The state of a chain, with its housekeeping and store breaker running as long as the scope. */
 export const make = Effect.fnUntraced(function* (
   chain: ChainConfig,
-): Effect.fn.Return<ChainState, never, AppConfig | Store | Status | Scope.Scope> {
-  const store = yield* Store
+): Effect.fn.Return<ChainState, never, AppConfig | JournalStore | Status | Scope.Scope> {
+  const store = yield* JournalStore
   const { retention } = yield* AppConfig
   const status = (yield* Status).chain(chain.name)
   const storeBreaker = yield* StoreBreaker.make(store.ping(chain.id))

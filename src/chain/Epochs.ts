@@ -7,7 +7,8 @@ import type { ChainId } from "../Domain.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import { logEvent } from "../observability/LogEvents.ts"
 import type { Move } from "../store/Journal.ts"
-import type { FinalizeResult, Known, PopResult, PushResult, Store, StoreError } from "../store/Store.ts"
+import type { FinalizeResult, JournalStore, Known, PopResult, PushResult } from "../store/JournalStore.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 export interface Epochs {
   /** Searches for the last known entry. @param stored the block at which the store is now */
@@ -21,7 +22,7 @@ export interface Epochs {
 
 export const make = (
   chain: ChainId,
-  store: Pick<Store["Service"], "checkEpoch">,
+  store: Pick<JournalStore["Service"], "checkEpoch">,
   status: Pick<ChainStatus, "stored" | "storeRegressions">,
 ): Epochs => {
   /** Serializes updates of `known`: several moves are in flight, and their results are recorded in order. */

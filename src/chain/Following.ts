@@ -13,8 +13,8 @@ import { Verification } from "../logs/Integrity.ts"
 import * as LogSource from "../logs/LogSource.ts"
 import * as LogsSubscription from "../logs/LogsSubscription.ts"
 import type { BlockTraces } from "../observability/Tracing.ts"
-import { Store } from "../store/Store.ts"
-import type { StoreError } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
+import type { StoreError } from "../store/StoreError.ts"
 import * as Audit from "./Audit.ts"
 import type { ChainEvents } from "./ChainEvents.ts"
 import type { ChainState } from "./ChainState.ts"
@@ -43,7 +43,7 @@ export type StepsFromJournal = Effect.Effect<
 export const make = Effect.fnUntraced(function* ({ chain, state, pool, events, traces }: FollowingOptions) {
   const { status, storeBreaker, writer, provenance, pushLimits, recentHeaders } = state
   const config = yield* AppConfig
-  const store = yield* Store
+  const store = yield* JournalStore
   const checks = yield* Verification
   const checkClockSkew = ClockSkew.make()
   const singleEndpoint = chain.endpoints.length + chain.rpc.length === 1

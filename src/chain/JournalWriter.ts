@@ -14,8 +14,9 @@ import type { StoreBreaker } from "../store/StoreBreaker.ts"
 import { afterPush } from "../store/Journal.ts"
 import { freeLogs } from "../store/Pushes.ts"
 import type { Journal, Move, Position, Push } from "../store/Journal.ts"
-import { Store } from "../store/Store.ts"
-import type { FinalizeResult, PopResult, PushResult, StoreError } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
+import type { FinalizeResult, PopResult, PushResult } from "../store/JournalStore.ts"
+import type { StoreError } from "../store/StoreError.ts"
 import { traceMove } from "../observability/Tracing.ts"
 import { Status } from "../observability/Status.ts"
 import type { Operation } from "../observability/Status.ts"
@@ -79,9 +80,9 @@ export interface JournalWriter {
 export const make = Effect.fnUntraced(function* (
   chain: ChainConfig,
   storeBreaker: StoreBreaker,
-): Effect.fn.Return<JournalWriter, never, AppConfig | Store | Status> {
+): Effect.fn.Return<JournalWriter, never, AppConfig | JournalStore | Status> {
   const config = yield* AppConfig
-  const store = yield* Store
+  const store = yield* JournalStore
   const clock = yield* Clock.Clock
   const { chain: statusOf, storeOperation } = yield* Status
   const status = statusOf(chain.name)

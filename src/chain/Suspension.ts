@@ -8,7 +8,8 @@ import { isShown } from "./CrossCheck.ts"
 import type { FinalityViolation } from "./CrossCheck.ts"
 import { logEvent } from "../observability/LogEvents.ts"
 import type { Journal } from "../store/Journal.ts"
-import type { Store, StoreError } from "../store/Store.ts"
+import type { JournalStore } from "../store/JournalStore.ts"
+import type { StoreError } from "../store/StoreError.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import type { FilterReplaced, JournalWriter } from "./JournalWriter.ts"
 
@@ -27,7 +28,7 @@ export interface Suspension {
 
 export interface SuspensionOptions {
   readonly chain: Pick<ChainConfig, "id" | "name" | "finality">
-  readonly store: Pick<Store["Service"], "load">
+  readonly store: Pick<JournalStore["Service"], "load">
   readonly status: ChainStatus
   readonly writer: Pick<JournalWriter, "forgetStart">
   /** All connected endpoints. */

@@ -5,8 +5,10 @@ import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, Settings } from "../config/AppConfig.ts"
 import { Transport } from "../endpoint/Socket.ts"
 import { exitCode } from "./Process.ts"
-import { evictsStreams, Store } from "../store/Store.ts"
-import type { Refused, StoreError } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
+import { evictsStreams, StoreAdmin } from "../store/StoreAdmin.ts"
+import type { Refused } from "../store/StoreAdmin.ts"
+import type { StoreError } from "../store/StoreError.ts"
 import { jsonFlag } from "./chains.ts"
 import { oneEndpoint } from "./dialect.ts"
 import type { Finding } from "./dialect.ts"
@@ -66,10 +68,10 @@ const grant = ({ name, detail }: Refused, keys: string): string | undefined => {
 
 /** One finding per denied command: most chains have the same. */
 const refusals = Effect.fnUntraced(function* ({ chains, streamPrefix }: Settings) {
-  const store = yield* Store
+  const admin = yield* StoreAdmin
   const found = new Map<string, Finding>()
   for (const { id } of chains) {
-    for (const refused of yield* store.refused(id)) {
+    for (const refused of yield* admin.refused(id)) {
       const { name, detail, lost } = refused
       if (found.has(name)) continue
       const fix = grant(refused, `~${streamPrefix}:* ~{${streamPrefix}:*`)
@@ -101,11 +103,14 @@ interface Checked {
 }
 
 /** Checks version, persistence and eviction policy, then reading and writing. */
-const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return<Checked, StoreError, Store> {
-  const store = yield* Store
+const store = Effect.fnUntraced(function* (
+  settings: Settings,
+): Effect.fn.Return<Checked, StoreError, JournalStore | StoreAdmin> {
+  const store = yield* JournalStore
+  const admin = yield* StoreAdmin
   const findings: Array<Finding> = []
-  const info = yield* store.info
-  findings.push(ok("store", `${info.version} at ${store.description}`))
+  const info = yield* admin.info
+  findings.push(ok("store", `${info.version} at ${admin.description}`))
   if (info.persistence !== undefined) {
     const durable = !info.persistence.startsWith("snapshots")
     findings.push({
@@ -135,7 +140,7 @@ const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return
   for (const { name, id } of settings.chains) {
     yield* store.ping(id)
     if ((yield* store.load(id)) !== undefined) withJournal.add(id)
-    streams.push({ chain: name, ...(yield* store.stats(id, false)) })
+    streams.push({ chain: name, ...(yield* admin.stats(id, false)) })
   }
   findings.push(...sizes(info, settings, streams))
   findings.push(ok("store access", "reading and writing are allowed"))

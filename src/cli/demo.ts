@@ -18,7 +18,8 @@ import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { Transport } from "../endpoint/Socket.ts"
 import { exitCode } from "./Process.ts"
-import { Store } from "../store/Store.ts"
+import { Entries } from "../store/Entries.ts"
+import { StoreAdmin } from "../store/StoreAdmin.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import { Status } from "../observability/Status.ts"
 import { compare, replay } from "./comparison.ts"
@@ -109,12 +110,12 @@ const settle = Effect.fnUntraced(function* (node: Connection, chain: ChainStatus
 })
 
 const summary = Effect.fnUntraced(function* (
-  store: Store["Service"],
+  entries: Entries["Service"],
   chain: ChainConfig,
   node: Connection,
   status: ChainStatus,
 ) {
-  const replayed = yield* replay(store, chain.id)
+  const replayed = yield* replay(entries, chain.id)
   const head = yield* height(node)
   const { logs, missing, extra, different } = yield* compare(replayed, node, chain, 0, head)
   const complete =
@@ -133,7 +134,7 @@ const summary = Effect.fnUntraced(function* (
 
 /** Deletes the demo's streams. */
 const resetStreams = Effect.fnUntraced(function* ({ chains }: Settings) {
-  const store = yield* Store
+  const store = yield* StoreAdmin
   for (const { id } of chains) yield* store.reset(id, { from: undefined, filter: "none", delete: true })
 })
 
@@ -156,13 +157,15 @@ const runDemo = (seconds: Option.Option<number>) =>
         Layer.build(service.pipe(Layer.provide(telemetry), Layer.provideMerge(base))),
       )
       const { chains } = Context.get(context, Status)
-      const client = Context.get(context, Store)
+      const entries = Context.get(context, Entries)
 
       const time = Option.match(seconds, {
         onNone: () => Effect.never,
         onSome: (n) => Effect.sleep(n * 1000),
       })
-      yield* print(`following ${devnets.length} devnets into ${client.description}; Ctrl-C stops`)
+      yield* print(
+        `following ${devnets.length} devnets into ${Context.get(context, StoreAdmin).description}; Ctrl-C stops`,
+      )
       yield* restore(
         Effect.raceAllFirst([
           time,
@@ -172,7 +175,7 @@ const runDemo = (seconds: Option.Option<number>) =>
       ).pipe(Effect.exit)
       yield* Effect.forEach(nodes, ({ connection }, i) => settle(connection, chains[i]!), { concurrency: 2 })
       const complete = yield* Effect.forEach(nodes, ({ connection }, i) =>
-        summary(client, config.chains[i]!, connection, chains[i]!),
+        summary(entries, config.chains[i]!, connection, chains[i]!),
       )
       // Set here and not returned: after Ctrl-C, the fiber ends as interrupted as soon as it is interruptible.
       if (!complete.every(Boolean)) process.exitCode = exitCode.failed

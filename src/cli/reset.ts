@@ -3,8 +3,9 @@ import { Effect, Option } from "effect"
 import { Command, Flag, Prompt } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import { fingerprint } from "../logs/Filter.ts"
-import { Store } from "../store/Store.ts"
-import type { StoreError } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
+import { StoreAdmin } from "../store/StoreAdmin.ts"
+import type { StoreError } from "../store/StoreError.ts"
 import { blockFlag, chainFlag, resolveChain, jsonFlag } from "./chains.ts"
 import { writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
@@ -41,22 +42,23 @@ export const reset = Command.make(
   },
   Effect.fnUntraced(function* ({ chain: name, from, delete: all, yes, json }) {
     const { chains } = yield* AppConfig
-    const store = yield* Store
+    const store = yield* JournalStore
+    const admin = yield* StoreAdmin
     const chain = yield* resolveChain(chains, name)
     const head = yield* store.load(chain.id).pipe(
       Effect.map((journal) => (journal ? `the head at block ${journal.head.number}` : "nothing")),
       Effect.catchIf(isCorrupt, () => Effect.succeed("an inconsistent journal")),
     )
-    const entries = yield* store.stats(chain.id).pipe(
+    const entries = yield* admin.stats(chain.id).pipe(
       Effect.map(({ entries }) => entries),
       Effect.catchIf(isCorrupt, () => Effect.succeed(undefined)),
     )
-    const what = `discard ${head}${all ? ` and delete ${entries ?? "all"} entries` : ""} of ${chain.name} in ${store.description}`
+    const what = `discard ${head}${all ? ` and delete ${entries ?? "all"} entries` : ""} of ${chain.name} in ${admin.description}`
     if (!yes && !(yield* confirmed(`${what}?`))) {
       yield* writeLines([json ? JSON.stringify({ chain: chain.name, reset: false }) : "nothing changed"])
       return
     }
-    yield* store.reset(chain.id, {
+    yield* admin.reset(chain.id, {
       from: Option.getOrUndefined(from),
       filter: fingerprint(chain.filter),
       delete: all,

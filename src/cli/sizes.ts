@@ -1,7 +1,7 @@
 /** Whether the streams fit into the memory of Redis: entries × bytes per entry, compared with the usable memory. Pure. */
 import type { Settings } from "../config/AppConfig.ts"
 import { noLimit, pinnedBy } from "../store/Retention.ts"
-import type { Info, Stats } from "../store/Store.ts"
+import type { Info, Stats } from "../store/StoreAdmin.ts"
 import type { Finding } from "./dialect.ts"
 import { grouped } from "./Output.ts"
 

@@ -5,8 +5,9 @@ import { Command, Flag } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Journal } from "../store/Journal.ts"
-import { Store } from "../store/Store.ts"
-import type { Stats } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
+import { StoreAdmin } from "../store/StoreAdmin.ts"
+import type { Stats } from "../store/StoreAdmin.ts"
 import { chainFlag, resolveChains, jsonFlag } from "./chains.ts"
 import { span, style, writeLines } from "./Output.ts"
 import { storeOnly } from "./service.ts"
@@ -141,14 +142,15 @@ export const status = Command.make(
     readonly json: boolean
   }) {
     const config = yield* AppConfig
-    const store = yield* Store
+    const store = yield* JournalStore
+    const admin = yield* StoreAdmin
     const chains = yield* resolveChains(config.chains, chain)
-    if (!json) yield* writeLines([store.description])
+    if (!json) yield* writeLines([admin.description])
     for (const chain of chains) {
       const one = report(
         chain,
         yield* store.load(chain.id),
-        yield* store.stats(chain.id),
+        yield* admin.stats(chain.id),
         yield* Clock.currentTimeMillis,
       )
       yield* writeLines(json ? [JSON.stringify(one)] : renderText(one))

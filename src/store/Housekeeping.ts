@@ -7,7 +7,7 @@ import type { Scope } from "effect"
 import * as Defects from "../Defects.ts"
 import { logEvent } from "../observability/LogEvents.ts"
 import type { Holder, Retention, Trimmed } from "./Retention.ts"
-import type { StoreError } from "./Store.ts"
+import type { StoreError } from "./StoreError.ts"
 
 export interface Housekeeping {
   /** Waits until publishing resumes. To be called once the store has answered that it is paused. */

@@ -4,7 +4,7 @@
  */
 import { callLimits } from "./Journal.ts"
 import type { CallLimits, Push } from "./Journal.ts"
-import type { StoreError } from "./Store.ts"
+import type { StoreError } from "./StoreError.ts"
 
 /** After this many accepted pushes in a row the limits double. */
 const pushesToGrow = 20

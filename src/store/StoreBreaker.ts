@@ -12,7 +12,7 @@ import { circuitBreaking, makeBreaker, watched } from "../Retry.ts"
 import type { Breaker, Wait } from "../Retry.ts"
 import { formatDuration, logEvent } from "../observability/LogEvents.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { StoreError } from "./Store.ts"
+import { StoreError } from "./StoreError.ts"
 
 export interface StoreBreaker {
   readonly breaker: Breaker

@@ -9,8 +9,12 @@ import type { Retention } from "../../src/store/Retention.ts"
 import { callLimits } from "../../src/store/Journal.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
 import * as SqliteStore from "../../src/store/sqlite/SqliteStore.ts"
-import { Store } from "../../src/store/Store.ts"
-import type { StoreError } from "../../src/store/Store.ts"
+import { Entries } from "../../src/store/Entries.ts"
+import { JournalStore } from "../../src/store/JournalStore.ts"
+import { contextOf } from "../../src/store/Store.ts"
+import type { Store } from "../../src/store/Store.ts"
+import { StoreAdmin } from "../../src/store/StoreAdmin.ts"
+import type { StoreError } from "../../src/store/StoreError.ts"
 import { Status } from "../../src/observability/Status.ts"
 import type { ChainStatus } from "../../src/observability/ChainStatus.ts"
 import type { FakeChain } from "./FakeChain.ts"
@@ -18,17 +22,24 @@ import { layerTransport } from "./FakeNode.ts"
 import type { FakeNode } from "./FakeNode.ts"
 import { assertComplete } from "./oracle.ts"
 
-export type Client = Store["Service"]
+export type Client = Store
+
+/** Builds a store; it is closed with the scope. */
+export const openStore = <E>(
+  layer: Layer.Layer<JournalStore | Entries | StoreAdmin, E>,
+): Effect.Effect<Client, E, Scope.Scope> =>
+  Effect.map(Layer.build(layer), (context) => ({
+    ...Context.get(context, JournalStore),
+    ...Context.get(context, Entries),
+    ...Context.get(context, StoreAdmin),
+  }))
 
 /** A store in this file. */
 export const openSqlite = (
   path: string,
   retention: Retention = keeping(0),
   limits: CallLimits = callLimits,
-): Effect.Effect<Client, StoreError, Scope.Scope> =>
-  Effect.map(Layer.build(SqliteStore.layer(path, retention, limits)), (context) =>
-    Context.get(context, Store),
-  )
+): Effect.Effect<Client, StoreError, Scope.Scope> => openStore(SqliteStore.layer(path, retention, limits))
 
 /** An empty store in memory that outlives the ingestors that use it. */
 export const memoryStore = (
@@ -83,7 +94,7 @@ export const startIngestor = Effect.fnUntraced(function* (
   const scope = yield* Scope.fork(yield* Effect.scope)
   const service = Supervisor.layer.pipe(
     Layer.provideMerge(Status.layer),
-    Layer.provide(Layer.succeed(Store, store)),
+    Layer.provide(Layer.succeedContext(contextOf(store))),
     Layer.provide(Layer.succeed(AppConfig, config)),
     Layer.provide(layerTransport(nodes)),
     // Two ingestors in one test are two processes: they share no layer.

@@ -1,6 +1,6 @@
 /** What INFO says of one server, or of all masters of a cluster. */
 import { Cluster } from "ioredis"
-import { evictsStreams } from "../Store.ts"
+import { evictsStreams } from "../StoreAdmin.ts"
 import type { Client } from "./RedisConnection.ts"
 
 /** Parses the `key:value` lines of INFO. */

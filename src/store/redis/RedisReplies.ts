@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto"
 import type { ChainId, Hex } from "../../Domain.ts"
 import type { Conflict, FilterChanged, Journal, Position, Push } from "../Journal.ts"
 import type { PauseReason, Trimmed } from "../Retention.ts"
-import type { Acknowledged, Added } from "../Store.ts"
+import type { Acknowledged, Added } from "../JournalStore.ts"
 import { pack } from "./MessagePack.ts"
 import { release } from "./RedisStats.ts"
 

@@ -1,7 +1,7 @@
 /** Decodes the reply of `stats.lua`: consumer groups, readers, what they have missed, and which of them delays trimming. */
 import { pinnedFor, delayingReader } from "../Retention.ts"
 import type { Retention, ReaderPosition } from "../Retention.ts"
-import type { Epoch, Group, Reader, Stats } from "../Store.ts"
+import type { Epoch, Group, Reader, Stats } from "../StoreAdmin.ts"
 
 /** `[field, value, …]` → an object. */
 export const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> => {

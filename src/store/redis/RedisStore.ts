@@ -7,8 +7,14 @@ import type { ChainId, Entry } from "../../Domain.ts"
 import { callLimits, journalVersion } from "../Journal.ts"
 import type { CallLimits } from "../Journal.ts"
 import type { Retention } from "../Retention.ts"
-import { corruptJournal, newerJournal, Store } from "../Store.ts"
-import type { EpochCheck, StoreError } from "../Store.ts"
+import { pageSize, paged } from "../Entries.ts"
+import type { Entries } from "../Entries.ts"
+import type { JournalStore } from "../JournalStore.ts"
+import type { StoreAdmin } from "../StoreAdmin.ts"
+import { contextOf } from "../Store.ts"
+import { corruptJournal, newerJournal } from "../StoreError.ts"
+import type { EpochCheck } from "../JournalStore.ts"
+import type { StoreError } from "../StoreError.ts"
 import { refusedOf } from "./CommandCheck.ts"
 import * as RedisConnection from "./RedisConnection.ts"
 import type { Script } from "./RedisConnection.ts"
@@ -42,13 +48,10 @@ export interface RedisStoreOptions {
 /** The timeout of a probe: short, so that a store that is available again is noticed at once. */
 const probeTimeout = Duration.seconds(1)
 
-/** Entries that one call reads. */
-const pageSize = 1000
-
 /** When an entry was added (unix milliseconds): the first half of its id. */
 const millisOf = (id: string) => Number(id.split("-")[0])
 
-type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
+type Page = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
 
 const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
   const { config, prefix, limits = callLimits } = options
@@ -100,14 +103,14 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
     Effect.map(
       commandOf(chain)(
         "read",
-        (client) => client.xrange(streamOf(chain), id, "+", "COUNT", 1) as Promise<Entries>,
+        (client) => client.xrange(streamOf(chain), id, "+", "COUNT", 1) as Promise<Page>,
       ),
       (entries) => entries[0],
     )
 
-  const blockOf = ([, fields]: Entries[number]) => Number(fieldsOf(fields)["block_number"])
+  const blockOf = ([, fields]: Page[number]) => Number(fieldsOf(fields)["block_number"])
 
-  return Store.of({
+  return contextOf({
     description: `redis ${config.nodes.map(({ host, port }) => `${host}:${port}`).join(",")} ${prefix}:*`,
     limits,
     ping: (chain) =>
@@ -178,19 +181,22 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
         }),
       ),
     changeFilter: (chain, filter) => Effect.asVoid(script("takeover", "filter change", chain, [filter])),
-    read: (chain, after, limit) =>
-      Effect.map(
-        commandOf(chain)("read", (client) => {
-          const from = after === undefined ? "-" : `(${after}`
-          return client.xrange(streamOf(chain), from, "+", "COUNT", limit) as Promise<Entries>
-        }),
-        (entries) => entries.map(([id, fields]) => ({ id, entry: fieldsOf(fields) as unknown as Entry })),
-      ),
+    after: (chain, after) => {
+      const page = (after: string | undefined) =>
+        Effect.map(
+          commandOf(chain)("read", (client) => {
+            const from = after === undefined ? "-" : `(${after}`
+            return client.xrange(streamOf(chain), from, "+", "COUNT", pageSize) as Promise<Page>
+          }),
+          (entries) => entries.map(([id, fields]) => ({ id, entry: fieldsOf(fields) as unknown as Entry })),
+        )
+      return paged(page, after)
+    },
     seek: Effect.fnUntraced(function* (chain, block) {
       const ends = yield* commandOf(chain)("seek", (client) =>
         Promise.all([
-          client.xrange(streamOf(chain), "-", "+", "COUNT", 1) as Promise<Entries>,
-          client.xrevrange(streamOf(chain), "+", "-", "COUNT", 1) as Promise<Entries>,
+          client.xrange(streamOf(chain), "-", "+", "COUNT", 1) as Promise<Page>,
+          client.xrevrange(streamOf(chain), "+", "-", "COUNT", 1) as Promise<Page>,
         ]),
       )
       const [[first], [last]] = ends
@@ -210,7 +216,7 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
       while (from !== undefined) {
         const page = yield* commandOf(chain)(
           "seek",
-          (client) => client.xrange(streamOf(chain), from!, "+", "COUNT", pageSize) as Promise<Entries>,
+          (client) => client.xrange(streamOf(chain), from!, "+", "COUNT", pageSize) as Promise<Page>,
         )
         const reached = page.findIndex((entry) => blockOf(entry) >= block)
         const below = reached === -1 ? page.at(-1) : page[reached - 1]
@@ -269,4 +275,5 @@ const make = Effect.fnUntraced(function* (options: RedisStoreOptions) {
 })
 
 /** A store on Redis. Connects on first use, so that the service starts while Redis is down. */
-export const layer = (options: RedisStoreOptions): Layer.Layer<Store> => Layer.effect(Store, make(options))
+export const layer = (options: RedisStoreOptions): Layer.Layer<JournalStore | Entries | StoreAdmin> =>
+  Layer.effectContext(make(options))

@@ -1,7 +1,7 @@
 /** The last entry of each chain, and epochs: whether it is still the one that an ingestor knows. See epoch.lua. */
 import { randomUUID } from "node:crypto"
 import type { ChainId } from "../../Domain.ts"
-import type { Acknowledged, Added, EpochCheck, Known } from "../Store.ts"
+import type { Acknowledged, Added, EpochCheck, Known } from "../JournalStore.ts"
 import type { Heads } from "./SqliteHeads.ts"
 import type { EventRow, Statements } from "./Statements.ts"
 

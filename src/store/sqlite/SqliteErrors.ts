@@ -1,6 +1,6 @@
 /** What the errors of SQLite and of its files mean: one row each. */
-import { newerJournal, StoreError } from "../Store.ts"
-import type { StoreReason } from "../Store.ts"
+import { newerJournal, StoreError } from "../StoreError.ts"
+import type { StoreReason } from "../StoreError.ts"
 
 /** SQLite's primary result codes, https://www.sqlite.org/rescode.html. */
 const reasons: Readonly<Record<number, StoreReason>> = {

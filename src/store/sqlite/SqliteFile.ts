@@ -15,7 +15,7 @@ import type { Stats as FileStats } from "node:fs"
 import { dirname } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import type { SQLInputValue, StatementResultingChanges } from "node:sqlite"
-import { StoreError } from "../Store.ts"
+import { StoreError } from "../StoreError.ts"
 import { endsConnection, storeError } from "./SqliteErrors.ts"
 
 /** How long to wait for another process that is writing (milliseconds). The wait blocks the thread, so it is short. */

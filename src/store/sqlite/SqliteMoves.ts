@@ -2,7 +2,7 @@
 import type { Block, ChainId } from "../../Domain.ts"
 import { changesOf, isWritten, rejectionOf } from "../Journal.ts"
 import type { CallLimits, Changes, Conflict, FilterChanged, Finalize, Move, Pop, Push } from "../Journal.ts"
-import type { FinalizeResult, PopResult, PushResult } from "../Store.ts"
+import type { FinalizeResult, PopResult, PushResult } from "../JournalStore.ts"
 import type { Epochs } from "./SqliteEpochs.ts"
 import { markOf } from "./SqliteHeads.ts"
 import type { Heads, StoredState } from "./SqliteHeads.ts"

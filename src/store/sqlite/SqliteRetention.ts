@@ -2,7 +2,7 @@
 import type { ChainId } from "../../Domain.ts"
 import { pinnedFor } from "../Retention.ts"
 import type { DelayingReader, Retention, Trimmed } from "../Retention.ts"
-import type { Reader } from "../Store.ts"
+import type { Reader } from "../StoreAdmin.ts"
 import type { Heads } from "./SqliteHeads.ts"
 import type { Statements } from "./Statements.ts"
 

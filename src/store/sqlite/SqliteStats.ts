@@ -1,6 +1,6 @@
 /** The figures of each chain: its entries, its readers and the one that delays trimming. */
 import type { ChainId } from "../../Domain.ts"
-import type { Stats } from "../Store.ts"
+import type { Stats } from "../StoreAdmin.ts"
 import type { Heads } from "./SqliteHeads.ts"
 import type { SqliteRetention } from "./SqliteRetention.ts"
 import type { Statements } from "./Statements.ts"

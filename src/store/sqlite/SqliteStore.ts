@@ -11,8 +11,14 @@ import type { ChainId, Entry } from "../../Domain.ts"
 import { callLimits } from "../Journal.ts"
 import type { CallLimits } from "../Journal.ts"
 import type { Retention } from "../Retention.ts"
-import { corruptJournal, Store } from "../Store.ts"
-import type { ResetOptions, StoreError } from "../Store.ts"
+import { pageSize, paged } from "../Entries.ts"
+import type { Entries } from "../Entries.ts"
+import type { JournalStore } from "../JournalStore.ts"
+import type { StoreAdmin } from "../StoreAdmin.ts"
+import { contextOf } from "../Store.ts"
+import { corruptJournal } from "../StoreError.ts"
+import type { ResetOptions } from "../StoreAdmin.ts"
+import type { StoreError } from "../StoreError.ts"
 import { storeError } from "./SqliteErrors.ts"
 import * as SqliteEpochs from "./SqliteEpochs.ts"
 import * as SqliteFile from "./SqliteFile.ts"
@@ -84,7 +90,7 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     return after === undefined ? undefined : String(after)
   }
 
-  return Store.of({
+  return contextOf({
     description: `sqlite ${path}`,
     limits,
     // An empty transaction succeeds even in a read-only file, so this one writes.
@@ -103,13 +109,16 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
     finalize: (chain, filter, move) => atomically("finalize", () => finalize(chain, filter, move)),
     checkEpoch: (chain, known) => atomically("epoch check", () => epochs.checkEpoch(chain, known)),
     changeFilter: (chain, filter) => atomically("filter change", () => replaceFilter(chain, filter)),
-    read: (chain, after, limit) =>
-      attempt("read", () =>
-        sql.readAfter(chain, Number(after ?? 0), limit).map((row) => ({
-          id: String(row.id),
-          entry: entryOf(row),
-        })),
-      ),
+    after: (chain, after) => {
+      const page = (after: string | undefined) =>
+        attempt("read", () =>
+          sql.readAfter(chain, Number(after ?? 0), pageSize).map((row) => ({
+            id: String(row.id),
+            entry: entryOf(row),
+          })),
+        )
+      return paged(page, after)
+    },
     seek: (chain, block) => attempt("seek", () => seek(chain, block)),
     stats: (chain, exactly = true) => attempt("stats", () => stats(chain, exactly)),
     refused: () => Effect.succeed([]),
@@ -140,9 +149,8 @@ export const layer = (
   path: string,
   retention: Retention,
   limits: CallLimits = callLimits,
-): Layer.Layer<Store, StoreError> =>
-  Layer.effect(
-    Store,
+): Layer.Layer<JournalStore | Entries | StoreAdmin, StoreError> =>
+  Layer.effectContext(
     // A database with tables of another program: its statements cannot be prepared.
     Effect.catchDefect(make(path, retention, limits), (cause) =>
       Effect.fail(storeError("open", path, cause)),

@@ -2,7 +2,7 @@
 import type { Hex } from "../../Domain.ts"
 import { journalVersion } from "../Journal.ts"
 import type { BlockRecord } from "../Journal.ts"
-import type { Epoch } from "../Store.ts"
+import type { Epoch } from "../StoreAdmin.ts"
 import type { SqliteFile } from "./SqliteFile.ts"
 
 export interface HeadRow {
