@@ -96,7 +96,7 @@ export const make = (sql: Statements) => {
 
   /** Begins a journal. Entries of an earlier one count, so that they are trimmed. */
   const begin = (chain: ChainId, start: number, filter: string) => {
-    sql.createHead(chain, start - 1, start, filter, start, sql.entryCount(chain)!.entries)
+    sql.createHead(chain, start - 1, start, filter, start, sql.entriesAfter(chain, 0)!.entries)
     complete(chain)
   }
 

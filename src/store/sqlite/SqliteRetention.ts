@@ -43,7 +43,7 @@ export const make = (sql: Statements, { complete }: Heads, retention: Retention)
     const isPaused = isHeld && length >= backlog * (sql.journal(chain)?.paused === 1 ? 0.9 : 1)
     sql.setPaused(isPaused ? 1 : 0, chain, isPaused ? 1 : 0)
     if (!isHeld) return { dropped, holder: undefined }
-    const behind = sql.unread(chain, pin.id)!.entries
+    const behind = sql.entriesAfter(chain, pin.id)!.entries
     return {
       dropped,
       holder: {

@@ -15,7 +15,7 @@ export const make =
     const text = (id: number | null) => (id === null ? undefined : String(id))
     const current = head(chain)
     const { epoch, epoch_reason: reason, paused } = sql.journal(chain) ?? {}
-    const entries = exactly || current === undefined ? sql.entryCount(chain)!.entries : current.entries
+    const entries = exactly || current === undefined ? sql.entriesAfter(chain, 0)!.entries : current.entries
     const added = current?.added ?? 0
     const most = exactly ? -1 : mostCounted + 1
     const readers = sql.readersOf(most, chain).map(({ id, lag, ...reader }) => ({
