@@ -22,6 +22,30 @@ export class Entries extends Context.Service<
   }
 >()("event-ingestor/store/Entries") {}
 
+/**
+ * Bisects for the last place below a block, between the places of the first and the last entry.
+ *
+ * @param entryFrom reads the place and the block of the first entry at or after a place
+ * @returns `undefined` if the first entry is not below the block
+ */
+export const lastBelow = Effect.fnUntraced(function* (
+  block: number,
+  first: number,
+  last: number,
+  entryFrom: (
+    place: number,
+  ) => Effect.Effect<{ readonly place: number; readonly block: number } | undefined, StoreError>,
+) {
+  let [low, high] = [first, last]
+  while (low <= high) {
+    const middle = Math.floor((low + high) / 2)
+    const found = yield* entryFrom(middle)
+    if (found === undefined || found.block >= block) high = middle - 1
+    else low = found.place + 1
+  }
+  return high < first ? undefined : high
+})
+
 /** The maximum of entries that a store reads at once. */
 export const pageSize = 1000
 

@@ -2,29 +2,35 @@
 import { randomUUID } from "node:crypto"
 import type { ChainId, Hex } from "../../Domain.ts"
 import type { Conflict, FilterChanged, Journal, Position, Push } from "../Journal.ts"
-import type { PauseReason, Trimmed } from "../Retention.ts"
+import type { PauseReason, Retention, Trimmed } from "../Retention.ts"
 import type { Acknowledged, Added } from "../JournalStore.ts"
 import { pack } from "./MessagePack.ts"
-import { release } from "./RedisStats.ts"
+import type { Keys, Reply } from "./RedisChains.ts"
 
-export type Reply = readonly [string, ...ReadonlyArray<string | number>]
+/** `[field, value, …]` → an object. */
+export const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> => {
+  const fields: Record<string, string> = {}
+  for (let i = 0; i < flat.length; i += 2) fields[flat[i]!] = flat[i + 1]!
+  return fields
+}
 
-export const conflictOf = ([, number, hash, part, digest]: Reply): Conflict => ({
-  _tag: "Conflict",
-  head:
-    hash === undefined
-      ? undefined
-      : {
-          number: Number(number),
-          hash: hash as Hex | "",
-          part: Number(part),
-          ...(digest && { digest: String(digest) }),
-        },
-})
+/** The command that releases `group:<name>` or `reader:<name>`, so that trimming no longer waits for it. */
+export const releaseOf = (reader: string, [stream, , , , readers]: Keys): string => {
+  const [kind, name] = [reader.slice(0, reader.indexOf(":")), reader.slice(reader.indexOf(":") + 1)]
+  return kind === "group" ? `XGROUP DESTROY ${stream} ${name}` : `HDEL ${readers} ${name}`
+}
+
+/** How much of a stream is kept, as one argument. */
+export const retentionArg = ({ maxLength, backlog, groups }: Retention): string =>
+  [maxLength, backlog, ...groups].join("\n")
 
 /** Decodes the answer to a move that was not applied. */
-export const rejectionOf = (reply: Reply): Conflict | FilterChanged =>
-  reply[0] === "filter" ? { _tag: "FilterChanged", filter: String(reply[1]) } : conflictOf(reply)
+export const rejectionOf = ([answer, number, hash, part, digest]: Reply): Conflict | FilterChanged => {
+  if (answer === "filter") return { _tag: "FilterChanged", filter: String(number) }
+  if (hash === undefined) return { _tag: "Conflict", head: undefined }
+  const head = { number: Number(number), hash: hash as Hex | "", part: Number(part) }
+  return { _tag: "Conflict", head: digest ? { ...head, digest: String(digest) } : head }
+}
 
 export const positionArgs = ({ number, hash, part, digest }: Position) => [
   String(number),
@@ -61,53 +67,22 @@ export const addedOf = ([id, identity, epoch, previousId, previous]: ReadonlyArr
   return last ? { added: { last, previous: acknowledged(previousId, previous, epoch) } } : {}
 }
 
-export const trimmedOf = (
-  [, dropped, reader, behind, length, why]: Reply,
-  [stream, , , , readers]: ReadonlyArray<string>,
-): Trimmed => {
-  if (!reader) return { dropped: Number(dropped), holder: undefined }
-  const [, kind, name = ""] = /^(\w+):(.*)$/s.exec(String(reader)) ?? []
-  return {
-    dropped: Number(dropped),
-    holder: {
-      reader: String(reader),
-      behind: Number(behind),
-      length: Number(length),
-      paused: (why || undefined) as PauseReason | undefined,
-      release: release[kind as keyof typeof release](name, stream!, readers!),
-    },
-  }
-}
-
-/** The digest of a part, if it was written together with this part: see journal.lua. */
-const digestOf = (stored: string | undefined, mark: string): { digest?: string } =>
-  stored?.startsWith(mark) ? { digest: stored.slice(mark.length) } : {}
-
-export const journalOf = (
-  head: Record<string, string>,
-  members: ReadonlyArray<string>,
-): Journal | undefined => {
-  if (head["number"] === undefined) return undefined
-  const { final_number: finalNumber, final_hash: finalHash } = head
-  return {
-    head: {
-      number: Number(head["number"]),
-      hash: head["hash"] as Hex | "",
-      part: Number(head["part"]),
-      ...digestOf(head["part_digest"], `${head["hash"]}:${head["part"]}:${head["added"]}:`),
-    },
-    final: finalNumber === undefined ? undefined : { number: Number(finalNumber), hash: finalHash as Hex },
-    start: { number: Number(head["start_number"]), hash: head["start_hash"] as Hex | "" },
-    filter: head["filter"] ?? "",
-    filterSince: Number(head["filter_since"]),
-    window: members.map((member) => {
-      const [number, hash, parentHash, , , count] = member.split(" ")
-      return {
-        number: Number(number),
-        hash: hash as Hex,
-        parentHash: parentHash as Hex,
-        count: Number(count),
+export const trimmedOf = ([, dropped, reader, behind, length, why]: Reply, keys: Keys): Trimmed => ({
+  dropped: Number(dropped),
+  holder: reader
+    ? {
+        reader: String(reader),
+        behind: Number(behind),
+        length: Number(length),
+        paused: (why || undefined) as PauseReason | undefined,
+        release: releaseOf(String(reader), keys),
       }
-    }),
-  }
-}
+    : undefined,
+})
+
+/** Decodes the records of the window, as journal.lua writes them. */
+export const windowOf = (members: ReadonlyArray<string>): Journal["window"] =>
+  members.map((member) => {
+    const [number, hash, parentHash, , , count] = member.split(" ")
+    return { number: Number(number), hash: hash as Hex, parentHash: parentHash as Hex, count: Number(count) }
+  })

@@ -1,20 +1,9 @@
 /** Decodes the reply of `stats.lua`: consumer groups, readers, what they have missed, and which of them delays trimming. */
 import { pinnedFor, delayingReader } from "../Retention.ts"
 import type { Retention, ReaderPosition } from "../Retention.ts"
+import type { Keys } from "./RedisChains.ts"
+import { fieldsOf, releaseOf } from "./RedisReplies.ts"
 import type { Epoch, Group, Reader, Stats } from "../StoreAdmin.ts"
-
-/** `[field, value, …]` → an object. */
-export const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> => {
-  const fields: Record<string, string> = {}
-  for (let i = 0; i < flat.length; i += 2) fields[flat[i]!] = flat[i + 1]!
-  return fields
-}
-
-/** The commands that release a group or a reader, so that trimming no longer waits for it. */
-export const release = {
-  group: (name: string, stream: string, _readers: string) => `XGROUP DESTROY ${stream} ${name}`,
-  reader: (name: string, _stream: string, readers: string) => `HDEL ${readers} ${name}`,
-}
 
 /** What `stats.lua` returns. */
 export type StatsReply = readonly [
@@ -76,7 +65,6 @@ const readerOf = (
   }
 }
 
-/** @param keys the keys of the chain, in the order in which scripts receive them */
 export const statsOf = (
   [
     addedText,
@@ -95,7 +83,7 @@ export const statsOf = (
     missedFlat,
   ]: StatsReply,
   retention: Retention,
-  [stream, , , , readersKey]: ReadonlyArray<string>,
+  keys: Keys,
 ): Stats => {
   const added = Number(addedText ?? 0)
   const missed = fieldsOf(missedFlat)
@@ -106,23 +94,17 @@ export const statsOf = (
   const pinned: ReadonlyArray<ReaderPosition> = [
     ...groups
       .filter(({ name }) => isPinned(name))
-      .map(({ name, lastDelivered: id, lag }) => ({ kind: "group" as const, name, id, lag })),
+      .map(({ name, lastDelivered: id, lag }) => ({ reader: `group:${name}`, id, lag })),
     // As in journal.lua: without the right to list groups, the position of the named ones is unknown.
     ...(groupsFound === null && entries > 0 ? retention.groups.slice(0, 1) : []).map((name) => ({
-      kind: "group" as const,
-      name,
+      reader: `group:${name}`,
       id: "0-0",
       lag: undefined,
     })),
     ...readers
       .filter(({ seen }) => now - (seen ?? now) < pinnedFor)
-      .map(({ name, id, lag }) => ({ kind: "reader" as const, name, id, lag })),
-  ].map(({ kind, name, id, lag }) => ({
-    reader: `${kind}:${name}`,
-    id,
-    lag,
-    release: release[kind](name, stream!, readersKey!),
-  }))
+      .map(({ name, id, lag }) => ({ reader: `reader:${name}`, id, lag })),
+  ].map((one) => ({ ...one, release: releaseOf(one.reader, keys) }))
   return {
     entries,
     trimmed: Math.max(added - entries, 0),

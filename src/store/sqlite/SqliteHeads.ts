@@ -2,35 +2,15 @@
 import { randomUUID } from "node:crypto"
 import type { ChainId } from "../../Domain.ts"
 import { journalVersion } from "../Journal.ts"
-import type { Journal, JournalState, Position } from "../Journal.ts"
+import type { JournalState } from "../Journal.ts"
+import { journalOf } from "../StoredHead.ts"
 import { NewerVersion } from "./SqliteErrors.ts"
 import type { HeadRow, RecordRow, Statements } from "./Statements.ts"
-
-/** The start of a stored digest of a part: it belongs to this position. */
-export const markOf = ({ hash, part }: Pick<Position, "hash" | "part">, added: number) =>
-  `${hash}:${part}:${added}:`
-
-export const positionOf = ({ number, hash, part, added, part_digest: stored }: HeadRow): Position => {
-  const mark = markOf({ hash, part }, added)
-  return { number, hash, part, ...(stored?.startsWith(mark) && { digest: stored.slice(mark.length) }) }
-}
 
 /** A stored journal as a move reads it, and the row of its head. */
 export interface StoredState extends JournalState<RecordRow> {
   readonly row: HeadRow
 }
-
-export const journalOf = (row: HeadRow, records: ReadonlyArray<RecordRow>): Journal => ({
-  head: positionOf(row),
-  final:
-    row.final_number === null || row.final_hash === null
-      ? undefined
-      : { number: row.final_number, hash: row.final_hash },
-  start: { number: row.start_number, hash: row.start_hash },
-  filter: row.filter,
-  filterSince: row.filter_since,
-  window: records.map(({ number, hash, parentHash, count }) => ({ number, hash, parentHash, count })),
-})
 
 export const make = (sql: Statements) => {
   /** The stored head. Throws `NewerVersion` if a later release wrote it. */

@@ -4,7 +4,7 @@ import { changesOf, isWritten, rejectionOf } from "../Journal.ts"
 import type { CallLimits, Changes, Conflict, FilterChanged, Finalize, Move, Pop, Push } from "../Journal.ts"
 import type { FinalizeResult, PopResult, PushResult } from "../JournalStore.ts"
 import type { Epochs } from "./SqliteEpochs.ts"
-import { markOf } from "./SqliteHeads.ts"
+import { digestMark } from "../StoredHead.ts"
 import type { Heads, StoredState } from "./SqliteHeads.ts"
 import type { SqliteRetention } from "./SqliteRetention.ts"
 import type { Statements } from "./Statements.ts"
@@ -49,7 +49,8 @@ export const make = (
       sql.record(chain, number, hash, parentHash, hash === top?.hash ? top.first_id : first, last, count)
     }
     sql.moveHead(head.number, head.hash, head.part, start.hash, appended, appended, chain)
-    const digest = head.digest === undefined ? "" : markOf(head, row.added + appended) + head.digest
+    const added = row.added + appended
+    const digest = head.digest === undefined ? "" : digestMark({ ...head, added }) + head.digest
     if (digest !== (row.part_digest ?? "")) sql.setDigest(digest, chain)
     if (final === undefined) return
     sql.setFinalized(final.number, final.hash, chain)

@@ -23,7 +23,7 @@ import { storeError } from "./SqliteErrors.ts"
 import * as SqliteEpochs from "./SqliteEpochs.ts"
 import * as SqliteFile from "./SqliteFile.ts"
 import * as SqliteHeads from "./SqliteHeads.ts"
-import { journalOf } from "./SqliteHeads.ts"
+import { journalOf } from "../StoredHead.ts"
 import * as SqliteMoves from "./SqliteMoves.ts"
 import * as SqliteRetention from "./SqliteRetention.ts"
 import * as SqliteStats from "./SqliteStats.ts"
@@ -102,7 +102,13 @@ const make = Effect.fnUntraced(function* (path: string, retention: Retention, li
         const window = sql.records(chain)
         const why = inconsistency(chain, current, window.at(-1))
         if (why !== undefined) throw corruptJournal(chain, why)
-        return current && journalOf(current, window)
+        const records = window.map(({ number, hash, parentHash, count }) => ({
+          number,
+          hash,
+          parentHash,
+          count,
+        }))
+        return current && journalOf(current, records)
       }),
     push: (chain, filter, move) => atomically("push", () => push(chain, filter, move)),
     pop: (chain, filter, move) => atomically("pop", () => pop(chain, filter, move)),

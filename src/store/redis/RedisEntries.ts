@@ -1,0 +1,57 @@
+/** The entries of each chain's stream. */
+import { Effect } from "effect"
+import type { ChainId, Entry } from "../../Domain.ts"
+import { lastBelow, pageSize, paged } from "../Entries.ts"
+import type { Entries } from "../Entries.ts"
+import type { RedisChains } from "./RedisChains.ts"
+import { fieldsOf } from "./RedisReplies.ts"
+
+type Page = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
+
+/** When an entry was added (unix milliseconds): the first half of its id. */
+const millisOf = ([id]: Page[number]) => Number(id.split("-")[0])
+
+const blockOf = ([, fields]: Page[number]) => Number(fieldsOf(fields)["block_number"])
+
+export const make = ({ commandOf, keysOf }: RedisChains): Entries["Service"] => {
+  /** Reads up to `count` entries at or after an id, or after it if it begins with `(`. */
+  const read = (operation: string, chain: ChainId, from: string, count: number) =>
+    commandOf(chain)(
+      operation,
+      (client) => client.xrange(keysOf(chain)[0], from, "+", "COUNT", count) as Promise<Page>,
+    )
+
+  const page = (chain: ChainId) => (after: string | undefined) =>
+    Effect.map(read("read", chain, after === undefined ? "-" : `(${after}`, pageSize), (entries) =>
+      entries.map(([id, fields]) => ({ id, entry: fieldsOf(fields) as unknown as Entry })),
+    )
+
+  /** Bisects by time first, then reads through the entries of one millisecond. */
+  const seek = Effect.fnUntraced(function* (chain: ChainId, block: number) {
+    const [first] = yield* read("seek", chain, "-", 1)
+    const [last] = yield* commandOf(chain)(
+      "seek",
+      (client) => client.xrevrange(keysOf(chain)[0], "+", "-", "COUNT", 1) as Promise<Page>,
+    )
+    if (first === undefined || last === undefined) return undefined
+    // The last millisecond whose first entry is below the block.
+    const millis = yield* lastBelow(block, millisOf(first), millisOf(last), (millis) =>
+      Effect.map(
+        read("read", chain, `${millis}-0`, 1),
+        ([found]) => found && { place: millisOf(found), block: blockOf(found) },
+      ),
+    )
+    let after: string | undefined
+    let from = millis === undefined ? undefined : `${millis}-0`
+    while (from !== undefined) {
+      const page = yield* read("seek", chain, from, pageSize)
+      const reached = page.findIndex((entry) => blockOf(entry) >= block)
+      const below = reached === -1 ? page.at(-1) : page[reached - 1]
+      after = below?.[0] ?? after
+      from = reached === -1 && page.length === pageSize ? `(${page.at(-1)![0]}` : undefined
+    }
+    return after
+  })
+
+  return { after: (chain, after) => paged(page(chain), after), seek }
+}
