@@ -14,7 +14,7 @@ import {
 import type { Stats as FileStats } from "node:fs"
 import { dirname } from "node:path"
 import { DatabaseSync } from "node:sqlite"
-import type { SQLInputValue, StatementResultingChanges } from "node:sqlite"
+import type { SQLInputValue, StatementResultingChanges, StatementSync } from "node:sqlite"
 import { StoreError } from "../StoreError.ts"
 import { endsConnection, storeError } from "./SqliteErrors.ts"
 
@@ -94,28 +94,21 @@ export interface SqliteFile {
   readonly atomically: <A>(operation: string, body: () => A) => Effect.Effect<A, StoreError>
 }
 
-/** Opens the file at a path (`:memory:` for none) for as long as the scope. */
-export const make = Effect.fnUntraced(function* (
-  path: string,
-): Effect.fn.Return<SqliteFile, StoreError, Scope.Scope> {
-  let connection: Connection | undefined = yield* Effect.acquireRelease(
-    Effect.try({ try: () => open(path), catch: (cause) => storeError("open", path, cause) }),
-    () => Effect.sync(() => connection?.database.close()),
-  )
+/** The connection to a file; another one where the file was deleted or replaced, or after `close`. */
+const openHandle = (path: string) => {
+  let connection: Connection | undefined = open(path)
   let { database } = connection
 
   const close = () => {
     connection?.database.close()
     connection = undefined
   }
-
   const reopen = () => {
     connection = open(path)
     database = connection.database
   }
-
   /** Reopens a file that was deleted or replaced: what is written to the old one would be lost. */
-  const checkFile = () => {
+  const check = () => {
     if (connection === undefined) return reopen()
     const { files } = connection
     const now = files.size === 0 ? undefined : statOf(path)
@@ -133,36 +126,54 @@ export const make = Effect.fnUntraced(function* (
       detail: `${path} was ${now === undefined ? "deleted" : "replaced"} while it was open: reopening it, and backfilling from where this process started`,
     })
   }
+  return { database: () => database, check, close }
+}
 
-  const prepared = (sql: string) => {
-    let statement = database.prepare(sql)
-    let preparedFor = database
-    return () => {
-      if (preparedFor !== database) {
-        statement = database.prepare(sql)
-        preparedFor = database
+/** Warns once when the write-ahead log has grown, until it is smaller again. To be run after each transaction. */
+const watchLog = (path: string): Effect.Effect<void> => {
+  let transactions = 0
+  let isLarge = false
+  return Effect.suspend(() => {
+    if (transactions++ % logCheckInterval !== 0) return Effect.void
+    const { size = 0 } = statOf(`${path}-wal`) ?? {}
+    const wasLarge = isLarge
+    isLarge = size > largestLog
+    if (!isLarge || wasLarge) return Effect.void
+    return Effect.logWarning(
+      `${path}-wal has grown to ${Math.round(size / 1e6)} MB: a reader holds a transaction open, so that it cannot be checkpointed; end that reader (lsof ${path} names the processes)`,
+    )
+  })
+}
+
+/** Opens the file at a path (`:memory:` for none) for as long as the scope. */
+export const make = Effect.fnUntraced(function* (
+  path: string,
+): Effect.fn.Return<SqliteFile, StoreError, Scope.Scope> {
+  const { database, check, close } = yield* Effect.acquireRelease(
+    Effect.try({ try: () => openHandle(path), catch: (cause) => storeError("open", path, cause) }),
+    (handle) => Effect.sync(handle.close),
+  )
+  const checkLog = watchLog(path)
+
+  const prepared = <A>(
+    sql: string,
+    use: (statement: StatementSync, values: ReadonlyArray<SQLInputValue>) => A,
+  ) => {
+    let preparedFor = database()
+    let statement = preparedFor.prepare(sql)
+    return (...values: ReadonlyArray<SQLInputValue>): A => {
+      if (preparedFor !== database()) {
+        preparedFor = database()
+        statement = preparedFor.prepare(sql)
       }
-      return statement
+      return use(statement, values)
     }
-  }
-  const run = (sql: string) => {
-    const statement = prepared(sql)
-    return (...values: ReadonlyArray<SQLInputValue>) => statement().run(...values)
-  }
-  const row = <Row>(sql: string) => {
-    const statement = prepared(sql)
-    return (...values: ReadonlyArray<SQLInputValue>) => statement().get(...values) as Row | undefined
-  }
-  const rows = <Row>(sql: string) => {
-    const statement = prepared(sql)
-    return (...values: ReadonlyArray<SQLInputValue>) =>
-      statement().all(...values) as unknown as ReadonlyArray<Row>
   }
 
   const attempt = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
     Effect.try({
       try: () => {
-        checkFile()
+        check()
         return body()
       },
       catch: (cause) => {
@@ -173,33 +184,27 @@ export const make = Effect.fnUntraced(function* (
       },
     })
 
-  let transactions = 0
-  let isLogLarge = false
-  /** Warns once when the log has grown, until it is smaller again. */
-  const checkLog = Effect.suspend(() => {
-    if (transactions++ % logCheckInterval !== 0 || !connection?.files.size) return Effect.void
-    const { size = 0 } = statOf(`${path}-wal`) ?? {}
-    const wasLarge = isLogLarge
-    isLogLarge = size > largestLog
-    return isLogLarge && !wasLarge
-      ? Effect.logWarning(
-          `${path}-wal has grown to ${Math.round(size / 1e6)} MB: a reader holds a transaction open, so that it cannot be checkpointed; end that reader (lsof ${path} names the processes)`,
-        )
-      : Effect.void
-  })
-
   const atomically = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
     attempt(operation, () => {
-      database.exec("BEGIN IMMEDIATE")
+      database().exec("BEGIN IMMEDIATE")
       try {
         const result = body()
-        database.exec("COMMIT")
+        database().exec("COMMIT")
         return result
       } catch (cause) {
-        if (database.isTransaction) database.exec("ROLLBACK")
+        if (database().isTransaction) database().exec("ROLLBACK")
         throw cause
       }
     }).pipe(Effect.tap(checkLog))
 
-  return { exec: (sql) => database.exec(sql), run, row, rows, attempt, atomically }
+  return {
+    exec: (sql) => database().exec(sql),
+    run: (sql) => prepared(sql, (statement, values) => statement.run(...values)),
+    row: <Row>(sql: string) =>
+      prepared(sql, (statement, values) => statement.get(...values) as Row | undefined),
+    rows: <Row>(sql: string) =>
+      prepared(sql, (statement, values) => statement.all(...values) as unknown as ReadonlyArray<Row>),
+    attempt,
+    atomically,
+  }
 })

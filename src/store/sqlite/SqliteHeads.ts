@@ -24,7 +24,7 @@ export const make = (sql: Statements) => {
   /** The block from which on every entry is stored: see firstNumber in journal.lua. */
   const firstNumberOf = (chain: ChainId, { added, entries, number, start_number }: HeadRow): number => {
     if (added === 0 || entries > added) return start_number
-    const first = sql.readAfter(chain, 0, 1)[0]
+    const first = sql.eventsAfter(chain, 0, 1)[0]
     if (first === undefined) return number + 1
     const isFirst =
       entries === added ||

@@ -52,8 +52,7 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   ),
   createHead: run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, ?, 0)"),
   moveHead: run(
-    `UPDATE heads SET number = ?, hash = ?, part = ?, start_hash = ?, entries = entries + ?, added = added + ?
-     WHERE chain_id = ?`,
+    "UPDATE heads SET number = ?, hash = ?, part = ?, start_hash = ?, entries = ?, added = ? WHERE chain_id = ?",
   ),
   journal: row<{
     readonly version: number
@@ -63,6 +62,7 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   }>("SELECT version, epoch, epoch_reason, paused FROM journals WHERE chain_id = ?"),
   createJournal: run(`INSERT OR REPLACE INTO journals VALUES (?, ${journalVersion}, ?, ?, ?, '', '', 0)`),
   setDigest: run("UPDATE journals SET part_digest = ? WHERE chain_id = ?"),
+  lastEvent: row<EventRow>("SELECT * FROM events WHERE chain_id = ? ORDER BY id DESC LIMIT 1"),
   eventAt: row<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id = ?"),
   highestEver: row<{ readonly seq: number }>("SELECT seq FROM sqlite_sequence WHERE name = 'events'"),
   pastEpochs: rows<{ readonly epoch: string }>("SELECT epoch FROM epochs WHERE chain_id = ? ORDER BY id"),
@@ -139,7 +139,7 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   deleteFilters: run("DELETE FROM filters WHERE chain_id = ?"),
   deleteEvents: run("DELETE FROM events WHERE chain_id = ?"),
 
-  readAfter: rows<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id > ? ORDER BY id LIMIT ?"),
+  eventsAfter: rows<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id > ? ORDER BY id LIMIT ?"),
   about: row<{ readonly version: string; readonly bytes: number }>(
     "SELECT sqlite_version() AS version, page_count * page_size AS bytes FROM pragma_page_count, pragma_page_size",
   ),

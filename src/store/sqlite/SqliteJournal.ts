@@ -1,0 +1,192 @@
+/** The journal of each chain: each move is one transaction, which applies what Journal.ts computes. */
+import type { Block, ChainId } from "../../Domain.ts"
+import { changesOf, isWritten, rejectionOf } from "../Journal.ts"
+import type {
+  CallLimits,
+  Changes,
+  Conflict,
+  FilterChanged,
+  Finalize,
+  Journal,
+  Move,
+  Pop,
+  Push,
+} from "../Journal.ts"
+import type { FinalizeResult, JournalStore, PopResult, PushResult } from "../JournalStore.ts"
+import type { Epochs } from "./SqliteEpochs.ts"
+import { corruptJournal } from "../StoreError.ts"
+import { digestMark, journalOf } from "../StoredHead.ts"
+import type { Trimmed } from "../Retention.ts"
+import type { SqliteFile } from "./SqliteFile.ts"
+import type { Heads, StoredState } from "./SqliteHeads.ts"
+import type { SqliteRetention } from "./SqliteRetention.ts"
+import type { Statements } from "./Statements.ts"
+
+/** The first and the last entry of a block. */
+interface Range {
+  readonly first: number
+  readonly last: number
+}
+
+/** Appends the logs of a block. */
+const append = (sql: Statements, chain: ChainId, block: Block): Range | undefined => {
+  const { number, hash, timestamp, traceparent = null, logs } = block
+  let first: number | undefined
+  let last = 0
+  for (const { txHash, index, contract, topics, data, txIndex } of logs) {
+    const log = [txHash, index, contract, JSON.stringify(topics), data, timestamp, txIndex] as const
+    last = Number(sql.append(chain, number, hash, ...log, traceparent).lastInsertRowid)
+    first ??= last
+  }
+  return first === undefined ? undefined : { first, last }
+}
+
+/**
+ * Writes what a move changes beside the entries.
+ *
+ * @param appended how many entries the move has appended
+ * @param ranges the entries of each block that it records, by hash; a partial block begins where it began
+ */
+const write = (
+  sql: Statements,
+  chain: ChainId,
+  { row, top }: StoredState,
+  { head, start, final, dropsTop, records }: Changes,
+  appended: number,
+  ranges: ReadonlyMap<string, Range | undefined> = new Map(),
+) => {
+  if (dropsTop) sql.forget(chain, top!.number)
+  for (const { number, hash, parentHash, count } of records) {
+    const { first, last } = ranges.get(hash) ?? { first: 0, last: 0 }
+    sql.record(chain, number, hash, parentHash, hash === top?.hash ? top.first_id : first, last, count)
+  }
+  const added = row.added + appended
+  sql.moveHead(head.number, head.hash, head.part, start.hash, row.entries + appended, added, chain)
+  const digest = head.digest === undefined ? "" : digestMark({ ...head, added }) + head.digest
+  if (digest !== (row.part_digest ?? "")) sql.setDigest(digest, chain)
+  if (final === undefined) return
+  sql.setFinalized(final.number, final.hash, chain)
+  sql.forgetUpTo(chain, final.number)
+}
+
+/** The moves. @param limits how many logs one pop retracts */
+const movesOf = (
+  sql: Statements,
+  { head, complete, stateOf, begin }: Heads,
+  { lastEntry, addedSince }: Epochs,
+  { trimmed }: SqliteRetention,
+  limits: CallLimits,
+) => {
+  /** Applies a move if the journal takes it. */
+  const applyMove = <Result>(
+    chain: ChainId,
+    filter: string,
+    move: Move,
+    apply: (stored: StoredState, changes: Changes) => Result,
+  ): Result | Conflict | FilterChanged => {
+    const stored = stateOf(chain)
+    if (stored === undefined) return { _tag: "Conflict", head: undefined }
+    return rejectionOf(stored, filter, move) ?? apply(stored, changesOf(stored, move, limits.logs))
+  }
+
+  const push = (chain: ChainId, filter: string, push: Push): PushResult => {
+    const { blocks, expected } = push
+    if (expected.hash === "" && head(chain) === undefined) begin(chain, expected.number + 1, filter)
+    // Checked before the head is compared: the pushes that follow in the pipeline must wait as well.
+    if (head(chain)?.paused === 1) return { _tag: "Paused" }
+    const result = applyMove(chain, filter, push, (stored, changes): PushResult => {
+      const { row } = stored
+      // The digest of a part is written into what completes a journal of version 1.
+      if (row.version === null) complete(chain)
+      const previous = lastEntry(chain)
+      const ranges = new Map(blocks.map((block) => [block.hash, append(sql, chain, block)]))
+      const appended = blocks.reduce((sum, { logs }) => sum + logs.length, 0)
+      write(sql, chain, stored, changes, appended, ranges)
+      if (row.added === 0) complete(chain)
+      trimmed(chain, row.entries + appended)
+      return { _tag: "Pushed", ...addedSince(chain, previous) }
+    })
+    const isDuplicate =
+      result._tag === "Conflict" &&
+      result.head !== undefined &&
+      isWritten(push, result.head, (number) => sql.recordAt(chain, number))
+    return isDuplicate ? { _tag: "Duplicate" } : result
+  }
+
+  const pop = (chain: ChainId, filter: string, pop: Pop): PopResult =>
+    applyMove(chain, filter, pop, (stored, changes): PopResult => {
+      const { hash, first_id: first, last_id: last } = stored.top!
+      const { retracted, records } = changes
+      const isWhole = records.length === 0
+      const from = isWhole ? first : (sql.firstToRetract(chain, first, last, retracted - 1)?.id ?? first)
+      const previous = lastEntry(chain)
+      const removed = retracted === 0 ? 0 : Number(sql.appendRemovals(chain, from, last).changes)
+      write(sql, chain, stored, changes, removed, new Map([[hash, { first, last: from - 1 }]]))
+      return { _tag: "Popped", removed, missing: retracted - removed, ...addedSince(chain, previous) }
+    })
+
+  const finalize = (chain: ChainId, filter: string, finalize: Finalize): FinalizeResult =>
+    applyMove(chain, filter, finalize, (stored, changes): FinalizeResult => {
+      if (changes.final !== undefined) {
+        write(sql, chain, stored, changes, 0)
+        trimmed(chain, stored.row.entries)
+      }
+      return { _tag: "Finalized" }
+    })
+
+  return { push, pop, finalize }
+}
+
+export const make = (
+  sql: Statements,
+  { atomically, exec }: SqliteFile,
+  heads: Heads,
+  epochs: Epochs,
+  retention: SqliteRetention,
+  limits: CallLimits,
+): JournalStore["Service"] => {
+  const { push, pop, finalize } = movesOf(sql, heads, epochs, retention, limits)
+  const { complete, head, inconsistency } = heads
+
+  const load = (chain: ChainId): Journal | undefined => {
+    const current = head(chain)
+    const window = sql.records(chain)
+    const why = inconsistency(chain, current, window.at(-1))
+    if (why !== undefined) throw corruptJournal(chain, why)
+    const records = window.map(({ number, hash, parentHash, count }) => ({ number, hash, parentHash, count }))
+    return current && journalOf(current, records)
+  }
+
+  const changeFilter = (chain: ChainId, filter: string) => {
+    const current = head(chain)
+    if (current === undefined) return
+    const since = current.part === 0 ? current.number + 1 : current.number
+    sql.changeFilter(filter, since, current.part > 0 ? -current.part : current.part, chain)
+    sql.setDigest("", chain)
+    if (current.filter === filter) return
+    for (const known of [current.filter, filter]) sql.forgetFilter(chain, known)
+    sql.keepFilter(chain, current.filter)
+    sql.keepLastFilters(chain)
+  }
+
+  const trim = (chain: ChainId): Trimmed => {
+    const current = head(chain)
+    const outcome = retention.trimmed(chain, current?.entries ?? 0)
+    complete(chain)
+    if (current !== undefined) sql.writeHeartbeat(chain)
+    return outcome
+  }
+
+  return {
+    limits,
+    // An empty transaction succeeds even in a read-only file, so this one writes.
+    ping: () => atomically("ping", () => exec(`PRAGMA user_version = ${sql.userVersion()!.user_version}`)),
+    load: (chain) => atomically("load", () => load(chain)),
+    push: (chain, filter, move) => atomically("push", () => push(chain, filter, move)),
+    pop: (chain, filter, move) => atomically("pop", () => pop(chain, filter, move)),
+    finalize: (chain, filter, move) => atomically("finalize", () => finalize(chain, filter, move)),
+    checkEpoch: (chain, known) => atomically("epoch check", () => epochs.checkEpoch(chain, known)),
+    changeFilter: (chain, filter) => atomically("filter change", () => changeFilter(chain, filter)),
+    trim: (chain) => atomically("trim", () => trim(chain)),
+  }
+}
