@@ -39,35 +39,24 @@ export const make = (
     let lastLevel: "free" | "filling" | "paused" = "free"
 
     const logTransition = (holder: Holder | undefined) => {
-      const isFilling = holder !== undefined && holder.length >= backlog / 2
-      const level = holder?.paused ? "paused" : isFilling ? "filling" : "free"
       const previous = lastLevel
-      lastLevel = level
-      if (level === previous || holder === undefined)
-        return previous === "paused" && level !== "paused"
-          ? logEvent("unpaused", "publishing resumed", {})
-          : Effect.void
-      if (level === "paused") {
-        const why =
-          holder.paused === "memory"
-            ? "and Redis uses 80 % of its maxmemory"
-            : `the backlog of ${backlog} is full`
-        const { behind, length, reader } = holder
-        return logEvent(
-          "paused",
-          `publishing is paused: ${describe(holder)}, ${why}. No log is lost; publishing resumes when the reader catches up, or after ${holder.release}`,
-          { reader, behind, length, reason: holder.paused },
-        )
-      }
+      const isFilling = holder !== undefined && holder.length >= backlog / 2
+      lastLevel = holder?.paused ? "paused" : isFilling ? "filling" : "free"
+      if (lastLevel === previous) return Effect.void
       if (previous === "paused") return logEvent("unpaused", "publishing resumed", {})
-      return level === "filling"
-        ? logEvent("backlog", `${describe(holder)}: publishing pauses at ${backlog} (STREAM_BACKLOG)`, {
-            reader: holder.reader,
-            behind: holder.behind,
-            length: holder.length,
-            backlog,
-          })
-        : Effect.void
+      if (holder === undefined || lastLevel === "free") return Effect.void
+      const { behind, length, reader, release, paused } = holder
+      if (paused === undefined) {
+        const text = `${describe(holder)}: publishing pauses at ${backlog} (STREAM_BACKLOG)`
+        return logEvent("backlog", text, { reader, behind, length, backlog })
+      }
+      const why =
+        paused === "memory" ? "and Redis uses 80 % of its maxmemory" : `the backlog of ${backlog} is full`
+      return logEvent(
+        "paused",
+        `publishing is paused: ${describe(holder)}, ${why}. No log is lost; publishing resumes when the reader catches up, or after ${release}`,
+        { reader, behind, length, reason: paused },
+      )
     }
 
     /** Open: trim now instead of after the interval. */

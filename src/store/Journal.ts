@@ -145,8 +145,6 @@ export interface JournalState<R extends BlockRecord = BlockRecord> extends Pick<
   readonly top: R | undefined
   /** Searches the highest record below a height. */
   readonly recordBelow: (number: number) => R | undefined
-  /** Searches the record at a height. */
-  readonly recordAt: (number: number) => R | undefined
   /** How head, window and entries contradict each other, if they do. */
   readonly contradiction: string | undefined
 }
@@ -163,12 +161,19 @@ export interface FilterChanged {
   readonly filter: string
 }
 
-const isPossible = ({ head, final, top, recordAt }: JournalState, move: Move): boolean => {
+/** The hash of the record at a height. */
+const recordedHash = ({ recordBelow }: JournalState, number: number): Hex | undefined => {
+  const record = recordBelow(number + 1)
+  return record?.number === number ? record.hash : undefined
+}
+
+const isPossible = (journal: JournalState, move: Move): boolean => {
+  const { head, final, top } = journal
   if (move._tag === "Push") return true
   if (move._tag === "Pop") return top !== undefined
   if (final !== undefined && move.number <= final.number) return true
   const isReached = move.number < head.number || (move.number === head.number && head.part === 0)
-  return isReached && (recordAt(move.number) ?? move).hash === move.hash
+  return isReached && (recordedHash(journal, move.number) ?? move.hash) === move.hash
 }
 
 /**
@@ -187,9 +192,10 @@ export const rejectionOf = (
 }
 
 /** Whether a push that conflicts was written before, by an earlier attempt or by another ingestor. */
-export const isWritten = (push: Push, head: Position, recordAt: JournalState["recordAt"]): boolean => {
+export const isWritten = (journal: JournalState, push: Push): boolean => {
+  const { head } = journal
   const next = afterPush(push)
-  if (recordAt(next.number)?.hash !== next.hash) return false
+  if (recordedHash(journal, next.number) !== next.hash) return false
   return head.hash !== next.hash || head.part === 0 || (next.digest !== undefined && samePosition(head, next))
 }
 
@@ -265,7 +271,6 @@ export const stateOf = (journal: Journal): JournalState => ({
   ...journal,
   top: journal.window.at(-1),
   recordBelow: (height) => journal.window.findLast(({ number }) => number < height),
-  recordAt: (height) => journal.window.find(({ number }) => number === height),
   contradiction: undefined,
 })
 

@@ -53,11 +53,12 @@ export class PushLimits {
       )
     )
       return false
-    const half = (most: number, of: number) => Math.max(Math.floor(Math.min(most, of) / 2), 1)
+    const { logs: mostLogs, blocks: mostBlocks, bytes } = this.#current
+    const half = (most: number, size = most) => Math.max(Math.floor(Math.min(most, size) / 2), 1)
     this.#current = {
-      logs: half(this.#current.logs, Math.max(logs, 2)),
-      blocks: half(this.#current.blocks, Math.max(blocks.length, 2)),
-      bytes: half(this.#current.bytes, Infinity),
+      logs: half(mostLogs, Math.max(logs, 2)),
+      blocks: half(mostBlocks, Math.max(blocks.length, 2)),
+      bytes: half(bytes),
     }
     return true
   }
@@ -66,15 +67,13 @@ export class PushLimits {
   accepted(): void {
     if (this.#current === this.#most || ++this.#acceptedInARow < pushesToGrow) return
     this.#acceptedInARow = 0
-    const twice = (of: number, most: number) => Math.min(of * 2, most)
-    const { logs, blocks, bytes } = this.#current
-    const next = {
-      logs: twice(logs, this.#most.logs),
-      blocks: twice(blocks, this.#most.blocks),
-      bytes: twice(bytes, this.#most.bytes),
+    const { logs, blocks, bytes } = this.#most
+    const twice = {
+      logs: Math.min(this.#current.logs * 2, logs),
+      blocks: Math.min(this.#current.blocks * 2, blocks),
+      bytes: Math.min(this.#current.bytes * 2, bytes),
     }
-    const isMost =
-      next.logs === this.#most.logs && next.blocks === this.#most.blocks && next.bytes === this.#most.bytes
-    this.#current = isMost ? this.#most : next
+    const isMost = twice.logs === logs && twice.blocks === blocks && twice.bytes === bytes
+    this.#current = isMost ? this.#most : twice
   }
 }

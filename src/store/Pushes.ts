@@ -1,28 +1,23 @@
 /** Divides blocks into pushes within the limits of a call. */
 import { createHash } from "node:crypto"
+import type { Hash } from "node:crypto"
 import type { Block, Log } from "../Domain.ts"
 import { afterPush, callLimits, logsWritten } from "./Journal.ts"
 import type { BlockChunk, CallLimits, Position, Push } from "./Journal.ts"
 import { sizeOf } from "./redis/MessagePack.ts"
 
-/** A running digest of a block's logs from its first log on, independent of how they are divided into calls. */
-const makeDigest = () => {
-  const hash = createHash("sha256")
-  return {
-    add: (logs: ReadonlyArray<Log>): void => {
-      for (const { index, txHash, contract, topics, data } of logs)
-        hash.update(`${index} ${txHash} ${contract} ${topics.join()} ${data}\n`)
-    },
-    value: (): string => hash.copy().digest("hex").slice(0, 32),
-  }
+/** Adds logs to a running digest, which does not depend on how they are divided into calls. */
+const addLogs = (hash: Hash, logs: ReadonlyArray<Log>): Hash => {
+  for (const { index, txHash, contract, topics, data } of logs)
+    hash.update(`${index} ${txHash} ${contract} ${topics.join()} ${data}\n`)
+  return hash
 }
 
+const valueOf = (hash: Hash): string => hash.copy().digest("hex").slice(0, 32)
+
 /** The digest of the first `count` logs of a block, as in `Position.digest`. */
-export const digestOfPart = ({ logs }: Pick<Block, "logs">, count: number): string => {
-  const digest = makeDigest()
-  digest.add(logs.slice(0, count))
-  return digest.value()
-}
+export const digestOfPart = ({ logs }: Pick<Block, "logs">, count: number): string =>
+  valueOf(addLogs(createHash("sha256"), logs.slice(0, count)))
 
 /** Where the chunk that begins at `from` ends: at least one log later. */
 const endOfPart = (logs: ReadonlyArray<Log>, from: number, limits: CallLimits): number => {
@@ -69,14 +64,13 @@ export const pushes = function* (
       bytes += size
       continue
     }
-    const digest = makeDigest()
-    digest.add(block.logs.slice(0, done))
+    const digest = addLogs(createHash("sha256"), block.logs.slice(0, done))
     for (let from = done; from < count;) {
       const end = endOfPart(block.logs, from, limits)
       const part = block.logs.slice(from, end)
-      digest.add(part)
+      addLogs(digest, part)
       const whole = end === count
-      yield call([{ ...block, logs: part, whole, ...(!whole && { digest: digest.value() }) }])
+      yield call([{ ...block, logs: part, whole, ...(!whole && { digest: valueOf(digest) }) }])
       from = end
     }
   }

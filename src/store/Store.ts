@@ -7,5 +7,7 @@ import { StoreAdmin } from "./StoreAdmin.ts"
 export type Store = JournalStore["Service"] & Entries["Service"] & StoreAdmin["Service"]
 
 /** What the layer of a store provides. */
-export const contextOf = (store: Store): Context.Context<JournalStore | Entries | StoreAdmin> =>
+export type Contracts = JournalStore | Entries | StoreAdmin
+
+export const contextOf = (store: Store): Context.Context<Contracts> =>
   Context.make(JournalStore, store).pipe(Context.add(Entries, store), Context.add(StoreAdmin, store))

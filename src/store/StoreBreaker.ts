@@ -49,18 +49,15 @@ export const make = (
     )
     const open = yield* Latch.make(true)
     let recovering = false
-    const onWait = ({ message }: StoreError, { failures, opened, seconds }: Wait) => {
-      if (!opened)
-        return logEvent("store_unavailable", `${message}; next try in ${formatDuration(seconds)}`, {
-          reason: message,
-        })
-      const text = `circuit to the store opened after ${failures} failures: ${message}; next try in ${formatDuration(seconds)}`
-      return logEvent("circuit_open", text, {
-        circuit: "store",
-        reason: message,
-        failures,
-        next_try_seconds: seconds,
-      })
+    const onWait = ({ message: reason }: StoreError, { failures, opened, seconds }: Wait) => {
+      const text = `${reason}; next try in ${formatDuration(seconds)}`
+      if (!opened) return logEvent("store_unavailable", text, { reason })
+      const fields = { circuit: "store", reason, failures, next_try_seconds: seconds } as const
+      return logEvent(
+        "circuit_open",
+        `circuit to the store opened after ${failures} failures: ${text}`,
+        fields,
+      )
     }
     const pacing = circuitBreaking(breaker, onWait)
     const pause = yield* Schedule.toStepWithSleep(pacing(Schedule.setInputType<StoreError>()(refusedMoves)))
@@ -72,26 +69,20 @@ export const make = (
 
     /** Probes until the store answers. The failure that led here counts as the first attempt. */
     const probeUntilAnswered = (failure: StoreError) => {
-      let first = true
-      return Effect.suspend(() => {
-        if (!first) return guardedProbe
-        first = false
-        return Effect.fail(failure)
-      }).pipe(Effect.retry(pacing(Schedule.setInputType<StoreError>()(probes))))
+      let attempts = 0
+      return Effect.suspend(() => (attempts++ === 0 ? Effect.fail(failure) : guardedProbe)).pipe(
+        Effect.retry(pacing(Schedule.setInputType<StoreError>()(probes))),
+      )
     }
 
     const recover = Effect.fnUntraced(function* (failure: StoreError) {
       const since = yield* Monotonic.millis
       const isAnswering = (yield* Effect.result(guardedProbe))._tag === "Success"
-      if (isAnswering) {
-        yield* Effect.ignore(pause(failure))
-      } else {
-        yield* probeUntilAnswered(failure)
-        const seconds = Math.round((yield* Monotonic.millis) - since) / 1000
-        yield* logEvent("store_available", `the store is available again after ${formatDuration(seconds)}`, {
-          seconds,
-        })
-      }
+      if (isAnswering) return yield* Effect.ignore(pause(failure))
+      yield* probeUntilAnswered(failure)
+      const seconds = Math.round((yield* Monotonic.millis) - since) / 1000
+      const text = `the store is available again after ${formatDuration(seconds)}`
+      return yield* logEvent("store_available", text, { seconds })
     })
 
     return {

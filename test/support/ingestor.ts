@@ -12,7 +12,7 @@ import * as SqliteStore from "../../src/store/sqlite/SqliteStore.ts"
 import { Entries } from "../../src/store/Entries.ts"
 import { JournalStore } from "../../src/store/JournalStore.ts"
 import { contextOf } from "../../src/store/Store.ts"
-import type { Store } from "../../src/store/Store.ts"
+import type { Contracts, Store } from "../../src/store/Store.ts"
 import { StoreAdmin } from "../../src/store/StoreAdmin.ts"
 import type { StoreError } from "../../src/store/StoreError.ts"
 import { Status } from "../../src/observability/Status.ts"
@@ -25,9 +25,7 @@ import { assertComplete } from "./oracle.ts"
 export type Client = Store
 
 /** Builds a store; it is closed with the scope. */
-export const openStore = <E>(
-  layer: Layer.Layer<JournalStore | Entries | StoreAdmin, E>,
-): Effect.Effect<Client, E, Scope.Scope> =>
+export const openStore = <E>(layer: Layer.Layer<Contracts, E>): Effect.Effect<Client, E, Scope.Scope> =>
   Effect.map(Layer.build(layer), (context) => ({
     ...Context.get(context, JournalStore),
     ...Context.get(context, Entries),

@@ -10,15 +10,8 @@ import type { Script } from "./RedisConnection.ts"
 
 type Command = RedisConnection.RedisConnection["command"]
 
-/** The keys that each script receives. All are in one slot. */
-export type Keys = readonly [
-  stream: string,
-  head: string,
-  window: string,
-  missed: string,
-  readers: string,
-  filters: string,
-]
+/** The keys that each script receives, all in one slot: the stream, head, window, missed, readers, filters. */
+export type Keys = ReadonlyArray<string>
 
 /** What a script answers: the name of the outcome, and what belongs to it. */
 export type Reply = readonly [string, ...ReadonlyArray<string | number>]
@@ -28,6 +21,7 @@ export interface RedisChains {
   readonly command: Command
   /** Sends a command on the keys of a chain. */
   readonly commandOf: (chain: ChainId) => Command
+  readonly streamOf: (chain: ChainId) => string
   readonly keysOf: (chain: ChainId) => Keys
   /** Another key in the slot of a chain. */
   readonly keyOf: (chain: ChainId, name: string) => string
@@ -69,12 +63,11 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const keyOf = (chain: ChainId, name: string) => `{${prefix}:${chain}}:${name}`
-  const keysOf = (chain: ChainId): Keys => {
-    const [head, window, missed, readers, filters] = ["head", "window", "missed", "readers", "filters"].map(
-      (name) => keyOf(chain, name),
-    ) as [string, string, string, string, string]
-    return [`${prefix}:${chain}`, head, window, missed, readers, filters]
-  }
+  const streamOf = (chain: ChainId) => `${prefix}:${chain}`
+  const keysOf = (chain: ChainId): Keys => [
+    streamOf(chain),
+    ...["head", "window", "missed", "readers", "filters"].map((name) => keyOf(chain, name)),
+  ]
 
   const script: RedisChains["script"] = (name, operation, chain, args) =>
     Effect.filterOrFail(
@@ -83,5 +76,5 @@ export const make = Effect.fnUntraced(function* (
       ([, version]) => newerJournal(operation, Number(version)),
     )
 
-  return { command, commandOf, keysOf, keyOf, script }
+  return { command, commandOf, streamOf, keysOf, keyOf, script }
 })

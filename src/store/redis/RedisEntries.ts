@@ -13,12 +13,12 @@ const millisOf = ([id]: Page[number]) => Number(id.split("-")[0])
 
 const blockOf = ([, fields]: Page[number]) => Number(fieldsOf(fields)["block_number"])
 
-export const make = ({ commandOf, keysOf }: RedisChains): Entries["Service"] => {
+export const make = ({ commandOf, streamOf }: RedisChains): Entries["Service"] => {
   /** Reads up to `count` entries at or after an id, or after it if it begins with `(`. */
   const read = (operation: string, chain: ChainId, from: string, count: number) =>
     commandOf(chain)(
       operation,
-      (client) => client.xrange(keysOf(chain)[0], from, "+", "COUNT", count) as Promise<Page>,
+      (client) => client.xrange(streamOf(chain), from, "+", "COUNT", count) as Promise<Page>,
     )
 
   const page = (chain: ChainId) => (after: string | undefined) =>
@@ -31,7 +31,7 @@ export const make = ({ commandOf, keysOf }: RedisChains): Entries["Service"] => 
     const [first] = yield* read("seek", chain, "-", 1)
     const [last] = yield* commandOf(chain)(
       "seek",
-      (client) => client.xrevrange(keysOf(chain)[0], "+", "-", "COUNT", 1) as Promise<Page>,
+      (client) => client.xrevrange(streamOf(chain), "+", "-", "COUNT", 1) as Promise<Page>,
     )
     if (first === undefined || last === undefined) return undefined
     // The last millisecond whose first entry is below the block.

@@ -3,12 +3,11 @@ import { Effect, Layer } from "effect"
 import type { Duration } from "effect"
 import { randomUUID } from "node:crypto"
 import type { RedisConfig } from "../../config/AppConfig.ts"
-import type { Entries } from "../Entries.ts"
 import { callLimits } from "../Journal.ts"
 import type { CallLimits } from "../Journal.ts"
-import type { JournalStore } from "../JournalStore.ts"
 import type { Retention } from "../Retention.ts"
 import { contextOf } from "../Store.ts"
+import type { Contracts } from "../Store.ts"
 import type { StoreAdmin } from "../StoreAdmin.ts"
 import { refusedOf } from "./CommandCheck.ts"
 import * as RedisChains from "./RedisChains.ts"
@@ -33,7 +32,7 @@ export interface RedisStoreOptions {
 }
 
 const adminOf = (
-  { command, commandOf, keyOf, keysOf, script }: RedisChains.RedisChains,
+  { command, commandOf, streamOf, keyOf, keysOf, script }: RedisChains.RedisChains,
   { config, prefix, retention }: RedisStoreOptions,
 ): StoreAdmin["Service"] => ({
   description: `redis ${config.nodes.map(({ host, port }) => `${host}:${port}`).join(",")} ${prefix}:*`,
@@ -45,7 +44,7 @@ const adminOf = (
       ),
       (reply) => statsOf(reply, retention, keysOf(chain)),
     ),
-  refused: (chain) => refusedOf(commandOf(chain), keyOf(chain, `check-${randomUUID()}`), keysOf(chain)[0]),
+  refused: (chain) => refusedOf(commandOf(chain), keyOf(chain, `check-${randomUUID()}`), streamOf(chain)),
   reset: (chain, { from, filter, delete: all }) =>
     Effect.asVoid(
       script("reset", "reset", chain, [String(from ?? ""), all ? "1" : "0", filter, randomUUID()]),
@@ -58,7 +57,7 @@ const adminOf = (
 })
 
 /** A store on Redis. Connects on first use, so that the service starts while Redis is down. */
-export const layer = (options: RedisStoreOptions): Layer.Layer<JournalStore | Entries | StoreAdmin> => {
+export const layer = (options: RedisStoreOptions): Layer.Layer<Contracts> => {
   const { config, prefix, retention, timeout, limits = callLimits } = options
   return Layer.effectContext(
     Effect.map(RedisChains.make(config, prefix, timeout), (chains) =>

@@ -1,17 +1,7 @@
 /** The file of the store: opened, reopened where another one took its place, and its statements and transactions. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
-import {
-  accessSync,
-  closeSync,
-  constants,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  statSync,
-} from "node:fs"
-import type { Stats as FileStats } from "node:fs"
+import * as fs from "node:fs"
 import { dirname } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import type { SQLInputValue, StatementResultingChanges, StatementSync } from "node:sqlite"
@@ -33,9 +23,9 @@ const logCheckInterval = 32
 /** SQLite reports that it cannot open a file, but not why. The system does. */
 const openFailure = (path: string): string => {
   try {
-    const exists = statSync(path, { throwIfNoEntry: false }) !== undefined
-    if (exists) closeSync(openSync(path, "r+"))
-    accessSync(dirname(path), constants.W_OK)
+    const exists = fs.statSync(path, { throwIfNoEntry: false }) !== undefined
+    if (exists) fs.closeSync(fs.openSync(path, "r+"))
+    fs.accessSync(dirname(path), fs.constants.W_OK)
     return ""
   } catch (error) {
     return ` (${(error as Error).message})`
@@ -46,18 +36,18 @@ const openFailure = (path: string): string => {
 interface Connection {
   readonly database: DatabaseSync
   /** The file, its log and the log's index, by suffix; empty for a database in memory. */
-  readonly files: ReadonlyMap<string, FileStats>
+  readonly files: ReadonlyMap<string, fs.Stats>
 }
 
 const fileParts = ["", "-wal", "-shm"]
 
-const isSame = (a: FileStats | undefined, b: FileStats | undefined) => a?.ino === b?.ino && a?.dev === b?.dev
+const isSame = (a: fs.Stats | undefined, b: fs.Stats | undefined) => a?.ino === b?.ino && a?.dev === b?.dev
 
-const statOf = (path: string) => statSync(path, { throwIfNoEntry: false })
+const statOf = (path: string) => fs.statSync(path, { throwIfNoEntry: false })
 
 const open = (path: string): Connection => {
   const inMemory = path === ":memory:"
-  if (!inMemory) mkdirSync(dirname(path), { recursive: true })
+  if (!inMemory) fs.mkdirSync(dirname(path), { recursive: true })
   let database: DatabaseSync | undefined
   try {
     database = new DatabaseSync(path, { timeout: busyTimeout })
@@ -65,13 +55,13 @@ const open = (path: string): Connection => {
       `PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;
        PRAGMA journal_size_limit = ${logSizeLimit}`,
     )
-    database.exec(readFileSync(new URL("schema.sql", import.meta.url), "utf8"))
+    database.exec(fs.readFileSync(new URL("schema.sql", import.meta.url), "utf8"))
   } catch (cause) {
     database?.close()
     if (!inMemory) (cause as Error).message += openFailure(path)
     throw cause
   }
-  const files = new Map<string, FileStats>()
+  const files = new Map<string, fs.Stats>()
   for (const part of inMemory ? [] : fileParts) {
     const stats = statOf(path + part)
     if (stats !== undefined) files.set(part, stats)
@@ -117,7 +107,7 @@ const openHandle = (path: string) => {
     // A log that stays behind would be copied into the new file.
     for (const part of ["-wal", "-shm"]) {
       if (files.has(part) && isSame(statOf(path + part), files.get(part)))
-        rmSync(path + part, { force: true })
+        fs.rmSync(path + part, { force: true })
     }
     reopen()
     throw new StoreError({

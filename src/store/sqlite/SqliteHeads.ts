@@ -69,7 +69,6 @@ export const make = (sql: Statements) => {
       row,
       top,
       recordBelow,
-      recordAt: (number) => sql.recordAt(chain, number),
       contradiction: inconsistency(chain, row, top),
     }
   }

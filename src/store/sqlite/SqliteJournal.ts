@@ -79,12 +79,11 @@ const movesOf = (
 ) => {
   /** Applies a move if the journal takes it. */
   const applyMove = <Result>(
-    chain: ChainId,
+    stored: StoredState | undefined,
     filter: string,
     move: Move,
     apply: (stored: StoredState, changes: Changes) => Result,
   ): Result | Conflict | FilterChanged => {
-    const stored = stateOf(chain)
     if (stored === undefined) return { _tag: "Conflict", head: undefined }
     return rejectionOf(stored, filter, move) ?? apply(stored, changesOf(stored, move, limits.logs))
   }
@@ -92,9 +91,10 @@ const movesOf = (
   const push = (chain: ChainId, filter: string, push: Push): PushResult => {
     const { blocks, expected } = push
     if (expected.hash === "" && head(chain) === undefined) begin(chain, expected.number + 1, filter)
+    const journal = stateOf(chain)
     // Checked before the head is compared: the pushes that follow in the pipeline must wait as well.
-    if (head(chain)?.paused === 1) return { _tag: "Paused" }
-    const result = applyMove(chain, filter, push, (stored, changes): PushResult => {
+    if (journal?.row.paused === 1) return { _tag: "Paused" }
+    const result = applyMove(journal, filter, push, (stored, changes): PushResult => {
       const { row } = stored
       // The digest of a part is written into what completes a journal of version 1.
       if (row.version === null) complete(chain)
@@ -106,15 +106,12 @@ const movesOf = (
       trimmed(chain, row.entries + appended)
       return { _tag: "Pushed", ...addedSince(chain, previous) }
     })
-    const isDuplicate =
-      result._tag === "Conflict" &&
-      result.head !== undefined &&
-      isWritten(push, result.head, (number) => sql.recordAt(chain, number))
+    const isDuplicate = result._tag === "Conflict" && journal !== undefined && isWritten(journal, push)
     return isDuplicate ? { _tag: "Duplicate" } : result
   }
 
   const pop = (chain: ChainId, filter: string, pop: Pop): PopResult =>
-    applyMove(chain, filter, pop, (stored, changes): PopResult => {
+    applyMove(stateOf(chain), filter, pop, (stored, changes): PopResult => {
       const { hash, first_id: first, last_id: last } = stored.top!
       const { retracted, records } = changes
       const isWhole = records.length === 0
@@ -126,7 +123,7 @@ const movesOf = (
     })
 
   const finalize = (chain: ChainId, filter: string, finalize: Finalize): FinalizeResult =>
-    applyMove(chain, filter, finalize, (stored, changes): FinalizeResult => {
+    applyMove(stateOf(chain), filter, finalize, (stored, changes): FinalizeResult => {
       if (changes.final !== undefined) {
         write(sql, chain, stored, changes, 0)
         trimmed(chain, stored.row.entries)

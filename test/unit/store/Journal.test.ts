@@ -170,8 +170,8 @@ describe("the changes of a move", () => {
       const after = stateOf(applied(before, move, limits.logs))
       assert.deepStrictEqual(rejectionOf(after, "none", move), { _tag: "Conflict", head: after.head })
       if (move._tag !== "Push") return
-      assert.isFalse(isWritten(move, before.head, ours.recordAt))
-      if (after.top !== undefined) assert.isTrue(isWritten(move, after.head, after.recordAt))
+      assert.isFalse(isWritten(ours, move))
+      if (after.top !== undefined) assert.isTrue(isWritten(after, move))
     })
   })
 
