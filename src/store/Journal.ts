@@ -137,9 +137,9 @@ export const afterPush = ({ blocks, expected }: Push): Position => {
 }
 
 /** A journal as a move reads it: its window is searched, because a store does not read all of it for each move. */
-export interface JournalState<R extends BlockRecord = BlockRecord> extends Pick<
+export interface JournalState<R extends BlockRecord = BlockRecord> extends Omit<
   Journal,
-  "head" | "final" | "start" | "filter"
+  "filterSince" | "window"
 > {
   /** The highest record. */
   readonly top: R | undefined

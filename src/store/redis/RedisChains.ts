@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import type { Duration, Scope } from "effect"
 import type { RedisConfig } from "../../config/AppConfig.ts"
 import type { ChainId } from "../../Domain.ts"
+import type { Retention } from "../Retention.ts"
 import { newerJournal } from "../StoreError.ts"
 import type { StoreError } from "../StoreError.ts"
 import * as RedisConnection from "./RedisConnection.ts"
@@ -16,23 +17,22 @@ export type Keys = ReadonlyArray<string>
 /** What a script answers: the name of the outcome, and what belongs to it. */
 export type Reply = readonly [string, ...ReadonlyArray<string | number>]
 
-export interface RedisChains {
-  /** Sends a command that concerns no chain. */
-  readonly command: Command
-  /** Sends a command on the keys of a chain. */
-  readonly commandOf: (chain: ChainId) => Command
-  readonly streamOf: (chain: ChainId) => string
-  readonly keysOf: (chain: ChainId) => Keys
-  /** Another key in the slot of a chain. */
-  readonly keyOf: (chain: ChainId, name: string) => string
-  /** Runs a script on the keys of a chain. */
-  readonly script: (
-    name: Script,
-    operation: string,
-    chain: ChainId,
-    args: ReadonlyArray<string | Buffer>,
-  ) => Effect.Effect<Reply, StoreError>
+/** `[field, value, …]` → an object. */
+export const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> => {
+  const fields: Record<string, string> = {}
+  for (let i = 0; i < flat.length; i += 2) fields[flat[i]!] = flat[i + 1]!
+  return fields
 }
+
+/** The command that releases `group:<name>` or `reader:<name>`, so that trimming no longer waits for it. */
+export const releaseOf = (reader: string, [stream, , , , readers]: Keys): string => {
+  const [kind, name] = [reader.slice(0, reader.indexOf(":")), reader.slice(reader.indexOf(":") + 1)]
+  return kind === "group" ? `XGROUP DESTROY ${stream} ${name}` : `HDEL ${readers} ${name}`
+}
+
+/** How much of a stream is kept, as one argument. */
+export const retentionArg = ({ maxLength, backlog, groups }: Retention): string =>
+  [maxLength, backlog, ...groups].join("\n")
 
 /**
  * @param prefix of the keys; a chain's stream is `<prefix>:<chain id>`
@@ -42,12 +42,15 @@ export const make = Effect.fnUntraced(function* (
   config: RedisConfig,
   prefix: string,
   timeout: Duration.Duration | undefined,
-): Effect.fn.Return<RedisChains, never, Scope.Scope> {
+) {
   const { command } = yield* RedisConnection.make(config, timeout)
   const context = yield* Effect.context<Scope.Scope>()
   const connections = new Map<ChainId, RedisConnection.RedisConnection>()
 
-  /** In a cluster each chain has its own connection: the connections to a failed node are closed, others must not be. */
+  /**
+   * Sends a command on the keys of a chain. In a cluster each chain has its own connection, so that other chains are not
+   * affected when the connections to a failed node are closed.
+   */
   const commandOf = (chain: ChainId): Command => {
     if (config.mode !== "cluster") return command
     const connection = Effect.suspend(() => {
@@ -62,6 +65,7 @@ export const make = Effect.fnUntraced(function* (
       Effect.flatMap(connection, (own) => own.command(operation, send, deadline))
   }
 
+  /** A key of a chain beside its stream, in the same slot. */
   const keyOf = (chain: ChainId, name: string) => `{${prefix}:${chain}}:${name}`
   const streamOf = (chain: ChainId) => `${prefix}:${chain}`
   const keysOf = (chain: ChainId): Keys => [
@@ -69,7 +73,13 @@ export const make = Effect.fnUntraced(function* (
     ...["head", "window", "missed", "readers", "filters"].map((name) => keyOf(chain, name)),
   ]
 
-  const script: RedisChains["script"] = (name, operation, chain, args) =>
+  /** Runs a script on the keys of a chain. */
+  const script = (
+    name: Script,
+    operation: string,
+    chain: ChainId,
+    args: ReadonlyArray<string | Buffer>,
+  ): Effect.Effect<Reply, StoreError> =>
     Effect.filterOrFail(
       commandOf(chain)(operation, (client) => client[name](...keysOf(chain), ...args) as Promise<Reply>),
       ([answer]) => answer !== "newer",
@@ -78,3 +88,5 @@ export const make = Effect.fnUntraced(function* (
 
   return { command, commandOf, streamOf, keysOf, keyOf, script }
 })
+
+export type RedisChains = Effect.Success<ReturnType<typeof make>>

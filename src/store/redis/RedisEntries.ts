@@ -3,8 +3,8 @@ import { Effect } from "effect"
 import type { ChainId, Entry } from "../../Domain.ts"
 import { lastBelow, pageSize, paged } from "../Entries.ts"
 import type { Entries } from "../Entries.ts"
+import { fieldsOf } from "./RedisChains.ts"
 import type { RedisChains } from "./RedisChains.ts"
-import { fieldsOf } from "./RedisReplies.ts"
 
 type Page = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
 

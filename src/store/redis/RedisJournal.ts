@@ -1,27 +1,77 @@
 /** The journal of each chain: each move is one Lua script on keys of one slot. */
 import { Duration, Effect } from "effect"
 import { randomUUID } from "node:crypto"
-import type { CallLimits } from "../Journal.ts"
-import type { EpochCheck, JournalStore } from "../JournalStore.ts"
-import type { Retention } from "../Retention.ts"
+import type { ChainId, Hex } from "../../Domain.ts"
+import type { CallLimits, Conflict, FilterChanged, Journal, Position, Push } from "../Journal.ts"
+import type { Acknowledged, Added, EpochCheck, JournalStore } from "../JournalStore.ts"
+import type { PauseReason, Retention, Trimmed } from "../Retention.ts"
 import { journalOf } from "../StoredHead.ts"
 import type { StoredHead } from "../StoredHead.ts"
 import { corruptJournal } from "../StoreError.ts"
-import type { RedisChains } from "./RedisChains.ts"
-import {
-  acknowledged,
-  addedOf,
-  fieldsOf,
-  positionArgs,
-  pushArgs,
-  rejectionOf,
-  retentionArg,
-  trimmedOf,
-  windowOf,
-} from "./RedisReplies.ts"
+import { pack } from "./MessagePack.ts"
+import { fieldsOf, releaseOf, retentionArg } from "./RedisChains.ts"
+import type { Keys, RedisChains, Reply } from "./RedisChains.ts"
 
 /** The timeout of a probe: short, so that a store that is available again is noticed at once. */
 const probeTimeout = Duration.seconds(1)
+
+/** Decodes the answer to a move that was not applied. */
+const rejectionOf = ([answer, number, hash, part, digest]: Reply): Conflict | FilterChanged => {
+  if (answer === "filter") return { _tag: "FilterChanged", filter: String(number) }
+  if (hash === undefined) return { _tag: "Conflict", head: undefined }
+  const head = { number: Number(number), hash: hash as Hex | "", part: Number(part) }
+  return { _tag: "Conflict", head: digest ? { ...head, digest: String(digest) } : head }
+}
+
+const positionArgs = ({ number, hash, part, digest }: Position) => [
+  String(number),
+  hash,
+  String(part),
+  digest ?? "",
+]
+
+const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, retention: string) => {
+  const args: Array<string | Buffer> = [filter, ...positionArgs(expected), String(chain), retention]
+  args.push(final ? "1" : "0", String(blocks.length), blocks.at(-1)!.digest ?? "", randomUUID(), pack(blocks))
+  for (const { number, hash, parentHash, timestamp, whole, traceparent, logs } of blocks) {
+    args.push(String(number), hash, parentHash, String(timestamp), whole ? "1" : "0", traceparent ?? "")
+    args.push(String(logs.length))
+  }
+  return args
+}
+
+type Value = Reply[number] | undefined
+
+const acknowledged = (id: Value, identity: Value, epoch: Value): Acknowledged | undefined =>
+  id ? { id: String(id), identity: String(identity), epoch: String(epoch) } : undefined
+
+/** The entries that a move has appended, if any. */
+const addedOf = ([id, identity, epoch, previousId, previous]: ReadonlyArray<Value>): {
+  added?: Added
+} => {
+  const last = acknowledged(id, identity, epoch)
+  return last ? { added: { last, previous: acknowledged(previousId, previous, epoch) } } : {}
+}
+
+const trimmedOf = ([, dropped, reader, behind, length, why]: Reply, keys: Keys): Trimmed => ({
+  dropped: Number(dropped),
+  holder: reader
+    ? {
+        reader: String(reader),
+        behind: Number(behind),
+        length: Number(length),
+        paused: (why || undefined) as PauseReason | undefined,
+        release: releaseOf(String(reader), keys),
+      }
+    : undefined,
+})
+
+/** Decodes the records of the window, as journal.lua writes them. */
+const windowOf = (members: ReadonlyArray<string>): Journal["window"] =>
+  members.map((member) => {
+    const [number, hash, parentHash, , , count] = member.split(" ")
+    return { number: Number(number), hash: hash as Hex, parentHash: parentHash as Hex, count: Number(count) }
+  })
 
 export const make = (
   { commandOf, keyOf, keysOf, script }: RedisChains,

@@ -1,8 +1,8 @@
 /** Decodes the reply of `stats.lua`: consumer groups, readers, what they have missed, and which of them delays trimming. */
-import { pinnedFor, delayingReader } from "../Retention.ts"
-import type { Retention, ReaderPosition } from "../Retention.ts"
+import { delayingReader, isPinned } from "../Retention.ts"
+import type { Retention } from "../Retention.ts"
+import { fieldsOf, releaseOf } from "./RedisChains.ts"
 import type { Keys } from "./RedisChains.ts"
-import { fieldsOf, releaseOf } from "./RedisReplies.ts"
 import type { Epoch, Group, Reader, Stats } from "../StoreAdmin.ts"
 
 /** What `stats.lua` returns. */
@@ -89,22 +89,20 @@ export const statsOf = (
   const missed = fieldsOf(missedFlat)
   const groups = (groupsFound ?? []).map((flat) => groupOf(flat, missed))
   const readers = readersFound.map((found) => readerOf(found, added, entries, missed))
-  const isPinned = (name: string) => retention.groups.includes("*") || retention.groups.includes(name)
+  const isNamed = ({ name }: Group) => retention.groups.includes("*") || retention.groups.includes(name)
+  // As in journal.lua: without the right to list groups, the position of the named ones is unknown.
+  const unlisted = retention.groups
+    .slice(0, 1)
+    .map((name) => ({ name, lastDelivered: "0-0", lag: undefined }))
+  const pinnedGroups = groupsFound === null ? unlisted : groups.filter(isNamed)
   const now = Date.now() / 1000
-  const pinned: ReadonlyArray<ReaderPosition> = [
-    ...groups
-      .filter(({ name }) => isPinned(name))
-      .map(({ name, lastDelivered: id, lag }) => ({ reader: `group:${name}`, id, lag })),
-    // As in journal.lua: without the right to list groups, the position of the named ones is unknown.
-    ...(groupsFound === null && entries > 0 ? retention.groups.slice(0, 1) : []).map((name) => ({
-      reader: `group:${name}`,
-      id: "0-0",
-      lag: undefined,
-    })),
+  const pinned = [
+    ...pinnedGroups.map(({ name, lastDelivered: id, lag }) => ({ reader: `group:${name}`, id, lag })),
     ...readers
-      .filter(({ seen }) => now - (seen ?? now) < pinnedFor)
+      .filter(({ seen }) => isPinned(seen, now))
       .map(({ name, id, lag }) => ({ reader: `reader:${name}`, id, lag })),
-  ].map((one) => ({ ...one, release: releaseOf(one.reader, keys) }))
+  ]
+  const holder = retention.maxLength === 0 ? undefined : delayingReader(pinned, entries, keep)
   return {
     entries,
     trimmed: Math.max(added - entries, 0),
@@ -116,7 +114,7 @@ export const statsOf = (
     bytes: bytes ?? undefined,
     groups,
     readers,
-    holder: retention.maxLength === 0 ? undefined : delayingReader(pinned, entries, keep),
+    holder: holder && { reader: holder.reader, lag: holder.lag, release: releaseOf(holder.reader, keys) },
     paused: paused === "1",
     aliveAgo: aliveAgo ?? undefined,
   }

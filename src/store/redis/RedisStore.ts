@@ -15,7 +15,6 @@ import * as RedisEntries from "./RedisEntries.ts"
 import { isWithheld } from "./RedisErrors.ts"
 import { infoOf, infos, withheldInfo } from "./RedisInfo.ts"
 import * as RedisJournal from "./RedisJournal.ts"
-import { retentionArg } from "./RedisReplies.ts"
 import { statsOf } from "./RedisStats.ts"
 import type { StatsReply } from "./RedisStats.ts"
 
@@ -40,7 +39,8 @@ const adminOf = (
     Effect.map(
       commandOf(chain)(
         "stats",
-        (client) => client.stats(...keysOf(chain), retentionArg(retention)) as Promise<StatsReply>,
+        (client) =>
+          client.stats(...keysOf(chain), RedisChains.retentionArg(retention)) as Promise<StatsReply>,
       ),
       (reply) => statsOf(reply, retention, keysOf(chain)),
     ),

@@ -1,22 +1,11 @@
 /** The journal of each chain: each move is one transaction, which applies what Journal.ts computes. */
 import type { Block, ChainId } from "../../Domain.ts"
 import { changesOf, isWritten, rejectionOf } from "../Journal.ts"
-import type {
-  CallLimits,
-  Changes,
-  Conflict,
-  FilterChanged,
-  Finalize,
-  Journal,
-  Move,
-  Pop,
-  Push,
-} from "../Journal.ts"
+import type { CallLimits, Changes, Conflict, FilterChanged, Finalize, Move, Pop, Push } from "../Journal.ts"
 import type { FinalizeResult, JournalStore, PopResult, PushResult } from "../JournalStore.ts"
 import type { Epochs } from "./SqliteEpochs.ts"
 import { corruptJournal } from "../StoreError.ts"
 import { digestMark, journalOf } from "../StoredHead.ts"
-import type { Trimmed } from "../Retention.ts"
 import type { SqliteFile } from "./SqliteFile.ts"
 import type { Heads, StoredState } from "./SqliteHeads.ts"
 import type { SqliteRetention } from "./SqliteRetention.ts"
@@ -145,45 +134,47 @@ export const make = (
   const { push, pop, finalize } = movesOf(sql, heads, epochs, retention, limits)
   const { complete, head, inconsistency } = heads
 
-  const load = (chain: ChainId): Journal | undefined => {
-    const current = head(chain)
-    const window = sql.records(chain)
-    const why = inconsistency(chain, current, window.at(-1))
-    if (why !== undefined) throw corruptJournal(chain, why)
-    const records = window.map(({ number, hash, parentHash, count }) => ({ number, hash, parentHash, count }))
-    return current && journalOf(current, records)
-  }
-
-  const changeFilter = (chain: ChainId, filter: string) => {
-    const current = head(chain)
-    if (current === undefined) return
-    const since = current.part === 0 ? current.number + 1 : current.number
-    sql.changeFilter(filter, since, current.part > 0 ? -current.part : current.part, chain)
-    sql.setDigest("", chain)
-    if (current.filter === filter) return
-    for (const known of [current.filter, filter]) sql.forgetFilter(chain, known)
-    sql.keepFilter(chain, current.filter)
-    sql.keepLastFilters(chain)
-  }
-
-  const trim = (chain: ChainId): Trimmed => {
-    const current = head(chain)
-    const outcome = retention.trimmed(chain, current?.entries ?? 0)
-    complete(chain)
-    if (current !== undefined) sql.writeHeartbeat(chain)
-    return outcome
-  }
-
   return {
     limits,
     // An empty transaction succeeds even in a read-only file, so this one writes.
     ping: () => atomically("ping", () => exec(`PRAGMA user_version = ${sql.userVersion()!.user_version}`)),
-    load: (chain) => atomically("load", () => load(chain)),
+    load: (chain) =>
+      atomically("load", () => {
+        const current = head(chain)
+        const rows = sql.records(chain)
+        const why = inconsistency(chain, current, rows.at(-1))
+        if (why !== undefined) throw corruptJournal(chain, why)
+        const window = rows.map(({ number, hash, parentHash, count }) => ({
+          number,
+          hash,
+          parentHash,
+          count,
+        }))
+        return current && journalOf(current, window)
+      }),
     push: (chain, filter, move) => atomically("push", () => push(chain, filter, move)),
     pop: (chain, filter, move) => atomically("pop", () => pop(chain, filter, move)),
     finalize: (chain, filter, move) => atomically("finalize", () => finalize(chain, filter, move)),
     checkEpoch: (chain, known) => atomically("epoch check", () => epochs.checkEpoch(chain, known)),
-    changeFilter: (chain, filter) => atomically("filter change", () => changeFilter(chain, filter)),
-    trim: (chain) => atomically("trim", () => trim(chain)),
+    changeFilter: (chain, filter) =>
+      atomically("filter change", () => {
+        const current = head(chain)
+        if (current === undefined) return
+        const { number, part } = current
+        sql.changeFilter(filter, part === 0 ? number + 1 : number, part > 0 ? -part : part, chain)
+        sql.setDigest("", chain)
+        if (current.filter === filter) return
+        for (const known of [current.filter, filter]) sql.forgetFilter(chain, known)
+        sql.keepFilter(chain, current.filter)
+        sql.keepLastFilters(chain)
+      }),
+    trim: (chain) =>
+      atomically("trim", () => {
+        const current = head(chain)
+        const outcome = retention.trimmed(chain, current?.entries ?? 0)
+        complete(chain)
+        if (current !== undefined) sql.writeHeartbeat(chain)
+        return outcome
+      }),
   }
 }

@@ -1,26 +1,20 @@
 /** The rows of the tables (schema.sql), and every statement on them. */
-import type { Hex } from "../../Domain.ts"
 import { journalVersion } from "../Journal.ts"
 import type { BlockRecord } from "../Journal.ts"
+import type { StoredHead } from "../StoredHead.ts"
 import type { Epoch } from "../StoreAdmin.ts"
 import type { SqliteFile } from "./SqliteFile.ts"
 
-export interface HeadRow {
+export interface HeadRow extends StoredHead {
   readonly number: number
-  readonly hash: Hex | ""
   readonly part: number
-  readonly final_number: number | null
-  readonly final_hash: Hex | null
-  readonly start_number: number
-  readonly start_hash: Hex | ""
-  readonly filter: string
-  readonly filter_since: number
-  readonly entries: number
   readonly added: number
+  readonly start_number: number
+  readonly filter: string
+  readonly entries: number
   /** Only in version 2. */
   readonly version: number | null
   readonly first_number: number | null
-  readonly part_digest: string | null
   readonly paused: number | null
 }
 
