@@ -103,7 +103,7 @@ export const callLimits: CallLimits = { logs: 1000, blocks: 500, bytes: 1024 * 1
 export const emptyHead = (start: number): Position => ({ number: start - 1, hash: "", part: 0 })
 
 /** Whether a move that expects `a` applies at `b`. */
-export const samePosition = (a: Position, b: Position): boolean =>
+const samePosition = (a: Position, b: Position): boolean =>
   a.number === b.number && a.hash === b.hash && a.part === b.part && (a.digest ?? "") === (b.digest ?? "")
 
 /** An empty journal that starts at `start`. */

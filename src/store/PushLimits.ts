@@ -43,16 +43,10 @@ export class PushLimits {
     this.#acceptedInARow = 0
     const logs = blocks.reduce((sum, block) => sum + block.logs.length, 0)
     if (logs <= 1 && blocks.length <= 1) return false
-    if (
-      reason !== "timeout" &&
-      !((failedBefore || this.#current !== this.#most) && reason === "unreachable") &&
-      !(
-        (reason === "refused" || reason === "unreachable") &&
-        tooLarge.test(detail) &&
-        !otherLimit.test(detail)
-      )
-    )
-      return false
+    const isClosed = reason === "unreachable" && (failedBefore || this.#current !== this.#most)
+    const isTooLarge = tooLarge.test(detail) && !otherLimit.test(detail)
+    const isRefused = (reason === "refused" || reason === "unreachable") && isTooLarge
+    if (reason !== "timeout" && !isClosed && !isRefused) return false
     const { logs: mostLogs, blocks: mostBlocks, bytes } = this.#current
     const half = (most: number, size = most) => Math.max(Math.floor(Math.min(most, size) / 2), 1)
     this.#current = {

@@ -6,17 +6,9 @@
  * pinned reader falls so far behind that its backlog is full, publishing to the stream pauses. No log is lost, because the
  * chain still has it.
  */
-
 import type { Retention } from "../config/StreamConfig.ts"
 
 export type { Retention }
-
-/** Keeps about `maxLength` entries, and four times as many for pinned readers. */
-export const keeping = (maxLength: number, groups: ReadonlyArray<string> = []): Retention => ({
-  maxLength,
-  groups,
-  backlog: maxLength * 4,
-})
 
 /** Why publishing to a stream is paused: its backlog is full, or the store's memory nearly is. */
 export type PauseReason = "backlog" | "memory"
@@ -59,7 +51,7 @@ export const noLimit = (limit: number | undefined, pinned: string, { backlog }: 
 })
 
 /** A consumer group or reader and its position. */
-export interface ReaderPosition {
+interface ReaderPosition {
   /** `group:<name>` or `reader:<name>`. */
   readonly reader: string
   /** The last entry that it has read. */

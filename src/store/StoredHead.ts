@@ -22,7 +22,7 @@ export interface StoredHead {
 export const digestMark = ({ hash, part, added }: Pick<StoredHead, "hash" | "part" | "added">): string =>
   `${hash}:${part}:${added}:`
 
-export const positionOf = (head: StoredHead): Position => {
+const positionOf = (head: StoredHead): Position => {
   const { number, hash, part, part_digest: stored } = head
   const [mark, digest] = [digestMark(head), String(stored ?? "")]
   const position = { number: Number(number), hash: hash as Hex | "", part: Number(part) }

@@ -9,10 +9,9 @@ import { DatabaseSync } from "node:sqlite"
 import { entryFields } from "../../src/Domain.ts"
 import type { Entry } from "../../src/Domain.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
-import { keeping } from "../../src/store/Retention.ts"
 import type { Stored } from "../../src/store/Entries.ts"
 import type { Client } from "./ingestor.ts"
-import { openSqlite } from "./ingestor.ts"
+import { keeping, openSqlite } from "./ingestor.ts"
 
 /** An entry as an ingestor or a reader remembers it. */
 export interface Remembered {

@@ -4,7 +4,6 @@ import { Context, Effect, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { AppConfig, fromVariables } from "../../src/config/AppConfig.ts"
 import * as Supervisor from "../../src/chain/Supervisor.ts"
-import { keeping } from "../../src/store/Retention.ts"
 import type { Retention } from "../../src/store/Retention.ts"
 import { callLimits } from "../../src/store/Journal.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
@@ -31,6 +30,13 @@ export const openStore = <E>(layer: Layer.Layer<Contracts, E>): Effect.Effect<Cl
     ...Context.get(context, Entries),
     ...Context.get(context, StoreAdmin),
   }))
+
+/** Keeps about `maxLength` entries, and four times as many for pinned readers. */
+export const keeping = (maxLength: number, groups: ReadonlyArray<string> = []): Retention => ({
+  maxLength,
+  groups,
+  backlog: maxLength * 4,
+})
 
 /** A store in this file. */
 export const openSqlite = (

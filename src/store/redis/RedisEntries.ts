@@ -1,5 +1,5 @@
 /** The entries of each chain's stream. */
-import { Effect } from "effect"
+import { Effect, Option, Stream } from "effect"
 import type { ChainId, Entry } from "../../Domain.ts"
 import { lastBelow, pageSize, paged } from "../Entries.ts"
 import type { Entries } from "../Entries.ts"
@@ -7,6 +7,9 @@ import { fieldsOf } from "./RedisChains.ts"
 import type { RedisChains } from "./RedisChains.ts"
 
 type Page = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
+
+/** The highest second half of an id. */
+const highestSerial = "18446744073709551615"
 
 /** When an entry was added (unix milliseconds): the first half of its id. */
 const millisOf = ([id]: Page[number]) => Number(id.split("-")[0])
@@ -29,28 +32,24 @@ export const make = ({ commandOf, streamOf }: RedisChains): Entries["Service"] =
   /** Bisects by time first, then reads through the entries of one millisecond. */
   const seek = Effect.fnUntraced(function* (chain: ChainId, block: number) {
     const [first] = yield* read("seek", chain, "-", 1)
-    const [last] = yield* commandOf(chain)(
+    const [newest] = yield* commandOf(chain)(
       "seek",
       (client) => client.xrevrange(streamOf(chain), "+", "-", "COUNT", 1) as Promise<Page>,
     )
-    if (first === undefined || last === undefined) return undefined
+    if (first === undefined || newest === undefined) return undefined
     // The last millisecond whose first entry is below the block.
-    const millis = yield* lastBelow(block, millisOf(first), millisOf(last), (millis) =>
+    const millis = yield* lastBelow(block, millisOf(first), millisOf(newest), (millis) =>
       Effect.map(
         read("read", chain, `${millis}-0`, 1),
         ([found]) => found && { place: millisOf(found), block: blockOf(found) },
       ),
     )
-    let after: string | undefined
-    let from = millis === undefined ? undefined : `${millis}-0`
-    while (from !== undefined) {
-      const page = yield* read("seek", chain, from, pageSize)
-      const reached = page.findIndex((entry) => blockOf(entry) >= block)
-      const below = reached === -1 ? page.at(-1) : page[reached - 1]
-      after = below?.[0] ?? after
-      from = reached === -1 && page.length === pageSize ? `(${page.at(-1)![0]}` : undefined
-    }
-    return after
+    if (millis === undefined) return undefined
+    const last = yield* paged(page(chain), `${millis - 1}-${highestSerial}`).pipe(
+      Stream.takeWhile(({ entry }) => Number(entry.block_number) < block),
+      Stream.runLast,
+    )
+    return Option.getOrUndefined(last)?.id
   })
 
   return { after: (chain, after) => paged(page(chain), after), seek }

@@ -23,12 +23,7 @@ const rejectionOf = ([answer, number, hash, part, digest]: Reply): Conflict | Fi
   return { _tag: "Conflict", head: digest ? { ...head, digest: String(digest) } : head }
 }
 
-const positionArgs = ({ number, hash, part, digest }: Position) => [
-  String(number),
-  hash,
-  String(part),
-  digest ?? "",
-]
+const positionArgs = ({ number, hash, part, digest = "" }: Position) => [`${number}`, hash, `${part}`, digest]
 
 const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, retention: string) => {
   const args: Array<string | Buffer> = [filter, ...positionArgs(expected), String(chain), retention]

@@ -1,4 +1,5 @@
 /** What the errors of SQLite and of its files mean: one row each. */
+import { Data } from "effect"
 import { newerJournal, StoreError } from "../StoreError.ts"
 import type { StoreReason } from "../StoreError.ts"
 
@@ -15,12 +16,7 @@ const reasons: Readonly<Record<number, StoreReason>> = {
 }
 
 /** Thrown inside a transaction: this release does not know the version of the journal. */
-export class NewerVersion {
-  readonly version: number
-  constructor(version: number) {
-    this.version = version
-  }
-}
+export class NewerVersion extends Data.Error<{ readonly version: number }> {}
 
 /** Error codes of the system, from creating directories and inspecting files. */
 const systemReasons: Readonly<Record<string, StoreReason>> = {

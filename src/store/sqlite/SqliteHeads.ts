@@ -17,7 +17,7 @@ export const make = (sql: Statements) => {
   const head = (chain: ChainId): HeadRow | undefined => {
     const current = sql.headOf(chain)
     const version = current === undefined ? sql.journal(chain)?.version : current.version
-    if ((version ?? 1) > journalVersion) throw new NewerVersion(version!)
+    if ((version ?? 1) > journalVersion) throw new NewerVersion({ version: version! })
     return current
   }
 

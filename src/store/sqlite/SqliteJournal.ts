@@ -12,10 +12,7 @@ import type { SqliteRetention } from "./SqliteRetention.ts"
 import type { Statements } from "./Statements.ts"
 
 /** The first and the last entry of a block. */
-interface Range {
-  readonly first: number
-  readonly last: number
-}
+type Range = readonly [first: number, last: number]
 
 /** Appends the logs of a block. */
 const append = (sql: Statements, chain: ChainId, block: Block): Range | undefined => {
@@ -27,7 +24,7 @@ const append = (sql: Statements, chain: ChainId, block: Block): Range | undefine
     last = Number(sql.append(chain, number, hash, ...log, traceparent).lastInsertRowid)
     first ??= last
   }
-  return first === undefined ? undefined : { first, last }
+  return first === undefined ? undefined : [first, last]
 }
 
 /**
@@ -46,7 +43,7 @@ const write = (
 ) => {
   if (dropsTop) sql.forget(chain, top!.number)
   for (const { number, hash, parentHash, count } of records) {
-    const { first, last } = ranges.get(hash) ?? { first: 0, last: 0 }
+    const [first, last] = ranges.get(hash) ?? [0, 0]
     sql.record(chain, number, hash, parentHash, hash === top?.hash ? top.first_id : first, last, count)
   }
   const added = row.added + appended
@@ -107,7 +104,7 @@ const movesOf = (
       const from = isWhole ? first : (sql.firstToRetract(chain, first, last, retracted - 1)?.id ?? first)
       const previous = lastEntry(chain)
       const removed = retracted === 0 ? 0 : Number(sql.appendRemovals(chain, from, last).changes)
-      write(sql, chain, stored, changes, removed, new Map([[hash, { first, last: from - 1 }]]))
+      write(sql, chain, stored, changes, removed, new Map([[hash, [first, from - 1]]]))
       return { _tag: "Popped", removed, missing: retracted - removed, ...addedSince(chain, previous) }
     })
 
