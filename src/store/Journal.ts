@@ -2,7 +2,8 @@
  * The journal of one chain as pure data: a stack of blocks, and how `push`, `pop` and `finalize` change it.
  *
  * Each store applies the same changes in its own medium. The pipeline uses these functions to compute where the journal
- * will stand once the moves in flight are acknowledged.
+ * will stand once the moves in flight are acknowledged. Of the window, a move reads the two highest records and the one at
+ * the height that it names (`heightOf`): a store need not read more.
  */
 import type { Block, Hex } from "../Domain.ts"
 
@@ -136,18 +137,11 @@ export const afterPush = ({ blocks, expected }: Push): Position => {
   return { number, hash, part, ...(digest !== undefined && { digest }) }
 }
 
-/** A journal as a move reads it: its window is searched, because a store does not read all of it for each move. */
-export interface JournalState<R extends BlockRecord = BlockRecord> extends Omit<
-  Journal,
-  "filterSince" | "window"
-> {
-  /** The highest record. */
-  readonly top: R | undefined
-  /** Searches the highest record below a height. */
-  readonly recordBelow: (number: number) => R | undefined
-  /** How head, window and entries contradict each other, if they do. */
-  readonly contradiction: string | undefined
-}
+/** The height of the block that a move writes, retracts or finalizes. */
+export const heightOf = (move: Move): number =>
+  move._tag === "Push" ? move.blocks.at(-1)!.number : move._tag === "Pop" ? move.expected.number : move.number
+
+const hashAt = ({ window }: Journal, height: number) => window.find(({ number }) => number === height)?.hash
 
 /** The head is not the expected one (`undefined`: the store has no journal of this chain). */
 export interface Conflict {
@@ -161,41 +155,32 @@ export interface FilterChanged {
   readonly filter: string
 }
 
-/** The hash of the record at a height. */
-const recordedHash = ({ recordBelow }: JournalState, number: number): Hex | undefined => {
-  const record = recordBelow(number + 1)
-  return record?.number === number ? record.hash : undefined
-}
-
-const isPossible = (journal: JournalState, move: Move): boolean => {
-  const { head, final, top } = journal
+const isPossible = (journal: Journal, move: Move): boolean => {
+  const { head, final, window } = journal
   if (move._tag === "Push") return true
-  if (move._tag === "Pop") return top !== undefined
+  if (move._tag === "Pop") return window.length > 0
   if (final !== undefined && move.number <= final.number) return true
   const isReached = move.number < head.number || (move.number === head.number && head.part === 0)
-  return isReached && (recordedHash(journal, move.number) ?? move.hash) === move.hash
+  return isReached && (hashAt(journal, move.number) ?? move.hash) === move.hash
 }
 
-/**
- * Why a move does not apply to a journal; `undefined` if it does. What was deleted since the journal was loaded is a
- * conflict, so that it is loaded again.
- */
+/** Why a move does not apply to a journal; `undefined` if it does. */
 export const rejectionOf = (
-  journal: JournalState,
+  journal: Journal,
   filter: string,
   move: Move,
 ): Conflict | FilterChanged | undefined => {
-  const { head, contradiction } = journal
+  const { head } = journal
   if (journal.filter !== filter) return { _tag: "FilterChanged", filter: journal.filter }
-  const isExpected = samePosition(head, move.expected) && contradiction === undefined
-  return isExpected && isPossible(journal, move) ? undefined : { _tag: "Conflict", head }
+  const applies = samePosition(head, move.expected) && isPossible(journal, move)
+  return applies ? undefined : { _tag: "Conflict", head }
 }
 
 /** Whether a push that conflicts was written before, by an earlier attempt or by another ingestor. */
-export const isWritten = (journal: JournalState, push: Push): boolean => {
+export const isWritten = (journal: Journal, push: Push): boolean => {
   const { head } = journal
   const next = afterPush(push)
-  if (recordedHash(journal, next.number) !== next.hash) return false
+  if (hashAt(journal, next.number) !== next.hash) return false
   return head.hash !== next.hash || head.part === 0 || (next.digest !== undefined && samePosition(head, next))
 }
 
@@ -214,8 +199,9 @@ export interface Changes extends Pick<Journal, "head" | "start"> {
 /** Whether a record must remain once another block is above it. */
 const isKept = (record: BlockRecord, start: number): boolean => record.count > 0 || record.number === start
 
-const changesOfPush = ({ start, top }: JournalState, push: Push): Partial<Changes> => {
+const changesOfPush = ({ start, window }: Journal, push: Push): Partial<Changes> => {
   const { blocks, expected, final } = push
+  const top = window.at(-1)
   const last = blocks.at(-1)!
   const startBlock = blocks.find(({ number }) => number === start.number)
   const moved = { head: afterPush(push), start: startBlock ? { ...start, hash: startBlock.hash } : start }
@@ -234,16 +220,16 @@ const changesOfPush = ({ start, top }: JournalState, push: Push): Partial<Change
   }
 }
 
-const changesOfPop = (journal: JournalState, most: number): Partial<Changes> => {
-  const { start, recordBelow } = journal
-  const top = journal.top!
+const changesOfPop = (journal: Journal, most: number): Partial<Changes> => {
+  const { start, window } = journal
+  const top = window.at(-1)!
   const retracted = Math.min(top.count, most)
   const count = top.count - retracted
   if (count > 0) {
     const head = { number: top.number, hash: top.hash, part: -count }
     return { head, dropsTop: true, records: [{ ...top, count }], retracted }
   }
-  const below = recordBelow(top.number)
+  const below = window.at(-2)
   return {
     head: below ? { number: below.number, hash: below.hash, part: 0 } : finalizedHead(journal),
     start: top.number === start.number ? { ...start, hash: "" } : start,
@@ -257,7 +243,7 @@ const changesOfPop = (journal: JournalState, most: number): Partial<Changes> => 
  *
  * @param most how many logs one call retracts
  */
-export const changesOf = (journal: JournalState, move: Move, most: number): Changes => {
+export const changesOf = (journal: Journal, move: Move, most: number): Changes => {
   const { head, start, final } = journal
   const nothing = { head, start, final: undefined, dropsTop: false, records: [], retracted: 0 }
   if (move._tag === "Push") return { ...nothing, ...changesOfPush(journal, move) }
@@ -266,21 +252,13 @@ export const changesOf = (journal: JournalState, move: Move, most: number): Chan
   return final !== undefined && number <= final.number ? nothing : { ...nothing, final: { number, hash } }
 }
 
-/** A journal in memory as a move reads it. */
-export const stateOf = (journal: Journal): JournalState => ({
-  ...journal,
-  top: journal.window.at(-1),
-  recordBelow: (height) => journal.window.findLast(({ number }) => number < height),
-  contradiction: undefined,
-})
-
 /**
  * The journal after a move that applies to it.
  *
  * @param most how many logs one call retracts
  */
 export const applied = (journal: Journal, move: Move, most: number = callLimits.logs): Journal => {
-  const { head, start, final, dropsTop, records } = changesOf(stateOf(journal), move, most)
+  const { head, start, final, dropsTop, records } = changesOf(journal, move, most)
   const window = journal.window.toSpliced(journal.window.length - (dropsTop ? 1 : 0), 1, ...records)
   if (final === undefined) return { ...journal, head, start, window }
   return { ...journal, head, start, final, window: window.filter(({ number }) => number > final.number) }

@@ -1,15 +1,19 @@
 /** The stored head of each chain, its consistency with window and entries, and its comparison with the expected one. */
 import { randomUUID } from "node:crypto"
 import type { ChainId } from "../../Domain.ts"
-import { journalVersion } from "../Journal.ts"
-import type { JournalState } from "../Journal.ts"
+import { heightOf, journalVersion } from "../Journal.ts"
+import type { Journal, Move } from "../Journal.ts"
 import { journalOf } from "../StoredHead.ts"
 import { NewerVersion } from "./SqliteErrors.ts"
 import type { HeadRow, RecordRow, Statements } from "./Statements.ts"
 
-/** A stored journal as a move reads it, and the row of its head. */
-export interface StoredState extends JournalState<RecordRow> {
+/** A stored journal, of which a move has read what it needs. */
+export interface StoredState {
   readonly row: HeadRow
+  readonly top: RecordRow | undefined
+  /** Its window holds only the records that the move reads. */
+  readonly journal: Journal
+  readonly contradiction: string | undefined
 }
 
 export const make = (sql: Statements) => {
@@ -59,18 +63,13 @@ export const make = (sql: Statements) => {
     else if (current.first_number !== first) sql.setFirst(first, chain)
   }
 
-  const stateOf = (chain: ChainId): StoredState | undefined => {
+  /** Reads what a move needs. */
+  const stateOf = (chain: ChainId, move: Move): StoredState | undefined => {
     const row = head(chain)
     if (row === undefined) return undefined
-    const recordBelow = (number: number) => sql.recordBelow(chain, number)
-    const top = recordBelow(Number.MAX_SAFE_INTEGER)
-    return {
-      ...journalOf(row, []),
-      row,
-      top,
-      recordBelow,
-      contradiction: inconsistency(chain, row, top),
-    }
+    const window = sql.recordsFor(chain, chain, heightOf(move))
+    const top = window.at(-1)
+    return { row, top, journal: journalOf(row, window), contradiction: inconsistency(chain, row, top) }
   }
 
   /** Begins a journal. Entries of an earlier one count, so that they are trimmed. */

@@ -63,7 +63,7 @@ const movesOf = (
   { trimmed }: SqliteRetention,
   limits: CallLimits,
 ) => {
-  /** Applies a move if the journal takes it. */
+  /** Applies a move. What was deleted since the journal was loaded is a conflict, so that it is loaded again. */
   const applyMove = <Result>(
     stored: StoredState | undefined,
     filter: string,
@@ -71,16 +71,20 @@ const movesOf = (
     apply: (stored: StoredState, changes: Changes) => Result,
   ): Result | Conflict | FilterChanged => {
     if (stored === undefined) return { _tag: "Conflict", head: undefined }
-    return rejectionOf(stored, filter, move) ?? apply(stored, changesOf(stored, move, limits.logs))
+    const { journal, contradiction } = stored
+    const rejection = rejectionOf(journal, filter, move)
+    if (rejection !== undefined) return rejection
+    if (contradiction !== undefined) return { _tag: "Conflict", head: journal.head }
+    return apply(stored, changesOf(journal, move, limits.logs))
   }
 
   const push = (chain: ChainId, filter: string, push: Push): PushResult => {
     const { blocks, expected } = push
     if (expected.hash === "" && head(chain) === undefined) begin(chain, expected.number + 1, filter)
-    const journal = stateOf(chain)
+    const stored = stateOf(chain, push)
     // Checked before the head is compared: the pushes that follow in the pipeline must wait as well.
-    if (journal?.row.paused === 1) return { _tag: "Paused" }
-    const result = applyMove(journal, filter, push, (stored, changes): PushResult => {
+    if (stored?.row.paused === 1) return { _tag: "Paused" }
+    const result = applyMove(stored, filter, push, (stored, changes): PushResult => {
       const { row } = stored
       // The digest of a part is written into what completes a journal of version 1.
       if (row.version === null) complete(chain)
@@ -92,12 +96,12 @@ const movesOf = (
       trimmed(chain, row.entries + appended)
       return { _tag: "Pushed", ...addedSince(chain, previous) }
     })
-    const isDuplicate = result._tag === "Conflict" && journal !== undefined && isWritten(journal, push)
+    const isDuplicate = result._tag === "Conflict" && stored !== undefined && isWritten(stored.journal, push)
     return isDuplicate ? { _tag: "Duplicate" } : result
   }
 
   const pop = (chain: ChainId, filter: string, pop: Pop): PopResult =>
-    applyMove(stateOf(chain), filter, pop, (stored, changes): PopResult => {
+    applyMove(stateOf(chain, pop), filter, pop, (stored, changes): PopResult => {
       const { hash, first_id: first, last_id: last } = stored.top!
       const { retracted, records } = changes
       const isWhole = records.length === 0
@@ -109,7 +113,7 @@ const movesOf = (
     })
 
   const finalize = (chain: ChainId, filter: string, finalize: Finalize): FinalizeResult =>
-    applyMove(stateOf(chain), filter, finalize, (stored, changes): FinalizeResult => {
+    applyMove(stateOf(chain, finalize), filter, finalize, (stored, changes): FinalizeResult => {
       if (changes.final !== undefined) {
         write(sql, chain, stored, changes, 0)
         trimmed(chain, stored.row.entries)

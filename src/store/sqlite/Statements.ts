@@ -72,7 +72,9 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   changeFilter: run("UPDATE heads SET filter = ?, filter_since = ?, part = ? WHERE chain_id = ?"),
 
   records: rows<RecordRow>(`${selectRecords} ORDER BY number`),
-  recordBelow: row<RecordRow>(`${selectRecords} AND number < ? ORDER BY number DESC LIMIT 1`),
+  recordsFor: rows<RecordRow>(
+    `SELECT * FROM (${selectRecords} ORDER BY number DESC LIMIT 2) UNION ${selectRecords} AND number = ? ORDER BY number`,
+  ),
   recordAt: row<RecordRow>(`${selectRecords} AND number = ?`),
   oldestNeeded: row<{ readonly id: number }>(
     "SELECT min(first_id) AS id FROM window WHERE chain_id = ? AND count > 0",
