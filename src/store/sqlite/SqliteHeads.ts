@@ -38,7 +38,7 @@ export const make = (sql: Statements) => {
   }
 
   /** How the stored head, window and entries of a chain contradict each other, if they do: see load.lua. */
-  const inconsistency = (chain: ChainId, current: HeadRow | undefined, last: RecordRow | undefined) => {
+  const contradictionOf = (chain: ChainId, current: HeadRow | undefined, last: RecordRow | undefined) => {
     const { last: lastId } = sql.bounds(chain, chain)!
     if (current === undefined) {
       if (last !== undefined) return "it has records of blocks and no head"
@@ -69,7 +69,7 @@ export const make = (sql: Statements) => {
     if (row === undefined) return undefined
     const window = sql.recordsFor(chain, chain, heightOf(move))
     const top = window.at(-1)
-    return { row, top, journal: journalOf(row, window), contradiction: inconsistency(chain, row, top) }
+    return { row, top, journal: journalOf(row, window), contradiction: contradictionOf(chain, row, top) }
   }
 
   /** Begins a journal. Entries of an earlier one count, so that they are trimmed. */
@@ -78,7 +78,7 @@ export const make = (sql: Statements) => {
     complete(chain)
   }
 
-  return { head, inconsistency, complete, stateOf, begin }
+  return { head, contradictionOf, complete, stateOf, begin }
 }
 
 export type Heads = ReturnType<typeof make>

@@ -133,7 +133,7 @@ export const make = (
   limits: CallLimits,
 ): JournalStore["Service"] => {
   const { push, pop, finalize } = movesOf(sql, heads, epochs, retention, limits)
-  const { complete, head, inconsistency } = heads
+  const { complete, head, contradictionOf } = heads
 
   return {
     limits,
@@ -143,7 +143,7 @@ export const make = (
       atomically("load", () => {
         const current = head(chain)
         const rows = sql.records(chain)
-        const why = inconsistency(chain, current, rows.at(-1))
+        const why = contradictionOf(chain, current, rows.at(-1))
         if (why !== undefined) throw corruptJournal(chain, why)
         const window = rows.map(({ number, hash, parentHash, count }) => ({
           number,
