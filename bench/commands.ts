@@ -3,7 +3,8 @@
  * command. `test/unit/store/redis/RedisWire.test.ts` asserts the figures.
  */
 import { Effect } from "effect"
-import { emptyHead, pushes } from "../src/store/Journal.ts"
+import { emptyHead } from "../src/store/Journal.ts"
+import { pushes } from "../src/store/Pushes.ts"
 import { block, blocks } from "../test/support/blocks.ts"
 import { counting } from "../test/support/commandCount.ts"
 import * as RedisServer from "../test/support/RedisServer.ts"

@@ -3,7 +3,8 @@
  * the memory of a backfill of two million entries that keeps 50 000, compared with a stream that never had more.
  */
 import { Effect } from "effect"
-import { emptyHead, pushes } from "../src/store/Journal.ts"
+import { emptyHead } from "../src/store/Journal.ts"
+import { pushes } from "../src/store/Pushes.ts"
 import type { Position } from "../src/store/Journal.ts"
 import type { Store } from "../src/store/Store.ts"
 import { afterPush } from "../src/store/Journal.ts"
@@ -11,14 +12,12 @@ import { block } from "../test/support/blocks.ts"
 import * as RedisServer from "../test/support/RedisServer.ts"
 import { openRedis, standalone } from "../test/support/redisStore.ts"
 
-type Client = Store["Service"]
-
 const logsPerBlock = 1000
 const filter = "none"
 
 /** Pushes blocks of final logs until this many entries were added. `most`: called with the memory after each push. */
 const fill = Effect.fnUntraced(function* (
-  store: Client,
+  store: Store,
   chain: number,
   entries: number,
   onBlock: Effect.Effect<void>,

@@ -1,10 +1,10 @@
 /** Failures of Redis servers in production. */
-import { Effect, Random, Schedule } from "effect"
+import { Effect, Random, Schedule, Stream } from "effect"
 import { readdirSync, statSync, truncateSync } from "node:fs"
 import { join } from "node:path"
 import { chainId } from "../test/support/devnet.ts"
 import { fetchFrom, jsonFrom } from "../test/support/http.ts"
-import type { Stored } from "../src/store/Store.ts"
+import type { Stored } from "../src/store/Entries.ts"
 import { identity } from "../src/Domain.ts"
 import type * as RedisServer from "../test/support/RedisServer.ts"
 import type { Fault } from "./FaultPlan.ts"
@@ -208,16 +208,11 @@ const foreignTrim = fault("a foreign XTRIM", 4, (cluster) =>
 export const live = (cluster: Cluster) =>
   Effect.gen(function* () {
     const found = new Map<string, Stored>()
-    let last: string | undefined
-    for (;;) {
-      const page = yield* cluster.store.read(chainId, last, 1000)
-      if (page.length === 0) return [...found.values()]
-      for (const stored of page) {
-        if (stored.entry.removed === "true") found.delete(identity(stored.entry))
-        else found.set(identity(stored.entry), stored)
-      }
-      last = page.at(-1)!.id
+    for (const stored of yield* Stream.runCollect(cluster.store.after(chainId))) {
+      if (stored.entry.removed === "true") found.delete(identity(stored.entry))
+      else found.set(identity(stored.entry), stored)
     }
+    return [...found.values()]
   })
 
 /**

@@ -14,7 +14,7 @@ import type { RecentHeaders } from "./RecentHeaders.ts"
 import type { Rollback } from "./Rollback.ts"
 import { finalizedHead } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
-import type { StoreError } from "../store/Store.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 /**
  * After a pause, backfill makes blocks final that were not audited: their audit waits so long (milliseconds) for endpoints that

@@ -12,7 +12,7 @@ import * as EndpointPool from "../endpoint/EndpointPool.ts"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
 import { blockTraces } from "../observability/Tracing.ts"
 import { Redaction } from "../Redactor.ts"
-import { Store } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
 import type { ChainState } from "./ChainState.ts"
 import * as Following from "./Following.ts"
 import * as Submission from "./Submission.ts"
@@ -25,7 +25,7 @@ const movesInFlight = 3
 export const run = Effect.fnUntraced(function* (chain: ChainConfig, state: ChainState) {
   const { events, writer } = state
   const redact = yield* Redaction
-  const store = yield* Store
+  const store = yield* JournalStore
   const traces = yield* blockTraces(chain)
   const pool = yield* EndpointPool.make(chain, {
     events,

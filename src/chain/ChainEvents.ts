@@ -9,10 +9,11 @@ import type { ErrorType } from "../endpoint/EndpointError.ts"
 import type { EndpointEvent, EndpointMeasurement } from "../endpoint/EndpointEvent.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
 import type { Finalize, Journal, Pop, Push } from "../store/Journal.ts"
-import type { EpochCheck, StoreError } from "../store/Store.ts"
 import type { StoreBreaker } from "../store/StoreBreaker.ts"
 import type { StoreEvent } from "../store/StoreEvent.ts"
 import type { Disagreement } from "./Finality.ts"
+import type { EpochCheck } from "../store/JournalStore.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 /** The store operations whose duration is recorded. */
 export const operations = ["load", "push", "pop", "finalize"] as const

@@ -7,7 +7,7 @@ import { makeBreaker } from "../Retry.ts"
 import type { Breaker } from "../Retry.ts"
 import * as Housekeeping from "../store/Housekeeping.ts"
 import { PushLimits } from "../store/PushLimits.ts"
-import { Store } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
 import * as StoreBreaker from "../store/StoreBreaker.ts"
 import type { Disagreed } from "../endpoint/FinalityQuorum.ts"
 import { ChainEvents } from "./ChainEvents.ts"
@@ -35,8 +35,8 @@ export interface ChainState {
 /** The state of a chain, with its housekeeping and store breaker running as long as the scope. */
 export const make = Effect.fnUntraced(function* (
   chain: ChainConfig,
-): Effect.fn.Return<ChainState, never, ChainEvents | AppConfig | Store | Scope.Scope> {
-  const store = yield* Store
+): Effect.fn.Return<ChainState, never, ChainEvents | AppConfig | JournalStore | Scope.Scope> {
+  const store = yield* JournalStore
   const events = (yield* ChainEvents).of(chain.name)
   const storeBreaker = yield* StoreBreaker.make(store.ping(chain.id), events.publish)
   yield* events.publish({ _tag: "ChainStarted", storeBreaker })

@@ -6,7 +6,9 @@ import { Effect, Semaphore } from "effect"
 import type { ChainId } from "../Domain.ts"
 import type { Move } from "../store/Journal.ts"
 import type { Publisher } from "./ChainEvents.ts"
-import type { FinalizeResult, Known, PopResult, PushResult, Store, StoreError } from "../store/Store.ts"
+import type { JournalStore } from "../store/JournalStore.ts"
+import type { FinalizeResult, Known, PopResult, PushResult } from "../store/JournalStore.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 export interface Epochs {
   /** Searches for the last known entry. @param stored the block at which the store is now */
@@ -21,7 +23,7 @@ export interface Epochs {
 /** @param lastStored the block at which the store was last seen */
 export const make = (
   chain: ChainId,
-  store: Pick<Store["Service"], "checkEpoch">,
+  store: Pick<JournalStore["Service"], "checkEpoch">,
   lastStored: () => number | undefined,
   publish: Publisher["publish"],
 ): Epochs => {

@@ -11,14 +11,14 @@ import * as HttpFallback from "../logs/HttpFallback.ts"
 import { Verification } from "../logs/Integrity.ts"
 import * as LogSource from "../logs/LogSource.ts"
 import * as LogsSubscription from "../logs/LogsSubscription.ts"
-import { Store } from "../store/Store.ts"
-import type { StoreError } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
 import * as Audit from "./Audit.ts"
 import type { ChainState } from "./ChainState.ts"
 import type { FinalityViolation } from "./CrossCheck.ts"
 import type { FilterReplaced } from "./JournalWriter.ts"
 import type { ChainStep } from "./PendingJournal.ts"
 import * as Steps from "./Steps.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 export interface FollowingOptions {
   readonly chain: ChainConfig
@@ -37,7 +37,7 @@ export type StepsFromJournal = Effect.Effect<
 export const make = Effect.fnUntraced(function* ({ chain, state, pool }: FollowingOptions) {
   const { events, storeBreaker, writer, provenance, pushLimits } = state
   const config = yield* AppConfig
-  const store = yield* Store
+  const store = yield* JournalStore
   const checks = yield* Verification
   const singleEndpoint = chain.endpoints.length + chain.rpc.length === 1
 

@@ -9,11 +9,13 @@ import type { Operation, Publisher } from "./ChainEvents.ts"
 import * as Epochs from "./Epochs.ts"
 import type { MoveStep, ChainStep } from "./PendingJournal.ts"
 import type { StoreBreaker } from "../store/StoreBreaker.ts"
-import { afterPush, freeLogs, logsOf, wholeUpTo } from "../store/Journal.ts"
+import { afterPush, logsOf, wholeUpTo } from "../store/Journal.ts"
 import type { Journal, Move, Pop } from "../store/Journal.ts"
-import { Store } from "../store/Store.ts"
-import type { FinalizeResult, PopResult, PushResult, StoreError } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
 import { traceMove } from "../observability/Tracing.ts"
+import { freeLogs } from "../store/Pushes.ts"
+import type { FinalizeResult, PopResult, PushResult } from "../store/JournalStore.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 /** The store's head was not the expected one: the feed restarts from the stored journal. */
 export class HeadConflict extends Schema.TaggedError<HeadConflict>()("HeadConflict", {
@@ -123,7 +125,7 @@ const attributesOf = ({ store, streamPrefix }: Settings, chain: ChainId, move: M
 
 /** The calls to the store for one chain; the duration of each is recorded. */
 const timedCalls = (
-  store: Store["Service"],
+  store: JournalStore["Service"],
   chain: ChainId,
   filter: string,
   record: Publisher["record"],
@@ -156,7 +158,7 @@ const timedCalls = (
 
 /** Continues a journal under another filter, from the block above its head on. */
 const underFilter = Effect.fnUntraced(function* (
-  store: Store["Service"],
+  store: JournalStore["Service"],
   chain: ChainId,
   filter: string,
   journal: Journal | undefined,
@@ -176,9 +178,9 @@ export const make = Effect.fnUntraced(function* (
   chain: ChainConfig,
   storeBreaker: Pick<StoreBreaker, "awaitClosed">,
   { publish, record }: Publisher,
-): Effect.fn.Return<JournalWriter, never, AppConfig | Store> {
+): Effect.fn.Return<JournalWriter, never, AppConfig | JournalStore> {
   const config = yield* AppConfig
-  const store = yield* Store
+  const store = yield* JournalStore
   const filter = fingerprint(chain.filter)
   const calls = timedCalls(store, chain.id, filter, record, yield* Clock.Clock)
   /** The block up to which the store has everything, as last seen. */

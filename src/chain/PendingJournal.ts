@@ -3,7 +3,8 @@
  * each move is applied to a copy of the journal when it is created. If the store disagrees, the feed restarts.
  */
 import type { Block, Hex } from "../Domain.ts"
-import { finalized, popped, pushed, pushes } from "../store/Journal.ts"
+import { applied } from "../store/Journal.ts"
+import { pushes } from "../store/Pushes.ts"
 import type { CallLimits, Journal, Move, Push } from "../store/Journal.ts"
 import { traceparent } from "../observability/Tracing.ts"
 import type { BlockRef } from "./ForkChoice.ts"
@@ -101,12 +102,7 @@ export class PendingJournal {
   }
 
   #make(move: Move, received?: ReceivedHead): MoveStep {
-    this.#journal =
-      move._tag === "Push"
-        ? pushed(this.#journal, move)
-        : move._tag === "Pop"
-          ? popped(this.#journal, this.#limits.pop)
-          : finalized(this.#journal, move.number, move.hash)
+    this.#journal = applied(this.#journal, move, this.#limits.pop)
     return { _tag: "Move", move, journal: this.#journal, received, trace: this.trace }
   }
 }

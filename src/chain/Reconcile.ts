@@ -7,7 +7,7 @@ import type { Header } from "../Domain.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
-import { digestOfPart, finalizedHead } from "../store/Journal.ts"
+import { finalizedHead } from "../store/Journal.ts"
 import * as Backfill from "./Backfill.ts"
 import type { BackfillOptions } from "./Backfill.ts"
 import { classifyHead } from "./ForkChoice.ts"
@@ -18,6 +18,7 @@ import type { HeadRetriesOptions } from "./HeadRetries.ts"
 import type { ChainStep, PendingJournal } from "./PendingJournal.ts"
 import * as Rollback from "./Rollback.ts"
 import type { RollbackOptions } from "./Rollback.ts"
+import { digestOfPart } from "../store/Pushes.ts"
 
 /** How long a partial block must stay unchanged before it is removed: another ingestor may be writing it. */
 const partialBlockDelay = Duration.seconds(3)

@@ -11,7 +11,6 @@ import type { Heads } from "../endpoint/Heads.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { finalizedHead } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
-import type { StoreError } from "../store/Store.ts"
 import type { Publisher } from "./ChainEvents.ts"
 import type { FinalityViolation } from "./CrossCheck.ts"
 import type { BlockRef } from "./ForkChoice.ts"
@@ -19,6 +18,7 @@ import type { ForkStandoff } from "./ForkStandoff.ts"
 import type { ChainStep } from "./PendingJournal.ts"
 import { commonAncestorOf } from "./Reorg.ts"
 import type { ReorgOptions } from "./Reorg.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 /** The store has changed meanwhile, so that the journal must be read again. */
 export class Outdated extends Schema.TaggedError<Outdated>()("Outdated", {}) {}

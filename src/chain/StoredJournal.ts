@@ -2,7 +2,7 @@
 import { Effect, Schedule } from "effect"
 import { finalizedHead } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
-import type { StoreError } from "../store/Store.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 /** How often, and how far apart, the store is read until it has the moves in flight. */
 const settling = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 6 }))

@@ -4,11 +4,11 @@ import type { PoolMember } from "../endpoint/PoolMember.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
 import * as Monotonic from "../Monotonic.ts"
 import type { BlockTraces } from "../observability/Tracing.ts"
-import type { StoreError } from "../store/Store.ts"
 import type { ChainState } from "./ChainState.ts"
 import type { FilterReplaced, HeadConflict, Submitted } from "./JournalWriter.ts"
 import type { ChainStep } from "./PendingJournal.ts"
 import type { Suspension } from "./Suspension.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 export interface Submission {
   /**

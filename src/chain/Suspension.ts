@@ -7,9 +7,10 @@ import type { NamedClient } from "../endpoint/Headers.ts"
 import { isShown } from "./CrossCheck.ts"
 import type { FinalityViolation } from "./CrossCheck.ts"
 import type { Journal } from "../store/Journal.ts"
-import type { Store, StoreError } from "../store/Store.ts"
+import type { JournalStore } from "../store/JournalStore.ts"
 import type { Publisher } from "./ChainEvents.ts"
 import type { FilterReplaced, JournalWriter } from "./JournalWriter.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 /** How often a suspended chain reads its journal, and how often a halted one asks the endpoints for its final block. */
 const recheckInterval = "5 seconds"
@@ -26,7 +27,7 @@ export interface Suspension {
 
 export interface SuspensionOptions {
   readonly chain: Pick<ChainConfig, "id" | "name" | "finality">
-  readonly store: Pick<Store["Service"], "load">
+  readonly store: Pick<JournalStore["Service"], "load">
   readonly publish: Publisher["publish"]
   readonly writer: Pick<JournalWriter, "forgetStart">
   /** All connected endpoints. */

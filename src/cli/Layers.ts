@@ -8,8 +8,9 @@ import type { Status } from "../observability/Status.ts"
 import { Redaction } from "../Redactor.ts"
 import * as RedisStore from "../store/redis/RedisStore.ts"
 import * as SqliteStore from "../store/sqlite/SqliteStore.ts"
-import type { Store, StoreError } from "../store/Store.ts"
+import type { Contracts } from "../store/Store.ts"
 import { shutdown } from "./Process.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 /** The configured store. */
 export const store = Layer.unwrap(
@@ -41,7 +42,7 @@ export const telemetry = Layer.unwrap(
 )
 
 /** The running service, as `main.ts` assembles it. */
-export type Service = Layer.Layer<Status | Store, HttpError | StoreError, AppConfig>
+export type Service = Layer.Layer<Status | Contracts, HttpError | StoreError, AppConfig>
 
 /** The layers that every command needs. Logs go to standard error, apart from the command's output. */
 export const commandOnly = runtime.pipe(

@@ -3,8 +3,7 @@ import { Array as Arr, Clock, Duration, Effect, Fiber, Layer } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, Settings } from "../config/AppConfig.ts"
-import { evictsStreams, Store } from "../store/Store.ts"
-import type { Refused, StoreError } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
 import { oneEndpoint } from "./dialect.ts"
 import { about, failure, ok, renderText, warning } from "./Finding.ts"
 import type { Finding } from "./Finding.ts"
@@ -15,6 +14,9 @@ import { probe } from "./probe.ts"
 import { exitCode } from "./Process.ts"
 import { sizes } from "./sizes.ts"
 import type { Stream } from "./sizes.ts"
+import { evictsStreams, StoreAdmin } from "../store/StoreAdmin.ts"
+import type { Refused } from "../store/StoreAdmin.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 const filterOf = ({ filter }: ChainConfig): string => {
   const topics = filter.topics.flatMap((alternatives) => alternatives ?? []).length
@@ -66,7 +68,7 @@ const grant = ({ name, detail }: Refused, keys: string): string | undefined => {
 
 /** One finding per denied command: most chains have the same. */
 const refusals = Effect.fnUntraced(function* ({ chains, streamPrefix }: Settings) {
-  const store = yield* Store
+  const store = yield* StoreAdmin
   const refused = (yield* Effect.forEach(chains, ({ id }) => store.refused(id))).flat()
   return Arr.dedupeWith(refused, (one, other) => one.name === other.name).map((one) => {
     const { name, detail, lost } = one
@@ -89,11 +91,14 @@ interface Checked {
 }
 
 /** Checks version, persistence and eviction policy, then reading and writing. */
-const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return<Checked, StoreError, Store> {
-  const store = yield* Store
-  const info = yield* store.info
+const store = Effect.fnUntraced(function* (
+  settings: Settings,
+): Effect.fn.Return<Checked, StoreError, JournalStore | StoreAdmin> {
+  const store = yield* JournalStore
+  const admin = yield* StoreAdmin
+  const info = yield* admin.info
   const now = (yield* Clock.currentTimeMillis) / 1000
-  const findings = [about("store", ok(`${info.version} at ${store.description}`))]
+  const findings = [about("store", ok(`${info.version} at ${admin.description}`))]
   const { evictionPolicy, persistence } = info
   if (persistence !== undefined) {
     const fix = "set appendonly yes: entries lost in a crash are pushed again, and readers see them twice"
@@ -114,7 +119,7 @@ const store = Effect.fnUntraced(function* (settings: Settings): Effect.fn.Return
   for (const { name, id } of settings.chains) {
     yield* store.ping(id)
     if ((yield* store.load(id)) !== undefined) withJournal.add(id)
-    streams.push({ chain: name, ...(yield* store.stats(id, false)) })
+    streams.push({ chain: name, ...(yield* admin.stats(id, false)) })
   }
   findings.push(...sizes(info, settings, streams, now))
   findings.push(about("store access", ok("reading and writing are allowed")))

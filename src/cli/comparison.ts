@@ -1,5 +1,5 @@
 /** Compares a journal with the current logs of a node. */
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import type { Block, ChainId, Entry, Filter, Hex, Log } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
@@ -8,12 +8,10 @@ import { blockRanges } from "../chain/ForkChoice.ts"
 import { logParams } from "../logs/Filter.ts"
 import { mostRecorded } from "../chain/Finality.ts"
 import { digest, Replay } from "../store/Replay.ts"
-import type { Store } from "../store/Store.ts"
+import type { Entries } from "../store/Entries.ts"
 
 /** Blocks per `eth_getLogs` request. */
 const width = 200
-
-const pageSize = 1000
 
 export interface ReplayOptions {
   /** The id after which to start; `undefined`: at the oldest entry. */
@@ -28,20 +26,21 @@ export interface ReplayOptions {
 
 /** Replays a journal from the store. */
 export const replay = Effect.fnUntraced(function* (
-  store: Pick<Store["Service"], "read">,
+  entries: Pick<Entries["Service"], "after">,
   chain: ChainId,
   { after, skip = 0, fromTheBeginning = after === undefined, isEnough = () => false }: ReplayOptions = {},
 ) {
   const replay = new Replay(fromTheBeginning)
-  let last = after
-  let left = skip
-  for (;;) {
-    const page = yield* store.read(chain, last, pageSize)
-    for (const stored of page.slice(left)) replay.apply(stored)
-    left = Math.max(left - page.length, 0)
-    if (page.length === 0 || isEnough(replay)) return replay
-    last = page.at(-1)!.id
-  }
+  yield* entries.after(chain, after).pipe(
+    Stream.drop(skip),
+    Stream.mapArray((page) => {
+      for (const stored of page) replay.apply(stored)
+      return [isEnough(replay)]
+    }),
+    Stream.takeUntil((enough) => enough),
+    Stream.runDrain,
+  )
+  return replay
 })
 
 /**

@@ -19,7 +19,8 @@ import type { Connection } from "../endpoint/Endpoint.ts"
 import { Transport } from "../endpoint/Socket.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import { Status } from "../observability/Status.ts"
-import { Store } from "../store/Store.ts"
+import { Entries } from "../store/Entries.ts"
+import { StoreAdmin } from "../store/StoreAdmin.ts"
 import { compare, replay } from "./comparison.ts"
 import { withExamples } from "./Flags.ts"
 import { runtime, store, telemetry } from "./Layers.ts"
@@ -110,12 +111,12 @@ const settle = Effect.fnUntraced(function* (node: Connection, chain: ChainStatus
 })
 
 const summary = Effect.fnUntraced(function* (
-  store: Store["Service"],
+  entries: Entries["Service"],
   chain: ChainConfig,
   node: Connection,
   status: ChainStatus,
 ) {
-  const replayed = yield* replay(store, chain.id)
+  const replayed = yield* replay(entries, chain.id)
   const head = yield* height(node)
   const { logs, missing, extra, different } = yield* compare(replayed, node, chain, 0, head)
   const complete =
@@ -132,7 +133,7 @@ const summary = Effect.fnUntraced(function* (
 
 /** Deletes the demo's streams. */
 const resetStreams = Effect.fnUntraced(function* ({ chains }: Settings) {
-  const store = yield* Store
+  const store = yield* StoreAdmin
   for (const { id } of chains) yield* store.reset(id, { from: undefined, filter: "none", delete: true })
 })
 
@@ -155,10 +156,11 @@ const runDemo = (service: Service, seconds: Option.Option<number>) =>
         Layer.build(service.pipe(Layer.provide(telemetry), Layer.provideMerge(base))),
       )
       const { chains } = Context.get(context, Status)
-      const client = Context.get(context, Store)
+      const entries = Context.get(context, Entries)
+      const admin = Context.get(context, StoreAdmin)
 
       const time = Option.isNone(seconds) ? Effect.never : Effect.sleep(seconds.value * 1000)
-      yield* writeLines([`following ${devnets.length} devnets into ${client.description}; Ctrl-C stops`])
+      yield* writeLines([`following ${devnets.length} devnets into ${admin.description}; Ctrl-C stops`])
       yield* restore(
         Effect.raceAllFirst([
           time,
@@ -168,7 +170,7 @@ const runDemo = (service: Service, seconds: Option.Option<number>) =>
       ).pipe(Effect.exit)
       yield* Effect.forEach(nodes, ({ connection }, i) => settle(connection, chains[i]!), { concurrency: 2 })
       const complete = yield* Effect.forEach(nodes, ({ connection }, i) =>
-        summary(client, config.chains[i]!, connection, chains[i]!),
+        summary(entries, config.chains[i]!, connection, chains[i]!),
       )
       // Set here and not returned: after Ctrl-C, the fiber ends as interrupted as soon as it is interruptible.
       if (!complete.every(Boolean)) process.exitCode = exitCode.failed

@@ -2,8 +2,8 @@
 import { Effect, Option } from "effect"
 import { Command, Flag, Prompt } from "effect/cli"
 import { fingerprint } from "../logs/Filter.ts"
-import { Store } from "../store/Store.ts"
-import type { StoreError } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
+import { StoreAdmin } from "../store/StoreAdmin.ts"
 import {
   blockFlag,
   booleanFlag,
@@ -15,6 +15,7 @@ import {
 } from "./Flags.ts"
 import { storeOnly } from "./Layers.ts"
 import { writeRecords } from "./Output.ts"
+import type { StoreError } from "../store/StoreError.ts"
 
 const confirmed = Effect.fnUntraced(function* (question: string) {
   if (!process.stdin.isTTY)
@@ -39,21 +40,22 @@ export const reset = Command.make(
     json: jsonFlag("Print the result as JSON"),
   },
   Effect.fnUntraced(function* ({ chain: name, from, delete: all, yes, json }) {
-    const store = yield* Store
+    const store = yield* JournalStore
+    const admin = yield* StoreAdmin
     const chain = yield* resolveChain(name)
     const head = yield* store.load(chain.id).pipe(
       Effect.map((journal) => (journal ? `the head at block ${journal.head.number}` : "nothing")),
       Effect.catchIf(isCorrupt, () => Effect.succeed("an inconsistent journal")),
     )
-    const entries = yield* store.stats(chain.id).pipe(
+    const entries = yield* admin.stats(chain.id).pipe(
       Effect.map(({ entries }) => entries),
       Effect.catchIf(isCorrupt, () => Effect.succeed(undefined)),
     )
-    const what = `discard ${head}${all ? ` and delete ${entries ?? "all"} entries` : ""} of ${chain.name} in ${store.description}`
+    const what = `discard ${head}${all ? ` and delete ${entries ?? "all"} entries` : ""} of ${chain.name} in ${admin.description}`
     const report = (record: object, text: string) => writeRecords([record], json, () => text)
     if (!yes && !(yield* confirmed(`${what}?`)))
       return yield* report({ chain: chain.name, reset: false }, "nothing changed")
-    yield* store.reset(chain.id, {
+    yield* admin.reset(chain.id, {
       from: Option.getOrUndefined(from),
       filter: fingerprint(chain.filter),
       delete: all,

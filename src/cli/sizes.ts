@@ -1,10 +1,10 @@
 /** Whether the streams fit into the memory of Redis: entries × bytes per entry, compared with the usable memory. Pure. */
 import type { Settings } from "../config/AppConfig.ts"
 import { noLimit, pinnedBy } from "../store/Retention.ts"
-import type { Info, Stats } from "../store/Store.ts"
 import { about, ok, warning } from "./Finding.ts"
 import type { Finding } from "./Finding.ts"
 import { grouped } from "./Output.ts"
+import type { Info, Stats } from "../store/StoreAdmin.ts"
 
 /**
  * Bytes per entry in Redis, measured with `MEMORY USAGE`: a transfer with three topics and one word of data, and a swap or

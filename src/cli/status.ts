@@ -3,11 +3,12 @@ import { Clock, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Journal } from "../store/Journal.ts"
-import { Store } from "../store/Store.ts"
-import type { Stats } from "../store/Store.ts"
+import { JournalStore } from "../store/JournalStore.ts"
+import { StoreAdmin } from "../store/StoreAdmin.ts"
 import { chainFlag, jsonFlag, resolveChains, withExamples } from "./Flags.ts"
 import { storeOnly } from "./Layers.ts"
 import { span, style, writeLines, writeRecords } from "./Output.ts"
+import type { Stats } from "../store/StoreAdmin.ts"
 
 /** An ingestor writes a heartbeat every ten seconds: after this time without one (seconds), none is running. */
 const aliveFor = 30
@@ -134,11 +135,12 @@ export const status = Command.make(
   "status",
   { chain: Flag.optional(chainFlag), json: jsonFlag("One JSON object per line and chain") },
   Effect.fnUntraced(function* ({ chain, json }) {
-    const store = yield* Store
+    const store = yield* JournalStore
+    const admin = yield* StoreAdmin
     const chains = yield* resolveChains(chain)
-    if (!json) yield* writeLines([store.description])
+    if (!json) yield* writeLines([admin.description])
     for (const chain of chains) {
-      const [journal, stats] = [yield* store.load(chain.id), yield* store.stats(chain.id)]
+      const [journal, stats] = [yield* store.load(chain.id), yield* admin.stats(chain.id)]
       yield* writeRecords([report(chain, journal, stats, yield* Clock.currentTimeMillis)], json, renderText)
     }
   }, Effect.provide(storeOnly)),

@@ -1,16 +1,15 @@
 /** `tail`: prints the entries of the store from a position on, as JSON or as readable lines. */
-import { Effect, Option } from "effect"
+import { Effect, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Entry } from "../Domain.ts"
 import { makeRedactor } from "../Redactor.ts"
-import { Store } from "../store/Store.ts"
-import type { Stored } from "../store/Store.ts"
 import { booleanFlag, chainFlag, jsonFlag, resolveChains, UsageError, withExamples } from "./Flags.ts"
 import { storeOnly } from "./Layers.ts"
 import { isOutputClosed, style, writeRecords } from "./Output.ts"
-
-const pageSize = 1000
+import { Entries, pageSize } from "../store/Entries.ts"
+import type { Stored } from "../store/Entries.ts"
+import { StoreAdmin } from "../store/StoreAdmin.ts"
 
 const pollEvery = "200 millis"
 
@@ -55,7 +54,8 @@ export const tail = Command.make(
     json: jsonFlag("One JSON object per line, with the fields and values of the stream entry"),
   },
   Effect.fnUntraced(function* ({ chain, from, follow, json }) {
-    const store = yield* Store
+    const entries = yield* Entries
+    const admin = yield* StoreAdmin
     const chains = yield* resolveChains(chain)
     const start = yield* startOf(from, follow)
 
@@ -69,12 +69,12 @@ export const tail = Command.make(
       )
     const begin = Effect.fnUntraced(function* (chain: ChainConfig) {
       if (start === "start") return undefined
-      return start === "now" ? (yield* store.stats(chain.id)).lastId : yield* store.seek(chain.id, start)
+      return start === "now" ? (yield* admin.stats(chain.id)).lastId : yield* entries.seek(chain.id, start)
     })
 
     // Without --follow, entries written from now on are not printed.
     const end = (chain: ChainConfig) =>
-      follow ? Effect.succeed(undefined) : Effect.map(store.stats(chain.id, false), ({ lastId }) => lastId)
+      follow ? Effect.succeed(undefined) : Effect.map(admin.stats(chain.id, false), ({ lastId }) => lastId)
     const cursors = yield* Effect.forEach(chains, (chain) =>
       Effect.zipWith(begin(chain), end(chain), (after, last) => ({ chain, after, last, isOver: false })),
     )
@@ -82,7 +82,9 @@ export const tail = Command.make(
       let printed = 0
       for (const cursor of cursors) {
         if (cursor.isOver) continue
-        const page = yield* store.read(cursor.chain.id, cursor.after, pageSize)
+        const page = yield* Stream.runCollect(
+          Stream.take(entries.after(cursor.chain.id, cursor.after), pageSize),
+        )
         const last = page.findIndex(({ id }) => id === cursor.last)
         const selected = last === -1 ? page : page.slice(0, last + 1)
         yield* print(cursor.chain, selected)

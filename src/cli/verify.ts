@@ -12,7 +12,9 @@ import { Capabilities } from "../endpoint/Capabilities.ts"
 import * as Headers from "../endpoint/Headers.ts"
 import * as LogSource from "../logs/LogSource.ts"
 import { Verification } from "../logs/Integrity.ts"
-import { Store } from "../store/Store.ts"
+import { Entries } from "../store/Entries.ts"
+import { JournalStore } from "../store/JournalStore.ts"
+import { StoreAdmin } from "../store/StoreAdmin.ts"
 import { Diff, isBeyondReorgs, replay } from "./comparison.ts"
 import { blockFlag, chainFlag, jsonFlag, resolveChains, UsageError, withExamples } from "./Flags.ts"
 import { endpointsOnly, storeOnly } from "./Layers.ts"
@@ -121,12 +123,14 @@ const verifyChain = Effect.fnUntraced(function* (
   requested: Requested,
 ) {
   const hasRange = requested.from !== undefined || requested.to !== undefined
-  const store = yield* Store
+  const store = yield* JournalStore
+  const entries = yield* Entries
+  const admin = yield* StoreAdmin
   const journal = yield* store.load(chain.id)
   if (journal === undefined) return { chain: chain.name, range: null, complete: !hasRange }
   const attempt = Effect.gen(function* () {
     const { final, head, start, filterSince } = (yield* store.load(chain.id)) ?? journal
-    const { firstNumber, trimmed, groups, previous, readers } = yield* store.stats(chain.id)
+    const { firstNumber, trimmed, groups, previous, readers } = yield* admin.stats(chain.id)
     // Lower blocks were read with another filter, or belong to a journal that was reset.
     const begins = Math.max(start.number, filterSince)
     const why =
@@ -149,10 +153,10 @@ const verifyChain = Effect.fnUntraced(function* (
       return { ...about, not_there: why, range: null, matches: true, complete: false }
     }
     // `seek` works only within a single journal.
-    const after = from === start.number || previous > 0 ? undefined : yield* store.seek(chain.id, from)
+    const after = from === start.number || previous > 0 ? undefined : yield* entries.seek(chain.id, from)
     // The entry at `after` is below the range and still exists: nothing of the range was trimmed.
     const startsAtOldest = after === undefined
-    const replayed = yield* replay(store, chain.id, {
+    const replayed = yield* replay(entries, chain.id, {
       after,
       skip: previous,
       fromTheBeginning: startsAtOldest && trimmed === 0,

@@ -12,13 +12,13 @@ import * as Monotonic from "../Monotonic.ts"
 import type { Family } from "./MetricFamily.ts"
 import type { Disagreement } from "../chain/Finality.ts"
 import type { Holder } from "../store/Retention.ts"
-import type { Stats } from "../store/Store.ts"
 import type { StoreBreaker } from "../store/StoreBreaker.ts"
 import { ChainTime } from "./ChainTime.ts"
 import type { Timed } from "./ChainTime.ts"
 import { EndpointStatus } from "./EndpointStatus.ts"
 import { Sparkline } from "./Sparkline.ts"
 import { RecentEntries } from "./RecentEntries.ts"
+import type { Stats } from "../store/StoreAdmin.ts"
 
 /**
  * - `connecting`: no endpoint is connected.

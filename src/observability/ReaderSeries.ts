@@ -2,7 +2,7 @@
 import type { Metric } from "effect"
 import type { Family, Registry } from "./MetricFamily.ts"
 import * as StoreMetrics from "./StoreMetrics.ts"
-import type { Group, Reader, Stats } from "../store/Store.ts"
+import type { Group, Reader, Stats } from "../store/StoreAdmin.ts"
 
 /** The maximum number of groups, and of readers, with their own series; also the number of reported groups. */
 const mostMembers = 20

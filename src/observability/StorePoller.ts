@@ -4,8 +4,8 @@ import { AppConfig } from "../config/AppConfig.ts"
 import * as Background from "../Background.ts"
 import { pluralize, logEvent } from "./LogEvents.ts"
 import { noLimit, pinnedBy } from "../store/Retention.ts"
-import { Store } from "../store/Store.ts"
-import type { Stats } from "../store/Store.ts"
+import { StoreAdmin } from "../store/StoreAdmin.ts"
+import type { Stats } from "../store/StoreAdmin.ts"
 import { furthestBehind, ReaderSeries } from "./ReaderSeries.ts"
 import { Status } from "./Status.ts"
 import type { ChainStatus } from "./ChainStatus.ts"
@@ -14,7 +14,7 @@ const every = "10 seconds"
 
 export const layer = Layer.effectDiscard(
   Effect.gen(function* () {
-    const store = yield* Store
+    const store = yield* StoreAdmin
     const status = yield* Status
     const settings = yield* AppConfig
     status.store.description = store.description

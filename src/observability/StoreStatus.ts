@@ -1,8 +1,8 @@
 /** The status of the store. */
 import { stateOf } from "../Retry.ts"
 import type { BreakerState } from "../Retry.ts"
-import { evictsStreams } from "../store/Store.ts"
-import type { Info } from "../store/Store.ts"
+import { evictsStreams } from "../store/StoreAdmin.ts"
+import type { Info } from "../store/StoreAdmin.ts"
 import type { ChainStatus } from "./ChainStatus.ts"
 
 export class StoreStatus {

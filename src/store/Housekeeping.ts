@@ -6,8 +6,8 @@ import { Effect, Latch } from "effect"
 import type { Scope } from "effect"
 import * as Background from "../Background.ts"
 import type { Trimmed } from "./Retention.ts"
-import type { StoreError } from "./Store.ts"
 import type { StoreEvent } from "./StoreEvent.ts"
+import type { StoreError } from "./StoreError.ts"
 
 export interface Housekeeping {
   /** Waits until publishing resumes. To be called once the store has answered that it is paused. */

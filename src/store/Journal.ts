@@ -2,11 +2,10 @@
  * The journal of one chain as pure data: a stack of blocks, and how `push`, `pop` and `finalize` change it.
  *
  * Each store applies the same changes in its own medium. The pipeline uses these functions to compute where the journal
- * will stand once the moves in flight are acknowledged.
+ * will stand once the moves in flight are acknowledged. Of the window, a move reads the two highest records and the one at
+ * the height that it names (`heightOf`): a store need not read more.
  */
-import { createHash } from "node:crypto"
-import type { Block, Hex, Log } from "../Domain.ts"
-import { sizeOf } from "./redis/MessagePack.ts"
+import type { Block, Hex } from "../Domain.ts"
 
 /**
  * The version of what is stored of a journal beside its entries. Version 1 has neither part digests nor epochs. Ingestors
@@ -105,7 +104,7 @@ export const callLimits: CallLimits = { logs: 1000, blocks: 500, bytes: 1024 * 1
 export const emptyHead = (start: number): Position => ({ number: start - 1, hash: "", part: 0 })
 
 /** Whether a move that expects `a` applies at `b`. */
-export const samePosition = (a: Position, b: Position): boolean =>
+const samePosition = (a: Position, b: Position): boolean =>
   a.number === b.number && a.hash === b.hash && a.part === b.part && (a.digest ?? "") === (b.digest ?? "")
 
 /** An empty journal that starts at `start`. */
@@ -126,157 +125,143 @@ export const finalizedHead = (journal: Pick<Journal, "final" | "start">): Positi
 export const firstUnfinalized = (journal: Pick<Journal, "final" | "start">): number =>
   Math.max(finalizedHead(journal).number + 1, journal.start.number)
 
+/** How many logs of a block are written already: some, where it is the partial block on top. */
+export const logsWritten = ({ hash, part }: Position, block: Pick<Block, "hash">): number =>
+  part > 0 && hash === block.hash ? part : 0
+
 /** The head after a push. */
-export const afterPush = (push: Push): Position => {
-  const last = push.blocks.at(-1)!
-  const before = push.expected.part > 0 && push.expected.hash === last.hash ? push.expected.part : 0
-  const at = { number: last.number, hash: last.hash }
-  if (last.whole) return { ...at, part: 0 }
-  return { ...at, part: before + last.logs.length, ...(last.digest !== undefined && { digest: last.digest }) }
+export const afterPush = ({ blocks, expected }: Push): Position => {
+  const { number, hash, whole, logs, digest } = blocks.at(-1)!
+  if (whole) return { number, hash, part: 0 }
+  const part = logsWritten(expected, { hash }) + logs.length
+  return { number, hash, part, ...(digest !== undefined && { digest }) }
 }
 
-/** A running digest of a block's logs from its first log on, independent of how they are divided into calls. */
-const makeDigest = () => {
-  const hash = createHash("sha256")
-  return {
-    add: (logs: ReadonlyArray<Log>): void => {
-      for (const { index, txHash, contract, topics, data } of logs)
-        hash.update(`${index} ${txHash} ${contract} ${topics.join()} ${data}\n`)
-    },
-    value: (): string => hash.copy().digest("hex").slice(0, 32),
-  }
+/** The height of the block that a move writes, retracts or finalizes. */
+export const heightOf = (move: Move): number =>
+  move._tag === "Push" ? move.blocks.at(-1)!.number : move._tag === "Pop" ? move.expected.number : move.number
+
+const hashAt = ({ window }: Journal, height: number) => window.find(({ number }) => number === height)?.hash
+
+/** The head is not the expected one (`undefined`: the store has no journal of this chain). */
+export interface Conflict {
+  readonly _tag: "Conflict"
+  readonly head: Position | undefined
 }
 
-/** The digest of the first `count` logs of a block, as in `Position.digest`. */
-export const digestOfPart = ({ logs }: Pick<Block, "logs">, count: number): string => {
-  const digest = makeDigest()
-  digest.add(logs.slice(0, count))
-  return digest.value()
+/** The journal belongs to another filter. */
+export interface FilterChanged {
+  readonly _tag: "FilterChanged"
+  readonly filter: string
+}
+
+const isPossible = (journal: Journal, move: Move): boolean => {
+  const { head, final, window } = journal
+  if (move._tag === "Push") return true
+  if (move._tag === "Pop") return window.length > 0
+  if (final !== undefined && move.number <= final.number) return true
+  const isReached = move.number < head.number || (move.number === head.number && head.part === 0)
+  return isReached && (hashAt(journal, move.number) ?? move.hash) === move.hash
+}
+
+/** Why a move does not apply to a journal; `undefined` if it does. */
+export const rejectionOf = (
+  journal: Journal,
+  filter: string,
+  move: Move,
+): Conflict | FilterChanged | undefined => {
+  const { head } = journal
+  if (journal.filter !== filter) return { _tag: "FilterChanged", filter: journal.filter }
+  const applies = samePosition(head, move.expected) && isPossible(journal, move)
+  return applies ? undefined : { _tag: "Conflict", head }
+}
+
+/** Whether a push that conflicts was written before, by an earlier attempt or by another ingestor. */
+export const isWritten = (journal: Journal, push: Push): boolean => {
+  const { head } = journal
+  const next = afterPush(push)
+  if (hashAt(journal, next.number) !== next.hash) return false
+  return head.hash !== next.hash || head.part === 0 || (next.digest !== undefined && samePosition(head, next))
+}
+
+/** What a move changes beside the entries that a push appends. */
+export interface Changes extends Pick<Journal, "head" | "start"> {
+  /** The new finalized head, if it moves. Records at or below it leave the window, also those of this move. */
+  readonly final: Journal["final"]
+  /** Whether the top record leaves the window: superseded, retracted or replaced by the first of `records`. */
+  readonly dropsTop: boolean
+  /** The records that are added on top, lowest first. */
+  readonly records: ReadonlyArray<BlockRecord>
+  /** How many of the top block's last logs are retracted. */
+  readonly retracted: number
 }
 
 /** Whether a record must remain once another block is above it. */
 const isKept = (record: BlockRecord, start: number): boolean => record.count > 0 || record.number === start
 
-/** The journal after an accepted push. */
-export const pushed = (journal: Journal, push: Push): Journal => {
-  const head = afterPush(push)
-  const first = push.blocks[0]
-  const startBlock = push.blocks.find((block) => block.number === journal.start.number)
-  const start = startBlock ? { ...journal.start, hash: startBlock.hash } : journal.start
-  if (push.final && head.part === 0) {
-    const final = { number: head.number, hash: push.blocks.at(-1)!.hash }
-    return { ...journal, start, head, final, window: [] }
+const changesOfPush = ({ start, window }: Journal, push: Push): Partial<Changes> => {
+  const { blocks, expected, final } = push
+  const top = window.at(-1)
+  const last = blocks.at(-1)!
+  const startBlock = blocks.find(({ number }) => number === start.number)
+  const moved = { head: afterPush(push), start: startBlock ? { ...start, hash: startBlock.hash } : start }
+  if (final && last.whole) return { ...moved, final: { number: last.number, hash: last.hash } }
+  const continued = logsWritten(expected, blocks[0]) > 0 ? top : undefined
+  const records = blocks.map(({ number, hash, parentHash, logs }, i) => ({
+    number,
+    hash,
+    parentHash,
+    count: logs.length + (i === 0 ? (continued?.count ?? 0) : 0),
+  }))
+  return {
+    ...moved,
+    dropsTop: top !== undefined && (top === continued || !isKept(top, start.number)),
+    records: records.filter((record, i) => isKept(record, start.number) || i === records.length - 1),
   }
-  const window = [...journal.window]
-  let before = 0
-  if (journal.head.part > 0 && window.at(-1)?.hash === first.hash) before = window.pop()!.count
-  else if (window.length > 0 && !isKept(window.at(-1)!, start.number)) window.pop()
-  for (const block of push.blocks) {
-    const count = block.logs.length + (block === first ? before : 0)
-    const record = { number: block.number, hash: block.hash, parentHash: block.parentHash, count }
-    if (isKept(record, start.number) || block === push.blocks.at(-1)) window.push(record)
+}
+
+const changesOfPop = (journal: Journal, most: number): Partial<Changes> => {
+  const { start, window } = journal
+  const top = window.at(-1)!
+  const retracted = Math.min(top.count, most)
+  const count = top.count - retracted
+  if (count > 0) {
+    const head = { number: top.number, hash: top.hash, part: -count }
+    return { head, dropsTop: true, records: [{ ...top, count }], retracted }
   }
-  return { ...journal, start, head, window }
+  const below = window.at(-2)
+  return {
+    head: below ? { number: below.number, hash: below.hash, part: 0 } : finalizedHead(journal),
+    start: top.number === start.number ? { ...start, hash: "" } : start,
+    dropsTop: true,
+    retracted,
+  }
 }
 
 /**
- * The journal after an accepted pop. The window must not be empty.
+ * What a move changes in a journal to which it applies.
  *
  * @param most how many logs one call retracts
  */
-export const popped = (journal: Journal, most: number = callLimits.logs): Journal => {
-  const top = journal.window.at(-1)!
-  const below = journal.window.slice(0, -1)
-  if (top.count > most) {
-    const count = top.count - most
-    const { number, hash } = journal.head
-    return { ...journal, head: { number, hash, part: -count }, window: [...below, { ...top, count }] }
-  }
-  const next = below.at(-1)
-  const head = next ? { number: next.number, hash: next.hash, part: 0 } : finalizedHead(journal)
-  const start = top.number === journal.start.number ? { ...journal.start, hash: "" as const } : journal.start
-  return { ...journal, start, head, window: below }
-}
-
-/** The journal with a higher finalized head. A lower one changes nothing. */
-export const finalized = (journal: Journal, number: number, hash: Hex): Journal =>
-  journal.final !== undefined && number <= journal.final.number
-    ? journal
-    : {
-        ...journal,
-        final: { number, hash },
-        window: journal.window.filter((record) => record.number > number),
-      }
-
-/** Where the chunk that begins at `from` ends: at least one log later. */
-const endOfPart = (logs: ReadonlyArray<Log>, from: number, limits: CallLimits): number => {
-  let end = from + 1
-  let bytes = sizeOf(logs[from]!)
-  while (end < logs.length && end - from < limits.logs) {
-    bytes += sizeOf(logs[end]!)
-    if (bytes > limits.bytes) break
-    end++
-  }
-  return end
-}
-
-/** Divides blocks into calls within the limits, in order. A block that exceeds them gets calls of its own. */
-export const pushes = function* (
-  expected: Position,
-  blocks: Iterable<Block>,
-  final: boolean,
-  limits: CallLimits = callLimits,
-): Generator<Push, void, undefined> {
-  let position = expected
-  let batch: Array<BlockChunk> = []
-  let logs = 0
-  let bytes = 0
-  const call = (blocks: ReadonlyArray<BlockChunk>): Push => {
-    const push: Push = { _tag: "Push", expected: position, blocks: blocks as Push["blocks"], final }
-    position = afterPush(push)
-    return push
-  }
-  for (const block of blocks) {
-    const done = position.part > 0 && position.hash === block.hash ? position.part : 0
-    const count = block.logs.length
-    let size = 0
-    for (const log of block.logs) size += sizeOf(log)
-    const isFull = batch.length === limits.blocks || logs + count > limits.logs || bytes + size > limits.bytes
-    if (batch.length > 0 && isFull) {
-      yield call(batch)
-      batch = []
-      logs = bytes = 0
-    }
-    if (done === 0 && (count <= 1 || (count <= limits.logs && size <= limits.bytes))) {
-      batch.push({ ...block, whole: true })
-      logs += count
-      bytes += size
-      continue
-    }
-    const digest = makeDigest()
-    digest.add(block.logs.slice(0, done))
-    for (let from = done; from < count;) {
-      const end = endOfPart(block.logs, from, limits)
-      const part = block.logs.slice(from, end)
-      digest.add(part)
-      const whole = end === count
-      yield call([{ ...block, logs: part, whole, ...(!whole && { digest: digest.value() }) }])
-      from = end
-    }
-  }
-  if (batch.length > 0) yield call(batch)
+export const changesOf = (journal: Journal, move: Move, most: number): Changes => {
+  const { head, start, final } = journal
+  const nothing = { head, start, final: undefined, dropsTop: false, records: [], retracted: 0 }
+  if (move._tag === "Push") return { ...nothing, ...changesOfPush(journal, move) }
+  if (move._tag === "Pop") return { ...nothing, ...changesOfPop(journal, most) }
+  const { number, hash } = move
+  return final !== undefined && number <= final.number ? nothing : { ...nothing, final: { number, hash } }
 }
 
 /**
- * Frees the logs of a push that the store has acknowledged. Nothing reads them any more.
+ * The journal after a move that applies to it.
  *
- * They would be collected anyway, but late. Fibers and scopes are kept in Maps and Sets that change all the time, and V8
- * links each outgrown hash table to its successor: once one table is in the old generation, everything that any of them
- * ever referenced, including finished fibers with all their blocks, survives every young-generation collection. Without
- * this function an event costs a third more CPU.
+ * @param most how many logs one call retracts
  */
-export const freeLogs = ({ blocks }: Push): void => {
-  for (const { logs } of blocks) (logs as Array<Log>).length = 0
+export const applied = (journal: Journal, move: Move, most: number = callLimits.logs): Journal => {
+  const { head, start, final, dropsTop, records } = changesOf(journal, move, most)
+  const window = journal.window.toSpliced(journal.window.length - (dropsTop ? 1 : 0), 1, ...records)
+  if (final === undefined) return { ...journal, head, start, window }
+  return { ...journal, head, start, final, window: window.filter(({ number }) => number > final.number) }
 }
 
 /** How many logs a push carries. */

@@ -4,7 +4,7 @@
  */
 import { callLimits } from "./Journal.ts"
 import type { CallLimits, Push } from "./Journal.ts"
-import type { StoreError } from "./Store.ts"
+import type { StoreError } from "./StoreError.ts"
 
 /** After this many accepted pushes in a row the limits double. */
 const pushesToGrow = 20
@@ -43,21 +43,16 @@ export class PushLimits {
     this.#acceptedInARow = 0
     const logs = blocks.reduce((sum, block) => sum + block.logs.length, 0)
     if (logs <= 1 && blocks.length <= 1) return false
-    if (
-      reason !== "timeout" &&
-      !((failedBefore || this.#current !== this.#most) && reason === "unreachable") &&
-      !(
-        (reason === "refused" || reason === "unreachable") &&
-        tooLarge.test(detail) &&
-        !otherLimit.test(detail)
-      )
-    )
-      return false
-    const half = (most: number, of: number) => Math.max(Math.floor(Math.min(most, of) / 2), 1)
+    const isClosed = reason === "unreachable" && (failedBefore || this.#current !== this.#most)
+    const isTooLarge = tooLarge.test(detail) && !otherLimit.test(detail)
+    const isRefused = (reason === "refused" || reason === "unreachable") && isTooLarge
+    if (reason !== "timeout" && !isClosed && !isRefused) return false
+    const { logs: mostLogs, blocks: mostBlocks, bytes } = this.#current
+    const half = (most: number, size = most) => Math.max(Math.floor(Math.min(most, size) / 2), 1)
     this.#current = {
-      logs: half(this.#current.logs, Math.max(logs, 2)),
-      blocks: half(this.#current.blocks, Math.max(blocks.length, 2)),
-      bytes: half(this.#current.bytes, Infinity),
+      logs: half(mostLogs, Math.max(logs, 2)),
+      blocks: half(mostBlocks, Math.max(blocks.length, 2)),
+      bytes: half(bytes),
     }
     return true
   }
@@ -66,15 +61,13 @@ export class PushLimits {
   accepted(): void {
     if (this.#current === this.#most || ++this.#acceptedInARow < pushesToGrow) return
     this.#acceptedInARow = 0
-    const twice = (of: number, most: number) => Math.min(of * 2, most)
-    const { logs, blocks, bytes } = this.#current
-    const next = {
-      logs: twice(logs, this.#most.logs),
-      blocks: twice(blocks, this.#most.blocks),
-      bytes: twice(bytes, this.#most.bytes),
+    const { logs, blocks, bytes } = this.#most
+    const twice = {
+      logs: Math.min(this.#current.logs * 2, logs),
+      blocks: Math.min(this.#current.blocks * 2, blocks),
+      bytes: Math.min(this.#current.bytes * 2, bytes),
     }
-    const isMost =
-      next.logs === this.#most.logs && next.blocks === this.#most.blocks && next.bytes === this.#most.bytes
-    this.#current = isMost ? this.#most : next
+    const isMost = twice.logs === logs && twice.blocks === blocks && twice.bytes === bytes
+    this.#current = isMost ? this.#most : twice
   }
 }

@@ -7,7 +7,7 @@
 import { createHash } from "node:crypto"
 import { identity } from "../Domain.ts"
 import type { Entry } from "../Domain.ts"
-import type { Stored } from "./Store.ts"
+import type { Stored } from "./Entries.ts"
 
 /** The fields of a log that a node can confirm, beside its identity. */
 export type Payload = Pick<Entry, "block_number" | "tx_hash" | "contract" | "topics" | "data" | "tx_index">

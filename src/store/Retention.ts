@@ -6,17 +6,9 @@
  * pinned reader falls so far behind that its backlog is full, publishing to the stream pauses. No log is lost, because the
  * chain still has it.
  */
-
 import type { Retention } from "../config/StreamConfig.ts"
 
 export type { Retention }
-
-/** Keeps about `maxLength` entries, and four times as many for pinned readers. */
-export const keeping = (maxLength: number, groups: ReadonlyArray<string> = []): Retention => ({
-  maxLength,
-  groups,
-  backlog: maxLength * 4,
-})
 
 /** Why publishing to a stream is paused: its backlog is full, or the store's memory nearly is. */
 export type PauseReason = "backlog" | "memory"
@@ -38,6 +30,9 @@ export interface Holder {
 /** How long a reader stays pinned after it was last seen (seconds). */
 export const pinnedFor = 7 * 24 * 3600
 
+/** Whether a reader that publishes its position is pinned. @param now unix seconds */
+export const isPinned = (seen: number | undefined, now: number): boolean => now - (seen ?? now) < pinnedFor
+
 /** A description of who is pinned; `undefined` when no reader is. @param now unix seconds */
 export const pinnedBy = (
   { groups }: Pick<Retention, "groups">,
@@ -45,7 +40,7 @@ export const pinnedBy = (
   now: number,
 ): string | undefined => {
   if (groups.length > 0) return `STREAM_GROUPS=${groups.join(",")}`
-  const reader = readers.find(({ seen }) => now - (seen ?? now) < pinnedFor)
+  const reader = readers.find(({ seen }) => isPinned(seen, now))
   return reader && `the reader ${reader.name}`
 }
 
@@ -56,19 +51,17 @@ export const noLimit = (limit: number | undefined, pinned: string, { backlog }: 
 })
 
 /** A consumer group or reader and its position. */
-export interface ReaderPosition {
+interface ReaderPosition {
   /** `group:<name>` or `reader:<name>`. */
   readonly reader: string
   /** The last entry that it has read. */
   readonly id: string
   /** Entries that it has not read; `undefined` when they were not counted. */
   readonly lag: number | undefined
-  /** The command that releases the reader: trimming no longer waits for it. */
-  readonly release: string
 }
 
 /** The pinned reader that delays trimming, as far as that is visible without trimming. */
-export type DelayingReader = Pick<ReaderPosition, "reader" | "lag" | "release">
+export type DelayingReader = Pick<ReaderPosition, "reader" | "lag"> & Pick<Holder, "release">
 
 /** Fewer entries than this beyond the limit are not worth a trim. */
 const slack = 100
@@ -89,13 +82,11 @@ export const delayingReader = (
   pinned: ReadonlyArray<ReaderPosition>,
   entries: number,
   keep: number,
-): DelayingReader | undefined => {
+): ReaderPosition | undefined => {
   const [first, ...others] = pinned
   if (first === undefined || entries < keep + slack) return undefined
   const last = others.reduce((one, other) => (isBehind(other.id, one.id) ? other : one), first)
-  if (last.lag !== undefined && last.lag <= keep) return undefined
-  const { reader, lag, release } = last
-  return { reader, lag, release }
+  return last.lag === undefined || last.lag > keep ? last : undefined
 }
 
 /** The result of a trim. */

@@ -11,8 +11,8 @@ import type { Scope } from "effect"
 import { circuitBreaking, makeBreaker, watched } from "../Retry.ts"
 import type { Breaker } from "../Retry.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { StoreError } from "./Store.ts"
 import type { StoreEvent } from "./StoreEvent.ts"
+import { StoreError } from "./StoreError.ts"
 
 export interface StoreBreaker {
   readonly breaker: Breaker
@@ -58,12 +58,10 @@ export const make = (
 
     /** Probes until the store answers. The failure that led here counts as the first attempt. */
     const probeUntilAnswered = (failure: StoreError) => {
-      let first = true
-      return Effect.suspend(() => {
-        if (!first) return guardedProbe
-        first = false
-        return Effect.fail(failure)
-      }).pipe(Effect.retry(pacing(Schedule.setInputType<StoreError>()(probes))))
+      let attempts = 0
+      return Effect.suspend(() => (attempts++ === 0 ? Effect.fail(failure) : guardedProbe)).pipe(
+        Effect.retry(pacing(Schedule.setInputType<StoreError>()(probes))),
+      )
     }
 
     const recover = Effect.fnUntraced(function* (failure: StoreError) {

@@ -1,7 +1,7 @@
 /** What happens between a chain and the store. */
 import type { Wait } from "../Retry.ts"
 import type { Holder } from "./Retention.ts"
-import type { StoreError } from "./Store.ts"
+import type { StoreError } from "./StoreError.ts"
 
 export type StoreEvent =
   /** The delay before the next probe, or before the refused move is submitted again. */

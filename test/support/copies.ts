@@ -2,17 +2,16 @@
  * A store of which copies can be taken and brought back, as a backup or a replica that was behind is, with the ids, the epoch
  * and all else that it had then; and what a look past the service's code finds in it.
  */
-import { Effect, Schema } from "effect"
+import { Effect, Schema, Stream } from "effect"
 import type { Redis } from "ioredis"
 import { randomUUID } from "node:crypto"
 import { DatabaseSync } from "node:sqlite"
 import { entryFields } from "../../src/Domain.ts"
 import type { Entry } from "../../src/Domain.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
-import { keeping } from "../../src/store/Retention.ts"
-import type { Stored } from "../../src/store/Store.ts"
+import type { Stored } from "../../src/store/Entries.ts"
 import type { Client } from "./ingestor.ts"
-import { openSqlite } from "./ingestor.ts"
+import { keeping, openSqlite } from "./ingestor.ts"
 
 /** An entry as an ingestor or a reader remembers it. */
 export interface Remembered {
@@ -123,7 +122,7 @@ export const memory = Effect.fnUntraced(function* (maxLength: number, limits: Ca
     at: database.prepare("SELECT * FROM events WHERE id = ?"),
     read: database.prepare(
       `SELECT * FROM trimmed WHERE id > ? AND id < (SELECT min(id) FROM events)
-       UNION ALL SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?`,
+       UNION ALL SELECT * FROM events WHERE id > ? ORDER BY id`,
     ),
   }
   const numbers = prepared.sequence
@@ -174,8 +173,8 @@ export const memory = Effect.fnUntraced(function* (maxLength: number, limits: Ca
       }),
     untrimmed: {
       ...store,
-      read: (_chain, after, limit) =>
-        Effect.sync(() => prepared.read.all(Number(after ?? 0), Number(after ?? 0), limit).map(entryOf)),
+      after: (_chain, after = "0") =>
+        Stream.suspend(() => Stream.fromArray(prepared.read.all(Number(after), Number(after)).map(entryOf))),
     },
   } satisfies Copied as Copied
 })

@@ -1,6 +1,6 @@
 /** A real anvil with a contract that emits logs, and comparisons of a store with it. */
 import { assert } from "@effect/vitest"
-import { Context, Duration, Effect, Layer, Redacted, Schedule } from "effect"
+import { Duration, Effect, Redacted, Schedule } from "effect"
 import type { Scope } from "effect"
 import * as Anvil from "../../src/demo/Anvil.ts"
 import * as Traffic from "../../src/demo/Traffic.ts"
@@ -9,9 +9,8 @@ import * as Endpoint from "../../src/endpoint/Endpoint.ts"
 import type { SocketConnection } from "../../src/endpoint/Endpoint.ts"
 import { Transport } from "../../src/endpoint/Socket.ts"
 import type { Header } from "../../src/Domain.ts"
-import { keeping } from "../../src/store/Retention.ts"
 import * as SqliteStore from "../../src/store/sqlite/SqliteStore.ts"
-import { Store } from "../../src/store/Store.ts"
+import { keeping, openStore } from "./ingestor.ts"
 import type { Client } from "./ingestor.ts"
 import { judgeByNode } from "./oracle.ts"
 
@@ -79,7 +78,7 @@ export const environment = (
 })
 
 export const openSqlite = (path: string): Effect.Effect<Client, unknown, Scope.Scope> =>
-  Effect.map(Layer.build(SqliteStore.layer(path, keeping(0))), (context) => Context.get(context, Store))
+  openStore(SqliteStore.layer(path, keeping(0)))
 
 /** Waits until the store has the node's head. */
 export const reached = (

@@ -2,7 +2,7 @@
 import { Effect, Random, Semaphore } from "effect"
 import * as Monotonic from "../../src/Monotonic.ts"
 import type { Push } from "../../src/store/Journal.ts"
-import { StoreError } from "../../src/store/Store.ts"
+import { StoreError } from "../../src/store/StoreError.ts"
 import type { Copied, Copy } from "./copies.ts"
 import { make as watchEpochs } from "./epochWatch.ts"
 import type { EpochWatch, Process } from "./epochWatch.ts"

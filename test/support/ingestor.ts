@@ -4,13 +4,15 @@ import { Context, Effect, Layer, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { AppConfig, fromVariables } from "../../src/config/AppConfig.ts"
 import * as Supervisor from "../../src/chain/Supervisor.ts"
-import { keeping } from "../../src/store/Retention.ts"
 import type { Retention } from "../../src/store/Retention.ts"
 import { callLimits } from "../../src/store/Journal.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
 import * as SqliteStore from "../../src/store/sqlite/SqliteStore.ts"
-import { Store } from "../../src/store/Store.ts"
-import type { StoreError } from "../../src/store/Store.ts"
+import { Entries } from "../../src/store/Entries.ts"
+import { JournalStore } from "../../src/store/JournalStore.ts"
+import { contextOf } from "../../src/store/Store.ts"
+import type { Contracts, Store } from "../../src/store/Store.ts"
+import { StoreAdmin } from "../../src/store/StoreAdmin.ts"
 import * as Observer from "../../src/observability/Observer.ts"
 import { Status } from "../../src/observability/Status.ts"
 import type { ChainStatus } from "../../src/observability/ChainStatus.ts"
@@ -18,18 +20,31 @@ import type { FakeChain } from "./FakeChain.ts"
 import { layerTransport } from "./FakeNode.ts"
 import type { FakeNode } from "./FakeNode.ts"
 import { assertComplete } from "./oracle.ts"
+import type { StoreError } from "../../src/store/StoreError.ts"
 
-export type Client = Store["Service"]
+export type Client = Store
+
+/** Builds a store; it is closed with the scope. */
+export const openStore = <E>(layer: Layer.Layer<Contracts, E>): Effect.Effect<Client, E, Scope.Scope> =>
+  Effect.map(Layer.build(layer), (context) => ({
+    ...Context.get(context, JournalStore),
+    ...Context.get(context, Entries),
+    ...Context.get(context, StoreAdmin),
+  }))
+
+/** Keeps about `maxLength` entries, and four times as many for pinned readers. */
+export const keeping = (maxLength: number, groups: ReadonlyArray<string> = []): Retention => ({
+  maxLength,
+  groups,
+  backlog: maxLength * 4,
+})
 
 /** A store in this file. */
 export const openSqlite = (
   path: string,
   retention: Retention = keeping(0),
   limits: CallLimits = callLimits,
-): Effect.Effect<Client, StoreError, Scope.Scope> =>
-  Effect.map(Layer.build(SqliteStore.layer(path, retention, limits)), (context) =>
-    Context.get(context, Store),
-  )
+): Effect.Effect<Client, StoreError, Scope.Scope> => openStore(SqliteStore.layer(path, retention, limits))
 
 /** An empty store in memory that outlives the ingestors that use it. */
 export const memoryStore = (
@@ -85,7 +100,7 @@ export const startIngestor = Effect.fnUntraced(function* (
   const service = Supervisor.layer.pipe(
     Layer.provide(Observer.layer),
     Layer.provideMerge(Status.layer),
-    Layer.provide(Layer.succeed(Store, store)),
+    Layer.provide(Layer.succeedContext(contextOf(store))),
     Layer.provide(Layer.succeed(AppConfig, config)),
     Layer.provide(layerTransport(nodes)),
     // Two ingestors in one test are two processes: they share no layer.

@@ -6,29 +6,18 @@
  * ever existed are known, the retracted ones are compared, too.
  */
 import { assert } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import { compare, digestOf, replay } from "../../src/cli/comparison.ts"
 import type { SocketConnection } from "../../src/endpoint/Endpoint.ts"
 import { identity } from "../../src/Domain.ts"
 import type { Entry, Hex } from "../../src/Domain.ts"
 import { callLimits } from "../../src/store/Journal.ts"
 import { Replay } from "../../src/store/Replay.ts"
-import type { Stored } from "../../src/store/Store.ts"
+import type { Stored } from "../../src/store/Entries.ts"
 import type { FakeBlock, FakeChain } from "./FakeChain.ts"
 import type { Client } from "./ingestor.ts"
 
 export const replayOf = (store: Client, chain: number): Effect.Effect<Replay, unknown> => replay(store, chain)
-
-const pageSize = 10_000
-
-const entriesOf = Effect.fnUntraced(function* (store: Client, chain: number) {
-  const entries: Array<Stored> = []
-  for (;;) {
-    const page = yield* store.read(chain, entries.at(-1)?.id, pageSize)
-    if (page.length === 0) return entries
-    for (const stored of page) entries.push(stored)
-  }
-})
 
 /** A block on the stack of a journal, and how many of its logs are written. */
 interface StackedBlock {
@@ -167,7 +156,7 @@ export const judge = Effect.fnUntraced(function* (
   forgiven: ReadonlySet<Hex> = new Set(),
   logsPerCall: number | "any" = store.limits.logs,
 ) {
-  const entries = yield* entriesOf(store, chain.id)
+  const entries = yield* Stream.runCollect(store.after(chain.id))
   const replay = new Replay()
   for (const stored of entries) replay.apply(stored)
   const isJudged = ({ hash }: { readonly hash: string }) => !forgiven.has(hash as Hex)

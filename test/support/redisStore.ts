@@ -5,12 +5,12 @@ import { AppConfig, fromVariables } from "../../src/config/AppConfig.ts"
 import type { RedisConfig } from "../../src/config/AppConfig.ts"
 import { Status } from "../../src/observability/Status.ts"
 import * as StorePoller from "../../src/observability/StorePoller.ts"
-import { keeping } from "../../src/store/Retention.ts"
 import type { Retention } from "../../src/store/Retention.ts"
 import { callLimits } from "../../src/store/Journal.ts"
 import type { CallLimits } from "../../src/store/Journal.ts"
 import * as RedisStore from "../../src/store/redis/RedisStore.ts"
-import { Store } from "../../src/store/Store.ts"
+import { contextOf } from "../../src/store/Store.ts"
+import { keeping, openStore } from "./ingestor.ts"
 import type { Client } from "./ingestor.ts"
 
 export const standalone = (port: number, overrides: Partial<RedisConfig> = {}): RedisConfig => ({
@@ -45,7 +45,7 @@ export const openRedis = (
     timeout: Duration.fromInputUnsafe(timeout),
     limits,
   }
-  return Effect.map(Layer.build(RedisStore.layer(options)), (context) => Context.get(context, Store))
+  return openStore(RedisStore.layer(options))
 }
 
 /**
@@ -74,7 +74,7 @@ export const pollStore = Effect.fnUntraced(function* (
   const logged: Array<unknown> = []
   const layer = StorePoller.layer.pipe(
     Layer.provideMerge(Status.layer),
-    Layer.provide(Layer.succeed(Store, store)),
+    Layer.provide(Layer.succeedContext(contextOf(store))),
     Layer.provide(Layer.succeed(AppConfig, config)),
     Layer.provide(Logger.layer([Logger.make(({ message }) => void logged.push(message))])),
   )

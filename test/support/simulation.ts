@@ -2,7 +2,7 @@
  * The real service against a chain, two nodes and a store with every known fault, in an order that depends on a seed. With
  * an in-memory store and under the test clock, the same steps give the same journal, byte for byte.
  */
-import { Clock, Effect, Random } from "effect"
+import { Clock, Effect, Random, Stream } from "effect"
 import type { Duration } from "effect"
 import { TestClock } from "effect/testing"
 import type { Header, Hex, Log } from "../../src/Domain.ts"
@@ -368,7 +368,7 @@ export const simulate = Effect.fnUntraced(function* (
     yield* checkFinal
     caughtUp = yield* isOver
   }
-  const entries = yield* untrimmed.read(chain.id, undefined, 1_000_000)
+  const entries = yield* Stream.runCollect(untrimmed.after(chain.id))
   const excused = new Set(nodes.flatMap((node) => [...node.undetected]))
   const unaudited = statuses.reduce((sum, status) => sum + status.count(blocksUnaudited), 0)
   const forgiven = unaudited > 0 ? excused : undefined

@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Deferred, Effect, Fiber } from "effect"
+import { Clock, Deferred, Effect, Fiber, Stream } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as Monotonic from "../../src/Monotonic.ts"
 import { mostRecorded } from "../../src/chain/Finality.ts"
-import { digestOfPart } from "../../src/store/Journal.ts"
+import { digestOfPart } from "../../src/store/Pushes.ts"
 import type { Push } from "../../src/store/Journal.ts"
-import { newerJournal } from "../../src/store/Store.ts"
+import { newerJournal } from "../../src/store/StoreError.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode, Raw, Refused } from "../support/FakeNode.ts"
 import type { Intercept } from "../support/FakeNode.ts"
@@ -359,7 +359,7 @@ describe("the service", () => {
         replay.blocks.map(({ number }) => number),
         [4],
       )
-      const entries = yield* store.read(chain.id, undefined, 100)
+      const entries = yield* Stream.runCollect(store.after(chain.id))
       assert.isTrue(entries.every(({ entry }) => entry.contract === wanted!.contract))
       assert.isBelow(node.timesAsked("eth_getLogs"), 15)
     }),

@@ -1,7 +1,8 @@
 /** Behaviour of the example consumers that the README's commands do not cover. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { emptyHead, pushes } from "../../src/store/Journal.ts"
+import { emptyHead } from "../../src/store/Journal.ts"
+import { pushes } from "../../src/store/Pushes.ts"
 import { blocks } from "../support/blocks.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"

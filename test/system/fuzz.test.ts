@@ -3,7 +3,7 @@
  * is a typed error, or a value that keeps every promise of its type; nothing is thrown.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Redacted } from "effect"
+import { Effect, Exit, Redacted, Stream } from "effect"
 import { readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import type { Entry } from "../../src/Domain.ts"
@@ -17,8 +17,7 @@ import { withDotEnv } from "../../src/config/Environment.ts"
 import { makeRedactor } from "../../src/Redactor.ts"
 import { lineOf } from "../../src/cli/tail.ts"
 import { Replay } from "../../src/store/Replay.ts"
-import { StoreError } from "../../src/store/Store.ts"
-import type { Stored } from "../../src/store/Store.ts"
+import { StoreError } from "../../src/store/StoreError.ts"
 import { openSqlite } from "../support/devnet.ts"
 import { directory } from "../support/directory.ts"
 import { find, headersIn, logsIn, nodes, read } from "../support/frames.ts"
@@ -378,15 +377,9 @@ describe("tail", () => {
       }
       yield* Effect.promise(() => pipeline.exec())
       const replay = new Replay()
-      let [last, found]: [string | undefined, number] = [undefined, 0]
-      for (;;) {
-        const page: ReadonlyArray<Stored> = yield* store.read(31337, last, 100)
-        if (page.length === 0) break
-        for (const stored of page) replay.apply(stored)
-        last = page.at(-1)!.id
-        found += page.length
-      }
-      assert.strictEqual(found, inputs)
+      const found = yield* Stream.runCollect(store.after(31337))
+      for (const stored of found) replay.apply(stored)
+      assert.strictEqual(found.length, inputs)
       assert.strictEqual(replay.entries, inputs)
       yield* store.seek(31337, 12)
       const env = {
@@ -450,7 +443,7 @@ describe("tail", () => {
             Effect.gen(function* () {
               const store = yield* openSqlite(path)
               yield* store.load(31337)
-              const page = yield* store.read(31337, undefined, 100)
+              const page = yield* Stream.runCollect(store.after(31337))
               for (const { entry } of page) lineOf("devnet", entry)
               yield* store.seek(31337, 0)
               yield* store.stats(31337)

@@ -14,7 +14,7 @@ import { CurrentLogLimits, LogLimits } from "../../src/observability/LogLimits.t
 import * as Housekeeping from "../../src/store/Housekeeping.ts"
 import type { Holder } from "../../src/store/Retention.ts"
 import * as StoreBreaker from "../../src/store/StoreBreaker.ts"
-import { StoreError } from "../../src/store/Store.ts"
+import { StoreError } from "../../src/store/StoreError.ts"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode, silence } from "../support/FakeNode.ts"
 import { caughtUp, eventually, memoryStore, startIngestor, variablesFor } from "../support/ingestor.ts"

@@ -11,7 +11,6 @@ import { provenBloom } from "../../src/logs/Bloom.ts"
 import { strict, Verification } from "../../src/logs/Integrity.ts"
 import type { IntegrityChecks } from "../../src/logs/Integrity.ts"
 import type { Position, Push } from "../../src/store/Journal.ts"
-import { StoreError } from "../../src/store/Store.ts"
 import { accelerated } from "../support/acceleratedClock.ts"
 import { memory, redis } from "../support/copies.ts"
 import * as RedisServer from "../support/RedisServer.ts"
@@ -20,6 +19,7 @@ import { limitsOf, Scenario } from "../support/actions.ts"
 import type { Setting } from "../support/actions.ts"
 import { complaint, simulate, withJitter } from "../support/simulation.ts"
 import type { Outcome, Sabotage } from "../support/simulation.ts"
+import { StoreError } from "../../src/store/StoreError.ts"
 
 const seeds = Number(process.env["SIMULATION_SEEDS"] ?? 150)
 const first = Number(process.env["SIMULATION_FIRST"] ?? 1)

@@ -1,9 +1,10 @@
 /** What the real service sends to a collector, and what an unreachable collector costs. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import type { Scope } from "effect"
 import { join } from "node:path"
-import { emptyHead, pushes } from "../../src/store/Journal.ts"
+import { emptyHead } from "../../src/store/Journal.ts"
+import { pushes } from "../../src/store/Pushes.ts"
 import { blocks } from "../support/blocks.ts"
 import * as Devnet from "../support/devnet.ts"
 import { directory } from "../support/directory.ts"
@@ -92,7 +93,7 @@ describe("telemetry", () => {
       const root = receiver.spans.find(isLast)!
       const children = () => receiver.spans.filter(({ parentSpanId }) => parentSpanId === root.spanId)
       yield* receiver.until(() => children().some(({ name }) => name === "push"))
-      const entries = yield* store.read(Devnet.chainId, undefined, 1000)
+      const entries = yield* Stream.runCollect(store.after(Devnet.chainId))
       const { entry } = entries.at(-1)!
       assert.strictEqual(entry.block_number, String(number))
       assert.strictEqual(entry.traceparent, `00-${root.traceId}-${root.spanId}-01`)
@@ -139,7 +140,7 @@ describe("telemetry", () => {
       const store = yield* openRedis(standalone(server.port))
       for (const move of pushes(emptyHead(1), blocks(1, "a", [1000, 1000]), true))
         yield* store.push(Devnet.chainId, "none", move)
-      const ids = (yield* store.read(Devnet.chainId, undefined, 1000)).map(({ id }) => id)
+      const ids = (yield* Stream.runCollect(store.after(Devnet.chainId))).map(({ id }) => id)
       const stream = `events:${Devnet.chainId}`
       yield* Effect.promise(async () => {
         for (const [name, id] of [
@@ -219,7 +220,7 @@ describe("telemetry", () => {
       for (let i = 0; i < 5; i++) yield* devnet.block(4)
       yield* Devnet.reached(store, devnet.head)
       yield* receiver.until(() => receiver.metrics.length > 0)
-      const entries = yield* store.read(Devnet.chainId, undefined, 1000)
+      const entries = yield* Stream.runCollect(store.after(Devnet.chainId))
       assert.isAbove(entries.length, 10)
       for (const { entry } of entries) assert.isUndefined(entry.traceparent)
       service.kill("SIGTERM")
@@ -237,7 +238,7 @@ describe("telemetry", () => {
       })
       yield* devnet.block(4)
       yield* Devnet.reached(store, devnet.head)
-      const entries = yield* store.read(Devnet.chainId, undefined, 1000)
+      const entries = yield* Stream.runCollect(store.after(Devnet.chainId))
       assert.isUndefined(entries.at(-1)!.entry.traceparent)
       assert.notMatch(service.output() + service.errors(), /otel|telemetry|collector/i)
     }),

@@ -3,7 +3,7 @@
  * one.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { FakeChain } from "../support/FakeChain.ts"
 import { FakeNode } from "../support/FakeNode.ts"
@@ -68,7 +68,7 @@ const runSplit = Effect.fnUntraced(function* ({ lasts, depth, behind, wins }: Sp
     if (waited % blockTime < 5) chain.extend(logsPerBlock)
   }
   yield* assertComplete(store, chain)
-  const entries = yield* store.read(chain.id, undefined, 1_000_000)
+  const entries = yield* Stream.runCollect(store.after(chain.id))
   return { entries: entries.length / (chain.head.number * logsPerBlock), waited, changes }
 }, Effect.scoped)
 

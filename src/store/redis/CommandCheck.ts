@@ -3,8 +3,8 @@ import { Effect } from "effect"
 import { clientName } from "./RedisConnection.ts"
 import type { Client, RedisConnection } from "./RedisConnection.ts"
 import { reasonOf } from "./RedisErrors.ts"
-import { StoreError } from "../Store.ts"
-import type { Refused } from "../Store.ts"
+import { StoreError } from "../StoreError.ts"
+import type { Refused } from "../StoreAdmin.ts"
 
 /** The commands that the service can do without, and what does not work then. All others are required for writing. */
 const consequences: Readonly<Record<string, string>> = {

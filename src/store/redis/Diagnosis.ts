@@ -7,7 +7,7 @@ import type { Socket } from "node:net"
 import { connect as connectTls } from "node:tls"
 import type { ConnectionOptions } from "node:tls"
 import type { RedisConfig } from "../../config/AppConfig.ts"
-import type { StoreReason } from "../Store.ts"
+import type { StoreReason } from "../StoreError.ts"
 
 /** The timeout of one attempt (milliseconds). */
 const timeoutMillis = 300

@@ -19,50 +19,14 @@ export const sizeOf = ({ txHash, contract, topics, data }: Log): number => {
   return size
 }
 
-/** Writes a string header. Returns the offset of the string itself. */
-const writeLength = (to: Buffer, at: number, length: number): number => {
-  if (length < 32) {
-    to[at] = 0xa0 | length
-    return at + 1
-  }
-  if (length < 0x100) {
-    to[at] = 0xd9
-    to[at + 1] = length
-    return at + 2
-  }
-  if (length < 0x10000) {
-    to[at] = 0xda
-    return to.writeUInt16BE(length, at + 1)
-  }
-  to[at] = 0xdb
-  return to.writeUInt32BE(length, at + 1)
-}
-
+/** Writes a string and its header. Returns the offset behind it. */
 const writeText = (to: Buffer, at: number, text: string): number => {
-  const from = writeLength(to, at, text.length)
-  return from + to.write(text, from, "latin1")
-}
-
-const [quote, comma, open, close] = Buffer.from('",[]') as unknown as readonly [
-  number,
-  number,
-  number,
-  number,
-]
-
-const writeTopics = (to: Buffer, at: number, topics: ReadonlyArray<string>): number => {
-  let length = topics.length === 0 ? 2 : 1
-  for (const topic of topics) length += topic.length + topicOverhead
-  at = writeLength(to, at, length)
-  to[at++] = open
-  for (let i = 0; i < topics.length; i++) {
-    if (i > 0) to[at++] = comma
-    to[at++] = quote
-    at += to.write(topics[i]!, at, "latin1")
-    to[at++] = quote
-  }
-  to[at++] = close
-  return at
+  const { length } = text
+  if (length < 32) at = to.writeUInt8(0xa0 | length, at)
+  else if (length < 0x100) at = to.writeUInt16BE(0xd900 | length, at)
+  else if (length < 0x10000) at = to.writeUInt16BE(length, to.writeUInt8(0xda, at))
+  else at = to.writeUInt32BE(length, to.writeUInt8(0xdb, at))
+  return at + to.write(text, at, "latin1")
 }
 
 /** Encodes the logs of these blocks, one after the other. */
@@ -76,7 +40,7 @@ export const pack = (blocks: ReadonlyArray<Pick<Block, "logs">>): Buffer => {
       at = writeText(to, at, String(index))
       at = writeText(to, at, txHash)
       at = writeText(to, at, contract)
-      at = writeTopics(to, at, topics)
+      at = writeText(to, at, JSON.stringify(topics))
       at = writeText(to, at, data)
       at = writeText(to, at, String(txIndex))
     }

@@ -13,7 +13,7 @@ import type { RedisConfig } from "../../config/AppConfig.ts"
 import { makeRedactor, Redaction } from "../../Redactor.ts"
 import { diagnose, isVague } from "./Diagnosis.ts"
 import { endsConnection, hints, isWithheld, reasonOf } from "./RedisErrors.ts"
-import { StoreError } from "../Store.ts"
+import { StoreError } from "../StoreError.ts"
 
 const defaultTimeout = Duration.seconds(5)
 

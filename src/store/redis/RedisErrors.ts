@@ -1,5 +1,5 @@
 /** What the errors of Redis, and of the way to it, mean: one row or rule each. */
-import type { StoreError, StoreReason } from "../Store.ts"
+import type { StoreError, StoreReason } from "../StoreError.ts"
 
 /** The meaning of an error's first word, or of a socket's error code. */
 const reasons: Readonly<Record<string, StoreReason>> = {

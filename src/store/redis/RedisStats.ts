@@ -1,20 +1,9 @@
 /** Decodes the reply of `stats.lua`: consumer groups, readers, what they have missed, and which of them delays trimming. */
-import { pinnedFor, delayingReader } from "../Retention.ts"
-import type { Retention, ReaderPosition } from "../Retention.ts"
-import type { Epoch, Group, Reader, Stats } from "../Store.ts"
-
-/** `[field, value, …]` → an object. */
-export const fieldsOf = (flat: ReadonlyArray<string>): Record<string, string> => {
-  const fields: Record<string, string> = {}
-  for (let i = 0; i < flat.length; i += 2) fields[flat[i]!] = flat[i + 1]!
-  return fields
-}
-
-/** The commands that release a group or a reader, so that trimming no longer waits for it. */
-export const release = {
-  group: (name: string, stream: string, _readers: string) => `XGROUP DESTROY ${stream} ${name}`,
-  reader: (name: string, _stream: string, readers: string) => `HDEL ${readers} ${name}`,
-}
+import { delayingReader, isPinned } from "../Retention.ts"
+import type { Retention } from "../Retention.ts"
+import { fieldsOf, releaseOf } from "./RedisChains.ts"
+import type { Keys } from "./RedisChains.ts"
+import type { Epoch, Group, Reader, Stats } from "../StoreAdmin.ts"
 
 /** What `stats.lua` returns. */
 export type StatsReply = readonly [
@@ -76,7 +65,6 @@ const readerOf = (
   }
 }
 
-/** @param keys the keys of the chain, in the order in which scripts receive them */
 export const statsOf = (
   [
     addedText,
@@ -95,34 +83,26 @@ export const statsOf = (
     missedFlat,
   ]: StatsReply,
   retention: Retention,
-  [stream, , , , readersKey]: ReadonlyArray<string>,
+  keys: Keys,
 ): Stats => {
   const added = Number(addedText ?? 0)
   const missed = fieldsOf(missedFlat)
   const groups = (groupsFound ?? []).map((flat) => groupOf(flat, missed))
   const readers = readersFound.map((found) => readerOf(found, added, entries, missed))
-  const isPinned = (name: string) => retention.groups.includes("*") || retention.groups.includes(name)
+  const isNamed = ({ name }: Group) => retention.groups.includes("*") || retention.groups.includes(name)
+  // As in journal.lua: without the right to list groups, the position of the named ones is unknown.
+  const unlisted = retention.groups
+    .slice(0, 1)
+    .map((name) => ({ name, lastDelivered: "0-0", lag: undefined }))
+  const pinnedGroups = groupsFound === null ? unlisted : groups.filter(isNamed)
   const now = Date.now() / 1000
-  const pinned: ReadonlyArray<ReaderPosition> = [
-    ...groups
-      .filter(({ name }) => isPinned(name))
-      .map(({ name, lastDelivered: id, lag }) => ({ kind: "group" as const, name, id, lag })),
-    // As in journal.lua: without the right to list groups, the position of the named ones is unknown.
-    ...(groupsFound === null && entries > 0 ? retention.groups.slice(0, 1) : []).map((name) => ({
-      kind: "group" as const,
-      name,
-      id: "0-0",
-      lag: undefined,
-    })),
+  const pinned = [
+    ...pinnedGroups.map(({ name, lastDelivered: id, lag }) => ({ reader: `group:${name}`, id, lag })),
     ...readers
-      .filter(({ seen }) => now - (seen ?? now) < pinnedFor)
-      .map(({ name, id, lag }) => ({ kind: "reader" as const, name, id, lag })),
-  ].map(({ kind, name, id, lag }) => ({
-    reader: `${kind}:${name}`,
-    id,
-    lag,
-    release: release[kind](name, stream!, readersKey!),
-  }))
+      .filter(({ seen }) => isPinned(seen, now))
+      .map(({ name, id, lag }) => ({ reader: `reader:${name}`, id, lag })),
+  ]
+  const holder = retention.maxLength === 0 ? undefined : delayingReader(pinned, entries, keep)
   return {
     entries,
     trimmed: Math.max(added - entries, 0),
@@ -134,7 +114,7 @@ export const statsOf = (
     bytes: bytes ?? undefined,
     groups,
     readers,
-    holder: retention.maxLength === 0 ? undefined : delayingReader(pinned, entries, keep),
+    holder: holder && { reader: holder.reader, lag: holder.lag, release: releaseOf(holder.reader, keys) },
     paused: paused === "1",
     aliveAgo: aliveAgo ?? undefined,
   }

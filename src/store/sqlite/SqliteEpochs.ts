@@ -1,7 +1,7 @@
 /** The last entry of each chain, and epochs: whether it is still the one that an ingestor knows. See epoch.lua. */
 import { randomUUID } from "node:crypto"
 import type { ChainId } from "../../Domain.ts"
-import type { Acknowledged, EpochCheck, Known } from "../Store.ts"
+import type { Acknowledged, Added, EpochCheck, Known } from "../JournalStore.ts"
 import type { Heads } from "./SqliteHeads.ts"
 import type { EventRow, Statements } from "./Statements.ts"
 
@@ -9,18 +9,20 @@ import type { EventRow, Statements } from "./Statements.ts"
 const identityOf = (row: EventRow) =>
   `${row["block_hash"]}:${row["log_index"]}:${row.removed === 1 ? "true" : "false"}`
 
-export type EventId = Omit<Acknowledged, "epoch">
+type EventId = Omit<Acknowledged, "epoch">
 
 export const make = (sql: Statements, { head }: Heads) => {
   const lastEntry = (chain: ChainId): EventId | undefined => {
-    const { last } = sql.bounds(chain, chain)!
-    const row = last === null ? undefined : sql.eventAt(chain, last)
+    const row = sql.lastEvent(chain)
     return row && { id: String(row.id), identity: identityOf(row) }
   }
 
-  const addedOf = (chain: ChainId, last: EventId | undefined, previous: EventId | undefined) => {
+  /** The entries that a move has appended, if any. @param previous the last entry before the move */
+  const addedSince = (chain: ChainId, previous: EventId | undefined): { readonly added?: Added } => {
+    const last = lastEntry(chain)
+    if (last === undefined || last.id === previous?.id) return {}
     const epoch = sql.journal(chain)?.epoch ?? ""
-    return last && { added: { last: { ...last, epoch }, previous: previous && { ...previous, epoch } } }
+    return { added: { last: { ...last, epoch }, previous: previous && { ...previous, epoch } } }
   }
 
   /** Whether a known entry is lost, and was not trimmed: see epoch.lua. */
@@ -32,32 +34,40 @@ export const make = (sql: Statements, { head }: Heads) => {
     return (sql.highestEver()?.seq ?? 0) < Number(id)
   }
 
-  const checkEpoch = (chain: ChainId, known: Known | undefined): EpochCheck => {
-    const stored = head(chain)
-    let { epoch } = sql.journal(chain) ?? {}
-    let outcome: EpochCheck["outcome"] = "kept"
-    const last = known?.last
-    const past = sql.pastEpochs(chain).map(({ epoch }) => epoch)
+  const outcomeOf = (
+    chain: ChainId,
+    { last, before }: Known,
+    epoch: string | undefined,
+    isEmpty: boolean,
+  ) => {
+    if (last === undefined) return "kept"
+    if (isEmpty) return "emptied"
+    const isOther = last.epoch !== "" && last.epoch !== epoch
     // An epoch that came before the known one: an older copy of the data, even if the entry is in it by now.
-    const isOlder =
-      last !== undefined && last.epoch !== "" && epoch !== last.epoch && known!.before.includes(epoch ?? "")
-    if (stored === undefined && epoch === undefined) outcome = last === undefined ? "kept" : "emptied"
-    else if (last !== undefined && (isOlder || isLost(chain, last))) {
-      const isKnown = isOlder || last.epoch === "" || last.epoch === epoch
-      outcome = isKnown ? "lost" : "new epoch"
-      if (isKnown) {
-        if (epoch !== undefined) {
-          sql.keepEpoch(chain, epoch)
-          sql.keepLastEpochs(chain)
-          past.push(epoch)
-        }
-        epoch = randomUUID()
-        sql.setEpoch(epoch, chain)
-      }
-    } else if (last !== undefined && last.epoch !== "" && last.epoch !== epoch) outcome = "new epoch"
-    const entry = lastEntry(chain)
-    return { outcome, known: { last: entry && { ...entry, epoch: epoch ?? "" }, before: past } }
+    const isOlder = isOther && before.includes(epoch ?? "")
+    if (isOlder || (!isOther && isLost(chain, last))) return "lost"
+    return isOther ? "new epoch" : "kept"
   }
 
-  return { lastEntry, addedOf, checkEpoch }
+  const checkEpoch = (chain: ChainId, known: Known = { last: undefined, before: [] }): EpochCheck => {
+    let { epoch } = sql.journal(chain) ?? {}
+    const isEmpty = head(chain) === undefined && epoch === undefined
+    const before = sql.pastEpochs(chain).map(({ epoch }) => epoch)
+    const outcome = outcomeOf(chain, known, epoch, isEmpty)
+    if (outcome === "lost") {
+      if (epoch !== undefined) {
+        sql.keepEpoch(chain, epoch)
+        sql.keepLastEpochs(chain)
+        before.push(epoch)
+      }
+      epoch = randomUUID()
+      sql.setEpoch(epoch, chain)
+    }
+    const last = lastEntry(chain)
+    return { outcome, known: { last: last && { ...last, epoch: epoch ?? "" }, before } }
+  }
+
+  return { lastEntry, addedSince, checkEpoch }
 }
+
+export type Epochs = ReturnType<typeof make>

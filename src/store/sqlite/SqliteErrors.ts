@@ -1,6 +1,7 @@
 /** What the errors of SQLite and of its files mean: one row each. */
-import { newerJournal, StoreError } from "../Store.ts"
-import type { StoreReason } from "../Store.ts"
+import { Data } from "effect"
+import { newerJournal, StoreError } from "../StoreError.ts"
+import type { StoreReason } from "../StoreError.ts"
 
 /** SQLite's primary result codes, https://www.sqlite.org/rescode.html. */
 const reasons: Readonly<Record<number, StoreReason>> = {
@@ -15,12 +16,7 @@ const reasons: Readonly<Record<number, StoreReason>> = {
 }
 
 /** Thrown inside a transaction: this release does not know the version of the journal. */
-export class NewerVersion {
-  readonly version: number
-  constructor(version: number) {
-    this.version = version
-  }
-}
+export class NewerVersion extends Data.Error<{ readonly version: number }> {}
 
 /** Error codes of the system, from creating directories and inspecting files. */
 const systemReasons: Readonly<Record<string, StoreReason>> = {

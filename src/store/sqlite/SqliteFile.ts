@@ -1,21 +1,11 @@
 /** The file of the store: opened, reopened where another one took its place, and its statements and transactions. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
-import {
-  accessSync,
-  closeSync,
-  constants,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  rmSync,
-  statSync,
-} from "node:fs"
-import type { Stats as FileStats } from "node:fs"
+import * as fs from "node:fs"
 import { dirname } from "node:path"
 import { DatabaseSync } from "node:sqlite"
-import type { SQLInputValue, StatementResultingChanges } from "node:sqlite"
-import { StoreError } from "../Store.ts"
+import type { SQLInputValue, StatementResultingChanges, StatementSync } from "node:sqlite"
+import { StoreError } from "../StoreError.ts"
 import { endsConnection, storeError } from "./SqliteErrors.ts"
 
 /** How long to wait for another process that is writing (milliseconds). The wait blocks the thread, so it is short. */
@@ -33,9 +23,9 @@ const logCheckInterval = 32
 /** SQLite reports that it cannot open a file, but not why. The system does. */
 const openFailure = (path: string): string => {
   try {
-    const exists = statSync(path, { throwIfNoEntry: false }) !== undefined
-    if (exists) closeSync(openSync(path, "r+"))
-    accessSync(dirname(path), constants.W_OK)
+    const exists = fs.statSync(path, { throwIfNoEntry: false }) !== undefined
+    if (exists) fs.closeSync(fs.openSync(path, "r+"))
+    fs.accessSync(dirname(path), fs.constants.W_OK)
     return ""
   } catch (error) {
     return ` (${(error as Error).message})`
@@ -46,18 +36,18 @@ const openFailure = (path: string): string => {
 interface Connection {
   readonly database: DatabaseSync
   /** The file, its log and the log's index, by suffix; empty for a database in memory. */
-  readonly files: ReadonlyMap<string, FileStats>
+  readonly files: ReadonlyMap<string, fs.Stats>
 }
 
 const fileParts = ["", "-wal", "-shm"]
 
-const isSame = (a: FileStats | undefined, b: FileStats | undefined) => a?.ino === b?.ino && a?.dev === b?.dev
+const isSame = (a: fs.Stats | undefined, b: fs.Stats | undefined) => a?.ino === b?.ino && a?.dev === b?.dev
 
-const statOf = (path: string) => statSync(path, { throwIfNoEntry: false })
+const statOf = (path: string) => fs.statSync(path, { throwIfNoEntry: false })
 
 const open = (path: string): Connection => {
   const inMemory = path === ":memory:"
-  if (!inMemory) mkdirSync(dirname(path), { recursive: true })
+  if (!inMemory) fs.mkdirSync(dirname(path), { recursive: true })
   let database: DatabaseSync | undefined
   try {
     database = new DatabaseSync(path, { timeout: busyTimeout })
@@ -65,13 +55,13 @@ const open = (path: string): Connection => {
       `PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;
        PRAGMA journal_size_limit = ${logSizeLimit}`,
     )
-    database.exec(readFileSync(new URL("schema.sql", import.meta.url), "utf8"))
+    database.exec(fs.readFileSync(new URL("schema.sql", import.meta.url), "utf8"))
   } catch (cause) {
     database?.close()
     if (!inMemory) (cause as Error).message += openFailure(path)
     throw cause
   }
-  const files = new Map<string, FileStats>()
+  const files = new Map<string, fs.Stats>()
   for (const part of inMemory ? [] : fileParts) {
     const stats = statOf(path + part)
     if (stats !== undefined) files.set(part, stats)
@@ -94,28 +84,21 @@ export interface SqliteFile {
   readonly atomically: <A>(operation: string, body: () => A) => Effect.Effect<A, StoreError>
 }
 
-/** Opens the file at a path (`:memory:` for none) for as long as the scope. */
-export const make = Effect.fnUntraced(function* (
-  path: string,
-): Effect.fn.Return<SqliteFile, StoreError, Scope.Scope> {
-  let connection: Connection | undefined = yield* Effect.acquireRelease(
-    Effect.try({ try: () => open(path), catch: (cause) => storeError("open", path, cause) }),
-    () => Effect.sync(() => connection?.database.close()),
-  )
+/** The connection to a file; another one where the file was deleted or replaced, or after `close`. */
+const openHandle = (path: string) => {
+  let connection: Connection | undefined = open(path)
   let { database } = connection
 
   const close = () => {
     connection?.database.close()
     connection = undefined
   }
-
   const reopen = () => {
     connection = open(path)
     database = connection.database
   }
-
   /** Reopens a file that was deleted or replaced: what is written to the old one would be lost. */
-  const checkFile = () => {
+  const check = () => {
     if (connection === undefined) return reopen()
     const { files } = connection
     const now = files.size === 0 ? undefined : statOf(path)
@@ -124,7 +107,7 @@ export const make = Effect.fnUntraced(function* (
     // A log that stays behind would be copied into the new file.
     for (const part of ["-wal", "-shm"]) {
       if (files.has(part) && isSame(statOf(path + part), files.get(part)))
-        rmSync(path + part, { force: true })
+        fs.rmSync(path + part, { force: true })
     }
     reopen()
     throw new StoreError({
@@ -133,36 +116,54 @@ export const make = Effect.fnUntraced(function* (
       detail: `${path} was ${now === undefined ? "deleted" : "replaced"} while it was open: reopening it, and backfilling from where this process started`,
     })
   }
+  return { database: () => database, check, close }
+}
 
-  const prepared = (sql: string) => {
-    let statement = database.prepare(sql)
-    let preparedFor = database
-    return () => {
-      if (preparedFor !== database) {
-        statement = database.prepare(sql)
-        preparedFor = database
+/** Warns once when the write-ahead log has grown, until it is smaller again. To be run after each transaction. */
+const watchLog = (path: string): Effect.Effect<void> => {
+  let transactions = 0
+  let isLarge = false
+  return Effect.suspend(() => {
+    if (transactions++ % logCheckInterval !== 0) return Effect.void
+    const { size = 0 } = statOf(`${path}-wal`) ?? {}
+    const wasLarge = isLarge
+    isLarge = size > largestLog
+    if (!isLarge || wasLarge) return Effect.void
+    return Effect.logWarning(
+      `${path}-wal has grown to ${Math.round(size / 1e6)} MB: a reader holds a transaction open, so that it cannot be checkpointed; end that reader (lsof ${path} names the processes)`,
+    )
+  })
+}
+
+/** Opens the file at a path (`:memory:` for none) for as long as the scope. */
+export const make = Effect.fnUntraced(function* (
+  path: string,
+): Effect.fn.Return<SqliteFile, StoreError, Scope.Scope> {
+  const { database, check, close } = yield* Effect.acquireRelease(
+    Effect.try({ try: () => openHandle(path), catch: (cause) => storeError("open", path, cause) }),
+    (handle) => Effect.sync(handle.close),
+  )
+  const checkLog = watchLog(path)
+
+  const prepared = <A>(
+    sql: string,
+    use: (statement: StatementSync, values: ReadonlyArray<SQLInputValue>) => A,
+  ) => {
+    let preparedFor = database()
+    let statement = preparedFor.prepare(sql)
+    return (...values: ReadonlyArray<SQLInputValue>): A => {
+      if (preparedFor !== database()) {
+        preparedFor = database()
+        statement = preparedFor.prepare(sql)
       }
-      return statement
+      return use(statement, values)
     }
-  }
-  const run = (sql: string) => {
-    const statement = prepared(sql)
-    return (...values: ReadonlyArray<SQLInputValue>) => statement().run(...values)
-  }
-  const row = <Row>(sql: string) => {
-    const statement = prepared(sql)
-    return (...values: ReadonlyArray<SQLInputValue>) => statement().get(...values) as Row | undefined
-  }
-  const rows = <Row>(sql: string) => {
-    const statement = prepared(sql)
-    return (...values: ReadonlyArray<SQLInputValue>) =>
-      statement().all(...values) as unknown as ReadonlyArray<Row>
   }
 
   const attempt = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
     Effect.try({
       try: () => {
-        checkFile()
+        check()
         return body()
       },
       catch: (cause) => {
@@ -173,33 +174,27 @@ export const make = Effect.fnUntraced(function* (
       },
     })
 
-  let transactions = 0
-  let isLogLarge = false
-  /** Warns once when the log has grown, until it is smaller again. */
-  const checkLog = Effect.suspend(() => {
-    if (transactions++ % logCheckInterval !== 0 || !connection?.files.size) return Effect.void
-    const { size = 0 } = statOf(`${path}-wal`) ?? {}
-    const wasLarge = isLogLarge
-    isLogLarge = size > largestLog
-    return isLogLarge && !wasLarge
-      ? Effect.logWarning(
-          `${path}-wal has grown to ${Math.round(size / 1e6)} MB: a reader holds a transaction open, so that it cannot be checkpointed; end that reader (lsof ${path} names the processes)`,
-        )
-      : Effect.void
-  })
-
   const atomically = <A>(operation: string, body: () => A): Effect.Effect<A, StoreError> =>
     attempt(operation, () => {
-      database.exec("BEGIN IMMEDIATE")
+      database().exec("BEGIN IMMEDIATE")
       try {
         const result = body()
-        database.exec("COMMIT")
+        database().exec("COMMIT")
         return result
       } catch (cause) {
-        if (database.isTransaction) database.exec("ROLLBACK")
+        if (database().isTransaction) database().exec("ROLLBACK")
         throw cause
       }
     }).pipe(Effect.tap(checkLog))
 
-  return { exec: (sql) => database.exec(sql), run, row, rows, attempt, atomically }
+  return {
+    exec: (sql) => database().exec(sql),
+    run: (sql) => prepared(sql, (statement, values) => statement.run(...values)),
+    row: <Row>(sql: string) =>
+      prepared(sql, (statement, values) => statement.get(...values) as Row | undefined),
+    rows: <Row>(sql: string) =>
+      prepared(sql, (statement, values) => statement.all(...values) as unknown as ReadonlyArray<Row>),
+    attempt,
+    atomically,
+  }
 })

@@ -1,48 +1,34 @@
 /** The stored head of each chain, its consistency with window and entries, and its comparison with the expected one. */
 import { randomUUID } from "node:crypto"
 import type { ChainId } from "../../Domain.ts"
-import { journalVersion, samePosition } from "../Journal.ts"
-import type { Journal, Position } from "../Journal.ts"
-import type { Conflict, FilterChanged } from "../Store.ts"
+import { heightOf, journalVersion } from "../Journal.ts"
+import type { Journal, Move } from "../Journal.ts"
+import { journalOf } from "../StoredHead.ts"
 import { NewerVersion } from "./SqliteErrors.ts"
 import type { HeadRow, RecordRow, Statements } from "./Statements.ts"
 
-/** The start of a stored digest of a part: it belongs to this position. */
-export const markOf = ({ hash, part }: Pick<Position, "hash" | "part">, added: number) =>
-  `${hash}:${part}:${added}:`
-
-export const positionOf = ({ number, hash, part, added, part_digest: stored }: HeadRow): Position => {
-  const mark = markOf({ hash, part }, added)
-  return { number, hash, part, ...(stored?.startsWith(mark) && { digest: stored.slice(mark.length) }) }
+/** A stored journal, of which a move has read what it needs. */
+export interface StoredState {
+  readonly row: HeadRow
+  readonly top: RecordRow | undefined
+  /** Its window holds only the records that the move reads. */
+  readonly journal: Journal
+  readonly contradiction: string | undefined
 }
-
-export const conflict = (head: Position | undefined): Conflict => ({ _tag: "Conflict", head })
-
-export const journalOf = (row: HeadRow, records: ReadonlyArray<RecordRow>): Journal => ({
-  head: positionOf(row),
-  final:
-    row.final_number === null || row.final_hash === null
-      ? undefined
-      : { number: row.final_number, hash: row.final_hash },
-  start: { number: row.start_number, hash: row.start_hash },
-  filter: row.filter,
-  filterSince: row.filter_since,
-  window: records.map(({ number, hash, parent, count }) => ({ number, hash, parentHash: parent, count })),
-})
 
 export const make = (sql: Statements) => {
   /** The stored head. Throws `NewerVersion` if a later release wrote it. */
   const head = (chain: ChainId): HeadRow | undefined => {
     const current = sql.headOf(chain)
     const version = current === undefined ? sql.journal(chain)?.version : current.version
-    if ((version ?? 1) > journalVersion) throw new NewerVersion(version!)
+    if ((version ?? 1) > journalVersion) throw new NewerVersion({ version: version! })
     return current
   }
 
   /** The block from which on every entry is stored: see firstNumber in journal.lua. */
   const firstNumberOf = (chain: ChainId, { added, entries, number, start_number }: HeadRow): number => {
     if (added === 0 || entries > added) return start_number
-    const first = sql.readAfter(chain, 0, 1)[0]
+    const first = sql.eventsAfter(chain, 0, 1)[0]
     if (first === undefined) return number + 1
     const isFirst =
       entries === added ||
@@ -52,7 +38,7 @@ export const make = (sql: Statements) => {
   }
 
   /** How the stored head, window and entries of a chain contradict each other, if they do: see load.lua. */
-  const inconsistency = (chain: ChainId, current: HeadRow | undefined, last: RecordRow | undefined) => {
+  const contradictionOf = (chain: ChainId, current: HeadRow | undefined, last: RecordRow | undefined) => {
     const { last: lastId } = sql.bounds(chain, chain)!
     if (current === undefined) {
       if (last !== undefined) return "it has records of blocks and no head"
@@ -77,30 +63,22 @@ export const make = (sql: Statements) => {
     else if (current.first_number !== first) sql.setFirst(first, chain)
   }
 
-  /**
-   * The head, if it is the expected one and belongs to this filter. Rows that were deleted since the journal was loaded are
-   * a conflict, so that it is loaded again.
-   */
-  const compare = (
-    chain: ChainId,
-    filter: string,
-    expected: Position,
-  ): HeadRow | Conflict | FilterChanged => {
-    const current = head(chain)
-    if (current === undefined) return conflict(undefined)
-    if (current.filter !== filter) return { _tag: "FilterChanged", filter: current.filter }
-    const position = positionOf(current)
-    if (!samePosition(position, expected)) return conflict(position)
-    return inconsistency(chain, current, sql.top(chain)) === undefined ? current : conflict(position)
+  /** Reads what a move needs. */
+  const stateOf = (chain: ChainId, move: Move): StoredState | undefined => {
+    const row = head(chain)
+    if (row === undefined) return undefined
+    const window = sql.recordsFor(chain, chain, heightOf(move))
+    const top = window.at(-1)
+    return { row, top, journal: journalOf(row, window), contradiction: contradictionOf(chain, row, top) }
   }
 
   /** Begins a journal. Entries of an earlier one count, so that they are trimmed. */
   const begin = (chain: ChainId, start: number, filter: string) => {
-    sql.createHead(chain, start - 1, start, filter, start, sql.entryCount(chain)!.entries)
+    sql.createHead(chain, start - 1, start, filter, start, sql.entriesAfter(chain, 0)!.entries)
     complete(chain)
   }
 
-  return { head, inconsistency, complete, compare, begin }
+  return { head, contradictionOf, complete, stateOf, begin }
 }
 
 export type Heads = ReturnType<typeof make>

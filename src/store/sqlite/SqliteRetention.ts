@@ -2,7 +2,7 @@
 import type { ChainId } from "../../Domain.ts"
 import { pinnedFor } from "../Retention.ts"
 import type { DelayingReader, Retention, Trimmed } from "../Retention.ts"
-import type { Reader } from "../Store.ts"
+import type { Reader } from "../StoreAdmin.ts"
 import type { Heads } from "./SqliteHeads.ts"
 import type { Statements } from "./Statements.ts"
 
@@ -12,58 +12,25 @@ const trimSlack = 1000
 /** The maximum of entries that one push trims, so that a lowered limit does not stall the chain. */
 const maxTrimmed = 5000
 
-export const make = (sql: Statements, { complete }: Heads, retention: Retention) => {
-  /** The pinned reader furthest behind, if there are enough entries to trim some. */
-  const pinOf = (chain: ChainId, entries: number) => {
-    const { maxLength } = retention
-    return entries > maxLength + trimSlack && maxLength > 0 ? sql.lowestPin(chain, pinnedFor) : undefined
-  }
+export const make = (sql: Statements, { complete }: Heads, { maxLength, backlog }: Retention) => {
+  const isLong = (entries: number) => maxLength > 0 && entries > maxLength + trimSlack
 
-  /** Whether a pinned reader holds entries that are needed for nothing else. */
-  const isHeldBy = <Pin extends { readonly id: number }>(
-    chain: ChainId,
-    pin: Pin | undefined,
-    length: number,
-  ): pin is Pin =>
-    pin !== undefined &&
-    length > retention.maxLength + trimSlack &&
-    (sql.oldestNeeded(chain)?.id ?? Infinity) > pin.id
+  /** The oldest entry that a pop needs. */
+  const oldestNeeded = (chain: ChainId) => sql.oldestNeeded(chain)?.id ?? Number.MAX_SAFE_INTEGER
 
-  /** The statement that releases a reader. */
-  const releaseOf = (chain: ChainId, name: string) =>
-    `DELETE FROM readers WHERE chain_id = ${chain} AND name = '${name.replaceAll("'", "''")}'`
-
-  /** Trims, and stores whether publishing is paused: see `trim` in journal.lua. */
-  const trimmed = (chain: ChainId, before: number): Trimmed => {
-    const { backlog } = retention
-    const pin = pinOf(chain, before)
-    const dropped = drop(chain, before, pin?.id ?? null)
-    const length = before - dropped
-    const isHeld = isHeldBy(chain, pin, length)
-    const isPaused = isHeld && length >= backlog * (sql.journal(chain)?.paused === 1 ? 0.9 : 1)
-    sql.setPaused(isPaused ? 1 : 0, chain, isPaused ? 1 : 0)
-    if (!isHeld) return { dropped, holder: undefined }
-    const behind = sql.unread(chain, pin.id)!.entries
-    return {
-      dropped,
-      holder: {
-        reader: `reader:${pin.name}`,
-        behind,
-        length,
-        paused: isPaused ? "backlog" : undefined,
-        release: releaseOf(chain, pin.name),
-      },
-    }
+  /** The pinned reader furthest behind, if it holds entries that are needed for nothing else. */
+  const holderOf = (chain: ChainId, entries: number) => {
+    const pin = isLong(entries) ? sql.lowestPin(chain, pinnedFor) : undefined
+    if (pin === undefined || pin.id >= oldestNeeded(chain)) return undefined
+    const name = pin.name.replaceAll("'", "''")
+    const release = `DELETE FROM readers WHERE chain_id = ${chain} AND name = '${name}'`
+    return { ...pin, reader: `reader:${pin.name}`, release }
   }
 
   /** Trims the oldest entries beyond the limit, up to the last one that a pinned reader has read. */
-  const drop = (chain: ChainId, entries: number, pin: number | null): number => {
-    const { maxLength } = retention
-    if (maxLength === 0 || entries <= maxLength + trimSlack) return 0
-    const below = Math.min(
-      sql.oldestNeeded(chain)?.id ?? Number.MAX_SAFE_INTEGER,
-      (pin ?? Number.MAX_SAFE_INTEGER - 1) + 1,
-    )
+  const drop = (chain: ChainId, entries: number): number => {
+    const pin = sql.lowestPin(chain, pinnedFor)
+    const below = Math.min(oldestNeeded(chain), pin === undefined ? Infinity : pin.id + 1)
     const last = sql.lastToTrim(chain, below, Math.min(entries - maxLength, maxTrimmed))?.id ?? null
     if (last === null) return 0
     sql.countMissed(last, chain, last)
@@ -73,16 +40,30 @@ export const make = (sql: Statements, { complete }: Heads, retention: Retention)
     return Number(changes)
   }
 
+  /** Trims, and stores whether publishing is paused: see `trim` in journal.lua. */
+  const trimmed = (chain: ChainId, before: number): Trimmed => {
+    const dropped = isLong(before) ? drop(chain, before) : 0
+    const length = before - dropped
+    const holder = holderOf(chain, length)
+    const limit = backlog * (sql.journal(chain)?.paused === 1 ? 0.9 : 1)
+    const isPaused = holder !== undefined && length >= limit
+    sql.setPaused(isPaused ? 1 : 0, chain, isPaused ? 1 : 0)
+    if (holder === undefined) return { dropped, holder }
+    const { reader, release } = holder
+    const behind = sql.entriesAfter(chain, holder.id)!.entries
+    return { dropped, holder: { reader, behind, length, paused: isPaused ? "backlog" : undefined, release } }
+  }
+
   /** The pinned reader that delays trimming, as far as that is visible without trimming. */
   const delayingReader = (
     chain: ChainId,
     entries: number,
     readers: ReadonlyArray<Pick<Reader, "name" | "lag">>,
   ): DelayingReader | undefined => {
-    const pin = pinOf(chain, entries)
-    const lag = readers.find(({ name }) => name === pin?.name)?.lag
-    const isHeld = isHeldBy(chain, pin, entries) && (lag ?? Infinity) > retention.maxLength
-    return isHeld ? { reader: `reader:${pin.name}`, lag, release: releaseOf(chain, pin.name) } : undefined
+    const holder = holderOf(chain, entries)
+    const lag = readers.find(({ name }) => name === holder?.name)?.lag
+    if (holder === undefined || (lag ?? Infinity) <= maxLength) return undefined
+    return { reader: holder.reader, lag, release: holder.release }
   }
 
   return { trimmed, delayingReader }

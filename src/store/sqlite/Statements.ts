@@ -1,35 +1,26 @@
 /** The rows of the tables (schema.sql), and every statement on them. */
-import type { Hex } from "../../Domain.ts"
 import { journalVersion } from "../Journal.ts"
-import type { Epoch } from "../Store.ts"
+import type { BlockRecord } from "../Journal.ts"
+import type { StoredHead } from "../StoredHead.ts"
+import type { Epoch } from "../StoreAdmin.ts"
 import type { SqliteFile } from "./SqliteFile.ts"
 
-export interface HeadRow {
+export interface HeadRow extends StoredHead {
   readonly number: number
-  readonly hash: Hex | ""
   readonly part: number
-  readonly final_number: number | null
-  readonly final_hash: Hex | null
-  readonly start_number: number
-  readonly start_hash: Hex | ""
-  readonly filter: string
-  readonly filter_since: number
-  readonly entries: number
   readonly added: number
+  readonly start_number: number
+  readonly filter: string
+  readonly entries: number
   /** Only in version 2. */
   readonly version: number | null
   readonly first_number: number | null
-  readonly part_digest: string | null
   readonly paused: number | null
 }
 
-export interface RecordRow {
-  readonly number: number
-  readonly hash: Hex
-  readonly parent: Hex
+export interface RecordRow extends BlockRecord {
   readonly first_id: number
   readonly last_id: number
-  readonly count: number
 }
 
 export interface EventRow {
@@ -40,85 +31,84 @@ export interface EventRow {
   readonly [column: string]: string | number | null
 }
 
-export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows">) => {
-  const headOf = row<HeadRow>(
+/** The records of a chain. */
+const selectRecords = 'SELECT *, parent AS "parentHash" FROM window WHERE chain_id = ?'
+
+/** Deletes all rows of a chain but the last twenty. */
+const allButLast = (table: "epochs" | "filters") =>
+  `DELETE FROM ${table} WHERE chain_id = ?
+   AND id NOT IN (SELECT id FROM ${table} AS kept WHERE kept.chain_id = ${table}.chain_id ORDER BY id DESC LIMIT 20)`
+
+export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows">) => ({
+  headOf: row<HeadRow>(
     `SELECT heads.*, version, first_number, part_digest, paused
      FROM heads LEFT JOIN journals USING (chain_id) WHERE chain_id = ?`,
-  )
-  const createHead = run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, ?, 0)")
-  const moveHead = run(
-    `UPDATE heads SET number = ?, hash = ?, part = ?, start_hash = ?, entries = entries + ?, added = added + ?
-     WHERE chain_id = ?`,
-  )
-  const journal = row<{
+  ),
+  createHead: run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, ?, 0)"),
+  moveHead: run(
+    "UPDATE heads SET number = ?, hash = ?, part = ?, start_hash = ?, entries = ?, added = ? WHERE chain_id = ?",
+  ),
+  journal: row<{
     readonly version: number
     readonly epoch: string
     readonly epoch_reason: Epoch["reason"]
     readonly paused: number
-  }>("SELECT version, epoch, epoch_reason, paused FROM journals WHERE chain_id = ?")
-  const createJournal = run(
-    `INSERT OR REPLACE INTO journals VALUES (?, ${journalVersion}, ?, ?, ?, '', '', 0)`,
-  )
-  const setDigest = run("UPDATE journals SET part_digest = ? WHERE chain_id = ?")
-  const eventAt = row<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id = ?")
-  const highestEver = row<{ readonly seq: number }>("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
-  const pastEpochs = rows<{ readonly epoch: string }>(
-    "SELECT epoch FROM epochs WHERE chain_id = ? ORDER BY id",
-  )
-  const keepEpoch = run("INSERT INTO epochs (chain_id, epoch) VALUES (?, ?)")
-  const keepLastEpochs = run(
-    `DELETE FROM epochs WHERE chain_id = ?
-     AND id NOT IN (SELECT id FROM epochs AS kept WHERE kept.chain_id = epochs.chain_id ORDER BY id DESC LIMIT 20)`,
-  )
-  const setEpoch = run("UPDATE journals SET epoch = ?, epoch_reason = 'lost' WHERE chain_id = ?")
-  const setPaused = run("UPDATE journals SET paused = ? WHERE chain_id = ? AND paused <> ?")
-  const setFirst = run("UPDATE journals SET first_number = ? WHERE chain_id = ?")
-  const forgetFilter = run("DELETE FROM filters WHERE chain_id = ? AND filter = ?")
-  const keepFilter = run("INSERT INTO filters (chain_id, filter) VALUES (?, ?)")
-  const keepLastFilters = run(
-    `DELETE FROM filters WHERE chain_id = ?
-     AND id NOT IN (SELECT id FROM filters AS kept WHERE kept.chain_id = filters.chain_id ORDER BY id DESC LIMIT 20)`,
-  )
-  const setFinalized = run("UPDATE heads SET final_number = ?, final_hash = ? WHERE chain_id = ?")
-  const changeFilter = run("UPDATE heads SET filter = ?, filter_since = ?, part = ? WHERE chain_id = ?")
+  }>("SELECT version, epoch, epoch_reason, paused FROM journals WHERE chain_id = ?"),
+  createJournal: run(`INSERT OR REPLACE INTO journals VALUES (?, ${journalVersion}, ?, ?, ?, '', '', 0)`),
+  setDigest: run("UPDATE journals SET part_digest = ? WHERE chain_id = ?"),
+  lastEvent: row<EventRow>("SELECT * FROM events WHERE chain_id = ? ORDER BY id DESC LIMIT 1"),
+  eventAt: row<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id = ?"),
+  highestEver: row<{ readonly seq: number }>("SELECT seq FROM sqlite_sequence WHERE name = 'events'"),
+  pastEpochs: rows<{ readonly epoch: string }>("SELECT epoch FROM epochs WHERE chain_id = ? ORDER BY id"),
+  keepEpoch: run("INSERT INTO epochs (chain_id, epoch) VALUES (?, ?)"),
+  keepLastEpochs: run(allButLast("epochs")),
+  setEpoch: run("UPDATE journals SET epoch = ?, epoch_reason = 'lost' WHERE chain_id = ?"),
+  setPaused: run("UPDATE journals SET paused = ? WHERE chain_id = ? AND paused <> ?"),
+  setFirst: run("UPDATE journals SET first_number = ? WHERE chain_id = ?"),
+  forgetFilter: run("DELETE FROM filters WHERE chain_id = ? AND filter = ?"),
+  keepFilter: run("INSERT INTO filters (chain_id, filter) VALUES (?, ?)"),
+  keepLastFilters: run(allButLast("filters")),
+  setFinalized: run("UPDATE heads SET final_number = ?, final_hash = ? WHERE chain_id = ?"),
+  changeFilter: run("UPDATE heads SET filter = ?, filter_since = ?, part = ? WHERE chain_id = ?"),
 
-  const records = rows<RecordRow>("SELECT * FROM window WHERE chain_id = ? ORDER BY number")
-  const top = row<RecordRow>("SELECT * FROM window WHERE chain_id = ? ORDER BY number DESC LIMIT 1")
-  const recordAt = row<RecordRow>("SELECT * FROM window WHERE chain_id = ? AND number = ?")
-  const oldestNeeded = row<{ readonly id: number }>(
+  records: rows<RecordRow>(`${selectRecords} ORDER BY number`),
+  recordsFor: rows<RecordRow>(
+    `SELECT * FROM (${selectRecords} ORDER BY number DESC LIMIT 2) UNION ${selectRecords} AND number = ? ORDER BY number`,
+  ),
+  recordAt: row<RecordRow>(`${selectRecords} AND number = ?`),
+  oldestNeeded: row<{ readonly id: number }>(
     "SELECT min(first_id) AS id FROM window WHERE chain_id = ? AND count > 0",
-  )
-  const record = run("INSERT INTO window VALUES (?, ?, ?, ?, ?, ?, ?)")
-  const shorten = run("UPDATE window SET last_id = ?, count = ? WHERE chain_id = ? AND number = ?")
-  const forget = run("DELETE FROM window WHERE chain_id = ? AND number = ?")
-  const forgetUpTo = run("DELETE FROM window WHERE chain_id = ? AND number <= ?")
+  ),
+  record: run("INSERT INTO window VALUES (?, ?, ?, ?, ?, ?, ?)"),
+  forget: run("DELETE FROM window WHERE chain_id = ? AND number = ?"),
+  forgetUpTo: run("DELETE FROM window WHERE chain_id = ? AND number <= ?"),
 
-  const append = run("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)")
-  const firstToRetract = row<{ readonly id: number }>(
+  append: run("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"),
+  firstToRetract: row<{ readonly id: number }>(
     "SELECT id FROM events WHERE chain_id = ? AND id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1 OFFSET ?",
-  )
-  const appendRemovals = run(
+  ),
+  appendRemovals: run(
     `INSERT INTO events SELECT NULL, chain_id, block_number, block_hash, tx_hash, log_index, contract, topics, data,
        timestamp, tx_index, 1, traceparent
      FROM events WHERE chain_id = ? AND id BETWEEN ? AND ? ORDER BY id DESC`,
-  )
-  const lastToTrim = row<{ readonly id: number | null }>(
+  ),
+  lastToTrim: row<{ readonly id: number | null }>(
     "SELECT max(id) AS id FROM (SELECT id FROM events WHERE chain_id = ? AND id < ? ORDER BY id LIMIT ?)",
-  )
-  const countMissed = run(
+  ),
+  countMissed: run(
     `INSERT INTO missed
        SELECT chain_id, name,
          (SELECT count(*) FROM events WHERE chain_id = readers.chain_id AND id > readers.id AND id <= ?)
        FROM readers WHERE chain_id = ? AND id < ?
      ON CONFLICT DO UPDATE SET entries = entries + excluded.entries`,
-  )
-  const lowestPin = row<{ readonly name: string; readonly id: number }>(
+  ),
+  lowestPin: row<{ readonly name: string; readonly id: number }>(
     "SELECT name, id FROM readers WHERE chain_id = ? AND seen > unixepoch() - ? ORDER BY id LIMIT 1",
-  )
-  const unread = row<{ readonly entries: number }>(
+  ),
+  entriesAfter: row<{ readonly entries: number }>(
     "SELECT count(*) AS entries FROM events WHERE chain_id = ? AND id > ?",
-  )
-  const readersOf = rows<{
+  ),
+  readersOf: rows<{
     readonly name: string
     readonly id: number
     readonly block: number
@@ -129,86 +119,32 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
     `SELECT name, id, block, seen, coalesce((SELECT entries FROM missed WHERE chain_id = readers.chain_id AND reader = name), 0) AS missed,
        (SELECT count(*) FROM (SELECT 1 FROM events WHERE chain_id = readers.chain_id AND events.id > readers.id LIMIT ?)) AS lag
      FROM readers WHERE chain_id = ? ORDER BY id`,
-  )
-  const writeHeartbeat = run(
+  ),
+  writeHeartbeat: run(
     `INSERT INTO heartbeats VALUES (?, unixepoch())
      ON CONFLICT DO UPDATE SET at = excluded.at WHERE abs(excluded.at - at) >= 10`,
-  )
-  const lastHeartbeat = row<{ readonly ago: number }>(
+  ),
+  lastHeartbeat: row<{ readonly ago: number }>(
     "SELECT unixepoch() - at AS ago FROM heartbeats WHERE chain_id = ?",
-  )
-  const trim = run("DELETE FROM events WHERE chain_id = ? AND id <= ?")
-  const countTrimmed = run("UPDATE heads SET entries = entries - ? WHERE chain_id = ?")
+  ),
+  trim: run("DELETE FROM events WHERE chain_id = ? AND id <= ?"),
+  countTrimmed: run("UPDATE heads SET entries = entries - ? WHERE chain_id = ?"),
 
-  const deleteHead = run("DELETE FROM heads WHERE chain_id = ?")
-  const deleteMissed = run("DELETE FROM missed WHERE chain_id = ?")
-  const deleteFilters = run("DELETE FROM filters WHERE chain_id = ?")
-  const deleteEvents = run("DELETE FROM events WHERE chain_id = ?")
+  deleteHead: run("DELETE FROM heads WHERE chain_id = ?"),
+  deleteMissed: run("DELETE FROM missed WHERE chain_id = ?"),
+  deleteFilters: run("DELETE FROM filters WHERE chain_id = ?"),
+  deleteEvents: run("DELETE FROM events WHERE chain_id = ?"),
 
-  const readAfter = rows<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id > ? ORDER BY id LIMIT ?")
-  const entryCount = row<{ readonly entries: number }>(
-    "SELECT count(*) AS entries FROM events WHERE chain_id = ?",
-  )
-  const about = row<{ readonly version: string; readonly bytes: number }>(
+  eventsAfter: rows<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id > ? ORDER BY id LIMIT ?"),
+  about: row<{ readonly version: string; readonly bytes: number }>(
     "SELECT sqlite_version() AS version, page_count * page_size AS bytes FROM pragma_page_count, pragma_page_size",
-  )
-  const bounds = row<{ readonly first: number | null; readonly last: number | null }>(
+  ),
+  bounds: row<{ readonly first: number | null; readonly last: number | null }>(
     // One query for both would scan the whole index.
     `SELECT (SELECT min(id) FROM events WHERE chain_id = ?) AS first,
             (SELECT max(id) FROM events WHERE chain_id = ?) AS last`,
-  )
-  const userVersion = row<{ readonly user_version: number }>("PRAGMA user_version")
-
-  return {
-    headOf,
-    createHead,
-    moveHead,
-    journal,
-    createJournal,
-    setDigest,
-    eventAt,
-    highestEver,
-    pastEpochs,
-    keepEpoch,
-    keepLastEpochs,
-    setEpoch,
-    setPaused,
-    setFirst,
-    forgetFilter,
-    keepFilter,
-    keepLastFilters,
-    setFinalized,
-    changeFilter,
-    records,
-    top,
-    recordAt,
-    oldestNeeded,
-    record,
-    shorten,
-    forget,
-    forgetUpTo,
-    append,
-    firstToRetract,
-    appendRemovals,
-    lastToTrim,
-    countMissed,
-    lowestPin,
-    unread,
-    readersOf,
-    writeHeartbeat,
-    lastHeartbeat,
-    trim,
-    countTrimmed,
-    deleteHead,
-    deleteMissed,
-    deleteFilters,
-    deleteEvents,
-    readAfter,
-    entryCount,
-    about,
-    bounds,
-    userVersion,
-  }
-}
+  ),
+  userVersion: row<{ readonly user_version: number }>("PRAGMA user_version"),
+})
 
 export type Statements = ReturnType<typeof make>

@@ -1,6 +1,6 @@
 /** The command line, run as a child process. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schedule } from "effect"
+import { Effect, Schedule, Stream } from "effect"
 import type { Scope } from "effect"
 import { execFileSync, spawnSync } from "node:child_process"
 import { readFileSync, writeFileSync } from "node:fs"
@@ -9,7 +9,8 @@ import { DatabaseSync } from "node:sqlite"
 import { oneEndpoint } from "../../../src/cli/dialect.ts"
 import { entryFields } from "../../../src/Domain.ts"
 import type { Block, Hex } from "../../../src/Domain.ts"
-import { emptyHead, pushes } from "../../../src/store/Journal.ts"
+import { emptyHead } from "../../../src/store/Journal.ts"
+import { pushes } from "../../../src/store/Pushes.ts"
 import { block, blocks, hash } from "../../support/blocks.ts"
 import * as Devnet from "../../support/devnet.ts"
 import { directory } from "../../support/directory.ts"
@@ -166,7 +167,7 @@ for (const kind of ["sqlite", "redis"] as const) {
           .trim()
           .split("\n")
           .map((line) => JSON.parse(line) as Record<string, string>)
-        const stored = yield* store.read(31337, undefined, 100)
+        const stored = yield* Stream.runCollect(store.after(31337))
         assert.deepStrictEqual<unknown>(
           printed,
           stored.map(({ entry }) => entry),
@@ -459,7 +460,7 @@ describe("verify", () => {
         node.intercept = (_method, _params, proceed) => proceed()
 
         // Entries deleted from the middle are missing; entries before the oldest remaining one count as trimmed.
-        const entries = yield* store.read(31337, undefined, 1000)
+        const entries = yield* Stream.runCollect(store.after(31337))
         yield* remove(entries.slice(0, 30).map(({ id }) => id))
         const trimmed = yield* run(["--to", "30"])
         assert.deepInclude(trimmed.found, { trimmed: 30, complete: true })
@@ -509,7 +510,7 @@ describe("verify", () => {
         chain.extend(...Array.from({ length: 40 }, () => 3))
         const isLost = ({ number }: Block) => (number >= 20 && number < 25) || number >= 38
         yield* push(chain.blocks().map((block) => (isLost(block) ? { ...block, logs: [] } : block)))
-        const entries = yield* store.read(31337, undefined, 1000)
+        const entries = yield* Stream.runCollect(store.after(31337))
         const below = entries.filter(({ entry }) => Number(entry.block_number) < 5)
         yield* remove([...below, entries[below.length]!].map(({ id }) => id))
 

@@ -2,7 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import type { Block } from "../../../src/Domain.ts"
 import { classifyHead, firstBrokenLink, blockRanges } from "../../../src/chain/ForkChoice.ts"
-import { emptyJournal, finalized, pushed, pushes } from "../../../src/store/Journal.ts"
+import { emptyJournal, applied } from "../../../src/store/Journal.ts"
+import { pushes } from "../../../src/store/Pushes.ts"
 import type { Journal } from "../../../src/store/Journal.ts"
 import { block, blocks, hash } from "../../support/blocks.ts"
 
@@ -10,7 +11,7 @@ const journalOf = (start: number, ...runs: ReadonlyArray<ReadonlyArray<Block>>):
   let journal = emptyJournal(start, "none")
   for (const run of runs) {
     for (const one of run)
-      for (const move of pushes(journal.head, [one], false)) journal = pushed(journal, move)
+      for (const move of pushes(journal.head, [one], false)) journal = applied(journal, move)
   }
   return journal
 }
@@ -35,7 +36,8 @@ describe("classifyHead", () => {
   )
 
   it("treats any block at or below the finalized head as a duplicate", () => {
-    const journal = finalized(ours, 102, hash("a", 102))
+    const final = { _tag: "Finalize", expected: ours.head, number: 102, hash: hash("a", 102) } as const
+    const journal = applied(ours, final)
     assert.strictEqual(classifyHead(journal, at(102, "b")), "duplicate")
     assert.strictEqual(classifyHead(journal, at(103, "b")), "competing")
   })

@@ -11,14 +11,7 @@ import * as Reconcile from "../../../src/chain/Reconcile.ts"
 import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
 import type { NamedClient } from "../../../src/endpoint/Headers.ts"
 import type { LogSource } from "../../../src/logs/LogSource.ts"
-import {
-  callLimits,
-  emptyJournal,
-  finalized,
-  finalizedHead,
-  popped,
-  pushed,
-} from "../../../src/store/Journal.ts"
+import { callLimits, emptyJournal, applied, finalizedHead } from "../../../src/store/Journal.ts"
 import { FakeChain } from "../../support/FakeChain.ts"
 import { FakeNode } from "../../support/FakeNode.ts"
 
@@ -60,12 +53,7 @@ const world = Effect.fnUntraced(function* (chain: FakeChain) {
     if (step._tag !== "Move") return
     const { move } = step
     assert.deepStrictEqual(move.expected, journal.head)
-    journal =
-      move._tag === "Push"
-        ? pushed(journal, move)
-        : move._tag === "Pop"
-          ? popped(journal)
-          : finalized(journal, move.number, move.hash)
+    journal = applied(journal, move)
     assert.deepStrictEqual(journal, step.journal)
   }
   const logs: LogSource = {

@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import { isBeyondReorgs, replay } from "../../../src/cli/comparison.ts"
 import type { Block } from "../../../src/Domain.ts"
-import { emptyHead, pushes } from "../../../src/store/Journal.ts"
+import { emptyHead } from "../../../src/store/Journal.ts"
+import { pushes } from "../../../src/store/Pushes.ts"
 import { blocks } from "../../support/blocks.ts"
 import { memoryStore } from "../../support/ingestor.ts"
 import type { Client } from "../../support/ingestor.ts"
@@ -26,9 +27,8 @@ describe("replay up to a block", () => {
       yield* push(store, blocks(16, "b", Array(40).fill(300), ours[15]!.hash))
 
       let entries = 0
-      const counting: Pick<Client, "read"> = {
-        read: (...args) =>
-          Effect.tap(store.read(...args), ({ length }) => Effect.sync(() => (entries += length))),
+      const counting: Pick<Client, "after"> = {
+        after: (...args) => Stream.tap(store.after(...args), () => Effect.sync(() => entries++)),
       }
       const upTo = (to: number) =>
         Effect.map(

@@ -3,8 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { sizes } from "../../../src/cli/sizes.ts"
 import type { Stream } from "../../../src/cli/sizes.ts"
 import type { RedisConfig } from "../../../src/config/AppConfig.ts"
-import { keeping } from "../../../src/store/Retention.ts"
-import type { Info } from "../../../src/store/Store.ts"
+import { keeping } from "../../support/ingestor.ts"
+import type { Info } from "../../../src/store/StoreAdmin.ts"
 
 const now = 1_700_000_000
 

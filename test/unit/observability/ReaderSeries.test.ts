@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Metric } from "effect"
 import { PrometheusMetrics } from "effect/observability"
-import type { Group, Reader, Stats } from "../../../src/store/Store.ts"
+import type { Group, Reader, Stats } from "../../../src/store/StoreAdmin.ts"
 import { ReaderSeries } from "../../../src/observability/ReaderSeries.ts"
 
 const group = (name: string, change: Partial<Group> = {}): Group => ({

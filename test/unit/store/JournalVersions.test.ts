@@ -5,15 +5,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, Random } from "effect"
 import type { Block } from "../../../src/Domain.ts"
-import {
-  callLimits,
-  emptyJournal,
-  finalized,
-  emptyHead,
-  popped,
-  pushed,
-  pushes,
-} from "../../../src/store/Journal.ts"
+import { callLimits, emptyJournal, applied, emptyHead } from "../../../src/store/Journal.ts"
+import { pushes } from "../../../src/store/Pushes.ts"
 import type { Push } from "../../../src/store/Journal.ts"
 import { blocks } from "../../support/blocks.ts"
 import { FakeChain } from "../../support/FakeChain.ts"
@@ -52,23 +45,29 @@ const walk = Effect.fnUntraced(function* (clients: readonly [old: Client, curren
     const choice = yield* below(10)
     const isUnknownPart = part < 0 || (part > 0 && store === clients[1] && head.digest === undefined)
     if (isUnknownPart || (choice < 2 && journal.window.length > 0)) {
-      assert.strictEqual((yield* store.pop(chainId, filter, { _tag: "Pop", expected: head }))._tag, "Popped")
-      journal = popped(journal, limits.logs)
+      const pop = { _tag: "Pop", expected: head } as const
+      assert.strictEqual((yield* store.pop(chainId, filter, pop))._tag, "Popped")
+      journal = applied(journal, pop, limits.logs)
     } else if (choice < 8) {
       const sizes = [yield* below(9), yield* below(5)]
       const next = part > 0 ? [made.get(hash)!] : blocks(number + 1, `fork ${step}`, sizes, hash || undefined)
       for (const one of next) made.set(one.hash, one)
       const [call] = [...pushes(head, next, false, limits)] as [Push]
       assert.strictEqual((yield* store.push(chainId, filter, call))._tag, "Pushed")
-      journal = pushed(journal, call)
+      journal = applied(journal, call)
       late = call
     } else if (choice === 8) {
       const record = journal.window[0]
       if (part !== 0 || record === undefined || journal.window.length < 3) continue
-      const place = { number: record.number, hash: record.hash }
-      yield* store.finalize(chainId, filter, { _tag: "Finalize", expected: head, ...place })
+      const finalize = {
+        _tag: "Finalize",
+        expected: head,
+        number: record.number,
+        hash: record.hash,
+      } as const
+      yield* store.finalize(chainId, filter, finalize)
       if (record.count > 0) final.push([record.hash, record.count])
-      journal = finalized(journal, record.number, record.hash)
+      journal = applied(journal, finalize)
     } else if (late !== undefined && (late.expected.number !== number || late.expected.hash !== hash)) {
       assert.notStrictEqual((yield* store.push(chainId, filter, late))._tag, "Pushed")
     }

@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { callLimits, emptyHead, pushes } from "../../../src/store/Journal.ts"
+import { callLimits, emptyHead } from "../../../src/store/Journal.ts"
+import { pushes } from "../../../src/store/Pushes.ts"
 import type { Push } from "../../../src/store/Journal.ts"
 import { PushLimits } from "../../../src/store/PushLimits.ts"
-import { StoreError } from "../../../src/store/Store.ts"
+import { StoreError } from "../../../src/store/StoreError.ts"
 import { block, blocks } from "../../support/blocks.ts"
 
 const failure = (reason: StoreError["reason"], detail: string) =>

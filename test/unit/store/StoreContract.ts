@@ -1,31 +1,21 @@
 /** The contract of every store, one test per promise. The test file of a store calls `contract` with a way to open it. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema } from "effect"
+import { Effect, Schema, Stream } from "effect"
 import type { Scope } from "effect"
 import type { Block, Hex } from "../../../src/Domain.ts"
-import {
-  digestOfPart,
-  afterPush,
-  callLimits,
-  emptyJournal,
-  finalized,
-  emptyHead,
-  popped,
-  pushed,
-  pushes,
-} from "../../../src/store/Journal.ts"
+import { afterPush, callLimits, emptyJournal, applied, emptyHead } from "../../../src/store/Journal.ts"
+import { digestOfPart, pushes } from "../../../src/store/Pushes.ts"
 import type { Journal, Position, Push } from "../../../src/store/Journal.ts"
 import { Replay } from "../../../src/store/Replay.ts"
-import { StoreError } from "../../../src/store/Store.ts"
-import type { Store, Stored } from "../../../src/store/Store.ts"
+import { StoreError } from "../../../src/store/StoreError.ts"
+import type { Stored } from "../../../src/store/Entries.ts"
+import type { Store } from "../../../src/store/Store.ts"
 import { block, blocks, hash } from "../../support/blocks.ts"
-
-type Client = Store["Service"]
 
 /** One data set, with any number of clients. */
 export interface Harness {
   /** Opens another client of the same data, which keeps about `maxLength` entries per chain (default: all). */
-  readonly open: (maxLength?: number) => Effect.Effect<Client, unknown, Scope.Scope>
+  readonly open: (maxLength?: number) => Effect.Effect<Store, unknown, Scope.Scope>
   /** Takes a snapshot of the data. Running the result restores it. */
   readonly snapshot: Effect.Effect<Effect.Effect<void, unknown>, unknown>
   readonly wipe: Effect.Effect<void, unknown>
@@ -50,7 +40,7 @@ const filter = "none"
 
 /** Pushes blocks on top of a journal, divided into calls as the service does. Returns the new head. */
 const push = Effect.fnUntraced(function* (
-  store: Client,
+  store: Store,
   expected: Position,
   blocks: ReadonlyArray<Block>,
   final = false,
@@ -64,7 +54,7 @@ const push = Effect.fnUntraced(function* (
 })
 
 /** Pops until the head is at or below a height. */
-const popTo = Effect.fnUntraced(function* (store: Client, height: number) {
+const popTo = Effect.fnUntraced(function* (store: Store, height: number) {
   for (;;) {
     const { head } = (yield* store.load(chain))!
     if (head.number <= height && head.part === 0) return head
@@ -72,17 +62,11 @@ const popTo = Effect.fnUntraced(function* (store: Client, height: number) {
   }
 })
 
-export const readAll = Effect.fnUntraced(function* (store: Client, chain: number) {
-  const all: Array<Stored> = []
-  for (;;) {
-    const page = yield* store.read(chain, all.at(-1)?.id, 1000)
-    if (page.length === 0) return all
-    all.push(...page)
-  }
-})
+export const readAll = (store: Store, chain: number, after?: string) =>
+  Stream.runCollect(store.after(chain, after))
 
 /** Replays the journal; asserts that it has no fault and holds exactly these blocks. */
-const holds = Effect.fnUntraced(function* (store: Client, expected: ReadonlyArray<Block>) {
+const holds = Effect.fnUntraced(function* (store: Store, expected: ReadonlyArray<Block>) {
   const replay = new Replay()
   for (const stored of yield* readAll(store, chain)) replay.apply(stored)
   assert.deepStrictEqual(replay.faults, [])
@@ -116,7 +100,7 @@ export const contract = (
 ): void => {
   const test = (
     title: string,
-    body: (store: Client, harness: Harness) => Effect.Effect<unknown, unknown, Scope.Scope>,
+    body: (store: Store, harness: Harness) => Effect.Effect<unknown, unknown, Scope.Scope>,
   ) =>
     it.live(title, () =>
       Effect.gen(function* () {
@@ -809,8 +793,8 @@ export const contract = (
       Effect.gen(function* () {
         let head = yield* push(store, start, blocks(100, "a", [2, 0, 3, 1]))
         const all = yield* readAll(store, chain)
-        assert.deepStrictEqual(yield* store.read(chain, all[2]!.id, 2), all.slice(3, 5))
-        assert.deepStrictEqual(yield* store.read(chain, all.at(-1)!.id, 2), [])
+        assert.deepStrictEqual(yield* readAll(store, chain, all[2]!.id), all.slice(3))
+        assert.deepStrictEqual(yield* readAll(store, chain, all.at(-1)!.id), [])
         assert.isUndefined(yield* store.seek(chain, 100))
         assert.strictEqual(yield* store.seek(chain, 101), all[1]!.id)
         assert.strictEqual(yield* store.seek(chain, 103), all[4]!.id)
@@ -818,8 +802,7 @@ export const contract = (
         head = yield* popTo(store, 100)
         yield* push(store, head, blocks(101, "b", [2, 2], hash("a", 100)))
         const replay = new Replay()
-        for (const stored of yield* store.read(chain, yield* store.seek(chain, 102), 100))
-          replay.apply(stored)
+        for (const stored of yield* readAll(store, chain, yield* store.seek(chain, 102))) replay.apply(stored)
         const found = replay.blocks.filter(({ number }) => number >= 102)
         assert.deepStrictEqual(
           found.map(({ hash }) => hash),
@@ -876,21 +859,23 @@ export const contract = (
               serial++
               for (const move of pushes(model.head, next, false)) {
                 assert.strictEqual((yield* store.push(chain, filter, move))._tag, "Pushed")
-                model = pushed(model, move)
+                model = applied(model, move)
               }
               content.push(...next)
             } else if (step._tag === "Pop") {
               for (let i = Math.abs(step.times) % 3; i >= 0 && model.window.length > 0; i--) {
                 do {
-                  yield* store.pop(chain, filter, { _tag: "Pop", expected: model.head })
-                  model = popped(model)
+                  const pop = { _tag: "Pop", expected: model.head } as const
+                  yield* store.pop(chain, filter, pop)
+                  model = applied(model, pop)
                 } while (model.head.part !== 0)
               }
               while (content.length > 0 && content.at(-1)!.number > model.head.number) content.pop()
             } else if (content.length > 0) {
               const { number, hash } = content[Math.abs(step.depth) % content.length]!
-              yield* store.finalize(chain, filter, { _tag: "Finalize", expected: model.head, number, hash })
-              model = finalized(model, number, hash)
+              const finalize = { _tag: "Finalize", expected: model.head, number, hash } as const
+              yield* store.finalize(chain, filter, finalize)
+              model = applied(model, finalize)
             }
             const loaded = yield* store.load(chain)
             if (serial > 0) assert.deepStrictEqual(loaded, model)

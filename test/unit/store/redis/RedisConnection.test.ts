@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted } from "effect"
-import { emptyHead, pushes } from "../../../../src/store/Journal.ts"
+import { emptyHead } from "../../../../src/store/Journal.ts"
+import { pushes } from "../../../../src/store/Pushes.ts"
 import type { Push } from "../../../../src/store/Journal.ts"
 import { reasonOf } from "../../../../src/store/redis/RedisErrors.ts"
 import { blocks } from "../../../support/blocks.ts"

@@ -1,9 +1,10 @@
 /** The traffic to Redis: within the limits of managed servers, and few commands, as they are billed per command. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import type { Scope } from "effect"
 import type { Block, Hex } from "../../../../src/Domain.ts"
-import { callLimits, emptyHead, pushes } from "../../../../src/store/Journal.ts"
+import { callLimits, emptyHead } from "../../../../src/store/Journal.ts"
+import { pushes } from "../../../../src/store/Pushes.ts"
 import type { Push } from "../../../../src/store/Journal.ts"
 import { block, blocks } from "../../../support/blocks.ts"
 import { counting } from "../../../support/commandCount.ts"
@@ -105,7 +106,7 @@ describe("the traffic to Redis", () => {
       yield* store.ping(chain)
       yield* store.trim(chain)
       yield* store.stats(chain)
-      yield* store.read(chain, undefined, 1000)
+      yield* Stream.runCollect(store.after(chain))
       yield* store.seek(chain, 1100)
       yield* store.refused(chain)
       yield* store.info

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Logger } from "effect"
+import { Effect, Logger, Stream } from "effect"
 import {
   chmodSync,
   copyFileSync,
@@ -13,20 +13,16 @@ import {
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import type { Block } from "../../../../src/Domain.ts"
-import { keeping } from "../../../../src/store/Retention.ts"
-import { pushes } from "../../../../src/store/Journal.ts"
+import { pushes } from "../../../../src/store/Pushes.ts"
 import type { Push } from "../../../../src/store/Journal.ts"
 import * as SqliteStore from "../../../../src/store/sqlite/SqliteStore.ts"
-import { Store } from "../../../../src/store/Store.ts"
+import { keeping, openStore } from "../../../support/ingestor.ts"
 import { blocks } from "../../../support/blocks.ts"
 import { directory } from "../../../support/directory.ts"
 import { contract } from "../StoreContract.ts"
 import type { Harness } from "../StoreContract.ts"
 
-const open = (path: string, maxLength = 0) =>
-  Effect.map(Layer.build(SqliteStore.layer(path, keeping(maxLength))), (context) =>
-    Context.get(context, Store),
-  )
+const open = (path: string, maxLength = 0) => openStore(SqliteStore.layer(path, keeping(maxLength)))
 
 const fresh = Effect.map(directory, (directory): Harness => {
   const live = join(directory, "events.db")
@@ -176,8 +172,8 @@ describe("SqliteStore", () => {
         rmSync(path)
         assert.include((yield* Effect.flip(store.ping(7))).message, "deleted")
         rmSync(path)
-        assert.include((yield* Effect.flip(store.read(7, undefined, 10))).message, "deleted")
-        assert.deepStrictEqual(yield* store.read(7, undefined, 10), [])
+        assert.include((yield* Effect.flip(Stream.runCollect(store.after(7)))).message, "deleted")
+        assert.deepStrictEqual(yield* Stream.runCollect(store.after(7)), [])
       }).pipe(Effect.scoped),
     )
   }
