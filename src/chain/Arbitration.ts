@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import type { Block, Hex } from "../Domain.ts"
 import type { Connection } from "../endpoint/Endpoint.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
+import * as Headers from "../endpoint/Eth.ts"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
 import type { LogSource } from "../logs/LogSource.ts"
 

@@ -5,8 +5,8 @@ import { isRpcError, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { BlockRef } from "./ForkChoice.ts"
 import type { Disagreed, FinalVerdict } from "../endpoint/FinalityQuorum.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Headers from "../endpoint/Eth.ts"
+import type { NamedClient } from "../endpoint/Eth.ts"
 import type { IntegrityChecks } from "../logs/Integrity.ts"
 
 /** A finalized block is not in the chain any more. Only an operator can decide which one is right. */

@@ -13,8 +13,8 @@ import type { Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
 import type { Audit } from "./Audit.ts"
 import type { BlockRef } from "./ForkChoice.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Headers from "../endpoint/Eth.ts"
+import type { NamedClient } from "../endpoint/Eth.ts"
 import type { CrossCheck } from "./CrossCheck.ts"
 
 /** How often the final block is fetched. */

@@ -8,7 +8,7 @@ import { headerOf } from "../endpoint/Decode.ts"
 import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
 import { orMalformed } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
+import * as Headers from "../endpoint/Eth.ts"
 import { variable } from "./dialect.ts"
 import type { Trait } from "./dialect.ts"
 

@@ -14,7 +14,7 @@ import type { SocketConnection } from "./Endpoint.ts"
 import { EndpointError, Malformed, Stalled } from "./EndpointError.ts"
 import { mostLinks } from "../observability/Tracing.ts"
 import type { BlockTraces } from "../observability/Tracing.ts"
-import * as Headers from "./Headers.ts"
+import * as Headers from "./Eth.ts"
 
 /** A head, and when it was received (monotonic milliseconds). */
 export interface ReceivedHead {

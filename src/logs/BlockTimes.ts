@@ -4,8 +4,8 @@ import type { Header } from "../Domain.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Headers from "../endpoint/Eth.ts"
+import type { NamedClient } from "../endpoint/Eth.ts"
 
 /**
  * The timestamp of each block. The logs' `blockTimestamp` is used if it agrees with a known header; otherwise headers are

@@ -7,8 +7,8 @@ import type { Header } from "../Domain.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { blockNotFound } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Headers from "../endpoint/Eth.ts"
+import type { NamedClient } from "../endpoint/Eth.ts"
 
 /** Largest number of consecutive heights without a block. */
 const longestNullRun = 5

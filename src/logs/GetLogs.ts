@@ -13,8 +13,8 @@ import {
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { isUnfiltered, logParams, makeMatches } from "./Filter.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Headers from "../endpoint/Eth.ts"
+import type { NamedClient } from "../endpoint/Eth.ts"
 
 /** One block by its hash (and its height, for nodes that do not accept a hash), or a range. */
 export type Blocks =

@@ -6,7 +6,7 @@ import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { endsConnection, errorKind, integrityError, orMalformed } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import type { NamedClient } from "../endpoint/Eth.ts"
 import { isLeftOut } from "../endpoint/RpcClient.ts"
 
 /**

@@ -9,7 +9,7 @@ import type { ChainStep } from "../../../src/chain/PendingJournal.ts"
 import { RecentHeaders } from "../../../src/chain/RecentHeaders.ts"
 import * as Reconcile from "../../../src/chain/Reconcile.ts"
 import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
-import type { NamedClient } from "../../../src/endpoint/Headers.ts"
+import type { NamedClient } from "../../../src/endpoint/Eth.ts"
 import type { LogSource } from "../../../src/logs/LogSource.ts"
 import {
   callLimits,
