@@ -1,5 +1,6 @@
 /** Where the node's chain leaves the journal's: by headers, or by asking for the recorded blocks from the top down. */
 import { Effect } from "effect"
+import { mostCalls } from "../endpoint/Capabilities.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
@@ -57,7 +58,7 @@ export const commonAncestorOf = ({
       const top = found.missing.number - 1
       const below = yield* Headers.headers(
         connection,
-        Array.from({ length: Headers.mostPerBatch }, (_, i) => top - i).filter((number) => number >= 0),
+        Array.from({ length: mostCalls }, (_, i) => top - i).filter((number) => number >= 0),
         capabilities,
       )
       for (const header of below) if (header !== undefined) recentHeaders.add(header)
@@ -70,8 +71,8 @@ export const commonAncestorOf = ({
   const recordedAncestor = Effect.gen(function* () {
     const { journal } = pending
     const candidates = ancestorCandidates(journal)
-    for (let i = 0; i < candidates.length; i += Headers.mostPerBatch) {
-      const some = candidates.slice(i, i + Headers.mostPerBatch)
+    for (let i = 0; i < candidates.length; i += mostCalls) {
+      const some = candidates.slice(i, i + mostCalls)
       const seen = yield* Headers.headers(
         connection,
         some.map(({ number }) => number),

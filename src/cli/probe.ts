@@ -5,7 +5,7 @@ import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
 import * as RateLimiter from "../endpoint/RateLimiter.ts"
-import { Capabilities } from "../endpoint/Capabilities.ts"
+import { Capabilities, mostCalls } from "../endpoint/Capabilities.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
@@ -69,7 +69,7 @@ const widest = Effect.fnUntraced(function* (getLogs: GetLogs.GetLogs, head: Head
 const rangesOf = (
   { filter }: ChainConfig,
   { best, refusal }: { readonly best: number; readonly refusal: string | undefined },
-  { addresses: most, byHash }: Capabilities,
+  { addresses: { current: most }, byHash }: Capabilities,
 ): Trait => {
   const ranges = best === 0 ? "but no ranges" : `and ranges up to ${best} wide`
   const wider = refusal === undefined ? "" : `; wider: ${refusal}`
@@ -196,11 +196,11 @@ const traitsOf = Effect.fnUntraced(function* (
     Effect.succeed({ refusal: error.reason.message, isNothing: isNothingFinal(error) }),
   )
   const getLogs = GetLogs.make(connection, chain.filter, capabilities)
-  const count = Math.min(Headers.mostPerBatch, head.number + 1)
+  const count = Math.min(mostCalls, head.number + 1)
   const numbers = Array.from({ length: count }, (_, i) => head.number - i)
   const found = yield* Headers.headers(connection, numbers, capabilities)
   const headers = found.filter((header) => header !== undefined)
-  const batch = Math.min(capabilities.headers, count)
+  const batch = Math.min(capabilities.headers.current, count)
   const atTip = yield* errorOf(retryUnverified(getLogs({ blockHash: head.hash, number: head.number })))
   // A refusal for a second block confirms that it is the endpoint's behaviour: the capabilities remember it.
   const below = headers.find(({ number }) => number < head.number)

@@ -56,7 +56,7 @@ const readBlocks = Effect.fnUntraced(function* (
       while (next <= to) {
         const isFinal = next <= final
         const through = Math.min(
-          next + (isFinal ? capabilities.width : capabilities.recentWidth) - 1,
+          next + (isFinal ? capabilities.width : capabilities.recentWidth).current - 1,
           isFinal ? Math.min(final, to) : to,
         )
         const blocks = yield* logs[isFinal ? "finalizedRange" : "unfinalizedRange"](next, through)

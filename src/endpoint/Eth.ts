@@ -1,6 +1,7 @@
 /** Fetches block headers by height or tag from one connection. */
 import { Effect } from "effect"
 import type { Header } from "../Domain.ts"
+import { halving } from "./AdaptiveSize.ts"
 import { isLeftOut } from "./RpcClient.ts"
 import type { Answer } from "./RpcClient.ts"
 import { headerOf, hex } from "./Decode.ts"
@@ -13,9 +14,6 @@ import type { Capabilities } from "./Capabilities.ts"
 export type NamedClient = Pick<Connection, "name" | "request" | "batch"> & Partial<Pick<Connection, "polled">>
 
 export type Tag = "latest" | "finalized"
-
-/** Headers per batch, for endpoints without a lower limit. */
-export const mostPerBatch = 20
 
 const call = (block: number | Tag): Call => ({
   method: "eth_getBlockByNumber",
@@ -56,43 +54,31 @@ const isRefused = (answer: Answer): boolean => {
  * The headers at these heights, in order, in the largest batches that the endpoint accepts. Calls that a batch rejects are
  * retried one by one.
  */
-export const headers = (
+export const headers = Effect.fnUntraced(function* (
   client: NamedClient,
   numbers: ReadonlyArray<number>,
-  capabilities: Capabilities,
-): Effect.Effect<ReadonlyArray<Header | undefined>, EndpointError> => {
-  const some = (
-    part: ReadonlyArray<number>,
-  ): Effect.Effect<ReadonlyArray<Header | undefined>, EndpointError> =>
-    Effect.flatMap(
-      Effect.tapError(client.batch(part.map(call)), (error) =>
-        Effect.sync(() => remember(error, part.length)),
-      ),
-      (answers) => {
-        if (part.length > 1 && answers.every(isRefused)) {
-          const half = Math.ceil(part.length / 2)
-          capabilities.headers = Math.min(capabilities.headers, half)
-          return Effect.map(Effect.forEach([part.slice(0, half), part.slice(half)], some), (halves) =>
-            halves.flat(),
-          )
-        }
-        if (answers.some((answer) => answer._tag === "Rejected" && isLeftOut(answer.error)))
-          capabilities.headers = Math.min(capabilities.headers, Math.ceil(part.length / 2))
-        return Effect.forEach(answers, (answer, i) =>
-          answer._tag === "Result" ? decoded(client.name, part[i]!, answer.result) : header(client, part[i]!),
-        )
-      },
-    )
-  /** Halves the batch size after a batch that closed the connection. */
-  const remember = (error: EndpointError, size: number) => {
-    if (endsConnection(error))
-      capabilities.headers = Math.max(Math.min(capabilities.headers, Math.ceil(size / 2)), 1)
-  }
-  return Effect.gen(function* () {
-    const all: Array<Header | undefined> = []
-    while (all.length < numbers.length) {
-      all.push(...(yield* some(numbers.slice(all.length, all.length + capabilities.headers))))
+  { headers: size }: Capabilities,
+) {
+  const isTooLarge = (error: EndpointError) => error.reason._tag === "Rejected" || endsConnection(error)
+  const answersTo = halving(size, isTooLarge, (part: ReadonlyArray<number>) =>
+    Effect.flatMap(client.batch(part.map(call)), (answers) => {
+      const [first] = answers
+      if (part.length > 1 && first?._tag === "Rejected" && answers.every(isRefused))
+        return Effect.fail(first.error)
+      if (answers.some((answer) => answer._tag === "Rejected" && isLeftOut(answer.error)))
+        size.shrink(Math.ceil(part.length / 2))
+      return Effect.succeed(answers)
+    }),
+  )
+  const all: Array<Header | undefined> = []
+  while (all.length < numbers.length) {
+    const part = numbers.slice(all.length, all.length + size.current)
+    for (const [i, answer] of (yield* answersTo(part)).entries()) {
+      const block = part[i]!
+      all.push(
+        yield* answer._tag === "Result" ? decoded(client.name, block, answer.result) : header(client, block),
+      )
     }
-    return all
-  })
-}
+  }
+  return all
+})

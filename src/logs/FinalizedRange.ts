@@ -4,6 +4,7 @@
  */
 import { Effect } from "effect"
 import type { Block, Header, Hex } from "../Domain.ts"
+import { mostCalls } from "../endpoint/Capabilities.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
@@ -160,7 +161,7 @@ export const make = ({
     withTimes = true,
   ): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
     const blockByBlock = Effect.gen(function* () {
-      const end = Math.min(from + capabilities.recentWidth - 1, to)
+      const end = Math.min(from + capabilities.recentWidth.current - 1, to)
       const headers = (yield* existingHeaders.range(from, end)).map(withBloom)
       return yield* oneByOne(
         headers.length > 0 ? headers : [withBloom(yield* existingHeaders.atOrAbove(end))],
@@ -171,16 +172,16 @@ export const make = ({
       Effect.catch((error) => {
         const refusal = errorKind(error)
         // A shorter range may be complete when it is requested after the reconnect.
-        if (error.reason._tag === "Unverified") capabilities.shrink(Math.ceil((to - from + 1) / 2))
+        if (error.reason._tag === "Unverified") capabilities.width.shrink(Math.ceil((to - from + 1) / 2))
         if (isRefused(refusal)) {
           capabilities.refuseRange(from, true)
-          capabilities.shrink(Headers.mostPerBatch)
+          capabilities.width.shrink(mostCalls)
           return blockByBlock
         }
         if (!isTooWide(refusal)) return Effect.fail(error)
         const { reason } = error
         const through = narrower(from, to, reason._tag === "Rejected" ? reason.refusal : undefined)
-        capabilities.shrink(through - from + 1)
+        capabilities.width.shrink(through - from + 1)
         return reason._tag === "Oversized" ? Effect.fail(error) : finalizedRange(from, through, withTimes)
       }),
     )

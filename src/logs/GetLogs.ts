@@ -3,14 +3,9 @@ import { Effect } from "effect"
 import type { Filter, Hex } from "../Domain.ts"
 import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import {
-  endsConnection,
-  isRpcError,
-  orMalformed,
-  errorKind,
-  integrityError,
-} from "../endpoint/EndpointError.ts"
+import { isRpcError, orMalformed, errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
+import { halving } from "../endpoint/AdaptiveSize.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { isUnfiltered, logParams, makeMatches } from "./Filter.ts"
 import * as Headers from "../endpoint/Eth.ts"
@@ -93,26 +88,18 @@ export const make = (client: NamedClient, filter: Filter, capabilities: Capabili
   }
 
   return (blocks) => {
+    const fetchGroup = (group: ReadonlyArray<Hex>) => fetchBlocks(group, blocks)
     const { addresses } = filter
-    if (addresses.length <= 1) return fetchBlocks(addresses, blocks)
-    const inGroups: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = Effect.suspend(() => {
-      const size = Math.min(capabilities.addresses, addresses.length)
-      const groups: Array<ReadonlyArray<Hex>> = []
-      for (let i = 0; i < addresses.length; i += size) groups.push(addresses.slice(i, i + size))
-      const answers = Effect.forEach(groups, (group) => fetchBlocks(group, blocks))
-      return Effect.catchIf(
-        groups.length === 1
-          ? fetchBlocks(addresses, blocks)
-          : Effect.map(answers, (all) => all.flat().sort(inOrder)),
-        refusesAddresses,
-        (error) => {
-          if (size === 1) return Effect.fail(error)
-          // Concurrent requests may be refused together; the limit is halved once.
-          capabilities.addresses = Math.min(capabilities.addresses, Math.ceil(size / 2))
-          return endsConnection(error) ? Effect.fail(error) : inGroups
-        },
-      )
+    if (addresses.length <= 1) return fetchGroup(addresses)
+    const fetchOrHalve = halving(capabilities.addresses, refusesAddresses, fetchGroup)
+    return Effect.gen(function* () {
+      const all: Array<PlacedLog> = []
+      for (let i = 0; i < addresses.length;) {
+        const group = addresses.slice(i, i + capabilities.addresses.current)
+        for (const log of yield* fetchOrHalve(group)) all.push(log)
+        i += group.length
+      }
+      return all.sort(inOrder)
     })
-    return inGroups
   }
 }

@@ -159,7 +159,7 @@ export const make = (
       return yield* attachToHeaders(headers, logs.success)
     }
     const refusal = errorKind(logs.failure)
-    if (isTooWide(refusal)) capabilities.shrinkRecent(to - from + 1)
+    if (isTooWide(refusal)) capabilities.recentWidth.shrink(Math.floor((to - from + 1) / 2))
     // An oversized frame has closed the connection.
     if (refusal === undefined || logs.failure.reason._tag === "Oversized") return yield* logs.failure
     if (isRefused(refusal)) capabilities.refuseRange(from, false)
@@ -181,7 +181,7 @@ export const make = (
       isSingle,
       oneByOne,
     }),
-    width: () => capabilities.width,
+    width: () => capabilities.width.current,
     servedBy: () => client.name,
   }
 }

@@ -1,6 +1,7 @@
 /** The logs of a block's receipts: of all in one answer, or of a few at a time, so that no block is too large. */
 import { Effect, Predicate } from "effect"
 import type { Header, Hex } from "../Domain.ts"
+import { halving } from "../endpoint/AdaptiveSize.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
@@ -46,34 +47,23 @@ export const make = (client: NamedClient, capabilities: Capabilities): Receipts 
         : Effect.fail(integrityFailure(`the node does not have block ${header.number}`)),
     )
 
-  /** The receipts of these transactions, in order. Splits batches that exceed one response. */
-  const someReceipts = (
-    transactions: ReadonlyArray<Hex>,
-  ): Effect.Effect<ReadonlyArray<unknown>, EndpointError> =>
+  const isTooMuch = (error: EndpointError) =>
+    errorKind(error) === "RangeTooLarge" || isLeftOut(error) || endsConnection(error)
+
+  /** The receipts of these transactions, in order. */
+  const someReceipts = halving(capabilities.receipts, isTooMuch, (transactions: ReadonlyArray<Hex>) =>
     Effect.flatMap(
       client.batch(transactions.map((hash) => ({ method: "eth_getTransactionReceipt", params: [hash] }))),
       Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
-    ).pipe(
-      Effect.catch((error) => {
-        const isTooMuch = errorKind(error) === "RangeTooLarge" || isLeftOut(error) || endsConnection(error)
-        if (!isTooMuch || transactions.length === 1) return Effect.fail(error)
-        const half = Math.ceil(transactions.length / 2)
-        capabilities.receipts = Math.min(capabilities.receipts, half)
-        if (endsConnection(error)) return Effect.fail(error)
-        return Effect.zipWith(
-          someReceipts(transactions.slice(0, half)),
-          someReceipts(transactions.slice(half)),
-          (first, second) => [...first, ...second],
-        )
-      }),
-    )
+    ),
+  )
 
   const oneByOne = Effect.fnUntraced(function* (header: Header) {
     const transactions = yield* transactionsOf(header)
     const all: Array<PlacedLog> = []
     let size = 0
     for (let i = 0; i < transactions.length;) {
-      const some = transactions.slice(i, i + capabilities.receipts)
+      const some = transactions.slice(i, i + capabilities.receipts.current)
       const logs = yield* logsOfReceipts(yield* someReceipts(some))
       for (const log of logs) {
         all.push(log)

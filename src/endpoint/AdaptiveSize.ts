@@ -1,0 +1,73 @@
+/** How large the requests to an endpoint may be: learned from refusals, and recovered over time. */
+import { Effect } from "effect"
+import type { EndpointError } from "./EndpointError.ts"
+import { endsConnection } from "./EndpointError.ts"
+
+/** A size between 1 and a largest value. */
+export class AdaptiveSize {
+  readonly #most: number
+  #current: number
+
+  /**
+   * @param most the largest value
+   * @param initial the first value; default: the largest
+   */
+  constructor(most: number, initial = most) {
+    this.#most = most
+    this.#current = initial
+  }
+
+  get current(): number {
+    return this.#current
+  }
+
+  /** Whether it is below its largest value. */
+  get isReduced(): boolean {
+    return this.#current < this.#most
+  }
+
+  /** Reduces it to this size; never enlarges it. */
+  shrink(to: number): void {
+    this.#current = Math.max(Math.min(this.#current, to), 1)
+  }
+
+  /** Doubles it. */
+  relax(): void {
+    this.#current = Math.min(this.#current * 2, this.#most)
+  }
+
+  /**
+   * Follows a served request of `served`: reduces it to the `ideal` size, or else enlarges it to `next` if the request was
+   * not smaller than it.
+   */
+  adapt(served: number, ideal: number, next: number): void {
+    if (ideal < this.#current) this.#current = ideal
+    else if (served >= this.#current) this.#current = Math.min(next, this.#most)
+  }
+}
+
+/**
+ * Sends items in one request; a request that is too large is halved, and both halves are sent. If it closed the connection,
+ * only the size is halved: the next connection sends less.
+ *
+ * @param isTooLarge whether an error shows that the request had too many items
+ */
+export const halving = <A, B>(
+  size: AdaptiveSize,
+  isTooLarge: (error: EndpointError) => boolean,
+  send: (items: ReadonlyArray<A>) => Effect.Effect<ReadonlyArray<B>, EndpointError>,
+) => {
+  const sendOrHalve = (items: ReadonlyArray<A>): Effect.Effect<ReadonlyArray<B>, EndpointError> =>
+    Effect.catch(send(items), (error) => {
+      if (items.length <= 1 || !isTooLarge(error)) return Effect.fail(error)
+      const half = Math.ceil(items.length / 2)
+      size.shrink(half)
+      if (endsConnection(error)) return Effect.fail(error)
+      return Effect.zipWith(
+        sendOrHalve(items.slice(0, half)),
+        sendOrHalve(items.slice(half)),
+        (first, second) => [...first, ...second],
+      )
+    })
+  return sendOrHalve
+}
