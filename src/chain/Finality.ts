@@ -13,8 +13,8 @@ import type { Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/Store.ts"
 import type { Audit } from "./Audit.ts"
 import type { BlockRef } from "./ForkChoice.ts"
-import * as Headers from "../endpoint/Eth.ts"
-import type { NamedClient } from "../endpoint/Eth.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { CrossCheck } from "./CrossCheck.ts"
 
 /** How often the final block is fetched. */
@@ -41,7 +41,7 @@ export const isNothingFinal = ({ reason }: EndpointError): boolean =>
 
 export interface FinalityOptions {
   readonly chain: Pick<ChainConfig, "finality" | "finalityDepth">
-  readonly connection: NamedClient
+  readonly connection: RpcClient
   readonly capabilities: Capabilities
   readonly audit: Audit | undefined
   /** The journal after all pending moves. */
@@ -83,7 +83,7 @@ export const make = Effect.fnUntraced(function* (
   const { audit, chain, connection, journal, capabilities } = options
   const clock = yield* Clock.Clock
   const scope = yield* Effect.scope
-  const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
+  const headerAt = (block: number | Eth.Tag) => Eth.blockByNumber(connection, block)
   let final: Header | undefined
   /** The last audit: up to which block, and the lowest block to rewrite, if any. */
   let lastAudit: { readonly candidate: BlockRef; readonly mismatch: number | undefined } | undefined

@@ -9,8 +9,8 @@ import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Eth.ts"
-import type { NamedClient } from "../endpoint/Eth.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { Heads, ReceivedHead } from "../endpoint/Heads.ts"
 import type { LogSource } from "../logs/LogSource.ts"
 import * as Monotonic from "../Monotonic.ts"
@@ -47,7 +47,7 @@ export class Outdated extends Schema.TaggedError<Outdated>()("Outdated", {}) {}
 
 export interface ReconcileOptions {
   readonly chain: Pick<ChainConfig, "confirmations">
-  readonly connection: NamedClient
+  readonly connection: RpcClient
   readonly heads: Heads
   readonly logs: LogSource
   readonly capabilities: Capabilities
@@ -79,7 +79,7 @@ export const make = (
   emit: (steps: ReadonlyArray<ChainStep>) => Effect.Effect<void>,
 ) => {
   const { audit, chain, connection, crossCheck, finality, heads, logs, pending, scope, standoff } = options
-  const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
+  const headerAt = (block: number | Eth.Tag) => Eth.blockByNumber(connection, block)
   const { targetOf, retryLater, retryUnknownBlock } = Retries.make(options)
   const backfills = Backfill.make({ ...options, emit })
   const commonAncestor = commonAncestorOf(options)

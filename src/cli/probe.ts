@@ -1,22 +1,15 @@
 /** Probes what an endpoint can do and how the service would use it, with a few requests per capability. */
-import { Effect, Predicate } from "effect"
+import { Effect } from "effect"
 import type { Scope } from "effect"
 import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
 import * as RateLimiter from "../endpoint/RateLimiter.ts"
 import { Capabilities, mostCalls } from "../endpoint/Capabilities.ts"
-import { hex, logsOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
-import {
-  endsConnection,
-  isRpcError,
-  orMalformed,
-  errorKind,
-  integrityError,
-} from "../endpoint/EndpointError.ts"
+import { endsConnection, isRpcError, errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
 import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
@@ -26,7 +19,7 @@ import { retryUnverified } from "../logs/Rechecks.ts"
 import { isUnfiltered } from "../logs/Filter.ts"
 import { isNothingFinal } from "../chain/Finality.ts"
 import * as GetLogs from "../logs/GetLogs.ts"
-import * as Headers from "../endpoint/Eth.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import { blooms, finality, indexes, variable } from "./dialect.ts"
 import type { Finding, Sample, Trait } from "./dialect.ts"
 import * as Heads from "./probeHeads.ts"
@@ -57,7 +50,7 @@ const widest = Effect.fnUntraced(function* (getLogs: GetLogs.GetLogs, head: Head
   let best = 0
   for (const width of widths) {
     if (width > head.number + 1) break
-    const range = { fromBlock: hex(head.number - width + 1), toBlock: hex(head.number) }
+    const range = { from: head.number - width + 1, to: head.number }
     const refusal = yield* errorOf(getLogs(range))
     if (refusal !== undefined) return { best, refusal }
     best = width
@@ -118,18 +111,11 @@ const fallbackOf = Effect.fnUntraced(function* (
 })
 
 /** All logs of a block, from its receipts. */
-const logsOfReceipts = ({ name, request }: Connection, { hash, number }: Header) =>
-  Effect.flatMap(request("eth_getBlockReceipts", [hash]), (receipts) =>
-    Array.isArray(receipts)
-      ? orMalformed(
-          name,
-          logsOf(
-            receipts.flatMap((one: unknown) =>
-              Predicate.isObject(one) && "logs" in one ? (one.logs as unknown) : [null],
-            ),
-          ),
-        )
-      : Effect.fail(integrityError(name, `no receipts for block ${number}`)),
+const logsOfReceipts = (connection: Connection, { hash, number }: Header) =>
+  Effect.flatMap(Eth.blockReceipts(connection, hash), (receipts) =>
+    receipts === undefined
+      ? Effect.fail(integrityError(connection.name, `no receipts for block ${number}`))
+      : Effect.succeed(receipts.logs),
   )
 
 /** The recent block whose unfiltered logs show best how they are numbered: ideally those of several transactions. */
@@ -188,17 +174,17 @@ const traitsOf = Effect.fnUntraced(function* (
   const socket = isHttp(endpoint) ? undefined : yield* Endpoint.connect(chain, endpoint, options)
   const connection = socket ?? (yield* HttpRpcClient.connect(chain, endpoint, options))
   const ok = (detail: string): Trait => ({ level: "ok", detail })
-  const head = yield* Headers.header(connection, "latest")
+  const head = yield* Eth.blockByNumber(connection, "latest")
   if (head === undefined) {
     return [{ level: "failure", detail: "the endpoint returns no latest block", fix: "use another endpoint" }]
   }
-  const tag = yield* Effect.catchIf(Headers.header(connection, "finalized"), isRpcError, (error) =>
+  const tag = yield* Effect.catchIf(Eth.blockByNumber(connection, "finalized"), isRpcError, (error) =>
     Effect.succeed({ refusal: error.reason.message, isNothing: isNothingFinal(error) }),
   )
   const getLogs = GetLogs.make(connection, chain.filter, capabilities)
   const count = Math.min(mostCalls, head.number + 1)
   const numbers = Array.from({ length: count }, (_, i) => head.number - i)
-  const found = yield* Headers.headers(connection, numbers, capabilities)
+  const found = yield* Eth.blocksByNumber(connection, numbers, capabilities)
   const headers = found.filter((header) => header !== undefined)
   const batch = Math.min(capabilities.headers.current, count)
   const atTip = yield* errorOf(retryUnverified(getLogs({ blockHash: head.hash, number: head.number })))
@@ -217,7 +203,7 @@ const traitsOf = Effect.fnUntraced(function* (
         ),
       }
   const { announced } = heads
-  const same = announced && (yield* Headers.header(connection, announced.number))
+  const same = announced && (yield* Eth.blockByNumber(connection, announced.number))
   // Last, because a response that is too large costs the connection.
   const sample = yield* sampleOf(connection, headers, receipts === undefined)
   const logs =

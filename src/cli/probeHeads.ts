@@ -8,7 +8,7 @@ import { headerOf } from "../endpoint/Decode.ts"
 import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
 import { orMalformed } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Eth.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import { variable } from "./dialect.ts"
 import type { Trait } from "./dialect.ts"
 
@@ -76,7 +76,7 @@ export const probe = Effect.fnUntraced(function* (
   // The subscription has fallen back to polling and does not report why.
   if (socket.polled) return { trait: polled(chain, `because ${yield* refusalOf(socket)}`) }
 
-  const latest = Headers.header(socket, "latest")
+  const latest = Eth.blockByNumber(socket, "latest")
   const before = yield* latest
   const seconds = Math.min(Math.max(Math.ceil(blockTimes * blockTimeOf(chain, headers)), shortest), longest)
   const within = (time: number) =>

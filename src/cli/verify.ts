@@ -12,7 +12,7 @@ import { isHttp } from "../endpoint/EndpointPool.ts"
 import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
 import { Capabilities } from "../endpoint/Capabilities.ts"
 import { Transport } from "../endpoint/Socket.ts"
-import * as Headers from "../endpoint/Eth.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import * as LogSource from "../logs/LogSource.ts"
 import { Verification } from "../logs/Integrity.ts"
 import { exitCode } from "./Process.ts"
@@ -51,7 +51,7 @@ const readBlocks = Effect.fnUntraced(function* (
     return Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(RateLimiter.limitOf(endpoint, settings.rpcRate))
       const connection = yield* connect({ ...settings, rateLimiter })
-      const latest = yield* Headers.header(connection, "latest")
+      const latest = yield* Eth.blockByNumber(connection, "latest")
       const logs = LogSource.make(connection, chain, capabilities, checks, () => latest?.timestamp)
       while (next <= to) {
         const isFinal = next <= final

@@ -27,6 +27,7 @@ import {
   Timeout,
 } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
+import * as Eth from "./Eth.ts"
 import * as JsonRpc from "./JsonRpc.ts"
 import type { Capabilities } from "./Capabilities.ts"
 import * as PolledHeads from "./PolledHeads.ts"
@@ -83,9 +84,6 @@ const heartbeat = Duration.seconds(20)
 /** Notifications kept for subscriptions whose response has not arrived yet, and their largest size in characters. */
 const mostPendingNotifications = 64
 const longestPendingNotification = 64 * 1024
-
-/** Largest accepted subscription id, in characters. All observed ids have at most 34. */
-const longestSubscription = 256
 
 /** Accepted unsolicited messages per second: late responses, notifications without a subscription. */
 const mostUnsolicited = 1000
@@ -221,26 +219,19 @@ export const connect = Effect.fnUntraced(
         }),
       )
 
-    const { request, batch } = RpcClient.make(exchange, {
-      rateLimiter: options.rateLimiter,
-      tracedAs: tracing ? name : undefined,
-    })
+    const client = RpcClient.make(name, exchange, { rateLimiter: options.rateLimiter, isTraced: tracing })
 
     const subscribeTo = Effect.fnUntraced(function* (
       params: ReadonlyArray<unknown>,
       onNotification: (result: unknown) => void,
     ) {
-      const response = yield* request("eth_subscribe", params)
-      const id = JsonRpc.subscriptionOf(response)
-      if (id === undefined || id.length > longestSubscription) {
-        return yield* failure(new Malformed({ detail: "eth_subscribe did not return an id" }))
-      }
+      const subscription = yield* Eth.subscribe(client, params)
+      const { id } = subscription
       subscriptions.set(id, onNotification)
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
           subscriptions.delete(id)
-          const unsubscribe = { method: "eth_unsubscribe", params: [response] }
-          if (end === undefined) link.send(JsonRpc.encode(pending.takeId(), [unsubscribe]))
+          if (end === undefined) link.send(JsonRpc.encode(pending.takeId(), [Eth.unsubscribe(subscription)]))
         }),
       )
       const early = pendingNotifications.splice(0)
@@ -250,12 +241,17 @@ export const connect = Effect.fnUntraced(
       }
     })
 
-    const base = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
+    const endWith = (reason: Reason) => Effect.sync(() => endUnsafe(reason))
 
     /** Subscribes, or polls heads if `newHeads` is refused; the refusal is remembered across connections. */
     const subscribe: SocketConnection["subscribe"] = (params, onNotification) => {
       if (params[0] !== "newHeads") return subscribeTo(params, onNotification)
-      const poll = PolledHeads.subscribe(base, options.pollInterval ?? defaultPollInterval, onNotification)
+      const poll = PolledHeads.subscribe(
+        client,
+        endWith,
+        options.pollInterval ?? defaultPollInterval,
+        onNotification,
+      )
       if (polled) return poll
       return subscribeTo(params, onNotification).pipe(
         Effect.catchIf(isSubscriptionRefused, (error) => {
@@ -283,17 +279,17 @@ export const connect = Effect.fnUntraced(
     )
 
     const connection: SocketConnection = {
-      ...base,
+      ...client,
       get polled() {
         return polled
       },
-      batch,
       subscribe,
+      end: endWith,
       endUnsafe,
       ended: Deferred.await(ended),
     }
 
-    yield* RpcClient.confirmChain(name, chain.id, request)
+    yield* Eth.confirmChain(client, chain.id)
     return connection
   },
   (effect, _, { name }) => Effect.annotateLogs(effect, { endpoint: name }),

@@ -9,12 +9,12 @@ import type { Scope, Tracer } from "effect"
 import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { headerOf, quantity } from "./Decode.ts"
+import { headerOf } from "./Decode.ts"
 import type { SocketConnection } from "./Endpoint.ts"
 import { EndpointError, Malformed, Stalled } from "./EndpointError.ts"
 import { mostLinks } from "../observability/Tracing.ts"
 import type { BlockTraces } from "../observability/Tracing.ts"
-import * as Headers from "./Eth.ts"
+import * as Eth from "./Eth.ts"
 
 /** A head, and when it was received (monotonic milliseconds). */
 export interface ReceivedHead {
@@ -123,7 +123,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
   }
 
   yield* connection.subscribe(["newHeads"], onNotification)
-  const first = yield* Headers.header(connection, "latest")
+  const first = yield* Eth.blockByNumber(connection, "latest")
   if (first === undefined) {
     const reason = new Malformed({ detail: "there is no latest block" })
     return yield* new EndpointError({ endpoint: connection.name, reason })
@@ -143,13 +143,13 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
     })
 
   /** A chain without new blocks is no stall; a connection that does not announce them is. */
-  const probeStall = connection.request("eth_blockNumber", []).pipe(
+  const probeStall = Eth.blockNumber(connection).pipe(
     Effect.matchEffect({
-      onFailure: () => stalled("no response to eth_blockNumber either"),
-      onSuccess: (answer) => {
-        const number = quantity(answer)
-        if (number === undefined)
-          return connection.end(new Malformed({ detail: "eth_blockNumber did not return a number" }))
+      onFailure: ({ reason }) =>
+        reason._tag === "Malformed"
+          ? connection.end(reason)
+          : stalled("no response to eth_blockNumber either"),
+      onSuccess: (number) => {
         const lagging = Effect.suspend(() =>
           number > highestAnnounced
             ? stalled(`the chain is at ${number}, the last announced head is ${highestAnnounced}`)

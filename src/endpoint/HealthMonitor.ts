@@ -7,7 +7,7 @@
  */
 import { Clock, Effect, Schedule } from "effect"
 import * as Monotonic from "../Monotonic.ts"
-import { quantity } from "./Decode.ts"
+import * as Eth from "./Eth.ts"
 import { Stalled } from "./EndpointError.ts"
 import { recordSuccess, isStable } from "./PoolMember.ts"
 import type { PoolMember } from "./PoolMember.ts"
@@ -46,8 +46,7 @@ const maxGracePeriod = 1000
 
 /** The head reported by an endpoint; -1 without a response. */
 const headOf = ({ connection }: PoolMember) =>
-  connection.request("eth_blockNumber", []).pipe(
-    Effect.map((answer) => quantity(answer) ?? -1),
+  Eth.blockNumber(connection).pipe(
     Effect.timeoutOrElse({ duration: minSilence, orElse: () => Effect.succeed(-1) }),
     Effect.orElseSucceed(() => -1),
   )

@@ -20,6 +20,7 @@ import { defaultPollInterval } from "./Endpoint.ts"
 import type { EndpointOptions, SocketConnection } from "./Endpoint.ts"
 import { Disconnected, EndpointError, Malformed, Oversized, Timeout } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
+import * as Eth from "./Eth.ts"
 import * as JsonRpc from "./JsonRpc.ts"
 import * as PolledHeads from "./PolledHeads.ts"
 import type { RpcFailure } from "./RpcError.ts"
@@ -57,7 +58,7 @@ export const connect = Effect.fnUntraced(function* (
   { name, url }: EndpointConfig,
   options: EndpointOptions,
 ) {
-  const client = yield* HttpClient.HttpClient
+  const http = yield* HttpClient.HttpClient
   const redact = yield* Redaction
   const tracing = yield* Tracing
   const clock = yield* Clock.Clock
@@ -88,7 +89,7 @@ export const connect = Effect.fnUntraced(function* (
   }
 
   const post = (body: string, what: string) =>
-    client.execute(HttpClientRequest.setBody(target, HttpBody.text(body, "application/json"))).pipe(
+    http.execute(HttpClientRequest.setBody(target, HttpBody.text(body, "application/json"))).pipe(
       Effect.flatMap(textOf),
       Effect.catchTag("HttpClientError", (error) =>
         Effect.fail(new Disconnected({ detail: redact(detailOf(error)) })),
@@ -163,12 +164,9 @@ export const connect = Effect.fnUntraced(function* (
       )
     })
 
-  const { request, batch } = RpcClient.make(exchange, {
-    rateLimiter: options.rateLimiter,
-    tracedAs: tracing ? name : undefined,
-  })
-  yield* RpcClient.confirmChain(name, chain.id, request)
-  const base = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
+  const client = RpcClient.make(name, exchange, { rateLimiter: options.rateLimiter, isTraced: tracing })
+  yield* Eth.confirmChain(client, chain.id)
+  const end = (reason: Reason) => Effect.sync(() => endUnsafe(reason))
   const noSubscriptions = rejected(
     name,
     "eth_subscribe",
@@ -176,13 +174,13 @@ export const connect = Effect.fnUntraced(function* (
     context,
   )
   return {
-    ...base,
+    ...client,
     polled: true,
-    batch,
     subscribe: (params, onNotification) =>
       params[0] === "newHeads" || noSubscriptions._tag !== "Rejected"
-        ? PolledHeads.subscribe(base, options.pollInterval ?? defaultPollInterval, onNotification)
+        ? PolledHeads.subscribe(client, end, options.pollInterval ?? defaultPollInterval, onNotification)
         : Effect.fail(noSubscriptions.error),
+    end,
     endUnsafe,
     ended: Deferred.await(ended),
   } satisfies SocketConnection as SocketConnection

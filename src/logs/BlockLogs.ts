@@ -17,12 +17,13 @@ import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Capabilities, LogMethod } from "../endpoint/Capabilities.ts"
 import { isUnfiltered, makeMatches } from "./Filter.ts"
 import type { GetLogs } from "./GetLogs.ts"
-import type { NamedClient } from "../endpoint/Eth.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
 import { mayMatch } from "./Bloom.ts"
 import { hasIndexGaps, checkCompleteWithGaps, inconsistent, wrongBloom } from "./Integrity.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
-import * as Receipts from "./Receipts.ts"
+import { logsByReceipt, transactionsOf } from "./Receipts.ts"
 import { asBlockNotFound, isAboutMethod, isAmbiguous, retryUnverified } from "./Rechecks.ts"
 
 /**
@@ -68,7 +69,7 @@ export type BlockLogs = (header: Header) => Effect.Effect<Block, EndpointError>
  * @param announced the connection's `logs` subscription, which requires that there is no filter
  */
 export const make = (
-  client: NamedClient,
+  client: RpcClient,
   filter: Filter,
   capabilities: Capabilities,
   getLogs: GetLogs,
@@ -82,8 +83,6 @@ export const make = (
   const integrityFailure = (detail: string) => integrityError(client.name, detail)
 
   const unfiltered = isUnfiltered(filter)
-  const receipts = Receipts.make(client, capabilities)
-
   const emptyProblem = checks.empty(filter)
 
   const validated = (header: Header) => (logs: ReadonlyArray<PlacedLog>) => {
@@ -130,13 +129,13 @@ export const make = (
   }
 
   const byBlockReceipts = Effect.fnUntraced(function* (header: Header, answers: Answers) {
-    const answer = yield* client.request("eth_getBlockReceipts", [header.hash])
-    if (!Array.isArray(answer)) return yield* integrityFailure(`no receipts for block ${header.number}`)
-    const logs = yield* receipts.logsOf(answer)
+    const receipts = yield* Eth.blockReceipts(client, header.hash)
+    if (receipts === undefined) return yield* integrityFailure(`no receipts for block ${header.number}`)
+    const { count, logs } = receipts
     answers.receipts = logs
-    answers.receiptCount = answer.length
+    answers.receiptCount = count
     // Without a bloom only the number of transactions shows that no receipt is missing.
-    if (header.logsBloom === undefined && header.executed !== false) yield* checkReceiptCount(header, answer)
+    if (header.logsBloom === undefined && header.executed !== false) yield* checkReceiptCount(header, count)
     const block = yield* checkedBlock(header, logs)
     return extendsReceipts(header, answers.logs, block.logs) ? blockOf(header, answers.logs) : block
   })
@@ -157,12 +156,12 @@ export const make = (
     return receipts.every(({ index, txHash }) => present.has(`${index} ${txHash}`))
   }
 
-  const checkReceiptCount = (header: Header, { length }: { readonly length: number }) =>
-    Effect.flatMap(receipts.transactionsOf(header), (transactions) =>
-      transactions.length === length
+  const checkReceiptCount = (header: Header, count: number) =>
+    Effect.flatMap(transactionsOf(client, header), (transactions) =>
+      transactions.length === count
         ? Effect.void
         : integrityFailure(
-            `${length} receipts for the ${transactions.length} transactions of block ${header.number}`,
+            `${count} receipts for the ${transactions.length} transactions of block ${header.number}`,
           ),
     )
 
@@ -178,13 +177,13 @@ export const make = (
     if (ofReceipts === undefined) {
       // Without receipts, an empty response is accepted if the node has the block.
       if (unfiltered || logs.length > 0) return undefined
-      yield* receipts.transactionsOf(header)
+      yield* transactionsOf(client, header)
       return blockOf(header, logs)
     }
     const present = new Set(logs.map(({ index, txHash }) => `${index} ${txHash}`))
     const isMissing = ofReceipts.some((log) => matches(log) && !present.has(`${log.index} ${log.txHash}`))
     if (isMissing || (unfiltered && inconsistent(logs, header) !== undefined)) return undefined
-    yield* checkReceiptCount(header, { length: receiptCount })
+    yield* checkReceiptCount(header, receiptCount)
     const all = unfiltered ? logs : ofReceipts
     if (!hasIndexGaps(all)) capabilities.bloomMismatches++
     // Gaps and a bloom of other logs: both methods omit a log.
@@ -199,7 +198,7 @@ export const make = (
       : Effect.flatMap(announced.logs(header), validated(header))
 
   const byReceipt = (header: Header) =>
-    Effect.flatMap(receipts.oneByOne(header), (logs) => checkedBlock(header, logs))
+    Effect.flatMap(logsByReceipt(client, capabilities, header), (logs) => checkedBlock(header, logs))
 
   const fallbacks: ReadonlyArray<
     readonly [LogMethod, (header: Header, answers: Answers) => Effect.Effect<Block, EndpointError>]

@@ -7,8 +7,8 @@ import type { Header } from "../Domain.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { blockNotFound } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Eth.ts"
-import type { NamedClient } from "../endpoint/Eth.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 
 /** Largest number of consecutive heights without a block. */
 const longestNullRun = 5
@@ -20,10 +20,10 @@ export interface ExistingHeaders {
   readonly atOrAbove: (number: number) => Effect.Effect<Header, EndpointError>
 }
 
-export const make = (client: NamedClient, capabilities: Capabilities): ExistingHeaders => {
+export const make = (client: RpcClient, capabilities: Capabilities): ExistingHeaders => {
   const range = (from: number, to: number) =>
     Effect.flatMap(
-      Headers.headers(
+      Eth.blocksByNumber(
         client,
         Array.from({ length: to - from + 1 }, (_, i) => from + i),
         capabilities,
@@ -46,10 +46,10 @@ export const make = (client: NamedClient, capabilities: Capabilities): ExistingH
   ) {
     const headers = [...found]
     for (let i = 0; i < longestNullRun && headers.at(-1) === undefined; i++) {
-      headers.push(yield* Headers.header(client, from + headers.length))
+      headers.push(yield* Eth.blockByNumber(client, from + headers.length))
     }
     const to = headers.length - 1
-    let below = from === 0 ? undefined : yield* Headers.header(client, from - 1)
+    let below = from === 0 ? undefined : yield* Eth.blockByNumber(client, from - 1)
     let missing: number | undefined
     const existing: Array<Header> = []
     for (const [i, header] of headers.entries()) {
@@ -69,7 +69,7 @@ export const make = (client: NamedClient, capabilities: Capabilities): ExistingH
 
   const atOrAbove = Effect.fnUntraced(function* (number: number) {
     for (let i = 0; i <= longestNullRun; i++) {
-      const header = yield* Headers.header(client, number + i)
+      const header = yield* Eth.blockByNumber(client, number + i)
       if (header !== undefined) return header
     }
     return yield* blockNotFound(client.name, number)

@@ -6,12 +6,11 @@ import { Effect } from "effect"
 import type { Block, Header, Hex } from "../Domain.ts"
 import { mostCalls } from "../endpoint/Capabilities.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
-import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { errorKind, integrityError, isRpcError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Eth.ts"
-import type { NamedClient } from "../endpoint/Eth.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { ErrorInfo } from "../endpoint/RpcError.ts"
 import { blockOf } from "./BlockLogs.ts"
 import { retryUnverified } from "./Rechecks.ts"
@@ -46,7 +45,7 @@ export type FinalizedRange = (
 ) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
 
 export interface FinalizedRangeOptions {
-  readonly client: NamedClient
+  readonly client: RpcClient
   readonly capabilities: Capabilities
   readonly getLogs: GetLogs
   readonly readBlock: BlockLogs
@@ -105,7 +104,7 @@ export const make = ({
   const headersBelow = (logs: ReadonlyArray<PlacedLog>, from: number, to: number) => {
     const first = logs[0]?.blockNumber ?? to
     const numbers = [...new Set([from, first - 1])].filter((number) => number >= from && number < first)
-    return Effect.map(Headers.headers(client, numbers, capabilities), (headers) =>
+    return Effect.map(Eth.blocksByNumber(client, numbers, capabilities), (headers) =>
       headers.flatMap((header) => (header === undefined ? [] : [withBloom(header)])),
     )
   }
@@ -120,7 +119,7 @@ export const make = ({
     if (problem === undefined || rangeProblem(logs, from, last, true) !== undefined) return problem
     const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
     const firstWithGaps = [...byNumber].find(([, ofBlock]) => hasIndexGaps(ofBlock))
-    const header = firstWithGaps && (yield* Headers.header(client, firstWithGaps[0]))
+    const header = firstWithGaps && (yield* Eth.blockByNumber(client, firstWithGaps[0]))
     if (header) yield* readBlock(withBloom(header))
     return capabilities.hasIndexGaps ? undefined : problem
   })
@@ -129,7 +128,7 @@ export const make = ({
   const fetchRange = Effect.fnUntraced(function* (from: number, end: number, withTimes: boolean) {
     const last = withBloom(yield* existingHeaders.atOrAbove(end))
     const to = last.number
-    const logs = yield* getLogs({ fromBlock: hex(from), toBlock: hex(to) })
+    const logs = yield* getLogs({ from, to })
     const below = from < capabilities.servedFrom ? yield* headersBelow(logs, from, to) : []
     const problem =
       (yield* rangeProblemOf(logs, from, last)) ?? (yield* missingAtEnds(logs, from, last, below))

@@ -12,7 +12,6 @@
 import { Effect } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Block, Header } from "../Domain.ts"
-import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { blockNotFound, errorKind } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
@@ -26,8 +25,8 @@ import * as FinalizedRange from "./FinalizedRange.ts"
 import { isRefused, isTooWide } from "./FinalizedRange.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
-import * as Headers from "../endpoint/Eth.ts"
-import type { NamedClient } from "../endpoint/Eth.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
 
@@ -52,7 +51,7 @@ export interface LogSource {
  * @param newest the timestamp of the newest known head, in the node's own unit
  */
 export const make = (
-  client: NamedClient,
+  client: RpcClient,
   { filter, logsBloom }: Pick<ChainConfig, "filter" | "logsBloom">,
   capabilities: Capabilities,
   checks: IntegrityChecks,
@@ -88,7 +87,7 @@ export const make = (
 
   /** Checks an empty response under an announced bloom that proves nothing: the fetched header may have one that does. */
   const recheckEmpty = Effect.fnUntraced(function* (empty: Block, { number }: Header) {
-    const fetched = yield* ambiguousAsNotFound(Headers.header(client, number))
+    const fetched = yield* ambiguousAsNotFound(Eth.blockByNumber(client, number))
     if (fetched?.hash !== empty.hash) return yield* blockNotFound(client.name, number)
     const header = withBloom(fetched)
     return header.logsBloom !== undefined && mayHaveLogs(header) ? yield* readBlock(header) : empty
@@ -149,7 +148,7 @@ export const make = (
       Effect.map(existingHeaders.range(from, to), (headers) => headers.map(withBloom)),
     )
     if (isSingle(from, to)) return yield* oneByOne(yield* existing)
-    const range = getLogs({ fromBlock: hex(from), toBlock: hex(to) })
+    const range = getLogs({ from, to })
     const [headers, logs] = yield* Effect.all([existing, Effect.result(range)], {
       concurrency: 2,
     })

@@ -8,11 +8,12 @@
  */
 import { Duration, Effect, Latch, Scope, Semaphore } from "effect"
 import type { Header, Hex } from "../Domain.ts"
-import { logsOf, quantity, sizeOf } from "../endpoint/Decode.ts"
+import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import type { SocketConnection } from "../endpoint/Endpoint.ts"
 import { Malformed, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import { addTo, emptyBloom, isZero, toHex } from "./Bloom.ts"
 
 export interface LogsSubscription {
@@ -80,12 +81,19 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
     return arrived.openUnsafe()
   }
 
+  /** An answer that is not a number is no height below which logs could still arrive. */
+  const height = Effect.catchIf(
+    Eth.blockNumber(connection),
+    ({ reason }) => reason._tag === "Malformed",
+    () => Effect.succeed(Infinity),
+  )
+
   const subscribe = oneAtATime.withPermit(
     Effect.gen(function* () {
       if (subscribedAt !== undefined) return
-      const height = quantity(yield* connection.request("eth_blockNumber", [])) ?? Infinity
+      const at = yield* height
       yield* Scope.provide(connection.subscribe(["logs", {}], onNotification), scope)
-      subscribedAt = height
+      subscribedAt = at
     }),
   )
 
@@ -100,7 +108,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
       const group = groups.get(header.hash)
       if (group !== undefined && isComplete(group, header)) {
         const { size } = group.logs
-        yield* connection.request("eth_blockNumber", [])
+        yield* height
         if (groups.get(header.hash) === group && group.logs.size === size) {
           return [...group.logs.values()].sort((a, b) => a.index - b.index)
         }

@@ -12,7 +12,7 @@ import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
 import { Transport } from "../../../src/endpoint/Socket.ts"
 import type { Hex } from "../../../src/Domain.ts"
 import * as GetLogs from "../../../src/logs/GetLogs.ts"
-import * as Headers from "../../../src/endpoint/Eth.ts"
+import * as Eth from "../../../src/endpoint/Eth.ts"
 import { Redaction, makeRedactor } from "../../../src/Redactor.ts"
 import { FakeChain } from "../../support/FakeChain.ts"
 import { FakeNode, Raw, Refused, layerTransport, silence } from "../../support/FakeNode.ts"
@@ -272,7 +272,7 @@ describe("a connection", () => {
         assert.strictEqual(capabilities.addresses.current, 16)
         const numbers = Array.from({ length: 20 }, (_, i) => i + 1)
         const headers = Effect.flatMap(connectTo(url), (connection) =>
-          Headers.headers(connection, numbers, capabilities),
+          Eth.blocksByNumber(connection, numbers, capabilities),
         )
         yield* Effect.flip(headers)
         assert.strictEqual(capabilities.headers.current, 10)
