@@ -225,13 +225,12 @@ export const connect = Effect.fnUntraced(
       params: ReadonlyArray<unknown>,
       onNotification: (result: unknown) => void,
     ) {
-      const subscription = yield* Eth.subscribe(client, params)
-      const { id } = subscription
+      const { id, raw } = yield* Eth.subscribe(client, params)
       subscriptions.set(id, onNotification)
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
           subscriptions.delete(id)
-          if (end === undefined) link.send(JsonRpc.encode(pending.takeId(), [Eth.unsubscribe(subscription)]))
+          if (end === undefined) link.send(JsonRpc.encode(pending.takeId(), [Eth.unsubscribe(raw)]))
         }),
       )
       const early = pendingNotifications.splice(0)

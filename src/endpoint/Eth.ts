@@ -7,7 +7,6 @@ import type { ChainId, Filter, Header, Hex } from "../Domain.ts"
 import { halving } from "./AdaptiveSize.ts"
 import type { Capabilities } from "./Capabilities.ts"
 import { headerOf, hex, logsOf, quantity } from "./Decode.ts"
-import type { PlacedLog } from "./Decode.ts"
 import {
   EndpointError,
   endsConnection,
@@ -16,8 +15,8 @@ import {
   orMalformed,
   WrongChain,
 } from "./EndpointError.ts"
-import type { Call } from "./JsonRpc.ts"
 import { subscriptionOf } from "./JsonRpc.ts"
+import type { Call } from "./JsonRpc.ts"
 import { isLeftOut } from "./RpcClient.ts"
 import type { Answer, RpcClient } from "./RpcClient.ts"
 
@@ -26,76 +25,68 @@ export type Tag = "latest" | "finalized"
 /** The blocks of a log query: one by its hash, or the heights `from … to`. */
 export type LogBlocks = { readonly blockHash: Hex } | { readonly from: number; readonly to: number }
 
-/** The receipts of a block: how many, and the logs of all of them. */
-export interface BlockReceipts {
-  readonly count: number
-  readonly logs: ReadonlyArray<PlacedLog>
-}
-
 /** Largest accepted subscription id, in characters. All observed ids have at most 34. */
 const longestSubscription = 256
 
-const orNoNumber = (endpoint: string, method: string, value: number | undefined) =>
-  orMalformed(endpoint, value ?? new Malformed({ detail: `${method} did not return a number` }))
+/** Sends one call and decodes its answer. */
+const send = <A>(
+  { name, request }: RpcClient,
+  { method, params }: Call,
+  decode: (answer: unknown) => A | Malformed,
+): Effect.Effect<A, EndpointError> =>
+  Effect.flatMap(request(method, params), (answer) => orMalformed(name, decode(answer)))
 
-/** The chain id (EIP-155). Only text is accepted. */
-export const chainId = ({ name, request }: RpcClient): Effect.Effect<ChainId, EndpointError> =>
-  Effect.flatMap(request("eth_chainId", []), (answer) =>
-    orNoNumber(name, "eth_chainId", Predicate.isString(answer) ? quantity(answer) : undefined),
-  )
+const noNumber = (method: string) => new Malformed({ detail: `${method} did not return a number` })
 
-/** Fails unless the endpoint serves this chain (`undefined`: any chain). */
+/** Fails unless the endpoint serves this chain (`undefined`: any chain). A chain id is accepted as text only. */
 export const confirmChain = Effect.fnUntraced(function* (client: RpcClient, expected: ChainId | undefined) {
-  const actual = yield* chainId(client)
+  const method = "eth_chainId"
+  const actual = yield* send(
+    client,
+    { method, params: [] },
+    (answer) => (Predicate.isString(answer) ? quantity(answer) : undefined) ?? noNumber(method),
+  )
   if (expected !== undefined && actual !== expected)
     return yield* new EndpointError({ endpoint: client.name, reason: new WrongChain({ expected, actual }) })
 })
 
 /** The height of the newest block. */
-export const blockNumber = ({ name, request }: RpcClient): Effect.Effect<number, EndpointError> =>
-  Effect.flatMap(request("eth_blockNumber", []), (answer) =>
-    orNoNumber(name, "eth_blockNumber", quantity(answer)),
-  )
+export const blockNumber = (client: RpcClient) => {
+  const method = "eth_blockNumber"
+  return send(client, { method, params: [] }, (answer) => quantity(answer) ?? noNumber(method))
+}
 
 /** Whether the node reports that it is syncing: its latest block is then an old one. */
-export const syncing = ({ request }: RpcClient): Effect.Effect<boolean, EndpointError> =>
-  Effect.map(request("eth_syncing", []), (answer) => answer === true || Predicate.isObject(answer))
+export const syncing = (client: RpcClient) =>
+  send(
+    client,
+    { method: "eth_syncing", params: [] },
+    (answer) => answer === true || Predicate.isObject(answer),
+  )
 
 const blockCall = (block: number | Tag): Call => ({
   method: "eth_getBlockByNumber",
   params: [typeof block === "number" ? hex(block) : block, false],
 })
 
-const decodedHeader = (
-  endpoint: string,
-  block: number | Tag,
-  result: unknown,
-): Effect.Effect<Header | undefined, EndpointError> => {
-  const header = result === null ? undefined : headerOf(result)
-  if (header === undefined || header instanceof Malformed || typeof block !== "number") {
-    return orMalformed(endpoint, header)
+const decodeBlock =
+  (block: number | Tag) =>
+  (answer: unknown): Header | Malformed | undefined => {
+    const header = answer === null ? undefined : headerOf(answer)
+    if (header === undefined || header instanceof Malformed || typeof block !== "number") return header
+    const hint = block === 0 ? ": the endpoint has no block 0; START_BLOCK=1 starts above it" : ""
+    return header.number === block
+      ? header
+      : new Malformed({ detail: `block ${header.number} instead of ${block}${hint}` })
   }
-  const hint = block === 0 ? ": the endpoint has no block 0; START_BLOCK=1 starts above it" : ""
-  const another = new Malformed({ detail: `block ${header.number} instead of ${block}${hint}` })
-  return orMalformed(endpoint, header.number === block ? header : another)
-}
 
 /** The header at a height or tag, or `undefined` if the node has none. */
-export const blockByNumber = (
-  { name, request }: RpcClient,
-  block: number | Tag,
-): Effect.Effect<Header | undefined, EndpointError> => {
-  const { method, params } = blockCall(block)
-  return Effect.flatMap(request(method, params), (result) => decodedHeader(name, block, result))
-}
+export const blockByNumber = (client: RpcClient, block: number | Tag) =>
+  send(client, blockCall(block), decodeBlock(block))
 
 /** The latest block as the node sends it, like a notification of `newHeads`. */
-export const latestBlock = ({ name, request }: RpcClient): Effect.Effect<unknown, EndpointError> => {
-  const { method, params } = blockCall("latest")
-  return Effect.flatMap(request(method, params), (block) =>
-    orMalformed(name, block ?? new Malformed({ detail: "there is no latest block" })),
-  )
-}
+export const latestBlock = (client: RpcClient) =>
+  send(client, blockCall("latest"), (block) => block ?? new Malformed({ detail: "there is no latest block" }))
 
 /** Whether an answer rejects the batch as a whole rather than the one call. */
 const isRefused = (answer: Answer): boolean => {
@@ -131,7 +122,7 @@ export const blocksByNumber = Effect.fnUntraced(function* (
       const number = part[i]!
       all.push(
         yield* answer._tag === "Result"
-          ? decodedHeader(client.name, number, answer.result)
+          ? orMalformed(client.name, decodeBlock(number)(answer.result))
           : blockByNumber(client, number),
       )
     }
@@ -140,13 +131,10 @@ export const blocksByNumber = Effect.fnUntraced(function* (
 })
 
 /** The transaction hashes of a block, or `undefined` if the node does not have it. */
-export const blockByHash = (
-  { request }: RpcClient,
-  hash: Hex,
-): Effect.Effect<{ readonly transactions: ReadonlyArray<Hex> } | undefined, EndpointError> =>
-  Effect.map(request("eth_getBlockByHash", [hash, false]), (block) =>
+export const transactionsOf = (client: RpcClient, hash: Hex) =>
+  send(client, { method: "eth_getBlockByHash", params: [hash, false] }, (block) =>
     Predicate.isObject(block) && "transactions" in block && Array.isArray(block.transactions)
-      ? { transactions: block.transactions as ReadonlyArray<Hex> }
+      ? (block.transactions as ReadonlyArray<Hex>)
       : undefined,
   )
 
@@ -157,44 +145,32 @@ export const logParams = ({ addresses, topics }: Filter): Record<string, unknown
 })
 
 /** The logs of these blocks that match a filter. Some nodes ignore the filter, or a part of it. */
-export const logs = (
-  { name, request }: RpcClient,
-  filter: Filter,
-  blocks: LogBlocks,
-): Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> => {
+export const logs = (client: RpcClient, filter: Filter, blocks: LogBlocks) => {
   const where = "from" in blocks ? { fromBlock: hex(blocks.from), toBlock: hex(blocks.to) } : blocks
-  return Effect.flatMap(request("eth_getLogs", [{ ...logParams(filter), ...where }]), (answer) =>
-    orMalformed(name, logsOf(answer)),
-  )
+  return send(client, { method: "eth_getLogs", params: [{ ...logParams(filter), ...where }] }, logsOf)
 }
 
-const logsOfReceipts = (endpoint: string, receipts: ReadonlyArray<unknown>) =>
-  orMalformed(
-    endpoint,
-    logsOf(
-      receipts.flatMap((receipt: unknown) =>
-        Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
-      ),
+const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
+  logsOf(
+    receipts.flatMap((receipt: unknown) =>
+      Predicate.isObject(receipt) && "logs" in receipt ? (receipt.logs as unknown) : [null],
     ),
   )
 
-/** The receipts of a block, or `undefined` if the node has none. */
-export const blockReceipts = (
-  { name, request }: RpcClient,
-  hash: Hex,
-): Effect.Effect<BlockReceipts | undefined, EndpointError> =>
-  Effect.flatMap(request("eth_getBlockReceipts", [hash]), (answer) =>
-    Array.isArray(answer)
-      ? Effect.map(logsOfReceipts(name, answer), (logs) => ({ count: answer.length, logs }))
-      : Effect.succeed(undefined),
-  )
+/** How many receipts a block has, and all their logs; `undefined` if the node has none. */
+export const blockReceipts = (client: RpcClient, hash: Hex) =>
+  send(client, { method: "eth_getBlockReceipts", params: [hash] }, (receipts) => {
+    if (!Array.isArray(receipts)) return undefined
+    const logs = logsOfReceipts(receipts)
+    return logs instanceof Malformed ? logs : { count: receipts.length, logs }
+  })
 
 /** The logs of these transactions, in order. Batches that exceed one response are halved. */
 export const transactionReceipts = (
   { name, batch }: RpcClient,
   transactions: ReadonlyArray<Hex>,
   { receipts: size }: Capabilities,
-): Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> => {
+) => {
   const isTooLarge = (error: EndpointError) =>
     errorKind(error) === "RangeTooLarge" || isLeftOut(error) || endsConnection(error)
   const receiptsOf = halving(size, isTooLarge, (part: ReadonlyArray<Hex>) =>
@@ -203,29 +179,17 @@ export const transactionReceipts = (
       Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
     ),
   )
-  return Effect.flatMap(receiptsOf(transactions), (receipts) => logsOfReceipts(name, receipts))
+  return Effect.flatMap(receiptsOf(transactions), (receipts) => orMalformed(name, logsOfReceipts(receipts)))
 }
 
-/** A subscription: its id in notifications, and as the node has sent it. */
-export interface Subscription {
-  readonly id: string
-  readonly raw: unknown
-}
-
-/** Subscribes to `newHeads` or `logs`. */
-export const subscribe = (
-  { name, request }: RpcClient,
-  params: ReadonlyArray<unknown>,
-): Effect.Effect<Subscription, EndpointError> =>
-  Effect.flatMap(request("eth_subscribe", params), (raw) => {
+/** Subscribes to `newHeads` or `logs`. Returns the id as text, and as the node has sent it. */
+export const subscribe = (client: RpcClient, params: ReadonlyArray<unknown>) =>
+  send(client, { method: "eth_subscribe", params }, (raw) => {
     const id = subscriptionOf(raw)
-    return orMalformed(
-      name,
-      id === undefined || id.length > longestSubscription
-        ? new Malformed({ detail: "eth_subscribe did not return an id" })
-        : { id, raw },
-    )
+    return id === undefined || id.length > longestSubscription
+      ? new Malformed({ detail: "eth_subscribe did not return an id" })
+      : { id, raw }
   })
 
-/** The call that ends a subscription. */
-export const unsubscribe = ({ raw }: Subscription): Call => ({ method: "eth_unsubscribe", params: [raw] })
+/** The call that ends a subscription, with its id as the node has sent it. */
+export const unsubscribe = (raw: unknown): Call => ({ method: "eth_unsubscribe", params: [raw] })

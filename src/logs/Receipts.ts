@@ -1,11 +1,10 @@
 /** The logs of a block, receipt by receipt, so that no block is too large. */
 import { Effect } from "effect"
-import type { Header, Hex } from "../Domain.ts"
+import type { Header } from "../Domain.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
-import type { EndpointError } from "../endpoint/EndpointError.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import type { RpcClient } from "../endpoint/RpcClient.ts"
 
@@ -15,16 +14,11 @@ import type { RpcClient } from "../endpoint/RpcClient.ts"
  */
 const maxBlockBytes = 256 * 1024 * 1024
 
-/** The transaction hashes of a block, requested by its hash. Fails with an integrity error if the node does not have it. */
-export const transactionsOf = (
-  client: RpcClient,
-  { hash, number }: Header,
-): Effect.Effect<ReadonlyArray<Hex>, EndpointError> =>
-  Effect.flatMap(Eth.blockByHash(client, hash), (block) =>
-    block === undefined
-      ? integrityError(client.name, `the node does not have block ${number}`)
-      : Effect.succeed(block.transactions),
-  )
+/** The transaction hashes of a block. Fails with an integrity error if the node does not have it. */
+export const transactionsOf = Effect.fnUntraced(function* (client: RpcClient, { hash, number }: Header) {
+  const transactions = yield* Eth.transactionsOf(client, hash)
+  return transactions ?? (yield* integrityError(client.name, `the node does not have block ${number}`))
+})
 
 /** All logs of a block, receipt by receipt, in batches as large as the endpoint allows. */
 export const logsByReceipt = Effect.fnUntraced(function* (
