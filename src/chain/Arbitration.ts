@@ -1,13 +1,12 @@
 /** Settles what the logs of one block are, where endpoints disagree. */
 import { Effect } from "effect"
 import type { Block, Hex } from "../Domain.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
 import type { LogSource } from "../logs/LogSource.ts"
 
-export type Source = PoolMember<Connection>
+export type Source = PoolMember
 
 export const nameOf = (source: Source): string => source.connection.name
 

@@ -3,7 +3,6 @@ import { Duration, Effect } from "effect"
 import type { Scope, Stream } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { EndpointPool } from "../endpoint/EndpointPool.ts"
 import * as Heads from "../endpoint/Heads.ts"
@@ -68,7 +67,7 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool, events, t
       ),
     })
 
-  const logsOf = (of: PoolMember<Connection>, subscription?: LogsSubscription.LogsSubscription) =>
+  const logsOf = (of: PoolMember, subscription?: LogsSubscription.LogsSubscription) =>
     LogSource.make(of.connection, chain, of.capabilities, checks, () => lastHeadTime, subscription)
 
   return (member: PoolMember): Effect.Effect<StepsFromJournal, EndpointError, Scope.Scope> =>

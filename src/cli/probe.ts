@@ -8,7 +8,7 @@ import * as RateLimiter from "../endpoint/RateLimiter.ts"
 import { Capabilities, mostCalls } from "../endpoint/Capabilities.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
-import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
+import type { Connection } from "../endpoint/Connection.ts"
 import { endsConnection, isRpcError, errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
@@ -81,7 +81,7 @@ const rangesOf = (
 /** The cheapest fallback when `eth_getLogs` is refused. */
 const fallbackOf = Effect.fnUntraced(function* (
   connection: Connection,
-  subscribe: SocketConnection["subscribe"] | undefined,
+  subscribe: Connection["subscribe"] | undefined,
   { filter }: ChainConfig,
   refused: string,
   receipts: string | undefined,

@@ -5,7 +5,7 @@ import { knownChains } from "../config/Chains.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
 import { headerOf } from "../endpoint/Decode.ts"
-import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
+import type { Connection } from "../endpoint/Connection.ts"
 import { orMalformed } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
 import * as Eth from "../endpoint/Eth.ts"
@@ -55,7 +55,7 @@ const refusalOf = (connection: Connection) =>
  */
 export const probe = Effect.fnUntraced(function* (
   chain: ChainConfig,
-  socket: SocketConnection,
+  socket: Connection,
   headers: ReadonlyArray<Header>,
 ): Effect.fn.Return<
   { readonly trait: Trait; readonly announced?: Header | undefined },

@@ -6,7 +6,7 @@ import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.
 import type { Block } from "../Domain.ts"
 import * as RateLimiter from "../endpoint/RateLimiter.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
-import type { Connection, EndpointOptions } from "../endpoint/Endpoint.ts"
+import type { Connection, EndpointOptions } from "../endpoint/Connection.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
 import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"

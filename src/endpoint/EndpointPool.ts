@@ -14,7 +14,7 @@ import { logEvent } from "../observability/LogEvents.ts"
 import { Redaction } from "../Redactor.ts"
 import * as RateLimiter from "./RateLimiter.ts"
 import * as Endpoint from "./Endpoint.ts"
-import type { Connection, EndpointOptions, SocketConnection } from "./Endpoint.ts"
+import type { Connection, EndpointOptions } from "./Connection.ts"
 import { Defect, EndpointError } from "./EndpointError.ts"
 import * as HttpRpcClient from "./HttpRpcClient.ts"
 import { Capabilities } from "./Capabilities.ts"
@@ -108,7 +108,7 @@ export const make = Effect.fnUntraced(function* (
     endpoint: EndpointConfig,
     rank: number,
     list: SubscriptionRef.SubscriptionRef<ReadonlyArray<PoolMember>>,
-    connect: (options: EndpointOptions) => Effect.Effect<SocketConnection, EndpointError, R>,
+    connect: (options: EndpointOptions) => Effect.Effect<Connection, EndpointError, R>,
   ) =>
     Effect.gen(function* () {
       const closed: { on: (failures: number) => Effect.Effect<void> } = { on: () => Effect.void }
@@ -168,7 +168,7 @@ export const make = Effect.fnUntraced(function* (
   for (const [rank, endpoint] of chain.endpoints.entries()) {
     const connect = (
       to: EndpointOptions,
-    ): Effect.Effect<SocketConnection, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> =>
+    ): Effect.Effect<Connection, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> =>
       isHttp(endpoint) ? HttpRpcClient.connect(chain, endpoint, to) : Endpoint.connect(chain, endpoint, to)
     yield* maintain(endpoint, rank, connectedSockets, connect).pipe(Defects.toOwner, Effect.forkScoped)
   }

@@ -10,7 +10,7 @@ import * as Defects from "../Defects.ts"
 import type { Header } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { headerOf } from "./Decode.ts"
-import type { SocketConnection } from "./Endpoint.ts"
+import type { Connection } from "./Connection.ts"
 import { EndpointError, Malformed, Stalled } from "./EndpointError.ts"
 import { mostLinks } from "../observability/Tracing.ts"
 import type { BlockTraces } from "../observability/Tracing.ts"
@@ -79,7 +79,7 @@ class BlockTimeEstimator {
 }
 
 /** Subscribes to `newHeads` and fetches the current head. Ends with the scope; a stall ends the connection. */
-export const make = Effect.fnUntraced(function* (connection: SocketConnection, options: HeadsOptions) {
+export const make = Effect.fnUntraced(function* (connection: Connection, options: HeadsOptions) {
   const clock = yield* Clock.Clock
   const arrived = yield* Latch.make(false)
   const estimator = new BlockTimeEstimator()
@@ -202,6 +202,6 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection, o
       }),
   } satisfies Heads as Heads
 }) satisfies (
-  connection: SocketConnection,
+  connection: Connection,
   options: HeadsOptions,
 ) => Effect.Effect<Heads, EndpointError, Scope.Scope>

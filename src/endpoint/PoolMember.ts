@@ -1,11 +1,11 @@
 /** A connected endpoint of the pool. */
 import { Effect, SubscriptionRef } from "effect"
 import * as Monotonic from "../Monotonic.ts"
-import type { Connection, SocketConnection } from "./Endpoint.ts"
+import type { Connection } from "./Connection.ts"
 import type { Capabilities } from "./Capabilities.ts"
 import type { Breaker } from "../Retry.ts"
 
-export interface PoolMember<C extends Connection = SocketConnection> {
+export interface PoolMember<C extends Connection = Connection> {
   readonly connection: C
   readonly breaker: Breaker
   /** Observed limits; shared by all connections of the endpoint. */

@@ -9,9 +9,12 @@ import { normalizeRpcError } from "./RpcError.ts"
 import type { RpcFailure } from "./RpcError.ts"
 
 /** The answer to one call of a batch. */
-export type Answer =
-  | { readonly _tag: "Result"; readonly result: unknown }
-  | { readonly _tag: "Rejected"; readonly error: EndpointError }
+export type Answer = { readonly _tag: "Result"; readonly result: unknown } | Rejection
+
+export interface Rejection {
+  readonly _tag: "Rejected"
+  readonly error: EndpointError
+}
 
 /** How a request ended: with a result, with an error, or without a response. */
 export type Outcome = "ok" | "refused" | "lost"
@@ -67,7 +70,7 @@ export const rejected = (
   method: string,
   rpc: RpcFailure,
   { redact, rateLimiter }: { readonly redact: Redactor; readonly rateLimiter: RateLimiter | undefined },
-): Answer => {
+): Rejection => {
   const refusal = normalizeRpcError(rpc)
   if (refusal.kind === "RateLimited") rateLimiter?.throttled(refusal.retryAfter)
   const reason = new Rejected({ method, code: rpc.code, detail: redact(rpc.message), refusal })

@@ -5,7 +5,6 @@
 import { Effect } from "effect"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
 import { lowPriority } from "../endpoint/RateLimiter.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import type { LogSource } from "./LogSource.ts"
@@ -18,8 +17,8 @@ import type { LogSource } from "./LogSource.ts"
 export const preferHttp = (
   socket: LogSource,
   capabilities: Capabilities,
-  http: () => PoolMember<Connection> | undefined,
-  logsOf: (member: PoolMember<Connection>) => LogSource,
+  http: () => PoolMember | undefined,
+  logsOf: (member: PoolMember) => LogSource,
 ): LogSource => {
   /** Success closes the HTTP endpoint's breaker; a failure ends its connection, and falls back to the WebSocket. */
   const httpFirst = <A>(

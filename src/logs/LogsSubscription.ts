@@ -10,7 +10,7 @@ import { Duration, Effect, Latch, Scope, Semaphore } from "effect"
 import type { Header, Hex } from "../Domain.ts"
 import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import type { SocketConnection } from "../endpoint/Endpoint.ts"
+import type { Connection } from "../endpoint/Connection.ts"
 import { Malformed, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import * as Eth from "../endpoint/Eth.ts"
@@ -41,7 +41,7 @@ const isComplete = ({ logs, bloom, highest }: Group, header: Header): boolean =>
   highest === logs.size - 1 && toHex(bloom) === header.logsBloom
 
 /** A subscription that ends with the scope. */
-export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
+export const make = Effect.fnUntraced(function* (connection: Connection) {
   const scope = yield* Effect.scope
   const arrived = yield* Latch.make(false)
   const oneAtATime = yield* Semaphore.make(1)
