@@ -9,9 +9,8 @@ import * as Monotonic from "../Monotonic.ts"
 import { logEvent } from "../observability/LogEvents.ts"
 import { Tracing } from "../observability/Tracing.ts"
 import { Redaction } from "../Redactor.ts"
-import type { Redactor } from "../Redactor.ts"
 import type { Capabilities } from "./Capabilities.ts"
-import { EndpointError, errorKind, isRpcError, Timeout } from "./EndpointError.ts"
+import { EndpointError, errorKind, isRpcError, Malformed, Timeout } from "./EndpointError.ts"
 import type { Reason } from "./EndpointError.ts"
 import * as Eth from "./Eth.ts"
 import * as PolledHeads from "./PolledHeads.ts"
@@ -54,53 +53,54 @@ export interface EndpointOptions {
 
 const defaultPollInterval = Duration.seconds(1)
 
-/** How a connection fails and ends. */
-export interface Lifecycle extends Pick<Connection, "name" | "endUnsafe" | "ended"> {
-  /** Monotonic milliseconds. */
-  readonly now: () => number
-  readonly redact: Redactor
-  readonly failure: (reason: Reason) => EndpointError
-  /** The failure of a request without a response in time. */
-  readonly timeout: (method: string) => EndpointError
-  /** Requests that are sent by `send`, within the rate limit. */
-  readonly client: (send: RpcClient.Send) => RpcClient.RpcClient
-  /** The answer to a call that was rejected with this error. */
-  readonly rejected: (method: string, rpc: RpcFailure) => RpcClient.Rejection
-  /** Why the connection has ended, if it has. */
-  readonly endedWith: () => EndpointError | undefined
-}
-
-/** @param onEnd called first, before the users of the connection are interrupted */
+/**
+ * How a connection fails, ends and reports its requests.
+ *
+ * @param onEnd called first, before the users of the connection are interrupted
+ */
 export const makeLifecycle = Effect.fnUntraced(function* (
   name: string,
-  { requestTimeout, rateLimiter }: EndpointOptions,
+  { requestTimeout, rateLimiter, onRequest }: EndpointOptions,
   onEnd: (error: EndpointError) => void,
 ) {
   const redact = yield* Redaction
   const clock = yield* Clock.Clock
   const isTraced = yield* Tracing
   const ended = yield* Deferred.make<never, EndpointError>()
-  const millis = Duration.toMillis(requestTimeout)
+  const now = () => Monotonic.millisUnsafe(clock)
   let end: EndpointError | undefined
   const failure = (reason: Reason) => new EndpointError({ endpoint: name, reason })
+  const endUnsafe = (reason: Reason) => {
+    if (end !== undefined) return
+    end = failure(reason)
+    onEnd(end)
+    Deferred.doneUnsafe(ended, Effect.fail(end))
+  }
   return {
-    name,
-    now: () => Monotonic.millisUnsafe(clock),
+    now,
     redact,
+    rateLimiter,
     failure,
-    timeout: (method) => failure(new Timeout({ method, millis })),
-    client: (send) => RpcClient.make(name, send, { rateLimiter, isTraced }),
-    rejected: (method, rpc) => RpcClient.rejected(name, method, rpc, { redact, rateLimiter }),
-    endedWith: () => end,
-    endUnsafe: (reason) => {
-      if (end !== undefined) return
-      end = failure(reason)
-      onEnd(end)
-      Deferred.doneUnsafe(ended, Effect.fail(end))
-    },
+    endUnsafe,
     ended: Deferred.await(ended),
-  } satisfies Lifecycle as Lifecycle
+    /** Why the connection has ended, if it has. */
+    endedWith: () => end,
+    /** A violation of the protocol by text of the provider. */
+    malformed: (detail: string) => new Malformed({ detail: redact(detail) }),
+    /** No response in time. */
+    timeout: (method: string) => new Timeout({ method, millis: Duration.toMillis(requestTimeout) }),
+    /** The answer to a call that was rejected with this error. */
+    rejected: (method: string, rpc: RpcFailure) =>
+      RpcClient.rejected(name, method, rpc, { redact, rateLimiter }),
+    /** Reports the end of a request that was sent at `sentAt`. */
+    report: (method: string, outcome: RpcClient.Outcome, sentAt: number) =>
+      onRequest?.(method, outcome, now() - sentAt),
+    /** Requests that are sent by `send`, within the rate limit. */
+    client: (send: RpcClient.Send) => RpcClient.make(name, send, { rateLimiter, isTraced }),
+  }
 })
+
+export type Lifecycle = Effect.Success<ReturnType<typeof makeLifecycle>>
 
 /** Whether the endpoint does not offer the subscription, as opposed to a missing key or an exhausted quota. */
 const isSubscriptionRefused = (error: EndpointError) =>

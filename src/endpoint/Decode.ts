@@ -180,7 +180,8 @@ const nextLogOf = (
 const isBefore = (a: PlacedLog, b: PlacedLog): boolean =>
   a.blockNumber < b.blockNumber || (a.blockNumber === b.blockNumber && a.index < b.index)
 
-const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
+/** The order of logs in a chain. */
+export const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
 
 const isEqual = (a: PlacedLog, b: PlacedLog): boolean =>
   a.index === b.index &&

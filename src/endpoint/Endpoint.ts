@@ -9,7 +9,7 @@ import type { EndpointConfig } from "../config/AppConfig.ts"
 import type { ChainId } from "../Domain.ts"
 import { makeConnection, makeLifecycle } from "./Connection.ts"
 import type { Connection, EndpointOptions, Lifecycle } from "./Connection.ts"
-import { Defect, Disconnected, Malformed, Oversized } from "./EndpointError.ts"
+import { Defect, Disconnected, Oversized } from "./EndpointError.ts"
 import type { EndpointError } from "./EndpointError.ts"
 import * as Eth from "./Eth.ts"
 import * as JsonRpc from "./JsonRpc.ts"
@@ -67,18 +67,18 @@ class Subscriptions {
 }
 
 /** Counts a message that belongs to no request and no subscription. Too many of them end the connection. */
-const makeOnUnsolicited = ({ now, endUnsafe }: Lifecycle) => {
+const makeOnUnsolicited = ({ now, malformed, endUnsafe }: Lifecycle) => {
   let second = { since: 0, messages: 0 }
   return () => {
     if (now() - second.since >= 1000) second = { since: now(), messages: 0 }
     if (++second.messages > mostUnsolicited)
-      endUnsafe(new Malformed({ detail: `more than ${mostUnsolicited} unsolicited messages per second` }))
+      endUnsafe(malformed(`more than ${mostUnsolicited} unsolicited messages per second`))
   }
 }
 
 /** Handles a frame. Must not throw: it runs in a callback of the socket, where an exception would end the process. */
 const makeOnText = (
-  { redact, endUnsafe, endedWith }: Lifecycle,
+  { redact, malformed, endUnsafe, endedWith }: Lifecycle,
   pending: PendingCalls,
   subscriptions: Subscriptions,
   onUnsolicited: () => void,
@@ -93,7 +93,7 @@ const makeOnText = (
       case "Other":
         return onUnsolicited()
       case "Malformed":
-        return endUnsafe(new Malformed({ detail: redact(message.detail) }))
+        return endUnsafe(malformed(message.detail))
     }
   }
 
@@ -117,7 +117,7 @@ const makeOnText = (
 /** Sends calls in one frame and waits for all responses, at most for the timeout. */
 const makeSend =
   (
-    { endedWith, timeout }: Lifecycle,
+    { endedWith, failure, timeout }: Lifecycle,
     link: Link,
     pending: PendingCalls,
     requestTimeout: Duration.Duration,
@@ -132,7 +132,7 @@ const makeSend =
     }).pipe(
       Effect.timeoutOrElse({
         duration: requestTimeout,
-        orElse: () => Effect.fail(timeout(RpcClient.nameOf(calls))),
+        orElse: () => Effect.fail(failure(timeout(RpcClient.nameOf(calls)))),
       }),
     )
 
@@ -147,7 +147,7 @@ const keepAlive = (
     const before = framesReceived()
     link.ping()
     yield* Effect.sleep(requestTimeout)
-    if (framesReceived() === before) endUnsafe(timeout("a ping").reason)
+    if (framesReceived() === before) endUnsafe(timeout("a ping"))
   }).pipe(
     Effect.schedule(Schedule.spaced(heartbeat)),
     Effect.catchDefect((defect) => Effect.sync(() => endUnsafe(new Defect({ detail: String(defect) })))),
@@ -160,14 +160,13 @@ export const connect = Effect.fnUntraced(
     { name, url }: EndpointConfig,
     options: EndpointOptions,
   ) {
-    const { requestTimeout, wsMaxPayload, onRequest, rateLimiter } = options
+    const { requestTimeout, wsMaxPayload } = options
     const transport = yield* Transport
     const lifecycle = yield* makeLifecycle(name, options, (end) => pending.failAll(Effect.fail(end)))
-    const { now, redact, failure, endUnsafe, endedWith, rejected } = lifecycle
+    const { now, redact, failure, endUnsafe, endedWith } = lifecycle
     const openedAt = now()
     const onUnsolicited = makeOnUnsolicited(lifecycle)
-    const onMalformed = (detail: string) => endUnsafe(new Malformed({ detail: redact(detail) }))
-    const pending = new PendingCalls({ now, rejected, onRequest, rateLimiter, onUnsolicited, onMalformed })
+    const pending = new PendingCalls(lifecycle, onUnsolicited)
     const subscriptions = new Subscriptions()
     const onText = makeOnText(lifecycle, pending, subscriptions, onUnsolicited)
     /** Messages and pongs; either shows that the server is alive. */

@@ -72,7 +72,7 @@ const received =
 
 /** The answers in the order of the calls. An error for the whole batch, or else the first one, applies to missing calls. */
 const answersOf = (
-  { redact, rejected }: Lifecycle,
+  { rejected, malformed }: Lifecycle,
   calls: ReadonlyArray<JsonRpc.Call>,
   firstId: number,
   { response, text }: Received,
@@ -84,9 +84,9 @@ const answersOf = (
       ? undefined
       : { code: 0, message: `HTTP status ${response.status}${gatewayText(text)}`, ...http }
   let firstFailure: RpcFailure | undefined
-  let malformed: string | undefined
+  let undecoded: string | undefined
   for (const message of JsonRpc.decode(text)) {
-    if (message._tag === "Malformed") malformed = message.detail
+    if (message._tag === "Malformed") undecoded = message.detail
     if (message._tag === "Failure") {
       const rpc = { ...message.failure, ...http }
       const call = message.id === undefined ? undefined : calls[message.id - firstId]
@@ -97,8 +97,7 @@ const answersOf = (
       answers[message.id - firstId] = message
     }
   }
-  if (batchFailure === undefined && malformed !== undefined)
-    return new Malformed({ detail: redact(malformed) })
+  if (batchFailure === undefined && undecoded !== undefined) return malformed(undecoded)
   const missing = batchFailure ?? firstFailure ?? { ...notAnswered, ...http }
   return calls.map(({ method }, i) => answers[i] ?? rejected(method, missing))
 }
@@ -108,9 +107,9 @@ const makeSend = (
   http: HttpClient.HttpClient,
   target: HttpClientRequest.HttpClientRequest,
   lifecycle: Lifecycle,
-  { requestTimeout, wsMaxPayload, onRequest }: EndpointOptions,
+  { requestTimeout, wsMaxPayload }: EndpointOptions,
 ): RpcClient.Send => {
-  const { now, redact, failure, timeout, endUnsafe, endedWith } = lifecycle
+  const { now, redact, failure, timeout, report, endUnsafe, endedWith } = lifecycle
   let nextId = 1
 
   const post = (body: string, what: string) =>
@@ -121,7 +120,7 @@ const makeSend = (
       ),
       Effect.timeoutOrElse({
         duration: requestTimeout,
-        orElse: () => Effect.fail(timeout(what).reason),
+        orElse: () => Effect.fail(timeout(what)),
       }),
       // The client's own span would contain the URL, and with it the key. Providers do not use our trace headers either.
       Effect.provideService(HttpClient.TracerDisabledWhen, () => true),
@@ -135,18 +134,18 @@ const makeSend = (
       const firstId = nextId
       nextId += calls.length
       const sentAt = now()
-      const report = (outcomeOf: (i: number) => Outcome) => {
-        for (const [i, { method }] of calls.entries()) onRequest?.(method, outcomeOf(i), now() - sentAt)
+      const reportAll = (outcomeOf: (i: number) => Outcome) => {
+        for (const [i, { method }] of calls.entries()) report(method, outcomeOf(i), sentAt)
       }
       return post(JsonRpc.encode(firstId, calls), RpcClient.nameOf(calls)).pipe(
         Effect.flatMap((answer) => {
           const answers = answersOf(lifecycle, calls, firstId, answer)
           if (answers instanceof Malformed) return Effect.fail(answers)
-          report((i) => (answers[i]!._tag === "Result" ? "ok" : "refused"))
+          reportAll((i) => (answers[i]!._tag === "Result" ? "ok" : "refused"))
           return Effect.succeed(answers)
         }),
         Effect.mapError((reason) => {
-          report(() => "lost")
+          reportAll(() => "lost")
           // An oversized response is no fault of the endpoint; every other failure ends the connection.
           if (reason._tag !== "Oversized") endUnsafe(reason)
           return failure(reason)

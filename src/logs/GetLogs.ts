@@ -1,6 +1,7 @@
 /** `eth_getLogs` for one filter, split into as many requests as the endpoint requires. */
 import { Effect } from "effect"
 import type { Filter, Hex } from "../Domain.ts"
+import { inOrder } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { isRpcError, errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
@@ -14,8 +15,6 @@ import type { RpcClient } from "../endpoint/RpcClient.ts"
 export type Blocks = Eth.LogBlocks & { readonly number?: number }
 
 export type GetLogs = (blocks: Blocks) => Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError>
-
-const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
 
 /** Drops logs that do not match: some nodes ignore a filter, or a part of it. */
 const matchingOnly = (filter: Filter): ((logs: ReadonlyArray<PlacedLog>) => ReadonlyArray<PlacedLog>) => {
