@@ -7,6 +7,7 @@ import type { ChainId, Filter, Header, Hex } from "../Domain.ts"
 import { halving } from "./AdaptiveSize.ts"
 import type { Capabilities } from "./Capabilities.ts"
 import { headerOf, hex, logsOf, quantity } from "./Decode.ts"
+import type { PlacedLog } from "./Decode.ts"
 import {
   EndpointError,
   endsConnection,
@@ -157,13 +158,23 @@ const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>
     ),
   )
 
-/** How many receipts a block has, and all their logs; `undefined` if the node has none. */
+/** How many receipts a block has, and all their logs. */
+export interface BlockReceipts {
+  readonly count: number
+  readonly logs: ReadonlyArray<PlacedLog>
+}
+
+/** The receipts of a block; `undefined` if the node has none. */
 export const blockReceipts = (client: RpcClient, hash: Hex) =>
-  send(client, { method: "eth_getBlockReceipts", params: [hash] }, (receipts) => {
-    if (!Array.isArray(receipts)) return undefined
-    const logs = logsOfReceipts(receipts)
-    return logs instanceof Malformed ? logs : { count: receipts.length, logs }
-  })
+  send(
+    client,
+    { method: "eth_getBlockReceipts", params: [hash] },
+    (answer): BlockReceipts | Malformed | undefined => {
+      if (!Array.isArray(answer)) return undefined
+      const logs = logsOfReceipts(answer)
+      return logs instanceof Malformed ? logs : { count: answer.length, logs }
+    },
+  )
 
 /** The logs of these transactions, in order. Batches that exceed one response are halved. */
 export const transactionReceipts = (

@@ -62,15 +62,15 @@ export const make = (
   const integrityProblem = checks.block(filter)
   const unfiltered = isUnfiltered(filter)
   const getLogs = GetLogs.make(client, filter, capabilities)
-  const readBlock = BlockLogs.make(
+  const readBlock = BlockLogs.make({
     client,
     filter,
     capabilities,
     getLogs,
     checks,
     newest,
-    unfiltered ? announced : undefined,
-  )
+    announced: unfiltered ? announced : undefined,
+  })
 
   /** The header, with its bloom only if it proves something. */
   const withBloom = (header: Header): Header => {
