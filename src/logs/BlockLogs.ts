@@ -119,15 +119,23 @@ const agreedBlock = Effect.fnUntraced(function* (
   return blockOf(header, logs)
 })
 
+/**
+ * Where heads are polled, each response may come from another replica, so an empty one for a fresh block may come from
+ * a replica without the block. Only a bloom that does not match the filter proves that there are no logs.
+ */
+const rejectUnprovenEmpty = ({ client, filter }: BlockLogsOptions, header: Header, { isFresh }: Answers) =>
+  Effect.flatMap((block: Block) => {
+    const { logsBloom: bloom } = header
+    const isProven = bloom !== undefined && !mayMatch(bloom, filter.addresses, filter.topics)
+    // `polled` may change later, when the subscription is refused.
+    return client.polled === true && isFresh && block.logs.length === 0 && !isProven
+      ? integrityError(client.name, `no logs in block ${header.number}, which another replica may have`)
+      : Effect.succeed(block)
+  })
+
 /** The methods, cheapest first, each with the validation of its response. */
-const makeMethods = ({
-  client,
-  filter,
-  capabilities,
-  getLogs,
-  checks,
-  announced,
-}: BlockLogsOptions): ReadonlyArray<readonly [LogMethod, Read]> => {
+const makeMethods = (options: BlockLogsOptions): ReadonlyArray<readonly [LogMethod, Read]> => {
+  const { client, filter, capabilities, getLogs, checks, announced } = options
   const matches = makeMatches(filter)
   const unfiltered = isUnfiltered(filter)
   const integrityProblem = checks.block(filter)
@@ -148,27 +156,13 @@ const makeMethods = ({
       : integrityFailure(problem)
   }
 
-  /**
-   * Where heads are polled, each response may come from another replica, so an empty one for a fresh block may come from
-   * a replica without the block. Only a bloom that does not match the filter proves that there are no logs.
-   */
-  const rejectUnprovenEmpty = (header: Header, { isFresh }: Answers) =>
-    Effect.flatMap((block: Block) => {
-      const { logsBloom: bloom } = header
-      const isProven = bloom !== undefined && !mayMatch(bloom, filter.addresses, filter.topics)
-      // `polled` may change later, when the subscription is refused.
-      return client.polled === true && isFresh && block.logs.length === 0 && !isProven
-        ? integrityFailure(`no logs in block ${header.number}, which another replica may have`)
-        : Effect.succeed(block)
-    })
-
   /** An unproven empty response is checked against the receipts; without receipts, the request is retried. */
   const byGetLogs: Read = (header, answers) => {
     const byHash = Effect.flatMap(getLogs({ blockHash: header.hash, number: header.number }), (logs) => {
       answers.logs = logs
       return validated(header, logs)
     })
-    const rejectUnproven = rejectUnprovenEmpty(header, answers)
+    const rejectUnproven = rejectUnprovenEmpty(options, header, answers)
     return capabilities.allows("eth_getBlockReceipts", header.hash)
       ? rejectUnproven(retryUnverified(byHash))
       : retryUnverified(rejectUnproven(byHash))

@@ -19,7 +19,7 @@ import { blockTimes } from "./BlockTimes.ts"
 import type { ExistingHeaders } from "./ExistingHeaders.ts"
 import type { GetLogs } from "./GetLogs.ts"
 import { hasIndexGaps } from "./Integrity.ts"
-import type { IntegrityChecks } from "./Integrity.ts"
+import type { BlockCheck, IntegrityChecks } from "./Integrity.ts"
 
 /** Whether a refused range may be too wide. Does not apply to single blocks. */
 export const isTooWide = (refusal: ErrorInfo["kind"] | undefined): boolean =>
@@ -53,7 +53,7 @@ export interface RangeReader {
   readonly readBlock: BlockLogs
   /** The logs of a block, without a request if its bloom proves that it has none. */
   readonly block: BlockLogs
-  readonly blockProblem: ReturnType<IntegrityChecks["block"]>
+  readonly blockProblem: BlockCheck
   readonly rangeProblem: ReturnType<IntegrityChecks["range"]>
   /** Headers with their blooms only if these prove something. */
   readonly existingHeaders: ExistingHeaders

@@ -104,16 +104,8 @@ export const make = (
 ): LogSource => {
   const unfiltered = isUnfiltered(filter)
   const getLogs = GetLogs.make(client, filter, capabilities)
-  const subscription = unfiltered ? announced : undefined
-  const readBlock = BlockLogs.make({
-    client,
-    filter,
-    capabilities,
-    getLogs,
-    checks,
-    newest,
-    announced: subscription,
-  })
+  const options = { client, filter, capabilities, getLogs, checks, newest }
+  const readBlock = BlockLogs.make({ ...options, announced: unfiltered ? announced : undefined })
 
   const withBloom = (header: Header): Header => {
     const proven = checks.bloom(header, capabilities.blooms)
