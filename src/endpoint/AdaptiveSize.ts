@@ -57,17 +57,14 @@ export const halving = <A, B>(
   isTooLarge: (error: EndpointError) => boolean,
   send: (items: ReadonlyArray<A>) => Effect.Effect<ReadonlyArray<B>, EndpointError>,
 ) => {
-  const sendOrHalve = (items: ReadonlyArray<A>): Effect.Effect<ReadonlyArray<B>, EndpointError> =>
+  const sendOrHalve: typeof send = (items) =>
     Effect.catch(send(items), (error) => {
       if (items.length <= 1 || !isTooLarge(error)) return Effect.fail(error)
       const half = Math.ceil(items.length / 2)
       size.shrink(half)
       if (endsConnection(error)) return Effect.fail(error)
-      return Effect.zipWith(
-        sendOrHalve(items.slice(0, half)),
-        sendOrHalve(items.slice(half)),
-        (first, second) => [...first, ...second],
-      )
+      const halves = Effect.forEach([items.slice(0, half), items.slice(half)], sendOrHalve)
+      return Effect.map(halves, (answers) => answers.flat())
     })
   return sendOrHalve
 }

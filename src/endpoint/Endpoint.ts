@@ -29,21 +29,22 @@ const longestPendingNotification = 64 * 1024
 /** Accepted unsolicited messages per second: late responses, notifications without a subscription. */
 const mostUnsolicited = 1000
 
+type Notification = Extract<JsonRpc.Message, { readonly _tag: "Notification" }>
 type OnNotification = (result: unknown) => void
 
 /** The subscriptions of a connection, and notifications that arrive before the response to `eth_subscribe`. */
 class Subscriptions {
   readonly #handlers = new Map<string, OnNotification>()
-  #pending: Array<{ readonly subscription: string; readonly result: unknown }> = []
+  readonly #pending: Array<Notification> = []
   /** How many notifications were received. */
   received = 0
 
   add(id: string, onNotification: OnNotification): void {
     this.#handlers.set(id, onNotification)
-    const isEarly = ({ subscription }: { readonly subscription: string }) => subscription === id
-    const early = this.#pending.filter(isEarly)
-    this.#pending = this.#pending.filter((notification) => !isEarly(notification))
-    for (const { result } of early) onNotification(result)
+    for (const notification of this.#pending.splice(0)) {
+      if (notification.subscription === id) onNotification(notification.result)
+      else this.#pending.push(notification)
+    }
   }
 
   delete(id: string): void {
@@ -55,12 +56,11 @@ class Subscriptions {
    *
    * @param length of its frame, in characters
    */
-  deliver({ subscription, result }: { subscription: string; result: unknown }, length: number): boolean {
+  deliver(notification: Notification, length: number): boolean {
     this.received++
-    const handler = this.#handlers.get(subscription)
-    handler?.(result)
-    if (handler === undefined && length <= longestPendingNotification)
-      this.#pending.push({ subscription, result })
+    const handler = this.#handlers.get(notification.subscription)
+    handler?.(notification.result)
+    if (handler === undefined && length <= longestPendingNotification) this.#pending.push(notification)
     if (this.#pending.length > mostPendingNotifications) this.#pending.shift()
     return handler !== undefined
   }

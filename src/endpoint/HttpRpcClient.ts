@@ -47,35 +47,30 @@ const requestTo = (address: string) => {
   return user === "" && password === "" ? request : HttpClientRequest.basicAuth(request, user, password)
 }
 
-/** A response, and its body. */
-interface Received {
-  readonly response: HttpClientResponse.HttpClientResponse
-  readonly text: string
-}
-
 /** Reads the body; fails above `mostBytes`. */
-const received =
-  (mostBytes: number) =>
-  (
-    response: HttpClientResponse.HttpClientResponse,
-  ): Effect.Effect<Received, Oversized | HttpClientError.HttpClientError> => {
-    const decoder = new TextDecoder()
-    let bytes = 0
-    let text = ""
-    return Stream.runForEach(response.stream, (chunk) => {
-      bytes += chunk.length
-      if (bytes > mostBytes) return Effect.fail(new Oversized({ limit: mostBytes }))
-      text += decoder.decode(chunk, { stream: true })
-      return Effect.void
-    }).pipe(Effect.map(() => ({ response, text: text + decoder.decode() })))
-  }
+const textOf = Effect.fnUntraced(function* (
+  { stream }: HttpClientResponse.HttpClientResponse,
+  mostBytes: number,
+) {
+  const decoder = new TextDecoder()
+  let bytes = 0
+  let text = ""
+  yield* Stream.runForEach(stream, (chunk) => {
+    bytes += chunk.length
+    if (bytes > mostBytes) return Effect.fail(new Oversized({ limit: mostBytes }))
+    text += decoder.decode(chunk, { stream: true })
+    return Effect.void
+  })
+  return text + decoder.decode()
+})
 
 /** The answers in the order of the calls. An error for the whole batch, or else the first one, applies to missing calls. */
 const answersOf = (
   { rejected, malformed }: Lifecycle,
   calls: ReadonlyArray<JsonRpc.Call>,
   firstId: number,
-  { response, text }: Received,
+  response: HttpClientResponse.HttpClientResponse,
+  text: string,
 ): ReadonlyArray<Answer> | Malformed => {
   const http = { status: response.status, ...retryAfter(response.headers["retry-after"]) }
   const answers = Array<Answer | undefined>(calls.length)
@@ -112,20 +107,27 @@ const makeSend = (
   const { now, redact, failure, timeout, report, endUnsafe, endedWith } = lifecycle
   let nextId = 1
 
-  const post = (body: string, what: string) =>
-    http.execute(HttpClientRequest.setBody(target, HttpBody.text(body, "application/json"))).pipe(
-      Effect.flatMap(received(wsMaxPayload)),
-      Effect.catchTag("HttpClientError", (error) =>
-        Effect.fail(new Disconnected({ detail: redact(detailOf(error)) })),
+  const post = Effect.fnUntraced(
+    function* (calls: ReadonlyArray<JsonRpc.Call>, firstId: number) {
+      const body = HttpBody.text(JsonRpc.encode(firstId, calls), "application/json")
+      const response = yield* http.execute(HttpClientRequest.setBody(target, body))
+      const answers = answersOf(lifecycle, calls, firstId, response, yield* textOf(response, wsMaxPayload))
+      return answers instanceof Malformed ? yield* answers : answers
+    },
+    (effect, calls) =>
+      effect.pipe(
+        Effect.catchTag("HttpClientError", (error) =>
+          Effect.fail(new Disconnected({ detail: redact(detailOf(error)) })),
+        ),
+        Effect.timeoutOrElse({
+          duration: requestTimeout,
+          orElse: () => Effect.fail(timeout(RpcClient.nameOf(calls))),
+        }),
+        // The client's own span would contain the URL, and with it the key. Providers do not use our trace headers either.
+        Effect.provideService(HttpClient.TracerDisabledWhen, () => true),
+        Effect.provideService(HttpClient.TracerPropagationEnabled, false),
       ),
-      Effect.timeoutOrElse({
-        duration: requestTimeout,
-        orElse: () => Effect.fail(timeout(what)),
-      }),
-      // The client's own span would contain the URL, and with it the key. Providers do not use our trace headers either.
-      Effect.provideService(HttpClient.TracerDisabledWhen, () => true),
-      Effect.provideService(HttpClient.TracerPropagationEnabled, false),
-    )
+  )
 
   return (calls) =>
     Effect.suspend(() => {
@@ -137,20 +139,18 @@ const makeSend = (
       const reportAll = (outcomeOf: (i: number) => Outcome) => {
         for (const [i, { method }] of calls.entries()) report(method, outcomeOf(i), sentAt)
       }
-      return post(JsonRpc.encode(firstId, calls), RpcClient.nameOf(calls)).pipe(
-        Effect.flatMap((answer) => {
-          const answers = answersOf(lifecycle, calls, firstId, answer)
-          if (answers instanceof Malformed) return Effect.fail(answers)
+      return Effect.mapBoth(post(calls, firstId), {
+        onSuccess: (answers) => {
           reportAll((i) => (answers[i]!._tag === "Result" ? "ok" : "refused"))
-          return Effect.succeed(answers)
-        }),
-        Effect.mapError((reason) => {
+          return answers
+        },
+        onFailure: (reason) => {
           reportAll(() => "lost")
           // An oversized response is no fault of the endpoint; every other failure ends the connection.
           if (reason._tag !== "Oversized") endUnsafe(reason)
           return failure(reason)
-        }),
-      )
+        },
+      })
     })
 }
 
