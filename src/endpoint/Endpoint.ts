@@ -66,23 +66,21 @@ class Subscriptions {
   }
 }
 
-/** Counts a message that belongs to no request and no subscription. Too many of them end the connection. */
-const makeOnUnsolicited = ({ now, malformed, endUnsafe }: Lifecycle) => {
-  let second = { since: 0, messages: 0 }
-  return () => {
-    if (now() - second.since >= 1000) second = { since: now(), messages: 0 }
-    if (++second.messages > mostUnsolicited)
+/** Receives frames: the responses to pending calls, and notifications. */
+const makeReceiver = (lifecycle: Lifecycle) => {
+  const { now, redact, malformed, endUnsafe, endedWith } = lifecycle
+  let unsolicited = { since: 0, messages: 0 }
+
+  /** Counts a message that belongs to no request and no subscription. Too many of them end the connection. */
+  const onUnsolicited = () => {
+    if (now() - unsolicited.since >= 1000) unsolicited = { since: now(), messages: 0 }
+    if (++unsolicited.messages > mostUnsolicited)
       endUnsafe(malformed(`more than ${mostUnsolicited} unsolicited messages per second`))
   }
-}
 
-/** Handles a frame. Must not throw: it runs in a callback of the socket, where an exception would end the process. */
-const makeOnText = (
-  { redact, malformed, endUnsafe, endedWith }: Lifecycle,
-  pending: PendingCalls,
-  subscriptions: Subscriptions,
-  onUnsolicited: () => void,
-) => {
+  const pending = new PendingCalls(lifecycle, onUnsolicited)
+  const subscriptions = new Subscriptions()
+
   const onMessage = (message: JsonRpc.Message, length: number): void => {
     switch (message._tag) {
       case "Result":
@@ -97,7 +95,8 @@ const makeOnText = (
     }
   }
 
-  return (text: string) => {
+  /** Must not throw: this runs in a callback of the socket, where an exception would end the process. */
+  const onText = (text: string) => {
     if (endedWith() !== undefined) return
     if (text.trim() === "") return onUnsolicited()
     try {
@@ -112,6 +111,8 @@ const makeOnText = (
       endUnsafe(new Defect({ detail: redact(String(defect)) }))
     }
   }
+
+  return { pending, subscriptions, onText }
 }
 
 /** Sends calls in one frame and waits for all responses, at most for the timeout. */
@@ -165,10 +166,7 @@ export const connect = Effect.fnUntraced(
     const lifecycle = yield* makeLifecycle(name, options, (end) => pending.failAll(Effect.fail(end)))
     const { now, redact, failure, endUnsafe, endedWith } = lifecycle
     const openedAt = now()
-    const onUnsolicited = makeOnUnsolicited(lifecycle)
-    const pending = new PendingCalls(lifecycle, onUnsolicited)
-    const subscriptions = new Subscriptions()
-    const onText = makeOnText(lifecycle, pending, subscriptions, onUnsolicited)
+    const { pending, subscriptions, onText } = makeReceiver(lifecycle)
     /** Messages and pongs; either shows that the server is alive. */
     let framesReceived = 0
 

@@ -139,8 +139,6 @@ interface Rule {
   /** Matches the message alone. */
   readonly message?: RegExp
   readonly status?: number
-  /** The response has a `Retry-After` header. */
-  readonly hasRetryAfter?: boolean
   /** None of these codes and texts applies. */
   readonly unless?: { readonly codes?: ReadonlyArray<number>; readonly texts: ReadonlyArray<RegExp> }
 }
@@ -214,18 +212,20 @@ const rules: ReadonlyArray<Rule> = [
   },
   // EIP-1474: resource not found.
   { kind: "BlockNotFound", codes: [-32001], unless: { texts: [aboutMethod] } },
-  // RFC 6585 §4, RFC 9110 §15.6.4, §15.5.2 and §15.5.14, where the text is inconclusive.
+  // RFC 6585 §4, RFC 9110 §15.5.2 and §15.5.14, where the text is inconclusive.
   { kind: "RateLimited", status: 429 },
-  { kind: "RateLimited", status: 503, hasRetryAfter: true },
   { kind: "Unauthorized", status: 401 },
   { kind: "RangeTooLarge", status: 413 },
   { kind: "Unavailable" },
 ]
 
+/** The HTTP status; 503 with a `Retry-After` header (RFC 9110 §15.6.4) is as good as 429. */
+const statusOf = ({ status, retryAfter }: RpcFailure) =>
+  status === 503 && retryAfter !== undefined ? 429 : status
+
 const applies = (rule: Rule, failure: RpcFailure, text: string): boolean =>
   (rule.codes?.includes(failure.code) ?? true) &&
-  (rule.status === undefined || rule.status === failure.status) &&
-  (rule.hasRetryAfter !== true || failure.retryAfter !== undefined) &&
+  (rule.status === undefined || rule.status === statusOf(failure)) &&
   (rule.message?.test(failure.message) ?? true) &&
   (rule.texts?.some((one) => one.test(text)) ?? true) &&
   !(rule.unless?.codes?.includes(failure.code) ?? false) &&
