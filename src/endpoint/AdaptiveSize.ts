@@ -46,6 +46,15 @@ export class AdaptiveSize {
   }
 }
 
+/** Items in parts of the current size, which may shrink between two parts. */
+export function* partsOf<A>(items: ReadonlyArray<A>, size: AdaptiveSize): Generator<ReadonlyArray<A>> {
+  for (let next = 0; next < items.length;) {
+    const part = items.slice(next, next + size.current)
+    next += part.length
+    yield part
+  }
+}
+
 /**
  * Sends items in one request; a request that is too large is halved, and both halves are sent. If it closed the connection,
  * only the size is halved: the next connection sends less.

@@ -4,7 +4,7 @@
  */
 import { Effect, Predicate } from "effect"
 import type { ChainId, Filter, Header, Hex } from "../Domain.ts"
-import { halving } from "./AdaptiveSize.ts"
+import { halving, partsOf } from "./AdaptiveSize.ts"
 import type { Capabilities } from "./Capabilities.ts"
 import { headerOf, hex, logsOf, quantity } from "./Decode.ts"
 import type { PlacedLog } from "./Decode.ts"
@@ -117,8 +117,7 @@ export const blocksByNumber = Effect.fnUntraced(function* (
     }),
   )
   const all: Array<Header | undefined> = []
-  while (all.length < numbers.length) {
-    const part = numbers.slice(all.length, all.length + size.current)
+  for (const part of partsOf(numbers, size)) {
     for (const [i, answer] of (yield* answersTo(part)).entries()) {
       const number = part[i]!
       all.push(

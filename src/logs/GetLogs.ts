@@ -5,7 +5,7 @@ import { inOrder } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { isRpcError, errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import { halving } from "../endpoint/AdaptiveSize.ts"
+import { halving, partsOf } from "../endpoint/AdaptiveSize.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { isUnfiltered, makeMatches } from "./Filter.ts"
 import * as Eth from "../endpoint/Eth.ts"
@@ -83,11 +83,8 @@ export const make = (client: RpcClient, filter: Filter, capabilities: Capabiliti
     const fetchOrHalve = halving(capabilities.addresses, refusesAddresses, fetchGroup)
     return Effect.gen(function* () {
       const all: Array<PlacedLog> = []
-      for (let i = 0; i < addresses.length;) {
-        const group = addresses.slice(i, i + capabilities.addresses.current)
+      for (const group of partsOf(addresses, capabilities.addresses))
         for (const log of yield* fetchOrHalve(group)) all.push(log)
-        i += group.length
-      }
       return all.sort(inOrder)
     })
   }

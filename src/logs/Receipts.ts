@@ -1,6 +1,7 @@
 /** The logs of a block, receipt by receipt, so that no block is too large. */
 import { Effect } from "effect"
 import type { Header } from "../Domain.ts"
+import { partsOf } from "../endpoint/AdaptiveSize.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
@@ -29,8 +30,7 @@ export const logsByReceipt = Effect.fnUntraced(function* (
   const transactions = yield* transactionsOf(client, header)
   const all: Array<PlacedLog> = []
   let size = 0
-  for (let i = 0; i < transactions.length;) {
-    const some = transactions.slice(i, i + capabilities.receipts.current)
+  for (const some of partsOf(transactions, capabilities.receipts)) {
     for (const log of yield* Eth.transactionReceipts(client, some, capabilities)) {
       all.push(log)
       size += sizeOf(log)
@@ -39,7 +39,6 @@ export const logsByReceipt = Effect.fnUntraced(function* (
       const detail = `block ${header.number} exceeds the memory limit for the logs of one block`
       return yield* integrityError(client.name, detail)
     }
-    i += some.length
   }
   return all
 })

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { AdaptiveSize, halving } from "../../../src/endpoint/AdaptiveSize.ts"
+import { AdaptiveSize, halving, partsOf } from "../../../src/endpoint/AdaptiveSize.ts"
 import { EndpointError, Oversized, Timeout, errorKind } from "../../../src/endpoint/EndpointError.ts"
 import type { Reason } from "../../../src/endpoint/EndpointError.ts"
 
@@ -31,6 +31,16 @@ describe("an adaptive size", () => {
     assert.strictEqual(size.current, 7)
     size.adapt(7, 500, 300)
     assert.strictEqual(size.current, 100)
+  })
+
+  it("cuts items into parts of the size at that time", () => {
+    const size = new AdaptiveSize(4)
+    const parts = []
+    for (const part of partsOf([1, 2, 3, 4, 5, 6, 7], size)) {
+      parts.push(part)
+      size.shrink(2)
+    }
+    assert.deepStrictEqual(parts, [[1, 2, 3, 4], [5, 6], [7]])
   })
 })
 
