@@ -6,19 +6,11 @@ import { Effect } from "effect"
 import type { Header } from "../Domain.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { blockNotFound } from "../endpoint/EndpointError.ts"
-import type { EndpointError } from "../endpoint/EndpointError.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import type { RpcClient } from "../endpoint/RpcClient.ts"
 
 /** Largest number of consecutive heights without a block. */
 const longestNullRun = 5
-
-export interface ExistingHeaders {
-  /** The headers of the heights that have a block. */
-  readonly range: (from: number, to: number) => Effect.Effect<ReadonlyArray<Header>, EndpointError>
-  /** The header at a finalized height, or the next one above if that height has no block. */
-  readonly atOrAbove: (number: number) => Effect.Effect<Header, EndpointError>
-}
 
 /** Omits heights without a block: there the block above is the child of the block below. */
 const withoutNullRounds = Effect.fnUntraced(function* (
@@ -50,20 +42,17 @@ const withoutNullRounds = Effect.fnUntraced(function* (
 })
 
 /** @param map applied to each header */
-export const make = (
-  client: RpcClient,
-  capabilities: Capabilities,
-  map: (header: Header) => Header,
-): ExistingHeaders => ({
-  range: Effect.fnUntraced(function* (from, to) {
+export const make = (client: RpcClient, capabilities: Capabilities, map: (header: Header) => Header) => ({
+  /** The headers of the heights that have a block. */
+  range: Effect.fnUntraced(function* (from: number, to: number) {
     const numbers = Array.from({ length: to - from + 1 }, (_, i) => from + i)
     const found = yield* Eth.blocksByNumber(client, numbers, capabilities)
     const existing = found.filter((header) => header !== undefined)
-    return (existing.length === found.length ? existing : yield* withoutNullRounds(client, found, from)).map(
-      map,
-    )
+    const isComplete = existing.length === found.length
+    return (isComplete ? existing : yield* withoutNullRounds(client, found, from)).map(map)
   }),
-  atOrAbove: Effect.fnUntraced(function* (number) {
+  /** The header at a finalized height, or the next one above if that height has no block. */
+  atOrAbove: Effect.fnUntraced(function* (number: number) {
     for (let i = 0; i <= longestNullRun; i++) {
       const header = yield* Eth.blockByNumber(client, number + i)
       if (header !== undefined) return map(header)
@@ -71,3 +60,5 @@ export const make = (
     return yield* blockNotFound(client.name, number)
   }),
 })
+
+export type ExistingHeaders = ReturnType<typeof make>

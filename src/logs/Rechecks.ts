@@ -62,23 +62,21 @@ export const retryUnverified = <A>(
     while: (error) => error.reason._tag === "Unverified" || errorKind(error) === "BlockNotFound",
   })
 
-/** How old a block is. */
-export interface Age {
-  /** It exists on every node. */
-  readonly isOld: boolean
-  /** The node may not have it yet. */
-  readonly isArriving: boolean
-}
-
 /** @param newest the timestamp of the newest known head, in the node's own unit */
 export const makeAgeOf = (newest: () => number | undefined) => {
   /** When blocks were first requested. */
   const firstRequestedAt = new Map<Hex, number>()
-  return ({ hash, timestamp }: Header, now: number): Age => {
+  return ({ hash, timestamp }: Header, now: number) => {
     const since = firstRequestedAt.get(hash) ?? now
     firstRequestedAt.set(hash, since)
     if (firstRequestedAt.size > mostTracked) firstRequestedAt.delete(firstRequestedAt.keys().next().value!)
+    /** The block exists on every node. */
     const isOld = millisOf(newest() ?? timestamp) - millisOf(timestamp) >= oldBlockAge
-    return { isOld, isArriving: !isOld && now - since < arrivalWindow }
+    /** The node may not have the block yet. */
+    const isArriving = !isOld && now - since < arrivalWindow
+    return { isOld, isArriving }
   }
 }
+
+/** How old a block is. */
+export type Age = ReturnType<ReturnType<typeof makeAgeOf>>
