@@ -142,18 +142,18 @@ const makeMethods = (options: BlockLogsOptions): ReadonlyArray<readonly [LogMeth
   const emptyProblem = checks.empty(filter)
   const integrityFailure = (detail: string) => integrityError(client.name, detail)
 
+  const acceptUnless = (problem: string | undefined, header: Header, logs: ReadonlyArray<PlacedLog>) =>
+    problem === undefined ? Effect.succeed(blockOf(header, logs)) : integrityFailure(problem)
+
   const validated = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
     const check = unfiltered && capabilities.hasIndexGaps ? checkCompleteWithGaps : integrityProblem
-    const problem = check(logs, header) ?? emptyProblem(logs, header)
-    return problem === undefined ? Effect.succeed(blockOf(header, logs)) : integrityFailure(problem)
+    return acceptUnless(check(logs, header) ?? emptyProblem(logs, header), header, logs)
   }
 
   /** Validates all logs of a block together, then filters them. */
   const validatedWhole = (header: Header, logs: ReadonlyArray<PlacedLog>) => {
-    const problem = (capabilities.hasIndexGaps ? checkCompleteWithGaps : checks.whole)(logs, header)
-    return problem === undefined
-      ? Effect.succeed(blockOf(header, logs.filter(matches)))
-      : integrityFailure(problem)
+    const check = capabilities.hasIndexGaps ? checkCompleteWithGaps : checks.whole
+    return acceptUnless(check(logs, header), header, logs.filter(matches))
   }
 
   /** An unproven empty response is checked against the receipts; without receipts, the request is retried. */
