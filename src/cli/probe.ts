@@ -9,7 +9,7 @@ import { Capabilities, mostCalls } from "../endpoint/Capabilities.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
 import type { Connection } from "../endpoint/Connection.ts"
-import { endsConnection, isRpcError, errorKind, integrityError } from "../endpoint/EndpointError.ts"
+import { endsConnection, isRpcError, errorKind } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
 import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
@@ -110,14 +110,6 @@ const fallbackOf = Effect.fnUntraced(function* (
   }
 })
 
-/** All logs of a block, from its receipts. */
-const logsOfReceipts = (connection: Connection, { hash, number }: Header) =>
-  Effect.flatMap(Eth.blockReceipts(connection, hash), (receipts) =>
-    receipts === undefined
-      ? Effect.fail(integrityError(connection.name, `no receipts for block ${number}`))
-      : Effect.succeed(receipts.logs),
-  )
-
 /** The recent block whose unfiltered logs show best how they are numbered: ideally those of several transactions. */
 const sampleOf = Effect.fnUntraced(function* (
   connection: Connection,
@@ -130,7 +122,9 @@ const sampleOf = Effect.fnUntraced(function* (
   for (const header of full.slice(0, mostSamples)) {
     const byHash = getLogs({ blockHash: header.hash, number: header.number })
     const read: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = hasReceipts
-      ? Effect.catchIf(byHash, isRpcError, () => logsOfReceipts(connection, header))
+      ? Effect.catchIf(byHash, isRpcError, () =>
+          Effect.map(Eth.blockReceipts(connection, header), ({ logs }) => logs),
+        )
       : byHash
     const logs = yield* Effect.catch(read, () => Effect.succeed(undefined))
     if (logs === undefined) return best
@@ -192,7 +186,7 @@ const traitsOf = Effect.fnUntraced(function* (
   const below = headers.find(({ number }) => number < head.number)
   if (atTip === undefined && below !== undefined)
     yield* errorOf(getLogs({ blockHash: below.hash, number: below.number }))
-  const receipts = yield* errorOf(retryUnverified(logsOfReceipts(connection, head)))
+  const receipts = yield* errorOf(retryUnverified(Eth.blockReceipts(connection, head)))
 
   const heads = socket
     ? yield* Heads.probe(chain, socket, headers)

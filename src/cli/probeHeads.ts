@@ -6,7 +6,7 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
 import { headerOf } from "../endpoint/Decode.ts"
 import type { Connection } from "../endpoint/Connection.ts"
-import { orMalformed } from "../endpoint/EndpointError.ts"
+import { orInvalid } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import { variable } from "./dialect.ts"
@@ -83,7 +83,7 @@ export const probe = Effect.fnUntraced(function* (
     Deferred.await(first).pipe(
       Effect.raceFirst(socket.ended),
       Effect.timeoutOrElse({ duration: Duration.seconds(time), orElse: () => Effect.succeed(undefined) }),
-      Effect.flatMap((head) => orMalformed(socket.name, head)),
+      Effect.flatMap((head) => orInvalid(socket.name, head)),
     )
   const subscribed = (head: Header) => ({
     trait: { level: "ok", detail: `heads: subscribed, block ${head.number} was announced` } as const,

@@ -133,9 +133,12 @@ export const blockNotFound = (endpoint: string, number: number): EndpointError =
     }),
   })
 
-/** Lifts a decoded response into an Effect that fails where decoding failed. */
-export const orMalformed = <A>(endpoint: string, decoded: A | Malformed): Effect.Effect<A, EndpointError> =>
-  decoded instanceof Malformed
+/** Lifts a decoded response into an Effect that fails where it is invalid. */
+export const orInvalid = <A>(
+  endpoint: string,
+  decoded: A | Malformed | IntegrityError,
+): Effect.Effect<A, EndpointError> =>
+  decoded instanceof Malformed || decoded instanceof IntegrityError
     ? Effect.fail(new EndpointError({ endpoint, reason: decoded }))
     : Effect.succeed(decoded)
 

@@ -12,8 +12,9 @@ import {
   EndpointError,
   endsConnection,
   errorKind,
+  IntegrityError,
   Malformed,
-  orMalformed,
+  orInvalid,
   WrongChain,
 } from "./EndpointError.ts"
 import { subscriptionOf } from "./JsonRpc.ts"
@@ -33,9 +34,9 @@ const longestSubscription = 256
 const send = <A>(
   { name, request }: RpcClient,
   { method, params }: Call,
-  decode: (answer: unknown) => A | Malformed,
+  decode: (answer: unknown) => A | Malformed | IntegrityError,
 ): Effect.Effect<A, EndpointError> =>
-  Effect.flatMap(request(method, params), (answer) => orMalformed(name, decode(answer)))
+  Effect.flatMap(request(method, params), (answer) => orInvalid(name, decode(answer)))
 
 const noNumber = (method: string) => new Malformed({ detail: `${method} did not return a number` })
 
@@ -122,7 +123,7 @@ export const blocksByNumber = Effect.fnUntraced(function* (
       const number = part[i]!
       all.push(
         yield* answer._tag === "Result"
-          ? orMalformed(client.name, decodeBlock(number)(answer.result))
+          ? orInvalid(client.name, decodeBlock(number)(answer.result))
           : blockByNumber(client, number),
       )
     }
@@ -130,12 +131,12 @@ export const blocksByNumber = Effect.fnUntraced(function* (
   return all
 })
 
-/** The transaction hashes of a block, or `undefined` if the node does not have it. */
-export const transactionsOf = (client: RpcClient, hash: Hex) =>
+/** The transaction hashes of a block. Fails with an integrity error if the node does not have it. */
+export const transactionsOf = (client: RpcClient, { hash, number }: Header) =>
   send(client, { method: "eth_getBlockByHash", params: [hash, false] }, (block) =>
     Predicate.isObject(block) && "transactions" in block && Array.isArray(block.transactions)
       ? (block.transactions as ReadonlyArray<Hex>)
-      : undefined,
+      : new IntegrityError({ detail: `the node does not have block ${number}` }),
   )
 
 /** The `eth_getLogs` parameters of a filter, without the blocks. */
@@ -163,17 +164,13 @@ export interface BlockReceipts {
   readonly logs: ReadonlyArray<PlacedLog>
 }
 
-/** The receipts of a block; `undefined` if the node has none. */
-export const blockReceipts = (client: RpcClient, hash: Hex) =>
-  send(
-    client,
-    { method: "eth_getBlockReceipts", params: [hash] },
-    (answer): BlockReceipts | Malformed | undefined => {
-      if (!Array.isArray(answer)) return undefined
-      const logs = logsOfReceipts(answer)
-      return logs instanceof Malformed ? logs : { count: answer.length, logs }
-    },
-  )
+/** The receipts of a block. Fails with an integrity error if the node has none. */
+export const blockReceipts = (client: RpcClient, { hash, number }: Header) =>
+  send(client, { method: "eth_getBlockReceipts", params: [hash] }, (receipts) => {
+    if (!Array.isArray(receipts)) return new IntegrityError({ detail: `no receipts for block ${number}` })
+    const logs = logsOfReceipts(receipts)
+    return logs instanceof Malformed ? logs : ({ count: receipts.length, logs } satisfies BlockReceipts)
+  })
 
 /** The logs of these transactions, in order. Batches that exceed one response are halved. */
 export const transactionReceipts = (
@@ -189,7 +186,7 @@ export const transactionReceipts = (
       Effect.forEach((answer) => (answer._tag === "Result" ? Effect.succeed(answer.result) : answer.error)),
     ),
   )
-  return Effect.flatMap(receiptsOf(transactions), (receipts) => orMalformed(name, logsOfReceipts(receipts)))
+  return Effect.flatMap(receiptsOf(transactions), (receipts) => orInvalid(name, logsOfReceipts(receipts)))
 }
 
 /** Subscribes to `newHeads` or `logs`. Returns the id as text, and as the node has sent it. */

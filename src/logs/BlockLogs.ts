@@ -23,7 +23,7 @@ import type { LogsSubscription } from "./LogsSubscription.ts"
 import { mayMatch } from "./Bloom.ts"
 import { hasIndexGaps, checkCompleteWithGaps, inconsistent, wrongBloom } from "./Integrity.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
-import { logsByReceipt, transactionsOf } from "./Receipts.ts"
+import { logsByReceipt } from "./Receipts.ts"
 import type { Age } from "./Rechecks.ts"
 import { asBlockNotFound, isAboutMethod, isAmbiguous, makeAgeOf, retryUnverified } from "./Rechecks.ts"
 
@@ -85,7 +85,7 @@ const extendsReceipts = (
   receipts.every(isAmong(logs))
 
 const checkReceiptCount = Effect.fnUntraced(function* (client: RpcClient, header: Header, count: number) {
-  const { length } = yield* transactionsOf(client, header)
+  const { length } = yield* Eth.transactionsOf(client, header)
   if (length === count) return
   const detail = `${count} receipts for the ${length} transactions of block ${header.number}`
   return yield* integrityError(client.name, detail)
@@ -105,7 +105,7 @@ const agreedBlock = Effect.fnUntraced(function* (
   if (receipts === undefined) {
     // Without receipts, an empty response is accepted if the node has the block.
     if (unfiltered || logs.length > 0) return undefined
-    yield* transactionsOf(client, header)
+    yield* Eth.transactionsOf(client, header)
     return blockOf(header, logs)
   }
   if (!receipts.logs.filter(makeMatches(filter)).every(isAmong(logs))) return undefined
@@ -169,8 +169,7 @@ const makeMethods = (options: BlockLogsOptions): ReadonlyArray<readonly [LogMeth
   }
 
   const byBlockReceipts: Read = Effect.fnUntraced(function* (header, answers) {
-    const receipts = yield* Eth.blockReceipts(client, header.hash)
-    if (receipts === undefined) return yield* integrityFailure(`no receipts for block ${header.number}`)
+    const receipts = yield* Eth.blockReceipts(client, header)
     answers.receipts = receipts
     // Without a bloom only the number of transactions shows that no receipt is missing.
     if (header.logsBloom === undefined && header.executed !== false)

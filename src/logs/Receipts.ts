@@ -15,19 +15,13 @@ import type { RpcClient } from "../endpoint/RpcClient.ts"
  */
 const maxBlockBytes = 256 * 1024 * 1024
 
-/** The transaction hashes of a block. Fails with an integrity error if the node does not have it. */
-export const transactionsOf = Effect.fnUntraced(function* (client: RpcClient, { hash, number }: Header) {
-  const transactions = yield* Eth.transactionsOf(client, hash)
-  return transactions ?? (yield* integrityError(client.name, `the node does not have block ${number}`))
-})
-
 /** All logs of a block, receipt by receipt, in batches as large as the endpoint allows. */
 export const logsByReceipt = Effect.fnUntraced(function* (
   client: RpcClient,
   capabilities: Capabilities,
   header: Header,
 ) {
-  const transactions = yield* transactionsOf(client, header)
+  const transactions = yield* Eth.transactionsOf(client, header)
   const all: Array<PlacedLog> = []
   let size = 0
   for (const some of partsOf(transactions, capabilities.receipts)) {

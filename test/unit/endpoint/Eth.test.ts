@@ -6,6 +6,7 @@ import * as Eth from "../../../src/endpoint/Eth.ts"
 import type { Call } from "../../../src/endpoint/JsonRpc.ts"
 import type { RpcClient } from "../../../src/endpoint/RpcClient.ts"
 import { hash } from "../../support/blocks.ts"
+import { FakeChain } from "../../support/FakeChain.ts"
 
 /** A client that records its calls and returns this answer to each. */
 const answering = (result: unknown): RpcClient & { readonly calls: ReadonlyArray<Call> } => {
@@ -69,16 +70,17 @@ describe("the actions of a node", () => {
 
   it.effect("tell a missing block or missing receipts from malformed ones", () =>
     Effect.gen(function* () {
+      const header = new FakeChain().head
       assert.isUndefined(yield* Eth.blockByNumber(answering(null), 5))
       assert.match(yield* reasonOf(Eth.latestBlock(answering(null))), /there is no latest block/)
-      assert.isUndefined(yield* Eth.transactionsOf(answering(null), hash("a")))
-      assert.deepStrictEqual(yield* Eth.transactionsOf(answering({ transactions: [] }), hash("a")), [])
-      assert.isUndefined(yield* Eth.blockReceipts(answering(null), hash("a")))
-      assert.deepStrictEqual(yield* Eth.blockReceipts(answering([{ logs: [] }]), hash("a")), {
+      assert.match(yield* reasonOf(Eth.transactionsOf(answering(null), header)), /^Unverified: .*not have/)
+      assert.deepStrictEqual(yield* Eth.transactionsOf(answering({ transactions: [] }), header), [])
+      assert.match(yield* reasonOf(Eth.blockReceipts(answering(null), header)), /^Unverified: .*no receipts/)
+      assert.deepStrictEqual(yield* Eth.blockReceipts(answering([{ logs: [] }]), header), {
         count: 1,
         logs: [],
       })
-      assert.match(yield* reasonOf(Eth.blockReceipts(answering([{}]), hash("a"))), /^Malformed/)
+      assert.match(yield* reasonOf(Eth.blockReceipts(answering([{}]), header)), /^Malformed/)
     }),
   )
 
