@@ -56,8 +56,8 @@ export function* partsOf<A>(items: ReadonlyArray<A>, size: AdaptiveSize): Genera
 }
 
 /**
- * Sends items in one request; a request that is too large is halved, and both halves are sent. If it closed the connection,
- * only the size is halved: the next connection sends less.
+ * Sends items in one request. A request that is too large halves the size, and its items are sent again in parts. If it
+ * closed the connection, only the size is halved: the next connection sends less.
  *
  * @param isTooLarge whether an error shows that the request had too many items
  */
@@ -66,14 +66,17 @@ export const halving = <A, B>(
   isTooLarge: (error: EndpointError) => boolean,
   send: (items: ReadonlyArray<A>) => Effect.Effect<ReadonlyArray<B>, EndpointError>,
 ) => {
+  const sendParts = Effect.fnUntraced(function* (items: ReadonlyArray<A>) {
+    const answers: Array<B> = []
+    for (const part of partsOf(items, size))
+      for (const answer of yield* sendOrHalve(part)) answers.push(answer)
+    return answers
+  })
   const sendOrHalve: typeof send = (items) =>
     Effect.catch(send(items), (error) => {
       if (items.length <= 1 || !isTooLarge(error)) return Effect.fail(error)
-      const half = Math.ceil(items.length / 2)
-      size.shrink(half)
-      if (endsConnection(error)) return Effect.fail(error)
-      const halves = Effect.forEach([items.slice(0, half), items.slice(half)], sendOrHalve)
-      return Effect.map(halves, (answers) => answers.flat())
+      size.shrink(Math.ceil(items.length / 2))
+      return endsConnection(error) ? Effect.fail(error) : sendParts(items)
     })
   return sendOrHalve
 }

@@ -61,13 +61,25 @@ describe("halving", () => {
   }
   const late = new Timeout({ method: "a batch", millis: 1 })
 
-  it.effect("sends both halves of a request that is too large, in order, and remembers the size", () =>
+  it.effect(
+    "sends the items of a request that is too large again in parts, in order, and remembers the size",
+    () =>
+      Effect.gen(function* () {
+        const size = new AdaptiveSize(20)
+        const { sent, send } = limitedTo(3, late)
+        assert.deepStrictEqual(yield* halving(size, isTooLarge, send)(items), items)
+        assert.deepStrictEqual(sent, [10, 5, 3, 2, 3, 2])
+        assert.strictEqual(size.current, 3)
+      }),
+  )
+
+  it.effect("does not halve the size again for items that were cut before", () =>
     Effect.gen(function* () {
-      const size = new AdaptiveSize(20)
-      const { sent, send } = limitedTo(3, late)
-      assert.deepStrictEqual(yield* halving(size, isTooLarge, send)(items), items)
-      assert.deepStrictEqual(sent, [10, 5, 3, 2, 5, 3, 2])
-      assert.strictEqual(size.current, 3)
+      const size = new AdaptiveSize(100)
+      const all = Array.from({ length: 25 }, (_, i) => i)
+      const { sent, send } = limitedTo(10, late)
+      assert.deepStrictEqual(yield* halving(size, isTooLarge, send)(all), all)
+      assert.deepStrictEqual([sent, size.current], [[25, 13, 7, 6, 7, 5], 7])
     }),
   )
 
@@ -83,7 +95,7 @@ describe("halving", () => {
     }),
   )
 
-  it.effect("leaves the halves to the next connection if the request closed this one", () =>
+  it.effect("leaves the parts to the next connection if the request closed this one", () =>
     Effect.gen(function* () {
       const size = new AdaptiveSize(20)
       const { sent, send } = limitedTo(3, new Oversized({ limit: 1 }))

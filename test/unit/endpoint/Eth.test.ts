@@ -109,7 +109,7 @@ describe("the actions of a node", () => {
       }
       const transactions = Array.from({ length: 8 }, (_, i) => hash(String(i)))
       assert.deepStrictEqual(yield* Eth.transactionReceipts(client, transactions, capabilities), [])
-      assert.deepStrictEqual(sizes, [8, 4, 2, 2, 4, 2, 2])
+      assert.deepStrictEqual(sizes, [8, 4, 2, 2, 2, 2])
       assert.strictEqual(capabilities.receipts.current, 2)
     }),
   )
