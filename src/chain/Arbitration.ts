@@ -1,15 +1,14 @@
 /** Settles what the logs of one block are, where endpoints disagree. */
 import { Effect } from "effect"
 import type { Block, Hex } from "../Domain.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
 import type { LogSource } from "../logs/LogSource.ts"
 import type { Publisher } from "./ChainEvents.ts"
 import type { Provenance } from "./Provenance.ts"
 
-export type Source = PoolMember<Connection>
+export type Source = PoolMember
 
 export const nameOf = (source: Source): string => source.connection.name
 
@@ -58,10 +57,10 @@ export const arbitrate = Effect.fnUntraced(function* (
   asked: ReadonlyArray<Source>,
   hash: Hex | undefined,
 ) {
-  const canonical = hash ?? (yield* Headers.header(sourceInUse.connection, number))?.hash
+  const canonical = hash ?? (yield* Eth.blockByNumber(sourceInUse.connection, number))?.hash
   const answers = yield* Effect.forEach(asked, (source) =>
     Effect.result(
-      Effect.flatMap(Headers.header(source.connection, number), (header) =>
+      Effect.flatMap(Eth.blockByNumber(source.connection, number), (header) =>
         header === undefined
           ? Effect.fail(integrityError(nameOf(source), `the node does not have block ${number}`))
           : logsOf(source).block(header),

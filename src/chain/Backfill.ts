@@ -92,7 +92,7 @@ export const make = (options: BackfillOptions): Backfill => {
     let isLinked = true
     // One range after the other: a head may be announced at any height.
     yield* Stream.fromIterable(
-      blockRanges(height() + 1, target.number, () => capabilities.recentWidth),
+      blockRanges(height() + 1, target.number, () => capabilities.recentWidth.current),
       { chunkSize: 1 },
     ).pipe(
       Stream.mapEffect(([from, to]) => logs.unfinalizedRange(from, to), { concurrency: unfinalizedAhead }),

@@ -1,12 +1,12 @@
 /** Compares blocks across all connected endpoints: which final block they serve, and whether any still serves ours. */
-import { Effect, Predicate, Schema } from "effect"
+import { Effect, Schema } from "effect"
 import * as Monotonic from "../Monotonic.ts"
 import { isRpcError, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { BlockRef } from "./ForkChoice.ts"
 import type { Disagreed, FinalVerdict } from "../endpoint/FinalityQuorum.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { IntegrityChecks } from "../logs/Integrity.ts"
 
 /** A finalized block is not in the chain any more. Only an operator can decide which one is right. */
@@ -44,16 +44,16 @@ export interface CrossCheck {
   ) => Effect.Effect<"canonical" | "unsure" | "reorged">
 }
 
-const headersOf = (endpoints: ReadonlyArray<NamedClient>, number: number) =>
+const headersOf = (endpoints: ReadonlyArray<RpcClient>, number: number) =>
   Effect.forEach(
     endpoints,
-    (endpoint) => Effect.orElseSucceed(Headers.header(endpoint, number), () => undefined),
+    (endpoint) => Effect.orElseSucceed(Eth.blockByNumber(endpoint, number), () => undefined),
     { concurrency: "unbounded" },
   )
 
 /** Whether any of the endpoints serves this block. */
 export const isShown = (
-  endpoints: ReadonlyArray<NamedClient>,
+  endpoints: ReadonlyArray<RpcClient>,
   { number, hash }: { readonly number: number; readonly hash: string },
 ): Effect.Effect<boolean> =>
   Effect.map(headersOf(endpoints, number), (seen) => seen.some((header) => header?.hash === hash))
@@ -64,16 +64,16 @@ export const isShown = (
  * @param disagreed endpoints that served different final blocks before, also on earlier connections
  */
 export const make = (
-  connection: NamedClient,
-  endpoints: Effect.Effect<ReadonlyArray<NamedClient>>,
+  connection: RpcClient,
+  endpoints: Effect.Effect<ReadonlyArray<RpcClient>>,
   checks: IntegrityChecks,
   disagreed: Disagreed,
 ): CrossCheck => {
   let missingSince: { readonly head: string; readonly since: number } | undefined
 
   /** An endpoint that does not answer in time has no vote: finality must not wait for it. */
-  const headerOf = (block: number | "latest") => (client: NamedClient) =>
-    Headers.header(client, block).pipe(
+  const headerOf = (block: number | "latest") => (client: RpcClient) =>
+    Eth.blockByNumber(client, block).pipe(
       Effect.timeoutOrElse({ duration: voteTimeout, orElse: () => Effect.succeed(undefined) }),
       Effect.orElseSucceed(() => undefined),
     )
@@ -85,8 +85,7 @@ export const make = (
   return {
     isSyncing: Effect.gen(function* () {
       if ((yield* others).length > 0) return false
-      const answer = yield* Effect.orElseSucceed(connection.request("eth_syncing", []), () => false)
-      return answer === true || Predicate.isObject(answer)
+      return yield* Effect.orElseSucceed(Eth.syncing(connection), () => false)
     }),
     highestLatest: Effect.fnUntraced(function* (own) {
       const seen = yield* Effect.forEach(yield* others, headerOf("latest"), { concurrency: "unbounded" })
@@ -111,7 +110,7 @@ export const make = (
     }),
     confirm: Effect.fnUntraced(function* ({ number, hash }) {
       // A node may have pruned old blocks, and each node reports that with another error.
-      const seen = yield* Headers.header(connection, number).pipe(
+      const seen = yield* Eth.blockByNumber(connection, number).pipe(
         Effect.catchIf(isRpcError, () => Effect.succeed(undefined)),
       )
       if (seen === undefined || seen.hash === hash) return

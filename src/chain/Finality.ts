@@ -14,8 +14,8 @@ import type { StoreError } from "../store/StoreError.ts"
 import type { Audit } from "./Audit.ts"
 import type { Publisher } from "./ChainEvents.ts"
 import type { BlockRef } from "./ForkChoice.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { CrossCheck } from "./CrossCheck.ts"
 
 /** How often the final block is fetched. */
@@ -42,7 +42,7 @@ export const isNothingFinal = ({ reason }: EndpointError): boolean =>
 
 export interface FinalityOptions {
   readonly chain: Pick<ChainConfig, "finality" | "finalityDepth">
-  readonly connection: NamedClient
+  readonly connection: RpcClient
   readonly capabilities: Capabilities
   readonly audit: Audit | undefined
   /** The journal after all pending moves. */
@@ -79,7 +79,7 @@ export interface Finality {
  * Fetches the block under the `finalized` tag; else the block at `FINALITY_DEPTH`; none if the node reports that none is final.
  */
 const finalBlockOf = ({ capabilities, chain, connection }: FinalityOptions) => {
-  const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
+  const headerAt = (block: number | Eth.Tag) => Eth.blockByNumber(connection, block)
   /** How many consecutive queries of the tag returned no block, and whether one ever did. */
   let missing = 0
   let tagSeen = false
@@ -134,7 +134,7 @@ const isCanonical = Effect.fnUntraced(function* (
   const above = journal().window.find((record) => record.number >= candidate.number)
   if (above === undefined || (above.number === candidate.number && above.hash !== candidate.hash))
     return false
-  return (yield* Headers.header(connection, above.number))?.hash === above.hash
+  return (yield* Eth.blockByNumber(connection, above.number))?.hash === above.hash
 })
 
 /** Our highest final block, if it is above the finalized head. @param final the chain's final block, if known */

@@ -3,7 +3,6 @@ import { Effect } from "effect"
 import type { Scope, Stream } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { EndpointPool } from "../endpoint/EndpointPool.ts"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
@@ -47,7 +46,7 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool }: Followi
       events.record({ _tag: "EndpointFollowed", endpoint: connection.name })
       const heads = yield* member.heads
       const newestTime = () => heads.last()?.header.timestamp
-      const logsOf = (of: PoolMember<Connection>, subscription?: LogsSubscription.LogsSubscription) =>
+      const logsOf = (of: PoolMember, subscription?: LogsSubscription.LogsSubscription) =>
         LogSource.make(of.connection, chain, of.capabilities, checks, newestTime, subscription)
       const socket = logsOf(member, yield* LogsSubscription.make(connection))
       const logs = HttpFallback.preferHttp(socket, capabilities, pool.http, (of) => logsOf(of))

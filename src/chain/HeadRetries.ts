@@ -6,8 +6,8 @@ import * as Background from "../Background.ts"
 import type { Header } from "../Domain.ts"
 import { errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { Heads, ReceivedHead } from "../endpoint/Heads.ts"
 import { ambiguousAsNotFound } from "../logs/Rechecks.ts"
 import type { Finality } from "./Finality.ts"
@@ -28,7 +28,7 @@ export const isUnknownBlock = (error: EndpointError) => errorKind(error) === "Bl
 
 export interface HeadRetriesOptions {
   readonly chain: Pick<ChainConfig, "confirmations">
-  readonly connection: NamedClient
+  readonly connection: RpcClient
   readonly heads: Pick<Heads, "replay" | "inject">
   readonly pending: PendingJournal
   readonly finality: Finality
@@ -60,7 +60,7 @@ export const make = ({
   finality,
   scope,
 }: HeadRetriesOptions): HeadRetries => {
-  const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
+  const headerAt = (block: number | Eth.Tag) => Eth.blockByNumber(connection, block)
   /** The head that the node announced and does not serve, and how often it was tried. */
   let unknown = { hash: "", times: 0 }
 

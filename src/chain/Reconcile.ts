@@ -5,7 +5,7 @@
 import { Duration, Effect, Tracer } from "effect"
 import type { Header } from "../Domain.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
 import { finalizedHead } from "../store/Journal.ts"
 import * as Backfill from "./Backfill.ts"
@@ -42,7 +42,7 @@ export type ReconcileOptions = Omit<BackfillOptions & RollbackOptions & HeadRetr
 const resumePartialBlock = Effect.fnUntraced(function* ({ connection, logs, pending }: ReconcileOptions) {
   const { number, hash, part, digest } = pending.journal.head
   if (part > 0) {
-    const header = yield* Headers.header(connection, number)
+    const header = yield* Eth.blockByNumber(connection, number)
     if (header === undefined) return undefined
     const block = header.hash === hash && digest !== undefined ? yield* logs.block(header) : undefined
     if (block !== undefined && block.logs.length > part && digestOfPart(block, part) === digest)

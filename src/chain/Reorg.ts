@@ -1,10 +1,11 @@
 /** Where the node's chain leaves the journal's: by headers, or by asking for the recorded blocks from the top down. */
 import { Effect } from "effect"
+import { mostCalls } from "../endpoint/Capabilities.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import { finalizedHead } from "../store/Journal.ts"
 import type { CrossCheck, FinalityViolation } from "./CrossCheck.ts"
 import { ancestorCandidates } from "./ForkChoice.ts"
@@ -20,7 +21,7 @@ export interface CommonAncestor {
 }
 
 export interface ReorgOptions {
-  readonly connection: NamedClient
+  readonly connection: RpcClient
   readonly capabilities: Capabilities
   readonly pending: PendingJournal
   readonly recentHeaders: RecentHeaders
@@ -46,8 +47,8 @@ export const commonAncestorOf = ({
     const ours = journal.window.at(-1)
     // Where it has no block at the height of our head, the newest is as good.
     const theirs =
-      (yield* Headers.header(connection, journal.head.number)) ??
-      (yield* Headers.header(connection, "latest"))
+      (yield* Eth.blockByNumber(connection, journal.head.number)) ??
+      (yield* Eth.blockByNumber(connection, "latest"))
     if (ours === undefined || theirs === undefined) return undefined
     if (theirs.hash === ours.hash) return { lowest: ours.number + 1, depth: 0 } satisfies ForkPoint
     recentHeaders.add(theirs)
@@ -55,9 +56,9 @@ export const commonAncestorOf = ({
       const found = forkPoint(ours, theirs, parentOf)
       if (found === undefined || "depth" in found) return found
       const top = found.missing.number - 1
-      const below = yield* Headers.headers(
+      const below = yield* Eth.blocksByNumber(
         connection,
-        Array.from({ length: Headers.mostPerBatch }, (_, i) => top - i).filter((number) => number >= 0),
+        Array.from({ length: mostCalls }, (_, i) => top - i).filter((number) => number >= 0),
         capabilities,
       )
       for (const header of below) if (header !== undefined) recentHeaders.add(header)
@@ -70,9 +71,9 @@ export const commonAncestorOf = ({
   const recordedAncestor = Effect.gen(function* () {
     const { journal } = pending
     const candidates = ancestorCandidates(journal)
-    for (let i = 0; i < candidates.length; i += Headers.mostPerBatch) {
-      const some = candidates.slice(i, i + Headers.mostPerBatch)
-      const seen = yield* Headers.headers(
+    for (let i = 0; i < candidates.length; i += mostCalls) {
+      const some = candidates.slice(i, i + mostCalls)
+      const seen = yield* Eth.blocksByNumber(
         connection,
         some.map(({ number }) => number),
         capabilities,

@@ -6,7 +6,7 @@ import { Effect, Schema } from "effect"
 import type { Scope } from "effect"
 import * as Background from "../Background.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import type { Heads } from "../endpoint/Heads.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { finalizedHead } from "../store/Journal.ts"
@@ -58,7 +58,7 @@ export const make = (options: RollbackOptions): Rollback => {
   let awaited: BlockRef | undefined
 
   const isCanonicalHere = ({ number, hash }: BlockRef) =>
-    Effect.map(Headers.header(connection, number), (header) => header?.hash === hash)
+    Effect.map(Eth.blockByNumber(connection, number), (header) => header?.hash === hash)
 
   const isInStandoff = Effect.gen(function* () {
     if (awaited === undefined || !standoff.isWaiting || !(yield* isCanonicalHere(awaited))) return false

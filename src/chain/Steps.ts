@@ -11,8 +11,8 @@ import type { Header } from "../Domain.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
 import type { Heads } from "../endpoint/Heads.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { IntegrityChecks } from "../logs/Integrity.ts"
 import { emptyJournal } from "../store/Journal.ts"
 import type { CallLimits, Journal } from "../store/Journal.ts"
@@ -33,7 +33,7 @@ export interface StepsOptions extends Pick<Reconcile.ReconcileOptions, Shared> {
   readonly heads: Pick<Heads, "stream" | "replay" | "inject">
   readonly chain: Pick<ChainConfig, "startBlock" | "confirmations" | "finality" | "finalityDepth">
   /** All endpoints that are connected, this one included. */
-  readonly endpoints: Effect.Effect<ReadonlyArray<NamedClient>>
+  readonly endpoints: Effect.Effect<ReadonlyArray<RpcClient>>
   /** Waits for those that connect for the first time: they may show another final block. */
   readonly firstAttempts: Effect.Effect<void>
   readonly checks: IntegrityChecks
@@ -80,7 +80,7 @@ export const make = Effect.fnUntraced(function* (
   options: StepsOptions,
 ): Effect.fn.Return<Stream.Stream<ChainStep, StepsError>, StepsError, Scope.Scope> {
   const { audit, chain, connection, heads, capabilities, logs, recentHeaders } = options
-  const headerAt = (block: number | Headers.Tag) => Headers.header(connection, block)
+  const headerAt = (block: number | Eth.Tag) => Eth.blockByNumber(connection, block)
   const latest = yield* headerAt("latest")
   if (latest === undefined) return yield* integrityError(connection.name, "the node has no latest block")
   if (Math.abs((yield* Clock.currentTimeMillis) - latest.timestamp * 1000) > maxSkew)

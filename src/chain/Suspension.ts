@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { variablePrefix } from "../config/Chains.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { ErrorType } from "../endpoint/EndpointError.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import { isShown } from "./CrossCheck.ts"
 import type { FinalityViolation } from "./CrossCheck.ts"
 import type { Journal } from "../store/Journal.ts"
@@ -31,7 +31,7 @@ export interface SuspensionOptions {
   readonly publish: Publisher["publish"]
   readonly writer: Pick<JournalWriter, "forgetStart">
   /** All connected endpoints. */
-  readonly connected: Effect.Effect<ReadonlyArray<NamedClient>>
+  readonly connected: Effect.Effect<ReadonlyArray<RpcClient>>
 }
 
 export const make = ({ chain, store, publish, writer, connected }: SuspensionOptions): Suspension => {

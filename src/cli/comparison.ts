@@ -1,11 +1,9 @@
 /** Compares a journal with the current logs of a node. */
 import { Effect, Stream } from "effect"
 import type { Block, ChainId, Entry, Filter, Hex, Log } from "../Domain.ts"
-import { hex, logsOf } from "../endpoint/Decode.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
-import { orMalformed } from "../endpoint/EndpointError.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import { blockRanges } from "../chain/ForkChoice.ts"
-import { logParams } from "../logs/Filter.ts"
 import { mostRecorded } from "../chain/Finality.ts"
 import { digest, Replay } from "../store/Replay.ts"
 import type { Entries } from "../store/Entries.ts"
@@ -150,7 +148,7 @@ export const digestOf = (number: number, log: Log): string =>
  */
 export const compare = Effect.fnUntraced(function* (
   replay: Replay,
-  node: Pick<Connection, "name" | "request">,
+  node: RpcClient,
   chain: { readonly id: ChainId; readonly filter: Filter },
   from: number,
   to: number,
@@ -158,9 +156,8 @@ export const compare = Effect.fnUntraced(function* (
 ) {
   const diff = new Diff(replay, from, to, someTrimmed)
   for (const [start, end] of blockRanges(from, to, () => width)) {
-    const params = [{ ...logParams(chain.filter), fromBlock: hex(start), toBlock: hex(end) }]
-    const answer = yield* orMalformed(node.name, logsOf(yield* node.request("eth_getLogs", params)))
-    for (const log of answer) diff.add({ number: log.blockNumber, hash: log.blockHash, logs: [log] })
+    const logs = yield* Eth.logs(node, chain.filter, { from: start, to: end })
+    for (const log of logs) diff.add({ number: log.blockNumber, hash: log.blockHash, logs: [log] })
   }
   return diff
 })

@@ -13,9 +13,9 @@ import type { ChainConfig, Settings } from "../config/AppConfig.ts"
 import * as Anvil from "../demo/Anvil.ts"
 import * as Screen from "./Screen.ts"
 import * as Traffic from "../demo/Traffic.ts"
-import { quantity } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
+import type { Connection } from "../endpoint/Connection.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import { Transport } from "../endpoint/Socket.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import { Status } from "../observability/Status.ts"
@@ -95,14 +95,11 @@ const generateTraffic = Effect.fnUntraced(function* (devnet: Devnet, node: Conne
   return yield* Effect.raceFirst(calls, reorgs)
 })
 
-const height = (node: Connection) =>
-  Effect.map(node.request("eth_blockNumber", []), (answer) => quantity(answer) ?? 0)
-
 /** Stops mining after one more block, a new unique head, and waits until the store has it. */
 const settle = Effect.fnUntraced(function* (node: Connection, chain: ChainStatus) {
   yield* node.request("evm_setIntervalMining", [0])
   yield* node.request("evm_mine", [])
-  const head = yield* height(node)
+  const head = yield* Eth.blockNumber(node)
   yield* Effect.suspend(() => Effect.succeed(chain.stored ?? -1)).pipe(
     Effect.delay("50 millis"),
     Effect.repeat({ until: (stored) => stored >= head }),
@@ -117,7 +114,7 @@ const summary = Effect.fnUntraced(function* (
   status: ChainStatus,
 ) {
   const replayed = yield* replay(entries, chain.id)
-  const head = yield* height(node)
+  const head = yield* Eth.blockNumber(node)
   const { logs, missing, extra, different } = yield* compare(replayed, node, chain, 0, head)
   const complete =
     missing.length + extra.length + different.length + replayed.faults.length === 0 && status.stored === head

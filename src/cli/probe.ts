@@ -1,22 +1,15 @@
 /** Probes what an endpoint can do and how the service would use it, with a few requests per capability. */
-import { Effect, Predicate } from "effect"
+import { Effect } from "effect"
 import type { Scope } from "effect"
 import type { HttpClient } from "effect/http"
 import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
 import * as RateLimiter from "../endpoint/RateLimiter.ts"
-import { Capabilities } from "../endpoint/Capabilities.ts"
-import { hex, logsOf } from "../endpoint/Decode.ts"
+import { Capabilities, mostCalls } from "../endpoint/Capabilities.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import * as Endpoint from "../endpoint/Endpoint.ts"
-import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
-import {
-  endsConnection,
-  isRpcError,
-  orMalformed,
-  errorKind,
-  integrityError,
-} from "../endpoint/EndpointError.ts"
+import type { Connection } from "../endpoint/Connection.ts"
+import { endsConnection, isRpcError, errorKind } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
 import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
@@ -26,7 +19,7 @@ import { retryUnverified } from "../logs/Rechecks.ts"
 import { isUnfiltered } from "../logs/Filter.ts"
 import { isNothingFinal } from "../chain/Finality.ts"
 import * as GetLogs from "../logs/GetLogs.ts"
-import * as Headers from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import { blooms, finality, indexes, variable } from "./dialect.ts"
 import type { Sample } from "./dialect.ts"
 import { about, failure, ok, warning } from "./Finding.ts"
@@ -59,7 +52,7 @@ const widest = Effect.fnUntraced(function* (getLogs: GetLogs.GetLogs, head: Head
   let best = 0
   for (const width of widths) {
     if (width > head.number + 1) break
-    const range = { fromBlock: hex(head.number - width + 1), toBlock: hex(head.number) }
+    const range = { from: head.number - width + 1, to: head.number }
     const refusal = yield* errorOf(getLogs(range))
     if (refusal !== undefined) return { best, refusal }
     best = width
@@ -71,7 +64,7 @@ const widest = Effect.fnUntraced(function* (getLogs: GetLogs.GetLogs, head: Head
 const rangesOf = (
   { filter }: ChainConfig,
   { best, refusal }: { readonly best: number; readonly refusal: string | undefined },
-  { addresses: most, byHash }: Capabilities,
+  { addresses: { current: most }, byHash }: Capabilities,
 ): Trait => {
   const ranges = best === 0 ? "but no ranges" : `and ranges up to ${best} wide`
   const wider = refusal === undefined ? "" : `; wider: ${refusal}`
@@ -88,7 +81,7 @@ const rangesOf = (
 /** The cheapest fallback when `eth_getLogs` is refused. */
 const fallbackOf = Effect.fnUntraced(function* (
   connection: Connection,
-  subscribe: SocketConnection["subscribe"] | undefined,
+  subscribe: Connection["subscribe"] | undefined,
   { filter }: ChainConfig,
   refused: string,
   receipts: string | undefined,
@@ -108,21 +101,6 @@ const fallbackOf = Effect.fnUntraced(function* (
   return warning(`${refused}: logs are read ${tip}receipt by receipt, which costs much more`)
 })
 
-/** All logs of a block, from its receipts. */
-const logsOfReceipts = ({ name, request }: Connection, { hash, number }: Header) =>
-  Effect.flatMap(request("eth_getBlockReceipts", [hash]), (receipts) =>
-    Array.isArray(receipts)
-      ? orMalformed(
-          name,
-          logsOf(
-            receipts.flatMap((one: unknown) =>
-              Predicate.isObject(one) && "logs" in one ? (one.logs as unknown) : [null],
-            ),
-          ),
-        )
-      : Effect.fail(integrityError(name, `no receipts for block ${number}`)),
-  )
-
 /** The recent block whose unfiltered logs show best how they are numbered: ideally those of several transactions. */
 const sampleOf = Effect.fnUntraced(function* (
   connection: Connection,
@@ -135,7 +113,9 @@ const sampleOf = Effect.fnUntraced(function* (
   for (const header of full.slice(0, mostSamples)) {
     const byHash = getLogs({ blockHash: header.hash, number: header.number })
     const read: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = hasReceipts
-      ? Effect.catchIf(byHash, isRpcError, () => logsOfReceipts(connection, header))
+      ? Effect.catchIf(byHash, isRpcError, () =>
+          Effect.map(Eth.blockReceipts(connection, header), ({ logs }) => logs),
+        )
       : byHash
     const logs = yield* Effect.catch(read, () => Effect.succeed(undefined))
     if (logs === undefined) return best
@@ -182,23 +162,23 @@ const traitsOf = Effect.fnUntraced(function* (
   const options = { ...settings, rateLimiter, heads: chain.heads, pollInterval: chain.pollInterval }
   const socket = isHttp(endpoint) ? undefined : yield* Endpoint.connect(chain, endpoint, options)
   const connection = socket ?? (yield* HttpRpcClient.connect(chain, endpoint, options))
-  const head = yield* Headers.header(connection, "latest")
+  const head = yield* Eth.blockByNumber(connection, "latest")
   if (head === undefined) return [failure("the endpoint returns no latest block", "use another endpoint")]
-  const tag = yield* Effect.catchIf(Headers.header(connection, "finalized"), isRpcError, (error) =>
+  const tag = yield* Effect.catchIf(Eth.blockByNumber(connection, "finalized"), isRpcError, (error) =>
     Effect.succeed({ refusal: error.reason.message, isNothing: isNothingFinal(error) }),
   )
   const getLogs = GetLogs.make(connection, chain.filter, capabilities)
-  const count = Math.min(Headers.mostPerBatch, head.number + 1)
+  const count = Math.min(mostCalls, head.number + 1)
   const numbers = Array.from({ length: count }, (_, i) => head.number - i)
-  const found = yield* Headers.headers(connection, numbers, capabilities)
+  const found = yield* Eth.blocksByNumber(connection, numbers, capabilities)
   const headers = found.filter((header) => header !== undefined)
-  const batch = Math.min(capabilities.headers, count)
+  const batch = Math.min(capabilities.headers.current, count)
   const atTip = yield* errorOf(retryUnverified(getLogs({ blockHash: head.hash, number: head.number })))
   // A refusal for a second block confirms that it is the endpoint's behaviour: the capabilities remember it.
   const below = headers.find(({ number }) => number < head.number)
   if (atTip === undefined && below !== undefined)
     yield* errorOf(getLogs({ blockHash: below.hash, number: below.number }))
-  const receipts = yield* errorOf(retryUnverified(logsOfReceipts(connection, head)))
+  const receipts = yield* errorOf(retryUnverified(Eth.blockReceipts(connection, head)))
 
   // An endpoint of RPC_URL has heads only while no socket does.
   const whyPolled = chain.endpoints.includes(endpoint)
@@ -208,7 +188,7 @@ const traitsOf = Effect.fnUntraced(function* (
     ? yield* Heads.probe(chain, socket, headers)
     : { trait: Heads.polled(chain, whyPolled) }
   const { announced } = heads
-  const same = announced && (yield* Headers.header(connection, announced.number))
+  const same = announced && (yield* Eth.blockByNumber(connection, announced.number))
   // Last, because a response that is too large costs the connection.
   const sample = yield* sampleOf(connection, headers, receipts === undefined)
   const logs =

@@ -5,10 +5,10 @@ import { knownChains } from "../config/Chains.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
 import { headerOf } from "../endpoint/Decode.ts"
-import type { Connection, SocketConnection } from "../endpoint/Endpoint.ts"
-import { orMalformed } from "../endpoint/EndpointError.ts"
+import type { Connection } from "../endpoint/Connection.ts"
+import { orInvalid } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Malformed } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import { variable } from "./dialect.ts"
 import { failure, ok, warning } from "./Finding.ts"
 import type { Trait } from "./Finding.ts"
@@ -48,7 +48,7 @@ const refusalOf = (connection: Connection) =>
  */
 export const probe = Effect.fnUntraced(function* (
   chain: ChainConfig,
-  socket: SocketConnection,
+  socket: Connection,
   headers: ReadonlyArray<Header>,
 ): Effect.fn.Return<
   { readonly trait: Trait; readonly announced?: Header | undefined },
@@ -68,14 +68,14 @@ export const probe = Effect.fnUntraced(function* (
   // The subscription has fallen back to polling and does not report why.
   if (socket.polled) return { trait: polled(chain, `because ${yield* refusalOf(socket)}`) }
 
-  const latest = Headers.header(socket, "latest")
+  const latest = Eth.blockByNumber(socket, "latest")
   const before = yield* latest
   const seconds = Math.min(Math.max(Math.ceil(blockTimes * blockTimeOf(chain, headers)), shortest), longest)
   const within = (time: number) =>
     Deferred.await(first).pipe(
       Effect.raceFirst(socket.ended),
       Effect.timeoutOrElse({ duration: Duration.seconds(time), orElse: () => Effect.succeed(undefined) }),
-      Effect.flatMap((head) => orMalformed(socket.name, head)),
+      Effect.flatMap((head) => orInvalid(socket.name, head)),
     )
   const subscribed = (head: Header) => ({
     trait: ok(`heads: subscribed, block ${head.number} was announced`),

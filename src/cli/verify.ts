@@ -9,7 +9,7 @@ import * as Endpoint from "../endpoint/Endpoint.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
 import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
 import { Capabilities } from "../endpoint/Capabilities.ts"
-import * as Headers from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import * as LogSource from "../logs/LogSource.ts"
 import { Verification } from "../logs/Integrity.ts"
 import { Entries } from "../store/Entries.ts"
@@ -47,12 +47,12 @@ const readBlocks = Effect.fnUntraced(function* (
       const rateLimiter = yield* RateLimiter.make(RateLimiter.limitOf(endpoint, settings.rpcRate))
       const { connect } = isHttp(endpoint) ? HttpRpcClient : Endpoint
       const connection = yield* connect(chain, endpoint, { ...settings, rateLimiter })
-      const latest = yield* Headers.header(connection, "latest")
+      const latest = yield* Eth.blockByNumber(connection, "latest")
       const logs = LogSource.make(connection, chain, capabilities, checks, () => latest?.timestamp)
       while (next <= to) {
         const isFinal = next <= final
         const through = Math.min(
-          next + (isFinal ? capabilities.width : capabilities.recentWidth) - 1,
+          next + (isFinal ? capabilities.width : capabilities.recentWidth).current - 1,
           isFinal ? Math.min(final, to) : to,
         )
         const blocks = yield* logs[isFinal ? "finalizedRange" : "unfinalizedRange"](next, through)

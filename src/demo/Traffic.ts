@@ -3,7 +3,7 @@ import { Effect, Schedule } from "effect"
 import type { Duration } from "effect"
 import type { Hex } from "../Domain.ts"
 import { hex } from "../endpoint/Decode.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
+import type { Connection } from "../endpoint/Connection.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 
 /**

@@ -5,6 +5,7 @@
  * Endpoints also improve, so the observations expire: every hour refused methods are tried again and reduced limits grow.
  */
 import type { Hex } from "../Domain.ts"
+import { AdaptiveSize } from "./AdaptiveSize.ts"
 
 /** Methods that read the logs of one block, cheapest first. */
 export type LogMethod = "eth_getLogs" | "eth_getBlockReceipts" | "eth_subscribe" | "eth_getTransactionReceipt"
@@ -23,7 +24,7 @@ const maxRecentWidth = 20
 const mostAddresses = 1_000
 
 /** Calls per batch. Providers accept 10 to 1 000; nearly all accept more than 20. */
-const mostCalls = 20
+export const mostCalls = 20
 
 /** Upper bound for the remembered oversized blocks. */
 const mostOversized = 256
@@ -34,14 +35,15 @@ const idealWidth = (blocks: number, logs: number): number =>
 
 export class Capabilities {
   /** Width of the next finalized range, in blocks. */
-  width = initialWidth
+  readonly width = new AdaptiveSize(maxWidth, initialWidth)
   /** Width of the next unfinalized range, in blocks. */
-  recentWidth = maxRecentWidth
-  addresses = mostAddresses
+  readonly recentWidth = new AdaptiveSize(maxRecentWidth)
+  /** Addresses per `eth_getLogs`. */
+  readonly addresses = new AdaptiveSize(mostAddresses)
   /** Headers per batch. */
-  headers = mostCalls
+  readonly headers = new AdaptiveSize(mostCalls)
   /** Receipts per batch. */
-  receipts = mostCalls
+  readonly receipts = new AdaptiveSize(mostCalls)
   /** Methods that the endpoint refuses for every block. */
   readonly refused = new Set<LogMethod>()
   /** Header origins with computed blooms. Only there does a zero bloom prove that a block has no logs. */
@@ -111,20 +113,20 @@ export class Capabilities {
     this.ranges = true
     this.finalizedTag = true
     this.announcesHeads = true
-    this.addresses = Math.min(this.addresses * 2, mostAddresses)
-    this.headers = Math.min(this.headers * 2, mostCalls)
-    this.receipts = Math.min(this.receipts * 2, mostCalls)
+    this.addresses.relax()
+    this.headers.relax()
+    this.receipts.relax()
   }
 
   /** The observations as JSON, for `/status`. */
   get description() {
     return {
       refused: [...this.refused],
-      range: this.width,
-      recent_range: this.recentWidth,
-      addresses: this.addresses,
-      headers_per_batch: this.headers,
-      receipts_per_batch: this.receipts,
+      range: this.width.current,
+      recent_range: this.recentWidth.current,
+      addresses: this.addresses.current,
+      headers_per_batch: this.headers.current,
+      receipts_per_batch: this.receipts.current,
       finalized_tag: this.finalizedTag,
       computes_blooms: this.blooms.announced || this.blooms.fetched,
       bloom_mismatches: this.bloomMismatches,
@@ -139,11 +141,12 @@ export class Capabilities {
   /** The deviations from the defaults, as short texts. */
   get limits(): ReadonlyArray<string> {
     const limits = [...this.refused].map((method) => `refuses ${method}`)
-    if (this.width !== initialWidth) limits.push(`history in ranges of ${this.width} blocks`)
-    if (this.recentWidth < maxRecentWidth) limits.push(`recent blocks in ranges of ${this.recentWidth}`)
-    if (this.addresses < mostAddresses) limits.push(`at most ${this.addresses} addresses per request`)
-    if (this.headers < mostCalls) limits.push(`${this.headers} headers per batch`)
-    if (this.receipts < mostCalls) limits.push(`${this.receipts} receipts per batch`)
+    const { width, recentWidth, addresses, headers, receipts } = this
+    if (width.current !== initialWidth) limits.push(`history in ranges of ${width.current} blocks`)
+    if (recentWidth.isReduced) limits.push(`recent blocks in ranges of ${recentWidth.current}`)
+    if (addresses.isReduced) limits.push(`at most ${addresses.current} addresses per request`)
+    if (headers.isReduced) limits.push(`${headers.current} headers per batch`)
+    if (receipts.isReduced) limits.push(`${receipts.current} receipts per batch`)
     if (!this.byHash) limits.push("refuses eth_getLogs by blockHash")
     if (!this.ranges) limits.push("refuses eth_getLogs of ranges")
     if (!this.finalizedTag) limits.push("no finalized tag")
@@ -164,25 +167,12 @@ export class Capabilities {
   /** Records a served finalized range and sizes the next one for about `targetLogs` logs. */
   recordSuccess(blocks: number, logs: number): void {
     const ideal = idealWidth(blocks, logs)
-    this.recentWidth = Math.min(this.recentWidth, ideal)
-    if (ideal < this.width) this.width = ideal
-    else if (blocks >= this.width) this.width = Math.min(ideal, Math.ceil(this.width * 1.5), maxWidth)
+    this.recentWidth.shrink(ideal)
+    this.width.adapt(blocks, ideal, Math.min(ideal, Math.ceil(this.width.current * 1.5)))
   }
 
-  /** Narrows finalized ranges after a refusal; `blocks` is the width to try next. */
-  shrink(blocks: number): void {
-    this.width = Math.max(Math.min(this.width, blocks), 1)
-  }
-
-  /** Halves unfinalized ranges after a refusal. They grow back by one block per served range. */
-  shrinkRecent(blocks: number): void {
-    this.recentWidth = Math.max(Math.floor(blocks / 2), 1)
-  }
-
-  /** Records a served unfinalized range or block and caps the next range at about `targetLogs` logs. */
+  /** Records a served unfinalized range or block. The next range grows by one block, up to about `targetLogs` logs. */
   recordRecentSuccess(blocks: number, logs: number): void {
-    const ideal = idealWidth(blocks, logs)
-    if (ideal < this.recentWidth) this.recentWidth = ideal
-    else if (blocks >= this.recentWidth) this.recentWidth = Math.min(this.recentWidth + 1, maxRecentWidth)
+    this.recentWidth.adapt(blocks, idealWidth(blocks, logs), this.recentWidth.current + 1)
   }
 }

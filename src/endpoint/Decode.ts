@@ -4,7 +4,7 @@
  *
  * Per-log work runs in plain loops without Effect, for speed.
  */
-import { Predicate } from "effect"
+import { Equal, Predicate } from "effect"
 import type { Header, HeaderOrigin, Hex, Log } from "../Domain.ts"
 import { Malformed } from "./EndpointError.ts"
 
@@ -177,28 +177,18 @@ const nextLogOf = (
   }
 }
 
-const isBefore = (a: PlacedLog, b: PlacedLog): boolean =>
-  a.blockNumber < b.blockNumber || (a.blockNumber === b.blockNumber && a.index < b.index)
+/** The order of logs in a chain. */
+export const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
 
-const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
-
-const isEqual = (a: PlacedLog, b: PlacedLog): boolean =>
-  a.index === b.index &&
-  a.blockNumber === b.blockNumber &&
-  a.blockHash === b.blockHash &&
-  a.txHash === b.txHash &&
-  a.txIndex === b.txIndex &&
-  a.contract === b.contract &&
-  a.data === b.data &&
-  a.removed === b.removed &&
-  a.blockTimestamp === b.blockTimestamp &&
-  a.topics.join() === b.topics.join()
+/** Whether a node has sent a log twice. */
+const isRepeated = (log: PlacedLog, before: PlacedLog | undefined) =>
+  before !== undefined && inOrder(before, log) === 0 && Equal.equals(before, log)
 
 /** Sorts by block and index and removes duplicates. Most responses are in order and are returned unchanged. */
 const normalized = (logs: Array<PlacedLog>): ReadonlyArray<PlacedLog> =>
-  logs.every((log, i) => i === 0 || isBefore(logs[i - 1]!, log))
+  logs.every((log, i) => i === 0 || inOrder(logs[i - 1]!, log) < 0)
     ? logs
-    : logs.sort(inOrder).filter((log, i) => i === 0 || !isEqual(logs[i - 1]!, log))
+    : logs.sort(inOrder).filter((log, i) => !isRepeated(log, logs[i - 1]))
 
 /** The logs of an `eth_getLogs` response, sorted by block and index, without duplicates. `null` means no logs. */
 export const logsOf = (value: unknown): ReadonlyArray<PlacedLog> | Malformed => {

@@ -93,30 +93,24 @@ export class Defect extends Schema.TaggedError<Defect>()("Defect", { detail: Sch
   }
 }
 
-export type Reason =
-  | Disconnected
-  | Timeout
-  | Stalled
-  | Malformed
-  | Oversized
-  | Rejected
-  | IntegrityError
-  | WrongChain
-  | Defect
+/** Why a request or a connection failed. */
+const Reason = Schema.Union([
+  Disconnected,
+  Timeout,
+  Stalled,
+  Malformed,
+  Oversized,
+  Rejected,
+  IntegrityError,
+  WrongChain,
+  Defect,
+])
+
+export type Reason = typeof Reason.Type
 
 export class EndpointError extends Schema.TaggedError<EndpointError>()("EndpointError", {
   endpoint: Schema.String,
-  reason: Schema.Union([
-    Disconnected,
-    Timeout,
-    Stalled,
-    Malformed,
-    Oversized,
-    Rejected,
-    IntegrityError,
-    WrongChain,
-    Defect,
-  ]),
+  reason: Reason,
 }) {
   override get message() {
     return `${this.endpoint}: ${this.reason.message}`
@@ -139,9 +133,12 @@ export const blockNotFound = (endpoint: string, number: number): EndpointError =
     }),
   })
 
-/** Lifts a decoded response into an Effect that fails where decoding failed. */
-export const orMalformed = <A>(endpoint: string, decoded: A | Malformed): Effect.Effect<A, EndpointError> =>
-  decoded instanceof Malformed
+/** Lifts a decoded response into an Effect that fails where it is invalid. */
+export const orInvalid = <A>(
+  endpoint: string,
+  decoded: A | Malformed | IntegrityError,
+): Effect.Effect<A, EndpointError> =>
+  decoded instanceof Malformed || decoded instanceof IntegrityError
     ? Effect.fail(new EndpointError({ endpoint, reason: decoded }))
     : Effect.succeed(decoded)
 
@@ -181,25 +178,19 @@ export const errorTypes = [
 
 export type ErrorType = (typeof errorTypes)[number]
 
+const typeByTag: Readonly<Record<Exclude<Reason["_tag"], "Rejected">, ErrorType>> = {
+  Disconnected: "connection",
+  Timeout: "timeout",
+  Stalled: "stalled",
+  Malformed: "malformed",
+  Oversized: "malformed",
+  Unverified: "unverified",
+  WrongChain: "wrong_chain",
+  Defect: "defect",
+}
+
 /** The `error_type` label of a reason. */
 export const errorType = (reason: Reason): ErrorType => {
-  switch (reason._tag) {
-    case "Disconnected":
-      return "connection"
-    case "Timeout":
-      return "timeout"
-    case "Stalled":
-      return "stalled"
-    case "Malformed":
-    case "Oversized":
-      return "malformed"
-    case "Rejected":
-      return reason.refusal.kind === "RateLimited" ? "rate_limited" : "rejected"
-    case "Unverified":
-      return "unverified"
-    case "WrongChain":
-      return "wrong_chain"
-    case "Defect":
-      return "defect"
-  }
+  if (reason._tag !== "Rejected") return typeByTag[reason._tag]
+  return reason.refusal.kind === "RateLimited" ? "rate_limited" : "rejected"
 }

@@ -1,7 +1,7 @@
 /** What happens to the endpoints of a chain. `endpoint` is the public name of one. */
 import type { Breaker, Wait } from "../Retry.ts"
 import type { Capabilities } from "./Capabilities.ts"
-import type { Connection } from "./Endpoint.ts"
+import type { Connection } from "./Connection.ts"
 import type { EndpointError } from "./EndpointError.ts"
 import type { ReceivedHead } from "./Heads.ts"
 import type { RateLimiter } from "./RateLimiter.ts"

@@ -17,7 +17,7 @@ import { Redaction } from "../Redactor.ts"
 import { backoff, circuitBreaking, makeBreaker, watched } from "../Retry.ts"
 import { Capabilities } from "./Capabilities.ts"
 import * as Endpoint from "./Endpoint.ts"
-import type { Connection, SocketConnection } from "./Endpoint.ts"
+import type { Connection } from "./Connection.ts"
 import { Defect, EndpointError } from "./EndpointError.ts"
 import type { EndpointEvent, EndpointMeasurement } from "./EndpointEvent.ts"
 import * as Heads from "./Heads.ts"
@@ -35,9 +35,9 @@ export interface EndpointPool {
   /** Waits until each endpoint has connected or failed once, at most 3 s. */
   readonly firstAttempts: Effect.Effect<void>
   /** The preferred connected HTTP endpoint, for requests that must not delay heads. */
-  readonly http: () => PoolMember<Connection> | undefined
+  readonly http: () => PoolMember | undefined
   /** Connections for finalized ranges, in this order: HTTP endpoints, the endpoint in use, the standby endpoints. */
-  readonly sources: () => ReadonlyArray<PoolMember<Connection>>
+  readonly sources: () => ReadonlyArray<PoolMember>
 }
 
 export interface EndpointPoolOptions {
@@ -123,7 +123,7 @@ const maintain = Effect.fnUntraced(function* (
 
   /** Until the connection ends. */
   const connected = Effect.gen(function* () {
-    const connection: SocketConnection = yield* connect(chain, endpoint, {
+    const connection: Connection = yield* connect(chain, endpoint, {
       requestTimeout,
       wsMaxPayload,
       heads: chain.heads,

@@ -9,11 +9,11 @@ import type { Scope, Tracer } from "effect"
 import type { Header } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { headerOf } from "./Decode.ts"
-import type { SocketConnection } from "./Endpoint.ts"
+import type { Connection } from "./Connection.ts"
 import { EndpointError, Malformed } from "./EndpointError.ts"
 import { mostLinks } from "../observability/Tracing.ts"
 import type { BlockTraces } from "../observability/Tracing.ts"
-import * as Headers from "./Headers.ts"
+import * as Eth from "./Eth.ts"
 
 /** A head, and when it was received (monotonic milliseconds). */
 export interface ReceivedHead {
@@ -119,7 +119,7 @@ class HeadQueue {
 
 /** The heads of a connection, which ends if one is malformed. */
 export const make = Effect.fnUntraced(function* (
-  connection: SocketConnection,
+  connection: Connection,
   { onHead, traces }: HeadsOptions,
 ): Effect.fn.Return<Heads> {
   const clock = yield* Clock.Clock
@@ -153,7 +153,7 @@ export const make = Effect.fnUntraced(function* (
 
   const subscribe = Effect.gen(function* () {
     yield* connection.subscribe(["newHeads"], onNotification)
-    const latest = yield* Headers.header(connection, "latest")
+    const latest = yield* Eth.blockByNumber(connection, "latest")
     if (latest === undefined) {
       const reason = new Malformed({ detail: "there is no latest block" })
       return yield* new EndpointError({ endpoint: connection.name, reason })

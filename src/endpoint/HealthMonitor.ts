@@ -8,8 +8,8 @@
  */
 import { Clock, Effect, Schedule } from "effect"
 import * as Monotonic from "../Monotonic.ts"
-import { quantity } from "./Decode.ts"
-import { Malformed, Stalled } from "./EndpointError.ts"
+import { Stalled } from "./EndpointError.ts"
+import * as Eth from "./Eth.ts"
 import type { Heads } from "./Heads.ts"
 import { recordSuccess, isStable } from "./PoolMember.ts"
 import type { PoolMember } from "./PoolMember.ts"
@@ -50,8 +50,7 @@ const maxGracePeriod = 1000
 
 /** The head reported by an endpoint; -1 without a response. */
 const headOf = ({ connection }: PoolMember) =>
-  connection.request("eth_blockNumber", []).pipe(
-    Effect.map((answer) => quantity(answer) ?? -1),
+  Eth.blockNumber(connection).pipe(
     Effect.timeoutOrElse({ duration: minSilence, orElse: () => Effect.succeed(-1) }),
     Effect.orElseSucceed(() => -1),
   )
@@ -126,13 +125,14 @@ const watchItself = (monitor: Monitor) => {
   const probe = Effect.gen(function* () {
     // A subscription that is not made yet ends by the timeout of its request.
     if (heads.last() === undefined) return
-    const answer = yield* Effect.result(inUse.connection.request("eth_blockNumber", []))
-    if (answer._tag === "Failure") return yield* stalled("no response to eth_blockNumber either")
-    const number = quantity(answer.success)
-    if (number === undefined) {
-      const reason = new Malformed({ detail: "eth_blockNumber did not return a number" })
-      return yield* inUse.connection.end(reason)
+    const answer = yield* Effect.result(Eth.blockNumber(inUse.connection))
+    if (answer._tag === "Failure") {
+      const { reason } = answer.failure
+      return yield* reason._tag === "Malformed"
+        ? inUse.connection.end(reason)
+        : stalled("no response to eth_blockNumber either")
     }
+    const number = answer.success
     if (number <= heads.highest()) return yield* onIdle
     // A polled head arrives with the next poll.
     yield* Effect.sleep(2 * delay())

@@ -5,23 +5,19 @@
  * verifies the chain id first, and ends once, with one `EndpointError`, when a request gets no response. Heads are polled;
  * there are no other subscriptions.
  */
-import { Clock, Deferred, Duration, Effect, Redacted, Stream } from "effect"
+import { Effect, Redacted, Stream } from "effect"
 import { HttpBody, HttpClient, HttpClientRequest } from "effect/http"
 import type { HttpClientError, HttpClientResponse } from "effect/http"
 import type { EndpointConfig } from "../config/AppConfig.ts"
 import type { ChainId } from "../Domain.ts"
-import * as Monotonic from "../Monotonic.ts"
-import { percentDecoded, Redaction } from "../Redactor.ts"
-import { Tracing } from "../observability/Tracing.ts"
-import * as RpcClient from "./RpcClient.ts"
-import { notAnswered, rejected } from "./RpcClient.ts"
-import type { Answer, Outcome } from "./RpcClient.ts"
-import { defaultPollInterval } from "./Endpoint.ts"
-import type { EndpointOptions, SocketConnection } from "./Endpoint.ts"
-import { Disconnected, EndpointError, Malformed, Oversized, Timeout } from "./EndpointError.ts"
-import type { Reason } from "./EndpointError.ts"
+import { percentDecoded } from "../Redactor.ts"
+import { makeConnection, makeLifecycle } from "./Connection.ts"
+import type { EndpointOptions, Lifecycle } from "./Connection.ts"
+import { Disconnected, Malformed, Oversized } from "./EndpointError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
-import * as PolledHeads from "./PolledHeads.ts"
+import * as RpcClient from "./RpcClient.ts"
+import type { Answer, Outcome } from "./RpcClient.ts"
+import { notAnswered } from "./RpcClient.ts"
 import type { RpcFailure } from "./RpcError.ts"
 
 /** Cap for the delay of a `Retry-After` header (milliseconds). */
@@ -51,141 +47,127 @@ const requestTo = (address: string) => {
   return user === "" && password === "" ? request : HttpClientRequest.basicAuth(request, user, password)
 }
 
-/** Verifies the chain id. The connection lives as long as the scope. */
+/** Reads the body; fails above `mostBytes`. */
+const textOf = Effect.fnUntraced(function* (
+  { stream }: HttpClientResponse.HttpClientResponse,
+  mostBytes: number,
+) {
+  const decoder = new TextDecoder()
+  let bytes = 0
+  let text = ""
+  yield* Stream.runForEach(stream, (chunk) => {
+    bytes += chunk.length
+    if (bytes > mostBytes) return Effect.fail(new Oversized({ limit: mostBytes }))
+    text += decoder.decode(chunk, { stream: true })
+    return Effect.void
+  })
+  return text + decoder.decode()
+})
+
+/** The answers in the order of the calls. An error for the whole batch, or else the first one, applies to missing calls. */
+const answersOf = (
+  { rejected, malformed }: Lifecycle,
+  calls: ReadonlyArray<JsonRpc.Call>,
+  firstId: number,
+  response: HttpClientResponse.HttpClientResponse,
+  text: string,
+): ReadonlyArray<Answer> | Malformed => {
+  const http = { status: response.status, ...retryAfter(response.headers["retry-after"]) }
+  const answers = Array<Answer | undefined>(calls.length)
+  let batchFailure: RpcFailure | undefined =
+    response.status === 200
+      ? undefined
+      : { code: 0, message: `HTTP status ${response.status}${gatewayText(text)}`, ...http }
+  let firstFailure: RpcFailure | undefined
+  let undecoded: string | undefined
+  for (const message of JsonRpc.decode(text)) {
+    if (message._tag === "Malformed") undecoded = message.detail
+    if (message._tag === "Failure") {
+      const rpc = { ...message.failure, ...http }
+      const call = message.id === undefined ? undefined : calls[message.id - firstId]
+      firstFailure ??= rpc
+      if (call === undefined || message.id === undefined) batchFailure = rpc
+      else answers[message.id - firstId] = rejected(call.method, rpc)
+    } else if (message._tag === "Result" && calls[message.id - firstId] !== undefined) {
+      answers[message.id - firstId] = message
+    }
+  }
+  if (batchFailure === undefined && undecoded !== undefined) return malformed(undecoded)
+  const missing = batchFailure ?? firstFailure ?? { ...notAnswered, ...http }
+  return calls.map(({ method }, i) => answers[i] ?? rejected(method, missing))
+}
+
+/** Sends calls in one POST request. */
+const makeSend = (
+  http: HttpClient.HttpClient,
+  target: HttpClientRequest.HttpClientRequest,
+  lifecycle: Lifecycle,
+  { requestTimeout, wsMaxPayload }: EndpointOptions,
+): RpcClient.Send => {
+  const { now, redact, failure, timeout, report, endUnsafe, endedWith } = lifecycle
+  let nextId = 1
+
+  const post = Effect.fnUntraced(
+    function* (calls: ReadonlyArray<JsonRpc.Call>, firstId: number) {
+      const body = HttpBody.text(JsonRpc.encode(firstId, calls), "application/json")
+      const response = yield* http.execute(HttpClientRequest.setBody(target, body))
+      const answers = answersOf(lifecycle, calls, firstId, response, yield* textOf(response, wsMaxPayload))
+      return answers instanceof Malformed ? yield* answers : answers
+    },
+    (effect, calls) =>
+      effect.pipe(
+        Effect.catchTag("HttpClientError", (error) =>
+          Effect.fail(new Disconnected({ detail: redact(detailOf(error)) })),
+        ),
+        Effect.timeoutOrElse({
+          duration: requestTimeout,
+          orElse: () => Effect.fail(timeout(RpcClient.nameOf(calls))),
+        }),
+        // The client's own span would contain the URL, and with it the key. Providers do not use our trace headers either.
+        Effect.provideService(HttpClient.TracerDisabledWhen, () => true),
+        Effect.provideService(HttpClient.TracerPropagationEnabled, false),
+      ),
+  )
+
+  return (calls) =>
+    Effect.suspend(() => {
+      if (endedWith() !== undefined)
+        return Effect.fail(failure(new Disconnected({ detail: "ended by an earlier failure" })))
+      const firstId = nextId
+      nextId += calls.length
+      const sentAt = now()
+      const reportAll = (outcomeOf: (i: number) => Outcome) => {
+        for (const [i, { method }] of calls.entries()) report(method, outcomeOf(i), sentAt)
+      }
+      return Effect.mapBoth(post(calls, firstId), {
+        onSuccess: (answers) => {
+          reportAll((i) => (answers[i]!._tag === "Result" ? "ok" : "refused"))
+          return answers
+        },
+        onFailure: (reason) => {
+          reportAll(() => "lost")
+          // An oversized response is no fault of the endpoint; every other failure ends the connection.
+          if (reason._tag !== "Oversized") endUnsafe(reason)
+          return failure(reason)
+        },
+      })
+    })
+}
+
+/** Verifies the chain id (`id: undefined`: any chain). The connection lives as long as the scope. */
 export const connect = Effect.fnUntraced(function* (
   chain: { readonly id: ChainId | undefined },
   { name, url }: EndpointConfig,
   options: EndpointOptions,
 ) {
-  const client = yield* HttpClient.HttpClient
-  const redact = yield* Redaction
-  const tracing = yield* Tracing
-  const clock = yield* Clock.Clock
-  const millis = Duration.toMillis(options.requestTimeout)
-  const ended = yield* Deferred.make<never, EndpointError>()
-  const target = requestTo(Redacted.value(url))
-  let nextId = 1
-
-  const failure = (reason: Reason) => new EndpointError({ endpoint: name, reason })
-  let hasEnded = false
-  const endUnsafe = (reason: Reason) => {
-    hasEnded = true
-    Deferred.doneUnsafe(ended, Effect.fail(failure(reason)))
-  }
-  const context = { redact, rateLimiter: options.rateLimiter }
-
-  /** The body; fails above the accepted size. */
-  const textOf = (response: HttpClientResponse.HttpClientResponse) => {
-    const decoder = new TextDecoder()
-    let bytes = 0
-    let text = ""
-    return Stream.runForEach(response.stream, (chunk) => {
-      bytes += chunk.length
-      if (bytes > options.wsMaxPayload) return Effect.fail(new Oversized({ limit: options.wsMaxPayload }))
-      text += decoder.decode(chunk, { stream: true })
-      return Effect.void
-    }).pipe(Effect.map(() => ({ response, text: text + decoder.decode() })))
-  }
-
-  const post = (body: string, what: string) =>
-    client.execute(HttpClientRequest.setBody(target, HttpBody.text(body, "application/json"))).pipe(
-      Effect.flatMap(textOf),
-      Effect.catchTag("HttpClientError", (error) =>
-        Effect.fail(new Disconnected({ detail: redact(detailOf(error)) })),
-      ),
-      Effect.timeoutOrElse({
-        duration: options.requestTimeout,
-        orElse: () => Effect.fail(new Timeout({ method: what, millis })),
-      }),
-      // The client's own span would contain the URL, and with it the key. Providers do not use our trace headers either.
-      Effect.provideService(HttpClient.TracerDisabledWhen, () => true),
-      Effect.provideService(HttpClient.TracerPropagationEnabled, false),
-    )
-
-  /** The answers in the order of the calls. An error for the whole batch, or else the first one, applies to missing calls. */
-  const answersOf = (
-    calls: ReadonlyArray<JsonRpc.Call>,
-    firstId: number,
-    { response, text }: { readonly response: HttpClientResponse.HttpClientResponse; readonly text: string },
-  ): ReadonlyArray<Answer> | Malformed => {
-    const messages = JsonRpc.decode(text)
-    const http = { status: response.status, ...retryAfter(response.headers["retry-after"]) }
-    const answers = Array<Answer | undefined>(calls.length)
-    const detail = gatewayText(text)
-    let batchFailure: RpcFailure | undefined =
-      response.status === 200
-        ? undefined
-        : { code: 0, message: `HTTP status ${response.status}${detail}`, ...http }
-    let firstFailure: RpcFailure | undefined
-    let malformed: string | undefined
-    for (const message of messages) {
-      if (message._tag === "Malformed") malformed = message.detail
-      if (message._tag === "Failure") {
-        const rpc = { ...message.failure, ...http }
-        const call = message.id === undefined ? undefined : calls[message.id - firstId]
-        firstFailure ??= rpc
-        if (call === undefined || message.id === undefined) batchFailure = rpc
-        else answers[message.id - firstId] = rejected(name, call.method, rpc, context)
-      } else if (message._tag === "Result" && calls[message.id - firstId] !== undefined) {
-        answers[message.id - firstId] = message
-      }
-    }
-    if (batchFailure === undefined && malformed !== undefined)
-      return new Malformed({ detail: redact(malformed) })
-    const missing = batchFailure ?? firstFailure ?? { ...notAnswered, ...http }
-    return calls.map(({ method }, i) => answers[i] ?? rejected(name, method, missing, context))
-  }
-
-  const exchange: RpcClient.Send = (calls) =>
-    Effect.suspend(() => {
-      if (hasEnded) return Effect.fail(failure(new Disconnected({ detail: "ended by an earlier failure" })))
-      const firstId = nextId
-      nextId += calls.length
-      const sentAt = Monotonic.millisUnsafe(clock)
-      const report = (i: number, outcome: Outcome) =>
-        options.onRequest?.(calls[i]!.method, outcome, Monotonic.millisUnsafe(clock) - sentAt)
-      return post(JsonRpc.encode(firstId, calls), RpcClient.nameOf(calls)).pipe(
-        Effect.flatMap((answer) => {
-          const answers = answersOf(calls, firstId, answer)
-          return answers instanceof Malformed ? Effect.fail(answers) : Effect.succeed(answers)
-        }),
-        Effect.tap((answers) =>
-          Effect.sync(() => {
-            for (const [i, { _tag }] of answers.entries()) report(i, _tag === "Result" ? "ok" : "refused")
-          }),
-        ),
-        Effect.mapError((reason: Reason) => {
-          for (const i of calls.keys()) report(i, "lost")
-          // An oversized response is no fault of the endpoint; every other failure ends the connection.
-          if (reason._tag !== "Oversized") endUnsafe(reason)
-          return failure(reason)
-        }),
-      )
-    })
-
-  const { request, batch } = RpcClient.make(exchange, {
-    rateLimiter: options.rateLimiter,
-    tracedAs: tracing ? name : undefined,
-  })
-  yield* RpcClient.confirmChain(name, chain.id, request)
-  const base = { name, request, end: (reason: Reason) => Effect.sync(() => endUnsafe(reason)) }
-  const noSubscriptions = rejected(
-    name,
-    "eth_subscribe",
-    { code: -32601, message: "HTTP endpoints support no subscriptions" },
-    context,
+  const http = yield* HttpClient.HttpClient
+  const lifecycle = yield* makeLifecycle(name, options, () => {})
+  const client = lifecycle.client(makeSend(http, requestTo(Redacted.value(url)), lifecycle, options))
+  const refused = { code: -32601, message: "HTTP endpoints support no subscriptions" }
+  const { error: noSubscriptions } = lifecycle.rejected("eth_subscribe", refused)
+  return yield* makeConnection(chain.id, lifecycle, { ...options, heads: "poll" }, client, () =>
+    Effect.fail(noSubscriptions),
   )
-  return {
-    ...base,
-    polled: true,
-    batch,
-    subscribe: (params, onNotification) =>
-      params[0] === "newHeads" || noSubscriptions._tag !== "Rejected"
-        ? PolledHeads.subscribe(base, options.pollInterval ?? defaultPollInterval, onNotification)
-        : Effect.fail(noSubscriptions.error),
-    endUnsafe,
-    ended: Deferred.await(ended),
-  } satisfies SocketConnection as SocketConnection
 })
 
 /** The cause of a failed request, without the request itself: its URL may contain a key. */

@@ -4,9 +4,9 @@
  * Synchronous, because it runs in callbacks of the socket. It decides which calls an error concerns that names none.
  */
 import { Effect } from "effect"
+import type { Lifecycle } from "./Connection.ts"
 import type { EndpointError } from "./EndpointError.ts"
 import type * as JsonRpc from "./JsonRpc.ts"
-import type { RateLimiter } from "./RateLimiter.ts"
 import { normalizeRpcError } from "./RpcError.ts"
 import type { RpcFailure } from "./RpcError.ts"
 import { notAnswered } from "./RpcClient.ts"
@@ -29,27 +29,16 @@ interface PendingCall {
   readonly exchange: Exchange
 }
 
-export interface Options {
-  /** Monotonic milliseconds. */
-  readonly now: () => number
-  /** The answer to a call that was rejected with this error. */
-  readonly rejected: (method: string, rpc: RpcFailure) => Answer
-  /** Called when a call ends, with its duration in milliseconds. */
-  readonly onRequest: ((method: string, outcome: Outcome, millis: number) => void) | undefined
-  readonly rateLimiter: RateLimiter | undefined
-  /** A message that belongs to no call. */
-  readonly onUnsolicited: () => void
-  /** A violation of the protocol. */
-  readonly onMalformed: (detail: string) => void
-}
-
 export class PendingCalls {
-  readonly #options: Options
+  readonly #lifecycle: Lifecycle
+  readonly #onUnsolicited: () => void
   readonly #calls = new Map<number, PendingCall>()
   #nextId = 1
 
-  constructor(options: Options) {
-    this.#options = options
+  /** @param onUnsolicited called for a message that belongs to no call */
+  constructor(lifecycle: Lifecycle, onUnsolicited: () => void) {
+    this.#lifecycle = lifecycle
+    this.#onUnsolicited = onUnsolicited
   }
 
   /** How many ids were used. */
@@ -67,7 +56,7 @@ export class PendingCalls {
     const first = this.#nextId
     this.#nextId += calls.length
     const answers = Array<Answer>(calls.length)
-    const exchange = { answers, unanswered: calls.length, sentAt: this.#options.now(), resume }
+    const exchange = { answers, unanswered: calls.length, sentAt: this.#lifecycle.now(), resume }
     for (const [position, { method }] of calls.entries()) {
       this.#calls.set(first + position, { method, position, exchange })
     }
@@ -124,7 +113,11 @@ export class PendingCalls {
   }
 
   #report({ exchange, method }: PendingCall, outcome: Outcome): void {
-    this.#options.onRequest?.(method, outcome, this.#options.now() - exchange.sentAt)
+    this.#lifecycle.report(method, outcome, exchange.sentAt)
+  }
+
+  #onMalformed(detail: string): void {
+    this.#lifecycle.endUnsafe(this.#lifecycle.malformed(detail))
   }
 
   /** An unknown id belongs to a call that timed out (a late response), or to no call at all. */
@@ -132,9 +125,7 @@ export class PendingCalls {
     const call = this.#calls.get(id)
     if (call === undefined) {
       const isLate = Number.isInteger(id) && id >= 1 && id < this.#nextId
-      return isLate
-        ? this.#options.onUnsolicited()
-        : this.#options.onMalformed("a response to an unknown request id")
+      return isLate ? this.#onUnsolicited() : this.#onMalformed("a response to an unknown request id")
     }
     this.#calls.delete(id)
     const { exchange, method, position } = call
@@ -146,7 +137,7 @@ export class PendingCalls {
   }
 
   #reject(id: number, rpc: RpcFailure): void {
-    this.#settle(id, (method) => this.#options.rejected(method, rpc))
+    this.#settle(id, (method) => this.#lifecycle.rejected(method, rpc))
   }
 
   /** Rejects the pending calls of one frame. */
@@ -159,7 +150,6 @@ export class PendingCalls {
    * or, without one, a frame that the server did not understand.
    */
   #rejectOldest(rpc: RpcFailure): void {
-    const { onMalformed, onUnsolicited, rateLimiter } = this.#options
     const refusal = normalizeRpcError(rpc)
     const isThrottled = refusal.kind === "RateLimited"
     const batch = isThrottled
@@ -167,8 +157,8 @@ export class PendingCalls {
       : this.#calls.values().find(({ exchange }) => exchange.answers.length > 1)?.exchange
     const oldest = batch ?? this.#calls.values().next().value?.exchange
     if (oldest !== undefined) return this.#rejectAll(oldest, rpc)
-    if (!isThrottled) return onMalformed(`an error without an id: ${rpc.message}`)
-    rateLimiter?.throttled(refusal.retryAfter)
-    return onUnsolicited()
+    if (!isThrottled) return this.#onMalformed(`an error without an id: ${rpc.message}`)
+    this.#lifecycle.rateLimiter?.throttled(refusal.retryAfter)
+    return this.#onUnsolicited()
   }
 }

@@ -2,8 +2,9 @@
 import { Effect, Predicate } from "effect"
 import type { Duration, Scope } from "effect"
 import * as Background from "../Background.ts"
-import type { Connection } from "./Endpoint.ts"
-import { EndpointError, Malformed } from "./EndpointError.ts"
+import type { EndpointError, Reason } from "./EndpointError.ts"
+import * as Eth from "./Eth.ts"
+import type { RpcClient } from "./RpcClient.ts"
 
 /** Consecutive failed polls that end the connection. */
 const mostFailures = 3
@@ -13,7 +14,8 @@ const hashOf = (block: unknown): unknown =>
 
 /** Fetches the latest block at once and then at an interval until the scope closes; calls back when it has changed. */
 export const subscribe = Effect.fnUntraced(function* (
-  { name, request, end }: Pick<Connection, "name" | "request" | "end">,
+  client: RpcClient,
+  end: (reason: Reason) => Effect.Effect<void>,
   interval: Duration.Duration,
   onHead: (header: unknown) => void,
 ): Effect.fn.Return<void, EndpointError, Scope.Scope> {
@@ -21,13 +23,7 @@ export const subscribe = Effect.fnUntraced(function* (
   let failures = 0
 
   const poll = Effect.gen(function* () {
-    const block = yield* request("eth_getBlockByNumber", ["latest", false])
-    if (block === null) {
-      return yield* new EndpointError({
-        endpoint: name,
-        reason: new Malformed({ detail: "there is no latest block" }),
-      })
-    }
+    const block = yield* Eth.latestBlock(client)
     failures = 0
     const hash = hashOf(block)
     if (hash !== undefined && hash === last) return

@@ -6,7 +6,6 @@
  * limiter outlives the connections of its endpoint: providers count keys, not sockets.
  */
 import { Clock, Context, Effect, Latch } from "effect"
-import type { Scope } from "effect"
 import * as Background from "../Background.ts"
 import * as Monotonic from "../Monotonic.ts"
 
@@ -51,104 +50,118 @@ export interface RateLimiter {
   readonly rate: () => number
 }
 
-/** A limiter of `limit` calls per second (`Infinity`: unlimited). Ends with the scope. */
-export const make = (limit: number): Effect.Effect<RateLimiter, never, Scope.Scope> =>
-  Effect.gen(function* () {
-    const clock = yield* Clock.Clock
-    const work = yield* Latch.make(false)
-    const waiting: Readonly<Record<Priority, Array<Waiter>>> = { live: [], backfill: [] }
-    let inFlight = 0
-    let rate = limit
-    let tokens = limit
-    let refilledAt = Monotonic.millisUnsafe(clock)
-    let changedAt = refilledAt
-    let pausedUntil = 0
-    /** Calls in this second and in the one before: the observed rate, which is halved where there was no limit. */
-    let second = { from: 0, calls: 0, before: 0 }
+/**
+ * A token bucket whose rate adapts to throttling.
+ *
+ * @param limit calls per second; `Infinity`: unlimited
+ * @param now monotonic milliseconds
+ */
+const makeBucket = (limit: number, now: () => number) => {
+  let rate = limit
+  let tokens = limit
+  let refilledAt = now()
+  let changedAt = refilledAt
+  let pausedUntil = 0
+  /** Calls in this second and in the one before: the observed rate, which is halved where there was no limit. */
+  let second = { from: 0, calls: 0, before: 0 }
 
-    const refill = (now: number) => {
-      for (; rate < limit && now - changedAt >= recoveryInterval; changedAt += recoveryInterval)
-        rate = Math.min(rate + 1, limit)
-      // The bucket holds at most one second's worth of tokens.
-      tokens =
-        rate === Infinity
-          ? Infinity
-          : Math.min(tokens + ((now - refilledAt) / 1000) * rate, Math.max(rate, 1))
-      refilledAt = now
-    }
+  const refill = (at: number) => {
+    for (; rate < limit && at - changedAt >= recoveryInterval; changedAt += recoveryInterval)
+      rate = Math.min(rate + 1, limit)
+    // The bucket holds at most one second's worth of tokens.
+    tokens =
+      rate === Infinity ? Infinity : Math.min(tokens + ((at - refilledAt) / 1000) * rate, Math.max(rate, 1))
+    refilledAt = at
+  }
 
+  return {
+    rate: () => rate,
     /** Milliseconds until a call may be sent. A batch may overdraw the bucket; later calls wait for the refill. */
-    const delay = (): number => {
-      const now = Monotonic.millisUnsafe(clock)
-      refill(now)
-      return Math.ceil(Math.max(pausedUntil - now, tokens >= 1 ? 0 : ((1 - tokens) / rate) * 1000))
-    }
+    delay: (): number => {
+      const at = now()
+      refill(at)
+      return Math.ceil(Math.max(pausedUntil - at, tokens >= 1 ? 0 : ((1 - tokens) / rate) * 1000))
+    },
+    take: (calls: number) => {
+      tokens -= calls
+      const at = now()
+      const elapsed = at - second.from
+      if (elapsed >= 1000) second = { from: at, calls: 0, before: elapsed < 2000 ? second.calls : 0 }
+      second.calls += calls
+    },
+    throttled: (retryAfter: number | undefined) => {
+      const at = now()
+      // Requests in flight are throttled for the same reason; they count once.
+      if (at < pausedUntil) return
+      refill(at)
+      const observedRate = rate === Infinity ? Math.max(second.calls, second.before) : rate
+      rate = Math.min(Math.max(observedRate / 2, 1), limit)
+      tokens = Math.min(tokens, rate)
+      changedAt = at
+      // Pauses even if the endpoint permits an immediate retry: otherwise each response in flight would halve the rate.
+      pausedUntil = at + Math.max(retryAfter ?? 0, minPause)
+    },
+  }
+}
 
-    const acquire = (waiter: Waiter) => {
-      waiter.started = true
-      tokens -= waiter.calls
-      inFlight++
-      const now = Monotonic.millisUnsafe(clock)
-      const elapsed = now - second.from
-      if (elapsed >= 1000) second = { from: now, calls: 0, before: elapsed < 2000 ? second.calls : 0 }
-      second.calls += waiter.calls
-      waiter.start()
-    }
+/** A limiter of `limit` calls per second (`Infinity`: unlimited). Ends with the scope. */
+export const make = Effect.fnUntraced(function* (limit: number) {
+  const clock = yield* Clock.Clock
+  const bucket = makeBucket(limit, () => Monotonic.millisUnsafe(clock))
+  const work = yield* Latch.make(false)
+  const waiting: Readonly<Record<Priority, Array<Waiter>>> = { live: [], backfill: [] }
+  let inFlight = 0
 
-    const next = (): Priority | undefined => {
-      const priority = waiting.live.length > 0 ? "live" : "backfill"
-      return waiting[priority].length > 0 && inFlight < mostInFlight[priority] ? priority : undefined
-    }
+  const acquire = (waiter: Waiter) => {
+    waiter.started = true
+    inFlight++
+    bucket.take(waiter.calls)
+    waiter.start()
+  }
 
-    yield* Effect.gen(function* () {
-      yield* work.await
-      const priority = next()
-      if (priority === undefined) return work.closeUnsafe()
-      const millis = delay()
-      // Chooses again after the delay: a live request that arrives meanwhile goes first.
-      if (millis > 0) return yield* Effect.sleep(millis)
-      acquire(waiting[priority].shift()!)
-    }).pipe(Effect.forever, Background.forkScoped)
+  const next = (): Priority | undefined => {
+    const priority = waiting.live.length > 0 ? "live" : "backfill"
+    return waiting[priority].length > 0 && inFlight < mostInFlight[priority] ? priority : undefined
+  }
 
-    const isFree = (priority: Priority) =>
-      waiting.live.length === 0 &&
-      (priority === "live" || waiting.backfill.length === 0) &&
-      inFlight < mostInFlight[priority] &&
-      delay() === 0
+  yield* Effect.gen(function* () {
+    yield* work.await
+    const priority = next()
+    if (priority === undefined) return work.closeUnsafe()
+    const delay = bucket.delay()
+    // Chooses again after the delay: a live request that arrives meanwhile goes first.
+    if (delay > 0) return yield* Effect.sleep(delay)
+    acquire(waiting[priority].shift()!)
+  }).pipe(Effect.forever, Background.forkScoped)
 
-    const withTokens = <A, E, R>(calls: number, priority: Priority, request: Effect.Effect<A, E, R>) =>
-      Effect.suspend(() => {
-        let waiter: Waiter | undefined
-        const granted = Effect.callback<void>((resume) => {
-          waiter = { calls, started: false, start: () => resume(Effect.void) }
-          if (isFree(priority)) return acquire(waiter)
-          waiting[priority].push(waiter)
-          work.openUnsafe()
-        })
-        const release = Effect.sync(() => {
-          if (waiter === undefined) return
-          if (waiter.started) inFlight--
-          else waiting[priority].splice(waiting[priority].indexOf(waiter), 1)
-          work.openUnsafe()
-        })
-        return Effect.ensuring(Effect.andThen(granted, request), release)
+  const isFree = (priority: Priority) =>
+    waiting.live.length === 0 &&
+    (priority === "live" || waiting.backfill.length === 0) &&
+    inFlight < mostInFlight[priority] &&
+    bucket.delay() === 0
+
+  const withTokens = <A, E, R>(calls: number, priority: Priority, request: Effect.Effect<A, E, R>) =>
+    Effect.suspend(() => {
+      let waiter: Waiter | undefined
+      const granted = Effect.callback<void>((resume) => {
+        waiter = { calls, started: false, start: () => resume(Effect.void) }
+        if (isFree(priority)) return acquire(waiter)
+        waiting[priority].push(waiter)
+        work.openUnsafe()
       })
+      const release = Effect.sync(() => {
+        if (waiter === undefined) return
+        if (waiter.started) inFlight--
+        else waiting[priority].splice(waiting[priority].indexOf(waiter), 1)
+        work.openUnsafe()
+      })
+      return Effect.ensuring(Effect.andThen(granted, request), release)
+    })
 
-    return {
-      withTokens: (calls) => (request) =>
-        Effect.flatMap(Priority, (priority) => withTokens(calls, priority, request)),
-      throttled: (retryAfter) => {
-        const now = Monotonic.millisUnsafe(clock)
-        // Requests in flight are throttled for the same reason; they count once.
-        if (now < pausedUntil) return
-        refill(now)
-        const observedRate = rate === Infinity ? Math.max(second.calls, second.before) : rate
-        rate = Math.min(Math.max(observedRate / 2, 1), limit)
-        tokens = Math.min(tokens, rate)
-        changedAt = now
-        // Pauses even if the endpoint permits an immediate retry: otherwise each response in flight would halve the rate.
-        pausedUntil = now + Math.max(retryAfter ?? 0, minPause)
-      },
-      rate: () => rate,
-    } satisfies RateLimiter as RateLimiter
-  })
+  return {
+    withTokens: (calls) => (request) =>
+      Effect.flatMap(Priority, (priority) => withTokens(calls, priority, request)),
+    throttled: bucket.throttled,
+    rate: bucket.rate,
+  } satisfies RateLimiter as RateLimiter
+})

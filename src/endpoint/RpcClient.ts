@@ -1,20 +1,20 @@
 /** Requests over any transport, single or batched, within the rate limit of the endpoint. */
-import { Effect, Predicate } from "effect"
-import type { ChainId } from "../Domain.ts"
+import { Effect } from "effect"
 import type { Redactor } from "../Redactor.ts"
 import type { RateLimiter } from "./RateLimiter.ts"
-import { quantity } from "./Decode.ts"
-import { EndpointError, Malformed, errorKind, Rejected, WrongChain } from "./EndpointError.ts"
-import type { Reason } from "./EndpointError.ts"
+import { EndpointError, errorKind, Rejected } from "./EndpointError.ts"
 import type { Call } from "./JsonRpc.ts"
 import { traceRequest } from "../observability/Tracing.ts"
 import { normalizeRpcError } from "./RpcError.ts"
 import type { RpcFailure } from "./RpcError.ts"
 
 /** The answer to one call of a batch. */
-export type Answer =
-  | { readonly _tag: "Result"; readonly result: unknown }
-  | { readonly _tag: "Rejected"; readonly error: EndpointError }
+export type Answer = { readonly _tag: "Result"; readonly result: unknown } | Rejection
+
+export interface Rejection {
+  readonly _tag: "Rejected"
+  readonly error: EndpointError
+}
 
 /** How a request ended: with a result, with an error, or without a response. */
 export type Outcome = "ok" | "refused" | "lost"
@@ -23,6 +23,10 @@ export type Outcome = "ok" | "refused" | "lost"
 export type Send = (calls: ReadonlyArray<Call>) => Effect.Effect<ReadonlyArray<Answer>, EndpointError>
 
 export interface RpcClient {
+  /** The endpoint's public name. */
+  readonly name: string
+  /** Whether its heads are polled. Consecutive responses near the head may then come from different nodes. */
+  readonly polled?: boolean
   readonly request: (method: string, params: ReadonlyArray<unknown>) => Effect.Effect<unknown, EndpointError>
   /** Sends several calls in one frame. The answers are in the order of the calls; each call may be rejected by itself. */
   readonly batch: (calls: ReadonlyArray<Call>) => Effect.Effect<ReadonlyArray<Answer>, EndpointError>
@@ -37,21 +41,18 @@ const isRateLimited = (error: EndpointError) => errorKind(error) === "RateLimite
 export const nameOf = (calls: ReadonlyArray<Call>): string =>
   calls.length === 1 ? calls[0]!.method : `a batch of ${calls[0]!.method}`
 
-/** @param tracedAs the endpoint's name, if requests are traced as spans */
+/** @param isTraced whether requests are traced as spans */
 export const make = (
+  name: string,
   send: Send,
-  {
-    rateLimiter,
-    tracedAs,
-  }: { readonly rateLimiter?: RateLimiter | undefined; readonly tracedAs: string | undefined },
+  { rateLimiter, isTraced }: { readonly rateLimiter?: RateLimiter | undefined; readonly isTraced: boolean },
 ): RpcClient => {
   const limited = (calls: ReadonlyArray<Call>) =>
     rateLimiter === undefined ? send(calls) : rateLimiter.withTokens(calls.length)(send(calls))
   const sendTraced = (calls: ReadonlyArray<Call>) =>
-    tracedAs === undefined
-      ? limited(calls)
-      : traceRequest(tracedAs, calls[0]!.method, calls.length)(limited(calls))
+    isTraced ? traceRequest(name, calls[0]!.method, calls.length)(limited(calls)) : limited(calls)
   return {
+    name,
     request: (method, params) =>
       sendTraced([{ method, params }]).pipe(
         Effect.flatMap(([answer]) =>
@@ -69,7 +70,7 @@ export const rejected = (
   method: string,
   rpc: RpcFailure,
   { redact, rateLimiter }: { readonly redact: Redactor; readonly rateLimiter: RateLimiter | undefined },
-): Answer => {
+): Rejection => {
   const refusal = normalizeRpcError(rpc)
   if (refusal.kind === "RateLimited") rateLimiter?.throttled(refusal.retryAfter)
   const reason = new Rejected({ method, code: rpc.code, detail: redact(rpc.message), refusal })
@@ -82,19 +83,3 @@ export const notAnswered: RpcFailure = { code: 0, message: "not answered" }
 /** Whether the response to a batch left the call out; a smaller batch may be complete. */
 export const isLeftOut = ({ reason }: EndpointError): boolean =>
   reason._tag === "Rejected" && reason.detail === notAnswered.message
-
-/** Fails unless the endpoint serves this chain (`undefined`: any chain). */
-export const confirmChain = Effect.fnUntraced(function* (
-  endpoint: string,
-  expected: ChainId | undefined,
-  request: RpcClient["request"],
-) {
-  const failure = (reason: Reason) => new EndpointError({ endpoint, reason })
-  const answer = yield* request("eth_chainId", [])
-  const actual = Predicate.isString(answer) ? quantity(answer) : undefined
-  if (actual === undefined) {
-    return yield* failure(new Malformed({ detail: "eth_chainId did not return a number" }))
-  }
-  if (expected !== undefined && actual !== expected)
-    return yield* failure(new WrongChain({ expected, actual }))
-})

@@ -92,6 +92,9 @@ const rangeHint = (text: string): { blocks?: number; through?: number } => {
   return {}
 }
 
+/** Matches a text that names the range to request next. */
+const namesRange = { test: (text: string) => Object.keys(rangeHint(text)).length > 0 }
+
 /** Cap for the delay that an error text asks for (milliseconds). */
 const maxRetryAfter = 60_000
 
@@ -112,34 +115,9 @@ const retryAfter = (text: string, header: number | undefined): { retryAfter?: nu
   return {}
 }
 
-const matchesAny = (text: string, ...rules: ReadonlyArray<RegExp>) => rules.some((rule) => rule.test(text))
-
-/** A missing block, in the words of geth, Erigon, Nethermind, Besu, Kaia, Avalanche, Sei, zksync-era and others. */
-const blockNotFoundTexts: ReadonlyArray<RegExp> = [
-  /beyond (the )?current head|(unknown|missing|pending) (block|header)|(block|header) (is )?(unknown|missing)/i,
-  /BlockOutOfRange|block (is )?out of range|block_?not_?found|unfinali[sz]ed|after last accepted|key not found in database/i,
-  /\b(blocks?|block ?hash|headers?|heights?|receipts?|resource)\b(?! range)[^.;]{0,120}\b((can)?not( be|( was)? yet)? (found|available|exist|produced|mined|indexed|ready|imported|processed)|unavailable)\b/i,
-  /\b(blocks?|headers?|heights?)\b(?! range)[^.;]{0,120}\b(does ?n[o’']t exist|do not exist|is not (known|yet)|hasn.t been)\b/i,
-  /(cannot|can ?not|could not|couldn.t|can.t|unable to|failed to|no) (find |get |load |fetch |retrieve |query )?(the |such |a )?(block|header|height)\b(?! range)/i,
-  /(greater|higher|larger|newer) than (the )?(latest|current|head|best|last)|(is|in) (in )?the future|future block/i,
-  /ahead of (the )?(latest|current|chain|head|best)|not (yet )?(synced|caught up) to (block|height)|unknown ancestor/i,
-]
-
 /** Pruned state; unlike a missing block, it does not appear later. */
 const prunedState =
   /missing trie node|historical state|pruned|archive|state is not available|state [^.;]{0,80}not available/i
-
-/** Too many requests, in the words of some forty providers. */
-const rateLimitTexts: ReadonlyArray<RegExp> = [
-  /compute units|rate[- ]?limit|request limit|too many (concurrent )?(requests|connections|calls|subscriptions)/i,
-  /RPS limit|try_again_in|backoff_seconds|request rate|requests? (count|quota|rate|per second)[\w ]* exceeded/i,
-  /(call|calls|requests|credits|capacity|quota|usage|throughput|bandwidth)[\w ]* (limit )?(is |was |has been )?(exceeded|exhausted|reached)/i,
-  /exceed(ed|s|ing)? (the |your |its |maximum |allowed )*(quota|capacity|rate|throughput|usage|requests?\b|RPS|QPS|call (rate|limit)|concurren)/i,
-  /throttl|slow down|backing off|(over|out of) (quota|capacity)|server (is )?(too )?busy|overloaded/i,
-]
-
-/** Codes for too many requests, from EIP-1474 and individual providers. They take precedence over texts about ranges. */
-const rateLimitCodes: ReadonlySet<number> = new Set([429, -32029, -32097, -33000, -33100, -33200, -33300])
 
 /** Errors about the size of a request, not its rate. */
 const rangeTooLargeTexts: ReadonlyArray<RegExp> = [
@@ -149,67 +127,117 @@ const rangeTooLargeTexts: ReadonlyArray<RegExp> = [
   /at most [\d,]+ logs|blocks per logs request|block range|logs matched by query/i,
 ]
 
+/** A text about a method is not about a block. */
+const aboutMethod = /\bmethods?\b/i
+
+/** A rule applies if each of its conditions does. */
+interface Rule {
+  readonly kind: ErrorInfo["kind"]
+  readonly codes?: ReadonlyArray<number>
+  /** One of them matches the message or the data. */
+  readonly texts?: ReadonlyArray<Pick<RegExp, "test">>
+  /** Matches the message alone. */
+  readonly message?: RegExp
+  readonly status?: number
+  /** None of these codes and texts applies. */
+  readonly unless?: { readonly codes?: ReadonlyArray<number>; readonly texts: ReadonlyArray<RegExp> }
+}
+
+/** One provider error: one row. The first rule that applies decides; the last one always applies. */
+const rules: ReadonlyArray<Rule> = [
+  // Alchemy's monthly quota, keys in general, geth for a range that ends before it starts.
+  {
+    kind: "Unauthorized",
+    texts: [
+      /monthly capacity|invalid api key|unauthori[sz]ed|invalid block range params|must be authenticated/i,
+    ],
+  },
+  // PublicNode without a key.
+  { kind: "AddressRequired", texts: [/specify an? address/i] },
+  // Archive requests at PublicNode, history expiry of geth (EIP-4444), the free tier of dRPC.
+  {
+    kind: "Unavailable",
+    texts: [/personal token|pruned history|free ?tier, please upgrade|not supported on free ?(plan|tier)/i],
+  },
+  // PublicNode, Infura, geth.
+  {
+    kind: "TooManyAddresses",
+    texts: [/request blocked|contains \d+ filters|max addresses or topics|too many addresses/i],
+  },
+  // A missing block, in the words of geth, Erigon, Nethermind, Besu, Kaia, Avalanche, Sei, zksync-era and others.
+  {
+    kind: "BlockNotFound",
+    texts: [
+      /beyond (the )?current head|(unknown|missing|pending) (block|header)|(block|header) (is )?(unknown|missing)/i,
+      /BlockOutOfRange|block (is )?out of range|block_?not_?found|unfinali[sz]ed|after last accepted|key not found in database/i,
+      /\b(blocks?|block ?hash|headers?|heights?|receipts?|resource)\b(?! range)[^.;]{0,120}\b((can)?not( be|( was)? yet)? (found|available|exist|produced|mined|indexed|ready|imported|processed)|unavailable)\b/i,
+      /\b(blocks?|headers?|heights?)\b(?! range)[^.;]{0,120}\b(does ?n[o’']t exist|do not exist|is not (known|yet)|hasn.t been)\b/i,
+      /(cannot|can ?not|could not|couldn.t|can.t|unable to|failed to|no) (find |get |load |fetch |retrieve |query )?(the |such |a )?(block|header|height)\b(?! range)/i,
+      /(greater|higher|larger|newer) than (the )?(latest|current|head|best|last)|(is|in) (in )?the future|future block/i,
+      /ahead of (the )?(latest|current|chain|head|best)|not (yet )?(synced|caught up) to (block|height)|unknown ancestor/i,
+    ],
+    unless: { codes: [-32601], texts: [aboutMethod, prunedState] },
+  },
+  // EIP-1474 and individual providers. These codes take precedence over texts about ranges.
+  { kind: "RateLimited", codes: [429, -32029, -32097, -33000, -33100, -33200, -33300] },
+  // EIP-1474; Infura uses the same code for ranges.
+  { kind: "RateLimited", codes: [-32005], message: /^limit exceeded\b/i },
+  // Too many requests, in the words of some forty providers.
+  {
+    kind: "RateLimited",
+    texts: [
+      /compute units|rate[- ]?limit|request limit|too many (concurrent )?(requests|connections|calls|subscriptions)/i,
+      /RPS limit|try_again_in|backoff_seconds|request rate|requests? (count|quota|rate|per second)[\w ]* exceeded/i,
+      /(call|calls|requests|credits|capacity|quota|usage|throughput|bandwidth)[\w ]* (limit )?(is |was |has been )?(exceeded|exhausted|reached)/i,
+      /exceed(ed|s|ing)? (the |your |its |maximum |allowed )*(quota|capacity|rate|throughput|usage|requests?\b|RPS|QPS|call (rate|limit)|concurren)/i,
+      /throttl|slow down|backing off|(over|out of) (quota|capacity)|server (is )?(too )?busy|overloaded/i,
+    ],
+    unless: { texts: rangeTooLargeTexts },
+  },
+  // Rates that are worded like sizes: Alchemy, Chainstack, Infura.
+  {
+    kind: "RateLimited",
+    texts: [/compute units per second|rate limit|too many requests|RPS limit|try_again_in|backoff_seconds/i],
+  },
+  { kind: "RangeTooLarge", texts: [namesRange, ...rangeTooLargeTexts] },
+  // JSON-RPC 2.0 and EIP-1474: method not found, method not supported.
+  { kind: "MethodNotSupported", codes: [-32601, -32004] },
+  // The last two: parameters that serde (reth, zksync-era) cannot decode.
+  {
+    kind: "MethodNotSupported",
+    texts: [
+      /method not found|not supported|unsupported|unknown variant|did not match any variant/i,
+      /\bmethods?\b[^.;]{0,120}(does not exist|doesn.t exist|not (available|found|enabled|allowed|whitelisted))/i,
+    ],
+  },
+  // EIP-1474: resource not found.
+  { kind: "BlockNotFound", codes: [-32001], unless: { texts: [aboutMethod] } },
+  // RFC 6585 §4, RFC 9110 §15.5.2 and §15.5.14, where the text is inconclusive.
+  { kind: "RateLimited", status: 429 },
+  { kind: "Unauthorized", status: 401 },
+  { kind: "RangeTooLarge", status: 413 },
+  { kind: "Unavailable" },
+]
+
+/** The HTTP status; 503 with a `Retry-After` header (RFC 9110 §15.6.4) is as good as 429. */
+const statusOf = ({ status, retryAfter }: RpcFailure) =>
+  status === 503 && retryAfter !== undefined ? 429 : status
+
+const applies = (rule: Rule, failure: RpcFailure, text: string): boolean =>
+  (rule.codes?.includes(failure.code) ?? true) &&
+  (rule.status === undefined || rule.status === statusOf(failure)) &&
+  (rule.message?.test(failure.message) ?? true) &&
+  (rule.texts?.some((one) => one.test(text)) ?? true) &&
+  !(rule.unless?.codes?.includes(failure.code) ?? false) &&
+  !(rule.unless?.texts.some((one) => one.test(text)) ?? false)
+
 /** Classifies an error. Never throws, for any text. */
 export const normalizeRpcError = (failure: RpcFailure): ErrorInfo => {
   const text = `${failure.message} ${textOf(failure.data)}`.slice(0, maxTextLength)
-  const rateLimited = (): ErrorInfo => ({ kind: "RateLimited", ...retryAfter(text, failure.retryAfter) })
-
-  if (
-    matchesAny(
-      text,
-      /monthly capacity|invalid api key|unauthori[sz]ed|invalid block range params|must be authenticated/i,
-    )
-  ) {
-    return { kind: "Unauthorized" }
-  }
-  if (matchesAny(text, /specify an? address/i)) return { kind: "AddressRequired" }
-  if (
-    matchesAny(
-      text,
-      /personal token|pruned history|free ?tier, please upgrade|not supported on free ?(plan|tier)/i,
-    )
-  ) {
-    return { kind: "Unavailable" }
-  }
-  if (matchesAny(text, /request blocked|contains \d+ filters|max addresses or topics|too many addresses/i)) {
-    return { kind: "TooManyAddresses" }
-  }
-  const isMethod = failure.code === -32601 || matchesAny(text, /\bmethods?\b/i)
-  const isBlockNotFound =
-    !isMethod && !matchesAny(text, prunedState) && matchesAny(text, ...blockNotFoundTexts)
-  if (isBlockNotFound) return { kind: "BlockNotFound" }
-  const isRangeTooLarge = matchesAny(text, ...rangeTooLargeTexts)
-  if (
-    rateLimitCodes.has(failure.code) ||
-    (failure.code === -32005 && /^limit exceeded\b/i.test(failure.message)) ||
-    (!isRangeTooLarge && matchesAny(text, ...rateLimitTexts)) ||
-    matchesAny(
-      text,
-      /compute units per second|rate limit|too many requests|RPS limit|try_again_in|backoff_seconds/i,
-    )
-  ) {
-    return rateLimited()
-  }
-  const hint = rangeHint(text)
-  if (hint.blocks !== undefined || hint.through !== undefined || isRangeTooLarge) {
-    return { kind: "RangeTooLarge", ...hint }
-  }
-  if (
-    failure.code === -32601 ||
-    failure.code === -32004 ||
-    matchesAny(
-      text,
-      /method not found|not supported|unsupported|unknown variant|did not match any variant/i,
-      /\bmethods?\b[^.;]{0,120}(does not exist|doesn.t exist|not (available|found|enabled|allowed|whitelisted))/i,
-    )
-  ) {
-    return { kind: "MethodNotSupported" }
-  }
-  if (failure.code === -32001 && !isMethod) return { kind: "BlockNotFound" }
-  if (failure.status === 429 || (failure.status === 503 && failure.retryAfter !== undefined)) {
-    return { kind: "RateLimited", ...retryAfter("", failure.retryAfter) }
-  }
-  if (failure.status === 401) return { kind: "Unauthorized" }
-  if (failure.status === 413) return { kind: "RangeTooLarge" }
-  return { kind: "Unavailable" }
+  const { kind, status } = rules.find((rule) => applies(rule, failure, text))!
+  if (kind === "RangeTooLarge") return { kind, ...rangeHint(text) }
+  // A rule by HTTP status reads nothing from the text.
+  if (kind === "RateLimited")
+    return { kind, ...retryAfter(status === undefined ? text : "", failure.retryAfter) }
+  return { kind }
 }

@@ -4,8 +4,8 @@ import type { Header } from "../Domain.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 
 /**
  * The timestamp of each block. The logs' `blockTimestamp` is used if it agrees with a known header; otherwise headers are
@@ -15,14 +15,14 @@ import type { NamedClient } from "../endpoint/Headers.ts"
  * @param known headers of the range that are already fetched
  */
 export const blockTimes = Effect.fnUntraced(function* (
-  client: NamedClient,
+  client: RpcClient,
   capabilities: Capabilities,
   blocks: ReadonlyArray<ReadonlyArray<PlacedLog>>,
   known: ReadonlyArray<Header>,
 ) {
   const times = new Map<number, number>(known.map(({ number, timestamp }) => [number, timestamp]))
   const headersOf = Effect.fnUntraced(function* (logs: ReadonlyArray<PlacedLog>) {
-    const headers = yield* Headers.headers(
+    const headers = yield* Eth.blocksByNumber(
       client,
       logs.map((log) => log.blockNumber),
       capabilities,

@@ -1,16 +1,10 @@
-/** A filter as `eth_getLogs` parameters, as a predicate on logs, and as a fingerprint. */
+/** A filter as a predicate on logs, and as a fingerprint. */
 import { createHash } from "node:crypto"
 import type { Filter, Log } from "../Domain.ts"
 
 /** Whether the filter matches every log: no address and no topic. */
 export const isUnfiltered = (filter: Filter): boolean =>
   filter.addresses.length === 0 && filter.topics.length === 0
-
-/** The `eth_getLogs` parameters of a filter, without the block range. */
-export const logParams = (filter: Filter): Record<string, unknown> => ({
-  ...(filter.addresses.length === 0 ? undefined : { address: filter.addresses }),
-  ...(filter.topics.length === 0 ? undefined : { topics: filter.topics }),
-})
 
 /** Whether a node would return this log for this filter. */
 export const makeMatches = (filter: Filter): ((log: Pick<Log, "contract" | "topics">) => boolean) => {

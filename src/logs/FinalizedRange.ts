@@ -4,13 +4,13 @@
  */
 import { Effect } from "effect"
 import type { Block, Header, Hex } from "../Domain.ts"
+import { mostCalls } from "../endpoint/Capabilities.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
-import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { errorKind, integrityError, isRpcError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { ErrorInfo } from "../endpoint/RpcError.ts"
 import { blockOf } from "./BlockLogs.ts"
 import { retryUnverified } from "./Rechecks.ts"
@@ -19,7 +19,7 @@ import { blockTimes } from "./BlockTimes.ts"
 import type { ExistingHeaders } from "./ExistingHeaders.ts"
 import type { GetLogs } from "./GetLogs.ts"
 import { hasIndexGaps } from "./Integrity.ts"
-import type { IntegrityChecks } from "./Integrity.ts"
+import type { BlockCheck, IntegrityChecks } from "./Integrity.ts"
 
 /** Whether a refused range may be too wide. Does not apply to single blocks. */
 export const isTooWide = (refusal: ErrorInfo["kind"] | undefined): boolean =>
@@ -44,12 +44,18 @@ export type FinalizedRange = (
   times?: boolean,
 ) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
 
-export interface FinalizedRangeOptions {
-  readonly client: NamedClient
+/** What the ranges of one endpoint are read with. */
+export interface RangeReader {
+  readonly client: RpcClient
   readonly capabilities: Capabilities
   readonly getLogs: GetLogs
+  /** The logs of a block by its methods, whatever its bloom. */
   readonly readBlock: BlockLogs
+  /** The logs of a block, without a request if its bloom proves that it has none. */
+  readonly block: BlockLogs
+  readonly blockProblem: BlockCheck
   readonly rangeProblem: ReturnType<IntegrityChecks["range"]>
+  /** Headers with their blooms only if these prove something. */
   readonly existingHeaders: ExistingHeaders
   /** The header, with its bloom only if it proves something. */
   readonly withBloom: (header: Header) => Header
@@ -60,131 +66,128 @@ export interface FinalizedRangeOptions {
   readonly oneByOne: (headers: ReadonlyArray<Header>) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
 }
 
-export const make = ({
-  client,
-  capabilities,
-  getLogs,
-  readBlock,
-  rangeProblem,
-  existingHeaders,
-  withBloom,
-  mayHaveLogs,
-  isSingle,
-  oneByOne,
-}: FinalizedRangeOptions): FinalizedRange => {
-  /** Whether a block has matching logs. `false` where it cannot be determined, because the endpoint serves ranges only. */
-  const hasLogs = (header: Header) =>
-    readBlock(header).pipe(
-      Effect.map(({ logs }) => logs.length > 0),
-      Effect.catchIf(
-        (error) => isRpcError(error) && errorKind(error) !== "BlockNotFound",
-        () => Effect.succeed(false),
-      ),
+/**
+ * A lagging replica returns only the beginning of a range without an error, a pruned one only its end. Detects both by
+ * the last block and by the block before the first one with logs, if their blooms match.
+ */
+const missingAtEnds = Effect.fnUntraced(function* (
+  { readBlock, mayHaveLogs }: RangeReader,
+  logs: ReadonlyArray<PlacedLog>,
+  from: number,
+  last: Header,
+  below: ReadonlyArray<Header>,
+) {
+  const ends = [...(logs.at(-1)?.blockNumber === last.number ? [] : [last]), ...below]
+  for (const header of ends) {
+    if (header.number < from || !mayHaveLogs(header)) continue
+    // Where the endpoint serves ranges only, it cannot be determined whether the block has logs.
+    const block = yield* Effect.catchIf(
+      readBlock(header),
+      (error) => isRpcError(error) && errorKind(error) !== "BlockNotFound",
+      () => Effect.succeed(undefined),
     )
+    if (block !== undefined && block.logs.length > 0) return `the logs of block ${header.number} are missing`
+  }
+  return undefined
+})
 
-  /**
-   * A lagging replica returns only the beginning of a range without an error, a pruned one only its end. Detects both by
-   * the last block and by the block before the first one with logs, if their blooms match.
-   */
-  const missingAtEnds = Effect.fnUntraced(function* (
-    logs: ReadonlyArray<PlacedLog>,
-    from: number,
-    last: Header,
-    below: ReadonlyArray<Header>,
-  ) {
-    const ends = [...(logs.at(-1)?.blockNumber === last.number ? [] : [last]), ...below]
-    for (const header of ends) {
-      if (header.number >= from && mayHaveLogs(header) && (yield* hasLogs(header)))
-        return `the logs of block ${header.number} are missing`
-    }
-    return undefined
+/** The headers of the first block and of the block before the first one with logs, where a pruned response would begin. */
+const headersBelow = (
+  { client, capabilities, withBloom }: RangeReader,
+  logs: ReadonlyArray<PlacedLog>,
+  from: number,
+  to: number,
+) => {
+  const first = logs[0]?.blockNumber ?? to
+  const numbers = [...new Set([from, first - 1])].filter((number) => number >= from && number < first)
+  return Effect.map(Eth.blocksByNumber(client, numbers, capabilities), (headers) =>
+    headers.filter((header) => header !== undefined).map(withBloom),
+  )
+}
+
+/** If index gaps are the only problem, reads the first such block by all methods to find out whether they are genuine. */
+const rangeProblemOf = Effect.fnUntraced(function* (
+  { client, capabilities, readBlock, rangeProblem, withBloom }: RangeReader,
+  logs: ReadonlyArray<PlacedLog>,
+  from: number,
+  last: Header,
+) {
+  const problem = rangeProblem(logs, from, last, capabilities.hasIndexGaps)
+  if (problem === undefined || rangeProblem(logs, from, last, true) !== undefined) return problem
+  const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
+  const firstWithGaps = [...byNumber].find(([, ofBlock]) => hasIndexGaps(ofBlock))
+  const header = firstWithGaps && (yield* Eth.blockByNumber(client, firstWithGaps[0]))
+  if (header) yield* readBlock(withBloom(header))
+  return capabilities.hasIndexGaps ? undefined : problem
+})
+
+/** Reads the whole range in one request, validated against the header of its last block. */
+const fetchRange = Effect.fnUntraced(function* (
+  reader: RangeReader,
+  from: number,
+  end: number,
+  withTimes: boolean,
+) {
+  const { client, capabilities, getLogs } = reader
+  const last = yield* reader.existingHeaders.atOrAbove(end)
+  const to = last.number
+  const logs = yield* getLogs({ from, to })
+  const below = from < capabilities.servedFrom ? yield* headersBelow(reader, logs, from, to) : []
+  const problem =
+    (yield* rangeProblemOf(reader, logs, from, last)) ??
+    (yield* missingAtEnds(reader, logs, from, last, below))
+  if (problem !== undefined) return yield* integrityError(client.name, problem)
+  capabilities.servedFrom = Math.min(capabilities.servedFrom, from)
+  capabilities.recordSupported("range")
+  capabilities.recordSuccess(to - from + 1, logs.length)
+  const found = [...Map.groupBy(logs, (log) => log.blockNumber).values()]
+  const times = withTimes ? yield* blockTimes(client, capabilities, found, [last, ...below]) : undefined
+  const blocks = found.map((logs): Block => {
+    const { blockNumber: number, blockHash: hash } = logs[0]!
+    const parentHash = number === to ? last.parentHash : unknownParent
+    return { number, hash, parentHash, timestamp: times === undefined ? 0 : times.get(number)!, logs }
+  })
+  return blocks.at(-1)?.number === to ? blocks : [...blocks, blockOf(last, [])]
+}, retryUnverified)
+
+/** The last block of the range to request after this error: the hinted one, if it lies inside the request, or half of it. */
+const narrower = (from: number, to: number, { reason }: EndpointError): number => {
+  const half = from + Math.floor((to - from) / 2)
+  if (reason._tag !== "Rejected" || reason.refusal.kind !== "RangeTooLarge") return half
+  const { through, blocks } = reason.refusal
+  const hinted = through ?? (blocks === undefined ? half : from + blocks - 1)
+  return hinted >= from && hinted < to ? hinted : half
+}
+
+export const make = (reader: RangeReader): FinalizedRange => {
+  const { capabilities, existingHeaders, isSingle, oneByOne } = reader
+
+  const blockByBlock = Effect.fnUntraced(function* (from: number, to: number) {
+    const end = Math.min(from + capabilities.recentWidth.current - 1, to)
+    const headers = yield* existingHeaders.range(from, end)
+    return yield* oneByOne(headers.length > 0 ? headers : [yield* existingHeaders.atOrAbove(end)])
   })
 
-  /** The headers of the first block and of the block before the first one with logs, where a pruned response would begin. */
-  const headersBelow = (logs: ReadonlyArray<PlacedLog>, from: number, to: number) => {
-    const first = logs[0]?.blockNumber ?? to
-    const numbers = [...new Set([from, first - 1])].filter((number) => number >= from && number < first)
-    return Effect.map(Headers.headers(client, numbers, capabilities), (headers) =>
-      headers.flatMap((header) => (header === undefined ? [] : [withBloom(header)])),
-    )
-  }
-
-  /** If index gaps are the only problem, reads the first such block by all methods to find out whether they are genuine. */
-  const rangeProblemOf = Effect.fnUntraced(function* (
-    logs: ReadonlyArray<PlacedLog>,
-    from: number,
-    last: Header,
-  ) {
-    const problem = rangeProblem(logs, from, last, capabilities.hasIndexGaps)
-    if (problem === undefined || rangeProblem(logs, from, last, true) !== undefined) return problem
-    const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
-    const firstWithGaps = [...byNumber].find(([, ofBlock]) => hasIndexGaps(ofBlock))
-    const header = firstWithGaps && (yield* Headers.header(client, firstWithGaps[0]))
-    if (header) yield* readBlock(withBloom(header))
-    return capabilities.hasIndexGaps ? undefined : problem
-  })
-
-  /** Reads the whole range in one request, validated against the header of its last block. */
-  const fetchRange = Effect.fnUntraced(function* (from: number, end: number, withTimes: boolean) {
-    const last = withBloom(yield* existingHeaders.atOrAbove(end))
-    const to = last.number
-    const logs = yield* getLogs({ fromBlock: hex(from), toBlock: hex(to) })
-    const below = from < capabilities.servedFrom ? yield* headersBelow(logs, from, to) : []
-    const problem =
-      (yield* rangeProblemOf(logs, from, last)) ?? (yield* missingAtEnds(logs, from, last, below))
-    if (problem !== undefined) return yield* integrityError(client.name, problem)
-    capabilities.servedFrom = Math.min(capabilities.servedFrom, from)
-    capabilities.recordSupported("range")
-    capabilities.recordSuccess(to - from + 1, logs.length)
-    const found = [...Map.groupBy(logs, (log) => log.blockNumber).values()]
-    const times = withTimes ? yield* blockTimes(client, capabilities, found, [last, ...below]) : undefined
-    const blocks = found.map((logs): Block => {
-      const { blockNumber: number, blockHash: hash } = logs[0]!
-      const parentHash = number === last.number ? last.parentHash : unknownParent
-      return { number, hash, parentHash, timestamp: times === undefined ? 0 : times.get(number)!, logs }
-    })
-    return blocks.at(-1)?.number === to ? blocks : [...blocks, blockOf(last, [])]
-  }, retryUnverified)
-
-  const narrower = (from: number, to: number, refusal: ErrorInfo | undefined): number => {
-    const half = from + Math.floor((to - from) / 2)
-    if (refusal?.kind !== "RangeTooLarge") return half
-    const hinted = refusal.through ?? (refusal.blocks === undefined ? undefined : from + refusal.blocks - 1)
-    // A hint must lie inside the request and be smaller than it.
-    return hinted !== undefined && hinted >= from && hinted < to ? hinted : half
-  }
-
-  const finalizedRange = (
-    from: number,
-    to: number,
-    withTimes = true,
-  ): Effect.Effect<ReadonlyArray<Block>, EndpointError> => {
-    const blockByBlock = Effect.gen(function* () {
-      const end = Math.min(from + capabilities.recentWidth - 1, to)
-      const headers = (yield* existingHeaders.range(from, end)).map(withBloom)
-      return yield* oneByOne(
-        headers.length > 0 ? headers : [withBloom(yield* existingHeaders.atOrAbove(end))],
-      )
-    })
-    if (isSingle(from, to)) return blockByBlock
-    return fetchRange(from, to, withTimes).pipe(
+  const finalizedRange: FinalizedRange = (from, to, withTimes = true) => {
+    if (isSingle(from, to)) return blockByBlock(from, to)
+    return fetchRange(reader, from, to, withTimes).pipe(
       Effect.catch((error) => {
         const refusal = errorKind(error)
         // A shorter range may be complete when it is requested after the reconnect.
-        if (error.reason._tag === "Unverified") capabilities.shrink(Math.ceil((to - from + 1) / 2))
+        if (error.reason._tag === "Unverified") capabilities.width.shrink(Math.ceil((to - from + 1) / 2))
         if (isRefused(refusal)) {
           capabilities.refuseRange(from, true)
-          capabilities.shrink(Headers.mostPerBatch)
-          return blockByBlock
+          capabilities.width.shrink(mostCalls)
+          return blockByBlock(from, to)
         }
         if (!isTooWide(refusal)) return Effect.fail(error)
-        const { reason } = error
-        const through = narrower(from, to, reason._tag === "Rejected" ? reason.refusal : undefined)
-        capabilities.shrink(through - from + 1)
-        return reason._tag === "Oversized" ? Effect.fail(error) : finalizedRange(from, through, withTimes)
+        const through = narrower(from, to, error)
+        capabilities.width.shrink(through - from + 1)
+        return error.reason._tag === "Oversized"
+          ? Effect.fail(error)
+          : finalizedRange(from, through, withTimes)
       }),
     )
   }
-
   return finalizedRange
 }

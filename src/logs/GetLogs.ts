@@ -1,29 +1,20 @@
 /** `eth_getLogs` for one filter, split into as many requests as the endpoint requires. */
 import { Effect } from "effect"
 import type { Filter, Hex } from "../Domain.ts"
-import { hex, logsOf } from "../endpoint/Decode.ts"
+import { inOrder } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import {
-  endsConnection,
-  isRpcError,
-  orMalformed,
-  errorKind,
-  integrityError,
-} from "../endpoint/EndpointError.ts"
+import { isRpcError, errorKind, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
+import { halving, partsOf } from "../endpoint/AdaptiveSize.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
-import { isUnfiltered, logParams, makeMatches } from "./Filter.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import { isUnfiltered, makeMatches } from "./Filter.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 
 /** One block by its hash (and its height, for nodes that do not accept a hash), or a range. */
-export type Blocks =
-  | { readonly blockHash: Hex; readonly number?: number }
-  | { readonly fromBlock: Hex; readonly toBlock: Hex }
+export type Blocks = Eth.LogBlocks & { readonly number?: number }
 
 export type GetLogs = (blocks: Blocks) => Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError>
-
-const inOrder = (a: PlacedLog, b: PlacedLog) => a.blockNumber - b.blockNumber || a.index - b.index
 
 /** Drops logs that do not match: some nodes ignore a filter, or a part of it. */
 const matchingOnly = (filter: Filter): ((logs: ReadonlyArray<PlacedLog>) => ReadonlyArray<PlacedLog>) => {
@@ -46,16 +37,10 @@ const refusesHash = ({ reason }: EndpointError): boolean =>
   (reason.code === -32602 || /blockHash|fromBlock|toBlock|invalid (argument|param)/i.test(reason.detail))
 
 /** @param capabilities the endpoint's limits; the number of addresses per request is reduced where it is refused */
-export const make = (client: NamedClient, filter: Filter, capabilities: Capabilities): GetLogs => {
+export const make = (client: RpcClient, filter: Filter, capabilities: Capabilities): GetLogs => {
   const keepMatching = matchingOnly(filter)
-  const fetchLogs = (
-    addresses: ReadonlyArray<Hex>,
-    blocks: { readonly blockHash: Hex } | { readonly fromBlock: Hex; readonly toBlock: Hex },
-  ) =>
-    Effect.flatMap(
-      client.request("eth_getLogs", [{ ...logParams({ ...filter, addresses }), ...blocks }]),
-      (answer) => Effect.map(orMalformed(client.name, logsOf(answer)), keepMatching),
-    )
+  const fetchLogs = (addresses: ReadonlyArray<Hex>, blocks: Eth.LogBlocks) =>
+    Effect.map(Eth.logs(client, { ...filter, addresses }, blocks), keepMatching)
 
   /** The logs of a block by its height. An empty response is accepted only if the node has the block with this hash. */
   const fetchAtHeight = Effect.fnUntraced(function* (
@@ -63,11 +48,10 @@ export const make = (client: NamedClient, filter: Filter, capabilities: Capabili
     blockHash: Hex,
     number: number,
   ) {
-    const at = hex(number)
-    const logs = yield* fetchLogs(addresses, { fromBlock: at, toBlock: at })
+    const logs = yield* fetchLogs(addresses, { from: number, to: number })
     if (logs.some((log) => log.blockHash !== blockHash))
       return yield* integrityError(client.name, `logs of another block ${number}`)
-    if (logs.length === 0 && (yield* Headers.header(client, number))?.hash !== blockHash)
+    if (logs.length === 0 && (yield* Eth.blockByNumber(client, number))?.hash !== blockHash)
       return yield* integrityError(client.name, `no logs of block ${number}, which the node does not have`)
     return logs
   })
@@ -93,26 +77,15 @@ export const make = (client: NamedClient, filter: Filter, capabilities: Capabili
   }
 
   return (blocks) => {
+    const fetchGroup = (group: ReadonlyArray<Hex>) => fetchBlocks(group, blocks)
     const { addresses } = filter
-    if (addresses.length <= 1) return fetchBlocks(addresses, blocks)
-    const inGroups: Effect.Effect<ReadonlyArray<PlacedLog>, EndpointError> = Effect.suspend(() => {
-      const size = Math.min(capabilities.addresses, addresses.length)
-      const groups: Array<ReadonlyArray<Hex>> = []
-      for (let i = 0; i < addresses.length; i += size) groups.push(addresses.slice(i, i + size))
-      const answers = Effect.forEach(groups, (group) => fetchBlocks(group, blocks))
-      return Effect.catchIf(
-        groups.length === 1
-          ? fetchBlocks(addresses, blocks)
-          : Effect.map(answers, (all) => all.flat().sort(inOrder)),
-        refusesAddresses,
-        (error) => {
-          if (size === 1) return Effect.fail(error)
-          // Concurrent requests may be refused together; the limit is halved once.
-          capabilities.addresses = Math.min(capabilities.addresses, Math.ceil(size / 2))
-          return endsConnection(error) ? Effect.fail(error) : inGroups
-        },
-      )
+    if (addresses.length <= 1) return fetchGroup(addresses)
+    const fetchOrHalve = halving(capabilities.addresses, refusesAddresses, fetchGroup)
+    return Effect.gen(function* () {
+      const all: Array<PlacedLog> = []
+      for (const group of partsOf(addresses, capabilities.addresses))
+        for (const log of yield* fetchOrHalve(group)) all.push(log)
+      return all.sort(inOrder)
     })
-    return inGroups
   }
 }

@@ -5,7 +5,6 @@
 import { Effect } from "effect"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { PoolMember } from "../endpoint/PoolMember.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
 import { lowPriority } from "../endpoint/RateLimiter.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import type { LogSource } from "./LogSource.ts"
@@ -18,39 +17,29 @@ import type { LogSource } from "./LogSource.ts"
 export const preferHttp = (
   socket: LogSource,
   capabilities: Capabilities,
-  http: () => PoolMember<Connection> | undefined,
-  logsOf: (member: PoolMember<Connection>) => LogSource,
+  http: () => PoolMember | undefined,
+  logsOf: (member: PoolMember) => LogSource,
 ): LogSource => {
   /** Success closes the HTTP endpoint's breaker; a failure ends its connection, and falls back to the WebSocket. */
   const httpFirst = <A>(
     read: (logs: LogSource) => Effect.Effect<A, EndpointError>,
-    otherwise: Effect.Effect<A, EndpointError>,
   ): Effect.Effect<A, EndpointError> =>
     Effect.suspend(() => {
       const member = http()
-      if (member === undefined) return otherwise
+      if (member === undefined) return read(socket)
       return read(logsOf(member)).pipe(
         Effect.tap(member.breaker.succeed),
-        Effect.catch((error) => Effect.andThen(member.connection.end(error.reason), otherwise)),
+        Effect.catch((error) => Effect.andThen(member.connection.end(error.reason), read(socket))),
       )
     })
 
   const refusesBlocks = () => capabilities.refused.has("eth_getLogs")
+  const httpIfRefused: typeof httpFirst = (read) => (refusesBlocks() ? httpFirst(read) : read(socket))
 
   return {
-    block: (header) =>
-      refusesBlocks() ? httpFirst((logs) => logs.block(header), socket.block(header)) : socket.block(header),
-    unfinalizedRange: (from, to) =>
-      refusesBlocks()
-        ? httpFirst((logs) => logs.unfinalizedRange(from, to), socket.unfinalizedRange(from, to))
-        : socket.unfinalizedRange(from, to),
-    finalizedRange: (from, to) =>
-      lowPriority(
-        httpFirst(
-          (logs) => logs.finalizedRange(from, to),
-          Effect.suspend(() => socket.finalizedRange(from, to)),
-        ),
-      ),
+    block: (header) => httpIfRefused((logs) => logs.block(header)),
+    unfinalizedRange: (from, to) => httpIfRefused((logs) => logs.unfinalizedRange(from, to)),
+    finalizedRange: (from, to) => lowPriority(httpFirst((logs) => logs.finalizedRange(from, to))),
     width: () => {
       const member = http()
       return member === undefined ? socket.width() : logsOf(member).width()

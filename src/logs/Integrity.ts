@@ -11,6 +11,9 @@ import { bitsSet, bloomOf, chanceOfMatch, isZero, provenBloom } from "./Bloom.ts
 import { isUnfiltered, makeMatches } from "./Filter.ts"
 import { finalVerdict } from "../endpoint/FinalityQuorum.ts"
 
+/** The problem with logs as those of a block, if any. */
+export type BlockCheck = (logs: ReadonlyArray<PlacedLog>, header: Header) => string | undefined
+
 /** With fewer zero bits than this, almost any set of logs has the same bloom. */
 const leastZeroBits = 2
 
@@ -19,10 +22,7 @@ const duplicateIndex = (index: number, number: number): string =>
   `two logs of block ${number} have the index ${index}: logs without an identity cannot be stored`
 
 /** The problem with logs that must belong to one block, complete or not. */
-const wrongBlock = (
-  logs: ReadonlyArray<PlacedLog>,
-  block: Pick<Header, "number" | "hash">,
-): string | undefined => {
+export const inconsistent: BlockCheck = (logs, block) => {
   let before = -1
   for (const log of logs) {
     if (log.blockHash !== block.hash || log.blockNumber !== block.number) {
@@ -47,35 +47,30 @@ const isConclusive = (bloom: Header["logsBloom"], logs: number): bloom is Hex =>
   bloom !== undefined && (isZero(bloom) ? logs === 0 : bitsSet(bloom) <= 2048 - leastZeroBits)
 
 /** The problem if the header's bloom was not computed from these logs. A bloom of `undefined` proves nothing. */
-export const wrongBloom = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
+export const wrongBloom: BlockCheck = (logs, header) =>
   isConclusive(header.logsBloom, logs.length) && bloomOf(logs) !== header.logsBloom
     ? `the ${logs.length} logs of block ${header.number} do not match its bloom`
     : undefined
 
 /** The problem with `logs` as the complete logs of a block, without a filter. */
-const checkComplete = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
-  wrongBlock(logs, header) ?? indexGap(logs, header.number) ?? wrongBloom(logs, header)
+const checkComplete: BlockCheck = (logs, header) =>
+  inconsistent(logs, header) ?? indexGap(logs, header.number) ?? wrongBloom(logs, header)
 
 /** The same for an endpoint whose log indexes have gaps: there only the header's bloom shows that a log is missing. */
-export const checkCompleteWithGaps = (logs: ReadonlyArray<PlacedLog>, header: Header): string | undefined =>
-  wrongBlock(logs, header) ??
+export const checkCompleteWithGaps: BlockCheck = (logs, header) =>
+  inconsistent(logs, header) ??
   (isConclusive(header.logsBloom, logs.length) ? wrongBloom(logs, header) : indexGap(logs, header.number))
-
-/** The problem with `logs` as logs of one block, complete or not. */
-export const inconsistent = wrongBlock
 
 /** Whether log indexes are missing. */
 export const hasIndexGaps = (logs: ReadonlyArray<Pick<Log, "index">>): boolean =>
   indexGap(logs, 0) !== undefined
 
 /** The problem with `logs` as the logs of a block that match a filter. */
-const makeBlockCheck = (
-  filter: Filter,
-): ((logs: ReadonlyArray<PlacedLog>, header: Header) => string | undefined) => {
+const makeBlockCheck = (filter: Filter): BlockCheck => {
   if (isUnfiltered(filter)) return checkComplete
   const matches = makeMatches(filter)
   return (logs, header) =>
-    wrongBlock(logs, header) ??
+    inconsistent(logs, header) ??
     (logs.every(matches) ? undefined : `a log that does not match the filter in block ${header.number}`)
 }
 
@@ -121,7 +116,7 @@ const maxChance = 0.1
 
 /** The problem with an empty response under a filter, if the block's bloom matches and is unlikely to match by chance. */
 const makeEmptyCheck =
-  (filter: Filter): ((logs: ReadonlyArray<PlacedLog>, header: Header) => string | undefined) =>
+  (filter: Filter): BlockCheck =>
   (logs, { number, logsBloom: bloom }) =>
     !isUnfiltered(filter) &&
     logs.length === 0 &&
@@ -132,29 +127,22 @@ const makeEmptyCheck =
       : undefined
 
 /** The checks that decide whether a response is accepted. */
-export interface IntegrityChecks {
+export const strict = {
   /** All logs of a block, without a filter. */
-  readonly whole: typeof checkComplete
-  /** The logs of a block that match a filter. */
-  readonly block: typeof makeBlockCheck
-  /** An empty response for a block whose bloom matches the filter. */
-  readonly empty: typeof makeEmptyCheck
-  /** The logs of a finalized range that match a filter. */
-  readonly range: typeof makeRangeCheck
-  /** What a header's bloom proves. */
-  readonly bloom: typeof provenBloom
-  /** Whether a block that is finalized on the endpoint in use is accepted as finalized. */
-  readonly final: typeof finalVerdict
-}
-
-export const strict: IntegrityChecks = {
   whole: checkComplete,
+  /** The logs of a block that match a filter. */
   block: makeBlockCheck,
+  /** An empty response for a block whose bloom matches the filter. */
   empty: makeEmptyCheck,
+  /** The logs of a finalized range that match a filter. */
   range: makeRangeCheck,
+  /** What a header's bloom proves. */
   bloom: provenBloom,
+  /** Whether a block that is finalized on the endpoint in use is accepted as finalized. */
   final: finalVerdict,
 }
+
+export type IntegrityChecks = Readonly<typeof strict>
 
 /** The checks in use. Tests replace them to show what each check prevents. */
 export const Verification = Context.Reference<IntegrityChecks>("event-ingestor/feed/Verification", {

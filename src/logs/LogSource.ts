@@ -12,7 +12,6 @@
 import { Effect } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Block, Header } from "../Domain.ts"
-import { hex } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { blockNotFound, errorKind } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
@@ -26,8 +25,8 @@ import * as FinalizedRange from "./FinalizedRange.ts"
 import { isRefused, isTooWide } from "./FinalizedRange.ts"
 import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
-import * as Headers from "../endpoint/Headers.ts"
-import type { NamedClient } from "../endpoint/Headers.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
 
@@ -45,35 +44,69 @@ export interface LogSource {
   readonly servedBy: () => string
 }
 
+/** Assigns the logs of a range to their headers; blocks that fail their checks are requested one by one. */
+const attachToHeaders = (
+  { block, readBlock, blockProblem }: FinalizedRange.RangeReader,
+  headers: ReadonlyArray<Header>,
+  logs: ReadonlyArray<PlacedLog>,
+) => {
+  const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
+  return Effect.forEach(
+    headers,
+    (header) => {
+      const found = byNumber.get(header.number) ?? []
+      if (found.length === 0) return block(header)
+      return blockProblem(found, header) === undefined
+        ? Effect.succeed(blockOf(header, found))
+        : readBlock(header)
+    },
+    { concurrency: singleBlockConcurrency },
+  )
+}
+
+const unfinalizedRange = Effect.fnUntraced(function* (
+  reader: FinalizedRange.RangeReader,
+  from: number,
+  to: number,
+) {
+  const { capabilities, oneByOne } = reader
+  const existing = ambiguousAsNotFound(reader.existingHeaders.range(from, to))
+  if (reader.isSingle(from, to)) return yield* oneByOne(yield* existing)
+  const range = reader.getLogs({ from, to })
+  const [headers, logs] = yield* Effect.all([existing, Effect.result(range)], { concurrency: 2 })
+  if (logs._tag === "Success") {
+    capabilities.recordSupported("range")
+    capabilities.recordRecentSuccess(to - from + 1, logs.success.length)
+    return yield* attachToHeaders(reader, headers, logs.success)
+  }
+  const refusal = errorKind(logs.failure)
+  if (isTooWide(refusal)) capabilities.recentWidth.shrink(Math.floor((to - from + 1) / 2))
+  // An oversized frame has closed the connection.
+  if (refusal === undefined || logs.failure.reason._tag === "Oversized") return yield* logs.failure
+  if (isRefused(refusal)) capabilities.refuseRange(from, false)
+  return yield* oneByOne(headers)
+}, retryUnverified)
+
 /**
  * The logs of one endpoint.
  *
  * @param capabilities the endpoint's limits and refusals, updated here
  * @param newest the timestamp of the newest known head, in the node's own unit
+ * @param announced the `logs` subscription of the same connection, if supported
  */
 export const make = (
-  client: NamedClient,
+  client: RpcClient,
   { filter, logsBloom }: Pick<ChainConfig, "filter" | "logsBloom">,
   capabilities: Capabilities,
   checks: IntegrityChecks,
   newest: () => number | undefined,
-  /** The `logs` subscription of the same connection, if supported. */
   announced?: LogsSubscription,
 ): LogSource => {
-  const integrityProblem = checks.block(filter)
   const unfiltered = isUnfiltered(filter)
   const getLogs = GetLogs.make(client, filter, capabilities)
-  const readBlock = BlockLogs.make(
-    client,
-    filter,
-    capabilities,
-    getLogs,
-    checks,
-    newest,
-    unfiltered ? announced : undefined,
-  )
+  const options = { client, filter, capabilities, getLogs, checks, newest }
+  const readBlock = BlockLogs.make({ ...options, announced: unfiltered ? announced : undefined })
 
-  /** The header, with its bloom only if it proves something. */
   const withBloom = (header: Header): Header => {
     const proven = checks.bloom(header, capabilities.blooms)
     const bloom = logsBloom === "ignore" ? undefined : proven
@@ -88,100 +121,50 @@ export const make = (
 
   /** Checks an empty response under an announced bloom that proves nothing: the fetched header may have one that does. */
   const recheckEmpty = Effect.fnUntraced(function* (empty: Block, { number }: Header) {
-    const fetched = yield* ambiguousAsNotFound(Headers.header(client, number))
+    const fetched = yield* ambiguousAsNotFound(Eth.blockByNumber(client, number))
     if (fetched?.hash !== empty.hash) return yield* blockNotFound(client.name, number)
     const header = withBloom(fetched)
     return header.logsBloom !== undefined && mayHaveLogs(header) ? yield* readBlock(header) : empty
   })
 
-  const block = (given: Header) => {
+  const block = Effect.fnUntraced(function* (given: Header) {
     const header = withBloom(given)
-    if (!mayHaveLogs(header)) return Effect.succeed(blockOf(header, []))
-    // An ignored bloom may still be right that the block has logs.
-    const isIgnored = logsBloom === "ignore" && given.logsBloom !== undefined && !isZero(given.logsBloom)
+    if (!mayHaveLogs(header)) return blockOf(header, [])
     const mayRecheck =
       logsBloom === "trust" &&
       header.logsBloom === undefined &&
       given.origin === "announced" &&
       capabilities.blooms.fetched
-    const block =
-      isIgnored && unfiltered
-        ? Effect.repeat(readBlock(header), {
-            while: ({ logs }) => logs.length === 0,
-            schedule: recheckPolicy,
-          })
-        : readBlock(header)
-    return block.pipe(
-      Effect.flatMap((block) =>
-        mayRecheck && block.logs.length === 0 ? recheckEmpty(block, given) : Effect.succeed(block),
-      ),
-      Effect.tap(({ logs }) => Effect.sync(() => capabilities.recordRecentSuccess(1, logs.length))),
-    )
+    // An ignored bloom may still be right that the block has logs.
+    const isIgnored = logsBloom === "ignore" && given.logsBloom !== undefined && !isZero(given.logsBloom)
+    const whileEmpty = { while: ({ logs }: Block) => logs.length === 0, schedule: recheckPolicy }
+    const read = readBlock(header)
+    const found = yield* isIgnored && unfiltered ? Effect.repeat(read, whileEmpty) : read
+    const block = mayRecheck && found.logs.length === 0 ? yield* recheckEmpty(found, given) : found
+    capabilities.recordRecentSuccess(1, block.logs.length)
+    return block
+  })
+
+  const reader: FinalizedRange.RangeReader = {
+    client,
+    capabilities,
+    getLogs,
+    readBlock,
+    block,
+    blockProblem: checks.block(filter),
+    rangeProblem: checks.range(filter),
+    existingHeaders: ExistingHeaders.make(client, capabilities, withBloom),
+    withBloom,
+    mayHaveLogs,
+    // The endpoint refuses ranges, or the range is a single block.
+    isSingle: (from, to) => from === to || !capabilities.ranges || capabilities.refused.has("eth_getLogs"),
+    oneByOne: (headers) => Effect.forEach(headers, block, { concurrency: singleBlockConcurrency }),
   }
-
-  const oneByOne = (headers: ReadonlyArray<Header>) =>
-    Effect.forEach(headers, block, { concurrency: singleBlockConcurrency })
-
-  const existingHeaders = ExistingHeaders.make(client, capabilities)
-
-  /** Assigns the logs of a range to their headers; blocks that fail their checks are requested one by one. */
-  const attachToHeaders = (headers: ReadonlyArray<Header>, logs: ReadonlyArray<PlacedLog>) => {
-    const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
-    return Effect.forEach(
-      headers,
-      (header) => {
-        const found = byNumber.get(header.number) ?? []
-        if (found.length === 0) return block(header)
-        return integrityProblem(found, header) === undefined
-          ? Effect.succeed(blockOf(header, found))
-          : readBlock(header)
-      },
-      { concurrency: singleBlockConcurrency },
-    )
-  }
-
-  /** Whether to read block by block: the endpoint refuses ranges, or the range is a single block. */
-  const isSingle = (from: number, to: number) =>
-    from === to || !capabilities.ranges || capabilities.refused.has("eth_getLogs")
-
-  const unfinalizedRange = Effect.fnUntraced(function* (from: number, to: number) {
-    const existing = ambiguousAsNotFound(
-      Effect.map(existingHeaders.range(from, to), (headers) => headers.map(withBloom)),
-    )
-    if (isSingle(from, to)) return yield* oneByOne(yield* existing)
-    const range = getLogs({ fromBlock: hex(from), toBlock: hex(to) })
-    const [headers, logs] = yield* Effect.all([existing, Effect.result(range)], {
-      concurrency: 2,
-    })
-    if (logs._tag === "Success") {
-      capabilities.recordSupported("range")
-      capabilities.recordRecentSuccess(to - from + 1, logs.success.length)
-      return yield* attachToHeaders(headers, logs.success)
-    }
-    const refusal = errorKind(logs.failure)
-    if (isTooWide(refusal)) capabilities.shrinkRecent(to - from + 1)
-    // An oversized frame has closed the connection.
-    if (refusal === undefined || logs.failure.reason._tag === "Oversized") return yield* logs.failure
-    if (isRefused(refusal)) capabilities.refuseRange(from, false)
-    return yield* oneByOne(headers)
-  }, retryUnverified)
-
   return {
     block,
-    unfinalizedRange,
-    finalizedRange: FinalizedRange.make({
-      client,
-      capabilities,
-      getLogs,
-      readBlock,
-      rangeProblem: checks.range(filter),
-      existingHeaders,
-      withBloom,
-      mayHaveLogs,
-      isSingle,
-      oneByOne,
-    }),
-    width: () => capabilities.width,
+    unfinalizedRange: (from, to) => unfinalizedRange(reader, from, to),
+    finalizedRange: FinalizedRange.make(reader),
+    width: () => capabilities.width.current,
     servedBy: () => client.name,
   }
 }

@@ -8,11 +8,12 @@
  */
 import { Duration, Effect, Latch, Scope, Semaphore } from "effect"
 import type { Header, Hex } from "../Domain.ts"
-import { logsOf, quantity, sizeOf } from "../endpoint/Decode.ts"
+import { logsOf, sizeOf } from "../endpoint/Decode.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import type { SocketConnection } from "../endpoint/Endpoint.ts"
+import type { Connection } from "../endpoint/Connection.ts"
 import { Malformed, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
+import * as Eth from "../endpoint/Eth.ts"
 import { addTo, emptyBloom, isZero, toHex } from "./Bloom.ts"
 
 export interface LogsSubscription {
@@ -39,60 +40,81 @@ const timeout = Duration.seconds(2)
 const isComplete = ({ logs, bloom, highest }: Group, header: Header): boolean =>
   highest === logs.size - 1 && toHex(bloom) === header.logsBloom
 
-/** A subscription that ends with the scope. */
-export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
-  const scope = yield* Effect.scope
-  const arrived = yield* Latch.make(false)
-  const oneAtATime = yield* Semaphore.make(1)
-  const groups = new Map<Hex, Group>()
-  let logCount = 0
-  let byteCount = 0
+/** The received logs by block. */
+class Groups {
+  readonly #groups = new Map<Hex, Group>()
+  #logs = 0
+  #bytes = 0
   /** The height of the last received log. */
-  let lastBlock = -1
-  /** The height at which the subscription started: later blocks arrive completely. */
-  let subscribedAt: number | undefined
+  lastBlock = -1
 
-  const drop = (hash: Hex) => {
-    logCount -= groups.get(hash)?.logs.size ?? 0
-    byteCount -= groups.get(hash)?.bytes ?? 0
-    groups.delete(hash)
+  get(hash: Hex): Group | undefined {
+    return this.#groups.get(hash)
   }
 
-  const isOverLimit = () => groups.size > mostBlocks || logCount > mostLogs || byteCount > mostBytes
-
-  const onNotification = (raw: unknown) => {
-    const decoded = logsOf([raw])
-    if (decoded instanceof Malformed) return connection.endUnsafe(decoded)
-    const log = decoded[0]!
-    if (log.removed) return drop(log.blockHash)
-    const group = groups.get(log.blockHash) ?? { logs: new Map(), bloom: emptyBloom(), highest: -1, bytes: 0 }
-    groups.set(log.blockHash, group)
+  add(log: PlacedLog): void {
+    const { blockHash } = log
+    const group = this.get(blockHash) ?? { logs: new Map(), bloom: emptyBloom(), highest: -1, bytes: 0 }
+    this.#groups.set(blockHash, group)
     // Nodes may send a log twice.
     if (group.logs.has(log.index)) return
     group.logs.set(log.index, log)
     group.highest = Math.max(group.highest, log.index)
     addTo(group.bloom, log)
-    lastBlock = log.blockNumber
-    logCount++
+    this.lastBlock = log.blockNumber
+    this.#logs++
     group.bytes += sizeOf(log)
-    byteCount += sizeOf(log)
-    while (isOverLimit()) drop(groups.keys().next().value!)
+    this.#bytes += sizeOf(log)
+    while (this.#groups.size > mostBlocks || this.#logs > mostLogs || this.#bytes > mostBytes)
+      this.drop(this.#groups.keys().next().value!)
+  }
+
+  drop(hash: Hex): void {
+    const group = this.get(hash)
+    this.#logs -= group?.logs.size ?? 0
+    this.#bytes -= group?.bytes ?? 0
+    this.#groups.delete(hash)
+  }
+}
+
+/** A subscription that ends with the scope. */
+export const make = Effect.fnUntraced(function* (connection: Connection) {
+  const scope = yield* Effect.scope
+  const arrived = yield* Latch.make(false)
+  const oneAtATime = yield* Semaphore.make(1)
+  const groups = new Groups()
+  /** The height at which the subscription started: later blocks arrive completely. */
+  let subscribedAt: number | undefined
+
+  const onNotification = (raw: unknown) => {
+    const decoded = logsOf([raw])
+    if (decoded instanceof Malformed) return connection.endUnsafe(decoded)
+    const log = decoded[0]!
+    if (log.removed) return groups.drop(log.blockHash)
+    groups.add(log)
     return arrived.openUnsafe()
   }
+
+  /** An answer that is not a number is no height below which logs could still arrive. */
+  const height = Effect.catchIf(
+    Eth.blockNumber(connection),
+    ({ reason }) => reason._tag === "Malformed",
+    () => Effect.succeed(Infinity),
+  )
 
   const subscribe = oneAtATime.withPermit(
     Effect.gen(function* () {
       if (subscribedAt !== undefined) return
-      const height = quantity(yield* connection.request("eth_blockNumber", [])) ?? Infinity
+      const at = yield* height
       yield* Scope.provide(connection.subscribe(["logs", {}], onNotification), scope)
-      subscribedAt = height
+      subscribedAt = at
     }),
   )
 
   const integrityFailure = (detail: string) => integrityError(connection.name, detail)
 
   /** Logs arrive in the order of their blocks. */
-  const mayStillArrive = ({ number }: Header) => number > subscribedAt! && number >= lastBlock
+  const mayStillArrive = ({ number }: Header) => number > subscribedAt! && number >= groups.lastBlock
 
   const awaitComplete = Effect.fnUntraced(function* (header: Header) {
     for (;;) {
@@ -100,7 +122,7 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
       const group = groups.get(header.hash)
       if (group !== undefined && isComplete(group, header)) {
         const { size } = group.logs
-        yield* connection.request("eth_blockNumber", [])
+        yield* height
         if (groups.get(header.hash) === group && group.logs.size === size) {
           return [...group.logs.values()].sort((a, b) => a.index - b.index)
         }
@@ -113,18 +135,16 @@ export const make = Effect.fnUntraced(function* (connection: SocketConnection) {
   })
 
   return {
-    logs: (header) =>
-      header.logsBloom === undefined || isZero(header.logsBloom)
-        ? Effect.fail(integrityFailure(`block ${header.number} has no bloom to compare its logs with`))
-        : Effect.andThen(
-            subscribe,
-            Effect.timeoutOrElse(awaitComplete(header), {
-              duration: timeout,
-              orElse: () =>
-                Effect.fail(
-                  integrityFailure(`the logs of block ${header.number} were not all announced in time`),
-                ),
-            }),
-          ),
+    logs: Effect.fnUntraced(function* (header) {
+      const { logsBloom: bloom, number } = header
+      if (bloom === undefined || isZero(bloom))
+        return yield* integrityFailure(`block ${number} has no bloom to compare its logs with`)
+      yield* subscribe
+      return yield* Effect.timeoutOrElse(awaitComplete(header), {
+        duration: timeout,
+        orElse: () =>
+          Effect.fail(integrityFailure(`the logs of block ${number} were not all announced in time`)),
+      })
+    }),
   } satisfies LogsSubscription as LogsSubscription
 })

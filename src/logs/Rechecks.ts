@@ -1,7 +1,23 @@
 /** Errors and answers that may be right a moment later: a block that a node does not have yet, an incomplete answer. */
 import { Effect, Schedule } from "effect"
+import type { Header, Hex } from "../Domain.ts"
 import { EndpointError, errorKind, Rejected } from "../endpoint/EndpointError.ts"
 import { isLeftOut } from "../endpoint/RpcClient.ts"
+
+/**
+ * While a block was first requested less than this ago (milliseconds), an ambiguous error means that the node does not
+ * have the block yet.
+ */
+const arrivalWindow = 5_000
+
+/** A block this much older than the newest head (milliseconds) exists on every node: a refusal applies to all blocks. */
+const oldBlockAge = 60_000
+
+/** Some nodes send milliseconds. A timestamp in seconds reaches 1e11 only in the year 5138. */
+const millisOf = (timestamp: number) => (timestamp < 1e11 ? timestamp * 1000 : timestamp)
+
+/** Blocks whose first request time is remembered. */
+const mostTracked = 64
 
 /** Retries of a response that fails its integrity checks: after 100, 200 and 400 ms. */
 export const recheckPolicy = Schedule.exponential("100 millis").pipe(Schedule.upTo({ times: 3 }))
@@ -45,3 +61,22 @@ export const retryUnverified = <A>(
     schedule: recheckPolicy,
     while: (error) => error.reason._tag === "Unverified" || errorKind(error) === "BlockNotFound",
   })
+
+/** @param newest the timestamp of the newest known head, in the node's own unit */
+export const makeAgeOf = (newest: () => number | undefined) => {
+  /** When blocks were first requested. */
+  const firstRequestedAt = new Map<Hex, number>()
+  return ({ hash, timestamp }: Header, now: number) => {
+    const since = firstRequestedAt.get(hash) ?? now
+    firstRequestedAt.set(hash, since)
+    if (firstRequestedAt.size > mostTracked) firstRequestedAt.delete(firstRequestedAt.keys().next().value!)
+    /** The block exists on every node. */
+    const isOld = millisOf(newest() ?? timestamp) - millisOf(timestamp) >= oldBlockAge
+    /** The node may not have the block yet. */
+    const isArriving = !isOld && now - since < arrivalWindow
+    return { isOld, isArriving }
+  }
+}
+
+/** How old a block is. */
+export type Age = ReturnType<ReturnType<typeof makeAgeOf>>

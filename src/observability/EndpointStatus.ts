@@ -1,6 +1,6 @@
 /** The state of an endpoint: its connection, its requests, and what it supports. */
 import type { Capabilities } from "../endpoint/Capabilities.ts"
-import type { Connection } from "../endpoint/Endpoint.ts"
+import type { Connection } from "../endpoint/Connection.ts"
 import type { RateLimiter } from "../endpoint/RateLimiter.ts"
 import type { Outcome } from "../endpoint/RpcClient.ts"
 import { stateOf } from "../Retry.ts"

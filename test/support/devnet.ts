@@ -6,7 +6,7 @@ import * as Anvil from "../../src/demo/Anvil.ts"
 import * as Traffic from "../../src/demo/Traffic.ts"
 import { headerOf } from "../../src/endpoint/Decode.ts"
 import * as Endpoint from "../../src/endpoint/Endpoint.ts"
-import type { SocketConnection } from "../../src/endpoint/Endpoint.ts"
+import type { Connection } from "../../src/endpoint/Connection.ts"
 import { Transport } from "../../src/endpoint/Socket.ts"
 import type { Header } from "../../src/Domain.ts"
 import * as SqliteStore from "../../src/store/sqlite/SqliteStore.ts"
@@ -18,7 +18,7 @@ export const chainId = 31337
 
 export interface Devnet {
   readonly anvil: Anvil.Anvil
-  readonly node: SocketConnection
+  readonly node: Connection
   /** Mines a block with this many logs in each of its transactions. */
   readonly block: (...logs: ReadonlyArray<number>) => Effect.Effect<void, unknown>
   readonly reorg: (depth: number) => Effect.Effect<void, unknown>
@@ -26,7 +26,7 @@ export interface Devnet {
   readonly head: Effect.Effect<Header, unknown>
 }
 
-export const connect = (url: string, id = chainId): Effect.Effect<SocketConnection, unknown, Scope.Scope> =>
+export const connect = (url: string, id = chainId): Effect.Effect<Connection, unknown, Scope.Scope> =>
   Endpoint.connect(
     { id },
     { name: "anvil", url: Redacted.make(url), keyless: false },
@@ -34,7 +34,7 @@ export const connect = (url: string, id = chainId): Effect.Effect<SocketConnecti
   ).pipe(Effect.provide(Transport.layerWebSocket))
 
 /** The latest block of a node. */
-export const headOf = (node: SocketConnection) =>
+export const headOf = (node: Connection) =>
   Effect.map(node.request("eth_getBlockByNumber", ["latest", false]), (block) => headerOf(block) as Header)
 
 /** A node that mines only on request. */

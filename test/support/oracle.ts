@@ -8,7 +8,7 @@
 import { assert } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import { compare, digestOf, replay } from "../../src/cli/comparison.ts"
-import type { SocketConnection } from "../../src/endpoint/Endpoint.ts"
+import type { RpcClient } from "../../src/endpoint/RpcClient.ts"
 import { identity } from "../../src/Domain.ts"
 import type { Entry, Hex } from "../../src/Domain.ts"
 import { callLimits } from "../../src/store/Journal.ts"
@@ -210,7 +210,7 @@ export const assertComplete = Effect.fnUntraced(function* (
 export const judgeByNode = Effect.fnUntraced(function* (
   store: Client,
   chain: number,
-  node: Pick<SocketConnection, "name" | "request">,
+  node: RpcClient,
   to: number,
 ) {
   const replay = yield* replayOf(store, chain)

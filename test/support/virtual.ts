@@ -4,7 +4,7 @@ import { Duration, Effect, Fiber, Redacted } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as Endpoint from "../../src/endpoint/Endpoint.ts"
-import type { SocketConnection } from "../../src/endpoint/Endpoint.ts"
+import type { Connection } from "../../src/endpoint/Connection.ts"
 import type { EndpointError } from "../../src/endpoint/EndpointError.ts"
 import { FakeChain } from "./FakeChain.ts"
 import { FakeNode, layerTransport } from "./FakeNode.ts"
@@ -12,7 +12,7 @@ import { FakeNode, layerTransport } from "./FakeNode.ts"
 export interface World {
   readonly chain: FakeChain
   readonly node: FakeNode
-  readonly connection: SocketConnection
+  readonly connection: Connection
 }
 
 /** Runs an effect while the test clock advances, and returns its result. */
@@ -43,7 +43,7 @@ export const connected = (
   })
 
 /** The error with which a connection has ended, if it has. */
-export const endOf = (connection: SocketConnection): Effect.Effect<EndpointError | undefined> =>
+export const endOf = (connection: Connection): Effect.Effect<EndpointError | undefined> =>
   Effect.gen(function* () {
     const fiber = yield* Effect.forkChild(Effect.flip(connection.ended), { startImmediately: true })
     yield* TestClock.adjust(0)

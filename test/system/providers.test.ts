@@ -41,7 +41,7 @@ describe("stores every log once from a provider that", () => {
               logs.filter(({ contract }) => addresses.includes(contract)).map(({ index }) => [hash, index]),
             ),
         )
-        assert.isBelow(some.status.endpoints[0]!.capabilities!.addresses, 10)
+        assert.isBelow(some.status.endpoints[0]!.capabilities!.addresses.current, 10)
       }),
   )
 

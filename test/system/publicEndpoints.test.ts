@@ -128,7 +128,7 @@ describe("a chain without a filter on public endpoints", () => {
         yield* blocks(chain, 4)
         assert.isAtLeast(status.final!, chain.final.number - 3)
         assert.strictEqual(status.count(blocksUnaudited), 0)
-        assert.isAtMost(status.endpoints[1]!.capabilities!.width, 30)
+        assert.isAtMost(status.endpoints[1]!.capabilities!.width.current, 30)
         assert.isAbove(two.timesAsked("eth_getLogs"), 4)
         yield* caughtUp(store, chain, status, start)
       }),

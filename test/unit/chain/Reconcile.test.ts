@@ -9,7 +9,7 @@ import type { ChainStep } from "../../../src/chain/PendingJournal.ts"
 import { RecentHeaders } from "../../../src/chain/RecentHeaders.ts"
 import * as Reconcile from "../../../src/chain/Reconcile.ts"
 import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
-import type { NamedClient } from "../../../src/endpoint/Headers.ts"
+import type { RpcClient } from "../../../src/endpoint/RpcClient.ts"
 import type { LogSource } from "../../../src/logs/LogSource.ts"
 import { callLimits, emptyJournal, applied, finalizedHead } from "../../../src/store/Journal.ts"
 import { FakeChain } from "../../support/FakeChain.ts"
@@ -28,7 +28,7 @@ const Event = Schema.Union([
 const size = (n: number, most: number) => Math.abs(n) % (most + 1)
 
 /** The endpoint's answers, without a socket. */
-const clientOf = (node: FakeNode): NamedClient => {
+const clientOf = (node: FakeNode): RpcClient => {
   const answerTo = (method: string, params: ReadonlyArray<unknown>): unknown =>
     (
       JSON.parse(node.post(JSON.stringify({ jsonrpc: "2.0", id: 1, method, params }))!) as {

@@ -9,14 +9,15 @@ describe("endpoint capabilities", () => {
     capabilities.refused.add("eth_getLogs")
     capabilities.finalizedTag = false
     capabilities.announcesHeads = false
-    capabilities.addresses = 9
-    capabilities.headers = 3
-    capabilities.receipts = 5
+    capabilities.addresses.shrink(9)
+    capabilities.headers.shrink(3)
+    capabilities.receipts.shrink(5)
     assert.isFalse(capabilities.allows("eth_getLogs", hash("a")))
     capabilities.relax()
     assert.isTrue(capabilities.allows("eth_getLogs", hash("a")))
     assert.isTrue(capabilities.finalizedTag)
-    assert.deepStrictEqual([capabilities.addresses, capabilities.headers, capabilities.receipts], [18, 6, 10])
+    const { addresses, headers, receipts } = capabilities
+    assert.deepStrictEqual([addresses.current, headers.current, receipts.current], [18, 6, 10])
     for (let hour = 0; hour < 10; hour++) capabilities.relax()
     assert.deepStrictEqual(capabilities.description, fresh)
   })
@@ -71,8 +72,8 @@ describe("endpoint capabilities", () => {
   it("describes itself as plain JSON", () => {
     const capabilities = new Capabilities()
     capabilities.refused.add("eth_getLogs").add("eth_getBlockReceipts")
-    capabilities.shrink(10)
-    capabilities.shrinkRecent(20)
+    capabilities.width.shrink(10)
+    capabilities.recentWidth.shrink(10)
     capabilities.markOversized("eth_getTransactionReceipt", hash("a"))
     assert.deepStrictEqual(JSON.parse(JSON.stringify(capabilities.description)), {
       refused: ["eth_getLogs", "eth_getBlockReceipts"],
@@ -96,10 +97,10 @@ describe("endpoint capabilities", () => {
     const capabilities = new Capabilities()
     assert.deepStrictEqual(capabilities.limits, [])
     capabilities.refused.add("eth_getLogs")
-    capabilities.shrink(50)
-    capabilities.shrinkRecent(10)
-    capabilities.addresses = 100
-    capabilities.receipts = 5
+    capabilities.width.shrink(50)
+    capabilities.recentWidth.shrink(5)
+    capabilities.addresses.shrink(100)
+    capabilities.receipts.shrink(5)
     capabilities.finalizedTag = false
     capabilities.nothingFinal = true
     capabilities.byHash = false

@@ -5,14 +5,14 @@ import { createServer } from "node:net"
 import type { AddressInfo } from "node:net"
 import { TestClock } from "effect/testing"
 import { connect } from "../../../src/endpoint/Endpoint.ts"
-import type { EndpointOptions } from "../../../src/endpoint/Endpoint.ts"
+import type { EndpointOptions } from "../../../src/endpoint/Connection.ts"
 import { errorKind } from "../../../src/endpoint/EndpointError.ts"
 import type { EndpointError } from "../../../src/endpoint/EndpointError.ts"
 import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
 import { Transport } from "../../../src/endpoint/Socket.ts"
 import type { Hex } from "../../../src/Domain.ts"
 import * as GetLogs from "../../../src/logs/GetLogs.ts"
-import * as Headers from "../../../src/endpoint/Headers.ts"
+import * as Eth from "../../../src/endpoint/Eth.ts"
 import { Redaction, makeRedactor } from "../../../src/Redactor.ts"
 import { FakeChain } from "../../support/FakeChain.ts"
 import { FakeNode, Raw, Refused, layerTransport, silence } from "../../support/FakeNode.ts"
@@ -266,16 +266,16 @@ describe("a connection", () => {
         const error = yield* Effect.flip(logs)
         assert.deepInclude(reason(error), { _tag: "Disconnected", code: 1009 })
         assert.strictEqual(errorKind(error), "TooManyAddresses")
-        assert.strictEqual(capabilities.addresses, 32)
+        assert.strictEqual(capabilities.addresses.current, 32)
         yield* Effect.flip(logs)
         assert.deepStrictEqual(yield* logs, [])
-        assert.strictEqual(capabilities.addresses, 16)
+        assert.strictEqual(capabilities.addresses.current, 16)
         const numbers = Array.from({ length: 20 }, (_, i) => i + 1)
         const headers = Effect.flatMap(connectTo(url), (connection) =>
-          Headers.headers(connection, numbers, capabilities),
+          Eth.blocksByNumber(connection, numbers, capabilities),
         )
         yield* Effect.flip(headers)
-        assert.strictEqual(capabilities.headers, 10)
+        assert.strictEqual(capabilities.headers.current, 10)
         assert.strictEqual((yield* headers).length, 20)
       }),
   )

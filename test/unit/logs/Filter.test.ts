@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Hex } from "../../../src/Domain.ts"
-import { fingerprint, isUnfiltered, logParams, makeMatches } from "../../../src/logs/Filter.ts"
+import { logParams } from "../../../src/endpoint/Eth.ts"
+import { fingerprint, isUnfiltered, makeMatches } from "../../../src/logs/Filter.ts"
 
 const a: Hex = `0x${"aa".repeat(20)}`
 const b: Hex = `0x${"bb".repeat(20)}`

@@ -24,7 +24,7 @@ const make = (
   return {
     ...LogSource.make(connection, chain, capabilities, strict, () => source.head.timestamp),
     capabilities,
-    width: () => capabilities.width,
+    width: () => capabilities.width.current,
   }
 }
 
@@ -346,7 +346,7 @@ describe("the logs of one block", () => {
       const logs = make(world)
       const block = yield* soon(logs.block(world.chain.head), "1 minute")
       assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
-      assert.isAtMost(logs.capabilities.receipts, 5)
+      assert.isAtMost(logs.capabilities.receipts.current, 5)
     }),
   )
 
@@ -669,7 +669,7 @@ describe("the logs of an unfinalized range", () => {
         shape(yield* soon(logs.unfinalizedRange(1, 20))),
         shape(world.chain.blocks(1, 20)),
       )
-      assert.strictEqual(logs.capabilities.headers, 10)
+      assert.strictEqual(logs.capabilities.headers.current, 10)
     }),
   )
 
@@ -685,7 +685,7 @@ describe("the logs of an unfinalized range", () => {
         shape(yield* soon(logs.unfinalizedRange(1, 20))),
         shape(world.chain.blocks(1, 20)),
       )
-      assert.strictEqual(logs.capabilities.headers, 10)
+      assert.strictEqual(logs.capabilities.headers.current, 10)
     }),
   )
 
@@ -712,10 +712,10 @@ describe("the logs of an unfinalized range", () => {
         shape(yield* soon(logs.unfinalizedRange(1, 20))),
         shape(world.chain.blocks(1, 20)),
       )
-      assert.strictEqual(logs.capabilities.headers, 10)
+      assert.strictEqual(logs.capabilities.headers.current, 10)
       world.node.mostCalls = 4
       yield* soon(logs.unfinalizedRange(21, 40))
-      assert.strictEqual(logs.capabilities.headers, 3)
+      assert.strictEqual(logs.capabilities.headers.current, 3)
       const frames = world.node.timesAsked("eth_getBlockByNumber")
       yield* soon(logs.unfinalizedRange(1, 20))
       assert.strictEqual(
@@ -828,7 +828,7 @@ describe("the logs of a finalized range", () => {
       assert.strictEqual((yield* soon(wholeHistory(logs, 1, 64), "5 seconds")).length, 64)
       assert.deepStrictEqual(ranges.slice(0, 4), [64, 32, 16, 8])
       yield* soon(logs.unfinalizedRange(1, 20), "5 seconds")
-      assert.strictEqual(logs.capabilities.recentWidth, 10)
+      assert.strictEqual(logs.capabilities.recentWidth.current, 10)
     }),
   )
 
@@ -1023,14 +1023,14 @@ describe("the width of unfinalized ranges", () => {
     Effect.gen(function* () {
       world.chain.extend(2000, 1000, 2, ...Array.from({ length: 30 }, () => 1))
       const logs = make(world)
-      assert.strictEqual(logs.capabilities.recentWidth, 20)
+      assert.strictEqual(logs.capabilities.recentWidth.current, 20)
       yield* soon(logs.block(world.chain.at(1)!.header))
-      assert.strictEqual(logs.capabilities.recentWidth, 2)
+      assert.strictEqual(logs.capabilities.recentWidth.current, 2)
       yield* soon(logs.unfinalizedRange(3, 4))
       yield* soon(logs.unfinalizedRange(5, 7))
-      assert.strictEqual(logs.capabilities.recentWidth, 4)
+      assert.strictEqual(logs.capabilities.recentWidth.current, 4)
       yield* soon(logs.finalizedRange(1, 2))
-      assert.strictEqual(logs.capabilities.recentWidth, 3)
+      assert.strictEqual(logs.capabilities.recentWidth.current, 3)
     }),
   )
 })
@@ -1076,7 +1076,7 @@ describe("a filter of many addresses", () => {
       })
       const logs = make(world, many(world, 60))
       yield* soon(logs.block(world.chain.at(1)!.header))
-      assert.isBelow(logs.capabilities.addresses, 10)
+      assert.isBelow(logs.capabilities.addresses.current, 10)
       const before = refusals
       const block = yield* soon(logs.block(world.chain.at(2)!.header))
       assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(2)))
@@ -1095,7 +1095,7 @@ describe("a filter of many addresses", () => {
       const logs = make(world, many(world, 60))
       const block = yield* soon(logs.block(world.chain.head))
       assert.deepStrictEqual(shape([block]), shape(world.chain.blocks(1)))
-      assert.isBelow(logs.capabilities.addresses, 10)
+      assert.isBelow(logs.capabilities.addresses.current, 10)
       assert.strictEqual(world.node.timesAsked("eth_getBlockReceipts"), 0)
     }),
   )
