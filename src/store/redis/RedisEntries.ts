@@ -46,7 +46,7 @@ export const make = ({ commandOf, streamOf }: RedisChains): Entries["Service"] =
     )
     if (millis === undefined) return undefined
     const last = yield* paged(page(chain), `${millis - 1}-${highestSerial}`).pipe(
-      Stream.takeWhile(({ entry }) => Number(entry.block_number) < block),
+      Stream.takeWhile(({ entry }) => !(Number(entry.block_number) >= block)),
       Stream.runLast,
     )
     return Option.getOrUndefined(last)?.id

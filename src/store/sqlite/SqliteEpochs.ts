@@ -3,11 +3,11 @@ import { randomUUID } from "node:crypto"
 import type { ChainId } from "../../Domain.ts"
 import type { Acknowledged, Added, EpochCheck, Known } from "../JournalStore.ts"
 import type { Heads } from "./SqliteHeads.ts"
-import type { EventRow, Statements } from "./Statements.ts"
+import type { EventKey, Statements } from "./Statements.ts"
 
 /** The identity of an entry: block hash, log index, removed. */
-const identityOf = (row: EventRow) =>
-  `${row["block_hash"]}:${row["log_index"]}:${row.removed === 1 ? "true" : "false"}`
+const identityOf = ({ block_hash, log_index, removed }: EventKey) =>
+  `${block_hash}:${log_index}:${removed === 1}`
 
 type EventId = Omit<Acknowledged, "epoch">
 

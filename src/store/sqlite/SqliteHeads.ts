@@ -67,8 +67,10 @@ export const make = (sql: Statements) => {
   const stateOf = (chain: ChainId, move: Move): StoredState | undefined => {
     const row = head(chain)
     if (row === undefined) return undefined
-    const window = sql.recordsFor(chain, chain, heightOf(move))
-    const top = window.at(-1)
+    const [top, below] = sql.highestRecords(chain)
+    const height = heightOf(move)
+    const named = top !== undefined && height < top.number ? sql.recordAt(chain, height) : undefined
+    const window = [named, below, top].filter((record) => record !== undefined)
     return { row, top, journal: journalOf(row, window), contradiction: contradictionOf(chain, row, top) }
   }
 

@@ -23,6 +23,13 @@ export interface RecordRow extends BlockRecord {
   readonly last_id: number
 }
 
+export interface EventKey {
+  readonly id: number
+  readonly block_hash: string
+  readonly log_index: number
+  readonly removed: number
+}
+
 export interface EventRow {
   readonly id: number
   readonly block_number: number
@@ -30,6 +37,9 @@ export interface EventRow {
   readonly traceparent: string | null
   readonly [column: string]: string | number | null
 }
+
+/** The entries of a chain: what identifies them. */
+const selectKeys = "SELECT id, block_hash, log_index, removed FROM events WHERE chain_id = ?"
 
 /** The records of a chain. */
 const selectRecords = 'SELECT *, parent AS "parentHash" FROM window WHERE chain_id = ?'
@@ -56,8 +66,8 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   }>("SELECT version, epoch, epoch_reason, paused FROM journals WHERE chain_id = ?"),
   createJournal: run(`INSERT OR REPLACE INTO journals VALUES (?, ${journalVersion}, ?, ?, ?, '', '', 0)`),
   setDigest: run("UPDATE journals SET part_digest = ? WHERE chain_id = ?"),
-  lastEvent: row<EventRow>("SELECT * FROM events WHERE chain_id = ? ORDER BY id DESC LIMIT 1"),
-  eventAt: row<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id = ?"),
+  lastEvent: row<EventKey>(`${selectKeys} ORDER BY id DESC LIMIT 1`),
+  eventAt: row<EventKey>(`${selectKeys} AND id = ?`),
   highestEver: row<{ readonly seq: number }>("SELECT seq FROM sqlite_sequence WHERE name = 'events'"),
   pastEpochs: rows<{ readonly epoch: string }>("SELECT epoch FROM epochs WHERE chain_id = ? ORDER BY id"),
   keepEpoch: run("INSERT INTO epochs (chain_id, epoch) VALUES (?, ?)"),
@@ -72,9 +82,7 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   changeFilter: run("UPDATE heads SET filter = ?, filter_since = ?, part = ? WHERE chain_id = ?"),
 
   records: rows<RecordRow>(`${selectRecords} ORDER BY number`),
-  recordsFor: rows<RecordRow>(
-    `SELECT * FROM (${selectRecords} ORDER BY number DESC LIMIT 2) UNION ${selectRecords} AND number = ? ORDER BY number`,
-  ),
+  highestRecords: rows<RecordRow>(`${selectRecords} ORDER BY number DESC LIMIT 2`),
   recordAt: row<RecordRow>(`${selectRecords} AND number = ?`),
   oldestNeeded: row<{ readonly id: number }>(
     "SELECT min(first_id) AS id FROM window WHERE chain_id = ? AND count > 0",
