@@ -56,7 +56,10 @@ export const stateOf = (breaker: Breaker | undefined): BreakerState =>
   breaker ? SubscriptionRef.getUnsafe(breaker.state) : healthy
 
 /** The same breaker with a hook: `onClosed` runs with the failure count when an open breaker closes. */
-export const watched = (breaker: Breaker, onClosed: (failures: number) => Effect.Effect<void>): Breaker => ({
+export const withOnClosed = (
+  breaker: Breaker,
+  onClosed: (failures: number) => Effect.Effect<void>,
+): Breaker => ({
   state: breaker.state,
   succeed: Effect.suspend(() => {
     const { failures } = stateOf(breaker)

@@ -3,23 +3,21 @@ import { Effect } from "effect"
 import type { Block, Hex } from "../Domain.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
 import * as Eth from "../endpoint/Eth.ts"
-import type { PoolMember } from "../endpoint/PoolMember.ts"
+import type { Endpoint } from "../endpoint/Endpoint.ts"
 import type { LogSource } from "../logs/LogSource.ts"
 import type { Publisher } from "./ChainEvents.ts"
 import type { Provenance } from "./Provenance.ts"
 
-export type Source = PoolMember
-
-export const nameOf = (source: Source): string => source.connection.name
+export const nameOf = (source: Endpoint): string => source.connection.name
 
 /** What the audit works with. */
 export interface AuditOptions {
-  readonly sourceInUse: Source
+  readonly sourceInUse: Endpoint
   /** Only one endpoint is configured: the audit asks the same one a second time. */
   readonly singleEndpoint: boolean
   /** The endpoints for final blocks, in order: the first serves them, the second is compared. */
-  readonly sources: () => ReadonlyArray<Source>
-  readonly logsOf: (source: Source) => LogSource
+  readonly sources: () => ReadonlyArray<Endpoint>
+  readonly logsOf: (source: Endpoint) => LogSource
   readonly logs: LogSource
   readonly events: Publisher
   /** What was written and not audited yet; outlives the connections of a chain. */
@@ -54,7 +52,7 @@ export const largest = (blocks: ReadonlyArray<Block>) =>
 export const arbitrate = Effect.fnUntraced(function* (
   { sourceInUse, logsOf }: AuditOptions,
   number: number,
-  asked: ReadonlyArray<Source>,
+  asked: ReadonlyArray<Endpoint>,
   hash: Hex | undefined,
 ) {
   const canonical = hash ?? (yield* Eth.blockByNumber(sourceInUse.connection, number))?.hash
@@ -68,7 +66,7 @@ export const arbitrate = Effect.fnUntraced(function* (
     ),
   )
   const blocks: Array<Block> = []
-  const onOtherFork = new Set<Source>()
+  const onOtherFork = new Set<Endpoint>()
   for (const [i, answer] of answers.entries()) {
     if (answer._tag === "Failure") continue
     if (answer.success.hash === canonical) blocks.push(answer.success)

@@ -9,14 +9,15 @@
 import { Effect } from "effect"
 import type { Block } from "../Domain.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
-import { recordSuccess } from "../endpoint/PoolMember.ts"
+import { recordSuccess } from "../endpoint/Endpoint.ts"
 import { lowPriority } from "../endpoint/RateLimiter.ts"
 import type { LogSource } from "../logs/LogSource.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { firstUnfinalized } from "../store/Journal.ts"
 import type { BlockRecord, Journal } from "../store/Journal.ts"
 import { arbitrate, byNumber, contradicted, endOf, nameOf } from "./Arbitration.ts"
-import type { AuditOptions, Source } from "./Arbitration.ts"
+import type { AuditOptions } from "./Arbitration.ts"
+import type { Endpoint } from "../endpoint/Endpoint.ts"
 import * as ComparedRange from "./ComparedRange.ts"
 import { digestOf, isSame } from "./Provenance.ts"
 import type { BlockDigest, Provenance } from "./Provenance.ts"
@@ -58,7 +59,7 @@ const auditorsFor = (
 }
 
 /** The endpoints that arbitrate a block on which an auditor disagrees: its source, or any other one, and the auditor. */
-const arbitersOf = ({ sources }: AuditOptions, auditor: Source, origin: string | undefined) => {
+const arbitersOf = ({ sources }: AuditOptions, auditor: Endpoint, origin: string | undefined) => {
   const others = sources().filter((source) => source !== auditor)
   const other = others.find((source) => nameOf(source) === origin) ?? others[0]
   return other === undefined ? [auditor] : [other, auditor]
@@ -73,7 +74,7 @@ const arbitersOf = ({ sources }: AuditOptions, auditor: Source, origin: string |
  */
 const auditBlock = Effect.fnUntraced(function* (
   options: AuditOptions,
-  auditor: Source,
+  auditor: Endpoint,
   number: number,
   record: BlockRecord | undefined,
   answer: Block | undefined,
@@ -116,7 +117,7 @@ const auditBlock = Effect.fnUntraced(function* (
 const auditChunk = Effect.fnUntraced(function* (
   options: AuditOptions,
   window: ReadonlyArray<BlockRecord>,
-  auditor: Source,
+  auditor: Endpoint,
   [from, to]: readonly [number, number],
   mismatches: Set<number>,
 ) {
@@ -147,7 +148,7 @@ const auditBlocks = (
   const mismatches = new Set<number>()
   const lowest = () => (mismatches.size === 0 ? undefined : Math.min(...mismatches))
 
-  const auditWith = Effect.fnUntraced(function* (auditor: Source) {
+  const auditWith = Effect.fnUntraced(function* (auditor: Endpoint) {
     // Blocks from the lowest mismatch on are rewritten, and audited again then.
     const through = (lowest() ?? to + 1) - 1
     for (let next = from; next <= through;) {

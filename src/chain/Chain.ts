@@ -9,8 +9,8 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import * as Background from "../Background.ts"
 import { Defect } from "../endpoint/EndpointError.ts"
 import * as EndpointPool from "../endpoint/EndpointPool.ts"
-import type { PoolMember } from "../endpoint/PoolMember.ts"
-import { blockTraces } from "../observability/Tracing.ts"
+import type { Endpoint } from "../endpoint/Endpoint.ts"
+import { blockTraces } from "../Tracing.ts"
 import { Redaction } from "../Redactor.ts"
 import { JournalStore } from "../store/JournalStore.ts"
 import type { ChainState } from "./ChainState.ts"
@@ -43,11 +43,11 @@ export const run = Effect.fnUntraced(function* (chain: ChainConfig, state: Chain
   const follow = yield* Following.make({ chain, state, pool })
 
   /** Until the connection ends. A conflict with the store ends only the steps: new ones begin at its journal. */
-  const withEndpoint = (member: PoolMember) =>
-    Effect.flatMap(follow(member), (stepsFromJournal) =>
+  const withEndpoint = (endpoint: Endpoint) =>
+    Effect.flatMap(follow(endpoint), (stepsFromJournal) =>
       Stream.unwrap(stepsFromJournal).pipe(
         Stream.mapEffect(submit, { concurrency: movesInFlight }),
-        Stream.runForEach(acknowledge(member)),
+        Stream.runForEach(acknowledge(endpoint)),
         Effect.tapError((error) => traces.abandon(error.message)),
         Effect.catchTags({
           HeadConflict: (conflict) => Effect.logDebug(conflict.message),
@@ -58,15 +58,15 @@ export const run = Effect.fnUntraced(function* (chain: ChainConfig, state: Chain
         Effect.forever,
       ),
     ).pipe(
-      Effect.raceFirst(member.connection.ended),
+      Effect.raceFirst(endpoint.connection.ended),
       Effect.tapError((error) => traces.abandon(error.message)),
-      Effect.catch((error) => member.connection.end(error.reason)),
+      Effect.catch((error) => endpoint.connection.end(error.reason)),
       Background.scoped,
       // The chain resumes from the stored journal over another connection.
       Effect.catchDefect((defect) =>
         Effect.andThen(
           events.publish({ _tag: "DefectCaught", during: "while following the chain", defect }),
-          member.connection.end(new Defect({ detail: redact(String(defect)) })),
+          endpoint.connection.end(new Defect({ detail: redact(String(defect)) })),
         ),
       ),
       Effect.ensuring(traces.abandon("another endpoint is in use")),
@@ -74,7 +74,7 @@ export const run = Effect.fnUntraced(function* (chain: ChainConfig, state: Chain
 
   return yield* pool.active.pipe(
     // A new element is a failover: the endpoint before is followed no longer.
-    Stream.switchMap((member) => Stream.fromEffectDrain(withEndpoint(member))),
+    Stream.switchMap((endpoint) => Stream.fromEffectDrain(withEndpoint(endpoint))),
     Stream.runDrain,
   )
 })

@@ -8,7 +8,8 @@ import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { lowPriority } from "../endpoint/RateLimiter.ts"
 import type { LogSource } from "../logs/LogSource.ts"
 import { arbitrate, byNumber, contradicted, endOf, largest, nameOf } from "./Arbitration.ts"
-import type { AuditOptions, Source } from "./Arbitration.ts"
+import type { AuditOptions } from "./Arbitration.ts"
+import type { Endpoint } from "../endpoint/Endpoint.ts"
 import { digestOf, isSame } from "./Provenance.ts"
 
 /** Blocks that are arbitrated at the same time. */
@@ -34,7 +35,7 @@ const upTo = (
 const settle = Effect.fnUntraced(function* (
   options: AuditOptions,
   number: number,
-  answers: ReadonlyArray<readonly [source: Source, block: Block | undefined]>,
+  answers: ReadonlyArray<readonly [source: Endpoint, block: Block | undefined]>,
 ) {
   const sources = answers.map(([source]) => source)
   const { block, answers: confirmed, onOtherFork } = yield* arbitrate(options, number, sources, undefined)

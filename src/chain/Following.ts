@@ -5,9 +5,9 @@ import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { EndpointPool } from "../endpoint/EndpointPool.ts"
-import type { PoolMember } from "../endpoint/PoolMember.ts"
+import type { Endpoint } from "../endpoint/Endpoint.ts"
 import * as HttpFallback from "../logs/HttpFallback.ts"
-import { Verification } from "../logs/Integrity.ts"
+import { CurrentIntegrityChecks } from "../logs/Integrity.ts"
 import * as LogSource from "../logs/LogSource.ts"
 import * as LogsSubscription from "../logs/LogsSubscription.ts"
 import { JournalStore } from "../store/JournalStore.ts"
@@ -37,20 +37,20 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool }: Followi
   const { events, storeBreaker, writer, provenance, pushLimits } = state
   const config = yield* AppConfig
   const store = yield* JournalStore
-  const checks = yield* Verification
+  const checks = yield* CurrentIntegrityChecks
   const singleEndpoint = chain.endpoints.length + chain.rpc.length === 1
 
-  return (member: PoolMember): Effect.Effect<StepsFromJournal, EndpointError, Scope.Scope> =>
+  return (endpoint: Endpoint): Effect.Effect<StepsFromJournal, EndpointError, Scope.Scope> =>
     Effect.gen(function* () {
-      const { connection, capabilities } = member
+      const { connection, capabilities } = endpoint
       events.record({ _tag: "EndpointFollowed", endpoint: connection.name })
-      const heads = yield* member.heads
+      const heads = yield* endpoint.heads
       const newestTime = () => heads.last()?.header.timestamp
-      const logsOf = (of: PoolMember, subscription?: LogsSubscription.LogsSubscription) =>
+      const logsOf = (of: Endpoint, subscription?: LogsSubscription.LogsSubscription) =>
         LogSource.make(of.connection, chain, of.capabilities, checks, newestTime, subscription)
-      const socket = logsOf(member, yield* LogsSubscription.make(connection))
+      const socket = logsOf(endpoint, yield* LogsSubscription.make(connection))
       const logs = HttpFallback.preferHttp(socket, capabilities, pool.http, (of) => logsOf(of))
-      const auditOptions = { sourceInUse: member, singleEndpoint, sources: pool.sources, logs }
+      const auditOptions = { sourceInUse: endpoint, singleEndpoint, sources: pool.sources, logs }
       const audit = config.audit
         ? Audit.make({ ...auditOptions, logsOf: (of) => logsOf(of), events, provenance })
         : undefined

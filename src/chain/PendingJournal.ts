@@ -6,7 +6,7 @@ import type { Block, Hex } from "../Domain.ts"
 import { applied } from "../store/Journal.ts"
 import { pushes } from "../store/Pushes.ts"
 import type { CallLimits, Journal, Move, Push } from "../store/Journal.ts"
-import { traceparent } from "../observability/Tracing.ts"
+import { traceparent } from "../Tracing.ts"
 import type { BlockRef } from "./ForkChoice.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
 

@@ -1,9 +1,9 @@
 /** Submits a chain's steps to the store, and publishes what became of them. */
 import { Effect } from "effect"
-import type { PoolMember } from "../endpoint/PoolMember.ts"
+import type { Endpoint } from "../endpoint/Endpoint.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
 import * as Monotonic from "../Monotonic.ts"
-import type { BlockTraces } from "../observability/Tracing.ts"
+import type { BlockTraces } from "../Tracing.ts"
 import type { ChainState } from "./ChainState.ts"
 import type { FilterReplaced, HeadConflict, Submitted } from "./JournalWriter.ts"
 import type { ChainStep } from "./PendingJournal.ts"
@@ -16,8 +16,8 @@ export interface Submission {
    * endpoint: if the store had taken it after all, it answers that the move is a duplicate, or that its head is another one.
    */
   readonly submit: (step: ChainStep) => Effect.Effect<Submitted, HeadConflict | FilterReplaced | StoreError>
-  /** Records the result of a step. @param member the endpoint that it came from */
-  readonly acknowledge: (member: PoolMember) => (submitted: Submitted) => Effect.Effect<unknown>
+  /** Records the result of a step. @param endpoint the endpoint that it came from */
+  readonly acknowledge: (endpoint: Endpoint) => (submitted: Submitted) => Effect.Effect<unknown>
   /** The journal cannot be loaded, or a move has to be made anew from what the store has. */
   readonly onStoreError: (error: StoreError) => Effect.Effect<void>
 }
@@ -64,18 +64,18 @@ export const make = (
 
   const standoffOver = events.publish({ _tag: "Standoff", wait: 0 })
 
-  const headHandled = (member: PoolMember, received: ReceivedHead | undefined) =>
+  const headHandled = (endpoint: Endpoint, received: ReceivedHead | undefined) =>
     Effect.gen(function* () {
       events.record({ _tag: "HeadHandled", head: received })
-      yield* member.breaker.succeed
+      yield* endpoint.breaker.succeed
       yield* breaker.succeed
     })
 
-  const acknowledge = (member: PoolMember, { step, result }: Submitted) => {
+  const acknowledge = (endpoint: Endpoint, { step, result }: Submitted) => {
     if (result === undefined) {
       if (step._tag === "HeadDone") return Effect.sync(() => traces.done(step.trace))
       const agrees = standoff.confirm(step.journal, step.hash)
-      return Effect.andThen(agrees ? standoffOver : Effect.void, headHandled(member, undefined))
+      return Effect.andThen(agrees ? standoffOver : Effect.void, headHandled(endpoint, undefined))
     }
     // A duplicate was written by another ingestor, perhaps from another answer.
     if (step.move._tag === "Push") {
@@ -86,7 +86,12 @@ export const make = (
     const recorded = writer.acknowledge(step, result)
     switch (step.move._tag) {
       case "Push":
-        return Effect.all([recorded, standoffOver, storeBreaker.succeed, headHandled(member, step.received)])
+        return Effect.all([
+          recorded,
+          standoffOver,
+          storeBreaker.succeed,
+          headHandled(endpoint, step.received),
+        ])
       case "Pop":
         return Effect.andThen(
           recorded,
@@ -99,7 +104,7 @@ export const make = (
 
   return {
     submit: (step) => submit(step, false),
-    acknowledge: (member) => (submitted) => Effect.suspend(() => acknowledge(member, submitted)),
+    acknowledge: (endpoint) => (submitted) => Effect.suspend(() => acknowledge(endpoint, submitted)),
     onStoreError,
   }
 }

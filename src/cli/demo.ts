@@ -13,7 +13,7 @@ import type { ChainConfig, Settings } from "../config/AppConfig.ts"
 import * as Anvil from "../demo/Anvil.ts"
 import * as Screen from "./Screen.ts"
 import * as Traffic from "../demo/Traffic.ts"
-import * as Endpoint from "../endpoint/Endpoint.ts"
+import * as WebSocketConnection from "../endpoint/WebSocketConnection.ts"
 import type { Connection } from "../endpoint/Connection.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import { Transport } from "../endpoint/Socket.ts"
@@ -46,7 +46,7 @@ const deepestReorg = 4
 const settleTimeout = Duration.seconds(5)
 
 const connect = (id: number | undefined, name: string, url: string) =>
-  Endpoint.connect(
+  WebSocketConnection.connect(
     { id },
     { name, url: Redacted.make(url), keyless: false },
     { requestTimeout: Duration.seconds(10), wsMaxPayload: 256 * 1024 * 1024 },

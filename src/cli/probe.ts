@@ -7,12 +7,12 @@ import type { Header } from "../Domain.ts"
 import * as RateLimiter from "../endpoint/RateLimiter.ts"
 import { Capabilities, mostCalls } from "../endpoint/Capabilities.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
-import * as Endpoint from "../endpoint/Endpoint.ts"
+import * as WebSocketConnection from "../endpoint/WebSocketConnection.ts"
 import type { Connection } from "../endpoint/Connection.ts"
 import { endsConnection, isRpcError, errorKind } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
-import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
+import * as HttpConnection from "../endpoint/HttpConnection.ts"
 import type { Transport } from "../endpoint/Socket.ts"
 import { bitsSet } from "../logs/Bloom.ts"
 import { retryUnverified } from "../logs/Rechecks.ts"
@@ -160,8 +160,8 @@ const traitsOf = Effect.fnUntraced(function* (
   hasJournal: Effect.Effect<boolean>,
 ): Effect.fn.Return<ReadonlyArray<Trait>, EndpointError, Transport | HttpClient.HttpClient | Scope.Scope> {
   const options = { ...settings, rateLimiter, heads: chain.heads, pollInterval: chain.pollInterval }
-  const socket = isHttp(endpoint) ? undefined : yield* Endpoint.connect(chain, endpoint, options)
-  const connection = socket ?? (yield* HttpRpcClient.connect(chain, endpoint, options))
+  const socket = isHttp(endpoint) ? undefined : yield* WebSocketConnection.connect(chain, endpoint, options)
+  const connection = socket ?? (yield* HttpConnection.connect(chain, endpoint, options))
   const head = yield* Eth.blockByNumber(connection, "latest")
   if (head === undefined) return [failure("the endpoint returns no latest block", "use another endpoint")]
   const tag = yield* Effect.catchIf(Eth.blockByNumber(connection, "finalized"), isRpcError, (error) =>

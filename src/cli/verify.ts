@@ -5,13 +5,13 @@ import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.ts"
 import type { Block } from "../Domain.ts"
 import * as RateLimiter from "../endpoint/RateLimiter.ts"
-import * as Endpoint from "../endpoint/Endpoint.ts"
+import * as WebSocketConnection from "../endpoint/WebSocketConnection.ts"
 import { isHttp } from "../endpoint/EndpointPool.ts"
-import * as HttpRpcClient from "../endpoint/HttpRpcClient.ts"
+import * as HttpConnection from "../endpoint/HttpConnection.ts"
 import { Capabilities } from "../endpoint/Capabilities.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import * as LogSource from "../logs/LogSource.ts"
-import { Verification } from "../logs/Integrity.ts"
+import { CurrentIntegrityChecks } from "../logs/Integrity.ts"
 import { Entries } from "../store/Entries.ts"
 import { JournalStore } from "../store/JournalStore.ts"
 import { StoreAdmin } from "../store/StoreAdmin.ts"
@@ -39,13 +39,13 @@ const readBlocks = Effect.fnUntraced(function* (
   { from, to, final }: { readonly from: number; readonly to: number; readonly final: number },
   onBlock: (block: Block) => void,
 ) {
-  const checks = yield* Verification
+  const checks = yield* CurrentIntegrityChecks
   let next = from
   const readOn = (endpoint: EndpointConfig) => {
     const capabilities = new Capabilities()
     return Effect.gen(function* () {
       const rateLimiter = yield* RateLimiter.make(RateLimiter.limitOf(endpoint, settings.rpcRate))
-      const { connect } = isHttp(endpoint) ? HttpRpcClient : Endpoint
+      const { connect } = isHttp(endpoint) ? HttpConnection : WebSocketConnection
       const connection = yield* connect(chain, endpoint, { ...settings, rateLimiter })
       const latest = yield* Eth.blockByNumber(connection, "latest")
       const logs = LogSource.make(connection, chain, capabilities, checks, () => latest?.timestamp)

@@ -1,4 +1,4 @@
-/** A connected endpoint of the pool. */
+/** A connected endpoint: a provider of a chain, and what is known of it. */
 import { Effect, SubscriptionRef } from "effect"
 import type { Scope } from "effect"
 import * as Monotonic from "../Monotonic.ts"
@@ -8,8 +8,8 @@ import type { EndpointError } from "./EndpointError.ts"
 import type { Heads } from "./Heads.ts"
 import type { Breaker } from "../Retry.ts"
 
-export interface PoolMember<C extends Connection = Connection> {
-  readonly connection: C
+export interface Endpoint {
+  readonly connection: Connection
   readonly breaker: Breaker
   /** Observed limits; shared by all connections of the endpoint. */
   readonly capabilities: Capabilities
@@ -26,7 +26,7 @@ const failbackDelay = 60_000
 const longestFailbackDelay = 32 * failbackDelay
 
 /** Whether the endpoint has been connected long enough to fail back to it. */
-export const isStable = ({ breaker, since }: PoolMember, now: number): boolean => {
+export const isStable = ({ breaker, since }: Endpoint, now: number): boolean => {
   const { failures } = SubscriptionRef.getUnsafe(breaker.state)
   return now - since >= Math.min(failbackDelay * 2 ** failures, longestFailbackDelay)
 }
@@ -35,5 +35,5 @@ export const isStable = ({ breaker, since }: PoolMember, now: number): boolean =
  * Records a successful response. A standby endpoint processes no heads, so its failure count is reset by a response once
  * its connection is stable.
  */
-export const recordSuccess = (live: PoolMember): Effect.Effect<void> =>
+export const recordSuccess = (live: Endpoint): Effect.Effect<void> =>
   Effect.flatMap(Monotonic.millis, (now) => (isStable(live, now) ? live.breaker.succeed : Effect.void))

@@ -12,32 +12,32 @@ import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, EndpointConfig } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
-import type { BlockTraces } from "../observability/Tracing.ts"
+import type { BlockTraces } from "../Tracing.ts"
 import { Redaction } from "../Redactor.ts"
-import { backoff, circuitBreaking, makeBreaker, watched } from "../Retry.ts"
+import { backoff, circuitBreaking, makeBreaker, withOnClosed } from "../Retry.ts"
 import { Capabilities } from "./Capabilities.ts"
-import * as Endpoint from "./Endpoint.ts"
+import * as WebSocketConnection from "./WebSocketConnection.ts"
 import type { Connection } from "./Connection.ts"
 import { Defect, EndpointError } from "./EndpointError.ts"
 import type { EndpointEvent, EndpointMeasurement } from "./EndpointEvent.ts"
 import * as Heads from "./Heads.ts"
 import * as HealthMonitor from "./HealthMonitor.ts"
-import * as HttpRpcClient from "./HttpRpcClient.ts"
-import type { PoolMember } from "./PoolMember.ts"
+import * as HttpConnection from "./HttpConnection.ts"
+import type { Endpoint } from "./Endpoint.ts"
 import * as RateLimiter from "./RateLimiter.ts"
 import type { Transport } from "./Socket.ts"
 
 export interface EndpointPool {
   /** The endpoint to use; a new element replaces the previous one. Never ends. */
-  readonly active: Stream.Stream<PoolMember>
+  readonly active: Stream.Stream<Endpoint>
   /** All open connections. */
   readonly connected: Effect.Effect<ReadonlyArray<Connection>>
   /** Waits until each endpoint has connected or failed once, at most 3 s. */
   readonly firstAttempts: Effect.Effect<void>
   /** The preferred connected HTTP endpoint, for requests that must not delay heads. */
-  readonly http: () => PoolMember | undefined
+  readonly http: () => Endpoint | undefined
   /** Connections for finalized ranges, in this order: HTTP endpoints, the endpoint in use, the standby endpoints. */
-  readonly sources: () => ReadonlyArray<PoolMember>
+  readonly sources: () => ReadonlyArray<Endpoint>
 }
 
 export interface EndpointPoolOptions {
@@ -53,7 +53,7 @@ export interface EndpointPoolOptions {
 
 type Chain = Pick<ChainConfig, "id" | "endpoints" | "rpc" | "heads" | "pollInterval">
 
-type Members = SubscriptionRef.SubscriptionRef<ReadonlyArray<PoolMember>>
+type Members = SubscriptionRef.SubscriptionRef<ReadonlyArray<Endpoint>>
 
 const now = SubscriptionRef.getUnsafe
 
@@ -96,20 +96,20 @@ interface Maintained {
   /** Lists it while it is connected. */
   readonly list: Members
   readonly attempted: (rank: number) => Effect.Effect<unknown>
-  readonly onEnd: (member: PoolMember, error: EndpointError) => void
-  readonly heads: (member: PoolMember) => PoolMember["heads"]
+  readonly onEnd: (member: Endpoint, error: EndpointError) => void
+  readonly heads: (member: Endpoint) => Endpoint["heads"]
 }
 
 /** Keeps an endpoint connected, with a breaker, capabilities and a rate limiter that outlive its connections. */
 const maintain = Effect.fnUntraced(function* (
   { chain, endpoint, rank, events, list, attempted, onEnd, heads }: Maintained,
-  connect: typeof Endpoint.connect | typeof HttpRpcClient.connect,
+  connect: typeof WebSocketConnection.connect | typeof HttpConnection.connect,
 ) {
   const { name } = endpoint
   const { publish, record } = events
   const { requestTimeout, rpcRate, wsMaxPayload } = yield* AppConfig
   const redact = yield* Redaction
-  const breaker = watched(yield* makeBreaker, (failures) =>
+  const breaker = withOnClosed(yield* makeBreaker, (failures) =>
     publish({ _tag: "EndpointRecovered", endpoint: name, failures }),
   )
   const capabilities = new Capabilities()
@@ -136,7 +136,7 @@ const maintain = Effect.fnUntraced(function* (
     })
     yield* publish({ _tag: "EndpointConnected", endpoint: name, connection })
     const since = yield* Monotonic.millis
-    const member: PoolMember = {
+    const member: Endpoint = {
       connection,
       breaker,
       capabilities,
@@ -173,14 +173,14 @@ const maintain = Effect.fnUntraced(function* (
 const makeSelection = Effect.fnUntraced(function* (
   sockets: Members,
   http: Members,
-  onSwitch: (member: PoolMember, from: string | undefined, reason: string | undefined) => Effect.Effect<void>,
+  onSwitch: (member: Endpoint, from: string | undefined, reason: string | undefined) => Effect.Effect<void>,
 ) {
-  const inUse = yield* SubscriptionRef.make<PoolMember | undefined>(undefined)
-  let previous: PoolMember | undefined
+  const inUse = yield* SubscriptionRef.make<Endpoint | undefined>(undefined)
+  let previous: Endpoint | undefined
   /** Why connections ended. */
-  const reasons = new WeakMap<PoolMember, string>()
+  const reasons = new WeakMap<Endpoint, string>()
 
-  const use = (member: PoolMember | undefined) =>
+  const use = (member: Endpoint | undefined) =>
     Effect.suspend(() => {
       const used = SubscriptionRef.set(inUse, member)
       if (member === undefined) return used
@@ -213,8 +213,8 @@ const makeSelection = Effect.fnUntraced(function* (
   return {
     inUse,
     /** Fails back to a preferred endpoint, unless its connection has ended meanwhile. */
-    failBack: (to: PoolMember) => Effect.suspend(() => (now(sockets).includes(to) ? use(to) : Effect.void)),
-    onEnd: (member: PoolMember, error: EndpointError) => void reasons.set(member, error.reason.message),
+    failBack: (to: Endpoint) => Effect.suspend(() => (now(sockets).includes(to) ? use(to) : Effect.void)),
+    onEnd: (member: Endpoint, error: EndpointError) => void reasons.set(member, error.reason.message),
   }
 })
 
@@ -225,8 +225,8 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<EndpointPool, never, AppConfig | Transport | HttpClient.HttpClient | Scope.Scope> {
   const { publish, record } = events
   const { stallTimeout } = yield* AppConfig
-  const sockets = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
-  const http = yield* SubscriptionRef.make<ReadonlyArray<PoolMember>>([])
+  const sockets = yield* SubscriptionRef.make<ReadonlyArray<Endpoint>>([])
+  const http = yield* SubscriptionRef.make<ReadonlyArray<Endpoint>>([])
   const endpoints = [...chain.endpoints, ...chain.rpc]
   const { attempted, all: firstAttempts } = yield* makeFirstAttempts(endpoints.length)
 
@@ -237,9 +237,9 @@ export const make = Effect.fnUntraced(function* (
     return publish({ _tag: "EndpointSwitched", endpoint, polled, from, reason })
   })
 
-  const others = (than: PoolMember) => now(sockets).filter((other) => other !== than)
+  const others = (than: Endpoint) => now(sockets).filter((other) => other !== than)
 
-  const heads = Effect.fnUntraced(function* (member: PoolMember) {
+  const heads = Effect.fnUntraced(function* (member: Endpoint) {
     const { connection, breaker } = member
     const heads = yield* Heads.make(connection, {
       traces,
@@ -267,7 +267,7 @@ export const make = Effect.fnUntraced(function* (
   for (const [rank, endpoint] of endpoints.entries()) {
     const isBackfillOnly = rank >= chain.endpoints.length
     const list = isBackfillOnly ? http : sockets
-    const connect = isBackfillOnly || isHttp(endpoint) ? HttpRpcClient.connect : Endpoint.connect
+    const connect = isBackfillOnly || isHttp(endpoint) ? HttpConnection.connect : WebSocketConnection.connect
     yield* maintain({ chain, endpoint, rank, events, list, attempted, onEnd, heads }, connect).pipe(
       Background.forkScoped,
     )

@@ -11,8 +11,8 @@ import * as Monotonic from "../Monotonic.ts"
 import { headerOf } from "./Decode.ts"
 import type { Connection } from "./Connection.ts"
 import { EndpointError, Malformed } from "./EndpointError.ts"
-import { mostLinks } from "../observability/Tracing.ts"
-import type { BlockTraces } from "../observability/Tracing.ts"
+import { mostLinks } from "../Tracing.ts"
+import type { BlockTraces } from "../Tracing.ts"
 import * as Eth from "./Eth.ts"
 
 /** A head, and when it was received (monotonic milliseconds). */

@@ -11,8 +11,8 @@ import * as Monotonic from "../Monotonic.ts"
 import { Stalled } from "./EndpointError.ts"
 import * as Eth from "./Eth.ts"
 import type { Heads } from "./Heads.ts"
-import { recordSuccess, isStable } from "./PoolMember.ts"
-import type { PoolMember } from "./PoolMember.ts"
+import { recordSuccess, isStable } from "./Endpoint.ts"
+import type { Endpoint } from "./Endpoint.ts"
 
 export interface Watched {
   /** The heads of the endpoint in use. */
@@ -20,9 +20,9 @@ export interface Watched {
   /** How late heads may arrive (milliseconds): the poll interval, where they are polled. */
   readonly delay: () => number
   /** The other connected endpoints, preferred ones first. */
-  readonly others: () => ReadonlyArray<PoolMember>
+  readonly others: () => ReadonlyArray<Endpoint>
   /** Switches to another endpoint. */
-  readonly use: (one: PoolMember) => Effect.Effect<void>
+  readonly use: (one: Endpoint) => Effect.Effect<void>
   /** The shortest silence after which the endpoint itself is asked for its height (milliseconds). */
   readonly stallTimeout: number
   /** Runs when the endpoint confirms that there is no new block. */
@@ -49,19 +49,19 @@ const minGracePeriod = 100
 const maxGracePeriod = 1000
 
 /** The head reported by an endpoint; -1 without a response. */
-const headOf = ({ connection }: PoolMember) =>
+const headOf = ({ connection }: Endpoint) =>
   Eth.blockNumber(connection).pipe(
     Effect.timeoutOrElse({ duration: minSilence, orElse: () => Effect.succeed(-1) }),
     Effect.orElseSucceed(() => -1),
   )
 
-const headsOf = (endpoints: ReadonlyArray<PoolMember>) =>
+const headsOf = (endpoints: ReadonlyArray<Endpoint>) =>
   Effect.forEach(endpoints, (one) => Effect.map(headOf(one), (head) => ({ one, head })), {
     concurrency: "unbounded",
   })
 
 /** What is known of the endpoint in use, and how its connection ends. */
-const monitorOf = (inUse: PoolMember, watched: Watched, clock: Clock.Clock) => {
+const monitorOf = (inUse: Endpoint, watched: Watched, clock: Clock.Clock) => {
   const { heads } = watched
   const now = () => Monotonic.millisUnsafe(clock)
   const start = now()
@@ -194,7 +194,7 @@ const watchLag = (monitor: Monitor) => {
 }
 
 /** Monitors one endpoint while it is in use. */
-export const watch = Effect.fnUntraced(function* (inUse: PoolMember, watched: Watched) {
+export const watch = Effect.fnUntraced(function* (inUse: Endpoint, watched: Watched) {
   const monitor = monitorOf(inUse, watched, yield* Clock.Clock)
   yield* Effect.all([watchItself(monitor), watchSilence(monitor), watchLag(monitor)], {
     concurrency: "unbounded",

@@ -4,7 +4,7 @@ import type { Redactor } from "../Redactor.ts"
 import type { RateLimiter } from "./RateLimiter.ts"
 import { EndpointError, errorKind, Rejected } from "./EndpointError.ts"
 import type { Call } from "./JsonRpc.ts"
-import { traceRequest } from "../observability/Tracing.ts"
+import { traceRequest } from "../Tracing.ts"
 import { normalizeRpcError } from "./RpcError.ts"
 import type { RpcFailure } from "./RpcError.ts"
 

@@ -4,7 +4,7 @@
  */
 import { Effect } from "effect"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
-import type { PoolMember } from "../endpoint/PoolMember.ts"
+import type { Endpoint } from "../endpoint/Endpoint.ts"
 import { lowPriority } from "../endpoint/RateLimiter.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import type { LogSource } from "./LogSource.ts"
@@ -17,19 +17,19 @@ import type { LogSource } from "./LogSource.ts"
 export const preferHttp = (
   socket: LogSource,
   capabilities: Capabilities,
-  http: () => PoolMember | undefined,
-  logsOf: (member: PoolMember) => LogSource,
+  http: () => Endpoint | undefined,
+  logsOf: (endpoint: Endpoint) => LogSource,
 ): LogSource => {
   /** Success closes the HTTP endpoint's breaker; a failure ends its connection, and falls back to the WebSocket. */
   const httpFirst = <A>(
     read: (logs: LogSource) => Effect.Effect<A, EndpointError>,
   ): Effect.Effect<A, EndpointError> =>
     Effect.suspend(() => {
-      const member = http()
-      if (member === undefined) return read(socket)
-      return read(logsOf(member)).pipe(
-        Effect.tap(member.breaker.succeed),
-        Effect.catch((error) => Effect.andThen(member.connection.end(error.reason), read(socket))),
+      const endpoint = http()
+      if (endpoint === undefined) return read(socket)
+      return read(logsOf(endpoint)).pipe(
+        Effect.tap(endpoint.breaker.succeed),
+        Effect.catch((error) => Effect.andThen(endpoint.connection.end(error.reason), read(socket))),
       )
     })
 
@@ -41,8 +41,8 @@ export const preferHttp = (
     unfinalizedRange: (from, to) => httpIfRefused((logs) => logs.unfinalizedRange(from, to)),
     finalizedRange: (from, to) => lowPriority(httpFirst((logs) => logs.finalizedRange(from, to))),
     width: () => {
-      const member = http()
-      return member === undefined ? socket.width() : logsOf(member).width()
+      const endpoint = http()
+      return endpoint === undefined ? socket.width() : logsOf(endpoint).width()
     },
     servedBy: () => (refusesBlocks() ? http()?.connection.name : undefined) ?? socket.servedBy(),
   }

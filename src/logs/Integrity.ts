@@ -127,7 +127,7 @@ const makeEmptyCheck =
       : undefined
 
 /** The checks that decide whether a response is accepted. */
-export const strict = {
+export const allChecks = {
   /** All logs of a block, without a filter. */
   whole: checkComplete,
   /** The logs of a block that match a filter. */
@@ -142,9 +142,9 @@ export const strict = {
   final: finalVerdict,
 }
 
-export type IntegrityChecks = Readonly<typeof strict>
+export type IntegrityChecks = Readonly<typeof allChecks>
 
 /** The checks in use. Tests replace them to show what each check prevents. */
-export const Verification = Context.Reference<IntegrityChecks>("event-ingestor/feed/Verification", {
-  defaultValue: () => strict,
+export const CurrentIntegrityChecks = Context.Reference<IntegrityChecks>("event-ingestor/IntegrityChecks", {
+  defaultValue: () => allChecks,
 })

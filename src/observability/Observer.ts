@@ -11,7 +11,7 @@ import { CurrentLogLimits, LogLimits } from "./LogLimits.ts"
 import * as Progress from "./Progress.ts"
 import { Status } from "./Status.ts"
 import { fold } from "./StatusFold.ts"
-import { traceFailure } from "./Tracing.ts"
+import { traceFailure } from "../Tracing.ts"
 
 const traceOf = (chain: string, event: ChainEvent) =>
   event._tag === "EndpointFailed"

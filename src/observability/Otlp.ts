@@ -14,8 +14,8 @@ import type { ClientRequest, IncomingMessage } from "node:http"
 import { describeNotice } from "./Delivery.ts"
 import type { TargetNotice } from "./Delivery.ts"
 import type { Destination, TelemetrySettings } from "../config/TelemetryConfig.ts"
-import { signals } from "./Tracing.ts"
-import type { Signal } from "./Tracing.ts"
+import { signals } from "../Tracing.ts"
+import type { Signal } from "../Tracing.ts"
 
 type Target = NonNullable<Destination>
 

@@ -3,8 +3,8 @@ import { monitorEventLoopDelay } from "node:perf_hooks"
 import { version } from "../Version.ts"
 import { makeTable } from "./MetricFamily.ts"
 import type { Registry } from "./MetricFamily.ts"
-import { signals } from "./Tracing.ts"
-import type { Signal } from "./Tracing.ts"
+import { signals } from "../Tracing.ts"
+import type { Signal } from "../Tracing.ts"
 
 const { counter, definitions, gauge, standardCounter, standardGauge } = makeTable()
 

@@ -29,8 +29,8 @@ import { logEvent } from "./LogEvents.ts"
 import { Redaction } from "../Redactor.ts"
 import { longestQueue } from "../config/TelemetryVariables.ts"
 import type { Batches, Destination, TelemetrySettings } from "../config/TelemetryConfig.ts"
-import { Dropped, Tracing } from "./Tracing.ts"
-import type { Signal } from "./Tracing.ts"
+import { Dropped, Tracing } from "../Tracing.ts"
+import type { Signal } from "../Tracing.ts"
 import { version } from "../Version.ts"
 
 /** The timeout of the final flush (milliseconds). */

@@ -8,7 +8,7 @@
  */
 import { Effect, Latch, Schedule } from "effect"
 import type { Scope } from "effect"
-import { circuitBreaking, makeBreaker, watched } from "../Retry.ts"
+import { circuitBreaking, makeBreaker, withOnClosed } from "../Retry.ts"
 import type { Breaker } from "../Retry.ts"
 import * as Monotonic from "../Monotonic.ts"
 import type { StoreEvent } from "./StoreEvent.ts"
@@ -43,7 +43,9 @@ export const make = (
 ): Effect.Effect<StoreBreaker, never, Scope.Scope> =>
   Effect.gen(function* () {
     const scope = yield* Effect.scope
-    const breaker = watched(yield* makeBreaker, (failures) => publish({ _tag: "StoreRecovered", failures }))
+    const breaker = withOnClosed(yield* makeBreaker, (failures) =>
+      publish({ _tag: "StoreRecovered", failures }),
+    )
     const open = yield* Latch.make(true)
     let recovering = false
     const pacing = circuitBreaking(breaker, (error: StoreError, wait) =>

@@ -5,7 +5,7 @@ import type { Scope } from "effect"
 import * as Anvil from "../../src/demo/Anvil.ts"
 import * as Traffic from "../../src/demo/Traffic.ts"
 import { headerOf } from "../../src/endpoint/Decode.ts"
-import * as Endpoint from "../../src/endpoint/Endpoint.ts"
+import * as WebSocketConnection from "../../src/endpoint/WebSocketConnection.ts"
 import type { Connection } from "../../src/endpoint/Connection.ts"
 import { Transport } from "../../src/endpoint/Socket.ts"
 import type { Header } from "../../src/Domain.ts"
@@ -27,7 +27,7 @@ export interface Devnet {
 }
 
 export const connect = (url: string, id = chainId): Effect.Effect<Connection, unknown, Scope.Scope> =>
-  Endpoint.connect(
+  WebSocketConnection.connect(
     { id },
     { name: "anvil", url: Redacted.make(url), keyless: false },
     { requestTimeout: Duration.seconds(20), wsMaxPayload: 512 * 1024 * 1024 },

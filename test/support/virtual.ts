@@ -3,7 +3,7 @@ import { it } from "@effect/vitest"
 import { Duration, Effect, Fiber, Redacted } from "effect"
 import type { Scope } from "effect"
 import { TestClock } from "effect/testing"
-import * as Endpoint from "../../src/endpoint/Endpoint.ts"
+import * as WebSocketConnection from "../../src/endpoint/WebSocketConnection.ts"
 import type { Connection } from "../../src/endpoint/Connection.ts"
 import type { EndpointError } from "../../src/endpoint/EndpointError.ts"
 import { FakeChain } from "./FakeChain.ts"
@@ -37,7 +37,7 @@ export const connected = (
       yield* body({
         chain,
         node,
-        connection: yield* soon(Endpoint.connect({ id: chain.id }, endpoint, options)),
+        connection: yield* soon(WebSocketConnection.connect({ id: chain.id }, endpoint, options)),
       })
     }).pipe(Effect.provide(layerTransport({ fake: node })))
   })

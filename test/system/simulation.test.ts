@@ -8,7 +8,7 @@ import { Arbitrary, Effect, Layer, Logger } from "effect"
 import { TestClock } from "effect/testing"
 import type { Hex } from "../../src/Domain.ts"
 import { provenBloom } from "../../src/logs/Bloom.ts"
-import { strict, Verification } from "../../src/logs/Integrity.ts"
+import { allChecks, CurrentIntegrityChecks } from "../../src/logs/Integrity.ts"
 import type { IntegrityChecks } from "../../src/logs/Integrity.ts"
 import type { Position, Push } from "../../src/store/Journal.ts"
 import { accelerated } from "../support/acceleratedClock.ts"
@@ -120,7 +120,7 @@ const unconditional: Sabotage = (store) => {
 
 /** Accepts every response as complete. */
 const unchecked: IntegrityChecks = {
-  ...strict,
+  ...allChecks,
   whole: () => undefined,
   block: () => () => undefined,
   range: () => () => undefined,
@@ -130,15 +130,15 @@ const zeroBloom: Hex = `0x${"0".repeat(512)}`
 
 /** Accepts a zero bloom from any source as proof that there are no logs. */
 const zerosProve: IntegrityChecks = {
-  ...strict,
+  ...allChecks,
   bloom: (header, origins) => (header.logsBloom === zeroBloom ? zeroBloom : provenBloom(header, origins)),
 }
 
 /** Accepts an empty response under a filter. */
-const emptyIsTrue: IntegrityChecks = { ...strict, empty: () => () => undefined }
+const emptyIsTrue: IntegrityChecks = { ...allChecks, empty: () => () => undefined }
 
 /** Accepts the final block of the endpoint in use, without the others. */
-const finalAlone: IntegrityChecks = { ...strict, final: () => ({ _tag: "Agreed", others: [] }) }
+const finalAlone: IntegrityChecks = { ...allChecks, final: () => ({ _tag: "Agreed", others: [] }) }
 
 /** Ignores the digest of a partial block: any logs are accepted as its continuation. */
 const withoutDigest: Sabotage = (store) => {
@@ -225,19 +225,19 @@ describe("the simulation", () => {
 
   // Proves that the simulation can fail.
   const bugs: ReadonlyArray<readonly [string, Sabotage | undefined, IntegrityChecks, Partial<Setting>?]> = [
-    ["a head that is moved before the logs", headFirst, strict],
-    ["no comparison with the expected head", unconditional, strict, { logsPerCall: 1000, slowness: 0 }],
+    ["a head that is moved before the logs", headFirst, allChecks],
+    ["no comparison with the expected head", unconditional, allChecks, { logsPerCall: 1000, slowness: 0 }],
     ["no check that a response is complete", undefined, unchecked],
     ["a zero bloom that is accepted", undefined, zerosProve],
     ["an empty response under a filter that is accepted", undefined, emptyIsTrue, { filter: "all" }],
     [
       "a partial block that is completed without its digest",
       withoutDigest,
-      strict,
+      allChecks,
       { filter: "all", logsPerCall: 2, slowness: 3, leavesOut: true },
     ],
-    ["a loss after which no epoch begins", epochless, strict],
-    ["an epoch that begins at each conflict", epochal, strict],
+    ["a loss after which no epoch begins", epochless, allChecks],
+    ["an epoch that begins at each conflict", epochal, allChecks],
     ["a block that is finalized while endpoints disagree", undefined, finalAlone],
   ]
   /** The first seed that shows a loss, a duplicate or a fault: any test would find a service that only stalls. */
@@ -250,7 +250,7 @@ describe("the simulation", () => {
     for (let seed = 1; seed <= tries; seed++) {
       const { steps, ...scenario } = yield* scenarioOf(seed)
       const run = fault({ setting: { ...scenario.setting, ...setting }, steps }, sabotage)
-      const wrong = yield* Effect.provideService(run, Verification, checks)
+      const wrong = yield* Effect.provideService(run, CurrentIntegrityChecks, checks)
       if (wrong !== undefined && /[1-9]\d* (lost|doubled|faults)/.test(wrong)) return seed
     }
     return assert.fail(`not found by ${tries} seeds`)
@@ -270,7 +270,7 @@ describe("the simulation", () => {
 
   it.live("reports a failure with few steps and the command that replays it", () =>
     Effect.gen(function* () {
-      const seed = yield* firstToShow(headFirst, strict)
+      const seed = yield* firstToShow(headFirst, allChecks)
       const [what, again, , ...steps] = (yield* check(seed, headFirst))!.split("\n")
       assert.match(what!, new RegExp(`^seed ${seed}: `))
       assert.strictEqual(again, `replay: npm run simulate -- --first ${seed} --seeds 1`)

@@ -6,7 +6,7 @@ import * as Background from "../../../src/Background.ts"
 import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
 import * as Heads from "../../../src/endpoint/Heads.ts"
 import * as HealthMonitor from "../../../src/endpoint/HealthMonitor.ts"
-import type { PoolMember } from "../../../src/endpoint/PoolMember.ts"
+import type { Endpoint } from "../../../src/endpoint/Endpoint.ts"
 import { makeBreaker } from "../../../src/Retry.ts"
 import { silence } from "../../support/FakeNode.ts"
 import { connected, endOf, soon } from "../../support/virtual.ts"
@@ -18,7 +18,7 @@ const listen = Effect.fnUntraced(function* (
   onIdle: Effect.Effect<unknown> = Effect.void,
 ) {
   const heads = yield* Heads.make(connection, { onHead: () => {} })
-  const member: PoolMember = {
+  const member: Endpoint = {
     connection,
     breaker: yield* makeBreaker,
     capabilities: new Capabilities(),

@@ -7,7 +7,7 @@ import { errorKind } from "../../../src/endpoint/EndpointError.ts"
 import type { EndpointError } from "../../../src/endpoint/EndpointError.ts"
 import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
 import * as LogSource from "../../../src/logs/LogSource.ts"
-import { strict } from "../../../src/logs/Integrity.ts"
+import { allChecks } from "../../../src/logs/Integrity.ts"
 import { Refused, silence } from "../../support/FakeNode.ts"
 import type { Intercept } from "../../support/FakeNode.ts"
 import { connected, soon } from "../../support/virtual.ts"
@@ -22,7 +22,7 @@ const make = (
 ) => {
   const capabilities = new Capabilities()
   return {
-    ...LogSource.make(connection, chain, capabilities, strict, () => source.head.timestamp),
+    ...LogSource.make(connection, chain, capabilities, allChecks, () => source.head.timestamp),
     capabilities,
     width: () => capabilities.width.current,
   }

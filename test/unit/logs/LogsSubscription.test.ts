@@ -7,7 +7,7 @@ import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
 import { bloomOf } from "../../../src/logs/Bloom.ts"
 import * as LogSource from "../../../src/logs/LogSource.ts"
 import * as LogsSubscription from "../../../src/logs/LogsSubscription.ts"
-import { strict } from "../../../src/logs/Integrity.ts"
+import { allChecks } from "../../../src/logs/Integrity.ts"
 import { hash } from "../../support/blocks.ts"
 import { Refused } from "../../support/FakeNode.ts"
 import { connected, endOf, soon } from "../../support/virtual.ts"
@@ -33,7 +33,14 @@ const make = Effect.fnUntraced(function* (
   chain: Parameters<typeof LogSource.make>[1] = unfiltered,
 ) {
   const announced = yield* LogsSubscription.make(connection)
-  return LogSource.make(connection, chain, new Capabilities(), strict, () => source.head.timestamp, announced)
+  return LogSource.make(
+    connection,
+    chain,
+    new Capabilities(),
+    allChecks,
+    () => source.head.timestamp,
+    announced,
+  )
 })
 
 /** The log source of an endpoint that refuses the cheaper methods; its subscription has started. */
