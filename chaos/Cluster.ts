@@ -12,10 +12,16 @@ import type { Client } from "../test/support/ingestor.ts"
 import * as RedisServer from "../test/support/RedisServer.ts"
 import { openRedis, standalone } from "../test/support/redisStore.ts"
 import * as Service from "../test/support/Service.ts"
-import type { Expected } from "./epochs.ts"
 import { observed } from "./memory.ts"
 import * as TcpProxy from "../test/support/TcpProxy.ts"
 import { RedisRequests, WebSocketFrames } from "../test/support/wire.ts"
+
+/**
+ * The effect of a fault on the epoch. `lost`: an acknowledged entry is gone, so exactly one new epoch begins. `perhaps`: none
+ * or one, because possibly only an unacknowledged entry is gone. `begun`, `reset`: everything is gone, and the journal starts
+ * over.
+ */
+export type Expected = "kept" | "lost" | "perhaps" | "begun" | "reset"
 
 export const kinds = ["sqlite", "redis"] as const
 export type Kind = (typeof kinds)[number]

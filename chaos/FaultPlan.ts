@@ -1,33 +1,14 @@
 /** Inflicts faults on a cluster. After each one it measures the recovery and verifies the journal. */
 import { Cause, Effect, Option, Random, Schedule } from "effect"
-import type { Scope } from "effect"
 import { compare, replay } from "../src/cli/comparison.ts"
 import { chainId } from "../test/support/devnet.ts"
 import type { Devnet } from "../test/support/devnet.ts"
 import type { Client } from "../test/support/ingestor.ts"
 import { allEpochs, compareEpochs } from "./epochs.ts"
+import type { Fault } from "./Fault.ts"
 import { memoryOf } from "./memory.ts"
 import { another, caughtUp, neighbourId, start, whileItGrows } from "./Cluster.ts"
 import type { Kind, Cluster, ClusterOptions } from "./Cluster.ts"
-
-/** One kind of failure. */
-export interface Fault {
-  readonly name: string
-  readonly stores: ReadonlyArray<Kind>
-  /** How often it is inflicted in a row, if there is time. */
-  readonly times: number
-  /**
-   * Inflicts the fault and, if it lasts, ends it. The recovery starts when this completes. The chain grows meanwhile. The scope
-   * is the cluster's.
-   */
-  readonly inflict: (cluster: Cluster) => Effect.Effect<void, unknown, Scope.Scope>
-  /** How many services share the chain and the store (default 1). */
-  readonly ingestors?: number
-  /** Whether the service follows a neighbour chain, which must not be affected (default: no). */
-  readonly neighbour?: boolean
-  /** Whether the store is down: moves must be accepted soon after the fault ends (default: no). */
-  readonly away?: boolean
-}
 
 export interface Outcome {
   readonly fault: string

@@ -5,7 +5,7 @@
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { DatabaseSync } from "node:sqlite"
-import type { Fault } from "./FaultPlan.ts"
+import type { Fault } from "./Fault.ts"
 import { answered, serverOf } from "./redis.ts"
 import type { Kind, Cluster } from "./Cluster.ts"
 

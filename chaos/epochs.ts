@@ -6,16 +6,10 @@ import { Effect, Random, Schedule } from "effect"
 import { renameSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { chainId } from "../test/support/devnet.ts"
-import type { Fault } from "./FaultPlan.ts"
+import type { Fault } from "./Fault.ts"
 import { neighbourId } from "./Cluster.ts"
+import type { Expected } from "./Cluster.ts"
 import type { Cluster } from "./Cluster.ts"
-
-/**
- * The effect of a fault on the epoch. `lost`: an acknowledged entry is gone, so exactly one new epoch begins. `perhaps`: none
- * or one, because possibly only an unacknowledged entry is gone. `begun`, `reset`: everything is gone, and the journal starts
- * over.
- */
-export type Expected = "kept" | "lost" | "perhaps" | "begun" | "reset"
 
 export interface Epochs {
   readonly token: string | undefined

@@ -2,7 +2,7 @@
 import { Effect, Random, Schedule } from "effect"
 import { chainId } from "../test/support/devnet.ts"
 import { jsonFrom } from "../test/support/http.ts"
-import type { Fault } from "./FaultPlan.ts"
+import type { Fault } from "./Fault.ts"
 import { another } from "./Cluster.ts"
 import type { Cluster } from "./Cluster.ts"
 

@@ -2,7 +2,7 @@
 import { Effect, Random } from "effect"
 import { unimpaired } from "../test/support/Pipe.ts"
 import type { Tap } from "../test/support/TcpProxy.ts"
-import type { Fault } from "./FaultPlan.ts"
+import type { Fault } from "./Fault.ts"
 import { alone, caughtUp } from "./Cluster.ts"
 import type { Cluster } from "./Cluster.ts"
 

@@ -2,7 +2,7 @@
 import { Effect, Random } from "effect"
 import type { Tap, TcpProxy } from "../test/support/TcpProxy.ts"
 import { frameHead, isTextFrame, textOf, withByte } from "../test/support/wire.ts"
-import type { Fault } from "./FaultPlan.ts"
+import type { Fault } from "./Fault.ts"
 import { errorsOf, untilCounted } from "./errors.ts"
 import { unimpaired } from "../test/support/Pipe.ts"
 import type { Cluster } from "./Cluster.ts"

@@ -1,6 +1,6 @@
 /** Three services on one chain and one store, each with its own connections, which are cut at random. */
 import { Effect, Random } from "effect"
-import type { Fault } from "./FaultPlan.ts"
+import type { Fault } from "./Fault.ts"
 
 export const three: Fault = {
   name: "three services at once, cut at random, with reorgs [G-192]",

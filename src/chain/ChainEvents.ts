@@ -11,7 +11,7 @@ import type { ReceivedHead } from "../endpoint/Heads.ts"
 import type { Finalize, Journal, Pop, Push } from "../store/Journal.ts"
 import type { StoreBreaker } from "../store/StoreBreaker.ts"
 import type { StoreEvent } from "../store/StoreEvent.ts"
-import type { Disagreement } from "./Finality.ts"
+import type { Disagreement } from "../endpoint/FinalityQuorum.ts"
 import type { EpochCheck } from "../store/JournalStore.ts"
 import type { StoreError } from "../store/StoreError.ts"
 

@@ -58,14 +58,6 @@ export interface FinalityOptions {
   readonly events: Publisher
 }
 
-/** Endpoints that serve different blocks at a final height. */
-export interface Disagreement {
-  readonly number: number
-  readonly endpoints: ReadonlyArray<string>
-  /** Whether finality waits until they agree; otherwise the majority decides. */
-  readonly holds: boolean
-}
-
 export interface Finality {
   /** The chain's current final block, if known. */
   readonly block: () => Header | undefined

@@ -40,3 +40,11 @@ export interface Disagreed {
   endpoints: ReadonlyArray<string>
   at: number
 }
+
+/** Endpoints that serve different blocks at a final height. */
+export interface Disagreement {
+  readonly number: number
+  readonly endpoints: ReadonlyArray<string>
+  /** Whether finality waits until they agree; otherwise the majority decides. */
+  readonly holds: boolean
+}
