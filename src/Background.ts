@@ -4,7 +4,6 @@
  */
 import { Context, Effect, FiberSet } from "effect"
 import type { Scope } from "effect"
-import { logEvent } from "./observability/LogEvents.ts"
 
 /** The background fibers of the owner. Without an owner, a defect is logged. */
 const Owner = Context.Reference<FiberSet.FiberSet<unknown, never> | undefined>("event-ingestor/Background", {
@@ -13,7 +12,7 @@ const Owner = Context.Reference<FiberSet.FiberSet<unknown, never> | undefined>("
 
 /** Logs a defect, after which the effect ends without a value. */
 export const logDefects = Effect.catchDefect((defect) =>
-  logEvent("defect", "defect in a background fiber", {}, defect),
+  Effect.annotateLogs(Effect.logError("a defect in a background fiber", defect), { event: "defect" }),
 )
 
 /** Forks an effect until the scope closes. An error or a defect in it is a defect of the owner. */
