@@ -9,7 +9,7 @@ export type Script = "push" | "pop"
 const source = (name: string) =>
   readFileSync(new URL(`../src/store/redis/lua/${name}.lua`, import.meta.url), "utf8")
 
-const textOf = (script: Script) => `${source("journal")}\n${source(script)}`
+const textOf = (script: Script) => `${source("common")}\n${source("retention")}\n${source(script)}`
 
 /** Scripts are identified by their digest (EVALSHA), or by their text (EVAL). */
 const names = new Map<string, Script>(

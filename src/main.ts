@@ -4,7 +4,6 @@
  */
 import { Layer } from "effect"
 import * as Supervisor from "./chain/Supervisor.ts"
-import { store } from "./cli/Layers.ts"
 import { main } from "./cli/main.ts"
 import { Transport } from "./endpoint/Socket.ts"
 import * as Server from "./http/Server.ts"
@@ -12,11 +11,12 @@ import * as Observer from "./observability/Observer.ts"
 import { Status } from "./observability/Status.ts"
 import * as StatusSampler from "./observability/StatusSampler.ts"
 import * as StorePoller from "./observability/StorePoller.ts"
+import * as StoreLayer from "./store/StoreLayer.ts"
 
 const service = Layer.mergeAll(Supervisor.layer, StorePoller.layer, StatusSampler.layer, Server.layer).pipe(
   Layer.provide(Observer.layer),
   Layer.provideMerge(Status.layer),
-  Layer.provideMerge(store),
+  Layer.provideMerge(StoreLayer.layer),
   Layer.provide(Transport.layerNetwork),
 )
 

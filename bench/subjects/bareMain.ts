@@ -40,7 +40,7 @@ const lua = (name: string) =>
 const redis = new Redis({ port: Number(redisPort) }) as Redis & {
   push: (...args: ReadonlyArray<string | Buffer>) => Promise<ReadonlyArray<string>>
 }
-redis.defineCommand("push", { numberOfKeys: 6, lua: `${lua("journal")}\n${lua("push")}` })
+redis.defineCommand("push", { numberOfKeys: 6, lua: `${lua("common")}\n${lua("retention")}\n${lua("push")}` })
 
 /** The script gets at most 1 000 logs per call, as from the service. */
 const logsPerCall = 1000

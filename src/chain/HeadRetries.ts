@@ -10,6 +10,7 @@ import * as Eth from "../endpoint/Eth.ts"
 import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { Heads, ReceivedHead } from "../endpoint/Heads.ts"
 import { ambiguousAsNotFound } from "../logs/Rechecks.ts"
+import { confirmedHeight } from "./Confirmations.ts"
 import type { Finality } from "./Finality.ts"
 import type { PendingJournal } from "./PendingJournal.ts"
 
@@ -74,10 +75,11 @@ export const make = ({
     heads.inject(header).pipe(Effect.delay(retryInterval), Background.forkIn(scope))
 
   const targetOf = Effect.fnUntraced(function* (header: Header) {
-    if (chain.confirmations === "finalized") return finality.block()
-    if (chain.confirmations === 0) return header
-    const height = header.number - chain.confirmations
-    if (height < 0) return undefined
+    const final = finality.block()
+    if (chain.confirmations === "finalized") return final
+    const height = confirmedHeight(chain.confirmations, header.number, final?.number)
+    if (height === undefined) return undefined
+    if (height === header.number) return header
     const target = yield* Effect.catchIf(ambiguousAsNotFound(headerAt(height)), isUnknownBlock, () =>
       Effect.succeed(undefined),
     )

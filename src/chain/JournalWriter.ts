@@ -2,6 +2,7 @@
 import { Clock, Effect, Schema } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, Settings } from "../config/AppConfig.ts"
+import { systemOf } from "../config/StoreConfig.ts"
 import type { ChainId } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { fingerprint } from "../logs/Filter.ts"
@@ -112,7 +113,7 @@ const refusalOf = (move: Move, result: Result) => {
 
 /** The span attributes of a move, after OpenTelemetry's semantic conventions for databases and messaging. */
 const attributesOf = ({ store, streamPrefix }: Settings, chain: ChainId, move: Move) => {
-  const system = store._tag === "Sqlite" ? "sqlite" : "redis"
+  const system = systemOf(store)
   return {
     "db.system.name": system,
     "db.operation.name": move._tag.toLowerCase(),

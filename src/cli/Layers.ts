@@ -6,20 +6,10 @@ import type { HttpError } from "../http/Server.ts"
 import * as Logging from "../observability/Logging.ts"
 import type { Status } from "../observability/Status.ts"
 import { Redaction } from "../Redactor.ts"
-import * as RedisStore from "../store/redis/RedisStore.ts"
-import * as SqliteStore from "../store/sqlite/SqliteStore.ts"
+import * as StoreLayer from "../store/StoreLayer.ts"
 import type { Contracts } from "../store/Store.ts"
 import { shutdown } from "./Process.ts"
 import type { StoreError } from "../store/StoreError.ts"
-
-/** The configured store. */
-export const store = Layer.unwrap(
-  Effect.map(AppConfig, ({ store, streamPrefix, retention }) =>
-    store._tag === "Sqlite"
-      ? SqliteStore.layer(store.path, retention)
-      : RedisStore.layer({ config: store, prefix: streamPrefix, retention }),
-  ),
-)
 
 /** Applies the configured log format and level, secrets to redact, and shutdown timeout. */
 export const runtime = Layer.unwrap(
@@ -51,7 +41,7 @@ export const commandOnly = runtime.pipe(
 )
 
 /** The layers of a command that only uses the store. */
-export const storeOnly = store.pipe(Layer.provideMerge(commandOnly))
+export const storeOnly = StoreLayer.layer.pipe(Layer.provideMerge(commandOnly))
 
 /** Connections to endpoints, whose log lines would repeat what a command prints. */
 export const endpointsOnly = Layer.merge(

@@ -8,7 +8,7 @@ import { oneEndpoint } from "./dialect.ts"
 import { about, failure, ok, renderText, warning } from "./Finding.ts"
 import type { Finding } from "./Finding.ts"
 import { jsonFlag, withExamples } from "./Flags.ts"
-import { commandOnly, endpointsOnly, store as storeLayer } from "./Layers.ts"
+import { commandOnly, endpointsOnly } from "./Layers.ts"
 import { writeRecords } from "./Output.ts"
 import { probe } from "./probe.ts"
 import { exitCode } from "./Process.ts"
@@ -16,6 +16,7 @@ import { sizes } from "./sizes.ts"
 import type { Stream } from "./sizes.ts"
 import { evictsStreams, StoreAdmin } from "../store/StoreAdmin.ts"
 import type { Refused } from "../store/StoreAdmin.ts"
+import * as StoreLayer from "../store/StoreLayer.ts"
 import type { StoreError } from "../store/StoreError.ts"
 
 const filterOf = ({ filter }: ChainConfig): string => {
@@ -162,7 +163,7 @@ export const check = Command.make(
       const sent = yield* Effect.forkChild(telemetry(settings))
       // Opened here, so that a store that cannot be opened is a finding like others.
       const storeChecked = yield* store(settings).pipe(
-        Effect.provide(storeLayer),
+        Effect.provide(StoreLayer.layer),
         Effect.catchTag("StoreError", ({ message }) =>
           Effect.succeed<Checked>({
             findings: [about("store", failure(message, howToFixStore(settings)))],

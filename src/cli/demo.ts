@@ -21,9 +21,10 @@ import type { ChainStatus } from "../observability/ChainStatus.ts"
 import { Status } from "../observability/Status.ts"
 import { Entries } from "../store/Entries.ts"
 import { StoreAdmin } from "../store/StoreAdmin.ts"
+import * as StoreLayer from "../store/StoreLayer.ts"
 import { compare, replay } from "./comparison.ts"
 import { withExamples } from "./Flags.ts"
-import { runtime, store, telemetry } from "./Layers.ts"
+import { runtime, telemetry } from "./Layers.ts"
 import type { Service } from "./Layers.ts"
 import { writeLines } from "./Output.ts"
 import { exitCode } from "./Process.ts"
@@ -148,7 +149,9 @@ const runDemo = (service: Service, seconds: Option.Option<number>) =>
       const appConfig = Layer.succeed(AppConfig, config)
       const base = Layer.provideMerge(runtime, appConfig)
       // With Redis, streams of an earlier demo may exist.
-      yield* restore(Effect.scoped(Effect.provide(resetStreams(config), Layer.provide(store, base))))
+      yield* restore(
+        Effect.scoped(Effect.provide(resetStreams(config), Layer.provide(StoreLayer.layer, base))),
+      )
       const context = yield* restore(
         Layer.build(service.pipe(Layer.provide(telemetry), Layer.provideMerge(base))),
       )

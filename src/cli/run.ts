@@ -2,6 +2,7 @@
 import { Effect, Layer } from "effect"
 import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
+import { systemOf } from "../config/StoreConfig.ts"
 import { logEvent } from "../observability/LogEvents.ts"
 import { withExamples } from "./Flags.ts"
 import { runtime, telemetry } from "./Layers.ts"
@@ -13,7 +14,7 @@ const logStartup = Effect.gen(function* () {
   const into = store._tag === "Sqlite" ? store.path : "Redis"
   yield* logEvent("start", `following ${chains.map(({ name }) => name).join(", ")} into ${into}`, {
     chains: chains.length,
-    store: store._tag === "Sqlite" ? "sqlite" : "redis",
+    store: systemOf(store),
   })
   for (const warning of warnings) yield* logEvent("configuration", warning, {})
 })

@@ -24,6 +24,11 @@ export interface SqliteConfig {
   readonly path: string
 }
 
+const systems = { Redis: "redis", Sqlite: "sqlite" } as const
+
+/** The name of the store in the log, in `/status` and in traces (OpenTelemetry's `db.system.name`). */
+export const systemOf = ({ _tag }: RedisConfig | SqliteConfig): "redis" | "sqlite" => systems[_tag]
+
 const redis = {
   url: variable("REDIS_URL", Codec.list(Codec.urlOf("redis:", "rediss:")), {
     example: "redis://:PASSWORD@127.0.0.1:6379/0",

@@ -23,7 +23,7 @@ import type { LogsSubscription } from "./LogsSubscription.ts"
 import { mayMatch } from "./Bloom.ts"
 import { hasIndexGaps, checkCompleteWithGaps, inconsistent, wrongBloom } from "./Integrity.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
-import { logsByReceipt } from "./Receipts.ts"
+import { logsByReceipt } from "./TransactionReceipts.ts"
 import type { Age } from "./Rechecks.ts"
 import { asBlockNotFound, isAboutMethod, isAmbiguous, makeAgeOf, retryUnverified } from "./Rechecks.ts"
 

@@ -10,6 +10,7 @@ import { stateOf } from "../Retry.ts"
 import type { BreakerState } from "../Retry.ts"
 import * as Monotonic from "../Monotonic.ts"
 import type { Family } from "./MetricFamily.ts"
+import { confirmedHeight } from "../chain/Confirmations.ts"
 import type { Disagreement } from "../endpoint/FinalityQuorum.ts"
 import type { Holder } from "../store/Retention.ts"
 import type { StoreBreaker } from "../store/StoreBreaker.ts"
@@ -30,15 +31,18 @@ import type { Stats } from "../store/StoreAdmin.ts"
  * - `superseded`: another ingestor continued the journal with another filter.
  * - `halted`: final blocks contradict each other, or a later release wrote the journal; the operator must decide.
  */
-export type Phase =
-  | "connecting"
-  | "catching-up"
-  | "live"
-  | "idle"
-  | "store-unavailable"
-  | "paused"
-  | "superseded"
-  | "halted"
+export const phases = [
+  "connecting",
+  "catching-up",
+  "live",
+  "idle",
+  "store-unavailable",
+  "paused",
+  "superseded",
+  "halted",
+] as const
+
+export type Phase = (typeof phases)[number]
 
 const mustNotWrite: ReadonlySet<Phase> = new Set(["superseded", "halted"])
 
@@ -161,21 +165,28 @@ export class ChainStatus {
     this.phaseSince = Monotonic.millisUnsafe(this.#clock)
   }
 
-  /** The block that the journal must reach, given the configured confirmations. */
+  /** The block that the journal must reach, given the configured confirmations; `undefined` while it is unknown. */
   get target(): number | undefined {
-    if (this.confirmations === "finalized") return this.finalSeen
-    return this.head === undefined ? undefined : Math.max(this.head - this.confirmations, 0)
+    if (this.head === undefined) return undefined
+    const height = confirmedHeight(this.confirmations, this.head, this.finalSeen)
+    // While no block has enough confirmations, the journal need not be further than its start.
+    return this.confirmations === "finalized" ? height : (height ?? 0)
   }
 
-  /** Blocks not stored yet. */
+  /** Blocks not stored yet; 0 while the target is unknown. */
   get blocksBehind(): number {
     return Math.max((this.target ?? 0) - (this.stored ?? -1), 0)
   }
 
+  /** Notes the time if everything is stored. */
+  #checkComplete(): void {
+    if (this.target !== undefined && this.blocksBehind === 0) this.#completeSince = this.headSince
+  }
+
   /** Enters `live` or `catching-up`, by the distance to the target. */
   updatePhase(): void {
-    if (this.head !== undefined && this.blocksBehind === 0) this.#completeSince = this.headSince
-    this.enter(this.blocksBehind > liveWithin ? "catching-up" : "live")
+    this.#checkComplete()
+    this.enter(this.target === undefined || this.blocksBehind > liveWithin ? "catching-up" : "live")
   }
 
   /** Sets the pinned reader that prevents trimming now, if any; publishing may be paused for it. */
@@ -188,7 +199,7 @@ export class ChainStatus {
   /** The endpoint confirmed that there is no newer block. */
   confirmedIdle(): void {
     this.headSince = Monotonic.millisUnsafe(this.#clock)
-    if (this.head !== undefined && this.blocksBehind === 0) this.#completeSince = this.headSince
+    this.#checkComplete()
     if (this.phase === "live") this.enter("idle")
   }
 

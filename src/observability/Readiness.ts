@@ -13,6 +13,7 @@ type Facts = Pick<
   | "headSince"
   | "blockTime"
   | "blocksBehind"
+  | "target"
   | "breakerState"
   | "stored"
   | "final"
@@ -68,6 +69,7 @@ export const unready = (chain: Facts, now: number): ReadonlyArray<string> => {
   if (age > Math.max(blockTimes * chain.blockTime, staleAfter)) {
     reasons.push(`no head for ${Math.round(age / 1000)} s${because}`)
   }
+  if (chain.target === undefined) reasons.push("no final block seen yet")
   if (chain.stored === undefined) reasons.push("nothing stored yet")
   else if (chain.blocksBehind > liveWithin) reasons.push(`${chain.blocksBehind} blocks behind`)
   return reasons

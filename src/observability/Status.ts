@@ -3,6 +3,7 @@ import { Clock, Context, Effect, Layer, Metric } from "effect"
 import { operations } from "../chain/ChainEvents.ts"
 import type { Operation } from "../chain/ChainEvents.ts"
 import { AppConfig } from "../config/AppConfig.ts"
+import { systemOf } from "../config/StoreConfig.ts"
 import type { Registry } from "./MetricFamily.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { Dropped } from "../Tracing.ts"
@@ -34,7 +35,7 @@ export class Status extends Context.Service<
       const registry = Context.make(Metric.MetricRegistry, yield* Metric.MetricRegistry)
       const startedSince = Monotonic.millisUnsafe(clock)
       const chains = config.chains.map((chain) => new ChainStatus(chain, clock))
-      const store = new StoreStatus(config.store._tag === "Sqlite" ? "sqlite" : "redis", chains)
+      const store = new StoreStatus(systemOf(config.store), chains)
       for (const chain of chains) {
         ChainMetrics.register(chain, registry)
         for (const endpoint of chain.endpoints) EndpointMetrics.register(chain.name, endpoint, registry)

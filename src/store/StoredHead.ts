@@ -18,7 +18,7 @@ export interface StoredHead {
   readonly filter_since: Value
 }
 
-/** What precedes a stored digest: it belongs to this part, written as the last of so many entries. See journal.lua. */
+/** What precedes a stored digest: it belongs to this part, written as the last of so many entries. See common.lua. */
 export const digestMark = ({ hash, part, added }: Pick<StoredHead, "hash" | "part" | "added">): string =>
   `${hash}:${part}:${added}:`
 

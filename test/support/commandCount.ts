@@ -15,7 +15,7 @@ const plain = (text: string) => text.replace(/\\x[0-9a-f]{2}|\\n|\n|\\|[^\x20-\x
 const names = new Map(
   readdirSync(folder).flatMap((file) => {
     const name = file.replace(".lua", "")
-    const text = `${source("journal")}\n${source(name)}`
+    const text = `${source("common")}\n${source("retention")}\n${source(name)}`
     return [
       [createHash("sha1").update(text).digest("hex"), name],
       [plain(text), name],

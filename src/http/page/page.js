@@ -188,6 +188,7 @@ const tones = {
   "catching-up": "busy",
   connecting: "warn",
   superseded: "warn",
+  paused: "bad",
   "store-unavailable": "bad",
   halted: "bad",
 }

@@ -103,7 +103,7 @@ const open = (config: RedisConfig, timeout: Duration.Duration): Redis | Cluster 
 
 const makeClient = (config: RedisConfig, timeout: Duration.Duration): Client => {
   const client = open(config, timeout)
-  const common = source("journal")
+  const common = `${source("common")}\n${source("retention")}`
   for (const name of scripts) {
     const numberOfKeys = name === "probe" ? 7 : 6
     client.defineCommand(name, { numberOfKeys, lua: `${common}\n${source(name)}` })

@@ -61,7 +61,7 @@ const trimmedOf = ([, dropped, reader, behind, length, why]: Reply, keys: Keys):
     : undefined,
 })
 
-/** Decodes the records of the window, as journal.lua writes them. */
+/** Decodes the records of the window, as common.lua writes them. */
 const windowOf = (members: ReadonlyArray<string>): Journal["window"] =>
   members.map((member) => {
     const [number, hash, parentHash, , , count] = member.split(" ")

@@ -90,7 +90,7 @@ export const statsOf = (
   const groups = (groupsFound ?? []).map((flat) => groupOf(flat, missed))
   const readers = readersFound.map((found) => readerOf(found, added, entries, missed))
   const isNamed = ({ name }: Group) => retention.groups.includes("*") || retention.groups.includes(name)
-  // As in journal.lua: without the right to list groups, the position of the named ones is unknown.
+  // As in retention.lua: without the right to list groups, the position of the named ones is unknown.
   const unlisted = retention.groups
     .slice(0, 1)
     .map((name) => ({ name, lastDelivered: "0-0", lag: undefined }))

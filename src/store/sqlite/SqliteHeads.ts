@@ -25,7 +25,7 @@ export const make = (sql: Statements) => {
     return current
   }
 
-  /** The block from which on every entry is stored: see firstNumber in journal.lua. */
+  /** The block from which on every entry is stored: see firstNumber in common.lua. */
   const firstNumberOf = (chain: ChainId, { added, entries, number, start_number }: HeadRow): number => {
     if (added === 0 || entries > added) return start_number
     const first = sql.eventsAfter(chain, 0, 1)[0]

@@ -40,7 +40,7 @@ export const make = (sql: Statements, { complete }: Heads, { maxLength, backlog 
     return Number(changes)
   }
 
-  /** Trims, and stores whether publishing is paused: see `trim` in journal.lua. */
+  /** Trims, and stores whether publishing is paused: see `trim` in retention.lua. */
   const trimmed = (chain: ChainId, before: number): Trimmed => {
     const dropped = isLong(before) ? drop(chain, before) : 0
     const length = before - dropped

@@ -9,6 +9,7 @@ const ready: Parameters<typeof unready>[0] = {
   headSince: now - 1000,
   blockTime: 2000,
   blocksBehind: 0,
+  target: 100,
   stored: 100,
   finalDisagreement: undefined,
   standoffUntil: undefined,
@@ -30,6 +31,11 @@ describe("a chain", () => {
 
   it.each([
     ["4 blocks behind", { blocksBehind: 4 }, "4 blocks behind"],
+    [
+      "no final block yet where only final blocks are stored",
+      { target: undefined },
+      "no final block seen yet",
+    ],
     ["nothing stored", { stored: undefined }, "nothing stored yet"],
     ["no head for a minute", { headSince: now - 61_000 }, "no head for 61 s"],
     ["no head for ten block times", { headSince: now - 121_000, blockTime: 12_000 }, "no head for 121 s"],

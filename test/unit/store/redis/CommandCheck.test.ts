@@ -125,7 +125,7 @@ describe("RedisStore", () => {
     "names missing script libraries and functions",
     Effect.gen(function* () {
       const server = yield* RedisServer.start()
-      const lacking = `${source("journal")}\n${source("check")}`
+      const lacking = `${source("common")}\n${source("retention")}\n${source("check")}`
         .replaceAll("cmsgpack.", "cmsgpack_of_none.")
         .replaceAll("cjson.", "cjson_of_none.")
         .replaceAll("redis.acl_check_cmd end", "redis.acl_check_of_none end")
@@ -156,7 +156,7 @@ describe("RedisStore", () => {
       yield* Effect.promise(() => server.client.hset(keys[4]!, "me", '{"id":"1-1"}'))
       const trimmed = yield* Effect.promise(() =>
         server.client.eval(
-          `${source("journal")}\nreturn dropOldest(100, retentionOf('100\\n400'))`.replaceAll(
+          `${source("common")}\n${source("retention")}\nreturn dropOldest(100, retentionOf('100\\n400'))`.replaceAll(
             "cjson.",
             "cjson_of_none.",
           ),
@@ -174,7 +174,10 @@ describe("RedisStore", () => {
       const server = yield* RedisServer.start()
       const names = ["stream", "head", "window", "missed", "readers", "filters", "ping"]
       const keys = names.map((name) => `{a}:${name}`)
-      const probe = `${source("journal")}\n${source("probe")}`.replaceAll("redis.acl_check_cmd", "(nil)")
+      const probe = `${source("common")}\n${source("retention")}\n${source("probe")}`.replaceAll(
+        "redis.acl_check_cmd",
+        "(nil)",
+      )
       yield* Effect.promise(() => server.client.eval(probe, keys.length, ...keys))
       assert.deepStrictEqual(yield* Effect.promise(() => server.client.keys("*")), ["{a}:ping"])
       yield* Effect.promise(() => server.client.hset("{a}:head", "number", "7"))

@@ -141,10 +141,11 @@ describe("RedisStore", () => {
       yield* writer.round
       const source = (name: string) =>
         readFileSync(new URL(`../../../../src/store/redis/lua/${name}.lua`, import.meta.url), "utf8")
-      const probe = `${source("journal")}\nmayWrite()\nredis.call('XADD', stream, '*', 'a', 'b')`.replaceAll(
-        "redis.acl_check_cmd",
-        "(nil)",
-      )
+      const probe =
+        `${source("common")}\n${source("retention")}\nmayWrite()\nredis.call('XADD', stream, '*', 'a', 'b')`.replaceAll(
+          "redis.acl_check_cmd",
+          "(nil)",
+        )
       const key = `{events:${chain}}`
       const keys = [
         `events:${chain}`,
