@@ -4,6 +4,7 @@
  */
 import { Context, Effect, FiberSet } from "effect"
 import type { Scope } from "effect"
+import { logEvent } from "./observability/LogEvents.ts"
 
 /** The background fibers of the owner. Without an owner, a defect is logged. */
 const Owner = Context.Reference<FiberSet.FiberSet<unknown, never> | undefined>("event-ingestor/Background", {
@@ -12,7 +13,7 @@ const Owner = Context.Reference<FiberSet.FiberSet<unknown, never> | undefined>("
 
 /** Logs a defect, after which the effect ends without a value. */
 export const logDefects = Effect.catchDefect((defect) =>
-  Effect.annotateLogs(Effect.logError("a defect in a background fiber", defect), { event: "defect" }),
+  logEvent("defect", "a defect in a background fiber", {}, defect),
 )
 
 /** Forks an effect until the scope closes. An error or a defect in it is a defect of the owner. */

@@ -55,7 +55,7 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool }: Followi
         ? Audit.make({ ...auditOptions, logsOf: (of) => logsOf(of), events, provenance })
         : undefined
       return Effect.gen(function* () {
-        if (!storeBreaker.isOpen()) events.record({ _tag: "StoreAwaited", error: undefined })
+        if (!storeBreaker.acceptsMoves()) events.record({ _tag: "StoreAwaited", error: undefined })
         const journal = yield* writer.load
         const steps = yield* Steps.make({
           ...state,

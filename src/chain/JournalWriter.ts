@@ -227,20 +227,20 @@ export const make = Effect.fnUntraced(function* (
     stored = wholeUpTo(afterPush(move))
     record({ _tag: "Pushed", push: move, isDuplicate: result._tag === "Duplicate" })
     freeLogs(move)
-  })
+  }, Effect.uninterruptible)
 
   const submit = Effect.fnUntraced(function* (
     step: ChainStep,
   ): Effect.fn.Return<Submitted, HeadConflict | FilterReplaced | Paused | StoreError> {
     if (step._tag !== "Move") return { step, result: undefined }
     const { move, trace } = step
-    record({ _tag: "MoveSubmitted", move })
     if (move._tag === "Push" && move.expected.hash === "") {
       // The first push of an empty store: `latest` means this block from now on, even if the store is emptied again.
       const block = move.expected.number + 1
       knownStart ??= block
       yield* publish({ _tag: "JournalBegun", block, filter })
     }
+    record({ _tag: "MoveSubmitted", move })
     const span = trace && traceMove(trace, move._tag.toLowerCase(), attributesOf(config, chain.id, move))
     const performed = span === undefined ? perform(move) : span(perform(move))
     const result = yield* Effect.ensuring(

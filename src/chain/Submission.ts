@@ -34,7 +34,7 @@ export const make = (
   const onStoreError = (error: StoreError) =>
     Effect.gen(function* () {
       if (isUnusable(error)) return yield* suspension.haltUntilReadable(error)
-      if (!storeBreaker.isOpen()) return
+      if (!storeBreaker.acceptsMoves()) return
       events.record({ _tag: "StoreAwaited", error })
       yield* storeBreaker.trip(error)
     })

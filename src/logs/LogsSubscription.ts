@@ -95,17 +95,13 @@ export const make = Effect.fnUntraced(function* (connection: Connection) {
     return arrived.openUnsafe()
   }
 
-  /** An answer that is not a number is no height below which logs could still arrive. */
-  const height = Effect.catchIf(
-    Eth.blockNumber(connection),
-    ({ reason }) => reason._tag === "Malformed",
-    () => Effect.succeed(Infinity),
-  )
+  /** The current height, after a round trip: what the server sent before its answer has arrived. Any failure is no proof. */
+  const roundTrip = Eth.blockNumber(connection)
 
   const subscribe = oneAtATime.withPermit(
     Effect.gen(function* () {
       if (subscribedAt !== undefined) return
-      const at = yield* height
+      const at = yield* roundTrip
       yield* Scope.provide(connection.subscribe(["logs", {}], onNotification), scope)
       subscribedAt = at
     }),
@@ -122,7 +118,7 @@ export const make = Effect.fnUntraced(function* (connection: Connection) {
       const group = groups.get(header.hash)
       if (group !== undefined && isComplete(group, header)) {
         const { size } = group.logs
-        yield* height
+        yield* roundTrip
         if (groups.get(header.hash) === group && group.logs.size === size) {
           return [...group.logs.values()].sort((a, b) => a.index - b.index)
         }

@@ -75,7 +75,7 @@ export class ChainStatus {
   readonly confirmations: ChainConfig["confirmations"]
   readonly endpoints: ReadonlyArray<EndpointStatus>
   /** The breaker between this chain and the store. */
-  storeBreaker: Pick<StoreBreaker, "breaker" | "isOpen"> | undefined
+  storeBreaker: Pick<StoreBreaker, "breaker" | "acceptsMoves"> | undefined
   phase: Phase = "connecting"
   phaseSince: number
   /** The endpoint in use. */

@@ -40,7 +40,7 @@ const folds: Folds = {
     endpoint.connectedSince = undefined
     chain.recordFailure(errorType(error.reason), error.message)
     // Where the store accepts no moves, the phase stays `store-unavailable`.
-    if (chain.endpoint === endpoint && chain.storeBreaker?.isOpen() !== false) chain.enter("connecting")
+    if (chain.endpoint === endpoint && chain.storeBreaker?.acceptsMoves() !== false) chain.enter("connecting")
   },
   RequestEnded: (chain, { endpoint, method, outcome, millis }) =>
     chain.endpointNamed(endpoint)!.requested(method, outcome, millis),

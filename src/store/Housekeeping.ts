@@ -37,9 +37,13 @@ export const make = (
       yield* holder?.paused ? resumed.close : resumed.open
       return dropped > 0 || holder !== undefined
     })
+    // The store breaker handles a store that fails. A defect must not end the trims, nor a pause that waits for one.
+    const guarded = trimOnce.pipe(
+      Effect.orElseSucceed(() => true),
+      Background.logDefects,
+    )
     yield* Effect.gen(function* () {
-      // The store breaker handles a store that fails.
-      const isBusy = yield* Effect.orElseSucceed(trimOnce, () => true)
+      const isBusy = (yield* guarded) ?? true
       yield* Effect.race(Effect.sleep(isBusy ? busyInterval : idleInterval), trimNow.await)
       yield* trimNow.close
     }).pipe(Effect.forever, Background.forkScoped)

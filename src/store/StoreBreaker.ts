@@ -8,6 +8,7 @@
  */
 import { Effect, Latch, Schedule } from "effect"
 import type { Scope } from "effect"
+import * as Background from "../Background.ts"
 import { circuitBreaking, makeBreaker, withOnClosed } from "../Retry.ts"
 import type { Breaker } from "../Retry.ts"
 import * as Monotonic from "../Monotonic.ts"
@@ -17,7 +18,7 @@ import { StoreError } from "./StoreError.ts"
 export interface StoreBreaker {
   readonly breaker: Breaker
   /** Whether the store accepts moves of this chain, as far as is known. */
-  readonly isOpen: () => boolean
+  readonly acceptsMoves: () => boolean
   /** Waits until it does. */
   readonly awaitClosed: Effect.Effect<void>
   /** A move failed: the chain waits. */
@@ -46,7 +47,7 @@ export const make = (
     const breaker = withOnClosed(yield* makeBreaker, (failures) =>
       publish({ _tag: "StoreRecovered", failures }),
     )
-    const open = yield* Latch.make(true)
+    const accepting = yield* Latch.make(true)
     let recovering = false
     const pacing = circuitBreaking(breaker, (error: StoreError, wait) =>
       publish({ _tag: "StoreRetrying", error, wait }),
@@ -80,17 +81,19 @@ export const make = (
 
     return {
       breaker,
-      isOpen: () => !recovering,
-      awaitClosed: open.await,
+      acceptsMoves: () => !recovering,
+      awaitClosed: accepting.await,
       trip: (error) =>
         Effect.suspend(() => {
           if (recovering) return Effect.void
           recovering = true
           const recovered = recover(error).pipe(
-            Effect.andThen(open.open),
+            // After a defect too: the next move shows whether the store accepts it.
+            Background.logDefects,
             Effect.ensuring(Effect.sync(() => (recovering = false))),
+            Effect.ensuring(accepting.open),
           )
-          return Effect.andThen(open.close, Effect.forkIn(recovered, scope))
+          return Effect.andThen(accepting.close, Effect.forkIn(recovered, scope))
         }).pipe(Effect.asVoid),
       succeed: breaker.succeed,
     }

@@ -378,6 +378,29 @@ describe("the log", () => {
       assert.strictEqual(log.lines[1]!.fields["circuit"], "store")
     }).pipe(Effect.provideService(CurrentLogLimits, new LogLimits())))
 
+  test("reports for each chain that its publishing is paused", (log) =>
+    Effect.gen(function* () {
+      const [one, two] = [new FakeChain({ id: 1 }), new FakeChain({ id: 2 })]
+      const holder: Holder = {
+        reader: "group:slow",
+        behind: 9,
+        length: 10,
+        paused: "backlog",
+        release: "XGROUP DESTROY",
+      }
+      const store = { ...(yield* memoryStore()), trim: () => Effect.succeed({ dropped: 0, holder }) }
+      const nodes = { one: new FakeNode(one), two: new FakeNode(two) }
+      yield* startIngestor(store, nodes, variablesFor({ one: [one, "one"], two: [two, "two"] }))
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(
+        log
+          .of("paused")
+          .map(({ fields }) => fields["chain"])
+          .sort(),
+        ["one", "two"],
+      )
+    }))
+
   test("reports that publishing is paused and for which reader, and that it resumes", (log) =>
     Effect.gen(function* () {
       const paused: Holder = {

@@ -208,6 +208,24 @@ describe("the logs subscription", () => {
     }),
   )
 
+  connected(
+    "accepts no logs if the connection ends during the round trip that would prove them complete",
+    (world) =>
+      Effect.gen(function* () {
+        const logs = yield* startSubscription(world)
+        const block = silentBlock(world, 6)
+        const [first, second] = block.logs
+        const same = block.logs.map((log) => ({ ...log, contract: first!.contract, topics: first!.topics }))
+        const header = { ...block.header, logsBloom: bloomOf(same) }
+        const reading = yield* Effect.forkChild(Effect.result(logs.block(header)), { startImmediately: true })
+        world.node.announceLogs(block, same.slice(0, 1))
+        yield* TestClock.adjust("3 millis")
+        world.node.announceLogs(block, [{ ...second!, contract: "0x1" }])
+        yield* TestClock.adjust("100 millis")
+        assert.strictEqual((yield* Fiber.join(reading))._tag, "Failure")
+      }),
+  )
+
   connected("drops the logs of a removed block", (world) =>
     Effect.gen(function* () {
       const logs = yield* startSubscription(world)

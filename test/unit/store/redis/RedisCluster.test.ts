@@ -69,7 +69,7 @@ describe("a Redis Cluster", () => {
           yield* Effect.sleep("100 millis")
         }
         assert.isBelow(yield* Ref.get(longest), 1000, "milliseconds for a move of another chain")
-        assert.isFalse(breaker.isOpen())
+        assert.isFalse(breaker.acceptsMoves())
         const released = yield* Effect.forkChild(breaker.awaitClosed)
         yield* gone.restart
         const back = yield* Clock.currentTimeMillis
