@@ -3,6 +3,7 @@
  * and all else that it had then; and what a look past the service's code finds in it.
  */
 import { Effect, Schema, Stream } from "effect"
+import type { Scope } from "effect"
 import type { Redis } from "ioredis"
 import { randomUUID } from "node:crypto"
 import { DatabaseSync } from "node:sqlite"
@@ -33,6 +34,8 @@ export interface Copy {
 
 export interface Copied {
   readonly store: Client
+  /** A connection to the store of another process. */
+  readonly open: Effect.Effect<Client, unknown, Scope.Scope>
   /** A copy of all that is stored now. */
   readonly copy: Effect.Effect<Copy>
   /** Nothing is left, as in a store that was never used. */
@@ -57,6 +60,7 @@ const tables = [
   "readers",
   "missed",
   "heartbeats",
+  "writers",
   "window",
 ]
 
@@ -153,6 +157,7 @@ export const memory = Effect.fnUntraced(function* (maxLength: number, limits: Ca
   }
   return {
     store,
+    open: openSqlite(path, keeping(maxLength), limits),
     copy: Effect.sync(copy),
     wipe: fresh.bringBack,
     epoch: Effect.sync(() => {
@@ -207,6 +212,7 @@ export const redis = (store: Client, client: Redis, stream: string): Copied => {
   let copies = 0
   return {
     store,
+    open: Effect.succeed(store),
     copy: Effect.promise(async () => {
       const number = ++copies
       const nameOf = (key: string) => `{${stream}}:copy:${number}:${key}`

@@ -5,6 +5,7 @@
  * check. If the store was set back to an older copy and lacks one of them, and it was not trimmed, the loss is detectable: the
  * epoch must change exactly once, by the end of that ingestor's next check, and before the end of the run. An ingestor that was
  * killed or is not running knows nothing; an entry that is there again with the same id and log is not lost, for readers either.
+ * An epoch can be lost as well: an ingestor that knows a later epoch than the store has knows of a loss, whatever the entries are.
  */
 import { Effect } from "effect"
 import type { Copied, Remembered } from "./copies.ts"
@@ -37,11 +38,20 @@ export interface EpochWatch {
 export const make = ({ epoch, lacks }: Pick<Copied, "epoch" | "lacks">): EpochWatch => {
   const faults: Array<string> = []
   const remembered = new Map<Process, ReadonlyArray<Remembered>>()
-  const seen = new Set<string>()
+  /** Every epoch, in the order in which they began, and the one that each process has last seen. */
+  const seen: Array<string> = []
+  const lastSeen = new Map<Process, string | undefined>()
   /** The losses that each epoch reports: its own, and those of earlier epochs. */
   const reports = new Map<string, Set<Remembered>>()
   let token: string | undefined
   let reported = 0
+
+  /** Whether one of these processes knows a later epoch than the store has. */
+  const knowsLater = (who: (process: Process) => boolean) =>
+    [...lastSeen].some(
+      ([process, epoch]) =>
+        who(process) && epoch !== undefined && seen.indexOf(epoch) > seen.indexOf(token ?? ""),
+    )
 
   const everything = () => [...remembered.values()].flat()
   /** Entries that these processes know, that the store has lost, and that no epoch has reported. */
@@ -56,8 +66,9 @@ export const make = ({ epoch, lacks }: Pick<Copied, "epoch" | "lacks">): EpochWa
     const now = yield* epoch
     if (now?.token === token) return
     if (now === undefined) return void faults.push(`epoch ${token} disappeared`)
-    if (seen.has(now.token)) faults.push(`epoch ${now.token} began again`)
-    seen.add(now.token)
+    if (seen.includes(now.token)) faults.push(`epoch ${now.token} began again`)
+    const isEpochLost = knowsLater(({ dead }) => !dead)
+    seen.push(now.token)
     if (token === undefined) {
       if (now.reason !== "begun") faults.push(`the first epoch says "${now.reason}"`)
       // The first epoch reports the loss of everything that was known before.
@@ -65,7 +76,8 @@ export const make = ({ epoch, lacks }: Pick<Copied, "epoch" | "lacks">): EpochWa
     } else {
       if (now.reason !== "lost") faults.push(`an epoch says "${now.reason}" without a reset`)
       const losses = yield* unreported(({ dead }) => !dead)
-      if (losses.length === 0) faults.push("an epoch began without a loss, or after the loss was reported")
+      if (losses.length === 0 && !isEpochLost)
+        faults.push("an epoch began without a loss, or after the loss was reported")
       else reported++
       const gone = yield* lacks(everything())
       reports.set(now.token, new Set([...(reports.get(token) ?? []), ...gone]))
@@ -77,11 +89,15 @@ export const make = ({ epoch, lacks }: Pick<Copied, "epoch" | "lacks">): EpochWa
     look,
     acknowledged: (process, last) => {
       if (last !== undefined) remembered.set(process, [...(remembered.get(process) ?? []), last])
+      lastSeen.set(process, token)
     },
     asked: Effect.fnUntraced(function* (process, last) {
       // In an empty store, the first epoch will report the loss.
       if (token !== undefined) faults.push(...(yield* unreported((one) => one === process)).map(lost))
+      if (token !== undefined && knowsLater((one) => one === process))
+        faults.push(`epoch ${lastSeen.get(process)} was lost, and no epoch began`)
       remembered.set(process, last === undefined ? [] : [last])
+      lastSeen.set(process, last === undefined ? undefined : token)
     }),
     replaced: Effect.map(epoch, (now) => void (token = now?.token)),
     verdict: Effect.gen(function* () {

@@ -56,7 +56,7 @@ export interface StoreFaults {
 
 export interface FaultyStore {
   /** A client of one ingestor. The client of a dead process fails permanently. */
-  readonly client: (process: Process) => Client
+  readonly client: (process: Process, store: Client) => Client
   readonly faults: StoreFaults
   /** Compares the epochs with the expected ones. */
   readonly epochs: EpochWatch
@@ -77,7 +77,6 @@ const isAny = (result: unknown, ...tags: ReadonlyArray<string>) =>
 
 /** A store that keeps a copy before each move, so that an older state can be restored. */
 export const make = (copied: Copied): FaultyStore => {
-  const { store } = copied
   const faults: StoreFaults = { failures: 0, lostReplies: 0, frozenUntil: 0, slowness: 0 }
   const epochs = watchEpochs(copied)
   /** The state before each of the last operations. */
@@ -123,7 +122,7 @@ export const make = (copied: Copied): FaultyStore => {
   return {
     faults,
     epochs,
-    client: (process) => {
+    client: (process, store) => {
       /** The pushes of one client arrive in order. */
       const turn = Semaphore.makeUnsafe(1)
       const guarded = around(store, ({ operation }, act) => {

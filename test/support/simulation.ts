@@ -109,7 +109,7 @@ export const simulate = Effect.fnUntraced(function* (
 
   const launch = Effect.fnUntraced(function* (who: number) {
     const state: Process = { dead: false, stopping: false }
-    const client = sabotage(store.client(state), store.faults)
+    const client = sabotage(store.client(state, yield* copied.open), store.faults)
     const variables = variablesOf(who === 0 ? "one,two" : "two,one")
     const ingestor = yield* startIngestor(client, hosts, variables).pipe(
       Effect.provideService(Clock.Clock, wall.clock),

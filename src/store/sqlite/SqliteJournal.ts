@@ -1,4 +1,5 @@
 /** The journal of each chain: each move is one transaction, which applies what Journal.ts computes. */
+import { randomUUID } from "node:crypto"
 import type { Block, ChainId } from "../../Domain.ts"
 import { changesOf, isWritten, rejectionOf } from "../Journal.ts"
 import type { CallLimits, Changes, Conflict, FilterChanged, Finalize, Move, Pop, Push } from "../Journal.ts"
@@ -55,14 +56,33 @@ const write = (
   sql.forgetUpTo(chain, final.number)
 }
 
-/** The moves. @param limits how many logs one pop retracts */
+/** Where another ingestor continues, it leaves out up to this many ids. */
+const mostSkipped = 1000
+
+/**
+ * The moves.
+ *
+ * @param limits how many logs one pop retracts
+ * @param random 0 … 1, different for each ingestor
+ */
 const movesOf = (
   sql: Statements,
   { head, complete, stateOf, begin }: Heads,
   { lastEntry, addedSince }: Epochs,
   { trimmed }: SqliteRetention,
   limits: CallLimits,
+  random: () => number,
 ) => {
+  const writer = randomUUID()
+
+  /**
+   * Before a move appends entries. An older copy of the file hands out the same ids again: where two ingestors did not leave
+   * different gaps, the last entry of one might be there again by chance, and its loss unnoticed.
+   */
+  const continueIds = (chain: ChainId) => {
+    if (sql.setWriter(chain, writer).changes > 0) sql.skipIds(1 + Math.floor(random() * mostSkipped))
+  }
+
   /** Applies a move. What was deleted since the journal was loaded is a conflict, so that it is loaded again. */
   const applyMove = <Result>(
     stored: StoredState | undefined,
@@ -89,6 +109,7 @@ const movesOf = (
       // The digest of a part is written into what completes a journal of version 1.
       if (row.version === null) complete(chain)
       const previous = lastEntry(chain)
+      continueIds(chain)
       const ranges = new Map(blocks.map((block) => [block.hash, append(sql, chain, block)]))
       const appended = blocks.reduce((sum, { logs }) => sum + logs.length, 0)
       write(sql, chain, stored, changes, appended, ranges)
@@ -107,6 +128,7 @@ const movesOf = (
       const isWhole = records.length === 0
       const from = isWhole ? first : (sql.firstToRetract(chain, first, last, retracted - 1)?.id ?? first)
       const previous = lastEntry(chain)
+      continueIds(chain)
       const removed = retracted === 0 ? 0 : Number(sql.appendRemovals(chain, from, last).changes)
       write(sql, chain, stored, changes, removed, new Map([[hash, [first, from - 1]]]))
       return { _tag: "Popped", removed, missing: retracted - removed, ...addedSince(chain, previous) }
@@ -131,8 +153,9 @@ export const make = (
   epochs: Epochs,
   retention: SqliteRetention,
   limits: CallLimits,
+  random: () => number,
 ): JournalStore["Service"] => {
-  const { push, pop, finalize } = movesOf(sql, heads, epochs, retention, limits)
+  const { push, pop, finalize } = movesOf(sql, heads, epochs, retention, limits, random)
   const { complete, head, contradictionOf } = heads
 
   return {

@@ -4,7 +4,7 @@
  * Each move is one transaction. With `synchronous=NORMAL` a power loss may lose the last transactions, but never their
  * order; the missing tail is then pushed again. Several processes may share the file.
  */
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Random } from "effect"
 import { randomUUID } from "node:crypto"
 import type { ChainId } from "../../Domain.ts"
 import { callLimits } from "../Journal.ts"
@@ -94,8 +94,9 @@ const make = Effect.fnUntraced(function* (path: string, kept: Retention, limits:
   const heads = SqliteHeads.make(sql)
   const retention = SqliteRetention.make(sql, heads, kept)
   const epochs = SqliteEpochs.make(sql, heads)
+  const { nextDoubleUnsafe: random } = yield* Random.Random
   return contextOf({
-    ...SqliteJournal.make(sql, file, heads, epochs, retention, limits),
+    ...SqliteJournal.make(sql, file, heads, epochs, retention, limits, random),
     ...SqliteEntries.make(sql, file),
     ...adminOf(path, sql, file, heads, retention),
   })

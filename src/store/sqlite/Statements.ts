@@ -91,6 +91,10 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   forget: run("DELETE FROM window WHERE chain_id = ? AND number = ?"),
   forgetUpTo: run("DELETE FROM window WHERE chain_id = ? AND number <= ?"),
 
+  setWriter: run(
+    "INSERT INTO writers VALUES (?, ?) ON CONFLICT DO UPDATE SET token = excluded.token WHERE token <> excluded.token",
+  ),
+  skipIds: run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events'"),
   append: run("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"),
   firstToRetract: row<{ readonly id: number }>(
     "SELECT id FROM events WHERE chain_id = ? AND id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1 OFFSET ?",

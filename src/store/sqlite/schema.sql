@@ -83,6 +83,13 @@ CREATE TABLE IF NOT EXISTS heartbeats (
   at       INTEGER NOT NULL
 ) STRICT;
 
+-- The ingestor that has appended last. Another one leaves a gap in the ids: in an older copy of the file, an id is thus not given
+-- to another entry again.
+CREATE TABLE IF NOT EXISTS writers (
+  chain_id INTEGER PRIMARY KEY,
+  token    TEXT    NOT NULL
+) STRICT;
+
 -- Blocks that can still be retracted, and which entries are theirs.
 CREATE TABLE IF NOT EXISTS window (
   chain_id INTEGER NOT NULL,

@@ -106,6 +106,32 @@ describe("SqliteStore", () => {
     }).pipe(Effect.scoped),
   )
 
+  it.live("gives no id of a lost entry again where another ingestor continues an older copy", () =>
+    Effect.gen(function* () {
+      const folder = yield* directory
+      const path = join(folder, "events.db")
+      const next = blocks(100, "a", [1, 2, 2, 1])
+      const start = { number: 99, hash: "", part: 0 } as const
+      const moves = (limit: number) => [
+        ...pushes(start, next, false, { logs: 1000, bytes: 1_000_000, blocks: limit }),
+      ]
+      const one = yield* open(path)
+      const [first, ...rest] = moves(1) as [Push, ...ReadonlyArray<Push>]
+      yield* one.push(7, "none", first)
+      const older = new DatabaseSync(path)
+      older.exec(`VACUUM INTO '${join(folder, "older.db")}'`)
+      for (const move of rest) yield* one.push(7, "none", move)
+      const { last } = (yield* one.checkEpoch(7, undefined)).known
+      older.exec(`ATTACH '${join(folder, "older.db")}' AS older`)
+      for (const table of ["events", "heads", "journals", "window", "writers", "sqlite_sequence"])
+        older.exec(`DELETE FROM main.${table}; INSERT INTO main.${table} SELECT * FROM older.${table}`)
+      older.close()
+      const two = yield* open(path)
+      for (const move of rest) yield* two.push(7, "none", move)
+      assert.strictEqual((yield* one.checkEpoch(7, { last, before: [] })).outcome, "lost")
+    }).pipe(Effect.scoped),
+  )
+
   it.live("applies no move while rows of a chain are missing [G-158]", () =>
     Effect.gen(function* () {
       const path = join(yield* directory, "events.db")
