@@ -104,15 +104,16 @@ export const blockTraces = (chain: {
     }
   })
 
-/** Records a failure that belongs to no block as a root span. */
+/** Records a lost connection, which belongs to no block, as a root span. */
 export const traceFailure = (
-  name: string,
   error: { readonly message: string },
   attributes: Readonly<Record<string, unknown>>,
 ): Effect.Effect<void> =>
   Effect.flatMap(Tracing, (isEnabled) =>
     isEnabled
-      ? Effect.ignore(Effect.withSpan(Effect.fail(error), name, { root: true, kind: "client", attributes }))
+      ? Effect.ignore(
+          Effect.withSpan(Effect.fail(error), "connection lost", { root: true, kind: "client", attributes }),
+        )
       : Effect.void,
   )
 
@@ -141,15 +142,19 @@ export const traceRequest = (
     })
 }
 
-/** Traces a move as a span of its block. */
+/** Traces a move as a span of its block, where that is traced. */
 export const traceMove = (
   span: Tracer.Span | undefined,
   move: string,
-  attributes: Readonly<Record<string, unknown>>,
+  attributes: () => Readonly<Record<string, unknown>>,
 ): (<A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>) =>
   span?.sampled
     ? (effect) =>
         within(span)(
-          Effect.withSpan(effect, move, { kind: "producer", attributes, captureStackTrace: false }),
+          Effect.withSpan(effect, move, {
+            kind: "producer",
+            attributes: attributes(),
+            captureStackTrace: false,
+          }),
         )
     : (effect) => effect

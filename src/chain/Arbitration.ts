@@ -8,8 +8,6 @@ import type { LogSource } from "../logs/LogSource.ts"
 import type { Publisher } from "./ChainEvents.ts"
 import type { Provenance } from "./Provenance.ts"
 
-export const nameOf = (source: Endpoint): string => source.connection.name
-
 /** What the audit works with. */
 export interface AuditOptions {
   readonly sourceInUse: Endpoint
@@ -60,7 +58,7 @@ export const arbitrate = Effect.fnUntraced(function* (
     Effect.result(
       Effect.flatMap(Eth.blockByNumber(source.connection, number), (header) =>
         header === undefined
-          ? Effect.fail(integrityError(nameOf(source), `the node does not have block ${number}`))
+          ? Effect.fail(integrityError(source.connection.name, `the node does not have block ${number}`))
           : logsOf(source).block(header),
       ),
     ),
@@ -73,6 +71,6 @@ export const arbitrate = Effect.fnUntraced(function* (
     else onOtherFork.add(asked[i]!)
   }
   if (blocks.length === 0)
-    return yield* integrityError(nameOf(asked[0]!), `no endpoint can read block ${number} again`)
+    return yield* integrityError(asked[0]!.connection.name, `no endpoint can read block ${number} again`)
   return { block: largest(blocks), answers: blocks.length, onOtherFork }
 })

@@ -15,7 +15,7 @@ import type { LogSource } from "../logs/LogSource.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { firstUnfinalized } from "../store/Journal.ts"
 import type { BlockRecord, Journal } from "../store/Journal.ts"
-import { arbitrate, byNumber, contradicted, endOf, nameOf } from "./Arbitration.ts"
+import { arbitrate, byNumber, contradicted, endOf } from "./Arbitration.ts"
 import type { AuditOptions } from "./Arbitration.ts"
 import type { Endpoint } from "../endpoint/Endpoint.ts"
 import * as ComparedRange from "./ComparedRange.ts"
@@ -55,13 +55,13 @@ const auditorsFor = (
   const origins = provenance.sourcesOf(from, to)
   const [origin] = origins.size === 1 ? origins : []
   const quorum = origin === undefined ? 2 : 1
-  return { auditors: sources().filter((source) => nameOf(source) !== origin), quorum }
+  return { auditors: sources().filter((source) => source.connection.name !== origin), quorum }
 }
 
 /** The endpoints that arbitrate a block on which an auditor disagrees: its source, or any other one, and the auditor. */
 const arbitersOf = ({ sources }: AuditOptions, auditor: Endpoint, origin: string | undefined) => {
   const others = sources().filter((source) => source !== auditor)
-  const other = others.find((source) => nameOf(source) === origin) ?? others[0]
+  const other = others.find((source) => source.connection.name === origin) ?? others[0]
   return other === undefined ? [auditor] : [other, auditor]
 }
 
@@ -87,7 +87,7 @@ const auditBlock = Effect.fnUntraced(function* (
     sum: provenance.sumOf(record.hash),
   }
   if (isSame(before, answer && digestOf(answer))) return false
-  const forkError = integrityError(nameOf(auditor), `its block ${number} is not ours`)
+  const forkError = integrityError(auditor.connection.name, `its block ${number} is not ours`)
   if (record !== undefined && answer !== undefined && record.hash !== answer.hash) return yield* forkError
   const [origin] = provenance.sourcesOf(number, number)
   const arbiters = arbitersOf(options, auditor, origin)
@@ -96,7 +96,7 @@ const auditBlock = Effect.fnUntraced(function* (
   const accepted = digestOf(block)
   const isUnconfirmedRemoval = answers === 1 && accepted.count < (before?.count ?? 0)
   if (isUnconfirmedRemoval || isSame(before, accepted)) {
-    yield* contradicted(options, nameOf(auditor), number)
+    yield* contradicted(options, auditor.connection.name, number)
     return false
   }
   if (isReported) return true
@@ -109,7 +109,7 @@ const auditBlock = Effect.fnUntraced(function* (
     missing: isReplaced ? 1 : Math.max(change, 0),
     extra: isReplaced ? 1 : Math.max(-change, 0),
   })
-  yield* contradicted(options, origin ?? nameOf(sourceInUse), number)
+  yield* contradicted(options, origin ?? sourceInUse.connection.name, number)
   return true
 })
 
@@ -163,7 +163,7 @@ const auditBlocks = (
     withQuorum: Effect.gen(function* () {
       const { auditors, quorum } = auditorsFor(options, from, to)
       let missing = quorum
-      let last = integrityError(nameOf(sourceInUse), "there is no other endpoint to audit with")
+      let last = integrityError(sourceInUse.connection.name, "there is no other endpoint to audit with")
       for (let i = 0; missing > 0; i++) {
         if (auditors.length - i < missing) return yield* last
         const audited = yield* Effect.result(auditWith(auditors[i]!))

@@ -42,13 +42,15 @@ export interface BackfillOptions {
   readonly emit: (steps: ReadonlyArray<ChainStep>) => Effect.Effect<void>
 }
 
-/** Ranges as wide as the endpoint accepts. The start block comes alone, so that its hash is known. */
-const ranges = (from: number, to: number, isStart: boolean, width: () => number) =>
-  Stream.unfold({ from, isStart }, ({ from, isStart }) => {
-    if (from > to) return Effect.succeed(undefined)
-    const through = isStart ? from : Math.min(from + width() - 1, to)
-    return Effect.succeed([[from, through], { from: through + 1, isStart: false }] as const)
-  })
+/** The width of ranges. The start block comes alone, so that its hash is known. */
+const withStartAlone = (isStart: boolean, width: () => number) => {
+  let isFirst = isStart
+  return () => {
+    const blocks = isFirst ? 1 : width()
+    isFirst = false
+    return blocks
+  }
+}
 
 /**
  * Pushes the blocks up to a target.
@@ -64,8 +66,13 @@ export const make = (options: BackfillOptions): Backfill => {
   const { audit, capabilities, crossCheck, emit, finality, logs, pending, recentHeaders } = options
   const height = () => pending.journal.head.number
 
-  const finalizedFrom = (from: number, to: number, head: ReceivedHead): Effect.Effect<void, EndpointError> =>
-    ranges(from, to, pending.journal.head.hash === "", logs.width).pipe(
+  const finalizedFrom = (
+    from: number,
+    to: number,
+    head: ReceivedHead,
+  ): Effect.Effect<void, EndpointError> => {
+    const width = withStartAlone(pending.journal.head.hash === "", logs.width)
+    return Stream.fromIterable(blockRanges(from, to, width), { chunkSize: 1 }).pipe(
       Stream.mapEffect(
         ([from, through]) =>
           Effect.map(logs.finalizedRange(from, through), (blocks) => ({ blocks, through })),
@@ -86,6 +93,7 @@ export const make = (options: BackfillOptions): Backfill => {
         }),
       ),
     )
+  }
 
   /** Pushes the blocks up to a target that is not final, each on top of the one before. */
   const unfinalizedTo = Effect.fnUntraced(function* (target: Header, head: ReceivedHead) {

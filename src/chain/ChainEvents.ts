@@ -6,7 +6,7 @@ import { Context } from "effect"
 import type { Cause, Effect } from "effect"
 import type { Header } from "../Domain.ts"
 import type { ErrorType } from "../endpoint/EndpointError.ts"
-import type { EndpointEvent, EndpointMeasurement } from "../endpoint/EndpointEvent.ts"
+import type { EndpointEvent, SilentEndpointEvent } from "../endpoint/EndpointEvent.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
 import type { Finalize, Journal, Pop, Push } from "../store/Journal.ts"
 import type { StoreBreaker } from "../store/StoreBreaker.ts"
@@ -20,9 +20,10 @@ export const operations = ["load", "push", "pop", "finalize"] as const
 
 export type Operation = (typeof operations)[number]
 
-/** Events without a line in the log. Some are published in callbacks of a socket, so recording one is synchronous. */
-export type Measurement =
-  | EndpointMeasurement
+/** Events without a line in the log. */
+export type SilentEvent =
+  | SilentEndpointEvent
+  | { readonly _tag: "ChainStarted"; readonly storeBreaker: StoreBreaker }
   /** The chain is followed over this endpoint. */
   | { readonly _tag: "EndpointFollowed"; readonly endpoint: string }
   /** The endpoint reported this block as final. */
@@ -46,10 +47,9 @@ export type Measurement =
   | { readonly _tag: "Unaudited"; readonly blocks: number }
 
 export type ChainEvent =
-  | Measurement
+  | SilentEvent
   | EndpointEvent
   | StoreEvent
-  | { readonly _tag: "ChainStarted"; readonly storeBreaker: StoreBreaker }
   /** A failure outside of a connection: the chain is restarted. */
   | { readonly _tag: "ChainFailed"; readonly cause: Cause.Cause<unknown> }
   // The journal.
@@ -72,7 +72,7 @@ export type ChainEvent =
       readonly blocks: number
       readonly entries: number
     }
-  /** @param stood the block at which the store was last seen @param stored the block at which it is now */
+  /** `stood`: the block at which the store was last seen; `stored`: the block at which it is now. */
   | {
       readonly _tag: "EpochBegun"
       readonly outcome: Exclude<EpochCheck["outcome"], "kept">
@@ -95,8 +95,8 @@ export type ChainEvent =
 export interface Publisher {
   /** Publishes an event. Call it once per event, in the fiber of the chain, whose log annotations apply. */
   readonly publish: (event: ChainEvent) => Effect.Effect<void>
-  /** Publishes an event that writes no log line, for callbacks. */
-  readonly record: (event: Measurement) => void
+  /** Publishes an event without a line in the log. Synchronous, so also for callbacks of a socket. */
+  readonly record: (event: SilentEvent) => void
 }
 
 /** Publishes the events of a chain, by its name. */

@@ -39,7 +39,7 @@ export const make = Effect.fnUntraced(function* (
   const store = yield* JournalStore
   const events = (yield* ChainEvents).of(chain.name)
   const storeBreaker = yield* StoreBreaker.make(store.ping(chain.id), events.publish)
-  yield* events.publish({ _tag: "ChainStarted", storeBreaker })
+  events.record({ _tag: "ChainStarted", storeBreaker })
   return {
     events,
     storeBreaker,

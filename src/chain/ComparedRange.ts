@@ -7,7 +7,7 @@ import type { Block } from "../Domain.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { lowPriority } from "../endpoint/RateLimiter.ts"
 import type { LogSource } from "../logs/LogSource.ts"
-import { arbitrate, byNumber, contradicted, endOf, largest, nameOf } from "./Arbitration.ts"
+import { arbitrate, byNumber, contradicted, endOf, largest } from "./Arbitration.ts"
 import type { AuditOptions } from "./Arbitration.ts"
 import type { Endpoint } from "../endpoint/Endpoint.ts"
 import { digestOf, isSame } from "./Provenance.ts"
@@ -47,7 +47,7 @@ const settle = Effect.fnUntraced(function* (
   const accepted = confirmed === 1 ? largest([block, ...served]) : block
   for (const [source, answer] of canonical) {
     if (!onOtherFork.has(source) && !isSame(answer && digestOf(answer), digestOf(accepted)))
-      yield* contradicted(options, nameOf(source), number)
+      yield* contradicted(options, source.connection.name, number)
   }
   return accepted
 })

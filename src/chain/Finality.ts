@@ -71,14 +71,13 @@ export interface Finality {
  * Fetches the block under the `finalized` tag; else the block at `FINALITY_DEPTH`; none if the node reports that none is final.
  */
 const finalBlockOf = ({ capabilities, chain, connection }: FinalityOptions) => {
-  const headerAt = (block: number | Eth.Tag) => Eth.blockByNumber(connection, block)
   /** How many consecutive queries of the tag returned no block, and whether one ever did. */
   let missing = 0
   let tagSeen = false
 
   return Effect.gen(function* () {
     if (chain.finality === "tag") {
-      const answer = yield* headerAt("finalized").pipe(
+      const answer = yield* Eth.blockByNumber(connection, "finalized").pipe(
         Effect.catchIf(isRpcError, (error) =>
           Effect.succeed(isNothingFinal(error) ? ("nothing" as const) : undefined),
         ),
@@ -95,9 +94,9 @@ const finalBlockOf = ({ capabilities, chain, connection }: FinalityOptions) => {
       // A tag that returned a block before is not replaced by the depth at once.
       if (tagSeen && !isPersistent) return undefined
     }
-    const latest = yield* headerAt("latest")
+    const latest = yield* Eth.blockByNumber(connection, "latest")
     const height = (latest?.number ?? 0) - chain.finalityDepth
-    return height >= 0 ? yield* headerAt(height) : undefined
+    return height >= 0 ? yield* Eth.blockByNumber(connection, height) : undefined
   })
 }
 

@@ -46,14 +46,13 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool }: Followi
       events.record({ _tag: "EndpointFollowed", endpoint: connection.name })
       const heads = yield* endpoint.heads
       const newestTime = () => heads.last()?.header.timestamp
-      const logsOf = (of: Endpoint, subscription?: LogsSubscription.LogsSubscription) =>
-        LogSource.make(of.connection, chain, of.capabilities, checks, newestTime, subscription)
-      const socket = logsOf(endpoint, yield* LogsSubscription.make(connection))
-      const logs = HttpFallback.preferHttp(socket, capabilities, pool.http, (of) => logsOf(of))
+      const logsOf = (of: Endpoint) =>
+        LogSource.make(of.connection, chain, of.capabilities, checks, newestTime)
+      const subscription = yield* LogsSubscription.make(connection)
+      const socket = LogSource.make(connection, chain, capabilities, checks, newestTime, subscription)
+      const logs = HttpFallback.preferHttp(socket, capabilities, pool.http, logsOf)
       const auditOptions = { sourceInUse: endpoint, singleEndpoint, sources: pool.sources, logs }
-      const audit = config.audit
-        ? Audit.make({ ...auditOptions, logsOf: (of) => logsOf(of), events, provenance })
-        : undefined
+      const audit = config.audit ? Audit.make({ ...auditOptions, logsOf, events, provenance }) : undefined
       return Effect.gen(function* () {
         if (!storeBreaker.acceptsMoves()) events.record({ _tag: "StoreAwaited", error: undefined })
         const journal = yield* writer.load
@@ -65,7 +64,7 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool }: Followi
           logs: audit === undefined ? logs : { ...logs, finalizedRange: audit.finalizedRange },
           audit,
           capabilities,
-          endpoints: pool.connected,
+          connections: pool.connected,
           firstAttempts: pool.firstAttempts,
           checks,
           journal,

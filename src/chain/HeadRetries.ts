@@ -61,7 +61,6 @@ export const make = ({
   finality,
   scope,
 }: HeadRetriesOptions): HeadRetries => {
-  const headerAt = (block: number | Eth.Tag) => Eth.blockByNumber(connection, block)
   /** The head that the node announced and does not serve, and how often it was tried. */
   let unknown = { hash: "", times: 0 }
 
@@ -80,8 +79,10 @@ export const make = ({
     const height = confirmedHeight(chain.confirmations, header.number, final?.number)
     if (height === undefined) return undefined
     if (height === header.number) return header
-    const target = yield* Effect.catchIf(ambiguousAsNotFound(headerAt(height)), isUnknownBlock, () =>
-      Effect.succeed(undefined),
+    const target = yield* Effect.catchIf(
+      ambiguousAsNotFound(Eth.blockByNumber(connection, height)),
+      isUnknownBlock,
+      () => Effect.succeed(undefined),
     )
     if (target === undefined && timesUnknown(header) <= mostRetries) yield* retryLater(header)
     return target
@@ -92,7 +93,7 @@ export const make = ({
     { header }: ReceivedHead,
     error: EndpointError,
   ) {
-    const now = yield* headerAt("latest")
+    const now = yield* Eth.blockByNumber(connection, "latest")
     const times = timesUnknown(target)
     if (now !== undefined && target.number > now.number + mostBlocksAhead) {
       const detail = `block ${target.number} was announced, but the latest block is ${now.number}`

@@ -18,7 +18,7 @@ import { freeLogs } from "../store/Pushes.ts"
 import type { FinalizeResult, PopResult, PushResult } from "../store/JournalStore.ts"
 import type { StoreError } from "../store/StoreError.ts"
 
-/** The store's head was not the expected one: the feed restarts from the stored journal. */
+/** The store's head was not the expected one: the steps are started again from the stored journal. */
 export class HeadConflict extends Schema.TaggedError<HeadConflict>()("HeadConflict", {
   expected: Schema.Finite,
   stored: Schema.optional(Schema.Finite),
@@ -38,7 +38,7 @@ export class FilterReplaced extends Schema.TaggedError<FilterReplaced>()("Filter
   }
 }
 
-/** Publishing to this stream is paused until a consumer group catches up. */
+/** Publishing to this stream is paused until a pinned reader catches up. */
 export class Paused extends Schema.TaggedError<Paused>()("Paused", {}) {}
 
 export type Result = PushResult | PopResult | FinalizeResult
@@ -59,7 +59,7 @@ export interface JournalWriter {
   readonly load: Effect.Effect<Journal | undefined, FilterReplaced | StoreError>
   /** Submits a move to the store. Uninterruptible: shutdown waits for it. */
   readonly submit: (
-    step: ChainStep,
+    step: MoveStep,
   ) => Effect.Effect<Submitted, HeadConflict | FilterReplaced | Paused | StoreError>
   /** Publishes the result of a move, in the order of the moves, and frees its logs. */
   readonly acknowledge: (step: MoveStep, result: Result) => Effect.Effect<void>
@@ -230,9 +230,8 @@ export const make = Effect.fnUntraced(function* (
   }, Effect.uninterruptible)
 
   const submit = Effect.fnUntraced(function* (
-    step: ChainStep,
+    step: MoveStep,
   ): Effect.fn.Return<Submitted, HeadConflict | FilterReplaced | Paused | StoreError> {
-    if (step._tag !== "Move") return { step, result: undefined }
     const { move, trace } = step
     if (move._tag === "Push" && move.expected.hash === "") {
       // The first push of an empty store: `latest` means this block from now on, even if the store is emptied again.
@@ -241,8 +240,9 @@ export const make = Effect.fnUntraced(function* (
       yield* publish({ _tag: "JournalBegun", block, filter })
     }
     record({ _tag: "MoveSubmitted", move })
-    const span = trace && traceMove(trace, move._tag.toLowerCase(), attributesOf(config, chain.id, move))
-    const performed = span === undefined ? perform(move) : span(perform(move))
+    const performed = traceMove(trace, move._tag.toLowerCase(), () => attributesOf(config, chain.id, move))(
+      perform(move),
+    )
     const result = yield* Effect.ensuring(
       performed,
       Effect.sync(() => record({ _tag: "MoveEnded" })),

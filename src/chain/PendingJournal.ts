@@ -1,6 +1,6 @@
 /**
- * The moves of one chain, and its journal as it will be once the store has applied them. The feed runs ahead of the store:
- * each move is applied to a copy of the journal when it is created. If the store disagrees, the feed restarts.
+ * The moves of one chain, and its journal as it will be once the store has applied them. The steps run ahead of the store:
+ * each move is applied to a copy of the journal when it is created. If the store disagrees, the steps are started again.
  */
 import type { Block, Hex } from "../Domain.ts"
 import { applied } from "../store/Journal.ts"

@@ -1,9 +1,10 @@
 /**
  * What to do with an announced head, given the journal as it will stand: nothing, push, backfill, or roll back and try again.
- * Written as one line of thought: a step is emitted where it is decided, and the head is done when the function returns.
+ * A step is emitted where it is decided, and the head is done when the function returns.
  */
-import { Duration, Effect, Tracer } from "effect"
+import { Duration, Effect } from "effect"
 import type { Header } from "../Domain.ts"
+import { within } from "../Tracing.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
@@ -28,9 +29,9 @@ const mostRewinds = 5
 
 type Emit = (steps: ReadonlyArray<ChainStep>) => Effect.Effect<void>
 
-type Shared = "isCanonicalHere" | "emit"
+type MadeHere = "isCanonicalHere" | "emit"
 
-export type ReconcileOptions = Omit<BackfillOptions & RollbackOptions & HeadRetriesOptions, Shared>
+export type ReconcileOptions = Omit<BackfillOptions & RollbackOptions & HeadRetriesOptions, MadeHere>
 
 /**
  * A block half written or half removed. It is completed if the node has it and its first logs are the stored ones. A height
@@ -66,7 +67,7 @@ const tracedFrom = <E>(
     return follow(head)
   }).pipe(
     Effect.andThen(emit([{ _tag: "HeadDone", trace }])),
-    Effect.provideService(Tracer.ParentSpan, trace),
+    within(trace),
     Effect.ensuring(Effect.sync(() => (pending.trace = undefined))),
   )
 }

@@ -14,7 +14,7 @@ import { forkPoint } from "./RecentHeaders.ts"
 import type { ForkPoint, Linked, RecentHeaders } from "./RecentHeaders.ts"
 
 /** The highest recorded block that is still canonical, and how many blocks above it are not. */
-export interface CommonAncestor {
+interface CommonAncestor {
   readonly number: number
   /** Blocks that the chain replaced: those that were followed, and announced ones on top of them. */
   readonly depth: number

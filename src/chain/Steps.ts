@@ -27,13 +27,20 @@ import * as Reconcile from "./Reconcile.ts"
 import { storedUpTo } from "./StoredJournal.ts"
 import type { StoreError } from "../store/StoreError.ts"
 
-type Shared = "connection" | "logs" | "capabilities" | "audit" | "stored" | "standoff" | "recentHeaders"
+type FromReconcile =
+  | "connection"
+  | "logs"
+  | "capabilities"
+  | "audit"
+  | "stored"
+  | "standoff"
+  | "recentHeaders"
 
-export interface StepsOptions extends Pick<Reconcile.ReconcileOptions, Shared> {
+export interface StepsOptions extends Pick<Reconcile.ReconcileOptions, FromReconcile> {
   readonly heads: Pick<Heads, "stream" | "replay" | "inject">
   readonly chain: Pick<ChainConfig, "startBlock" | "confirmations" | "finality" | "finalityDepth">
   /** All endpoints that are connected, this one included. */
-  readonly endpoints: Effect.Effect<ReadonlyArray<RpcClient>>
+  readonly connections: Effect.Effect<ReadonlyArray<RpcClient>>
   /** Waits for those that connect for the first time: they may show another final block. */
   readonly firstAttempts: Effect.Effect<void>
   readonly checks: IntegrityChecks
@@ -80,12 +87,11 @@ export const make = Effect.fnUntraced(function* (
   options: StepsOptions,
 ): Effect.fn.Return<Stream.Stream<ChainStep, StepsError>, StepsError, Scope.Scope> {
   const { audit, chain, connection, heads, capabilities, logs, recentHeaders } = options
-  const headerAt = (block: number | Eth.Tag) => Eth.blockByNumber(connection, block)
-  const latest = yield* headerAt("latest")
+  const latest = yield* Eth.blockByNumber(connection, "latest")
   if (latest === undefined) return yield* integrityError(connection.name, "the node has no latest block")
   if (Math.abs((yield* Clock.currentTimeMillis) - latest.timestamp * 1000) > maxSkew)
     yield* options.events.publish({ _tag: "ClockSkewed", endpoint: connection.name, header: latest })
-  const crossCheck = CrossCheck.make(connection, options.endpoints, options.checks, options.disagreed)
+  const crossCheck = CrossCheck.make(connection, options.connections, options.checks, options.disagreed)
   const pending = new PendingJournal(
     options.journal ?? emptyJournal(yield* startBlock(options, latest, crossCheck), options.filter),
     options.limits,

@@ -6,7 +6,7 @@ import * as Monotonic from "../Monotonic.ts"
 import type { BlockTraces } from "../Tracing.ts"
 import type { ChainState } from "./ChainState.ts"
 import type { FilterReplaced, HeadConflict, Submitted } from "./JournalWriter.ts"
-import type { ChainStep } from "./PendingJournal.ts"
+import type { ChainStep, MoveStep } from "./PendingJournal.ts"
 import type { Suspension } from "./Suspension.ts"
 import type { StoreError } from "../store/StoreError.ts"
 
@@ -39,19 +39,19 @@ export const make = (
       yield* storeBreaker.trip(error)
     })
 
-  const submit = (step: ChainStep, isRetry: boolean): ReturnType<Submission["submit"]> =>
+  const submit = (step: MoveStep, isRetry: boolean): ReturnType<Submission["submit"]> =>
     writer.submit(step).pipe(
       Effect.catchTags({
         Paused: () =>
           housekeeping.untilResumed.pipe(Effect.andThen(Effect.suspend(() => submit(step, isRetry)))),
         HeadConflict: (conflict) => {
           // Another ingestor may have written other logs of these blocks.
-          if (step._tag === "Move" && step.move._tag === "Push") provenance.invalidate(step.move.blocks)
+          if (step.move._tag === "Push") provenance.invalidate(step.move.blocks)
           return Effect.fail(conflict)
         },
         StoreError: (error) => {
           if (isUnusable(error)) return Effect.fail(error)
-          const { move } = step as Extract<ChainStep, { readonly _tag: "Move" }>
+          const { move } = step
           // Pushes are cut anew, from what the store has.
           if (move._tag === "Push" && pushLimits.refused(move, error, isRetry)) return Effect.fail(error)
           return onStoreError(error).pipe(
@@ -62,14 +62,14 @@ export const make = (
       }),
     )
 
+  const recordPop = Effect.map(Monotonic.millis, (now) => standoff.recordPop(now))
   const standoffOver = events.publish({ _tag: "Standoff", wait: 0 })
 
   const headHandled = (endpoint: Endpoint, received: ReceivedHead | undefined) =>
-    Effect.gen(function* () {
-      events.record({ _tag: "HeadHandled", head: received })
-      yield* endpoint.breaker.succeed
-      yield* breaker.succeed
-    })
+    Effect.sync(() => events.record({ _tag: "HeadHandled", head: received })).pipe(
+      Effect.andThen(endpoint.breaker.succeed),
+      Effect.andThen(breaker.succeed),
+    )
 
   const acknowledge = (endpoint: Endpoint, { step, result }: Submitted) => {
     if (result === undefined) {
@@ -93,17 +93,15 @@ export const make = (
           headHandled(endpoint, step.received),
         ])
       case "Pop":
-        return Effect.andThen(
-          recorded,
-          Effect.map(Monotonic.millis, (now) => standoff.recordPop(now)),
-        )
+        return Effect.andThen(recorded, recordPop)
       case "Finalize":
         return recorded
     }
   }
 
   return {
-    submit: (step) => submit(step, false),
+    submit: (step) =>
+      step._tag === "Move" ? submit(step, false) : Effect.succeed({ step, result: undefined }),
     acknowledge: (endpoint) => (submitted) => Effect.suspend(() => acknowledge(endpoint, submitted)),
     onStoreError,
   }

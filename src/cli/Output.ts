@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 
 /** Whether standard output is a terminal without `NO_COLOR`: then lines are coloured. */
-export const colours = Boolean(process.stdout.isTTY) && !process.env["NO_COLOR"]
+const colours = Boolean(process.stdout.isTTY) && !process.env["NO_COLOR"]
 
 export const style = (code: number, text: string): string =>
   colours ? `\u001b[${code}m${text}\u001b[0m` : text

@@ -11,7 +11,7 @@ import type { Entries } from "../store/Entries.ts"
 /** Blocks per `eth_getLogs` request. */
 const width = 200
 
-export interface ReplayOptions {
+interface ReplayOptions {
   /** The id after which to start; `undefined`: at the oldest entry. */
   readonly after?: string | undefined
   /** Entries to skip: those of a previous journal. */

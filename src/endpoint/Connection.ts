@@ -35,7 +35,7 @@ export interface Connection extends RpcClient.RpcClient {
   readonly ended: Effect.Effect<never, EndpointError>
 }
 
-export interface EndpointOptions {
+export interface ConnectionOptions {
   readonly requestTimeout: Duration.Duration
   readonly wsMaxPayload: number
   /** Called when a request ends, with its duration in milliseconds. */
@@ -59,9 +59,9 @@ const defaultPollInterval = Duration.seconds(1)
  *
  * @param onEnd called first, before the users of the connection are interrupted
  */
-export const makeLifecycle = Effect.fnUntraced(function* (
+export const makeCore = Effect.fnUntraced(function* (
   name: string,
-  { requestTimeout, rateLimiter, onRequest }: EndpointOptions,
+  { requestTimeout, rateLimiter, onRequest }: ConnectionOptions,
   onEnd: (error: EndpointError) => void,
 ) {
   const redact = yield* Redaction
@@ -101,7 +101,7 @@ export const makeLifecycle = Effect.fnUntraced(function* (
   }
 })
 
-export type Lifecycle = Effect.Success<ReturnType<typeof makeLifecycle>>
+export type ConnectionCore = Effect.Success<ReturnType<typeof makeCore>>
 
 /** Whether the endpoint does not offer the subscription, as opposed to a missing key or an exhausted quota. */
 const isSubscriptionRefused = (error: EndpointError) =>
@@ -113,13 +113,13 @@ const isSubscriptionRefused = (error: EndpointError) =>
  */
 export const makeConnection = Effect.fnUntraced(function* (
   chainId: ChainId | undefined,
-  { endUnsafe, ended }: Lifecycle,
+  { endUnsafe, ended }: ConnectionCore,
   {
     heads,
     capabilities,
     pollInterval = defaultPollInterval,
     onHeadsPolled = () => Effect.void,
-  }: EndpointOptions,
+  }: ConnectionOptions,
   client: RpcClient.RpcClient,
   subscribeTo: Connection["subscribe"],
 ) {

@@ -35,5 +35,7 @@ export const isStable = ({ breaker, since }: Endpoint, now: number): boolean => 
  * Records a successful response. A standby endpoint processes no heads, so its failure count is reset by a response once
  * its connection is stable.
  */
-export const recordSuccess = (live: Endpoint): Effect.Effect<void> =>
-  Effect.flatMap(Monotonic.millis, (now) => (isStable(live, now) ? live.breaker.succeed : Effect.void))
+export const recordSuccess = (endpoint: Endpoint): Effect.Effect<void> =>
+  Effect.flatMap(Monotonic.millis, (now) =>
+    isStable(endpoint, now) ? endpoint.breaker.succeed : Effect.void,
+  )

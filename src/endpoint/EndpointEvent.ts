@@ -7,8 +7,16 @@ import type { ReceivedHead } from "./Heads.ts"
 import type { RateLimiter } from "./RateLimiter.ts"
 import type { Outcome } from "./RpcClient.ts"
 
-/** What is measured of the endpoint in use, and of every request. */
-export type EndpointMeasurement =
+/** Events without a line in the log. */
+export type SilentEndpointEvent =
+  /** What the endpoint keeps across its connections. */
+  | {
+      readonly _tag: "EndpointMaintained"
+      readonly endpoint: string
+      readonly breaker: Breaker
+      readonly capabilities: Capabilities
+      readonly rateLimiter: RateLimiter
+    }
   | {
       readonly _tag: "RequestEnded"
       readonly endpoint: string
@@ -30,14 +38,6 @@ export interface DefectCaught {
 
 export type EndpointEvent =
   | DefectCaught
-  /** What the endpoint keeps across its connections. */
-  | {
-      readonly _tag: "EndpointMaintained"
-      readonly endpoint: string
-      readonly breaker: Breaker
-      readonly capabilities: Capabilities
-      readonly rateLimiter: RateLimiter
-    }
   | {
       readonly _tag: "EndpointConnected"
       readonly endpoint: string

@@ -19,7 +19,7 @@ import { Capabilities } from "./Capabilities.ts"
 import * as WebSocketConnection from "./WebSocketConnection.ts"
 import type { Connection } from "./Connection.ts"
 import { Defect, EndpointError } from "./EndpointError.ts"
-import type { EndpointEvent, EndpointMeasurement } from "./EndpointEvent.ts"
+import type { EndpointEvent, SilentEndpointEvent } from "./EndpointEvent.ts"
 import * as Heads from "./Heads.ts"
 import * as HealthMonitor from "./HealthMonitor.ts"
 import * as HttpConnection from "./HttpConnection.ts"
@@ -43,7 +43,7 @@ export interface EndpointPool {
 export interface EndpointPoolOptions {
   readonly events: {
     readonly publish: (event: EndpointEvent) => Effect.Effect<void>
-    readonly record: (event: EndpointMeasurement) => void
+    readonly record: (event: SilentEndpointEvent) => void
   }
   /** The traces of announced heads. */
   readonly traces: BlockTraces
@@ -90,22 +90,22 @@ const makeFirstAttempts = Effect.fnUntraced(function* (endpoints: number) {
 
 interface Maintained {
   readonly chain: Chain
-  readonly endpoint: EndpointConfig
+  readonly config: EndpointConfig
   readonly rank: number
   readonly events: EndpointPoolOptions["events"]
   /** Lists it while it is connected. */
   readonly list: Members
   readonly attempted: (rank: number) => Effect.Effect<unknown>
-  readonly onEnd: (member: Endpoint, error: EndpointError) => void
-  readonly heads: (member: Endpoint) => Endpoint["heads"]
+  readonly onEnd: (endpoint: Endpoint, error: EndpointError) => void
+  readonly heads: (endpoint: Endpoint) => Endpoint["heads"]
 }
 
 /** Keeps an endpoint connected, with a breaker, capabilities and a rate limiter that outlive its connections. */
 const maintain = Effect.fnUntraced(function* (
-  { chain, endpoint, rank, events, list, attempted, onEnd, heads }: Maintained,
+  { chain, config, rank, events, list, attempted, onEnd, heads }: Maintained,
   connect: typeof WebSocketConnection.connect | typeof HttpConnection.connect,
 ) {
-  const { name } = endpoint
+  const { name } = config
   const { publish, record } = events
   const { requestTimeout, rpcRate, wsMaxPayload } = yield* AppConfig
   const redact = yield* Redaction
@@ -118,12 +118,12 @@ const maintain = Effect.fnUntraced(function* (
     Effect.forever,
     Background.forkScoped,
   )
-  const rateLimiter = yield* RateLimiter.make(RateLimiter.limitOf(endpoint, rpcRate))
-  yield* publish({ _tag: "EndpointMaintained", endpoint: name, breaker, capabilities, rateLimiter })
+  const rateLimiter = yield* RateLimiter.make(RateLimiter.limitOf(config, rpcRate))
+  record({ _tag: "EndpointMaintained", endpoint: name, breaker, capabilities, rateLimiter })
 
   /** Until the connection ends. */
   const connected = Effect.gen(function* () {
-    const connection: Connection = yield* connect(chain, endpoint, {
+    const connection: Connection = yield* connect(chain, config, {
       requestTimeout,
       wsMaxPayload,
       heads: chain.heads,
@@ -136,20 +136,20 @@ const maintain = Effect.fnUntraced(function* (
     })
     yield* publish({ _tag: "EndpointConnected", endpoint: name, connection })
     const since = yield* Monotonic.millis
-    const member: Endpoint = {
+    const endpoint: Endpoint = {
       connection,
       breaker,
       capabilities,
       rank,
       since,
-      heads: Effect.suspend(() => heads(member)),
+      heads: Effect.suspend(() => heads(endpoint)),
     }
     yield* Effect.acquireRelease(
-      SubscriptionRef.update(list, (all) => [...all, member].sort((a, b) => a.rank - b.rank)),
-      () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== member)),
+      SubscriptionRef.update(list, (all) => [...all, endpoint].sort((a, b) => a.rank - b.rank)),
+      () => SubscriptionRef.update(list, (all) => all.filter((other) => other !== endpoint)),
     )
     yield* attempted(rank)
-    return yield* Effect.tapError(connection.ended, (error) => Effect.sync(() => onEnd(member, error)))
+    return yield* Effect.tapError(connection.ended, (error) => Effect.sync(() => onEnd(endpoint, error)))
   })
 
   return yield* Effect.scoped(connected).pipe(
@@ -173,20 +173,20 @@ const maintain = Effect.fnUntraced(function* (
 const makeSelection = Effect.fnUntraced(function* (
   sockets: Members,
   http: Members,
-  onSwitch: (member: Endpoint, from: string | undefined, reason: string | undefined) => Effect.Effect<void>,
+  onSwitch: (endpoint: Endpoint, from: string | undefined, reason: string | undefined) => Effect.Effect<void>,
 ) {
   const inUse = yield* SubscriptionRef.make<Endpoint | undefined>(undefined)
   let previous: Endpoint | undefined
   /** Why connections ended. */
   const reasons = new WeakMap<Endpoint, string>()
 
-  const use = (member: Endpoint | undefined) =>
+  const use = (endpoint: Endpoint | undefined) =>
     Effect.suspend(() => {
-      const used = SubscriptionRef.set(inUse, member)
-      if (member === undefined) return used
+      const used = SubscriptionRef.set(inUse, endpoint)
+      if (endpoint === undefined) return used
       const from = previous
-      previous = member
-      return Effect.andThen(onSwitch(member, from?.connection.name, from && reasons.get(from)), used)
+      previous = endpoint
+      return Effect.andThen(onSwitch(endpoint, from?.connection.name, from && reasons.get(from)), used)
     })
 
   /**
@@ -214,7 +214,7 @@ const makeSelection = Effect.fnUntraced(function* (
     inUse,
     /** Fails back to a preferred endpoint, unless its connection has ended meanwhile. */
     failBack: (to: Endpoint) => Effect.suspend(() => (now(sockets).includes(to) ? use(to) : Effect.void)),
-    onEnd: (member: Endpoint, error: EndpointError) => void reasons.set(member, error.reason.message),
+    onEnd: (endpoint: Endpoint, error: EndpointError) => void reasons.set(endpoint, error.reason.message),
   }
 })
 
@@ -230,17 +230,17 @@ export const make = Effect.fnUntraced(function* (
   const endpoints = [...chain.endpoints, ...chain.rpc]
   const { attempted, all: firstAttempts } = yield* makeFirstAttempts(endpoints.length)
 
-  const { inUse, failBack, onEnd } = yield* makeSelection(sockets, http, (member, from, reason) => {
-    const endpoint = member.connection.name
-    if (endpoints.length === 1 || from === endpoint) return Effect.void
-    const polled = now(http).includes(member)
-    return publish({ _tag: "EndpointSwitched", endpoint, polled, from, reason })
+  const { inUse, failBack, onEnd } = yield* makeSelection(sockets, http, (endpoint, from, reason) => {
+    const { name } = endpoint.connection
+    if (endpoints.length === 1 || from === name) return Effect.void
+    const polled = now(http).includes(endpoint)
+    return publish({ _tag: "EndpointSwitched", endpoint: name, polled, from, reason })
   })
 
   const others = (than: Endpoint) => now(sockets).filter((other) => other !== than)
 
-  const heads = Effect.fnUntraced(function* (member: Endpoint) {
-    const { connection, breaker } = member
+  const heads = Effect.fnUntraced(function* (endpoint: Endpoint) {
+    const { connection, breaker } = endpoint
     const heads = yield* Heads.make(connection, {
       traces,
       onHead: (head, blockTime) => {
@@ -248,10 +248,10 @@ export const make = Effect.fnUntraced(function* (
         record({ _tag: "HeadAnnounced", head, blockTime })
       },
     })
-    const monitoring = HealthMonitor.watch(member, {
+    const monitoring = HealthMonitor.watch(endpoint, {
       heads,
       delay: () => (connection.polled ? Duration.toMillis(chain.pollInterval) : 0),
-      others: () => others(member),
+      others: () => others(endpoint),
       use: failBack,
       stallTimeout: Duration.toMillis(stallTimeout),
       onIdle: Effect.andThen(
@@ -264,24 +264,24 @@ export const make = Effect.fnUntraced(function* (
     return heads
   })
 
-  for (const [rank, endpoint] of endpoints.entries()) {
+  for (const [rank, config] of endpoints.entries()) {
     const isBackfillOnly = rank >= chain.endpoints.length
     const list = isBackfillOnly ? http : sockets
-    const connect = isBackfillOnly || isHttp(endpoint) ? HttpConnection.connect : WebSocketConnection.connect
-    yield* maintain({ chain, endpoint, rank, events, list, attempted, onEnd, heads }, connect).pipe(
+    const connect = isBackfillOnly || isHttp(config) ? HttpConnection.connect : WebSocketConnection.connect
+    yield* maintain({ chain, config, rank, events, list, attempted, onEnd, heads }, connect).pipe(
       Background.forkScoped,
     )
   }
 
   return {
-    active: SubscriptionRef.changes(inUse).pipe(Stream.filter((member) => member !== undefined)),
+    active: SubscriptionRef.changes(inUse).pipe(Stream.filter((endpoint) => endpoint !== undefined)),
     connected: Effect.sync(() => [...now(sockets), ...now(http)].map(({ connection }) => connection)),
     firstAttempts,
     http: () => now(http)[0],
     sources: () => {
       const current = now(inUse)
       const active = current !== undefined && now(sockets).includes(current) ? [current] : []
-      return [...now(http), ...active, ...now(sockets).filter((member) => member !== current)]
+      return [...now(http), ...active, ...now(sockets).filter((endpoint) => endpoint !== current)]
     },
   }
 })

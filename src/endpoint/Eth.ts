@@ -173,7 +173,7 @@ export const blockReceipts = (client: RpcClient, { hash, number }: Header) =>
   })
 
 /** The logs of these transactions, in order. Batches that exceed one response are halved. */
-export const transactionReceipts = (
+export const logsOfTransactions = (
   { name, batch }: RpcClient,
   transactions: ReadonlyArray<Hex>,
   { receipts: size }: Capabilities,

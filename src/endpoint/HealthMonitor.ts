@@ -22,7 +22,7 @@ export interface Watched {
   /** The other connected endpoints, preferred ones first. */
   readonly others: () => ReadonlyArray<Endpoint>
   /** Switches to another endpoint. */
-  readonly use: (one: Endpoint) => Effect.Effect<void>
+  readonly use: (endpoint: Endpoint) => Effect.Effect<void>
   /** The shortest silence after which the endpoint itself is asked for its height (milliseconds). */
   readonly stallTimeout: number
   /** Runs when the endpoint confirms that there is no new block. */
@@ -36,6 +36,9 @@ const maxSilence = 60_000
 /** Silence after which the other endpoints are queried: in block times, and at least in milliseconds. */
 const silentBlockTimes = 1.5
 const minSilence = 2000
+
+/** How long an endpoint may take to report its height (milliseconds). */
+const answerTimeout = 2000
 
 /** Interval of comparisons, and longest interval of probes while the chain is silent. */
 const interval = 15_000
@@ -51,12 +54,12 @@ const maxGracePeriod = 1000
 /** The head reported by an endpoint; -1 without a response. */
 const headOf = ({ connection }: Endpoint) =>
   Eth.blockNumber(connection).pipe(
-    Effect.timeoutOrElse({ duration: minSilence, orElse: () => Effect.succeed(-1) }),
+    Effect.timeoutOrElse({ duration: answerTimeout, orElse: () => Effect.succeed(-1) }),
     Effect.orElseSucceed(() => -1),
   )
 
 const headsOf = (endpoints: ReadonlyArray<Endpoint>) =>
-  Effect.forEach(endpoints, (one) => Effect.map(headOf(one), (head) => ({ one, head })), {
+  Effect.forEach(endpoints, (endpoint) => Effect.map(headOf(endpoint), (head) => ({ endpoint, head })), {
     concurrency: "unbounded",
   })
 
@@ -149,7 +152,7 @@ const watchSilence = (monitor: Monitor) => {
     if (others().length === 0) return
     const before = head()
     const all = yield* headsOf([inUse, ...others()])
-    const highest = Math.max(...all.map((one) => one.head))
+    const highest = Math.max(...all.map(({ head }) => head))
     if (highest <= before) return
     yield* gracePeriod
     if (head() === before) yield* stalledAt(highest, before)
@@ -170,7 +173,8 @@ const watchLag = (monitor: Monitor) => {
   const isBehind = Effect.gen(function* () {
     const own = ownHead()
     const all = yield* headsOf(others())
-    for (const { one, head } of all) if (head >= 0 && head >= own - lagThreshold()) yield* recordSuccess(one)
+    for (const { endpoint, head } of all)
+      if (head >= 0 && head >= own - lagThreshold()) yield* recordSuccess(endpoint)
     return own >= 0 && all.some(({ head }) => head > own + lagThreshold())
   })
 
@@ -178,7 +182,7 @@ const watchLag = (monitor: Monitor) => {
     const preferred = others().filter((other) => other.rank < inUse.rank && isStable(other, now()))
     const before = ownHead()
     const best = (yield* headsOf(preferred)).find(({ head }) => head >= before)
-    if (best !== undefined) yield* use(best.one)
+    if (best !== undefined) yield* use(best.endpoint)
   })
 
   const compare = Effect.gen(function* () {
@@ -193,7 +197,7 @@ const watchLag = (monitor: Monitor) => {
   return Effect.repeat(compare, Schedule.spaced(interval))
 }
 
-/** Monitors one endpoint while it is in use. */
+/** Monitors an endpoint while it is in use. */
 export const watch = Effect.fnUntraced(function* (inUse: Endpoint, watched: Watched) {
   const monitor = monitorOf(inUse, watched, yield* Clock.Clock)
   yield* Effect.all([watchItself(monitor), watchSilence(monitor), watchLag(monitor)], {

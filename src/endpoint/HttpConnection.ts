@@ -11,8 +11,8 @@ import type { HttpClientError, HttpClientResponse } from "effect/http"
 import type { EndpointConfig } from "../config/AppConfig.ts"
 import type { ChainId } from "../Domain.ts"
 import { percentDecoded } from "../Redactor.ts"
-import { makeConnection, makeLifecycle } from "./Connection.ts"
-import type { EndpointOptions, Lifecycle } from "./Connection.ts"
+import { makeConnection, makeCore } from "./Connection.ts"
+import type { ConnectionOptions, ConnectionCore } from "./Connection.ts"
 import { Disconnected, Malformed, Oversized } from "./EndpointError.ts"
 import * as JsonRpc from "./JsonRpc.ts"
 import * as RpcClient from "./RpcClient.ts"
@@ -66,7 +66,7 @@ const textOf = Effect.fnUntraced(function* (
 
 /** The answers in the order of the calls. An error for the whole batch, or else the first one, applies to missing calls. */
 const answersOf = (
-  { rejected, malformed }: Lifecycle,
+  { rejected, malformed }: ConnectionCore,
   calls: ReadonlyArray<JsonRpc.Call>,
   firstId: number,
   response: HttpClientResponse.HttpClientResponse,
@@ -101,17 +101,17 @@ const answersOf = (
 const makeSend = (
   http: HttpClient.HttpClient,
   target: HttpClientRequest.HttpClientRequest,
-  lifecycle: Lifecycle,
-  { requestTimeout, wsMaxPayload }: EndpointOptions,
+  core: ConnectionCore,
+  { requestTimeout, wsMaxPayload }: ConnectionOptions,
 ): RpcClient.Send => {
-  const { now, redact, failure, timeout, report, endUnsafe, endedWith } = lifecycle
+  const { now, redact, failure, timeout, report, endUnsafe, endedWith } = core
   let nextId = 1
 
   const post = Effect.fnUntraced(
     function* (calls: ReadonlyArray<JsonRpc.Call>, firstId: number) {
       const body = HttpBody.text(JsonRpc.encode(firstId, calls), "application/json")
       const response = yield* http.execute(HttpClientRequest.setBody(target, body))
-      const answers = answersOf(lifecycle, calls, firstId, response, yield* textOf(response, wsMaxPayload))
+      const answers = answersOf(core, calls, firstId, response, yield* textOf(response, wsMaxPayload))
       return answers instanceof Malformed ? yield* answers : answers
     },
     (effect, calls) =>
@@ -158,14 +158,14 @@ const makeSend = (
 export const connect = Effect.fnUntraced(function* (
   chain: { readonly id: ChainId | undefined },
   { name, url }: EndpointConfig,
-  options: EndpointOptions,
+  options: ConnectionOptions,
 ) {
   const http = yield* HttpClient.HttpClient
-  const lifecycle = yield* makeLifecycle(name, options, () => {})
-  const client = lifecycle.client(makeSend(http, requestTo(Redacted.value(url)), lifecycle, options))
+  const core = yield* makeCore(name, options, () => {})
+  const client = core.client(makeSend(http, requestTo(Redacted.value(url)), core, options))
   const refused = { code: -32601, message: "HTTP endpoints support no subscriptions" }
-  const { error: noSubscriptions } = lifecycle.rejected("eth_subscribe", refused)
-  return yield* makeConnection(chain.id, lifecycle, { ...options, heads: "poll" }, client, () =>
+  const { error: noSubscriptions } = core.rejected("eth_subscribe", refused)
+  return yield* makeConnection(chain.id, core, { ...options, heads: "poll" }, client, () =>
     Effect.fail(noSubscriptions),
   )
 })

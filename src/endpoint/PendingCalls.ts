@@ -4,7 +4,7 @@
  * Synchronous, because it runs in callbacks of the socket. It decides which calls an error concerns that names none.
  */
 import { Effect } from "effect"
-import type { Lifecycle } from "./Connection.ts"
+import type { ConnectionCore } from "./Connection.ts"
 import type { EndpointError } from "./EndpointError.ts"
 import type * as JsonRpc from "./JsonRpc.ts"
 import { normalizeRpcError } from "./RpcError.ts"
@@ -13,7 +13,7 @@ import { notAnswered } from "./RpcClient.ts"
 import type { Answer, Outcome } from "./RpcClient.ts"
 
 /** Resumes the caller with the responses to all its calls, in their order. */
-export type Resume = (answers: Effect.Effect<ReadonlyArray<Answer>, EndpointError>) => void
+type Resume = (answers: Effect.Effect<ReadonlyArray<Answer>, EndpointError>) => void
 
 /** Calls sent in one frame, whose responses are delivered together. */
 interface Exchange {
@@ -30,14 +30,14 @@ interface PendingCall {
 }
 
 export class PendingCalls {
-  readonly #lifecycle: Lifecycle
+  readonly #core: ConnectionCore
   readonly #onUnsolicited: () => void
   readonly #calls = new Map<number, PendingCall>()
   #nextId = 1
 
   /** @param onUnsolicited called for a message that belongs to no call */
-  constructor(lifecycle: Lifecycle, onUnsolicited: () => void) {
-    this.#lifecycle = lifecycle
+  constructor(core: ConnectionCore, onUnsolicited: () => void) {
+    this.#core = core
     this.#onUnsolicited = onUnsolicited
   }
 
@@ -56,7 +56,7 @@ export class PendingCalls {
     const first = this.#nextId
     this.#nextId += calls.length
     const answers = Array<Answer>(calls.length)
-    const exchange = { answers, unanswered: calls.length, sentAt: this.#lifecycle.now(), resume }
+    const exchange = { answers, unanswered: calls.length, sentAt: this.#core.now(), resume }
     for (const [position, { method }] of calls.entries()) {
       this.#calls.set(first + position, { method, position, exchange })
     }
@@ -113,11 +113,11 @@ export class PendingCalls {
   }
 
   #report({ exchange, method }: PendingCall, outcome: Outcome): void {
-    this.#lifecycle.report(method, outcome, exchange.sentAt)
+    this.#core.report(method, outcome, exchange.sentAt)
   }
 
   #onMalformed(detail: string): void {
-    this.#lifecycle.endUnsafe(this.#lifecycle.malformed(detail))
+    this.#core.endUnsafe(this.#core.malformed(detail))
   }
 
   /** An unknown id belongs to a call that timed out (a late response), or to no call at all. */
@@ -137,7 +137,7 @@ export class PendingCalls {
   }
 
   #reject(id: number, rpc: RpcFailure): void {
-    this.#settle(id, (method) => this.#lifecycle.rejected(method, rpc))
+    this.#settle(id, (method) => this.#core.rejected(method, rpc))
   }
 
   /** Rejects the pending calls of one frame. */
@@ -158,7 +158,7 @@ export class PendingCalls {
     const oldest = batch ?? this.#calls.values().next().value?.exchange
     if (oldest !== undefined) return this.#rejectAll(oldest, rpc)
     if (!isThrottled) return this.#onMalformed(`an error without an id: ${rpc.message}`)
-    this.#lifecycle.rateLimiter?.throttled(refusal.retryAfter)
+    this.#core.rateLimiter?.throttled(refusal.retryAfter)
     return this.#onUnsolicited()
   }
 }

@@ -11,7 +11,7 @@ import type { RpcFailure } from "./RpcError.ts"
 /** The answer to one call of a batch. */
 export type Answer = { readonly _tag: "Result"; readonly result: unknown } | Rejection
 
-export interface Rejection {
+interface Rejection {
   readonly _tag: "Rejected"
   readonly error: EndpointError
 }

@@ -7,8 +7,8 @@
 import { Duration, Effect, Schedule } from "effect"
 import type { EndpointConfig } from "../config/AppConfig.ts"
 import type { ChainId } from "../Domain.ts"
-import { makeConnection, makeLifecycle } from "./Connection.ts"
-import type { Connection, EndpointOptions, Lifecycle } from "./Connection.ts"
+import { makeConnection, makeCore } from "./Connection.ts"
+import type { Connection, ConnectionOptions, ConnectionCore } from "./Connection.ts"
 import { Defect, Disconnected, Oversized } from "./EndpointError.ts"
 import type { EndpointError } from "./EndpointError.ts"
 import * as Eth from "./Eth.ts"
@@ -67,8 +67,8 @@ class Subscriptions {
 }
 
 /** Receives frames: the responses to pending calls, and notifications. */
-const makeReceiver = (lifecycle: Lifecycle) => {
-  const { now, redact, malformed, endUnsafe, endedWith } = lifecycle
+const makeReceiver = (core: ConnectionCore) => {
+  const { now, redact, malformed, endUnsafe, endedWith } = core
   let unsolicited = { since: 0, messages: 0 }
 
   /** Counts a message that belongs to no request and no subscription. Too many of them end the connection. */
@@ -78,7 +78,7 @@ const makeReceiver = (lifecycle: Lifecycle) => {
       endUnsafe(malformed(`more than ${mostUnsolicited} unsolicited messages per second`))
   }
 
-  const pending = new PendingCalls(lifecycle, onUnsolicited)
+  const pending = new PendingCalls(core, onUnsolicited)
   const subscriptions = new Subscriptions()
 
   const onMessage = (message: JsonRpc.Message, length: number): void => {
@@ -118,7 +118,7 @@ const makeReceiver = (lifecycle: Lifecycle) => {
 /** Sends calls in one frame and waits for all responses, at most for the timeout. */
 const makeSend =
   (
-    { endedWith, failure, timeout }: Lifecycle,
+    { endedWith, failure, timeout }: ConnectionCore,
     link: Link,
     pending: PendingCalls,
     requestTimeout: Duration.Duration,
@@ -139,7 +139,7 @@ const makeSend =
 
 /** Pings the server, and ends the connection if neither a pong nor a message arrives in time. */
 const keepAlive = (
-  { endUnsafe, timeout }: Lifecycle,
+  { endUnsafe, timeout }: ConnectionCore,
   link: Link,
   framesReceived: () => number,
   requestTimeout: Duration.Duration,
@@ -159,14 +159,14 @@ export const connect = Effect.fnUntraced(
   function* (
     chain: { readonly id: ChainId | undefined },
     { name, url }: EndpointConfig,
-    options: EndpointOptions,
+    options: ConnectionOptions,
   ) {
     const { requestTimeout, wsMaxPayload } = options
     const transport = yield* Transport
-    const lifecycle = yield* makeLifecycle(name, options, (end) => pending.failAll(Effect.fail(end)))
-    const { now, redact, failure, endUnsafe, endedWith } = lifecycle
+    const core = yield* makeCore(name, options, (end) => pending.failAll(Effect.fail(end)))
+    const { now, redact, failure, endUnsafe, endedWith } = core
     const openedAt = now()
-    const { pending, subscriptions, onText } = makeReceiver(lifecycle)
+    const { pending, subscriptions, onText } = makeReceiver(core)
     /** Messages and pongs; either shows that the server is alive. */
     let framesReceived = 0
 
@@ -200,9 +200,9 @@ export const connect = Effect.fnUntraced(
       }),
     )
 
-    yield* Effect.forkScoped(keepAlive(lifecycle, link, () => framesReceived, requestTimeout))
+    yield* Effect.forkScoped(keepAlive(core, link, () => framesReceived, requestTimeout))
 
-    const client = lifecycle.client(makeSend(lifecycle, link, pending, requestTimeout))
+    const client = core.client(makeSend(core, link, pending, requestTimeout))
     const subscribeTo = Effect.fnUntraced(function* (
       params: ReadonlyArray<unknown>,
       onNotification: OnNotification,
@@ -217,7 +217,7 @@ export const connect = Effect.fnUntraced(
       )
     }) satisfies Connection["subscribe"]
 
-    return yield* makeConnection(chain.id, lifecycle, options, client, subscribeTo)
+    return yield* makeConnection(chain.id, core, options, client, subscribeTo)
   },
   (effect, _, { name }) => Effect.annotateLogs(effect, { endpoint: name }),
 )

@@ -25,7 +25,7 @@ export const logsByReceipt = Effect.fnUntraced(function* (
   const all: Array<PlacedLog> = []
   let size = 0
   for (const some of partsOf(transactions, capabilities.receipts)) {
-    for (const log of yield* Eth.transactionReceipts(client, some, capabilities)) {
+    for (const log of yield* Eth.logsOfTransactions(client, some, capabilities)) {
       all.push(log)
       size += sizeOf(log)
     }

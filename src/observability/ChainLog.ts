@@ -1,7 +1,7 @@
 /** Writes the log lines of a chain's events: the text of each, and its fields. */
 import { Effect } from "effect"
 import type { Clock } from "effect"
-import type { ChainEvent } from "../chain/ChainEvents.ts"
+import type { ChainEvent, SilentEvent } from "../chain/ChainEvents.ts"
 import { errorType } from "../endpoint/EndpointError.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import * as Monotonic from "../Monotonic.ts"
@@ -32,7 +32,7 @@ export interface LogContext {
 type Line = Effect.Effect<void> | undefined
 
 type Lines = {
-  readonly [Tag in ChainEvent["_tag"]]?: (
+  readonly [Tag in Exclude<ChainEvent["_tag"], SilentEvent["_tag"]>]: (
     event: Extract<ChainEvent, { readonly _tag: Tag }>,
     before: ChainStatus,
     context: LogContext,
@@ -263,5 +263,7 @@ export const make = (
   }
   // The table has a line for exactly the type of each tag, which TypeScript does not follow through the index.
   return (event, before) =>
-    (lines[event._tag] as ((...args: ReadonlyArray<unknown>) => Line) | undefined)?.(event, before, context)
+    (lines as Readonly<Record<string, ((...args: ReadonlyArray<unknown>) => Line) | undefined>>)[
+      event._tag
+    ]?.(event, before, context)
 }

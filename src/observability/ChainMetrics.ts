@@ -57,7 +57,7 @@ read.push([
     "{reconnect}",
     "Connections made after the first one, to any endpoint",
   ),
-  ({ endpoints }) => endpoints.reduce((sum, { connects }) => sum + Math.max(connects - 1, 0), 0),
+  (chain) => chain.reconnects,
 ])
 read.push([
   table.originalGauge(

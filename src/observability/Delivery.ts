@@ -6,7 +6,7 @@ export type TargetNotice =
   | { readonly notOtlp: string }
   | undefined
 
-export interface Log {
+interface Log {
   readonly warn: (text: string) => void
   readonly info: (text: string) => void
 }

@@ -2,7 +2,7 @@
 import { Metric } from "effect"
 import type { Context } from "effect"
 
-export type MetricType = "counter" | "gauge" | "histogram"
+type MetricType = "counter" | "gauge" | "histogram"
 
 /** The unit as OpenTelemetry writes it. */
 export type Unit =

@@ -15,7 +15,7 @@ import { traceFailure } from "../Tracing.ts"
 
 const traceOf = (chain: string, event: ChainEvent) =>
   event._tag === "EndpointFailed"
-    ? traceFailure("connection lost", event.error, {
+    ? traceFailure(event.error, {
         "event_ingestor.chain": chain,
         "event_ingestor.endpoint": event.endpoint,
         "error.type": errorType(event.error.reason),

@@ -108,7 +108,7 @@ describe("the actions of a node", () => {
         },
       }
       const transactions = Array.from({ length: 8 }, (_, i) => hash(String(i)))
-      assert.deepStrictEqual(yield* Eth.transactionReceipts(client, transactions, capabilities), [])
+      assert.deepStrictEqual(yield* Eth.logsOfTransactions(client, transactions, capabilities), [])
       assert.deepStrictEqual(sizes, [8, 4, 2, 2, 2, 2])
       assert.strictEqual(capabilities.receipts.current, 2)
     }),

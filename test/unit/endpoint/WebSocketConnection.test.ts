@@ -5,7 +5,7 @@ import { createServer } from "node:net"
 import type { AddressInfo } from "node:net"
 import { TestClock } from "effect/testing"
 import { connect } from "../../../src/endpoint/WebSocketConnection.ts"
-import type { EndpointOptions } from "../../../src/endpoint/Connection.ts"
+import type { ConnectionOptions } from "../../../src/endpoint/Connection.ts"
 import { errorKind } from "../../../src/endpoint/EndpointError.ts"
 import type { EndpointError } from "../../../src/endpoint/EndpointError.ts"
 import { Capabilities } from "../../../src/endpoint/Capabilities.ts"
@@ -17,9 +17,9 @@ import { Redaction, makeRedactor } from "../../../src/Redactor.ts"
 import { FakeChain } from "../../support/FakeChain.ts"
 import { FakeNode, Raw, Refused, layerTransport, silence } from "../../support/FakeNode.ts"
 
-const options: EndpointOptions = { requestTimeout: Duration.seconds(10), wsMaxPayload: 1024 * 1024 }
+const options: ConnectionOptions = { requestTimeout: Duration.seconds(10), wsMaxPayload: 1024 * 1024 }
 
-const connectTo = (url: string, id: number | undefined = 31337, overrides: Partial<EndpointOptions> = {}) =>
+const connectTo = (url: string, id: number | undefined = 31337, overrides: Partial<ConnectionOptions> = {}) =>
   connect({ id }, { name: "fake", url: Redacted.make(url), keyless: false }, { ...options, ...overrides })
 
 const reason = (error: EndpointError) => error.reason
