@@ -35,6 +35,10 @@ const test = (
         const env = Devnet.environment(yield* node.serve, { DATABASE_PATH: path, ...variables })
         const service = yield* Service.start({ env })
         const port = yield* service.port
+        // Ready is up to three blocks behind: these are all there are.
+        yield* Effect.repeat(jsonFrom(port, "/status"), {
+          until: ({ body }) => (body as { chains: [{ stored: number | null }] }).chains[0].stored === 2,
+        })
         yield* Effect.repeat(jsonFrom(port, "/ready"), { until: ({ status }) => status === 200 })
         yield* body({ port, node, service })
       }).pipe(Effect.scoped),
