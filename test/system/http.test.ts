@@ -36,8 +36,9 @@ const test = (
         const service = yield* Service.start({ env })
         const port = yield* service.port
         // Ready is up to three blocks behind: these are all there are.
-        yield* Effect.repeat(jsonFrom(port, "/status"), {
-          until: ({ body }) => (body as { chains: [{ stored: number | null }] }).chains[0].stored === 2,
+        const headers = { authorization: `Bearer ${variables["METRICS_TOKEN"] ?? ""}` }
+        yield* Effect.repeat(fetchFrom(port, "/metrics", { headers }), {
+          until: ({ text }) => text.includes('event_ingestor_chain_stored_block{chain="devnet"} 2\n'),
         })
         yield* Effect.repeat(jsonFrom(port, "/ready"), { until: ({ status }) => status === 200 })
         yield* body({ port, node, service })
