@@ -153,6 +153,8 @@ export const simulate = Effect.fnUntraced(function* (
     for (let i = 0; i < 60 && !areConnected(); i++) yield* pass("2 seconds")
     if (!areConnected()) return
     yield* pass("20 seconds")
+    // One that was just connected may have been left since, as it has not announced a head in time.
+    if (!areConnected()) return
     const differ = Math.min(depth, chain.head.number - chain.final.number)
     // An endpoint without a block at a height has no vote on it.
     const isGapless = chain.blocks(chain.head.number - differ).length === differ + 1
