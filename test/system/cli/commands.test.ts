@@ -75,6 +75,7 @@ describe("the command line", () => {
         ["tail", "--nonsense"],
         ["tail", "--chain", "mars"],
         ["tail", "--from", "yesterday"],
+        ["tail", "--events", "--json"],
         ["demo", "--seconds", "-1"],
         ["verify", "--from", "7", "--to", "6"],
         ["reset"],
