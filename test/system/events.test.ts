@@ -84,7 +84,7 @@ const run = Effect.fnUntraced(function* (store: Client, variables: Record<string
 
 for (const [name, open] of stores)
   describe(`events in ${name}`, () => {
-    it.live("are decoded in every entry, in removed copies too, and failures are counted", () =>
+    it.live("are decoded in every entry, in removed copies too, and failures are counted [G-217]", () =>
       Effect.gen(function* () {
         const store = yield* open
         const { chain, entries, status } = yield* run(store, { DEVNET_EVENTS: signatures })

@@ -176,7 +176,7 @@ describe("EVENTS", () => {
       }).pipe(Effect.scoped),
     )
 
-  it.effect("are refused beside TOPICS", () =>
+  it.effect("are refused beside TOPICS [G-219]", () =>
     Effect.gen(function* () {
       const both = yield* problems({ TOPICS: transferTopic, DEVNET_EVENTS: transfer })
       assert.deepStrictEqual(both, ["DEVNET_EVENTS: set either EVENTS or TOPICS: events are topics"])
