@@ -106,7 +106,7 @@ const digestOf = (events: ReadonlyArray<Named>) =>
 /**
  * Parses signatures separated by `;`, or reads the events of the ABI file that is named instead.
  *
- * Fails with the problem, as a sentence for the person who set the variable.
+ * Fails with what is wrong with the value, in a sentence.
  */
 export const parseEvents = Effect.fnUntraced(function* (text: string): Effect.fn.Return<EventAbis, string> {
   const signatures = text.split(";").filter((part) => part.trim() !== "")
