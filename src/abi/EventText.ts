@@ -1,4 +1,8 @@
 /** Decoded events as people read them. */
+import { makeRedactor } from "../Redactor.ts"
+
+/** A contract can emit any text: control characters are removed, and a long event is cut. */
+const clean = makeRedactor({ urls: [], words: [] }, 2000)
 
 /** `{ from: "0x…", ids: ["1"] }` as `from: 0x…, ids: [1]`. */
 const valueText = (value: unknown): string => {
@@ -21,9 +25,9 @@ export const eventText = (event: string, args: string | undefined): string => {
   try {
     const members: unknown = JSON.parse(args ?? "")
     if (typeof members === "object" && members !== null)
-      return `${event.slice(0, event.indexOf("("))}(${membersText(members)})`
+      return clean(`${event.slice(0, event.indexOf("("))}(${membersText(members)})`)
   } catch {
     // Other programs may write to a stream, and the page has only the beginning of long arguments.
   }
-  return event
+  return clean(event)
 }

@@ -36,9 +36,8 @@ export const lineOf = (chain: string, entry: Partial<Entry>, events = false): st
   const { event, args } = entry
   const shown = events && event !== undefined ? eventText(event, args) : topic
   const what = `${chain} ${entry.block_number ?? "-"}/${entry.log_index ?? "-"}`
-  const line = clean(
-    `${timeOf(entry.timestamp)}  ${what.padEnd(24)}  ${entry.contract ?? "-"}  ${shown}  tx ${short(entry.tx_hash)}`,
-  )
+  const place = clean(`${timeOf(entry.timestamp)}  ${what.padEnd(24)}  ${entry.contract ?? "-"}`)
+  const line = `${place}  ${shown}  tx ${clean(short(entry.tx_hash))}`
   return entry.removed === "true" ? style(31, `${line}  removed`) : line
 }
 

@@ -24,6 +24,12 @@ describe("tail --events", () => {
     assert.notMatch(lineOf("devnet", { ...decoded, args }, true), /\p{Cc}/u)
   })
 
+  it("shows every argument of an event with seven of them", () => {
+    const values = Array.from({ length: 7 }, (_, i) => [`argument${i}`, `0x${"ab".repeat(20)}`])
+    const line = lineOf("devnet", { ...decoded, args: JSON.stringify(Object.fromEntries(values)) }, true)
+    assert.include(line, `argument6: 0x${"ab".repeat(20)})`)
+  })
+
   it("is what shows events: without it, the first topic is shown", () => {
     assert.include(lineOf("devnet", decoded), "0xabababab…abab")
   })
