@@ -34,6 +34,10 @@ export interface Log {
   readonly contract: Hex
   readonly topics: ReadonlyArray<Hex>
   readonly data: Hex
+  /** The canonical signature of its event, in a block that was decoded. */
+  readonly event?: string
+  /** Its arguments as JSON in ASCII, if they could be decoded. */
+  readonly args?: string
 }
 
 /** A block as the store records it: its position in the chain, and its matching logs in order. */
@@ -45,6 +49,8 @@ export interface Block {
   readonly logs: ReadonlyArray<Log>
   /** The W3C trace context of the block's processing, if it was sampled. */
   readonly traceparent?: string
+  /** The digest of the events that its logs were decoded by, if they were. */
+  readonly abi?: string
 }
 
 /** A log filter as in `eth_getLogs`: no addresses means all, `null` at a position means any topic. */
@@ -53,8 +59,8 @@ export interface Filter {
   readonly topics: ReadonlyArray<ReadonlyArray<Hex> | null>
 }
 
-/** The fields of a stream entry, in the order they are written. `traceparent` is present if the block was sampled. */
-export const entryFields = [
+/** The fields that every stream entry has, in the order they are written. */
+export const commonFields = [
   "chain_id",
   "block_number",
   "block_hash",
@@ -66,14 +72,17 @@ export const entryFields = [
   "timestamp",
   "tx_index",
   "removed",
-  "traceparent",
 ] as const
 
-type EntryField = (typeof entryFields)[number]
+/** The fields after them: `traceparent` if the block was sampled; `event`, and `args` if it could be decoded, with `EVENTS`. */
+const optionalFields = ["traceparent", "event", "args"] as const
 
-/** A stream entry: every value is text, `topics` is a JSON array, `removed` is `true` or `false`. */
-export type Entry = { readonly [Field in Exclude<EntryField, "traceparent">]: string } & {
-  readonly traceparent?: string
+/** The fields of a stream entry, in the order they are written. */
+export const entryFields = [...commonFields, ...optionalFields]
+
+/** A stream entry: every value is text, `topics` is a JSON array, `args` is JSON, `removed` is `true` or `false`. */
+export type Entry = { readonly [Field in (typeof commonFields)[number]]: string } & {
+  readonly [Field in (typeof optionalFields)[number]]?: string
 }
 
 /** The identity of a log across deliveries and endpoints: `chain_id:block_hash:log_index`. */

@@ -37,21 +37,27 @@ const secretsOf = (address: string): ReadonlyArray<string> => {
   return [...encoded, ...encoded.map(percentDecoded)]
 }
 
-/** @param secrets URLs, of which every part that may be a key is redacted, and literal secrets such as passwords */
-export const makeRedactor = (secrets: {
-  readonly urls: ReadonlyArray<string>
-  readonly words: ReadonlyArray<string>
-}): Redactor => {
+/**
+ * @param secrets URLs, of which every part that may be a key is redacted, and literal secrets such as passwords
+ * @param longest the number of characters to which a text is cut
+ */
+export const makeRedactor = (
+  secrets: {
+    readonly urls: ReadonlyArray<string>
+    readonly words: ReadonlyArray<string>
+  },
+  longest = maxLength,
+): Redactor => {
   const all = [...new Set([...secrets.urls.flatMap(secretsOf), ...secrets.words])]
     .filter((secret) => secret !== "")
     .sort((a, b) => b.length - a.length)
   return (text) => {
     // A text may be megabytes long. The search covers more than the final length, so that a secret at the cut is found.
-    let redacted = text.slice(0, maxLength * 20)
+    let redacted = text.slice(0, longest * 20)
     for (const secret of all) redacted = redacted.replaceAll(secret, "***")
     // oxlint-disable-next-line no-control-regex -- the pattern matches control characters
     redacted = redacted.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, " ")
-    return redacted.length <= maxLength ? redacted : `${redacted.slice(0, maxLength)}…`
+    return redacted.length <= longest ? redacted : `${redacted.slice(0, longest)}…`
   }
 }
 

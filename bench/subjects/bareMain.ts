@@ -58,7 +58,7 @@ const follow = (chain: string) => {
       const whole = from + some.length === logs.length
       place ??= [String(Number(number) - 1), "", "0", ""]
       const packed = pack([{ logs: some.map(logOf) }])
-      const args = ["none", ...place, chain, "0", "0", "1", "", "epoch", packed, height, hash, parentHash]
+      const args = ["none", ...place, chain, "0", "0", "1", "", "epoch", packed, "", height, hash, parentHash]
       args.push(String(Number(timestamp)), whole ? "1" : "0", "", String(some.length))
       place = [height, hash, whole ? "0" : String(from + some.length), ""]
       const key = `{events:${chain}}`

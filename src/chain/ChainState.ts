@@ -3,6 +3,8 @@ import { Effect } from "effect"
 import type { Scope } from "effect"
 import type { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
+import { decoderOf } from "../abi/LoadDecoder.ts"
+import type { DecodeBlock } from "../abi/LoadDecoder.ts"
 import { makeBreaker } from "../Retry.ts"
 import type { Breaker } from "../Retry.ts"
 import * as Housekeeping from "../store/Housekeeping.ts"
@@ -27,6 +29,8 @@ export interface ChainState {
   readonly pushLimits: PushLimits
   readonly housekeeping: Housekeeping.Housekeeping
   readonly disagreed: Disagreed
+  /** Decodes the logs of a block, if the chain's events are configured. */
+  readonly decode: DecodeBlock | undefined
   readonly storeBreaker: StoreBreaker.StoreBreaker
   /** The breaker of the chain as a whole. */
   readonly breaker: Breaker
@@ -51,5 +55,6 @@ export const make = Effect.fnUntraced(function* (
     standoff: new ForkStandoff(),
     recentHeaders: new RecentHeaders(),
     disagreed: { endpoints: [], at: -Infinity },
+    decode: yield* decoderOf(chain.events),
   }
 })

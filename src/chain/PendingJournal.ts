@@ -2,6 +2,7 @@
  * The moves of one chain, and its journal as it will be once the store has applied them. The steps run ahead of the store:
  * each move is applied to a copy of the journal when it is created. If the store disagrees, the steps are started again.
  */
+import type { DecodeBlock } from "../abi/LoadDecoder.ts"
 import type { Block, Hex } from "../Domain.ts"
 import { applied } from "../store/Journal.ts"
 import { pushes } from "../store/Pushes.ts"
@@ -42,20 +43,24 @@ export class PendingJournal {
   #journal: Journal
   readonly #limits: { readonly push: () => CallLimits; readonly pop: number }
   readonly #onPush: (block: Block) => void
+  readonly #decode: DecodeBlock
 
   /**
    * @param journal as the store has it
    * @param limits the current size limit of a push, and how many logs one pop retracts
    * @param onPush called with each pushed block that is not final yet
+   * @param decode decodes the logs of a block that is pushed
    */
   constructor(
     journal: Journal,
     limits: { readonly push: () => CallLimits; readonly pop: number },
     onPush: (block: Block) => void,
+    decode: DecodeBlock = (block) => block,
   ) {
     this.#journal = journal
     this.#limits = limits
     this.#onPush = onPush
+    this.#decode = decode
   }
 
   /** The journal after all moves created so far. */
@@ -68,7 +73,7 @@ export class PendingJournal {
     if (!final) for (const block of blocks) this.#onPush(block)
     const context = traceparent(this.trace)
     const traced = context ? blocks.map((block) => ({ ...block, traceparent: context })) : blocks
-    const moves = [...pushes(this.#journal.head, traced, final, this.#limits.push())]
+    const moves = this.#pushes(traced, final)
     const handles = (push: Push) =>
       push === moves.at(-1) && push.blocks.at(-1)!.hash === received.header.hash ? received : undefined
     return moves.map((push) => this.#make(push, handles(push)))
@@ -77,9 +82,7 @@ export class PendingJournal {
   /** Pushes for the missing logs of the partial block on top. */
   resume(block: Block): ReadonlyArray<ChainStep> {
     this.#onPush(block)
-    return [...pushes(this.#journal.head, [block], false, this.#limits.push())].map((push) =>
-      this.#make(push),
-    )
+    return this.#pushes([block], false).map((push) => this.#make(push))
   }
 
   /**
@@ -99,6 +102,10 @@ export class PendingJournal {
   /** Moves the finalized head up to this block. */
   finalize({ number, hash }: BlockRef): ChainStep {
     return this.#make({ _tag: "Finalize", expected: this.#journal.head, number, hash })
+  }
+
+  #pushes(blocks: ReadonlyArray<Block>, final: boolean): ReadonlyArray<Push> {
+    return [...pushes(this.#journal.head, blocks.map(this.#decode), final, this.#limits.push())]
   }
 
   #make(move: Move, received?: ReceivedHead): MoveStep {

@@ -8,6 +8,7 @@ import { Clock, Duration, Effect, Queue, Stream } from "effect"
 import type { Scope } from "effect"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
+import type { DecodeBlock } from "../abi/LoadDecoder.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
 import type { Heads } from "../endpoint/Heads.ts"
@@ -54,6 +55,8 @@ export interface StepsOptions extends Pick<Reconcile.ReconcileOptions, FromRecon
   /** Where this process began an empty store before. */
   readonly knownStart: number | undefined
   readonly events: Publisher
+  /** Decodes the logs of a block, if the chain's events are configured. */
+  readonly decode: DecodeBlock | undefined
   /** Ends the connection for this reason. */
   readonly disconnect: (reason: Reason) => Effect.Effect<void>
 }
@@ -99,6 +102,7 @@ export const make = Effect.fnUntraced(function* (
       recentHeaders.add(block)
       audit?.provenance.recordPush(block, logs.servedBy())
     },
+    options.decode,
   )
   audit?.provenance.resume(pending.journal.head.hash)
   // A head without a log leaves the window with the next block.

@@ -1,6 +1,7 @@
 /** `check`: tests the configuration, the endpoints and the store. Prints one line per finding, with a fix. */
 import { Array as Arr, Clock, Duration, Effect, Fiber, Layer } from "effect"
 import { Command } from "effect/cli"
+import { textOf } from "../abi/EventAbi.ts"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, Settings } from "../config/AppConfig.ts"
 import { JournalStore } from "../store/JournalStore.ts"
@@ -19,10 +20,13 @@ import type { Refused } from "../store/StoreAdmin.ts"
 import * as StoreLayer from "../store/StoreLayer.ts"
 import type { StoreError } from "../store/StoreError.ts"
 
-const filterOf = ({ filter }: ChainConfig): string => {
+const filterOf = ({ filter, events }: ChainConfig): string => {
   const topics = filter.topics.flatMap((alternatives) => alternatives ?? []).length
   if (filter.addresses.length === 0 && topics === 0) return "all logs"
-  return `${filter.addresses.length || "all"} addresses, ${topics || "all"} topics`
+  const addresses = `${filter.addresses.length || "all"} addresses`
+  return events === undefined
+    ? `${addresses}, ${topics || "all"} topics`
+    : `${addresses}, events ${events.events.map(textOf).join("; ")}`
 }
 
 /** The configuration, without secrets. */

@@ -1,10 +1,11 @@
 /** Describes how a node's headers and logs deviate, and what that means for the service. Pure. */
 import { variablePrefix } from "../config/Chains.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
-import type { Header } from "../Domain.ts"
+import { eventText } from "../abi/EventText.ts"
+import type { Block, Header } from "../Domain.ts"
 import type { PlacedLog } from "../endpoint/Decode.ts"
 import { bitsSet, bloomOf, isZero } from "../logs/Bloom.ts"
-import { isUnfiltered } from "../logs/Filter.ts"
+import { isUnfiltered, makeMatches } from "../logs/Filter.ts"
 import { hasIndexGaps } from "../logs/Integrity.ts"
 import { failure, ok, warning } from "./Finding.ts"
 import type { Trait } from "./Finding.ts"
@@ -107,6 +108,29 @@ export const indexes = (
     `log indexes: ${gaps}: without eth_getBlockReceipts, a missing log cannot be detected`,
     "use another endpoint",
   )
+}
+
+/** How the logs of the sampled block are decoded. @param decode the decoder of the chain's events */
+export const events = (
+  { filter }: Pick<ChainConfig, "filter">,
+  sample: Sample | undefined,
+  decode: (block: Block) => Block,
+): Trait => {
+  if (sample === undefined) return ok("events: unknown: no block can be read without a filter")
+  const { logs, header } = sample
+  const matching = logs.filter(makeMatches(filter))
+  const of = `${matching.length} of ${logs.length} logs of block ${header.number} match`
+  const decoded = decode({ ...header, logs: matching }).logs
+  const failed = decoded.find(({ args }) => args === undefined)
+  if (failed !== undefined) {
+    const { event, index } = failed
+    return warning(
+      `events: ${of}, and log ${index} (${event}) cannot be decoded`,
+      "compare EVENTS with the ABI of the contract: such logs are published without args",
+    )
+  }
+  const [first] = decoded
+  return ok(`events: ${of}${first ? `, such as ${eventText(first.event!, first.args)}` : ""}`)
 }
 
 /** How finality is determined. @param tag the block with the finalized tag, the node's refusal, or neither */

@@ -2,6 +2,7 @@
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import type { HttpClient } from "effect/http"
+import { decoderOf } from "../abi/LoadDecoder.ts"
 import type { ChainConfig, EndpointConfig, Settings } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
 import * as RateLimiter from "../endpoint/RateLimiter.ts"
@@ -20,7 +21,7 @@ import { isUnfiltered } from "../logs/Filter.ts"
 import { isNothingFinal } from "../chain/Finality.ts"
 import * as GetLogs from "../logs/GetLogs.ts"
 import * as Eth from "../endpoint/Eth.ts"
-import { blooms, finality, indexes, variable } from "./dialect.ts"
+import { blooms, events, finality, indexes, variable } from "./dialect.ts"
 import type { Sample } from "./dialect.ts"
 import { about, failure, ok, warning } from "./Finding.ts"
 import type { Finding, Trait } from "./Finding.ts"
@@ -197,6 +198,7 @@ const traitsOf = Effect.fnUntraced(function* (
       : yield* fallbackOf(connection, socket?.subscribe, chain, atTip, receipts)
   const isAbove = chain.startBlock !== "latest" && chain.startBlock > head.number
   const start = isAbove && !(yield* hasJournal) ? [startsAbove(chain, head)] : []
+  const decode = yield* decoderOf(chain.events)
   return [
     ok(`chain ${chain.id}, head ${head.number}`),
     ...start,
@@ -207,6 +209,7 @@ const traitsOf = Effect.fnUntraced(function* (
     ok(batch < count ? `batches: up to ${batch} headers` : `batches: at least ${batch} headers`),
     blooms(chain, headers, announced && [announced, same], sample),
     indexes(chain, sample, receipts === undefined),
+    ...(decode ? [events(chain, sample, decode)] : []),
   ]
 })
 

@@ -1,6 +1,7 @@
 /** `tail`: prints the entries of the store from a position on, as JSON or as readable lines. */
 import { Effect, Option, Stream } from "effect"
 import { Command, Flag } from "effect/cli"
+import { eventText } from "../abi/EventText.ts"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Entry } from "../Domain.ts"
 import { makeRedactor } from "../Redactor.ts"
@@ -25,13 +26,18 @@ const timeOf = (seconds: string | undefined): string => {
   return Number.isNaN(time.getTime()) ? "-" : time.toISOString().slice(0, 19).replace("T", " ")
 }
 
-/** An entry as a readable line, whatever it contains or lacks. */
-export const lineOf = (chain: string, entry: Partial<Entry>): string => {
-  const topic = /0x[0-9a-f]{64}/.exec(entry.topics ?? "")?.[0]
+/**
+ * An entry as a readable line, whatever it contains or lacks.
+ *
+ * @param events whether to show the decoded event, where there is one, instead of its first topic
+ */
+export const lineOf = (chain: string, entry: Partial<Entry>, events = false): string => {
+  const topic = short(/0x[0-9a-f]{64}/.exec(entry.topics ?? "")?.[0])
+  const { event, args } = entry
+  const shown = events && event !== undefined ? eventText(event, args) : topic
   const what = `${chain} ${entry.block_number ?? "-"}/${entry.log_index ?? "-"}`
-  const line = clean(
-    `${timeOf(entry.timestamp)}  ${what.padEnd(24)}  ${entry.contract ?? "-"}  ${short(topic)}  tx ${short(entry.tx_hash)}`,
-  )
+  const place = clean(`${timeOf(entry.timestamp)}  ${what.padEnd(24)}  ${entry.contract ?? "-"}`)
+  const line = `${place}  ${shown}  tx ${clean(short(entry.tx_hash))}`
   return entry.removed === "true" ? style(31, `${line}  removed`) : line
 }
 
@@ -51,9 +57,14 @@ export const tail = Command.make(
       Flag.optional,
     ),
     follow: booleanFlag("follow", "Continue with new entries until stopped").pipe(Flag.withAlias("f")),
+    events: booleanFlag("events", "Show decoded events (EVENTS) instead of the first topic"),
     json: jsonFlag("One JSON object per line, with the fields and values of the stream entry"),
   },
-  Effect.fnUntraced(function* ({ chain, from, follow, json }) {
+  Effect.fnUntraced(function* ({ chain, events, from, follow, json }) {
+    if (events && json)
+      return yield* new UsageError({
+        detail: "--events: JSON always has event and args; use one of --events, --json",
+      })
     const entries = yield* Entries
     const admin = yield* StoreAdmin
     const chains = yield* resolveChains(chain)
@@ -65,7 +76,7 @@ export const tail = Command.make(
           .map(({ entry }) => entry)
           .filter(({ block_number }) => typeof start !== "number" || Number(block_number) >= start),
         json,
-        (entry) => lineOf(name, entry),
+        (entry) => lineOf(name, entry, events),
       )
     const begin = Effect.fnUntraced(function* (chain: ChainConfig) {
       if (start === "start") return undefined
@@ -102,6 +113,7 @@ export const tail = Command.make(
   Command.withDescription("Print the entries of the store"),
   withExamples({
     "event-ingestor tail --follow": "New entries, until Ctrl-C",
+    "event-ingestor tail --events": "Decoded events, where EVENTS is set",
     "event-ingestor tail --chain base --from 19000000 --json": "From a block on, as JSON",
   }),
 )

@@ -8,6 +8,7 @@ import {
   variablePrefix,
 } from "./Chains.ts"
 import * as Codec from "./Codec.ts"
+import type { EventAbis } from "../abi/EventAbi.ts"
 import type { ChainId, Filter } from "../Domain.ts"
 import { unknownChain } from "./UnknownVariables.ts"
 import { variable } from "./Variable.ts"
@@ -23,7 +24,9 @@ export interface EndpointConfig {
 
 type Shared = Values<typeof shared>
 
-export interface ChainConfig extends Omit<Shared, "addresses" | "topics" | "finalityDepth" | "pollInterval"> {
+type Derived = "addresses" | "topics" | "events" | "finalityDepth" | "pollInterval"
+
+export interface ChainConfig extends Omit<Shared, Derived> {
   readonly name: string
   readonly id: ChainId
   /** Endpoints that heads come from, in order of preference: WebSocket ones, or HTTP ones that are polled. */
@@ -31,6 +34,8 @@ export interface ChainConfig extends Omit<Shared, "addresses" | "topics" | "fina
   /** HTTP endpoints for ranges. */
   readonly rpc: ReadonlyArray<EndpointConfig>
   readonly filter: Filter
+  /** The events that logs are decoded by; `undefined`: logs are not decoded. */
+  readonly events: EventAbis | undefined
   readonly finalityDepth: number
   /** How often heads are polled where they are. */
   readonly pollInterval: Duration.Duration
@@ -105,6 +110,12 @@ const shared = {
     meaning:
       "only logs with these topics: `topic0,topic0`, or by position `topic0|topic0,,topic2`; empty places at the end are ignored",
   }),
+  events: variable("EVENTS", Codec.text, {
+    shownDefault: "not decoded",
+    example: "Transfer(address indexed from, address indexed to, uint256 value)",
+    meaning:
+      "only logs of these events, and entries get `event` and `args`: signatures separated by `;`, or the path of an ABI in JSON; not with `TOPICS`",
+  }),
   confirmations: variable("CONFIRMATIONS", Codec.orWord("finalized", Codec.count()), {
     default: "0",
     meaning: "stay so many blocks behind the head, or `finalized`: then no entry is ever retracted",
@@ -178,6 +189,15 @@ const named = (
     return { name: times === 1 ? name : `${name}-${times}`, url: Redacted.make(url.href), keyless }
   })
 
+/** Parses a chain's events, if it has any. They become its topics. */
+const readEvents = Effect.fnUntraced(function* (reader: Reader, prefix: string, { events, topics }: Shared) {
+  if (events === undefined) return undefined
+  const name = `${reader.isSet(`${prefix}EVENTS`) ? prefix : ""}EVENTS`
+  if (topics !== undefined) return reader.problem(name, "set either EVENTS or TOPICS: events are topics")
+  const { parseEvents } = yield* Effect.promise(() => import("./EventsParser.ts"))
+  return yield* Effect.catch(parseEvents(events), (problem) => Effect.succeed(reader.problem(name, problem)))
+})
+
 /** Reads a chain, given as its name or id in `CHAINS`. Its id is built in, given there, or in `<NAME>_CHAIN_ID`. */
 const readChain = Effect.fnUntraced(function* (reader: Reader, given: string) {
   const number = /^\d+$/.test(given) ? Number(given) : undefined
@@ -197,18 +217,18 @@ const readChain = Effect.fnUntraced(function* (reader: Reader, given: string) {
       `expected a WebSocket or HTTP URL of ${name}, which has no public default`,
     )
 
-  const { addresses, topics, finalityDepth, pollInterval, ...others } = yield* reader.all(
-    shared,
-    prefix,
-    yield* reader.all(shared),
-  )
+  const values = yield* reader.all(shared, prefix, yield* reader.all(shared))
+  const { addresses, topics, events: _, finalityDepth, pollInterval, ...others } = values
+  const events = yield* readEvents(reader, prefix, values)
+  const topic0 = events && [[...new Set(events.events.map(({ topic0 }) => topic0))].sort()]
   const names = new Map<string, number>()
   return {
     name,
     id: id ?? 0,
     endpoints: named(wsUrl ?? publicUrls, wsUrl === undefined, names),
     rpc: named(rpcUrl ?? [], false, names),
-    filter: { addresses: [...new Set(addresses)].sort(), topics: topics ?? [] },
+    filter: { addresses: [...new Set(addresses)].sort(), topics: topic0 ?? topics ?? [] },
+    events,
     ...others,
     finalityDepth: finalityDepth ?? builtIn?.finalityDepth ?? defaultFinalityDepth,
     pollInterval: pollInterval ?? Duration.millis(defaultPollInterval(builtIn?.blockTime)),

@@ -57,6 +57,12 @@ export const isServiceLink = (name: string, value: string): boolean =>
   /_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$/.test(name) ||
   (name.endsWith("_PORT") && /^(tcp|udp|sctp):\/\//.test(value))
 
+/** Reads a text file. Throws if it cannot be read, or is larger than `most` bytes. */
+export const readText = (path: string, most: number): string => {
+  if (statSync(path).size > most) throw new Error(`more than ${most} bytes`)
+  return textOf(path)
+}
+
 /** A file with a secret in it is no larger (bytes): it is a line, or a list of URLs. */
 const largestSecret = 64 * 1024
 

@@ -91,6 +91,11 @@ export const eventsRemovedIncomplete = counter(
   "{log}",
   "Logs that could not be retracted because their entries had been deleted",
 )
+export const eventsUndecoded = counter(
+  "events_undecoded_total",
+  "{log}",
+  "Logs that were published without args because they could not be decoded by EVENTS",
+)
 export const eventsAuditedMissing = counter(
   "events_audited_missing_total",
   "{log}",

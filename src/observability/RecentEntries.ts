@@ -2,7 +2,8 @@
  * The latest entries that this process wrote for one chain, shown on the page. Memory and the cost of a push are bounded;
  * the stream has every entry.
  */
-import type { Hex } from "../Domain.ts"
+import { eventText } from "../abi/EventText.ts"
+import type { Hex, Log } from "../Domain.ts"
 import type { Position, Push } from "../store/Journal.ts"
 
 /** An entry as the page shows it, with its sequence number among all entries written. */
@@ -19,6 +20,8 @@ export interface Row {
   readonly data: string
   readonly data_bytes: number
   readonly removed: boolean
+  /** The decoded event as text, if logs are decoded; its signature alone, where the arguments are long. */
+  readonly event?: string
 }
 
 /** Entries kept per chain. */
@@ -27,6 +30,9 @@ export const rowsKept = 100
 /** `0x` and one word. */
 const longestData = 66
 
+/** Longer arguments (JSON) are not shown. */
+const longestArgs = 1000
+
 /** A slice keeps the whole string in memory: above this length, the slice is copied. */
 const worthCopying = 2048
 
@@ -34,6 +40,9 @@ const firstWord = (data: string) => {
   const word = data.slice(0, longestData)
   return data.length <= worthCopying ? word : Buffer.from(word, "latin1").toString("latin1")
 }
+
+const shownEvent = ({ event, args = "" }: Log): { readonly event?: string } =>
+  event === undefined ? {} : { event: eventText(event, args.length <= longestArgs ? args : undefined) }
 
 export class RecentEntries {
   /** The number of entries written, including those no longer kept. */
@@ -59,6 +68,7 @@ export class RecentEntries {
           data: firstWord(log.data),
           data_bytes: (log.data.length - 2) / 2,
           removed: false,
+          ...shownEvent(log),
         })
       }
     }

@@ -6,6 +6,7 @@ import { errorType } from "../endpoint/EndpointError.ts"
 import * as Monotonic from "../Monotonic.ts"
 import type { Redactor } from "../Redactor.ts"
 import { afterPush, logsOf, wholeUpTo } from "../store/Journal.ts"
+import type { Push } from "../store/Journal.ts"
 import * as ChainMetrics from "./ChainMetrics.ts"
 import type { ChainStatus } from "./ChainStatus.ts"
 
@@ -22,6 +23,14 @@ type Folds = {
     event: Extract<ChainEvent, { readonly _tag: Tag }>,
     context: FoldContext,
   ) => void
+}
+
+/** How many logs of a push were decoded without success. */
+const undecodedOf = ({ blocks }: Push): number => {
+  let undecoded = 0
+  for (const { abi, logs } of blocks)
+    if (abi !== undefined) for (const { args } of logs) undecoded += args === undefined ? 1 : 0
+  return undecoded
 }
 
 const folds: Folds = {
@@ -89,7 +98,10 @@ const folds: Folds = {
   },
   Pushed: (chain, { push, isDuplicate }) => {
     chain.add(isDuplicate ? ChainMetrics.eventsDeduplicated : ChainMetrics.eventsPublished, logsOf(push))
-    if (!isDuplicate) chain.tail.pushed(push.blocks)
+    if (!isDuplicate) {
+      chain.tail.pushed(push.blocks)
+      chain.add(ChainMetrics.eventsUndecoded, undecodedOf(push))
+    }
     chain.stored = wholeUpTo(afterPush(push))
     const last = push.blocks.findLast(({ whole }) => whole)
     if (last !== undefined) chain.time.stored(last)

@@ -4,7 +4,7 @@ import type { Hash } from "node:crypto"
 import type { Block, Log } from "../Domain.ts"
 import { afterPush, callLimits, logsWritten } from "./Journal.ts"
 import type { BlockChunk, CallLimits, Position, Push } from "./Journal.ts"
-import { sizeOf } from "./redis/MessagePack.ts"
+import { sizerOf } from "./redis/MessagePack.ts"
 
 /** Adds logs to a running digest, which does not depend on how they are divided into calls. */
 const addLogs = (hash: Hash, logs: ReadonlyArray<Log>): Hash => {
@@ -20,7 +20,9 @@ export const digestOfPart = ({ logs }: Pick<Block, "logs">, count: number): stri
   valueOf(addLogs(createHash("sha256"), logs.slice(0, count)))
 
 /** Where the chunk that begins at `from` ends: at least one log later. */
-const endOfPart = (logs: ReadonlyArray<Log>, from: number, limits: CallLimits): number => {
+const endOfPart = (block: Block, from: number, limits: CallLimits): number => {
+  const { logs } = block
+  const sizeOf = sizerOf(block)
   let end = from + 1
   let bytes = sizeOf(logs[from]!)
   while (end < logs.length && end - from < limits.logs) {
@@ -51,6 +53,7 @@ export const pushes = function* (
     const done = logsWritten(position, block)
     const count = block.logs.length
     let size = 0
+    const sizeOf = sizerOf(block)
     for (const log of block.logs) size += sizeOf(log)
     const isFull = batch.length === limits.blocks || logs + count > limits.logs || bytes + size > limits.bytes
     if (batch.length > 0 && isFull) {
@@ -66,7 +69,7 @@ export const pushes = function* (
     }
     const digest = addLogs(createHash("sha256"), block.logs.slice(0, done))
     for (let from = done; from < count;) {
-      const end = endOfPart(block.logs, from, limits)
+      const end = endOfPart(block, from, limits)
       const part = block.logs.slice(from, end)
       addLogs(digest, part)
       const whole = end === count

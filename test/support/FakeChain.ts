@@ -24,6 +24,8 @@ export class FakeChain {
   blooms = true
   /** The contracts that emit a block's logs in turn. By default each log has its own contract. */
   readonly #contracts: ReadonlyArray<Hex>
+  /** The logs that a block's logs repeat in turn, by their topics and data. By default they are arbitrary. */
+  readonly #logs: ReadonlyArray<Pick<Log, "topics" | "data">>
   /** State shared by all views: every block ever created, and the finalized height, which no view may revert. */
   readonly #shared: { readonly byHash: Map<Hex, FakeBlock>; serial: number; highestFinal: number }
   /** Heights without a block are `undefined`; the last one has a block. */
@@ -38,6 +40,7 @@ export class FakeChain {
       readonly began?: number
       readonly stride?: number
       readonly contracts?: ReadonlyArray<Hex>
+      readonly logs?: ReadonlyArray<Pick<Log, "topics" | "data">>
     } = {},
     /** The chain that this is a view of. */
     of?: FakeChain,
@@ -49,6 +52,7 @@ export class FakeChain {
     this.#began = options.began ?? 1_700_000_000
     this.#stride = options.stride ?? 1
     this.#contracts = options.contracts ?? []
+    this.#logs = options.logs ?? []
     if (of) this.#canonical = [...of.#canonical]
     else this.#append(0)
   }
@@ -63,6 +67,7 @@ export class FakeChain {
         began: this.#began,
         stride: this.#stride,
         contracts: this.#contracts,
+        logs: this.#logs,
       },
       this,
     )
@@ -159,7 +164,8 @@ export class FakeChain {
     const self = hash("fake", this.id, this.#shared.serial++)
     const logs = Array.from({ length: count }, (_, i): Log => {
       const contract = this.#contracts[i % this.#contracts.length]
-      return { ...log(self, i), index: i * this.#stride, ...(contract && { contract }) }
+      const index = i * this.#stride
+      return { ...log(self, i), index, ...(contract && { contract }), ...this.#logs[i % this.#logs.length] }
     })
     const block: FakeBlock = {
       header: {

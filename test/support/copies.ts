@@ -151,7 +151,9 @@ export const memory = Effect.fnUntraced(function* (maxLength: number, limits: Ca
   const entryOf = (row: Record<string, unknown>): Stored => {
     const fields = entryFields.map((field) => [field, field === "removed" ? row[field] === 1 : row[field]])
     const entry = Object.fromEntries(
-      fields.flatMap(([field, value]) => (value === null ? [] : [[field, String(value)]])),
+      fields.flatMap(([field, value]) =>
+        value === null || value === undefined ? [] : [[field, String(value)]],
+      ),
     ) as Entry
     return { id: String(row["id"]), entry }
   }

@@ -486,6 +486,8 @@ const drawRow = ({ chain, row }) => {
   const line = make("tr", "", row.removed ? "removed" : "")
   const sign = make("td", row.removed ? "−" : "+", "sign")
   sign.append(make("span", row.removed ? " removed" : " added", "hidden"))
+  const topic = make("td", row.event ?? row.topics[0] ?? "–", "topic")
+  if (row.event !== undefined) topic.title = row.event
   line.append(
     sign,
     make("td", clock(row.timestamp * 1000).slice(-8), "time"),
@@ -493,7 +495,7 @@ const drawRow = ({ chain, row }) => {
     make("td", count(row.block_number), "block"),
     make("td", count(row.log_index), "log"),
     make("td", row.contract, "contract"),
-    make("td", row.topics[0] ?? "–", "topic"),
+    topic,
     make("td", row.tx_hash, "tx"),
     make("td", bytes(row.data_bytes), "data"),
   )
@@ -528,9 +530,9 @@ const addEntries = (news) => {
     if (before !== undefined) missed += seq - before - rows.length
     written.set(chain, seq)
     for (const row of rows.toReversed()) {
-      const { block_number, block_hash, contract, topics, tx_hash, data, removed } = row
+      const { block_number, block_hash, contract, topics, tx_hash, data, removed, event = "" } = row
       const change = removed ? "removed" : "added"
-      const text = [chain, block_number, block_hash, contract, ...topics, tx_hash, data, change]
+      const text = [chain, block_number, block_hash, contract, ...topics, tx_hash, data, event, change]
       fresh.push({ chain, row, text: text.join(" ").toLowerCase() })
     }
   }

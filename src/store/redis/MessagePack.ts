@@ -1,8 +1,9 @@
 /**
  * Encodes the logs of a push as one script argument in MessagePack, which Redis decodes in C. Each log is its index,
- * transaction hash, contract, topics (a JSON array), data and transaction index, all of them strings.
+ * transaction hash, contract, topics (a JSON array), data and transaction index, all of them strings; in decoded blocks event and
+ * arguments follow.
  *
- * Logs are hexadecimal at this point, so one character is one byte.
+ * Logs are hexadecimal at this point and arguments ASCII, so one character is one byte.
  */
 import type { Block, Log } from "../../Domain.ts"
 
@@ -19,6 +20,18 @@ export const sizeOf = ({ txHash, contract, topics, data }: Log): number => {
   return size
 }
 
+/** The maximum size of two string headers. */
+const decodedOverhead = 10
+
+const decodedSizeOf = (log: Log): number => {
+  const { event = "", args = "" } = log
+  return sizeOf(log) + decodedOverhead + event.length + args.length
+}
+
+/** The function that computes the size of this block's logs. */
+export const sizerOf = ({ abi }: Pick<Block, "abi">): ((log: Log) => number) =>
+  abi === undefined ? sizeOf : decodedSizeOf
+
 /** Writes a string and its header. Returns the offset behind it. */
 const writeText = (to: Buffer, at: number, text: string): number => {
   const { length } = text
@@ -30,19 +43,26 @@ const writeText = (to: Buffer, at: number, text: string): number => {
 }
 
 /** Encodes the logs of these blocks, one after the other. */
-export const pack = (blocks: ReadonlyArray<Pick<Block, "logs">>): Buffer => {
+export const pack = (blocks: ReadonlyArray<Pick<Block, "logs" | "abi">>): Buffer => {
   let size = 0
-  for (const { logs } of blocks) for (const log of logs) size += sizeOf(log)
+  for (const block of blocks) {
+    const sizeOf = sizerOf(block)
+    for (const log of block.logs) size += sizeOf(log)
+  }
   const to = Buffer.allocUnsafeSlow(size)
   let at = 0
-  for (const { logs } of blocks) {
-    for (const { index, txHash, contract, topics, data, txIndex } of logs) {
+  for (const { logs, abi } of blocks) {
+    for (const log of logs) {
+      const { index, txHash, contract, topics, data, txIndex } = log
       at = writeText(to, at, String(index))
       at = writeText(to, at, txHash)
       at = writeText(to, at, contract)
       at = writeText(to, at, JSON.stringify(topics))
       at = writeText(to, at, data)
       at = writeText(to, at, String(txIndex))
+      if (abi === undefined) continue
+      at = writeText(to, at, log.event ?? "")
+      at = writeText(to, at, log.args ?? "")
     }
   }
   return to.subarray(0, at)

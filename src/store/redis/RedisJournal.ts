@@ -28,6 +28,7 @@ const positionArgs = ({ number, hash, part, digest = "" }: Position) => [`${numb
 const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, retention: string) => {
   const args: Array<string | Buffer> = [filter, ...positionArgs(expected), String(chain), retention]
   args.push(final ? "1" : "0", String(blocks.length), blocks.at(-1)!.digest ?? "", randomUUID(), pack(blocks))
+  args.push(blocks[0].abi ?? "")
   for (const { number, hash, parentHash, timestamp, whole, traceparent, logs } of blocks) {
     args.push(String(number), hash, parentHash, String(timestamp), whole ? "1" : "0", traceparent ?? "")
     args.push(String(logs.length))

@@ -17,15 +17,24 @@ type Range = readonly [first: number, last: number]
 
 /** Appends the logs of a block. */
 const append = (sql: Statements, chain: ChainId, block: Block): Range | undefined => {
-  const { number, hash, timestamp, traceparent = null, logs } = block
+  const { number, hash, timestamp, traceparent = null, abi, logs } = block
   let first: number | undefined
   let last = 0
-  for (const { txHash, index, contract, topics, data, txIndex } of logs) {
-    const log = [txHash, index, contract, JSON.stringify(topics), data, timestamp, txIndex] as const
-    last = Number(sql.append(chain, number, hash, ...log, traceparent).lastInsertRowid)
+  for (const log of logs) {
+    const { txHash, index, contract, topics, data, txIndex } = log
+    const values = [txHash, index, contract, JSON.stringify(topics), data, timestamp, txIndex] as const
+    last = Number(sql.append(chain, number, hash, ...values, traceparent).lastInsertRowid)
     first ??= last
+    if (abi !== undefined && log.event !== undefined) sql.appendDecoded(last, log.event, log.args ?? null)
   }
   return first === undefined ? undefined : [first, last]
+}
+
+/** Appends a removal for each of the entries of a block. Returns how many there are. */
+const retract = (sql: Statements, chain: ChainId, from: number, last: number): number => {
+  const { changes, lastInsertRowid } = sql.appendRemovals(chain, from, last)
+  sql.copyDecoded(Number(lastInsertRowid) - Number(changes), chain, from, last)
+  return Number(changes)
 }
 
 /**
@@ -114,6 +123,8 @@ const movesOf = (
       const appended = blocks.reduce((sum, { logs }) => sum + logs.length, 0)
       write(sql, chain, stored, changes, appended, ranges)
       if (row.added === 0) complete(chain)
+      const { abi = "" } = blocks[0]
+      if (abi !== (row.abi ?? "")) sql.setAbi(abi, chain)
       trimmed(chain, row.entries + appended)
       return { _tag: "Pushed", ...addedSince(chain, previous) }
     })
@@ -129,7 +140,7 @@ const movesOf = (
       const from = isWhole ? first : (sql.firstToRetract(chain, first, last, retracted - 1)?.id ?? first)
       const previous = lastEntry(chain)
       continueIds(chain)
-      const removed = retracted === 0 ? 0 : Number(sql.appendRemovals(chain, from, last).changes)
+      const removed = retracted === 0 ? 0 : retract(sql, chain, from, last)
       write(sql, chain, stored, changes, removed, new Map([[hash, [first, from - 1]]]))
       return { _tag: "Popped", removed, missing: retracted - removed, ...addedSince(chain, previous) }
     })

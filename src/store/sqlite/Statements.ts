@@ -15,6 +15,7 @@ export interface HeadRow extends StoredHead {
   /** Only in version 2. */
   readonly version: number | null
   readonly first_number: number | null
+  readonly abi: string | null
   readonly paused: number | null
 }
 
@@ -51,7 +52,7 @@ const allButLast = (table: "epochs" | "filters") =>
 
 export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows">) => ({
   headOf: row<HeadRow>(
-    `SELECT heads.*, version, first_number, part_digest, paused
+    `SELECT heads.*, version, first_number, part_digest, abi, paused
      FROM heads LEFT JOIN journals USING (chain_id) WHERE chain_id = ?`,
   ),
   createHead: run("INSERT INTO heads VALUES (?, ?, '', 0, NULL, NULL, ?, '', ?, ?, ?, 0)"),
@@ -65,6 +66,7 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
     readonly paused: number
   }>("SELECT version, epoch, epoch_reason, paused FROM journals WHERE chain_id = ?"),
   createJournal: run(`INSERT OR REPLACE INTO journals VALUES (?, ${journalVersion}, ?, ?, ?, '', '', 0)`),
+  setAbi: run("UPDATE journals SET abi = ? WHERE chain_id = ?"),
   setDigest: run("UPDATE journals SET part_digest = ? WHERE chain_id = ?"),
   lastEvent: row<EventKey>(`${selectKeys} ORDER BY id DESC LIMIT 1`),
   eventAt: row<EventKey>(`${selectKeys} AND id = ?`),
@@ -96,6 +98,7 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   ),
   skipIds: run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events'"),
   append: run("INSERT INTO events VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?)"),
+  appendDecoded: run("INSERT INTO decoded VALUES (?, ?, ?)"),
   firstToRetract: row<{ readonly id: number }>(
     "SELECT id FROM events WHERE chain_id = ? AND id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1 OFFSET ?",
   ),
@@ -103,6 +106,12 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
     `INSERT INTO events SELECT NULL, chain_id, block_number, block_hash, tx_hash, log_index, contract, topics, data,
        timestamp, tx_index, 1, traceparent
      FROM events WHERE chain_id = ? AND id BETWEEN ? AND ? ORDER BY id DESC`,
+  ),
+  /** Copies what was decoded to the removals, which `appendRemovals` has given consecutive ids. */
+  copyDecoded: run(
+    `INSERT INTO decoded SELECT ? + place, event, args FROM
+       (SELECT id, row_number() OVER (ORDER BY id DESC) AS place FROM events WHERE chain_id = ? AND id BETWEEN ? AND ?)
+       JOIN decoded USING (id)`,
   ),
   lastToTrim: row<{ readonly id: number | null }>(
     "SELECT max(id) AS id FROM (SELECT id FROM events WHERE chain_id = ? AND id < ? ORDER BY id LIMIT ?)",
@@ -147,7 +156,10 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   deleteFilters: run("DELETE FROM filters WHERE chain_id = ?"),
   deleteEvents: run("DELETE FROM events WHERE chain_id = ?"),
 
-  eventsAfter: rows<EventRow>("SELECT * FROM events WHERE chain_id = ? AND id > ? ORDER BY id LIMIT ?"),
+  eventsAfter: rows<EventRow>(
+    `SELECT events.*, event, args FROM events LEFT JOIN decoded USING (id)
+     WHERE chain_id = ? AND events.id > ? ORDER BY events.id LIMIT ?`,
+  ),
   about: row<{ readonly version: string; readonly bytes: number }>(
     "SELECT sqlite_version() AS version, page_count * page_size AS bytes FROM pragma_page_count, pragma_page_size",
   ),

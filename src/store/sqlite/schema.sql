@@ -17,6 +17,13 @@ CREATE TABLE IF NOT EXISTS events (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS events_by_chain ON events (chain_id);
 
+-- `event` and `args` of the entries that were decoded (EVENTS). A separate table, so that ingestors without it can write the file.
+CREATE TABLE IF NOT EXISTS decoded (
+  id    INTEGER PRIMARY KEY REFERENCES events ON DELETE CASCADE,
+  event TEXT NOT NULL,
+  args  TEXT
+) STRICT;
+
 CREATE TABLE IF NOT EXISTS heads (
   chain_id     INTEGER PRIMARY KEY,
   number       INTEGER NOT NULL,

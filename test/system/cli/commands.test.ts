@@ -7,7 +7,7 @@ import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { oneEndpoint } from "../../../src/cli/dialect.ts"
-import { entryFields } from "../../../src/Domain.ts"
+import { commonFields } from "../../../src/Domain.ts"
 import type { Block, Hex } from "../../../src/Domain.ts"
 import { emptyHead } from "../../../src/store/Journal.ts"
 import { pushes } from "../../../src/store/Pushes.ts"
@@ -75,6 +75,7 @@ describe("the command line", () => {
         ["tail", "--nonsense"],
         ["tail", "--chain", "mars"],
         ["tail", "--from", "yesterday"],
+        ["tail", "--events", "--json"],
         ["demo", "--seconds", "-1"],
         ["verify", "--from", "7", "--to", "6"],
         ["reset"],
@@ -172,7 +173,7 @@ for (const kind of ["sqlite", "redis"] as const) {
           printed,
           stored.map(({ entry }) => entry),
         )
-        assert.deepStrictEqual(Object.keys(printed[0]!), entryFields.slice(0, -1))
+        assert.deepStrictEqual(Object.keys(printed[0]!), [...commonFields])
         assert.deepStrictEqual(
           printed.map((entry) => [entry["block_number"], entry["removed"]]),
           [

@@ -1,8 +1,12 @@
 /** What `check` reports about the headers and logs of nodes. */
 import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
 import { readFileSync } from "node:fs"
-import { blooms, finality, indexes, oneEndpoint } from "../../../src/cli/dialect.ts"
+import { make } from "../../../src/abi/Decoder.ts"
+import { blooms, events, finality, indexes, oneEndpoint } from "../../../src/cli/dialect.ts"
 import type { Sample } from "../../../src/cli/dialect.ts"
+import { parseEvents } from "../../../src/config/EventsParser.ts"
+import type { Hex } from "../../../src/Domain.ts"
 import type { PlacedLog } from "../../../src/endpoint/Decode.ts"
 import { FakeChain } from "../../support/FakeChain.ts"
 
@@ -27,6 +31,36 @@ describe("the warning about a single endpoint", () => {
     for (const path of ["README.md", "docs/GUARANTEES.md"])
       assert.include(readFileSync(path, "utf8").replaceAll(/\s+/g, " "), oneEndpoint, path)
   })
+})
+
+describe("decoded events", () => {
+  it.effect("are shown for the logs of the sampled block that match", () =>
+    Effect.gen(function* () {
+      const abis = yield* parseEvents("Set(uint8 value)")
+      const topics = [abis.events[0]!.topic0]
+      const filter = { addresses: [], topics: [topics] }
+      const decode = make(abis)
+      const { header, logs } = sample(3)
+      const withData = (data: Hex): Sample => ({
+        header,
+        logs: logs.map((log) => (log.index === 1 ? { ...log, topics, data } : log)),
+      })
+      const traitOf = (of: Sample | undefined) => {
+        const { level, detail } = events({ filter }, of, decode)
+        return `${level}: ${detail}`
+      }
+      assert.strictEqual(
+        traitOf(withData(`0x${"05".padStart(64, "0")}`)),
+        "ok: events: 1 of 3 logs of block 1 match, such as Set(value: 5)",
+      )
+      assert.strictEqual(
+        traitOf(withData("0x05")),
+        "warning: events: 1 of 3 logs of block 1 match, and log 1 (Set(uint8)) cannot be decoded",
+      )
+      assert.strictEqual(traitOf({ header, logs }), "ok: events: 0 of 3 logs of block 1 match")
+      assert.strictEqual(traitOf(undefined), "ok: events: unknown: no block can be read without a filter")
+    }),
+  )
 })
 
 describe("log indexes", () => {

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { Sparkline, samplesKept } from "../../../src/observability/Sparkline.ts"
 import { rowsKept, RecentEntries } from "../../../src/observability/RecentEntries.ts"
+import type { Log } from "../../../src/Domain.ts"
 import { block } from "../../support/blocks.ts"
 
 const Count = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 160 }))
@@ -12,6 +13,20 @@ const Step = Schema.Union([
 ])
 
 describe("the recent entries", () => {
+  it("show decoded events, in removals too, and only the signature where the arguments are long", () => {
+    const tail = new RecentEntries()
+    const plain = block(1, "a", 3)
+    const event = "Set(string)"
+    const [first, second, third] = plain.logs as [Log, Log, Log]
+    const long = `{"text":"${"x".repeat(1000)}"}`
+    const logs = [{ ...first, event, args: '{"text":"a\\u00fc"}' }, { ...second, event, args: long }, third]
+    tail.pushed([{ ...plain, logs, whole: true }])
+    tail.popped(plain, 3)
+    const shown = tail.after(0).map(({ event }) => event)
+    const text = "Set(text: aü)"
+    assert.deepStrictEqual(shown, [text, event, undefined, undefined, event, text])
+  })
+
   it.prop(
     "show the latest entries with their positions in the stream, within a fixed limit",
     [Schema.Array(Step)],

@@ -33,6 +33,8 @@ export interface Harness {
   readonly missed: (chain: number, reader: string) => Effect.Effect<number, unknown>
   /** The filters that were replaced, oldest first. */
   readonly filters: (chain: number) => Effect.Effect<ReadonlyArray<string>, unknown>
+  /** The digest of the decoded events in the head. */
+  readonly abi: (chain: number) => Effect.Effect<string, unknown>
 }
 
 const chain = 31337
@@ -117,6 +119,71 @@ export const contract = (
         assert.deepStrictEqual(yield* readAll(store, chain), [])
         assert.isUndefined(yield* store.seek(chain, 5))
         assert.strictEqual((yield* store.stats(chain)).entries, 0)
+      }))
+
+    /** A block whose logs were decoded: every third without success. */
+    const decodedBlock = (number: number, logs: number, abi = "digest"): Block => {
+      const plain = block(number, "a", logs)
+      const event = "Transfer(address,address,uint256)"
+      const decoded = plain.logs.map((log) =>
+        log.index % 3 === 2
+          ? { ...log, event }
+          : { ...log, event, args: `{"value":"${log.index}","\\u00e9":[]}` },
+      )
+      return { ...plain, abi, logs: decoded }
+    }
+
+    test("writes event and args of decoded logs, also of blocks in parts and in removals", (store) =>
+      Effect.gen(function* () {
+        const large = decodedBlock(101, callLimits.logs + 500)
+        const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        const all = [{ ...decodedBlock(100, 5), traceparent }, large, block(102, "a", 2)]
+        yield* push(store, start, all)
+        yield* popTo(store, 100)
+        const entries = (yield* readAll(store, chain)).map(({ entry }) => entry)
+        const expected = all.flatMap(({ logs }) => logs.map(({ index, event, args }) => [index, event, args]))
+        const removed = expected.slice(5).toReversed()
+        assert.deepStrictEqual(
+          entries.map(({ log_index, event, args }) => [Number(log_index), event, args]),
+          [...expected, ...removed],
+        )
+        assert.deepStrictEqual(Object.keys(entries[0]!).slice(-3), ["traceparent", "event", "args"])
+        assert.deepStrictEqual(Object.keys(entries[2]!).slice(-2), ["traceparent", "event"])
+        assert.notProperty(
+          entries.find(({ block_number }) => block_number === "102")!,
+          "event",
+        )
+      }))
+
+    test("keeps the digest of the events of the last push in the head", (store, { abi }) =>
+      Effect.gen(function* () {
+        const first = yield* push(store, start, [block(100, "a", 1)])
+        assert.strictEqual(yield* abi(chain), "")
+        const second = yield* push(store, first, [decodedBlock(101, 1, "one")])
+        assert.strictEqual(yield* abi(chain), "one")
+        const third = yield* push(store, second, [decodedBlock(102, 1, "two")])
+        assert.strictEqual(yield* abi(chain), "two")
+        yield* popTo(store, 101)
+        assert.strictEqual(yield* abi(chain), "two")
+        yield* push(store, { ...third, number: 101, hash: second.hash }, [
+          block(102, "b", 0, second.hash as Hex),
+        ])
+        assert.strictEqual(yield* abi(chain), "")
+      }))
+
+    test("trims and deletes what was decoded with the entries", (_, { open }) =>
+      Effect.gen(function* () {
+        const store = yield* open(100)
+        let position = start
+        for (let i = 0; i < 8; i++)
+          position = yield* push(store, position, [decodedBlock(100 + i, 100)], true)
+        yield* store.trim(chain)
+        const left = (yield* readAll(store, chain)).map(({ entry }) => entry)
+        assert.isBelow(left.length, 2000)
+        assert.isTrue(left.every(({ event }) => event === "Transfer(address,address,uint256)"))
+        yield* store.reset(chain, { from: 100, filter, delete: true })
+        yield* push(store, start, [block(100, "a", 2)])
+        assert.isTrue((yield* readAll(store, chain)).every(({ entry }) => entry.event === undefined))
       }))
 
     test("writes exactly the documented fields of an entry, all as text", (store) =>

@@ -17,7 +17,7 @@ end
 
 local headFields = {
   'number', 'hash', 'part', 'final_number', 'final_hash', 'start_number', 'start_hash', 'filter', 'filter_since',
-  'added', 'part_digest', 'version', 'epoch', 'epoch_reason', 'first_number', 'paused', 'alive',
+  'added', 'part_digest', 'version', 'epoch', 'epoch_reason', 'first_number', 'abi', 'paused', 'alive',
 }
 
 local function digestMark(hash, part, added)

@@ -1,9 +1,11 @@
 -- Appends blocks on top of the expected head.
 --
 -- ARGV  filter, expected number, hash, part, digest, chain id, retention, final (0 or 1), blocks, the digest of the
---       part that is written then or '', a token in case an epoch begins, the logs of all blocks, then for each block
+--       part that is written then or '', a token in case an epoch begins, the logs of all blocks, the digest of the events
+--       that they were decoded by or '', then for each block
 --       number, hash, parent, timestamp, whole (0 or 1), traceparent or '', logs
---       Logs are packed: index, tx hash, contract, topics, data, tx index of each. As separate arguments they would cost
+--       Logs are packed: index, tx hash, contract, topics, data, tx index of each, and event and args (or '') if they were
+--       decoded. As separate arguments they would cost
 --       a tenth more here, and three times as much in the client.
 -- Returns pushed, id, identity and epoch of the last entry ('' without entries), id and identity of the entry before the
 --         first appended one | duplicate | paused | conflict [number, hash, part, digest] | filter, its fingerprint
@@ -12,10 +14,11 @@
 local filter, number, hash, part, digest, chain = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local retention, final, blocks, nextDigest = ARGV[7], ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10]
 
-local packed, offset = ARGV[12], 0
+local packed, offset, abi = ARGV[12], 0, ARGV[13]
+local packedFields = abi == '' and 6 or 8
 
 -- The position of the last block in ARGV, and the head after this push.
-local firstAt = 13
+local firstAt = 14
 local lastAt = firstAt + 7 * (blocks - 1)
 local nextHead = { number = tonumber(ARGV[lastAt]), hash = ARGV[lastAt + 1], part = 0 }
 if ARGV[lastAt + 4] == '0' then
@@ -64,21 +67,21 @@ for b = 1, blocks do
   local block = { number = tonumber(ARGV[at]), hash = ARGV[at + 1], parent = ARGV[at + 2] }
   local blockNumber, blockHash, timestamp, traceparent = ARGV[at], ARGV[at + 1], ARGV[at + 3], ARGV[at + 5]
   local logs = tonumber(ARGV[at + 6])
+  local traced = traceparent == '' and {} or { 'traceparent', traceparent }
   local first, last = '-', '-'
   block.before = head.added
   for i = 1, logs do
-    local index, tx, contract, topics, data, txIndex
-    offset, index, tx, contract, topics, data, txIndex = cmsgpack.unpack_limit(packed, 6, offset)
-    if traceparent == '' then
-      last = redis.call('XADD', stream, '*', 'chain_id', chain, 'block_number', blockNumber, 'block_hash', blockHash,
-        'tx_hash', tx, 'log_index', index, 'contract', contract, 'topics', topics, 'data', data,
-        'timestamp', timestamp, 'tx_index', txIndex, 'removed', 'false')
-    else
-      last = redis.call('XADD', stream, '*', 'chain_id', chain, 'block_number', blockNumber, 'block_hash', blockHash,
-        'tx_hash', tx, 'log_index', index, 'contract', contract, 'topics', topics, 'data', data,
-        'timestamp', timestamp, 'tx_index', txIndex, 'removed', 'false',
-        'traceparent', traceparent)
+    local index, tx, contract, topics, data, txIndex, event, args
+    offset, index, tx, contract, topics, data, txIndex, event, args = cmsgpack.unpack_limit(packed, packedFields, offset)
+    local extra = traced
+    if abi ~= '' then
+      extra = { unpack(traced) }
+      if event ~= '' then extra[#extra + 1], extra[#extra + 2] = 'event', event end
+      if args ~= '' then extra[#extra + 1], extra[#extra + 2] = 'args', args end
     end
+    last = redis.call('XADD', stream, '*', 'chain_id', chain, 'block_number', blockNumber, 'block_hash', blockHash,
+      'tx_hash', tx, 'log_index', index, 'contract', contract, 'topics', topics, 'data', data,
+      'timestamp', timestamp, 'tx_index', txIndex, 'removed', 'false', unpack(extra))
     if i == 1 then first = last end
     if i == logs then lastId, lastIdentity = last, blockHash .. ':' .. index .. ':false' end
   end
@@ -115,5 +118,9 @@ if head.final_number then
   end
 end
 for _, value in ipairs(facts(head, ARGV[11])) do fields[#fields + 1] = value end
+if abi ~= (head.abi or '') then
+  fields[#fields + 1] = 'abi'
+  fields[#fields + 1] = abi
+end
 redis.call('HSET', headKey, unpack(fields))
 return { 'pushed', lastId, lastIdentity, head.epoch, previousId, previousIdentity }

@@ -69,6 +69,8 @@ const fresh = Effect.sync((): Harness => {
       Effect.promise(async () =>
         Number((await server.client.hget(`{${prefix}:${chain}}:missed`, `reader:${reader}`)) ?? 0),
       ),
+    abi: (chain) =>
+      Effect.promise(async () => (await server.client.hget(`{${prefix}:${chain}}:head`, "abi")) ?? ""),
     filters: (chain) => Effect.promise(() => server.client.lrange(`{${prefix}:${chain}}:filters`, 0, -1)),
   }
 })

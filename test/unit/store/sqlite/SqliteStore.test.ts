@@ -64,6 +64,10 @@ const fresh = Effect.map(directory, (directory): Harness => {
       query(`SELECT entries FROM missed WHERE chain_id = ${chain} AND reader = '${reader}'`).pipe(
         Effect.map(([row]) => Number(row?.["entries"] ?? 0)),
       ),
+    abi: (chain) =>
+      query(`SELECT abi FROM journals WHERE chain_id = ${chain}`).pipe(
+        Effect.map(([row]) => String(row?.["abi"] ?? "")),
+      ),
     filters: (chain) =>
       query(`SELECT filter FROM filters WHERE chain_id = ${chain} ORDER BY id`).pipe(
         Effect.map((rows) => rows.map(({ filter }) => String(filter))),
