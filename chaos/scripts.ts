@@ -31,8 +31,11 @@ export interface Request {
 /** The keys of a script come before its arguments. */
 const numberOfKeys = 6
 
+/** The index of the first block among the arguments of a push, as its script has it (where the first argument is 1). */
+const firstBlockAt = Number(/^local firstAt = (\d+)$/m.exec(source("push"))![1]) - 1
+
 /** The index of the argument that says whether the first block of a push is complete. */
-const wholeAt = 16
+const wholeAt = firstBlockAt + 4
 
 /** Decodes a request, if it is a move. */
 export const moveOf = (request: Buffer): Request | undefined => {
