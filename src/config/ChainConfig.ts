@@ -189,7 +189,7 @@ const named = (
     return { name: times === 1 ? name : `${name}-${times}`, url: Redacted.make(url.href), keyless }
   })
 
-/** Parses a chain's events, if it has any. They become its topics. */
+/** Parses the events of a chain, which become its topics. `undefined` without `EVENTS`. */
 const readEvents = Effect.fnUntraced(function* (reader: Reader, prefix: string, { events, topics }: Shared) {
   if (events === undefined) return undefined
   const name = `${reader.isSet(`${prefix}EVENTS`) ? prefix : ""}EVENTS`

@@ -7,7 +7,7 @@ import type { AbiEvent, AbiParameter } from "viem"
 import { make } from "../../../src/abi/Decoder.ts"
 import { parseEvents } from "../../../src/config/EventsParser.ts"
 import type { Hex, Log } from "../../../src/Domain.ts"
-import { block, log as anyLog } from "../../support/blocks.ts"
+import { block, log as plainLog } from "../../support/blocks.ts"
 import { Dice } from "../../support/mutate.ts"
 
 /** A value as viem encodes it, and as `args` must show it. */
@@ -159,7 +159,7 @@ describe("decoded events", () => {
         const text = [...known.values()].map((event) => formatAbiItem(event).slice("event ".length)).join(";")
         const decode = make(yield* parseEvents(text))
         const samples = [...known.values()].map((event) => logOf(dice, event))
-        const logs = samples.map(({ log }, index): Log => ({ ...anyLog("0x", index), ...log }))
+        const logs = samples.map(({ log }, index): Log => ({ ...plainLog("0x", index), ...log }))
         for (const [i, { args, event }] of decode({ ...block(1, "a", 0), logs }).logs.entries()) {
           const context = `seed ${seed}: ${text}`
           assert.isDefined(args, context)
