@@ -6,6 +6,7 @@ import { Effect, Random, Schedule, Schema, Scope, Semaphore } from "effect"
 import type { Duration } from "effect"
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { blockByNumber } from "../src/endpoint/Eth.ts"
 import * as Devnet from "../test/support/devnet.ts"
 import { directory } from "../test/support/directory.ts"
 import type { Client } from "../test/support/ingestor.ts"
@@ -228,17 +229,27 @@ export class Late extends Schema.TaggedError<Late>()("Late", {}) {
 /** Longer than the longest delay of a breaker, with its jitter. */
 const catchUpTimeout = "100 seconds"
 
-/** Waits until the store has the node's head, and at least a block of this height. */
+/** Whether the node still has this block. */
+const isCanonical = (
+  { node }: Cluster,
+  { number, hash }: { readonly number: number; readonly hash: string },
+) => Effect.map(blockByNumber(node.node, number), (block) => block?.hash === hash)
+
+/**
+ * Waits until the store has the node's head, or, while the chain goes on growing, a canonical block of at least this height:
+ * a store that is always a block behind would never have the head itself.
+ */
 export const caughtUp = (
   cluster: Cluster,
-  height = 0,
+  height?: number,
   within: Duration.Input = catchUpTimeout,
 ): Effect.Effect<void, unknown> =>
   Effect.gen(function* () {
-    const { number, hash } = yield* cluster.node.head
     const journal = yield* Effect.orElseSucceed(cluster.store.load(Devnet.chainId), () => undefined)
     const head = journal?.head
-    return number >= height && head?.hash === hash && head.part === 0
+    if (head === undefined || head.part !== 0) return false
+    if (height !== undefined) return head.number >= height && (yield* isCanonical(cluster, head))
+    return (yield* cluster.node.head).hash === head.hash
   }).pipe(
     Effect.repeat({ until: (done) => done, schedule: Schedule.spaced("15 millis") }),
     Effect.timeoutOrElse({

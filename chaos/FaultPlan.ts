@@ -134,6 +134,9 @@ const recovery = Effect.fnUntraced(function* (cluster: Cluster, since: number) {
   }
 })
 
+/** The end of the first service's log. */
+const lastLines = ({ ingestors }: Cluster) => ingestors[0]!.process().output().slice(-4000)
+
 const once = Effect.fnUntraced(function* (cluster: Cluster, fault: Fault, outcome: Outcome) {
   const before = yield* allEpochs(cluster)
   cluster.epoch = "kept"
@@ -145,7 +148,8 @@ const once = Effect.fnUntraced(function* (cluster: Cluster, fault: Fault, outcom
       yield* fault.inflict(cluster).pipe(
         Effect.timeoutOrElse({
           duration: "100 seconds",
-          orElse: () => Effect.die(new Error("the fault did not happen")),
+          orElse: () =>
+            Effect.die(new Error(`the fault did not happen. The service:\n${lastLines(cluster)}`)),
         }),
       )
       const since = performance.now()

@@ -4,23 +4,25 @@ import type { ErrorType } from "../src/endpoint/EndpointError.ts"
 import { fetchFrom } from "../test/support/http.ts"
 import type { Process } from "../test/support/Service.ts"
 
-/** How many errors of these types a chain of the service has had so far. */
+/** How many errors of these types a chain of the service has had so far. Dies if the service does not show them. */
 export const errorsOf = (
   process: Process,
   chain: string,
   ...types: ReadonlyArray<ErrorType>
 ): Effect.Effect<number, Error> =>
-  Effect.map(
-    Effect.flatMap(process.port, (port) => fetchFrom(port, "/metrics")),
-    ({ text }) =>
-      types.reduce((sum, type) => {
-        const series = new RegExp(
-          `^event_ingestor_event_processing_errors_total\\{chain="${chain}",error_type="${type}"[^}]*\\} (\\d+)`,
-          "m",
-        )
-        return sum + Number(series.exec(text)?.[1] ?? NaN)
-      }, 0),
-  )
+  Effect.gen(function* () {
+    const { status, text } = yield* fetchFrom(yield* process.port, "/metrics")
+    let sum = 0
+    for (const type of types) {
+      const series = new RegExp(
+        `^event_ingestor_event_processing_errors_total\\{chain="${chain}",error_type="${type}"[^}]*\\} (\\d+)`,
+        "m",
+      ).exec(text)
+      if (series === null) return yield* Effect.die(new Error(`no errors of type ${type}: HTTP ${status}`))
+      sum += Number(series[1])
+    }
+    return sum
+  })
 
 /** Waits until a chain of the service is halted. */
 export const untilHalted = (process: Process, chain: string): Effect.Effect<void, Error> =>

@@ -7,7 +7,6 @@ import type { ChildProcess } from "node:child_process"
 import { once } from "node:events"
 import { mkdtempSync, rmSync } from "node:fs"
 import { createServer } from "node:net"
-import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
@@ -23,13 +22,29 @@ export interface RedisServer {
   readonly restart: Effect.Effect<void>
 }
 
-export const freePort = Effect.callback<number>((resume) => {
-  const server = createServer()
-  server.listen(0, "127.0.0.1", () => {
-    const { port } = server.address() as AddressInfo
-    server.close(() => resume(Effect.succeed(port)))
+/** Whether a server can listen on a port. */
+const isFree = (port: number) =>
+  Effect.callback<boolean>((resume) => {
+    const server = createServer()
+    server.on("error", () => resume(Effect.succeed(false)))
+    server.listen(port, "127.0.0.1", () => server.close(() => resume(Effect.succeed(true))))
   })
-})
+
+/** Redis Cluster's bus listens on the port of a node plus this. */
+const busOffset = 10_000
+
+/**
+ * A free port, with that of the cluster bus. Both are below the ports that Linux gives to outgoing connections and to servers
+ * that ask for any port (32768–60999): one of these could take the port before a server is started on it.
+ */
+export const freePort: Effect.Effect<number> = Effect.sync(
+  () => 10_240 + Math.floor(Math.random() * 12_000),
+).pipe(
+  Effect.repeat({
+    until: (port) =>
+      Effect.map(Effect.all([isFree(port), isFree(port + busOffset)]), (free) => !free.includes(false)),
+  }),
+)
 
 const ready = /Ready to accept connections|Sentinel ID is/
 

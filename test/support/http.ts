@@ -21,6 +21,8 @@ export const fetchFrom = (
     const sent = request({ port, path, host: "127.0.0.1", agent: false, ...options }, (response) => {
       let text = ""
       response.on("data", (data: Buffer) => (text += data.toString()))
+      // Without this, a response that is cut off would never end.
+      response.on("error", (error) => resume(Effect.fail(error)))
       response.on("end", () =>
         resume(Effect.succeed({ status: response.statusCode!, headers: response.headers, text })),
       )
