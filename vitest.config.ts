@@ -19,7 +19,7 @@ export default defineConfig({
   test: {
     projects: [
       // Functions and modules, in virtual time, with real stores: a minute.
-      { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
+      { extends: true, test: { name: "unit", include: ["test/{unit,clients}/**/*.test.ts"] } },
       // The service as a whole, in processes and against real nodes, and what is around it.
       { extends: true, test: { name: "system", include: ["test/{system,world,deploy}/**/*.test.ts"] } },
     ],

@@ -1,0 +1,347 @@
+/** Runs handlers for each block, and stores the position in their transaction. */
+import type { Abi } from "abitype"
+import { isSerializationFailure } from "./Checkpoint.ts"
+import { Consumer, backoff, openSource, pause } from "./Consumer.ts"
+import type { OpenSource } from "./Consumer.ts"
+import { ConsumerError, StoppedError, textOf } from "./Errors.ts"
+import { millisecondsOf } from "./Duration.ts"
+import type { Log } from "./Entry.ts"
+import { checkCommon, checkFollow } from "./Options.ts"
+import type { FollowOptions } from "./Options.ts"
+import type { Step } from "./Plan.ts"
+import type { AppliedBlock, State } from "./Position.ts"
+import { Superseded } from "./Session.ts"
+import type { Found } from "./Reader.ts"
+
+/** A handler failed. */
+class HandlerFailure extends Error {
+  readonly step: Step
+
+  constructor(step: Step, cause: unknown) {
+    super(textOf(cause), { cause })
+    this.step = step
+  }
+}
+
+const keyOf = ({ kind, block }: Step) => `${kind}:${block.hash}`
+
+class Follower<ABI extends Abi, Tx> {
+  readonly #consumer: Consumer<ABI, Tx>
+  readonly #options: FollowOptions<ABI, Tx>
+  readonly #batch: ReturnType<typeof checkFollow>
+  readonly #wait: number
+  readonly #signal: AbortSignal
+  /** How often the handler of a block has failed, and which blocks are skipped. */
+  readonly #attempts = new Map<string, number>()
+  readonly #skipped = new Set<string>()
+  /** So many blocks are applied one by one: one of them failed in a batch. */
+  #singles = 0
+  #committedAt = -Infinity
+
+  constructor(
+    consumer: Consumer<ABI, Tx>,
+    options: FollowOptions<ABI, Tx>,
+    batch: ReturnType<typeof checkFollow>,
+    signal: AbortSignal,
+  ) {
+    this.#consumer = consumer
+    this.#options = options
+    this.#batch = batch
+    this.#wait = millisecondsOf("batch.wait", batch.wait)
+    this.#signal = signal
+  }
+
+  async run(): Promise<void> {
+    const consumer = this.#consumer
+    while (!this.#signal.aborted) {
+      try {
+        await this.#whileOwned()
+      } catch (error) {
+        if (error instanceof ConsumerError) throw error
+        if (!(error instanceof Superseded)) await consumer.failed(error)
+      }
+    }
+  }
+
+  /** Follows until another process takes over, or an error that the next acquisition may not have. */
+  async #whileOwned(): Promise<void> {
+    const consumer = this.#consumer
+    const acquired = await consumer.acquire()
+    if (acquired === undefined) return
+    let [state, saved] = [acquired, acquired]
+    while (!this.#signal.aborted) {
+      const found = await consumer.next(state)
+      if (found === undefined) return
+      if (await this.#isTooSoon(found)) continue
+      if (found.steps.length > 0) {
+        saved = await this.#apply(found, saved)
+        state = saved
+        // What could not be applied is found again.
+        if (this.#signal.aborted || saved.position.id !== found.state.position.id) continue
+      } else state = found.state
+      saved = await consumer.rest({ ...found, state }, saved)
+    }
+  }
+
+  /** Final blocks wait for others, so that few transactions are enough. */
+  async #isTooSoon({ steps, waitAfter }: Found): Promise<boolean> {
+    const rest = this.#committedAt + this.#wait - performance.now()
+    if (rest <= 0 || waitAfter === undefined || steps.length === 0 || this.#signal.aborted) return false
+    const logs = steps.reduce((sum, { block }) => sum + block.logs.length, 0)
+    const isFull = steps.length >= this.#batch.blocks || logs >= this.#batch.logs
+    if (isFull || !steps.every(isFinal)) return false
+    await pause(rest, this.#signal)
+    return true
+  }
+
+  /** Applies the steps, in one transaction or several. @returns the state that is stored then */
+  async #apply({ steps, state: end }: Found, saved: State): Promise<State> {
+    let current = saved
+    for (let i = 0; i < steps.length;) {
+      if (this.#signal.aborted) return current
+      const size = this.#sizeOf(steps, i)
+      const batch = steps.slice(i, i + size)
+      i += size
+      const { position, stack } = batch.at(-1)!
+      const next = i === steps.length ? end : { position, stack }
+      try {
+        current = await this.#commit(batch, next, current)
+        this.#singles = Math.max(this.#singles - size, 0)
+      } catch (error) {
+        if (error instanceof ConsumerError || error instanceof Superseded) throw error
+        await this.#decide(error, batch)
+        const reloaded = await this.#consumer.retrying(() => this.#consumer.reload())
+        return reloaded ?? current
+      }
+    }
+    return current
+  }
+
+  /** How many of the steps share a transaction: final blocks do. With an at-least-once checkpoint there is none to share. */
+  #sizeOf(steps: ReadonlyArray<Step>, from: number): number {
+    const { blocks, logs } = this.#batch
+    const mayShare = (step: Step) =>
+      isFinal(step) || (this.#options.concurrency !== undefined && step.kind === "apply")
+    if (this.#singles > 0 || !mayShare(steps[from]!)) return 1
+    let size = 1
+    let sum = steps[from]!.block.logs.length
+    while (size < blocks && from + size < steps.length) {
+      const step = steps[from + size]!
+      sum += step.block.logs.length
+      if (!mayShare(step) || sum > logs) break
+      size++
+    }
+    return size
+  }
+
+  async #commit(batch: ReadonlyArray<Step>, next: State, current: State): Promise<State> {
+    const { session, telemetry } = this.#consumer
+    const { atLeastOnce } = this.#options.checkpoint
+    const target = this.#withSkipped(batch, next)
+    if (atLeastOnce) {
+      await this.#announce(batch, current)
+      await this.#handleUnbound(batch, current)
+      await session.transaction((tx) => session.save(tx, target))
+    } else {
+      await session.transaction(async (tx) => {
+        // Locks the position: no other process applies these blocks meanwhile.
+        await session.current(tx)
+        await this.#handle(tx, batch)
+        await session.save(tx, target)
+      })
+    }
+    this.#committedAt = performance.now()
+    for (const step of batch) {
+      this.#attempts.delete(keyOf(step))
+      this.#skipped.delete(keyOf(step))
+      telemetry.done(step)
+    }
+    return target
+  }
+
+  /**
+   * Without a transaction, a handler may have run although its position was not saved. Its block is therefore marked before: the next
+   * process applies it again, or undoes it if it has gone.
+   */
+  async #announce(batch: ReadonlyArray<Step>, { position, stack }: State): Promise<void> {
+    const isUndone = (block: AppliedBlock) =>
+      batch.some((step) => step.kind === "undo" && step.block.hash === block.hash)
+    const known = new Set(stack.map(({ hash }) => hash))
+    const applied = batch.flatMap(({ kind, block }) =>
+      kind === "undo" || block.finalized || known.has(block.hash)
+        ? []
+        : [{ ...block, skipped: false, pending: true }],
+    )
+    const marked = stack.map((block) => (isUndone(block) ? { ...block, pending: true } : block))
+    if (applied.length === 0 && !stack.some(isUndone)) return
+    const { session } = this.#consumer
+    await session.transaction((tx) => session.save(tx, { position, stack: [...marked, ...applied] }))
+  }
+
+  /** Marks skipped blocks: what was not applied is not undone. */
+  #withSkipped(batch: ReadonlyArray<Step>, { position, stack }: State): State {
+    const skipped = new Set(
+      batch.filter((step) => this.#skipped.has(keyOf(step))).map(({ block }) => block.hash),
+    )
+    const marked = (block: AppliedBlock) => (skipped.has(block.hash) ? { ...block, skipped: true } : block)
+    return skipped.size === 0 ? { position, stack } : { position, stack: stack.map(marked) }
+  }
+
+  /** Runs the handlers of a batch. */
+  async #handle(tx: Tx, batch: ReadonlyArray<Step>): Promise<void> {
+    const { applyMany, checkpoint, name } = this.#options
+    const { chain, decode } = this.#consumer
+    for (const step of batch) {
+      if (!this.#skipped.has(keyOf(step))) continue
+      const { kind, block } = step
+      const letter = {
+        kind,
+        number: block.number,
+        hash: block.hash,
+        error: `after ${this.#attempts.get(keyOf(step)) ?? 1} attempts`,
+        data: JSON.stringify(block),
+      }
+      await checkpoint.deadLetter(tx, { name, chain }, letter)
+    }
+    const wanted = batch.filter((step) => !this.#skipped.has(keyOf(step)))
+    if (wanted.length === 0) return
+    if (applyMany !== undefined && wanted[0]!.kind === "apply") {
+      const blocks = wanted.map(({ block }) => decode(block))
+      await this.#call(wanted[0]!, () => applyMany({ tx, blocks }))
+      return
+    }
+    for (const step of wanted) await this.#handleOne(tx, step)
+  }
+
+  #handleOne(tx: Tx, step: Step): Promise<void> {
+    const { apply, undo } = this.#options
+    const block = this.#consumer.decode(step.block)
+    return this.#call(step, () => (step.kind === "apply" ? apply!({ tx, block }) : undo!({ tx, block })))
+  }
+
+  async #call(step: Step, handler: () => void | Promise<void>): Promise<void> {
+    try {
+      await this.#consumer.telemetry.handling(step, async () => handler())
+    } catch (error) {
+      throw new HandlerFailure(step, error)
+    }
+  }
+
+  /** Without a transaction: the handlers first. What was completed is saved, even if a later block failed. */
+  async #handleUnbound(batch: ReadonlyArray<Step>, current: State): Promise<void> {
+    const { concurrency, checkpoint } = this.#options
+    const { session } = this.#consumer
+    if (concurrency === undefined || batch[0]!.kind === "undo") {
+      return checkpoint.transaction((tx) => this.#handle(tx, batch))
+    }
+    const { by, limit = 16 } = concurrency
+    let completed = 0
+    const done = batch.map(() => false)
+    const failures: Array<unknown> = []
+    const chains = new Map<string, Promise<void>>()
+    const running = new Set<Promise<void>>()
+    for (const [i, step] of batch.entries()) {
+      if (failures.length > 0) break
+      const parts = partsOf(step, by)
+      let left = parts.size
+      const finish = () => {
+        if (--left > 0) return
+        done[i] = true
+        while (done[completed]) completed++
+      }
+      for (const [key, part] of parts) {
+        while (running.size >= limit) await Promise.race(running)
+        const before = chains.get(key) ?? Promise.resolve()
+        const work = async () => {
+          await before
+          if (failures.length > 0) return
+          await checkpoint.transaction((tx) => this.#handle(tx, [part]))
+          finish()
+        }
+        const task = work().catch((error: unknown) => void failures.push(error))
+        chains.set(key, task)
+        running.add(task)
+        void task.then(() => running.delete(task))
+      }
+    }
+    await Promise.all(running)
+    if (failures.length === 0) return
+    if (completed > 0) {
+      const { position, stack } = batch[completed - 1]!
+      const state = this.#withSkipped(batch.slice(0, completed), { position, stack })
+      await session.transaction((tx) => session.save(tx, state))
+    } else if (current === undefined) return
+    throw failures[0]
+  }
+
+  /** After a failed transaction: whether its block is tried again, or skipped. */
+  async #decide(error: unknown, batch: ReadonlyArray<Step>): Promise<void> {
+    if (isSerializationFailure(error)) return
+    if (!(error instanceof HandlerFailure)) return this.#consumer.failed(error)
+    this.#consumer.telemetry.failed(error.step)
+    if (batch.length > 1) {
+      // Which block it is shows when they are applied one by one.
+      this.#singles = batch.length
+      return
+    }
+    const key = keyOf(error.step)
+    const attempt = (this.#attempts.get(key) ?? 0) + 1
+    this.#attempts.set(key, attempt)
+    const { onError = () => "retry" as const } = this.#options
+    const decision = await onError(error.cause, this.#consumer.decode(error.step.block), attempt)
+    if (decision === "stop")
+      throw new StoppedError(this.#consumer.chain, error.step.block.number, error.cause)
+    if (decision === "skip") this.#skipped.add(key)
+    else await pause(backoff(attempt), this.#signal)
+  }
+}
+
+/** The parts of a block whose logs have the same key. */
+const partsOf = (step: Step, by: (log: Log) => string): ReadonlyMap<string, Step> => {
+  const logs = new Map<string, Array<Log>>()
+  for (const log of step.block.logs) {
+    const key = by(log)
+    const known = logs.get(key)
+    if (known === undefined) logs.set(key, [log])
+    else known.push(log)
+  }
+  return new Map([...logs].map(([key, logs]) => [key, { ...step, block: { ...step.block, logs } }]))
+}
+
+const isFinal = ({ kind, block }: Step) => kind === "apply" && block.finalized
+
+/** `follow` of streams that are opened by a given function. */
+export const followFrom = async <ABI extends Abi, Tx>(
+  openSource: OpenSource,
+  options: FollowOptions<ABI, Tx>,
+): Promise<void> => {
+  const chains = checkCommon(options)
+  const batch = checkFollow(options)
+  const failed = new AbortController()
+  const signal =
+    options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal])
+  const all = chains.map(async (chain) => {
+    const consumer = await Consumer.open(chain, options, signal, openSource)
+    try {
+      await new Follower(consumer, options, batch, signal).run()
+    } catch (error) {
+      failed.abort()
+      throw error
+    } finally {
+      await consumer.close()
+    }
+  })
+  const results = await Promise.allSettled(all)
+  for (const result of results) if (result.status === "rejected") throw result.reason
+}
+
+/**
+ * Follows a chain, or several: calls `apply` for each block with logs that match, in order, and `undo` for each that a reorg
+ * replaced, and stores the position in their transaction.
+ *
+ * @returns when the signal has aborted and the block in hand is finished
+ * @throws ConsumerError, whose message says what to do
+ */
+export const follow = <const ABI extends Abi = Abi, Tx = unknown>(
+  options: FollowOptions<ABI, Tx>,
+): Promise<void> => followFrom(openSource, options)

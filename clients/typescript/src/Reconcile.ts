@@ -1,0 +1,151 @@
+/**
+ * After the store was set back (a failover to a lagging replica, an older copy of the data): finds which applied blocks the stream
+ * no longer has, and where to go on reading.
+ */
+import { isRemoval, logOf, numberOf } from "./Entry.ts"
+import type { Entry, Head } from "./Entry.ts"
+import { TrimmedError } from "./Errors.ts"
+import { after, runsOf } from "./Plan.ts"
+import type { Step, Wanted } from "./Plan.ts"
+import type { Position, State } from "./Position.ts"
+import type { Snapshot, Source } from "./Source.ts"
+
+/** How the entry of a position, and the epoch, relate to the stream. */
+export type Standing = "continues" | "empty" | "trimmed" | "reset" | "set back"
+
+/**
+ * Compares a position with a snapshot whose first known entry is that of the position.
+ *
+ * Where the entry is missing, the number of entries that were trimmed tells whether it was trimmed or lost.
+ */
+export const standingOf = (
+  position: Position,
+  { head, length, first, known }: Snapshot,
+  { compare, lowest }: Pick<Source, "compare" | "lowest">,
+  identity: (entry: Entry) => string,
+): Standing => {
+  if (head === undefined) return "empty"
+  const isNewEpoch = position.epoch !== head.epoch
+  if (isNewEpoch && head.epochReason === "reset") return "reset"
+  const gone = head.added - length
+  if (position.id === lowest) return !isNewEpoch && gone > position.offset ? "trimmed" : "continues"
+  if (known[0] !== undefined && identity(known[0]) === position.identity) return "continues"
+  if (isNewEpoch || (first !== undefined && compare(first, position.id) <= 0)) return "set back"
+  if (gone === position.offset) return "continues"
+  return gone > position.offset ? "trimmed" : "set back"
+}
+
+const pageSize = 1000
+
+/** The entries from the last one that adds a block at or below `final` on, in order, or all of them. */
+const tailAbove = async (source: Source, last: string | undefined, final: number) => {
+  const tail: Array<Entry> = []
+  let from = last
+  while (from !== undefined) {
+    const page = await source.readBack(from, pageSize)
+    // The lower end of a page is the upper end of the next one.
+    for (const entry of page.slice(tail.length === 0 ? 0 : 1)) {
+      if (!isRemoval(entry) && numberOf(entry) <= final) return { entries: tail.toReversed(), below: entry }
+      tail.push(entry)
+    }
+    from = page.length === pageSize ? page.at(-1)!.id : undefined
+  }
+  return { entries: tail.toReversed(), below: undefined }
+}
+
+interface Reconciled {
+  /** The blocks to undo, and the new position after the last of them. */
+  readonly steps: ReadonlyArray<Step>
+  readonly state: State
+}
+
+/**
+ * Folds the tail of the stream, keeps the applied blocks that it has, undoes the others, and goes on after the last one kept.
+ *
+ * @returns `undefined` if the stream has changed meanwhile: another snapshot is needed
+ * @throws TrimmedError if entries above the final block are not in the stream
+ */
+export const reconcile = async (
+  source: Source,
+  state: State,
+  { head, first, last, length }: Snapshot & { readonly head: Head },
+  { matches, pinned }: Wanted & { readonly pinned: boolean },
+  identity: (entry: Entry) => string,
+): Promise<Reconciled | undefined> => {
+  const { position } = state
+  const firstNumber = head.firstNumber ?? head.startNumber
+  // Only final blocks are trimmed, and what a pinned reader has not read is kept. If all that was trimmed is at or below the
+  // position, what was applied of it stays.
+  const isBelow = first !== undefined && source.compare(first, position.id) <= 0
+  const isRead = isBelow || (pinned && head.added - length <= position.offset)
+  const final = Math.max(position.final, isRead ? firstNumber - 1 : position.final)
+  const { entries, below } = await tailAbove(source, last, final)
+  // Some of it was trimmed between the snapshot and its reading.
+  if (below === undefined && entries.length < length) return undefined
+  if (below === undefined && firstNumber > final + 1) {
+    throw new TrimmedError(
+      numberOfChain(state, entries),
+      `the store was set back, and entries after block ${position.final} are needed`,
+      firstNumber,
+    )
+  }
+  const start: Position = {
+    ...position,
+    final,
+    epoch: head.epoch,
+    id: below?.id ?? source.lowest,
+    identity: below === undefined ? "" : identity(below),
+    // Counted from the end: what lies before may have been trimmed meanwhile.
+    offset: head.added - entries.length,
+  }
+  // The blocks that the tail leaves, with the position after each.
+  let end = start
+  const surviving: Array<{
+    readonly hash: string
+    readonly number: number
+    readonly matches: boolean
+    readonly end: Position
+  }> = []
+  for (const run of runsOf(entries)) {
+    end = after(end, run)
+    if (!run.removal)
+      surviving.push({
+        hash: run.hash,
+        number: run.number,
+        matches: run.number > final && run.entries.some((entry) => matches(logOf(entry))),
+        end,
+      })
+    else if (surviving.at(-1)?.hash === run.hash) surviving.pop()
+  }
+  if (head.part > 0 && surviving.at(-1)?.hash === head.hash) surviving.pop()
+  const firstOpen = state.stack.findIndex(({ number }) => number > final)
+  let kept = firstOpen === -1 ? state.stack.length : firstOpen
+  let next = start
+  for (const block of surviving) {
+    const known = state.stack[kept]
+    if (known?.hash === block.hash) {
+      kept++
+      // It is applied again.
+      if (known.pending) break
+    } else if (block.matches) break
+    next = block.end
+  }
+  const steps: Array<Step> = []
+  let { stack } = state
+  for (let i = stack.length - 1; i >= kept; i--) {
+    const block = stack[i]!
+    stack = stack.slice(0, i)
+    // Until the last one is undone, the old position stays: a consumer that ends between two of them reconciles again.
+    if (!block.skipped)
+      steps.push({
+        kind: "undo",
+        block,
+        position: i === kept ? { ...next, block: position.block } : position,
+        stack,
+      })
+  }
+  return { steps, state: { position: next, stack: stack.filter(({ number }) => number > final) } }
+}
+
+const numberOfChain = ({ stack }: State, entries: ReadonlyArray<Entry>): number =>
+  stack[0]?.chain ?? Number(entries[0]?.fields["chain_id"] ?? NaN)
