@@ -17,10 +17,14 @@ const needed = {
 }
 
 /** The services that these packages start, now and at every boot, on ports that are ours by default. */
-const services = { "redis-server": "redis-server", prometheus: "prometheus" }
+const services = { "redis-server": "redis-server", prometheus: "prometheus", postgresql: "postgresql" }
 
 /** The Python module of an example: any python3 that has it will do. */
 const pythonModules = { redis: "python3-redis" }
+
+/** Debian puts the programs of Postgres beside the search path. Another server may be named instead. */
+const postgres = "/usr/lib/postgresql"
+const hasPostgres = () => process.env.PGURL !== undefined || existsSync(postgres)
 
 const find = (program) =>
   process.env.PATH.split(delimiter)
@@ -40,6 +44,7 @@ const hasModule = (name) =>
 const missing = [
   ...Object.entries(needed).filter(([program]) => find(program) === undefined),
   ...Object.entries(pythonModules).filter(([name]) => !hasModule(name)),
+  ...(hasPostgres() ? [] : [["postgres", "postgresql"]]),
 ]
 
 if (missing.length > 0) {

@@ -31,8 +31,8 @@ class Follower<ABI extends Abi, Tx> {
   readonly #batch: ReturnType<typeof checkFollow>
   readonly #wait: number
   readonly #signal: AbortSignal
-  /** How often the handler of a block has failed, and which blocks are skipped. */
-  readonly #attempts = new Map<string, number>()
+  /** How often the handler of a block has failed, and the last error; and which blocks are skipped. */
+  readonly #attempts = new Map<string, { readonly count: number; readonly error: string }>()
   readonly #skipped = new Set<string>()
   /** So many blocks are applied one by one: one of them failed in a batch. */
   #singles = 0
@@ -137,7 +137,7 @@ class Follower<ABI extends Abi, Tx> {
   async #commit(batch: ReadonlyArray<Step>, next: State, current: State): Promise<State> {
     const { session, telemetry } = this.#consumer
     const { atLeastOnce } = this.#options.checkpoint
-    const target = this.#withSkipped(batch, next)
+    const target = this.#withSkipped(batch, next, current)
     if (atLeastOnce) {
       await this.#announce(batch, current)
       await this.#handleUnbound(batch, current)
@@ -178,13 +178,14 @@ class Follower<ABI extends Abi, Tx> {
     await session.transaction((tx) => session.save(tx, { position, stack: [...marked, ...applied] }))
   }
 
-  /** Marks skipped blocks: what was not applied is not undone. */
-  #withSkipped(batch: ReadonlyArray<Step>, { position, stack }: State): State {
-    const skipped = new Set(
-      batch.filter((step) => this.#skipped.has(keyOf(step))).map(({ block }) => block.hash),
-    )
-    const marked = (block: AppliedBlock) => (skipped.has(block.hash) ? { ...block, skipped: true } : block)
-    return skipped.size === 0 ? { position, stack } : { position, stack: stack.map(marked) }
+  /** Marks skipped blocks, of this batch and before: what was not applied is not undone. */
+  #withSkipped(batch: ReadonlyArray<Step>, { position, stack }: State, current: State): State {
+    const skipped = new Set(current.stack.filter(({ skipped }) => skipped).map(({ hash }) => hash))
+    for (const step of batch) if (this.#skipped.has(keyOf(step))) skipped.add(step.block.hash)
+    return {
+      position,
+      stack: stack.map((block) => (skipped.has(block.hash) ? { ...block, skipped: true } : block)),
+    }
   }
 
   /** Runs the handlers of a batch. */
@@ -194,11 +195,12 @@ class Follower<ABI extends Abi, Tx> {
     for (const step of batch) {
       if (!this.#skipped.has(keyOf(step))) continue
       const { kind, block } = step
+      const { count, error } = this.#attempts.get(keyOf(step))!
       const letter = {
         kind,
         number: block.number,
         hash: block.hash,
-        error: `after ${this.#attempts.get(keyOf(step)) ?? 1} attempts`,
+        error: `${error}, after ${count} attempts`,
         data: JSON.stringify(block),
       }
       await checkpoint.deadLetter(tx, { name, chain }, letter)
@@ -268,9 +270,9 @@ class Follower<ABI extends Abi, Tx> {
     if (failures.length === 0) return
     if (completed > 0) {
       const { position, stack } = batch[completed - 1]!
-      const state = this.#withSkipped(batch.slice(0, completed), { position, stack })
+      const state = this.#withSkipped(batch.slice(0, completed), { position, stack }, current)
       await session.transaction((tx) => session.save(tx, state))
-    } else if (current === undefined) return
+    }
     throw failures[0]
   }
 
@@ -285,8 +287,8 @@ class Follower<ABI extends Abi, Tx> {
       return
     }
     const key = keyOf(error.step)
-    const attempt = (this.#attempts.get(key) ?? 0) + 1
-    this.#attempts.set(key, attempt)
+    const attempt = (this.#attempts.get(key)?.count ?? 0) + 1
+    this.#attempts.set(key, { count: attempt, error: textOf(error.cause) })
     const { onError = () => "retry" as const } = this.#options
     const decision = await onError(error.cause, this.#consumer.decode(error.step.block), attempt)
     if (decision === "stop")

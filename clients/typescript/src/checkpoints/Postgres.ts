@@ -14,6 +14,14 @@ export interface PgPool<Client extends PgClient = PgClient> {
   connect(): Promise<Client>
 }
 
+/** The clients of a pool. `pg` overloads `connect` with a form that takes a callback. */
+type ClientOf<Pool extends PgPool> = Pool["connect"] extends {
+  (): Promise<infer Client>
+  (callback: never): unknown
+}
+  ? Client
+  : Awaited<ReturnType<Pool["connect"]>>
+
 const dialectOf = <Client extends PgClient>(pool: PgPool<Client>): Dialect<Client> => ({
   transaction: async (run) => {
     const client = await pool.connect()
@@ -41,7 +49,7 @@ const dialectOf = <Client extends PgClient>(pool: PgPool<Client>): Dialect<Clien
  * @param tables where its tables are; they are created at the first start. `postgres.ddl(tables)` prints the statements
  */
 export const postgres: {
-  <Client extends PgClient>(pool: PgPool<Client>, tables?: Tables): Checkpoint<Client>
+  <Pool extends PgPool>(pool: Pool, tables?: Tables): Checkpoint<ClientOf<Pool>>
   <Tx>(dialect: Dialect<Tx>, tables?: Tables): Checkpoint<Tx>
   readonly ddl: (tables?: Tables) => string
 } = Object.assign(

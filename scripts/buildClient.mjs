@@ -1,0 +1,19 @@
+/** Bundles clients/typescript into its dist, with its type declarations; `npm pack` in that directory makes the package. */
+import { execFileSync } from "node:child_process"
+import { rmSync } from "node:fs"
+import { join, resolve } from "node:path"
+import { rolldown } from "rolldown"
+
+const client = resolve("clients/typescript")
+const to = join(client, "dist")
+
+rmSync(to, { recursive: true, force: true })
+const bundle = await rolldown({
+  input: ["index.ts", "effect.ts", "Testing.ts"].map((name) => join(client, "src", name)),
+  platform: "node",
+  // The packages of the user's own program.
+  external: (id) => !/^[./]/.test(id),
+})
+await bundle.write({ dir: to, chunkFileNames: "[name].js" })
+await bundle.close()
+execFileSync("tsc", ["-p", join(client, "tsconfig.json")], { stdio: "inherit" })
