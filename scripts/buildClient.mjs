@@ -1,6 +1,6 @@
 /** Bundles clients/typescript into its dist, with its type declarations; `npm pack` in that directory makes the package. */
 import { execFileSync } from "node:child_process"
-import { rmSync } from "node:fs"
+import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { rolldown } from "rolldown"
 
@@ -17,3 +17,10 @@ const bundle = await rolldown({
 await bundle.write({ dir: to, chunkFileNames: "[name].js" })
 await bundle.close()
 execFileSync("tsc", ["-p", join(client, "tsconfig.json")], { stdio: "inherit" })
+
+// A declaration may not import a file that the package does not have.
+for (const name of readdirSync(to, { recursive: true })) {
+  if (!name.endsWith(".d.ts")) continue
+  const path = join(to, name)
+  writeFileSync(path, readFileSync(path, "utf8").replace(/(from "\.[^"]*)\.ts"/g, '$1.js"'))
+}

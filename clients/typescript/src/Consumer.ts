@@ -52,6 +52,7 @@ export class Consumer<ABI extends Abi, Tx> {
   readonly #source: Source
   readonly #reader: Reader
   #reportedAt = -Infinity
+  #unreported: State | undefined
   #savedAt = -Infinity
   #failures = 0
   #progress = ""
@@ -194,16 +195,25 @@ export class Consumer<ABI extends Abi, Tx> {
     return current
   }
 
-  /** Publishes the position that is stored. */
-  async #report({ position: { id, offset, block } }: State): Promise<void> {
-    const { name, finality, pinned = true } = this.#options
-    if (!pinned || performance.now() - this.#reportedAt < interval) return
+  /** Publishes the position that is stored, not more often than once a second. */
+  async #report(state: State): Promise<void> {
+    if (this.#options.pinned === false) return
+    this.#unreported = state
+    if (performance.now() - this.#reportedAt >= interval) await this.retrying(() => this.#reportNow())
+  }
+
+  async #reportNow(): Promise<void> {
+    if (this.#unreported === undefined) return
+    const { id, offset, block } = this.#unreported.position
+    const { name, finality } = this.#options
+    await this.#source.report(name, { id, offset, block, finality: String(finality) })
+    this.#unreported = undefined
     this.#reportedAt = performance.now()
-    await this.retrying(() => this.#source.report(name, { id, offset, block, finality: String(finality) }))
   }
 
   async close(): Promise<void> {
     clearInterval(this.#heartbeats)
+    await this.#reportNow().catch(() => {})
     await this.session.release().catch(() => {})
     await this.#source.close()
   }

@@ -56,7 +56,7 @@ export const replay = async <const ABI extends Abi = Abi>(
       number,
       hash: identityOf(first),
       part: 0,
-      finalNumber: later > number ? finalNumber : -1,
+      finalNumber: later > number ? Math.min(finalNumber, number) : -1,
     }
     const view = { entries: all.slice(from, to), horizon, isAtHorizon: true, laterMinimum: Infinity }
     const planned = plan(state, view, { finality: "latest", matches })
