@@ -7,6 +7,7 @@ import { decoderOf } from "../abi/LoadDecoder.ts"
 import type { DecodeBlock } from "../abi/LoadDecoder.ts"
 import { makeBreaker } from "../Retry.ts"
 import type { Breaker } from "../Retry.ts"
+import { description } from "../logs/Filter.ts"
 import * as Housekeeping from "../store/Housekeeping.ts"
 import { PushLimits } from "../store/PushLimits.ts"
 import { JournalStore } from "../store/JournalStore.ts"
@@ -49,7 +50,7 @@ export const make = Effect.fnUntraced(function* (
     storeBreaker,
     breaker: yield* makeBreaker,
     writer: yield* JournalWriter.make(chain, storeBreaker, events),
-    housekeeping: yield* Housekeeping.make(store.trim(chain.id), events.publish),
+    housekeeping: yield* Housekeeping.make(store.trim(chain.id, description(chain.filter)), events.publish),
     pushLimits: new PushLimits(store.limits),
     provenance: new Provenance(),
     standoff: new ForkStandoff(),

@@ -3,9 +3,9 @@ import { Clock, Effect, Schema } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, Settings } from "../config/AppConfig.ts"
 import { systemOf } from "../config/StoreConfig.ts"
-import type { ChainId } from "../Domain.ts"
+import type { ChainId, Filter } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
-import { fingerprint } from "../logs/Filter.ts"
+import { description, fingerprint } from "../logs/Filter.ts"
 import type { Operation, Publisher } from "./ChainEvents.ts"
 import * as Epochs from "./Epochs.ts"
 import type { MoveStep, ChainStep } from "./PendingJournal.ts"
@@ -162,12 +162,13 @@ const underFilter = Effect.fnUntraced(function* (
   store: JournalStore["Service"],
   chain: ChainId,
   filter: string,
+  content: Filter,
   journal: Journal | undefined,
   publish: Publisher["publish"],
 ) {
   if (journal === undefined || journal.filter === filter) return journal
   yield* publish({ _tag: "FilterChanged", block: journal.head.number + 1, filter })
-  yield* store.changeFilter(chain, filter)
+  yield* store.changeFilter(chain, filter, description(content))
   return yield* store.load(chain)
 })
 
@@ -197,10 +198,10 @@ export const make = Effect.fnUntraced(function* (
     const found = yield* calls.load
     if (found !== undefined && found.filter !== filter && established)
       return yield* new FilterReplaced({ filter: found.filter })
-    const journal = yield* underFilter(store, chain.id, filter, found, publish)
+    const journal = yield* underFilter(store, chain.id, filter, chain.filter, found, publish)
     established ||= journal !== undefined
     // Applies a lowered retention limit also on a chain without new blocks, and completes a journal of version 1.
-    yield* store.trim(chain.id)
+    yield* store.trim(chain.id, description(chain.filter))
     yield* epochs.check(journal?.head.number)
     knownStart = journal?.start.number ?? knownStart
     stored = journal && wholeUpTo(journal.head)

@@ -19,12 +19,25 @@ export const makeMatches = (filter: Filter): ((log: Pick<Log, "contract" | "topi
     )
 }
 
+const contentOf = ({ addresses, topics }: Filter): string =>
+  JSON.stringify([
+    addresses.toSorted(),
+    topics.map((alternatives) => alternatives && alternatives.toSorted()),
+  ])
+
 /** Equal for equivalent filters, whatever their order; `none` for no filter. */
 export const fingerprint = (filter: Filter): string => {
   if (isUnfiltered(filter)) return "none"
-  const canonical = JSON.stringify([
-    filter.addresses.toSorted(),
-    filter.topics.map((alternatives) => alternatives && alternatives.toSorted()),
-  ])
-  return createHash("sha256").update(canonical).digest("hex").slice(0, 16)
+  return createHash("sha256").update(contentOf(filter)).digest("hex").slice(0, 16)
+}
+
+/** A longer filter is not described: every reader reads the description with the head (characters). */
+const longestDescription = 32_768
+
+/**
+ * A filter as readers find it in the head: its fingerprint, a space, and `[addresses, topics]` as JSON. `""` if that is too long.
+ */
+export const description = (filter: Filter): string => {
+  const text = `${fingerprint(filter)} ${contentOf(filter)}`
+  return text.length > longestDescription ? "" : text
 }

@@ -93,11 +93,18 @@ export class JournalStore extends Context.Service<
      */
     readonly checkEpoch: (chain: ChainId, known: Known | undefined) => Effect.Effect<EpochCheck, StoreError>
     /** Continues a journal with another filter. A block that is partially written under the old filter will be retracted. */
-    readonly changeFilter: (chain: ChainId, filter: string) => Effect.Effect<void, StoreError>
+    readonly changeFilter: (
+      chain: ChainId,
+      filter: string,
+      description?: string,
+    ) => Effect.Effect<void, StoreError>
     /**
      * Trims entries beyond the configured length, as far as neither the window nor a pinned reader needs them, and counts
      * the entries that other readers have missed. Pauses and resumes publishing.
+     *
+     * @param filter the description of the filter (`Filter.description`). It is stored if the journal has this filter, so that
+     *   readers know what the stream contains
      */
-    readonly trim: (chain: ChainId) => Effect.Effect<Trimmed, StoreError>
+    readonly trim: (chain: ChainId, filter?: string) => Effect.Effect<Trimmed, StoreError>
   }
 >()("event-ingestor/store/JournalStore") {}

@@ -1,7 +1,8 @@
 /** Writes a stream as the ingestor does: by the scripts of its store, on a real Redis. */
 import { Effect } from "effect"
 import type { Scope } from "effect"
-import type { Block } from "../../src/Domain.ts"
+import type { Block, Filter } from "../../src/Domain.ts"
+import { description, fingerprint } from "../../src/logs/Filter.ts"
 import { callLimits, emptyHead } from "../../src/store/Journal.ts"
 import { pushes } from "../../src/store/Pushes.ts"
 import { block } from "../support/blocks.ts"
@@ -15,6 +16,8 @@ export interface StreamWriter extends RedisServer.RedisServer {
   readonly popTo: (number: number) => Promise<void>
   readonly finalize: (name: string) => Promise<void>
   readonly trim: () => Promise<void>
+  /** Continues with another filter, as a restarted ingestor does. */
+  readonly changeFilter: (filter: Filter) => Promise<void>
 }
 
 /** The block of a name. @param logs how many logs it has */
@@ -33,6 +36,7 @@ export const start = Effect.fnUntraced(function* (
     ...callLimits,
     bytes: 1e8,
   })
+  let filter = "none"
   const run = <A, E>(effect: Effect.Effect<A, E>) => Effect.runPromise(effect)
   const head = async () => (await run(store.load(1)))?.head
   const assertDone = ({ _tag }: { readonly _tag: string }) => {
@@ -43,17 +47,21 @@ export const start = Effect.fnUntraced(function* (
     push: async (names, final = false) => {
       const blocks = names.map((name) => (typeof name === "string" ? named(name) : name))
       const position = (await head()) ?? emptyHead(blocks[0]!.number)
-      for (const push of pushes(position, blocks, final)) assertDone(await run(store.push(1, "none", push)))
+      for (const push of pushes(position, blocks, final)) assertDone(await run(store.push(1, filter, push)))
     },
     popTo: async (number) => {
       for (let at = (await head())!; at.number > number; at = (await head())!)
-        assertDone(await run(store.pop(1, "none", { _tag: "Pop", expected: at })))
+        assertDone(await run(store.pop(1, filter, { _tag: "Pop", expected: at })))
     },
     finalize: async (name) => {
       const { number, hash } = named(name)
       const expected = (await head())!
-      assertDone(await run(store.finalize(1, "none", { _tag: "Finalize", expected, number, hash })))
+      assertDone(await run(store.finalize(1, filter, { _tag: "Finalize", expected, number, hash })))
     },
     trim: async () => void (await run(store.trim(1))),
+    changeFilter: async (next) => {
+      filter = fingerprint(next)
+      await run(store.changeFilter(1, filter, description(next)))
+    },
   }
 })

@@ -193,6 +193,40 @@ describe("follow", () => {
     }),
   )
 
+  it.live("goes on with a filter that still includes what it asks for, and with no other one", () =>
+    Effect.gen(function* () {
+      const stream = yield* StreamWriter.start()
+      const [wanted, other] = [`0x${"ab".repeat(20)}`, `0x${"cd".repeat(20)}`] as const
+      const of = (name: string) => {
+        const block = named(name, 1)
+        return { ...block, logs: block.logs.map((log) => ({ ...log, contract: wanted })) }
+      }
+      const changed: Array<string | undefined> = []
+      const reader = recorder({
+        redis: stream.url,
+        addresses: [wanted],
+        onFilterChanged: ({ content }) => void changed.push(content),
+      })
+      const silent = recorder({ redis: stream.url, name: "silent", addresses: [wanted] })
+      yield* promise(async () => {
+        await stream.push([of("1a")])
+        await until(() => reader.seen.length === 1 && silent.seen.length === 1)
+        await stream.changeFilter({ addresses: [wanted, other], topics: [] })
+        await stream.push([of("2a")])
+        await until(() => reader.seen.length === 2 && silent.seen.length === 2)
+        assert.deepStrictEqual(changed, [JSON.stringify([[wanted, other], []])])
+        await stream.changeFilter({ addresses: [other], topics: [] })
+        for (const one of [reader, silent]) {
+          const error = await one.failure()
+          assert.strictEqual(error.code, "FILTER")
+          assert.include(error.message, "no longer includes")
+        }
+        const late = await recorder({ redis: stream.url, name: "late", addresses: [wanted] }).failure()
+        assert.strictEqual(late.code, "FILTER")
+      })
+    }),
+  )
+
   it.live("undoes nothing for a block that was skipped", () =>
     Effect.gen(function* () {
       const stream = yield* StreamWriter.start()

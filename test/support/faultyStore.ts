@@ -28,7 +28,7 @@ export const around = (
   pop: (chain, filter, move) => wrap({ operation: "pop", chain }, store.pop(chain, filter, move)),
   finalize: (chain, filter, move) =>
     wrap({ operation: "finalize", chain }, store.finalize(chain, filter, move)),
-  trim: (chain) => wrap({ operation: "trim", chain }, store.trim(chain)),
+  trim: (chain, filter) => wrap({ operation: "trim", chain }, store.trim(chain, filter)),
 })
 
 /** A store that fails with the error of `fault` instead of an operation, while there is one. */

@@ -96,6 +96,10 @@ export const logOf = ({ fields }: Entry): Log => {
   }
 }
 
+/** The content of the filter, which is stored after its fingerprint. Another filter may have replaced it since. */
+const contentOf = (filter: string, description = ""): string | undefined =>
+  description.startsWith(`${filter} `) ? description.slice(filter.length + 1) : undefined
+
 /** Reads the fields of a head; `undefined` if there is no journal yet, or none since a reset. */
 export const headOf = (fields: Readonly<Record<string, string>>): Head | undefined => {
   const number = (name: string, missing: number) => (fields[name] ? Number(fields[name]) : missing)
@@ -111,7 +115,7 @@ export const headOf = (fields: Readonly<Record<string, string>>): Head | undefin
     startNumber: number("start_number", 0),
     firstNumber: fields["first_number"] ? Number(fields["first_number"]) : undefined,
     filter: fields["filter"] ?? "none",
-    filterContent: fields["filter_content"],
+    filterContent: contentOf(fields["filter"] ?? "none", fields["filter_content"]),
     added: number("added", 0),
   }
 }

@@ -66,8 +66,13 @@ export const openSqlite = (path: string, chain: number): Source => {
     const row = one(database, "SELECT * FROM heads WHERE chain_id = ?", chain)
     const journal = one(database, "SELECT * FROM journals WHERE chain_id = ?", chain)
     if (row === undefined) return undefined
+    const filter = one(
+      database,
+      "SELECT content AS filter_content FROM filter_contents WHERE chain_id = ?",
+      chain,
+    )
     const fields = Object.fromEntries(
-      Object.entries({ ...row, ...journal }).flatMap(([name, value]) =>
+      Object.entries({ ...row, ...journal, ...filter }).flatMap(([name, value]) =>
         value === null ? [] : [[name, String(value)]],
       ),
     )

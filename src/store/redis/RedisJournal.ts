@@ -128,9 +128,10 @@ export const make = (
         }),
       )
     },
-    changeFilter: (chain, filter) => Effect.asVoid(script("takeover", "filter change", chain, [filter])),
-    trim: (chain) =>
-      Effect.map(script("trim", "trim", chain, [retention, randomUUID()]), (reply) =>
+    changeFilter: (chain, filter, description = "") =>
+      Effect.asVoid(script("takeover", "filter change", chain, [filter, description])),
+    trim: (chain, filter = "") =>
+      Effect.map(script("trim", "trim", chain, [retention, randomUUID(), filter]), (reply) =>
         trimmedOf(reply, keysOf(chain)),
       ),
   }

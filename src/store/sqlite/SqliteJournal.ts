@@ -191,21 +191,23 @@ export const make = (
     pop: (chain, filter, move) => atomically("pop", () => pop(chain, filter, move)),
     finalize: (chain, filter, move) => atomically("finalize", () => finalize(chain, filter, move)),
     checkEpoch: (chain, known) => atomically("epoch check", () => epochs.checkEpoch(chain, known)),
-    changeFilter: (chain, filter) =>
+    changeFilter: (chain, filter, description = "") =>
       atomically("filter change", () => {
         const current = head(chain)
         if (current === undefined) return
         const { number, part } = current
         sql.changeFilter(filter, part === 0 ? number + 1 : number, part > 0 ? -part : part, chain)
         sql.setDigest("", chain)
+        sql.describeFilter(chain, description)
         if (current.filter === filter) return
         for (const known of [current.filter, filter]) sql.forgetFilter(chain, known)
         sql.keepFilter(chain, current.filter)
         sql.keepLastFilters(chain)
       }),
-    trim: (chain) =>
+    trim: (chain, filter = "") =>
       atomically("trim", () => {
         const current = head(chain)
+        if (filter.startsWith(`${current?.filter} `)) sql.describeFilter(chain, filter)
         const outcome = retention.trimmed(chain, current?.entries ?? 0)
         complete(chain)
         if (current !== undefined) sql.writeHeartbeat(chain)

@@ -80,6 +80,10 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   forgetFilter: run("DELETE FROM filters WHERE chain_id = ? AND filter = ?"),
   keepFilter: run("INSERT INTO filters (chain_id, filter) VALUES (?, ?)"),
   keepLastFilters: run(allButLast("filters")),
+  describeFilter: run(
+    `INSERT INTO filter_contents VALUES (?, ?)
+     ON CONFLICT DO UPDATE SET content = excluded.content WHERE content <> excluded.content`,
+  ),
   setFinalized: run("UPDATE heads SET final_number = ?, final_hash = ? WHERE chain_id = ?"),
   changeFilter: run("UPDATE heads SET filter = ?, filter_since = ?, part = ? WHERE chain_id = ?"),
 

@@ -58,6 +58,13 @@ CREATE TABLE IF NOT EXISTS epochs (
   epoch    TEXT    NOT NULL
 ) STRICT;
 
+-- The filter of each journal: its fingerprint, a space, and its addresses and topics as JSON. It counts only if the fingerprint is
+-- that of the head.
+CREATE TABLE IF NOT EXISTS filter_contents (
+  chain_id INTEGER PRIMARY KEY,
+  content  TEXT NOT NULL
+) STRICT;
+
 -- Replaced filters, the last 20 of each chain.
 CREATE TABLE IF NOT EXISTS filters (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -1,7 +1,7 @@
 -- Continues the journal with another filter. A block that is partially written under the old filter will be retracted. The
 -- replaced filter is kept among the last 20: an ingestor that still has it is out of date.
 --
--- ARGV  filter
+-- ARGV  filter, its description or ''
 -- Returns taken over | nothing | newer, its version
 
 local head = readHead()
@@ -16,5 +16,6 @@ if head.filter ~= ARGV[1] then
   redis.call('RPUSH', filtersKey, head.filter)
   redis.call('LTRIM', filtersKey, -20, -1)
 end
-redis.call('HSET', headKey, 'filter', ARGV[1], 'filter_since', text(since), 'part', text(part), 'part_digest', '')
+redis.call('HSET', headKey, 'filter', ARGV[1], 'filter_since', text(since), 'part', text(part), 'part_digest', '',
+  'filter_content', ARGV[2])
 return { 'taken over' }

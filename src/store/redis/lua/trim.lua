@@ -1,7 +1,8 @@
 -- Trims the entries that are no longer needed, sets whether publishing is paused, and completes the head of a journal that
 -- version 1 wrote. It runs once a second and writes only what has changed, and a heartbeat every ten seconds.
 --
--- ARGV  retention, a token in case an epoch begins
+-- ARGV  retention, a token in case an epoch begins, the description of the ingestor's filter (its fingerprint, a space, its content
+--       as JSON) or ''
 -- Returns trimmed, what `trim` returns | newer, its version
 
 local head = readHead()
@@ -16,6 +17,10 @@ if #fields == 2 and fields[2] == first then fields = {} end
 if head.paused ~= paused then
   fields[#fields + 1] = 'paused'
   fields[#fields + 1] = head.paused
+end
+if ARGV[3] ~= '' and ARGV[3] ~= head.filter_content and string.sub(ARGV[3], 1, #head.filter + 1) == head.filter .. ' ' then
+  fields[#fields + 1] = 'filter_content'
+  fields[#fields + 1] = ARGV[3]
 end
 if #fields > 0 then
   mayWrite()
