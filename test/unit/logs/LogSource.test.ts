@@ -1029,6 +1029,37 @@ describe("the logs of a finalized range", () => {
     }),
   )
 
+  connected("are read again if a replica that is behind leaves out blocks below an empty last one", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 3, 1, 0, 0)
+      let isBehind = true
+      world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+        if (!isBehind || "blockHash" in filter) return proceed()
+        isBehind = false
+        return (proceed() as Array<{ blockNumber: string }>).filter(({ blockNumber }) => blockNumber <= "0x2")
+      })
+      const blocks = yield* soon(make(world).finalizedRange(1, 5), "5 seconds")
+      assert.deepStrictEqual(
+        blocks.map(({ number, logs }) => [number, logs.length]),
+        [
+          [1, 2],
+          [2, 3],
+          [3, 1],
+          [5, 0],
+        ],
+      )
+    }),
+  )
+
+  connected("cost no more headers at the end of a range that every replica has", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, ...Array.from({ length: 12 }, () => 0))
+      yield* soon(make(world).finalizedRange(1, 5))
+      // The last header, and one where a pruned answer would begin.
+      assert.strictEqual(world.node.timesAsked("eth_getBlockByNumber"), 2)
+    }),
+  )
+
   connected("are retried later if a replica that is behind does not have the last block", (world) =>
     Effect.gen(function* () {
       world.chain.extend(2, 3, 0)
