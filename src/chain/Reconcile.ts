@@ -6,8 +6,8 @@ import { Duration, Effect } from "effect"
 import type { Header } from "../Domain.ts"
 import { within } from "../Tracing.ts"
 import { integrityError } from "../endpoint/EndpointError.ts"
-import * as Eth from "../endpoint/Eth.ts"
 import type { ReceivedHead } from "../endpoint/Heads.ts"
+import { atOrAbove } from "../logs/ExistingHeaders.ts"
 import { finalizedHead } from "../store/Journal.ts"
 import * as Backfill from "./Backfill.ts"
 import type { BackfillOptions } from "./Backfill.ts"
@@ -35,15 +35,17 @@ export type ReconcileOptions = Omit<BackfillOptions & RollbackOptions & HeadRetr
 
 /**
  * A block half written or half removed. It is completed if the node has it and its first logs are the stored ones. A height
- * that the node does not have yet waits. Another block, or other logs, are removed after the part stayed unchanged for a
- * while: another ingestor may be writing it, and the store refuses the pop if it has.
+ * that the node does not have yet waits. Another block, a height without one, or other logs, are removed after the part
+ * stayed unchanged for a while: another ingestor may be writing it, and the store refuses the pop if it has.
  *
  * @returns the steps; `undefined`: wait
  */
 const resumePartialBlock = Effect.fnUntraced(function* ({ connection, logs, pending }: ReconcileOptions) {
   const { number, hash, part, digest } = pending.journal.head
   if (part > 0) {
-    const header = yield* Eth.blockByNumber(connection, number)
+    const header = yield* Effect.catchIf(atOrAbove(connection, number), isUnknownBlock, () =>
+      Effect.succeed(undefined),
+    )
     if (header === undefined) return undefined
     const block = header.hash === hash && digest !== undefined ? yield* logs.block(header) : undefined
     if (block !== undefined && block.logs.length > part && digestOfPart(block, part) === digest)

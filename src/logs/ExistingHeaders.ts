@@ -12,6 +12,32 @@ import type { RpcClient } from "../endpoint/RpcClient.ts"
 /** Largest number of consecutive heights without a block. */
 const longestNullRun = 5
 
+/** The next block below a height; `undefined` below height 0. */
+const nextBelow = Effect.fnUntraced(function* (client: RpcClient, height: number) {
+  for (let i = 1; i <= longestNullRun + 1 && i <= height; i++) {
+    const header = yield* Eth.blockByNumber(client, height - i)
+    if (header !== undefined) return header
+  }
+  return height === 0 ? undefined : yield* blockNotFound(client.name, height)
+})
+
+/**
+ * The header at a height, or the next one above if that height has no block: only then is the block above the child of the
+ * block below. Otherwise a replica has answered that does not have the block yet.
+ */
+export const atOrAbove = Effect.fnUntraced(function* (client: RpcClient, height: number) {
+  const header = yield* Eth.blockByNumber(client, height)
+  if (header !== undefined) return header
+  for (let i = 1; i <= longestNullRun; i++) {
+    const above = yield* Eth.blockByNumber(client, height + i)
+    if (above === undefined) continue
+    const below = yield* nextBelow(client, height)
+    if (below === undefined || above.parentHash === below.hash) return above
+    break
+  }
+  return yield* blockNotFound(client.name, height)
+})
+
 /** Omits heights without a block: there the block above is the child of the block below. */
 const withoutNullRounds = Effect.fnUntraced(function* (
   client: RpcClient,
@@ -23,7 +49,7 @@ const withoutNullRounds = Effect.fnUntraced(function* (
     headers.push(yield* Eth.blockByNumber(client, from + headers.length))
   }
   const to = headers.length - 1
-  let below = from === 0 ? undefined : yield* Eth.blockByNumber(client, from - 1)
+  let below = headers[0] === undefined ? yield* nextBelow(client, from) : undefined
   let missing: number | undefined
   const existing: Array<Header> = []
   for (const [i, header] of headers.entries()) {
@@ -52,13 +78,7 @@ export const make = (client: RpcClient, capabilities: Capabilities, map: (header
     return (isComplete ? existing : yield* withoutNullRounds(client, found, from)).map(map)
   }),
   /** The header at a finalized height, or the next one above if that height has no block. */
-  atOrAbove: Effect.fnUntraced(function* (number: number) {
-    for (let i = 0; i <= longestNullRun; i++) {
-      const header = yield* Eth.blockByNumber(client, number + i)
-      if (header !== undefined) return map(header)
-    }
-    return yield* blockNotFound(client.name, number)
-  }),
+  atOrAbove: (number: number) => Effect.map(atOrAbove(client, number), map),
 })
 
 export type ExistingHeaders = ReturnType<typeof make>

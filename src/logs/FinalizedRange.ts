@@ -61,6 +61,8 @@ export interface RangeReader {
   readonly withBloom: (header: Header) => Header
   /** Whether the bloom allows matching logs. */
   readonly mayHaveLogs: (header: Header) => boolean
+  /** Whether a replica that is behind may not have the block yet. */
+  readonly isRecent: (header: Header) => boolean
   /** Whether to read block by block. */
   readonly isSingle: (from: number, to: number) => boolean
   readonly oneByOne: (headers: ReadonlyArray<Header>) => Effect.Effect<ReadonlyArray<Block>, EndpointError>
@@ -68,17 +70,16 @@ export interface RangeReader {
 
 /**
  * A lagging replica returns only the beginning of a range without an error, a pruned one only its end. Detects both by
- * the last block and by the block before the first one with logs, if their blooms match.
+ * the last blocks and by the block before the first one with logs, if their blooms match.
  */
 const missingAtEnds = Effect.fnUntraced(function* (
   { readBlock, mayHaveLogs }: RangeReader,
   logs: ReadonlyArray<PlacedLog>,
   from: number,
   last: Header,
-  below: ReadonlyArray<Header>,
+  ends: ReadonlyArray<Header>,
 ) {
-  const ends = [...(logs.at(-1)?.blockNumber === last.number ? [] : [last]), ...below]
-  for (const header of ends) {
+  for (const header of [...(logs.at(-1)?.blockNumber === last.number ? [] : [last]), ...ends]) {
     if (header.number < from || !mayHaveLogs(header)) continue
     // Where the endpoint serves ranges only, it cannot be determined whether the block has logs.
     const block = yield* Effect.catchIf(
@@ -103,6 +104,22 @@ const headersBelow = (
   return Effect.map(Eth.blocksByNumber(client, numbers, capabilities), (headers) =>
     headers.filter((header) => header !== undefined).map(withBloom),
   )
+}
+
+/**
+ * The headers between the last block with logs and the end of a range, where the response of a replica that is behind would
+ * end: one batch, as no replica is further behind. Only a chain whose blocks are final within a minute costs them.
+ */
+const headersAbove = (
+  { existingHeaders, isRecent }: RangeReader,
+  logs: ReadonlyArray<PlacedLog>,
+  from: number,
+  last: Header,
+) => {
+  const lowest = Math.max((logs.at(-1)?.blockNumber ?? from - 1) + 1, last.number - mostCalls)
+  return isRecent(last) && lowest < last.number
+    ? existingHeaders.range(lowest, last.number - 1)
+    : Effect.succeed([])
 }
 
 /** If index gaps are the only problem, reads the first such block by all methods to find out whether they are genuine. */
@@ -133,9 +150,10 @@ const fetchRange = Effect.fnUntraced(function* (
   const to = last.number
   const logs = yield* getLogs({ from, to })
   const below = from < capabilities.servedFrom ? yield* headersBelow(reader, logs, from, to) : []
+  const above = yield* headersAbove(reader, logs, from, last)
   const problem =
     (yield* rangeProblemOf(reader, logs, from, last)) ??
-    (yield* missingAtEnds(reader, logs, from, last, below))
+    (yield* missingAtEnds(reader, logs, from, last, [...above, ...below]))
   if (problem !== undefined) return yield* integrityError(client.name, problem)
   capabilities.servedFrom = Math.min(capabilities.servedFrom, from)
   capabilities.recordSupported("range")

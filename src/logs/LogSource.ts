@@ -18,7 +18,7 @@ import type { EndpointError } from "../endpoint/EndpointError.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
 import * as BlockLogs from "./BlockLogs.ts"
 import { blockOf } from "./BlockLogs.ts"
-import { retryUnverified, recheckPolicy, ambiguousAsNotFound } from "./Rechecks.ts"
+import { retryUnverified, recheckPolicy, ambiguousAsNotFound, isOld } from "./Rechecks.ts"
 import { isZero, mayMatch } from "./Bloom.ts"
 import * as ExistingHeaders from "./ExistingHeaders.ts"
 import * as FinalizedRange from "./FinalizedRange.ts"
@@ -156,6 +156,7 @@ export const make = (
     existingHeaders: ExistingHeaders.make(client, capabilities, withBloom),
     withBloom,
     mayHaveLogs,
+    isRecent: (header) => !isOld(header, newest()),
     // The endpoint refuses ranges, or the range is a single block.
     isSingle: (from, to) => from === to || !capabilities.ranges || capabilities.refused.has("eth_getLogs"),
     oneByOne: (headers) => Effect.forEach(headers, block, { concurrency: singleBlockConcurrency }),

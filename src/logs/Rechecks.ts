@@ -62,19 +62,27 @@ export const retryUnverified = <A>(
     while: (error) => error.reason._tag === "Unverified" || errorKind(error) === "BlockNotFound",
   })
 
+/**
+ * Whether a block exists on every node.
+ *
+ * @param newest the timestamp of the newest known head, in the node's own unit
+ */
+export const isOld = ({ timestamp }: Pick<Header, "timestamp">, newest: number | undefined): boolean =>
+  millisOf(newest ?? timestamp) - millisOf(timestamp) >= oldBlockAge
+
 /** @param newest the timestamp of the newest known head, in the node's own unit */
 export const makeAgeOf = (newest: () => number | undefined) => {
   /** When blocks were first requested. */
   const firstRequestedAt = new Map<Hex, number>()
-  return ({ hash, timestamp }: Header, now: number) => {
+  return (header: Header, now: number) => {
+    const { hash } = header
     const since = firstRequestedAt.get(hash) ?? now
     firstRequestedAt.set(hash, since)
     if (firstRequestedAt.size > mostTracked) firstRequestedAt.delete(firstRequestedAt.keys().next().value!)
-    /** The block exists on every node. */
-    const isOld = millisOf(newest() ?? timestamp) - millisOf(timestamp) >= oldBlockAge
+    const isOnEveryNode = isOld(header, newest())
     /** The node may not have the block yet. */
-    const isArriving = !isOld && now - since < arrivalWindow
-    return { isOld, isArriving }
+    const isArriving = !isOnEveryNode && now - since < arrivalWindow
+    return { isOld: isOnEveryNode, isArriving }
   }
 }
 

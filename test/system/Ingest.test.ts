@@ -424,6 +424,33 @@ describe("the service", () => {
       assert.strictEqual(replay.removed, 1000)
     }),
   )
+
+  scenario("retracts a half-written block whose height has no block any more", (scenario) =>
+    Effect.gen(function* () {
+      yield* halfWritten(scenario)
+      scenario.chain.rollback(1)
+      scenario.chain.addNullHeights(1, 2)
+      const { status } = yield* scenario.start()
+      const replay = yield* caughtUp(scenario.store, scenario.chain, status)
+      assert.strictEqual(replay.removed, 1000)
+    }),
+  )
+
+  scenario("waits with a half-written block until the node has its height", (scenario) =>
+    Effect.gen(function* () {
+      yield* halfWritten(scenario)
+      scenario.chain.extend(1)
+      // The replica that answers for the height of the block is behind.
+      let isBehind = true
+      scenario.node.intercept = (method, [number], proceed) =>
+        isBehind && method === "eth_getBlockByNumber" && number === "0x3" ? null : proceed()
+      const { status } = yield* scenario.start()
+      yield* TestClock.adjust("20 seconds")
+      isBehind = false
+      const replay = yield* caughtUp(scenario.store, scenario.chain, status)
+      assert.strictEqual(replay.removed, 0)
+    }),
+  )
 })
 
 describe("with one endpoint, the service", () => {

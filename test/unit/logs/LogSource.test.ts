@@ -643,6 +643,18 @@ describe("the logs of an unfinalized range", () => {
     }),
   )
 
+  connected("are retried later if a replica that is behind leaves out the first headers", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 3, 1, 0)
+      // The replica has block 1; another one returns blocks 4 and above.
+      world.node.intercept = on("eth_getBlockByNumber", (params, proceed) =>
+        ["0x2", "0x3"].includes(String(params)) ? null : proceed(),
+      )
+      const error = yield* soon(Effect.flip(make(world).unfinalizedRange(3, 4)), "5 seconds")
+      assert.match(error.message, /block 3 is not available yet/)
+    }),
+  )
+
   connected("are read without batches where the node refuses them", (world) =>
     Effect.gen(function* () {
       world.chain.extend(1, 2, 1)
@@ -1014,6 +1026,53 @@ describe("the logs of a finalized range", () => {
       const second = logs.width()
       yield* soon(logs.finalizedRange(first + 1, first + second))
       assert.isAbove(logs.width(), second)
+    }),
+  )
+
+  connected("are read again if a replica that is behind leaves out blocks below an empty last one", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 3, 1, 0, 0)
+      let isBehind = true
+      world.node.intercept = on("eth_getLogs", (filter, proceed) => {
+        if (!isBehind || "blockHash" in filter) return proceed()
+        isBehind = false
+        return (proceed() as Array<{ blockNumber: string }>).filter(({ blockNumber }) => blockNumber <= "0x2")
+      })
+      const blocks = yield* soon(make(world).finalizedRange(1, 5), "5 seconds")
+      assert.deepStrictEqual(
+        blocks.map(({ number, logs }) => [number, logs.length]),
+        [
+          [1, 2],
+          [2, 3],
+          [3, 1],
+          [5, 0],
+        ],
+      )
+    }),
+  )
+
+  connected("cost no more headers at the end of a range that every replica has", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, ...Array.from({ length: 12 }, () => 0))
+      yield* soon(make(world).finalizedRange(1, 5))
+      // The last header, and one where a pruned answer would begin.
+      assert.strictEqual(world.node.timesAsked("eth_getBlockByNumber"), 2)
+    }),
+  )
+
+  connected("are retried later if a replica that is behind does not have the last block", (world) =>
+    Effect.gen(function* () {
+      world.chain.extend(2, 3, 0)
+      world.node.intercept = (method, params, proceed) => {
+        // Another replica has block 3.
+        if (method === "eth_getBlockByNumber" && params[0] === "0x2") return null
+        const answer = proceed()
+        return method === "eth_getLogs"
+          ? (answer as Array<{ blockNumber: string }>).filter(({ blockNumber }) => blockNumber === "0x1")
+          : answer
+      }
+      const error = yield* soon(Effect.flip(make(world).finalizedRange(1, 2)), "5 seconds")
+      assert.match(error.message, /block 2 is not available yet/)
     }),
   )
 })
