@@ -4,6 +4,7 @@ import type { Dialect } from "../../clients/typescript/src/index.ts" // yours: "
 /** What is used of `Sql`, by which `import postgres from "postgres"` connects. */
 interface Sql<Tx> {
   begin(run: (tx: Tx) => Promise<unknown>): Promise<unknown>
+  begin(options: string, run: (tx: Tx) => Promise<unknown>): Promise<unknown>
 }
 
 interface TransactionSql {

@@ -7,6 +7,7 @@ import { Pool } from "pg"
 import { changes as effectChanges } from "../../clients/typescript/src/effect.ts"
 import {
   ConsumerError,
+  atLeastOnce,
   changes,
   follow,
   memory,
@@ -321,6 +322,41 @@ describe("follow", () => {
           )
         const position = JSON.parse((await stream.client.get("consumer:{1:reader}:position"))!)
         assert.strictEqual(position.final, 40)
+      })
+    }),
+  )
+
+  it.live("skips only the logs of the key that failed, and undoes the others", () =>
+    Effect.gen(function* () {
+      const stream = yield* StreamWriter.start()
+      yield* promise(async () => {
+        const database = new DatabaseSync(":memory:")
+        const applied: Array<string> = []
+        const keyOf = ({ index }: { readonly index: number }) => String(index)
+        const reader = recorder({
+          redis: stream.url,
+          checkpoint: atLeastOnce(sqlite(database)) as never,
+          concurrency: { by: keyOf },
+          onError: (_: unknown, __: unknown, attempt: number) => (attempt < 2 ? "retry" : "skip"),
+          apply: ({ tx, block }: { readonly tx: unknown; readonly block: Block }) => {
+            assert.isUndefined(tx)
+            assert.isFalse(database.isTransaction)
+            const [key] = block.logs.map(keyOf)
+            if (block.number === 2 && key === "1") throw new Error("no")
+            applied.push(`${block.number}:${key}`)
+          },
+        } as never)
+        await stream.push(["1a", "2a", "3a"])
+        await until(() => applied.filter((one) => one.startsWith("3:")).length >= 2)
+        // At least once: a log is there, maybe again.
+        assert.deepStrictEqual([...new Set(applied)].sort(), ["1:0", "1:1", "2:0", "3:0", "3:1"])
+        await stream.popTo(1)
+        assert.deepStrictEqual(await reader.after(2), ["-3", "-2"])
+        const letters = database.prepare("SELECT number, error, data FROM event_ingestor_dead_letters").all()
+        assert.deepStrictEqual(
+          letters.map(({ number, error, data }) => [number, error, JSON.parse(String(data)).logs.map(keyOf)]),
+          [[2, "no, after 2 attempts", ["1"]]],
+        )
       })
     }),
   )
