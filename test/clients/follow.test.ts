@@ -141,6 +141,28 @@ describe("follow", () => {
     }),
   )
 
+  it.live("begins before the first entry, and reconciles, where the first blocks have no logs", () =>
+    Effect.gen(function* () {
+      const stream = yield* StreamWriter.start()
+      yield* promise(async () => {
+        await stream.push([named("1a", 0), named("2a", 0), "3a"])
+        const keys = ["events:1", "{events:1}:head", "{events:1}:window"]
+        const saved = await Promise.all(keys.map((key) => stream.client.dumpBuffer(key)))
+        await stream.trim()
+        assert.strictEqual(await stream.client.hget(keys[1]!, "first_number"), "3")
+        const reader = recorder({ redis: stream.url })
+        await stream.push(["4a"])
+        await until(() => reader.seen.length === 2)
+        const all = stream.client.multi().del(...keys)
+        for (const [i, dump] of saved.entries()) all.restore(keys[i]!, 0, dump!)
+        await all.exec()
+        await stream.push(["4b"])
+        await stream.trim()
+        assert.deepStrictEqual(await reader.after(4), ["+3", "+4", "-4", "+4"])
+      })
+    }),
+  )
+
   it.live("retries a handler that throws, skips it into dead letters, or stops", () =>
     Effect.gen(function* () {
       const stream = yield* StreamWriter.start()

@@ -86,10 +86,11 @@ describe("the program of docs/CONSUMING.md", () => {
         let written: ReadonlyArray<string> = []
         let forks = 0
         const extend = (blocks: number) => {
-          for (let i = 0; i < blocks; i++) {
+          const names = Array.from({ length: blocks }, (_, i) => {
             const fork = [...String(++forks)].map((digit) => "abcdefghij"[Number(digit)]).join("")
-            chain = [...chain, `${chain.length + 1}x${fork}`]
-          }
+            return `${chain.length + 1 + i}x${fork}`
+          })
+          chain = [...chain, ...names]
         }
         const reorg = () => {
           chain = chain.slice(0, Math.max(final, chain.length - 1 - dice.below(4)))
