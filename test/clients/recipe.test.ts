@@ -4,13 +4,15 @@ import { Effect } from "effect"
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
+import { follow, memory } from "../../clients/typescript/src/index.ts"
 import { directory } from "../support/directory.ts"
 import { python, shell } from "../support/shell.ts"
 import { Dice } from "./JournalModel.ts"
 import * as StreamWriter from "./StreamWriter.ts"
 import { named } from "./StreamWriter.ts"
 
-const [, program] = /^```python\n([\s\S]*?)^```$/m.exec(readFileSync("docs/CONSUMING.md", "utf8"))!
+const text = readFileSync("docs/CONSUMING.md", "utf8")
+const [, program] = /^```python\n([\s\S]*?)^```$/m.exec(text)!
 
 /** Replaces a text of the program that must be there. */
 const replaced = (text: string, by: string) => {
@@ -31,11 +33,11 @@ const setup = Effect.gen(function* () {
   return {
     stream,
     /** Starts the program; with `looks`, it ends after so many of them. */
-    run: (text: string, looks?: number) => {
+    run: (text: string, looks?: number, url = stream.url) => {
       const file = join(place, "reader.py")
       const limited = text.replace("while True:", `for _ in range(${looks}):`)
       writeFileSync(file, looks === undefined ? text : limited)
-      return shell(`cd ${place} && exec ${python} reader.py`, { REDIS_URL: stream.url })
+      return shell(`cd ${place} && exec ${python} reader.py`, { REDIS_URL: url })
     },
     /** The blocks of the rows in its table. */
     rows: () => {
@@ -182,6 +184,38 @@ describe("the program of docs/CONSUMING.md", () => {
         "    if True:\n        complete",
       )
       assert.deepStrictEqual(yield* behind(page(credulous)), rowsOf(["1a", "2a", "3b"]))
+    }),
+  )
+
+  it.live("needs only the rights that are named there, and so does the library", () =>
+    Effect.gen(function* () {
+      const { stream, run, rows } = yield* setup
+      const [, rights] = /^ACL SETUSER (reader .*)$/m.exec(text)!
+      yield* Effect.promise(() => stream.client.call("ACL", "SETUSER", ...rights!.split(" ")))
+      yield* Effect.promise(() => stream.push(["1a", "2a"]))
+      const url = stream.url.replace("://", "://reader:secret@")
+      const { child } = yield* run(program!, 1, url)
+      yield* Effect.promise(() => until(() => child.exitCode !== null))
+      assert.deepStrictEqual(rows(), rowsOf(["1a", "2a"]))
+      const stop = new AbortController()
+      const numbers: Array<number> = []
+      yield* Effect.promise(() =>
+        follow({
+          redis: url,
+          chain: 1,
+          name: "library",
+          from: "earliest",
+          finality: "latest",
+          checkpoint: memory(),
+          signal: stop.signal,
+          apply: ({ block }) => {
+            numbers.push(block.number)
+            if (block.number === 2) stop.abort()
+          },
+          undo: () => {},
+        }),
+      )
+      assert.deepStrictEqual(numbers, [1, 2])
     }),
   )
 

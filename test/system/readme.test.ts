@@ -34,6 +34,12 @@ describe("the README", () => {
     assert.isAbove(commands.length, 8)
   })
 
+  it("has the same consumer as the README of the client, whose text a test of the package runs", () => {
+    const consumerOf = (path: string) => /^```ts\n([\s\S]*?)^```$/m.exec(readFileSync(path, "utf8"))?.[1]
+    assert.isDefined(consumerOf("README.md"))
+    assert.strictEqual(consumerOf("README.md"), consumerOf("clients/typescript/README.md"))
+  })
+
   test(
     "has commands that start the service on a devnet with SQLite and Redis, and examples that read the stream",
     Effect.gen(function* () {
