@@ -2,6 +2,8 @@
 
 One consumer per stream: retractions are only correct in order. Entries that were delivered and not acknowledged are read
 first, so a crash repeats entries, and repeating an upsert or a delete changes nothing.
+
+It does not notice a Redis that was set back, nor blocks: docs/CONSUMING.md has what does.
 """
 
 import os

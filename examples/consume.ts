@@ -4,6 +4,8 @@
  * One consumer per stream: retractions are only correct in order. Entries that were delivered and not acknowledged are
  * read first, so a crash repeats entries, and repeating an upsert or a delete changes nothing.
  *
+ * It does not notice a Redis that was set back, nor blocks: docs/CONSUMING.md has what does, and examples/balances.ts.
+ *
  * With an OpenTelemetry SDK (node --import …), the processing of an entry joins the trace of its block.
  */
 import { propagation, ROOT_CONTEXT, SpanKind, trace } from "@opentelemetry/api"

@@ -7,6 +7,7 @@ import { Pool } from "pg"
 import { changes as effectChanges } from "../../clients/typescript/src/effect.ts"
 import {
   ConsumerError,
+  atLeastOnce,
   changes,
   follow,
   memory,
@@ -136,6 +137,28 @@ describe("follow", () => {
         await until(async () => (await stream.client.hexists("{events:1}:readers", "now")) === 1)
         await stream.push(["301a"])
         assert.deepStrictEqual(await now.after(1), ["+301"])
+      })
+    }),
+  )
+
+  it.live("begins before the first entry, and reconciles, where the first blocks have no logs", () =>
+    Effect.gen(function* () {
+      const stream = yield* StreamWriter.start()
+      yield* promise(async () => {
+        await stream.push([named("1a", 0), named("2a", 0), "3a"])
+        const keys = ["events:1", "{events:1}:head", "{events:1}:window"]
+        const saved = await Promise.all(keys.map((key) => stream.client.dumpBuffer(key)))
+        await stream.trim()
+        assert.strictEqual(await stream.client.hget(keys[1]!, "first_number"), "3")
+        const reader = recorder({ redis: stream.url })
+        await stream.push(["4a"])
+        await until(() => reader.seen.length === 2)
+        const all = stream.client.multi().del(...keys)
+        for (const [i, dump] of saved.entries()) all.restore(keys[i]!, 0, dump!)
+        await all.exec()
+        await stream.push(["4b"])
+        await stream.trim()
+        assert.deepStrictEqual(await reader.after(4), ["+3", "+4", "-4", "+4"])
       })
     }),
   )
@@ -355,6 +378,41 @@ describe("follow", () => {
           )
         const position = JSON.parse((await stream.client.get("consumer:{1:reader}:position"))!)
         assert.strictEqual(position.final, 40)
+      })
+    }),
+  )
+
+  it.live("skips only the logs of the key that failed, and undoes the others", () =>
+    Effect.gen(function* () {
+      const stream = yield* StreamWriter.start()
+      yield* promise(async () => {
+        const database = new DatabaseSync(":memory:")
+        const applied: Array<string> = []
+        const keyOf = ({ index }: { readonly index: number }) => String(index)
+        const reader = recorder({
+          redis: stream.url,
+          checkpoint: atLeastOnce(sqlite(database)) as never,
+          concurrency: { by: keyOf },
+          onError: (_: unknown, __: unknown, attempt: number) => (attempt < 2 ? "retry" : "skip"),
+          apply: ({ tx, block }: { readonly tx: unknown; readonly block: Block }) => {
+            assert.isUndefined(tx)
+            assert.isFalse(database.isTransaction)
+            const [key] = block.logs.map(keyOf)
+            if (block.number === 2 && key === "1") throw new Error("no")
+            applied.push(`${block.number}:${key}`)
+          },
+        } as never)
+        await stream.push(["1a", "2a", "3a"])
+        await until(() => applied.filter((one) => one.startsWith("3:")).length >= 2)
+        // At least once: a log is there, maybe again.
+        assert.deepStrictEqual([...new Set(applied)].sort(), ["1:0", "1:1", "2:0", "3:0", "3:1"])
+        await stream.popTo(1)
+        assert.deepStrictEqual(await reader.after(2), ["-3", "-2"])
+        const letters = database.prepare("SELECT number, error, data FROM event_ingestor_dead_letters").all()
+        assert.deepStrictEqual(
+          letters.map(({ number, error, data }) => [number, error, JSON.parse(String(data)).logs.map(keyOf)]),
+          [[2, "no, after 2 attempts", ["1"]]],
+        )
       })
     }),
   )

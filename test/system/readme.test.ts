@@ -1,4 +1,4 @@
-/** Runs every command of the README as written, except for ports and durations. */
+/** Runs every command of the README, and of docs/CONSUMING.md, as written, except for ports and durations. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
@@ -12,7 +12,7 @@ import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
 import { python, shell } from "../support/shell.ts"
 
-const readme = readFileSync("README.md", "utf8")
+const readme = ["README.md", "docs/CONSUMING.md"].map((path) => readFileSync(path, "utf8")).join("\n")
 
 const commands = [...readme.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].flatMap(([, block]) =>
   block!.trim().split("\n"),
@@ -32,6 +32,12 @@ describe("the README", () => {
     )
     assert.deepStrictEqual(unknown, [])
     assert.isAbove(commands.length, 8)
+  })
+
+  it("has the same consumer as the README of the client, whose text a test of the package runs", () => {
+    const consumerOf = (path: string) => /^```ts\n([\s\S]*?)^```$/m.exec(readFileSync(path, "utf8"))?.[1]
+    assert.isDefined(consumerOf("README.md"))
+    assert.strictEqual(consumerOf("README.md"), consumerOf("clients/typescript/README.md"))
   })
 
   test(

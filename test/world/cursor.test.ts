@@ -1,6 +1,6 @@
 /**
  * The store is restored to an older copy while no ingestor runs, so that none can detect it: the epoch stays, and readers
- * detect it by their cursors. The reader here follows README.md ("When the store was set back") exactly.
+ * detect it by their cursors. The reader here follows rules 1 and 2 of docs/CONSUMING.md ("Without a library") exactly.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger } from "effect"

@@ -43,11 +43,18 @@ export interface Checkpoint<Tx = unknown> {
   readonly deadLetter: (tx: Tx, reader: ReaderId, letter: DeadLetter) => Promise<void>
 }
 
+const repeatable: ReadonlySet<unknown> = new Set(["40001", "40P01", "P2034"])
+
 /** Whether the database asks to repeat the transaction: a serialization failure or a deadlock. */
 export const isSerializationFailure = (error: unknown): boolean => {
   for (let at: unknown = error, i = 0; at !== undefined && at !== null && i < 5; i++) {
-    const { code, cause } = at as { readonly code?: unknown; readonly cause?: unknown }
-    if (code === "40001" || code === "40P01") return true
+    const { code, meta, cause } = at as {
+      readonly code?: unknown
+      readonly meta?: { readonly code?: unknown }
+      readonly cause?: unknown
+    }
+    // Prisma has a code of its own for both, and puts that of a raw query into `meta`.
+    for (const one of [code, meta?.code]) if (repeatable.has(one)) return true
     at = cause
   }
   return false

@@ -15,15 +15,20 @@ import type { Found } from "./Reader.ts"
 
 /** A handler failed. */
 class HandlerFailure extends Error {
-  readonly step: Step
+  readonly step: Call
 
-  constructor(step: Step, cause: unknown) {
+  constructor(step: Call, cause: unknown) {
     super(textOf(cause), { cause })
     this.step = step
   }
 }
 
-const keyOf = ({ kind, block }: Step) => `${kind}:${block.hash}`
+/** A call of a handler: for a block, or with `concurrency` for the part of it that has one key. */
+interface Call extends Step {
+  readonly part?: string
+}
+
+const keyOf = ({ kind, block, part = "" }: Call) => `${kind}:${block.hash}:${part}`
 
 class Follower<ABI extends Abi, Tx> {
   readonly #consumer: Consumer<ABI, Tx>
@@ -34,6 +39,8 @@ class Follower<ABI extends Abi, Tx> {
   /** How often the handler of a block has failed, and the last error; and which blocks are skipped. */
   readonly #attempts = new Map<string, { readonly count: number; readonly error: string }>()
   readonly #skipped = new Set<string>()
+  /** The dead letters that are stored, where they need no transaction of the handler's. */
+  readonly #letters = new Set<string>()
   /** So many blocks are applied one by one: one of them failed in a batch. */
   #singles = 0
   #committedAt = -Infinity
@@ -152,11 +159,16 @@ class Follower<ABI extends Abi, Tx> {
     }
     this.#committedAt = performance.now()
     for (const step of batch) {
-      this.#attempts.delete(keyOf(step))
-      this.#skipped.delete(keyOf(step))
+      this.#forget(keyOf(step))
       telemetry.done(step)
     }
     return target
+  }
+
+  /** Forgets the failures of a block, and those of its parts. */
+  #forget(key: string): void {
+    for (const known of [this.#attempts, this.#skipped, this.#letters])
+      for (const one of known.keys()) if (one.startsWith(key)) known.delete(one)
   }
 
   /**
@@ -188,8 +200,8 @@ class Follower<ABI extends Abi, Tx> {
     }
   }
 
-  /** Runs the handlers of a batch. */
-  async #handle(tx: Tx, batch: ReadonlyArray<Step>): Promise<void> {
+  /** Runs the handlers of a batch. @param tx `undefined` with an at-least-once checkpoint: handlers are in no transaction */
+  async #handle(tx: Tx | undefined, batch: ReadonlyArray<Call>): Promise<void> {
     const { applyMany, checkpoint, name } = this.#options
     const { chain, decode } = this.#consumer
     for (const step of batch) {
@@ -203,25 +215,30 @@ class Follower<ABI extends Abi, Tx> {
         error: `${error}, after ${count} attempts`,
         data: JSON.stringify(block),
       }
-      await checkpoint.deadLetter(tx, { name, chain }, letter)
+      const write = (tx: Tx) => checkpoint.deadLetter(tx, { name, chain }, letter)
+      if (!checkpoint.atLeastOnce) await write(tx!)
+      else if (!this.#letters.has(keyOf(step))) {
+        await checkpoint.transaction(write)
+        this.#letters.add(keyOf(step))
+      }
     }
     const wanted = batch.filter((step) => !this.#skipped.has(keyOf(step)))
     if (wanted.length === 0) return
     if (applyMany !== undefined && wanted[0]!.kind === "apply") {
       const blocks = wanted.map(({ block }) => decode(block))
-      await this.#call(wanted[0]!, () => applyMany({ tx, blocks }))
+      await this.#call(wanted[0]!, () => applyMany({ tx: tx!, blocks }))
       return
     }
     for (const step of wanted) await this.#handleOne(tx, step)
   }
 
-  #handleOne(tx: Tx, step: Step): Promise<void> {
+  #handleOne(tx: Tx | undefined, step: Call): Promise<void> {
     const { apply, undo } = this.#options
-    const block = this.#consumer.decode(step.block)
-    return this.#call(step, () => (step.kind === "apply" ? apply!({ tx, block }) : undo!({ tx, block })))
+    const context = { tx: tx!, block: this.#consumer.decode(step.block) }
+    return this.#call(step, () => (step.kind === "apply" ? apply!(context) : undo!(context)))
   }
 
-  async #call(step: Step, handler: () => void | Promise<void>): Promise<void> {
+  async #call(step: Call, handler: () => void | Promise<void>): Promise<void> {
     try {
       await this.#consumer.telemetry.handling(step, async () => handler())
     } catch (error) {
@@ -231,11 +248,9 @@ class Follower<ABI extends Abi, Tx> {
 
   /** Without a transaction: the handlers first. What was completed is saved, even if a later block failed. */
   async #handleUnbound(batch: ReadonlyArray<Step>, current: State): Promise<void> {
-    const { concurrency, checkpoint } = this.#options
+    const { concurrency } = this.#options
     const { session } = this.#consumer
-    if (concurrency === undefined || batch[0]!.kind === "undo") {
-      return checkpoint.transaction((tx) => this.#handle(tx, batch))
-    }
+    if (concurrency === undefined || batch[0]!.kind === "undo") return this.#handle(undefined, batch)
     const { by, limit = 16 } = concurrency
     let completed = 0
     const done = batch.map(() => false)
@@ -257,7 +272,7 @@ class Follower<ABI extends Abi, Tx> {
         const work = async () => {
           await before
           if (failures.length > 0) return
-          await checkpoint.transaction((tx) => this.#handle(tx, [part]))
+          await this.#handle(undefined, [part])
           finish()
         }
         const task = work().catch((error: unknown) => void failures.push(error))
@@ -299,7 +314,7 @@ class Follower<ABI extends Abi, Tx> {
 }
 
 /** The parts of a block whose logs have the same key. */
-const partsOf = (step: Step, by: (log: Log) => string): ReadonlyMap<string, Step> => {
+const partsOf = (step: Step, by: (log: Log) => string): ReadonlyMap<string, Call> => {
   const logs = new Map<string, Array<Log>>()
   for (const log of step.block.logs) {
     const key = by(log)
@@ -307,7 +322,9 @@ const partsOf = (step: Step, by: (log: Log) => string): ReadonlyMap<string, Step
     if (known === undefined) logs.set(key, [log])
     else known.push(log)
   }
-  return new Map([...logs].map(([key, logs]) => [key, { ...step, block: { ...step.block, logs } }]))
+  return new Map(
+    [...logs].map(([key, logs]) => [key, { ...step, block: { ...step.block, logs }, part: key }]),
+  )
 }
 
 const isFinal = ({ kind, block }: Step) => kind === "apply" && block.finalized

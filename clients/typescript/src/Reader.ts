@@ -9,7 +9,7 @@ import { limitOf, plan, wholeNumber } from "./Plan.ts"
 import type { Step, Wanted } from "./Plan.ts"
 import type { Position, State } from "./Position.ts"
 import { reconcile, standingOf } from "./Reconcile.ts"
-import { knownVersion } from "./Source.ts"
+import { firstNumberOf, knownVersion } from "./Source.ts"
 import type { Snapshot, Source } from "./Source.ts"
 
 /** Where a new reader begins. */
@@ -105,7 +105,7 @@ export class Reader {
         block,
       }
     }
-    const firstNumber = head.firstNumber ?? head.startNumber
+    const firstNumber = firstNumberOf(head, snapshot)
     const block = from === "earliest" ? head.startNumber : from
     if (block < firstNumber)
       throw new TrimmedError(chain, `from block ${block} on was asked for`, firstNumber)
@@ -229,7 +229,7 @@ export class Reader {
     this.#checkVersion(head)
     const standing = standingOf(position, snapshot, this.#source, identityOf)
     if (standing === "reset") throw new ResetError(chain, name)
-    const firstNumber = head.firstNumber ?? head.startNumber
+    const firstNumber = firstNumberOf(head, snapshot)
     const isUnread = position.id === this.#source.lowest && position.epoch !== head.epoch
     if (standing === "trimmed" || (isUnread && firstNumber > position.final + 1)) {
       throw new TrimmedError(chain, `entries after block ${position.block} are needed`, firstNumber)

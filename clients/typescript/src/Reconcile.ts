@@ -8,6 +8,7 @@ import { TrimmedError } from "./Errors.ts"
 import { after, runsOf } from "./Plan.ts"
 import type { Step, Wanted } from "./Plan.ts"
 import type { Position, State } from "./Position.ts"
+import { firstNumberOf } from "./Source.ts"
 import type { Snapshot, Source } from "./Source.ts"
 
 /** How the entry of a position, and the epoch, relate to the stream. */
@@ -73,7 +74,7 @@ export const reconcile = async (
   identity: (entry: Entry) => string,
 ): Promise<Reconciled | undefined> => {
   const { position } = state
-  const firstNumber = head.firstNumber ?? head.startNumber
+  const firstNumber = firstNumberOf(head, { length })
   // Only final blocks are trimmed, and what a pinned reader has not read is kept. If all that was trimmed is at or below the
   // position, what was applied of it stays.
   const isBelow = first !== undefined && source.compare(first, position.id) <= 0

@@ -55,3 +55,12 @@ export const knownVersion = 2
 export class SourceUnavailable extends Error {
   override readonly name = "SourceUnavailable"
 }
+
+/**
+ * The block from which on every entry is there. While nothing was trimmed, that is the block at which the journal begins, also if
+ * its first entry is of a later one.
+ */
+export const firstNumberOf = (
+  { added, startNumber, firstNumber = startNumber }: Head,
+  { length }: Pick<Snapshot, "length">,
+): number => (added <= length ? startNumber : firstNumber)

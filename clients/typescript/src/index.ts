@@ -2,6 +2,7 @@
 export { changes } from "./Changes.ts"
 export type { Change, ChangesOptions } from "./Changes.ts"
 export type { Checkpoint, DeadLetter, ReaderId, Save } from "./Checkpoint.ts"
+export { atLeastOnce } from "./checkpoints/AtLeastOnce.ts"
 export { memory } from "./checkpoints/Memory.ts"
 export { postgres } from "./checkpoints/Postgres.ts"
 export type { PgClient, PgPool } from "./checkpoints/Postgres.ts"

@@ -113,8 +113,9 @@ export const ddlOf = (tables: Tables, flavour: Flavour): string => {
   return `${[migrationTable(tables, flavour), ...all].join(";\n")};\n`
 }
 
-const errorWith = (error: unknown, pattern: RegExp) =>
-  pattern.test(error instanceof Error ? error.message : "")
+/** Whether an error, or one that it wraps, says so: some libraries wrap the database's. */
+const errorWith = (error: unknown, pattern: RegExp): boolean =>
+  error instanceof Error && (pattern.test(error.message) || errorWith(error.cause, pattern))
 
 /** A checkpoint in the tables of a database. */
 export const sqlCheckpoint = <Tx>(

@@ -1,0 +1,245 @@
+/**
+ * The examples that use the library, as processes: a real node, the real ingestor and a real Redis, with reorgs, `kill -9` of the
+ * consumers, and a Redis that is set back. What they hold is compared with the node.
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import type { Scope } from "effect"
+import { createHmac } from "node:crypto"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import { Pool } from "pg"
+import * as Devnet from "../support/devnet.ts"
+import { directory } from "../support/directory.ts"
+import * as PostgresServer from "../support/PostgresServer.ts"
+import * as RedisServer from "../support/RedisServer.ts"
+import { openRedis, standalone } from "../support/redisStore.ts"
+import * as Service from "../support/Service.ts"
+import { shell } from "../support/shell.ts"
+
+interface NodeLog {
+  readonly address: string
+  readonly blockHash: string
+  readonly logIndex: string
+  readonly topics: ReadonlyArray<string>
+  readonly data: string
+}
+
+const keys = ["", "{}:head", "{}:window"].map((key) =>
+  key === "" ? `events:${Devnet.chainId}` : key.replace("{}", `{events:${Devnet.chainId}}`),
+)
+
+const read = <A>(path: string, sql: string): ReadonlyArray<A> => {
+  const database = new DatabaseSync(path, { timeout: 5000 })
+  try {
+    return database.prepare(sql).all() as unknown as ReadonlyArray<A>
+  } catch {
+    // There is no table yet.
+    return []
+  } finally {
+    database.close()
+  }
+}
+
+interface Row {
+  readonly token: string
+  readonly holder: string
+  readonly amount: string
+}
+
+/** Balances of 0 may be there or not. */
+const textOf = (rows: ReadonlyArray<Row>) =>
+  rows
+    .filter(({ amount }) => BigInt(amount) !== 0n)
+    .map(({ token, holder, amount }) => `${token} ${holder} ${amount}`)
+    .sort()
+
+const balancesOf = (logs: ReadonlyArray<NodeLog>) => {
+  const balances = new Map<string, bigint>()
+  for (const { address, topics, data } of logs) {
+    const [, from, to] = topics.map((topic) => `0x${topic.slice(26)}`)
+    for (const [holder, sign] of [
+      [from, -1n],
+      [to, 1n],
+    ] as const) {
+      const key = `${address} ${holder}`
+      balances.set(key, (balances.get(key) ?? 0n) + sign * BigInt(data))
+    }
+  }
+  return textOf(
+    [...balances].map(([key, amount]) => {
+      const [token, holder] = key.split(" ")
+      return { token: token!, holder: holder!, amount: String(amount) }
+    }),
+  )
+}
+
+/** Runs a command that can be killed and started again. */
+const restartable = Effect.fnUntraced(function* (command: string, env: Record<string, string>) {
+  const start: Effect.Effect<Effect.Success<ReturnType<typeof shell>>, never, Scope.Scope> = shell(
+    `exec ${command}`,
+    env,
+  )
+  let running = yield* start
+  return {
+    output: () => running.output(),
+    restart: Effect.gen(function* () {
+      running.child.kill("SIGKILL")
+      running = yield* start
+    }),
+  }
+})
+
+describe("the examples with the library", () => {
+  it.live(
+    "hold what the node has, after reorgs, kill -9 and a Redis that is set back",
+    () =>
+      Effect.gen(function* () {
+        const devnet = yield* Devnet.start()
+        const server = yield* RedisServer.start()
+        const postgresUrl = yield* PostgresServer.start
+        const place = yield* directory
+        const port = yield* RedisServer.freePort
+        const receiver = yield* shell(`exec node examples/webhooks.ts receive ${port}`, {
+          WEBHOOK_SECRETS: "old",
+        })
+        yield* receiver.says(/listening/)
+        const files = { balances: join(place, "balances.db"), webhooks: join(place, "webhooks.db") }
+        const common = { REDIS_URL: server.url }
+        const webhooks = {
+          ...common,
+          DATABASE_PATH: files.webhooks,
+          WEBHOOK_URL: `http://127.0.0.1:${port}/`,
+          WEBHOOK_SECRETS: "new,old",
+        }
+        const store = yield* openRedis(standalone(server.port))
+        yield* Service.start({ env: Devnet.environment(devnet.anvil.url, common) })
+        const consumers = yield* Effect.all([
+          restartable(`node examples/balances.ts ${Devnet.chainId}`, {
+            ...common,
+            DATABASE_URL: files.balances,
+          }),
+          restartable(`node examples/webhooks.ts send ${Devnet.chainId}`, webhooks),
+          restartable(`node examples/balances.ts ${Devnet.chainId}`, {
+            ...common,
+            DATABASE_URL: postgresUrl,
+          }),
+        ])
+        const pool = new Pool({ connectionString: postgresUrl })
+        pool.on("error", () => {})
+
+        const held = async () => ({
+          sqlite: textOf(read<Row>(files.balances, "SELECT token, holder, amount FROM balances")),
+          postgres: textOf((await pool.query("SELECT * FROM balances").catch(() => ({ rows: [] }))).rows),
+          webhooks: ((await (await fetch(webhooks.WEBHOOK_URL)).json()) as Array<string>).sort(),
+        })
+        const expected = Effect.gen(function* () {
+          const logs = (yield* devnet.node.request("eth_getLogs", [
+            { fromBlock: "0x0", toBlock: "latest" },
+          ])) as ReadonlyArray<NodeLog>
+          const balances = balancesOf(logs)
+          const received = logs.map(
+            ({ blockHash, logIndex }) => `${Devnet.chainId}:${blockHash}:${Number(logIndex)}`,
+          )
+          return { sqlite: balances, postgres: balances, webhooks: received.sort() }
+        })
+        /** Waits until the ingestor and its consumers have what the node has. */
+        const settled = Effect.gen(function* () {
+          yield* Devnet.reached(store, devnet.head)
+          const wanted = yield* expected
+          assert.isAbove(wanted.webhooks.length, 0)
+          for (let i = 0; ; i++) {
+            const now = yield* Effect.promise(held)
+            if (JSON.stringify(now) === JSON.stringify(wanted)) return
+            if (i === 300)
+              assert.deepStrictEqual(now, wanted, consumers.map(({ output }) => output()).join("\n"))
+            yield* Effect.sleep("50 millis")
+          }
+        })
+
+        for (let i = 0; i < 5; i++) yield* devnet.block(3, 1)
+        yield* settled
+        const kill = Effect.forEach(consumers, ({ restart }) => restart)
+        for (let i = 0; i < 3; i++) {
+          yield* devnet.block(4)
+          yield* devnet.reorg(1 + i)
+          if (i > 0) yield* kill
+          yield* devnet.block(2)
+        }
+        yield* settled
+
+        // Redis goes back to an older copy, and the blocks that it has lost are replaced before they are written again.
+        const { client } = server
+        const saved = yield* Effect.promise(() => Promise.all(keys.map((key) => client.dumpBuffer(key))))
+        for (let i = 0; i < 4; i++) yield* devnet.block(5)
+        yield* settled
+        const before = yield* Effect.promise(() => client.hget(keys[1]!, "epoch"))
+        yield* Effect.promise(async () => {
+          const all = client.multi().del(...keys)
+          for (const [i, dump] of saved.entries()) all.restore(keys[i]!, 0, dump!)
+          await all.exec()
+        })
+        yield* devnet.reorg(3)
+        yield* kill
+        yield* devnet.block(1)
+        yield* settled
+        assert.notStrictEqual(yield* Effect.promise(() => client.hget(keys[1]!, "epoch")), before)
+        yield* Effect.promise(() => pool.end())
+        assert.lengthOf(read(files.webhooks, "SELECT * FROM event_ingestor_dead_letters"), 0)
+
+        // The receiver accepts only what is signed, and fresh.
+        const body = JSON.stringify({ removed: false, logs: [] })
+        const post = async (secret: string, age: number) => {
+          const timestamp = String(Math.floor(Date.now() / 1000) - age)
+          const digest = createHmac("sha256", secret).update(`id.${timestamp}.${body}`).digest("base64")
+          const headers = {
+            "webhook-id": "id",
+            "webhook-timestamp": timestamp,
+            "webhook-signature": `v1,${digest}`,
+          }
+          return (await fetch(webhooks.WEBHOOK_URL, { method: "POST", headers, body })).status
+        }
+        const statuses = yield* Effect.promise(async () => [
+          await post("old", 0),
+          await post("wrong", 0),
+          await post("old", 1000),
+          (await fetch(webhooks.WEBHOOK_URL, { method: "POST", body })).status,
+        ])
+        assert.deepStrictEqual(statuses, [204, 401, 401, 401])
+
+        // A receiver that refuses: each call goes to the dead letters.
+        const letters = join(place, "refused.db")
+        yield* shell(`exec node examples/webhooks.ts send ${Devnet.chainId}`, {
+          ...webhooks,
+          DATABASE_PATH: letters,
+          WEBHOOK_SECRETS: "wrong",
+          WEBHOOK_ATTEMPTS: "1",
+        })
+        const blocks = new Set((yield* expected).webhooks.map((key) => key.split(":")[1]))
+        for (let i = 0; i < 400; i++) {
+          const found = read<{ hash: string; error: string }>(
+            letters,
+            "SELECT hash, error FROM event_ingestor_dead_letters",
+          )
+          if (found.length >= blocks.size) {
+            assert.deepStrictEqual(new Set(found.map(({ hash }) => hash)), blocks)
+            assert.match(found[0]!.error, /answered 401/)
+            return
+          }
+          yield* Effect.sleep("20 millis")
+        }
+        assert.fail("no dead letters")
+      }),
+    60_000,
+  )
+
+  it.live("webhooks: refuses a URL that is not https, but for localhost", () =>
+    Effect.gen(function* () {
+      const { says } = yield* shell("node examples/webhooks.ts send 1", {
+        WEBHOOK_SECRETS: "s",
+        WEBHOOK_URL: "http://example.com/",
+      })
+      yield* says(/https only/)
+    }),
+  )
+})
