@@ -1,5 +1,5 @@
 /** `follow` and `changes` on a real Redis, with checkpoints in real databases. */
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import { Redis } from "ioredis"
 import { DatabaseSync } from "node:sqlite"
@@ -15,7 +15,13 @@ import {
   redis as redisCheckpoint,
   sqlite,
 } from "../../clients/typescript/src/index.ts"
-import type { Block, FollowOptions, PgClient, TrimmedError } from "../../clients/typescript/src/index.ts"
+import type {
+  Block,
+  Checkpoint,
+  FollowOptions,
+  PgClient,
+  TrimmedError,
+} from "../../clients/typescript/src/index.ts"
 import * as PostgresServer from "../support/PostgresServer.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { shell } from "../support/shell.ts"
@@ -32,9 +38,8 @@ const poolOf = (url: string) => {
 const promise = <A>(run: () => Promise<A>) => Effect.promise(run)
 
 /** Waits until it holds. */
-const until = async (holds: () => boolean | Promise<boolean>) => {
-  while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, 10))
-}
+const until = (holds: () => boolean | Promise<boolean>) =>
+  vi.waitUntil(holds, { interval: 10, timeout: 60_000 })
 
 const nameOf = ({ number }: Block) => String(number)
 
@@ -361,7 +366,7 @@ describe("follow", () => {
           apply: async ({ block }: { readonly block: Block }) => {
             most = Math.max(most, ++running)
             const [log] = block.logs
-            await new Promise((resolve) => setTimeout(resolve, 1))
+            await new Promise(setImmediate)
             const numbers = order.get(String(log!.index)) ?? []
             order.set(String(log!.index), [...numbers, block.number])
             running--
@@ -554,7 +559,7 @@ describe("a checkpoint in Postgres", () => {
         two.child.kill("SIGTERM")
         yield* promise(() => stream.push(["5b"]))
         yield* one.says(/applied 5 /)
-        assert.notMatch(one.output(), /applied [34] |undone/)
+        assert.notMatch(one.output(), /applied [34] |retracted/)
         assert.notMatch(two.output(), /applied [125] /)
         const keys = async () =>
           (await pool.query(`SELECT key FROM ${table}_logs ORDER BY key`)).rows.map(({ key }) => String(key))
@@ -620,6 +625,117 @@ describe("changes", () => {
           rows.map(({ number }) => number),
           [1, 2, 3],
         )
+      })
+    }),
+  )
+
+  const pulling = <Tx>(redis: string, checkpoint: Checkpoint<Tx>) =>
+    ({
+      redis,
+      chain: 1,
+      name: "pull",
+      from: "earliest",
+      finality: "latest",
+      checkpoint,
+      lease: "100ms",
+    }) as const
+
+  it.live("does not store a position beyond a change whose transaction was rolled back", () =>
+    Effect.gen(function* () {
+      const stream = yield* StreamWriter.start()
+      yield* promise(async () => {
+        await stream.push(["1a", "2a", "3a"])
+        const checkpoint = sqlite(new DatabaseSync(":memory:"))
+        const codes: Array<string> = []
+        for await (const { block, commit } of changes(pulling(stream.url, checkpoint))) {
+          const failed = await checkpoint
+            .transaction(async (tx) => {
+              await commit(tx)
+              if (block.number === 2) throw new Error("rolled back")
+            })
+            .then(
+              () => "",
+              (error: Error) => (error instanceof ConsumerError ? error.code : error.message),
+            )
+          codes.push(failed)
+          if (block.number === 3) break
+        }
+        assert.deepStrictEqual(codes, ["", "rolled back", "ROLLED_BACK"])
+        for await (const { block } of changes(pulling(stream.url, checkpoint))) {
+          assert.strictEqual(block.number, 2)
+          break
+        }
+      })
+    }),
+  )
+
+  it.live("keeps the later position when an earlier change is committed after it", () =>
+    Effect.gen(function* () {
+      const stream = yield* StreamWriter.start()
+      yield* promise(async () => {
+        await stream.push(["1a", "2a", "3a"])
+        const checkpoint = sqlite(new DatabaseSync(":memory:"))
+        let first: (() => Promise<void>) | undefined
+        for await (const { block, commit } of changes(pulling(stream.url, checkpoint))) {
+          first ??= commit
+          if (block.number < 2) continue
+          await commit()
+          await first()
+          break
+        }
+        for await (const { block } of changes(pulling(stream.url, checkpoint))) {
+          assert.strictEqual(block.number, 3)
+          break
+        }
+      })
+    }),
+  )
+
+  it.live("undoes what was delivered and not committed, without a transaction, if it has gone", () =>
+    Effect.gen(function* () {
+      const stream = yield* StreamWriter.start()
+      yield* promise(async () => {
+        await stream.push(["1a", "2a"])
+        const checkpoint = memory()
+        for await (const { block, commit } of changes(pulling(stream.url, checkpoint))) {
+          // Applied, and ended before the commit.
+          if (block.number === 2) break
+          await commit()
+        }
+        await stream.popTo(1)
+        await stream.push(["2b"])
+        const seen: Array<string> = []
+        for await (const { type, block, commit } of changes(pulling(stream.url, checkpoint))) {
+          seen.push(`${type} ${block.hash}`)
+          await commit()
+          if (seen.length === 2) break
+        }
+        assert.deepStrictEqual(seen, [`undo ${named("2a").hash}`, `apply ${named("2b").hash}`])
+      })
+    }),
+  )
+
+  it.live("ends a commit with TAKEN_OVER when another process reads", () =>
+    Effect.gen(function* () {
+      const stream = yield* StreamWriter.start()
+      yield* promise(async () => {
+        await stream.push(["1a", "2a"])
+        const checkpoint = sqlite(new DatabaseSync(":memory:"))
+        for await (const { commit } of changes(pulling(stream.url, checkpoint))) {
+          const reader = { name: "pull", chain: 1 }
+          await checkpoint.transaction(async (tx) => {
+            const position = (await checkpoint.load(tx, reader))!
+            await checkpoint.save(tx, reader, {
+              position: { ...position, owner: "another" },
+              remove: [],
+              put: [],
+            })
+          })
+          const error = await commit().catch((error: unknown) => error)
+          assert.instanceOf(error, ConsumerError)
+          assert.strictEqual(error.code, "TAKEN_OVER")
+          break
+        }
       })
     }),
   )

@@ -22,7 +22,7 @@ interface Table {
 
 const keysOf = ({ logs }: RawBlock) => logs.map(({ key }) => key)
 
-/** A table and a checkpoint in one database: a block that is applied twice, or undone without being there, fails. */
+/** A table and a checkpoint in one database: a block that is applied twice, or retracted without being there, fails. */
 const sqliteTable = (): Table => {
   const database = new DatabaseSync(":memory:")
   database.exec("CREATE TABLE logs (key TEXT PRIMARY KEY)")

@@ -1,5 +1,5 @@
 /** The program of docs/CONSUMING.md ("Without a library"), as written, on a real Redis. */
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe, it, vi } from "@effect/vitest"
 import { Effect } from "effect"
 import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
@@ -66,13 +66,9 @@ const setup = Effect.gen(function* () {
 const rowsOf = (names: ReadonlyArray<string>) =>
   names.flatMap((name) => [0, 1].map((index) => `${named(name).hash}:${index}`)).sort()
 
-const until = async (holds: () => boolean) => {
-  for (let i = 0; !holds(); i++) {
-    if (i > 3000) return false
-    await new Promise((resolve) => setTimeout(resolve, 10))
-  }
-  return true
-}
+/** Whether it holds within half a minute. */
+const until = (holds: () => boolean) =>
+  vi.waitUntil(holds, { interval: 10, timeout: 30_000 }).catch(() => false)
 
 describe("the program of docs/CONSUMING.md", () => {
   it.live(
@@ -118,7 +114,7 @@ describe("the program of docs/CONSUMING.md", () => {
             reader = yield* run(text)
           }
           yield* Effect.promise(async () => {
-            if (die === 10) await new Promise((resolve) => setTimeout(resolve, 300))
+            if (die === 10) await new Promise((resolve) => setTimeout(resolve, 300)) // The reader gets some way: how far is left open.
             if (die === 9) saved = { restore: await copy(), written }
             if (die === 8 && saved !== undefined) {
               await saved.restore()
@@ -225,8 +221,8 @@ describe("the program of docs/CONSUMING.md", () => {
       yield* Effect.promise(() => stream.push(["1a", "2a", "3a", "4a", "5a"], true))
       yield* run(page(program!), 1)
       yield* Effect.promise(async () => {
-        while ((await stream.client.hexists("{events:1}:readers", "logs")) === 0)
-          await new Promise((resolve) => setTimeout(resolve, 10))
+        const isPublished = async () => (await stream.client.hexists("{events:1}:readers", "logs")) === 1
+        await vi.waitUntil(isPublished, { interval: 10, timeout: 30_000 })
         await stream.client.xtrim(keys[0]!, "MAXLEN", 4)
         await stream.trim()
       })

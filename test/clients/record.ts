@@ -31,7 +31,7 @@ type Change = readonly [
   finalized: boolean,
 ]
 
-/** `+3a`: block 3 of fork a is applied; `+3a!`: as final; `-3a`: it is undone. */
+/** `+3a`: block 3 of fork a is applied; `+3a!`: as final; `-3a`: it is retracted. */
 type Shorthand = ReadonlyArray<string> | { readonly error: string }
 
 interface Expected {
@@ -227,6 +227,16 @@ Object.assign(sizes, {
   "8c": 3,
 })
 
+/** Readers see six blocks, of which the store loses the last three. */
+const loseTail = async (s: Scenario) => {
+  await s.push(["1a", "2a", "3a"])
+  await s.finalize("1a")
+  await s.save()
+  await s.push(["4a", "5a", "6a"])
+  s.expect({ latest: ["+1a!", "+2a", "+4a", "+6a"], finalized: ["+1a!"], "2": ["+1a!", "+2a", "+4a"] })
+  await s.setBack(true)
+}
+
 const none = { latest: [], finalized: [], "2": [] }
 
 const scenarios = [
@@ -278,7 +288,7 @@ const scenarios = [
         await s.popTo(kept)
         await s.push([...fresh, "11b"])
         const confirmed = (name: string) => Number.parseInt(name, 10) <= top + 1 - 2
-        const undone = replaced.filter((name) => Number.parseInt(name, 10) <= top - 2)
+        const retracted = replaced.filter((name) => Number.parseInt(name, 10) <= top - 2)
         s.expect({
           latest: [
             ...replaced.toReversed().map((name) => `-${name}`),
@@ -287,7 +297,7 @@ const scenarios = [
           ],
           finalized: [],
           "2": [
-            ...undone.toReversed().map((name) => `-${name}`),
+            ...retracted.toReversed().map((name) => `-${name}`),
             ...(depth === 1 ? ["+9a"] : []),
             ...applied.filter(confirmed).map((name) => `+${name}`),
           ],
@@ -374,7 +384,7 @@ const scenarios = [
   ),
   record(
     "removed-only",
-    "removals whose adds were trimmed: what was not applied is not undone",
+    "removals whose adds were trimmed: what was not applied is not retracted",
     async (s) => {
       await s.push(["1a", "2a", "3a", "4a", "5a", "6a"])
       s.expect({ latest: ["+1a", "+2a", "+4a", "+6a"], finalized: [], "2": ["+1a", "+2a", "+4a"] })
@@ -390,12 +400,7 @@ const scenarios = [
     },
   ),
   record("set-back", "the store lost its last entries, which are written again unchanged", async (s) => {
-    await s.push(["1a", "2a", "3a"])
-    await s.finalize("1a")
-    await s.save()
-    await s.push(["4a", "5a", "6a"])
-    s.expect({ latest: ["+1a!", "+2a", "+4a", "+6a"], finalized: ["+1a!"], "2": ["+1a!", "+2a", "+4a"] })
-    await s.setBack(true)
+    await loseTail(s)
     await s.push(["4a", "5a", "6a", "7a"])
     s.expect({ latest: ["+7a"], finalized: [], "2": [] })
     await s.finalize("7a")
@@ -405,12 +410,7 @@ const scenarios = [
     "set-back-reorg",
     "the store lost its last entries, and other blocks are written in their place",
     async (s) => {
-      await s.push(["1a", "2a", "3a"])
-      await s.finalize("1a")
-      await s.save()
-      await s.push(["4a", "5a", "6a"])
-      s.expect({ latest: ["+1a!", "+2a", "+4a", "+6a"], finalized: ["+1a!"], "2": ["+1a!", "+2a", "+4a"] })
-      await s.setBack(true)
+      await loseTail(s)
       await s.popTo(1)
       await s.push(["2b", "3b", "4b", "5b", "6b", "7b"])
       s.expect({

@@ -28,7 +28,7 @@ await follow({
       const { rowCount } = await tx.query(`DELETE FROM ${table}_logs WHERE key = $1`, [key])
       if (rowCount !== 1) throw new Error(`${key} was not there`)
     }
-    process.stdout.write(`undone ${block.number} ${block.hash}\n`)
+    process.stdout.write(`retracted ${block.number} ${block.hash}\n`)
   },
 })
 await pool.end()

@@ -1,5 +1,5 @@
 /** A real Postgres: a child process on a free port with its own files, or the server of `PGURL`. */
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import type { Scope } from "effect"
 import { execFileSync, spawn } from "node:child_process"
 import { chownSync, existsSync, mkdirSync, readdirSync } from "node:fs"
@@ -27,20 +27,15 @@ const userOf = () => {
 
 /** Waits until it answers. */
 const answers = (url: string) =>
-  Effect.promise(async () => {
-    for (;;) {
-      const pool = new Pool({ connectionString: url })
-      pool.on("error", () => {})
-      try {
-        await pool.query("SELECT 1")
-        return
-      } catch {
-        await new Promise((resolve) => setTimeout(resolve, 50))
-      } finally {
-        await pool.end()
-      }
+  Effect.tryPromise(async () => {
+    const pool = new Pool({ connectionString: url })
+    pool.on("error", () => {})
+    try {
+      await pool.query("SELECT 1")
+    } finally {
+      await pool.end()
     }
-  })
+  }).pipe(Effect.retry(Schedule.spaced("50 millis")), Effect.orDie)
 
 /**
  * The URL of a server that lives as long as the scope, or of that of `PGURL`. It does not sync its files: its process may be killed,

@@ -5,8 +5,10 @@ import { ConsumerError, OptionError } from "./Errors.ts"
 import type { Block } from "./Events.ts"
 import { checkCommon } from "./Options.ts"
 import type { CommonOptions } from "./Options.ts"
+import type { Step } from "./Plan.ts"
 import type { State } from "./Position.ts"
-import { Superseded } from "./Session.ts"
+import { Superseded, isSame } from "./Session.ts"
+import type { Session } from "./Session.ts"
 
 /** A block to apply, or one to undo. */
 export interface Change<ABI extends Abi = Abi, Tx = unknown> {
@@ -27,6 +29,60 @@ export type ChangesOptions<ABI extends Abi, Tx> = CommonOptions<ABI, Tx>
 const takenOver = (name: string) =>
   new ConsumerError("TAKEN_OVER", `another process reads as ${name} now: begin to iterate again, to stand by`)
 
+/** The commits of an iteration. Changes have serial numbers from 1 on. */
+class Commits<Tx> {
+  readonly #session: Session<Tx>
+  readonly #name: string
+  readonly #atLeastOnce: boolean
+  /** What was saved, or may have been: a transaction of the caller may be rolled back later. */
+  #attempts: ReadonlyArray<{ readonly serial: number; readonly state: State }>
+
+  constructor(session: Session<Tx>, { name, checkpoint }: ChangesOptions<never, Tx>, acquired: State) {
+    this.#session = session
+    this.#name = name
+    this.#atLeastOnce = checkpoint.atLeastOnce
+    this.#attempts = [{ serial: 0, state: acquired }]
+  }
+
+  /** The last change that was committed, if no transaction was rolled back, and the state after it. */
+  get last() {
+    return this.#attempts.at(-1)!
+  }
+
+  /** Stores the state after a change, unless that of a later one is stored. */
+  async commit(serial: number, state: State, tx: Tx | undefined): Promise<void> {
+    const save = async (tx: Tx) => {
+      const stored = await this.#session.current(tx)
+      const base = this.#attempts.findLast((attempt) => isSame(attempt.state, stored))?.serial ?? 0
+      if (!this.#atLeastOnce) {
+        if (base >= serial) return
+        if (this.#attempts.some((attempt) => attempt.serial > base && attempt.serial < serial))
+          throw new ConsumerError(
+            "ROLLED_BACK",
+            "the transaction of an earlier change was rolled back, so that its block is not stored: begin to iterate again",
+          )
+      }
+      await this.#session.save(tx, state)
+    }
+    if (this.#atLeastOnce && this.last.serial >= serial) return
+    try {
+      await (tx === undefined ? this.#session.transaction(save) : save(tx))
+    } catch (error) {
+      throw error instanceof Superseded ? takenOver(this.#name) : error
+    }
+    if (serial >= this.last.serial)
+      this.#attempts = [...this.#attempts.slice(-keptAttempts), { serial, state }]
+  }
+
+  /** Replaces the state after the last change: entries that need no handler were read meanwhile. */
+  advance(state: State): void {
+    this.#attempts = [...this.#attempts, { serial: this.last.serial, state }].slice(-keptAttempts)
+  }
+}
+
+/** More attempts than a caller has transactions open at once. */
+const keptAttempts = 100
+
 async function* iterate<ABI extends Abi, Tx>(
   chain: number,
   options: ChangesOptions<ABI, Tx>,
@@ -37,19 +93,24 @@ async function* iterate<ABI extends Abi, Tx>(
   try {
     const acquired = await consumer.acquire()
     if (acquired === undefined) return
-    let [state, saved]: [State, State] = [acquired, acquired]
-    let delivered = acquired
+    const commits = new Commits<Tx>(session, options as never, acquired)
+    let state = acquired
+    let delivered = 0
+    let uncommitted: Array<Step> = []
     while (!signal.aborted) {
-      const found = await consumer.next(state)
+      const found = await consumer.next(state, commits.last.state)
       if (found === undefined) return
       for (const [i, step] of found.steps.entries()) {
         const after: State =
           i === found.steps.length - 1 ? found.state : { position: step.position, stack: step.stack }
-        delivered = after
+        if (commits.last.serial === delivered) uncommitted = []
+        const serial = ++delivered
+        if (options.checkpoint.atLeastOnce) {
+          uncommitted.push(step)
+          await consumer.retrying(() => session.announce(commits.last.state, uncommitted))
+        }
         const commit = async (tx?: Tx) => {
-          const save = (tx: Tx) => session.save(tx, after)
-          await (tx === undefined ? session.transaction(save) : save(tx))
-          saved = after
+          await commits.commit(serial, after, tx)
           telemetry.done(step)
         }
         yield { type: step.kind, block: consumer.decode(step.block), commit }
@@ -57,12 +118,11 @@ async function* iterate<ABI extends Abi, Tx>(
       }
       state = found.state
       // Only what was committed is saved on the way.
-      if (saved === delivered) {
-        saved = await consumer.rest(found, saved)
-        delivered = saved
-      } else {
-        await consumer.rest({ ...found, state: saved }, saved)
-      }
+      const { serial, state: saved } = commits.last
+      if (serial === delivered) {
+        const rested = await consumer.rest(found, saved)
+        if (rested !== saved) commits.advance(rested)
+      } else await consumer.rest({ ...found, state: saved }, saved)
     }
   } catch (error) {
     throw error instanceof Superseded ? takenOver(options.name) : error

@@ -10,7 +10,7 @@ export interface ReaderId {
 /** What a transaction changes: the position, and applied blocks by their numbers. */
 export interface Save {
   readonly position: Position
-  /** The numbers of blocks to delete: undone, or final by now. Deleted before `put` is written. */
+  /** The numbers of blocks to delete: retracted, or final by now. Deleted before `put` is written. */
   readonly remove: ReadonlyArray<number>
   readonly put: ReadonlyArray<PackedBlock>
 }

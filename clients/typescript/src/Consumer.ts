@@ -12,7 +12,7 @@ import { Reader } from "./Reader.ts"
 import type { Found } from "./Reader.ts"
 import type { State } from "./Position.ts"
 import { openRedis } from "./RedisSource.ts"
-import { Session, Superseded } from "./Session.ts"
+import { Session, Superseded, isSame } from "./Session.ts"
 import type { Source } from "./Source.ts"
 import { openSqlite } from "./SqliteSource.ts"
 import { loadTelemetry } from "./Telemetry.ts"
@@ -135,15 +135,16 @@ export class Consumer<ABI extends Abi, Tx> {
     return this.session.transaction((tx) => this.session.current(tx))
   }
 
-  /** Looks at the stream. */
-  async next(state: State): Promise<Found | undefined> {
+  /** Looks at the stream. @param saved the state that is stored */
+  async next(state: State, saved: State): Promise<Found | undefined> {
     const found = await this.retrying(() => this.#reader.next(state))
     if (found?.reconciled === true) {
       this.telemetry.reconciled()
-      // What is read again must not be trimmed meanwhile.
+      // What is read again, now or by the next process, must not be trimmed meanwhile.
       this.#reportedAt = -Infinity
-      await this.#report(found.state)
-    } else if (found !== undefined && this.#reportedAt === -Infinity) await this.#report(state)
+      const isLower = this.#source.compare(found.state.position.id, saved.position.id) < 0
+      await this.#report(isLower ? found.state : saved)
+    } else if (found !== undefined && this.#reportedAt === -Infinity) await this.#report(saved)
     return found
   }
 
@@ -174,9 +175,8 @@ export class Consumer<ABI extends Abi, Tx> {
     const { telemetry } = this
     let current = saved
     if (performance.now() - this.#savedAt >= interval && isAhead(state, saved)) {
-      await this.session.transaction((tx) => this.session.save(tx, state))
-      this.#savedAt = performance.now()
-      current = state
+      const isSaved = await this.retrying(() => this.#save(state, saved))
+      if (isSaved === true) current = state
     }
     if (head !== undefined) {
       const lag = Math.max(head.number - state.position.block, 0)
@@ -193,6 +193,18 @@ export class Consumer<ABI extends Abi, Tx> {
       await this.retrying(() => this.#source.changed(waitAfter, idle, this.#signal))
     }
     return current
+  }
+
+  /** Saves a state, unless the one before it is not stored: its transaction was rolled back. */
+  #save(state: State, saved: State): Promise<boolean> {
+    return this.session.transaction(async (tx) => {
+      const stored = await this.session.current(tx)
+      // An earlier attempt may have succeeded.
+      const isPossible = isSame(stored, saved) || isSame(stored, state)
+      if (isPossible) await this.session.save(tx, state)
+      this.#savedAt = performance.now()
+      return isPossible
+    })
   }
 
   /** Publishes the position that is stored, not more often than once a second. */

@@ -9,7 +9,7 @@ import type { Log } from "./Entry.ts"
 import { checkCommon, checkFollow } from "./Options.ts"
 import type { FollowOptions } from "./Options.ts"
 import type { Step } from "./Plan.ts"
-import type { AppliedBlock, State } from "./Position.ts"
+import type { State } from "./Position.ts"
 import { Superseded } from "./Session.ts"
 import type { Found } from "./Reader.ts"
 
@@ -77,7 +77,7 @@ class Follower<ABI extends Abi, Tx> {
     if (acquired === undefined) return
     let [state, saved] = [acquired, acquired]
     while (!this.#signal.aborted) {
-      const found = await consumer.next(state)
+      const found = await consumer.next(state, saved)
       if (found === undefined) return
       if (await this.#isTooSoon(found)) continue
       if (found.steps.length > 0) {
@@ -146,7 +146,7 @@ class Follower<ABI extends Abi, Tx> {
     const { atLeastOnce } = this.#options.checkpoint
     const target = this.#withSkipped(batch, next, current)
     if (atLeastOnce) {
-      await this.#announce(batch, current)
+      await session.announce(current, batch)
       await this.#handleUnbound(batch, current)
       await session.transaction((tx) => session.save(tx, target))
     } else {
@@ -171,26 +171,7 @@ class Follower<ABI extends Abi, Tx> {
       for (const one of known.keys()) if (one.startsWith(key)) known.delete(one)
   }
 
-  /**
-   * Without a transaction, a handler may have run although its position was not saved. Its block is therefore marked before: the next
-   * process applies it again, or undoes it if it has gone.
-   */
-  async #announce(batch: ReadonlyArray<Step>, { position, stack }: State): Promise<void> {
-    const isUndone = (block: AppliedBlock) =>
-      batch.some((step) => step.kind === "undo" && step.block.hash === block.hash)
-    const known = new Set(stack.map(({ hash }) => hash))
-    const applied = batch.flatMap(({ kind, block }) =>
-      kind === "undo" || block.finalized || known.has(block.hash)
-        ? []
-        : [{ ...block, skipped: false, pending: true }],
-    )
-    const marked = stack.map((block) => (isUndone(block) ? { ...block, pending: true } : block))
-    if (applied.length === 0 && !stack.some(isUndone)) return
-    const { session } = this.#consumer
-    await session.transaction((tx) => session.save(tx, { position, stack: [...marked, ...applied] }))
-  }
-
-  /** Marks skipped blocks, of this batch and before: what was not applied is not undone. */
+  /** Marks skipped blocks, of this batch and before: what was not applied is not retracted. */
   #withSkipped(batch: ReadonlyArray<Step>, { position, stack }: State, current: State): State {
     const skipped = new Set(current.stack.filter(({ skipped }) => skipped).map(({ hash }) => hash))
     for (const step of batch) if (this.#skipped.has(keyOf(step))) skipped.add(step.block.hash)

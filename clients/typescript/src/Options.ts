@@ -24,7 +24,7 @@ export interface Progress {
   readonly chain: number
   /** Blocks up to here are delivered, as far as `finality` permits. */
   readonly through: number
-  /** Delivered blocks up to here can no longer be undone. */
+  /** Delivered blocks up to here can no longer be retracted. */
   readonly finalized: number
   /** Blocks of the journal that are not delivered yet. */
   readonly lag: number
@@ -44,7 +44,7 @@ export interface CommonOptions<ABI extends Abi, Tx> extends StreamOptions {
   readonly events?: ABI
   /** Only logs of these contracts are delivered. */
   readonly addresses?: ReadonlyArray<string>
-  /** `"latest"`: at once, and undone when a reorg replaces it. `"finalized"`: final blocks only. A number: so many blocks above it. */
+  /** `"latest"`: at once, and retracted when a reorg replaces it. `"finalized"`: final blocks only. A number: so many blocks above it. */
   readonly finality: Finality
   readonly checkpoint: Checkpoint<Tx>
   /** Whether the position is published, so that the ingestor keeps what was not read (default true). */

@@ -171,8 +171,9 @@ export const plan = (state: State, view: View, { finality, matches }: Wanted): P
     while (stack.length > 0 && stack.at(-1)!.number >= run.number) undo(stack.at(-1)!, position)
     const block = blockOf(run, isFinal, matches)
     position = { ...next, block: run.number, final: isFinal ? run.number : position.final }
+    if (isFinal) stack = []
     if (block.logs.length === 0) continue
-    stack = isFinal ? [] : [...stack, { ...block, skipped: false, pending: false }]
+    if (!isFinal) stack = [...stack, { ...block, skipped: false, pending: false }]
     steps.push({ kind: "apply", block, position, stack })
   }
 

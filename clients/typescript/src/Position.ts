@@ -24,10 +24,10 @@ export interface Position {
 
 /** A block that was applied and is not final. */
 export interface AppliedBlock extends RawBlock {
-  /** Its handler was skipped: it is not undone. */
+  /** Its handler was skipped: it is not retracted. */
   readonly skipped: boolean
   /**
-   * Its handler was about to run. Without a transaction, it is not known whether it did: the block is applied again, or undone if
+   * Its handler was about to run. Without a transaction, it is not known whether it did: the block is applied again, or retracted if
    * it has gone.
    */
   readonly pending: boolean

@@ -143,7 +143,7 @@ export class Reader {
     for (let isExtended = false; ;) {
       const backlog = this.#known(position)
       const range = backlog?.next(this.#viewSize)
-      // Whoever waits first looks for what is new.
+      // A reader that waits first looks for new entries.
       const isWaiting = this.#isStuck && (!isExtended || this.#waiting(state) !== undefined)
       const most = backlog === undefined ? pageSize : backlog.count
       const snapshot = await source.snapshot({
@@ -235,7 +235,7 @@ export class Reader {
       throw new TrimmedError(chain, `entries after block ${position.block} are needed`, firstNumber)
     }
     await this.#checkFilter(head, position)
-    // A block that was about to be applied, or undone, may be on either side of the position.
+    // A block that was about to be applied, or retracted, may be on either side of the position.
     const isUncertain = this.#isFirst && state.stack.some(({ pending }) => pending)
     return standing === "set back" || isUncertain ? undefined : renew(state, head)
   }

@@ -75,68 +75,75 @@ export const reconcile = async (
 ): Promise<Reconciled | undefined> => {
   const { position } = state
   const firstNumber = firstNumberOf(head, { length })
-  // Only final blocks are trimmed, and what a pinned reader has not read is kept. If all that was trimmed is at or below the
-  // position, what was applied of it stays.
-  const isBelow = first !== undefined && source.compare(first, position.id) <= 0
-  const isRead = isBelow || (pinned && head.added - length <= position.offset)
-  const final = Math.max(position.final, isRead ? firstNumber - 1 : position.final)
-  const { entries, below } = await tailAbove(source, last, final)
+  const { entries, below } = await tailAbove(source, last, position.final)
   // Some of it was trimmed between the snapshot and its reading.
   if (below === undefined && entries.length < length) return undefined
-  if (below === undefined && firstNumber > final + 1) {
-    throw new TrimmedError(
+  const trimmed = () =>
+    new TrimmedError(
       numberOfChain(state, entries),
       `the store was set back, and entries after block ${position.final} are needed`,
       firstNumber,
     )
-  }
+  const isIncomplete = below === undefined && firstNumber > position.final + 1
+  // Only final blocks are trimmed, and what a pinned reader has not read is kept.
+  const isBelow = first !== undefined && source.compare(first, position.id) <= 0
+  const isRead = isBelow || (pinned && head.added - length <= position.offset)
+  if (isIncomplete && !isRead) throw trimmed()
   const start: Position = {
     ...position,
-    final,
     epoch: head.epoch,
     id: below?.id ?? source.lowest,
     identity: below === undefined ? "" : identity(below),
     // Counted from the end: what lies before may have been trimmed meanwhile.
     offset: head.added - entries.length,
   }
-  // The blocks that the tail leaves, with the position after each.
+  // The blocks that the tail leaves, with the position after each. The first entries of the first one may have been trimmed.
   let end = start
   const surviving: Array<{
     readonly hash: string
-    readonly number: number
     readonly matches: boolean
+    readonly isCut: boolean
     readonly end: Position
   }> = []
-  for (const run of runsOf(entries)) {
+  for (const [i, run] of runsOf(entries).entries()) {
     end = after(end, run)
     if (!run.removal)
       surviving.push({
         hash: run.hash,
-        number: run.number,
-        matches: run.number > final && run.entries.some((entry) => matches(logOf(entry))),
+        matches: run.number > position.final && run.entries.some((entry) => matches(logOf(entry))),
+        isCut: isIncomplete && i === 0 && run.number < firstNumber,
         end,
       })
     else if (surviving.at(-1)?.hash === run.hash) surviving.pop()
   }
   if (head.part > 0 && surviving.at(-1)?.hash === head.hash) surviving.pop()
-  const firstOpen = state.stack.findIndex(({ number }) => number > final)
-  let kept = firstOpen === -1 ? state.stack.length : firstOpen
+  let stack = state.stack.filter(({ number }) => number > position.final)
+  let kept = 0
+  // An applied block whose entries were trimmed is still there if no later entry has its number or a lower one.
+  const lowest = isIncomplete
+    ? entries.reduce((lowest, entry) => Math.min(lowest, numberOf(entry)), firstNumber)
+    : -Infinity
+  for (; kept < stack.length && stack[kept]!.number < lowest; kept++) {
+    // It would have to be applied again.
+    if (stack[kept]!.pending) throw trimmed()
+  }
   let next = start
   for (const block of surviving) {
-    const known = state.stack[kept]
-    if (known?.hash === block.hash) {
-      kept++
-      // It is applied again.
-      if (known.pending) break
-    } else if (block.matches) break
+    const known = stack[kept]
+    const isKnown = known?.hash === block.hash
+    if (isKnown) kept++
+    // It is applied, or applied again.
+    if (isKnown ? known.pending : block.matches) {
+      if (block.isCut) throw trimmed()
+      break
+    }
     next = block.end
   }
   const steps: Array<Step> = []
-  let { stack } = state
   for (let i = stack.length - 1; i >= kept; i--) {
     const block = stack[i]!
     stack = stack.slice(0, i)
-    // Until the last one is undone, the old position stays: a consumer that ends between two of them reconciles again.
+    // Until the last one is retracted, the old position stays: a consumer that ends between two of them reconciles again.
     if (!block.skipped)
       steps.push({
         kind: "undo",
@@ -145,7 +152,7 @@ export const reconcile = async (
         stack,
       })
   }
-  return { steps, state: { position: next, stack: stack.filter(({ number }) => number > final) } }
+  return { steps, state: { position: next, stack } }
 }
 
 const numberOfChain = ({ stack }: State, entries: ReadonlyArray<Entry>): number =>

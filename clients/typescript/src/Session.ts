@@ -8,7 +8,9 @@
 import { randomUUID } from "node:crypto"
 import { setTimeout as sleep } from "node:timers/promises"
 import type { Checkpoint, ReaderId } from "./Checkpoint.ts"
+import { ConsumerError } from "./Errors.ts"
 import { Mutex } from "./Mutex.ts"
+import type { Step } from "./Plan.ts"
 import type { AppliedBlock, Position, State } from "./Position.ts"
 import { pack, unpack } from "./Position.ts"
 
@@ -31,6 +33,41 @@ const difference = (from: ReadonlyArray<AppliedBlock>, to: ReadonlyArray<Applied
     remove: from.filter((block) => !after.has(identityOf(block))).map(({ number }) => number),
     put: to.filter((block) => !before.has(identityOf(block))).map(pack),
   }
+}
+
+/** Whether two states are stored alike. */
+export const isSame = (one: State, other: State): boolean => {
+  const [a, b] = [one.position, other.position]
+  return (
+    (["id", "identity", "epoch", "offset", "final"] as const).every((name) => a[name] === b[name]) &&
+    one.stack.map(identityOf).join() === other.stack.map(identityOf).join()
+  )
+}
+
+/**
+ * A state whose blocks are marked: without a transaction, a handler may have run although its position was not saved. The next process
+ * applies such a block again, or undoes it if it has gone.
+ *
+ * @throws ConsumerError if two of the blocks have the same number: only one of them can be stored
+ */
+const marked = ({ position, stack }: State, steps: ReadonlyArray<Step>): State => {
+  const known = new Set(stack.map(({ hash }) => hash))
+  const handled = new Set(steps.map(({ block }) => block.hash))
+  const added = steps.flatMap(({ kind, block }) =>
+    kind === "undo" || block.finalized || known.has(block.hash)
+      ? []
+      : [{ ...block, skipped: false, pending: true }],
+  )
+  const all = [
+    ...stack.map((block) => (handled.has(block.hash) ? { ...block, pending: true } : block)),
+    ...added,
+  ]
+  if (new Set(all.map(({ number }) => number)).size < all.length)
+    throw new ConsumerError(
+      "UNCOMMITTED",
+      "commit a change before the next one is taken: an at-least-once checkpoint cannot store two blocks of the same number",
+    )
+  return { position, stack: all }
 }
 
 export class Session<Tx> {
@@ -103,6 +140,12 @@ export class Session<Tx> {
       [base.position.beat, base],
       [position.beat, { ...next, position }],
     ])
+  }
+
+  /** Marks the blocks of steps whose handlers run next, without a transaction. @param saved the state before them */
+  async announce(saved: State, steps: ReadonlyArray<Step>): Promise<void> {
+    const state = marked(saved, steps)
+    if (!isSame(state, saved)) await this.transaction((tx) => this.save(tx, state))
   }
 
   /**

@@ -29,8 +29,8 @@ const make = (
   const tracer = trace.getTracer("@event-ingestor/consumer")
   const attributes = { chain: String(chain), reader: name }
   const applied = meter.createCounter("event_ingestor_consumer_logs_applied", { description: "Logs applied" })
-  const undone = meter.createCounter("event_ingestor_consumer_logs_undone", {
-    description: "Logs undone by reorgs",
+  const retracted = meter.createCounter("event_ingestor_consumer_logs_retracted", {
+    description: "Logs retracted by reorgs",
   })
   const failures = meter.createCounter("event_ingestor_consumer_handler_failures", {
     description: "Failed handler calls",
@@ -76,7 +76,7 @@ const make = (
       return tracer.startActiveSpan(`${step.kind} block`, options, parentOf(step), run)
     },
     done: ({ kind, block }) => {
-      ;(kind === "apply" ? applied : undone).add(block.logs.length, attributes)
+      ;(kind === "apply" ? applied : retracted).add(block.logs.length, attributes)
       lagSeconds.record(Math.max(Date.now() / 1000 - block.timestamp, 0), attributes)
     },
     failed: () => failures.add(1, attributes),

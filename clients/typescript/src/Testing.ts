@@ -63,7 +63,7 @@ export const replay = async <const ABI extends Abi = Abi>(
     for (const { kind, block } of planned.steps) {
       const context = { block: decoder.decode(block) }
       if (kind === "apply") await apply(context)
-      else if (undo === undefined) throw new Error(`block ${block.number} is undone: set undo`)
+      else if (undo === undefined) throw new Error(`block ${block.number} is retracted: set undo`)
       else await undo(context)
     }
     state = planned.state

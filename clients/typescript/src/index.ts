@@ -1,4 +1,4 @@
-/** Event Ingestor's stream in the reader's own database: whole blocks, in order, exactly once, undone when a reorg replaces them. */
+/** Event Ingestor's stream in the reader's own database: whole blocks, in order, exactly once, retracted when a reorg replaces them. */
 export { changes } from "./Changes.ts"
 export type { Change, ChangesOptions } from "./Changes.ts"
 export type { Checkpoint, DeadLetter, ReaderId, Save } from "./Checkpoint.ts"
