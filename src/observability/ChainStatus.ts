@@ -15,6 +15,7 @@ import { confirmedHeight } from "../chain/Confirmations.ts"
 import type { Disagreement } from "../endpoint/FinalityQuorum.ts"
 import type { Holder } from "../store/Retention.ts"
 import type { StoreBreaker } from "../store/StoreBreaker.ts"
+import type { StoreError } from "../store/StoreError.ts"
 import { ChainTime } from "./ChainTime.ts"
 import type { Timed } from "./ChainTime.ts"
 import { EndpointStatus } from "./EndpointStatus.ts"
@@ -113,6 +114,7 @@ export class ChainStatus {
   readonly #clock: Clock.Clock
   readonly #latencies: Array<number> = []
   #nextLatency = 0
+  #storeFailure: StoreError | undefined
 
   constructor(
     {
@@ -263,6 +265,17 @@ export class ChainStatus {
       text: text.slice(0, longestFailure),
     })
     this.failures.length = Math.min(this.failures.length, eventsKept)
+  }
+
+  /** Whether the last recorded failure of the store has the same cause, in whichever operation. */
+  isLastStoreFailure({ reason, detail }: StoreError): boolean {
+    const last = this.#storeFailure
+    return last?.reason === reason && last.detail === detail
+  }
+
+  recordStoreFailure(error: StoreError): void {
+    this.#storeFailure = error
+    this.recordFailure("store", error.message)
   }
 
   recordReorg(reorg: Omit<Reorg, "at">): void {

@@ -128,7 +128,11 @@ const folds: Folds = {
   StoreAnswered: (_, { operation, seconds }, { storeOperation }) => storeOperation(operation, seconds),
   StoreAwaited: (chain, { error }) => {
     chain.enter("store-unavailable")
-    if (error !== undefined) chain.recordFailure("store", error.message)
+    if (error !== undefined) chain.recordStoreFailure(error)
+  },
+  // The reason may change while the chain waits: the cause that is shown must be the one that still holds.
+  StoreRetrying: (chain, { error }) => {
+    if (!chain.isLastStoreFailure(error)) chain.recordStoreFailure(error)
   },
   StreamTrimmed: (chain, { holder }) => chain.setHolder(holder),
 
