@@ -19,8 +19,8 @@ const needed = {
 /** The services that these packages start, now and at every boot, on ports that are ours by default. */
 const services = { "redis-server": "redis-server", prometheus: "prometheus", postgresql: "postgresql" }
 
-/** The Python module of an example: any python3 that has it will do. */
-const pythonModules = { redis: "python3-redis" }
+/** The Python modules of an example, and of virtual environments: any python3 that has one will do. */
+const pythonModules = { redis: "python3-redis", ensurepip: "python3-venv" }
 
 /** Debian puts the programs of Postgres beside the search path. Another server may be named instead. */
 const postgres = "/usr/lib/postgresql"

@@ -1,0 +1,1 @@
+"""The checkpoints: in memory, SQLite and Postgres."""

@@ -1,0 +1,76 @@
+"""Writes a stream as an ingestor does, for chain 1."""
+
+import json
+from typing import Any
+
+from conftest import Server
+
+
+def hash_of(name: str) -> str:
+    """The hash of a block that is named by its number and fork: ``7a``."""
+    return "0x" + name.encode().hex().rjust(64, "0")
+
+
+class Stream:
+    """:param logs: how many logs a block has
+    :param fields: of each entry
+    """
+
+    def __init__(self, server: Server, logs: int = 2, **fields: str) -> None:
+        self._fields = fields
+        self._client: Any = server.client
+        self._logs = logs
+        self._blocks: list[str] = []
+        self._id = 0
+        self._added = 0
+        self.final = -1
+
+    def _entry(self, pipe: Any, name: str, index: int, removed: bool) -> None:
+        self._id += 1
+        self._added += 1
+        fields = {
+            "chain_id": 1,
+            "block_number": int(name[:-1]),
+            "block_hash": hash_of(name),
+            "tx_hash": hash_of(name),
+            "log_index": index,
+            "contract": "0x" + "aa" * 20,
+            "topics": json.dumps(["0x" + "01" * 32]),
+            "data": "0x",
+            "timestamp": 1_700_000_000 + int(name[:-1]),
+            "tx_index": 0,
+            "removed": "true" if removed else "false",
+            **self._fields,
+        }
+        pipe.xadd("events:1", fields, id=f"{self._id}-0")
+
+    def write(self, *moves: str, final: int | None = None) -> None:
+        """Pushes blocks; a name with ``-`` is removed. @param final: the number of the final block"""
+        pipe = self._client.pipeline(transaction=True)
+        for move in moves:
+            name = move.lstrip("-")
+            if move.startswith("-"):
+                assert self._blocks.pop() == name
+            else:
+                self._blocks.append(name)
+            indexes = range(self._logs)
+            for index in reversed(indexes) if move.startswith("-") else indexes:
+                self._entry(pipe, name, index, move.startswith("-"))
+        if final is not None:
+            self.final = final
+        top = self._blocks[-1] if self._blocks else "0a"
+        head = {
+            "version": 2,
+            "epoch": "e",
+            "epoch_reason": "begun",
+            "number": int(top[:-1]),
+            "hash": hash_of(top),
+            "part": 0,
+            "final_number": self.final,
+            "start_number": 1,
+            "first_number": 1,
+            "filter": "none",
+            "added": self._added,
+        }
+        pipe.hset("{events:1}:head", mapping=head)
+        pipe.execute()

@@ -1,0 +1,276 @@
+"""The parts that need no stream."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_streams import options_of
+
+from event_ingestor import ConsumerError, Log, OptionError, ReaderId, follow, memory, sqlite
+from event_ingestor import events as events_module
+from event_ingestor.checkpoint import Save
+from event_ingestor.errors import FilterError
+from event_ingestor.events import Decoder, assert_disjoint, parse_events, signature_of
+from event_ingestor.filter import Asked, EventTopic, assert_included
+from event_ingestor.position import AppliedBlock, Position, pack, unpack
+from event_ingestor.testing import replay
+
+TRANSFER = "Transfer(address indexed from, address indexed to, uint256 value)"
+TRANSFER_TOPIC = "0xddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef"
+
+VALID: dict[str, Any] = {
+    "source": "redis://127.0.0.1:1",
+    "chain": 1,
+    "name": "reader",
+    "from_": "earliest",
+    "finality": "latest",
+    "checkpoint": memory(),
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"source": None}, "URL of Redis or sqlite"),
+        ({"sqlite": "x.db"}, "URL of Redis or sqlite"),
+        ({"chain": -1}, "chain: -1 is no id"),
+        ({"chain": True}, "chain: True is no id"),
+        ({"name": None}, "name: None"),
+        ({"name": "a b"}, "name: 'a b'"),
+        ({"from_": None}, 'from_: None: set "earliest"'),
+        ({"from_": 1.5}, "from_: 1.5"),
+        ({"finality": "safe"}, 'finality: \'safe\': set "latest"'),
+        ({"finality": -1}, "finality: -1"),
+        ({"addresses": ["0x12"]}, "addresses"),
+        ({"addresses": "0x" + "11" * 20}, "addresses"),
+        ({"checkpoint": None}, "checkpoint: set postgres"),
+        ({"lease": "soon"}, "lease: 'soon'"),
+        ({"events": []}, "no event"),
+        ({"events": TRANSFER}, "set a list"),
+        ({"events": ["Transfer"]}, "write it as Transfer"),
+        ({"events": ["A(uint7 x)"]}, "the type uint7 cannot be decoded"),
+        ({"events": ["A((uint8 a, b)"]}, "parenthesis"),
+        ({"events": ["A(uint8 a b)"]}, "no parameter"),
+        ({"events": [{"type": "event", "name": "A", "inputs": [], "anonymous": True}]}, "A is anonymous"),
+        ({"events": ["A() anonymous"]}, "A is anonymous"),
+        ({"events": ["A(uint256 indexed x, uint256 y)", "A(uint256 x, uint256 indexed y)"]}, "two events A"),
+        ({"events": ["A(bool indexed a, bool indexed b, bool indexed c, bool indexed d)"]}, "more than 3"),
+    ],
+)
+def test_refuses_options_before_it_begins(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError) as error:
+        follow(**{**VALID, **options})
+    assert message in str(error.value)
+    assert error.value.code == "OPTION"
+
+
+def test_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "eth_abi.abi", None)
+    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
+    with pytest.raises(OptionError, match=r"pip install 'event_ingestor\[decode\]'"):
+        events_module.Decoder([TRANSFER])
+    from event_ingestor import postgres
+
+    with pytest.raises(OptionError, match=r"pip install 'event_ingestor\[postgres\]'"):
+        postgres("postgres://")
+
+
+ADDRESS = "0x" + "ab" * 20
+TOPIC = "0x" + "01" * 32
+
+
+@pytest.mark.parametrize(
+    ("content", "is_included"),
+    [
+        ("[[],[]]", True),
+        (json.dumps([[ADDRESS], [[TOPIC]]]), True),
+        (json.dumps([[ADDRESS, "0x" + "cd" * 20], [[TOPIC, "0x" + "02" * 32]]]), True),
+        (json.dumps([["0x" + "cd" * 20], []]), False),
+        (json.dumps([[], [["0x" + "02" * 32]]]), False),
+        (json.dumps([[], [None, [TOPIC]]]), False),
+        (None, False),
+    ],
+)
+def test_compares_the_filter_of_the_ingestor(content: str | None, is_included: bool) -> None:
+    asked = Asked(["0x" + "AB" * 20], [EventTopic(TOPIC, 3)])
+    if is_included:
+        assert_included(1, content, asked)
+    else:
+        with pytest.raises(FilterError, match="filter"):
+            assert_included(1, content, asked)
+    with pytest.raises(FilterError):
+        assert_included(1, json.dumps([[ADDRESS], []]), Asked([], []))
+
+
+def log(topics: list[str], data: str) -> Log:
+    return Log(1, 1, "0x01", "0x02", 0, 0, "0x03", tuple(topics), data, "1:0x01:0")
+
+
+def word(value: int | str) -> str:
+    return f"{value:064x}" if isinstance(value, int) else value.ljust(64, "0")
+
+
+def test_parses_signatures_and_abi_items() -> None:
+    texts = [
+        TRANSFER,
+        " event  Named ( string indexed key , string text,(uint8 a, bytes b)[] pairs ) ; ",
+        "A(uint, int[2][] indexed, tuple(uint x)[3] t)",
+        "None()",
+    ]
+    item = {
+        "type": "event",
+        "name": "B",
+        "inputs": [{"name": "x", "type": "tuple[]", "components": [{"name": "y", "type": "address"}]}],
+    }
+    function = {"type": "function", "name": "f"}
+    assert [signature_of(event) for event in parse_events([*texts, item, function])] == [
+        "Transfer(address,address,uint256)",
+        "Named(string,string,(uint8,bytes)[])",
+        "A(uint256,int256[2][],(uint256)[3])",
+        "None()",
+        "B((address)[])",
+    ]
+
+
+def test_decodes_known_values() -> None:
+    decoder = Decoder(
+        [
+            TRANSFER,
+            "Named(string indexed key, string text, (uint8 a, bytes b)[] pairs)",
+            "Mixed(bytes4 x, bool indexed y, int8, uint8 x, int8[2] z)",
+        ]
+    )
+    transfer, named, mixed = decoder.topics
+    assert transfer == EventTopic(TRANSFER_TOPIC, 3)
+    a, b = "0x" + "11" * 20, "0x" + "22" * 20
+    sender, receiver = ("0x" + "0" * 24 + address[2:] for address in (a, b))
+    logs = [
+        log([transfer.topic0, sender, receiver], "0x" + word(2**200)),
+        log(
+            [named.topic0, TOPIC],
+            "0x"
+            + word(64)
+            + word(128)
+            + word(4)
+            + word("text".encode().hex())
+            + word(1)
+            + word(32)
+            + word(1)
+            + word(64)
+            + word(2)
+            + word("0102"),
+        ),
+        log([mixed.topic0, "0x" + word(1)], "0x" + word("01020304") + "f" * 64 + word(7) + word(1) + "f" * 63 + "e"),
+        # No encodings: too short, a dirty address, no UTF-8, another number of topics.
+        log([transfer.topic0, sender, receiver], "0x01"),
+        log([transfer.topic0, TOPIC, receiver], "0x" + word(5)),
+        log([named.topic0, TOPIC], "0x" + word(64) + word(128) + word(1) + word("ff") + word(0)),
+        log([transfer.topic0, sender], "0x" + word(5)),
+        log([], "0x"),
+    ]
+    assert [(event.name, event.args) for event in decoder.decode(logs)] == [
+        ("Transfer", {"from": a, "to": b, "value": 2**200}),
+        ("Named", {"key": TOPIC, "text": "text", "pairs": [{"a": 1, "b": "0x0102"}]}),
+        ("Mixed", {"x": "0x01020304", "y": True, "arg2": -1, "x_2": 7, "z": [1, -2]}),
+    ]
+
+
+def test_refuses_data_whose_values_overlap() -> None:
+    (event,) = parse_events(["A(string[] x)"])
+    count = 50
+    text = word(1000) + "61" * 1000 + "00" * 24
+    data = word(32) + word(count) + word(32 * count) * count + text
+    with pytest.raises(ValueError, match="overlap"):
+        assert_disjoint(event.inputs, bytes.fromhex(data))
+    decoder = Decoder(["A(string[] x)"])
+    assert decoder.decode([log([decoder.topics[0].topic0], "0x" + data)]) == []
+
+
+def entry(number: int, fork: str, index: int, removed: bool = False, **others: str) -> dict[str, str]:
+    return {
+        "chain_id": "1",
+        "block_number": str(number),
+        "block_hash": f"0x{fork}{number}",
+        "tx_hash": "0x02",
+        "log_index": str(index),
+        "contract": "0x03",
+        "topics": "[]",
+        "data": "0x",
+        "timestamp": "1",
+        "tx_index": "0",
+        "removed": "true" if removed else "false",
+        **others,
+    }
+
+
+def test_replays_recorded_entries() -> None:
+    entries = [
+        entry(1, "a", 0, event="A(uint256)", args='{"x":"5"}'),
+        entry(1, "a", 1),
+        entry(2, "a", 0),
+        entry(2, "a", 0, True),
+        entry(2, "b", 0),
+        entry(3, "b", 0),
+    ]
+    changes = list(replay(entries, final_number=2))
+    assert [
+        f"{change.type} {change.hash}:{len(change.logs)}{'!' if change.finalized else ''}" for change in changes
+    ] == ["apply 0xa1:2!", "apply 0xa2:1", "undo 0xa2:1", "apply 0xb2:1!", "apply 0xb3:1"]
+    first = changes[0].logs[0]
+    assert (first.event, first.args) == ("A(uint256)", {"x": "5"})
+
+
+POSITION = Position("5-0", "0x1:0:false", "e", 5, 3, 4, "none", "", 7)
+BLOCK = AppliedBlock(
+    1,
+    4,
+    "0x4",
+    1_700_000_000,
+    False,
+    (Log(1, 4, "0x4", "0xt", 2, 3, "0xc", ("0xa", "0xb"), "0xd", "1:0x4:3", "A(uint256)", {"x": "é"}),),
+)
+# What the TypeScript client writes: test/clients/python.test.ts compares the tables, and continues positions both ways.
+POSITION_JSON = (
+    '{"id":"5-0","identity":"0x1:0:false","epoch":"e","offset":5,"final":3,"block":4,"filter":"none","owner":"","beat":7}'
+)
+BLOCK_JSON = (
+    '{"chain":1,"hash":"0x4","timestamp":1700000000,"skipped":false,"pending":false,'
+    '"logs":[[3,"0xt",2,"0xc",["0xa","0xb"],"0xd","A(uint256)",{"x":"é"}]]}'
+)
+
+
+def test_stores_positions_as_the_typescript_client_does(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    checkpoint = sqlite(path)
+    reader = ReaderId("reader", 1)
+    with checkpoint.transaction() as tx:
+        assert checkpoint.load(tx, reader) is None
+        checkpoint.save(tx, reader, Save(POSITION, (), (pack(BLOCK),)))
+    database = sqlite3.connect(path)
+    assert database.execute("SELECT * FROM event_ingestor_readers").fetchall() == [("reader", 1, POSITION_JSON)]
+    assert database.execute("SELECT * FROM event_ingestor_blocks").fetchall() == [("reader", 1, 4, BLOCK_JSON)]
+    assert database.execute("SELECT version FROM event_ingestor_migrations").fetchall() == [(1,)]
+    database.execute("UPDATE event_ingestor_readers SET position = ?", (json.dumps({**json.loads(POSITION_JSON), "later": 1}),))
+    database.commit()
+    with checkpoint.transaction() as tx:
+        assert checkpoint.load(tx, reader) == POSITION
+        assert list(map(unpack, checkpoint.blocks(tx, reader))) == [BLOCK]
+    database.execute("INSERT INTO event_ingestor_migrations VALUES (99)")
+    database.commit()
+    with pytest.raises(ConsumerError, match="version 99"):
+        sqlite(path).transaction()
+    database.close()
+    checkpoint.close()
+
+
+def test_refuses_impossible_tables() -> None:
+    with pytest.raises(OptionError, match="no name of a schema or table"):
+        sqlite("a.db", table='x"; DROP')
+    with pytest.raises(OptionError, match="in memory"):
+        sqlite(":memory:")
+
+
+def test_options_have_the_defaults_of_follow() -> None:
+    assert options_of(checkpoint=memory()).lease == 10.0
