@@ -17,7 +17,7 @@ const untilHead = (cluster: Cluster, condition: (head: Position) => boolean) =>
   Effect.repeat(head(cluster), { until: condition, schedule: Schedule.spaced("1 millis") })
 
 /** Restarts the service, without the tap that the proxy had for the one before. */
-const restart = (cluster: Cluster) =>
+export const restart = (cluster: Cluster) =>
   Effect.suspend(() => {
     const [ingestor] = cluster.ingestors
     ingestor!.redis?.tap(undefined)

@@ -13,6 +13,7 @@ import { run } from "./FaultPlan.ts"
 import type { Outcome } from "./FaultPlan.ts"
 import type { Fault } from "./Fault.ts"
 import { awayLong, awayShortly } from "./away.ts"
+import { consumerFaults } from "./consumers.ts"
 import { olderFile } from "./epochs.ts"
 import { hostFaults } from "./host.ts"
 import * as Isolation from "./isolation.ts"
@@ -72,6 +73,7 @@ const turns: ReadonlyArray<Turn> = [
   ...awayLong,
   ...rightsTaken,
   ...limitFaults,
+  ...consumerFaults,
 ]
   .flatMap((fault) => fault.stores.map((kind) => ({ fault, kind })))
   .filter(({ fault, kind }) => `${fault.name} ${kind}`.includes(values.only))

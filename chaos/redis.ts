@@ -100,20 +100,23 @@ const rewritten = (cluster: Cluster) =>
  * inside a script, Redis 7 leaves the beginning of the script in the file and would run it at the next start, so the file
  * must be rewritten after a power loss.
  */
-const powerLost = fault("power loss, the last second of its append-only file missing [G-091]", 4, (cluster) =>
-  Effect.gen(function* () {
-    const file = appendOnlyFile(cluster)
-    const { size } = statSync(file)
-    yield* Effect.sleep("600 millis")
-    const last = yield* lastAcknowledged(cluster)
-    serverOf(cluster).kill("SIGKILL")
-    const written = statSync(file).size - size
-    truncateSync(file, size + (yield* Random.nextIntBetween(0, Math.floor(written / 4))))
-    yield* serverOf(cluster).restart
-    expectEpoch(cluster, yield* isGone(cluster, last))
-    yield* command(cluster, "BGREWRITEAOF")
-    yield* rewritten(cluster)
-  }),
+export const powerLost = fault(
+  "power loss, the last second of its append-only file missing [G-091]",
+  4,
+  (cluster) =>
+    Effect.gen(function* () {
+      const file = appendOnlyFile(cluster)
+      const { size } = statSync(file)
+      yield* Effect.sleep("600 millis")
+      const last = yield* lastAcknowledged(cluster)
+      serverOf(cluster).kill("SIGKILL")
+      const written = statSync(file).size - size
+      truncateSync(file, size + (yield* Random.nextIntBetween(0, Math.floor(written / 4))))
+      yield* serverOf(cluster).restart
+      expectEpoch(cluster, yield* isGone(cluster, last))
+      yield* command(cluster, "BGREWRITEAOF")
+      yield* rewritten(cluster)
+    }),
 )
 
 const frozen = away(
@@ -170,7 +173,7 @@ const synchronised = (replica: RedisServer.RedisServer) =>
   )
 
 /** The master dies, and a replica is promoted that had not received its last seconds. */
-const promoted = fault("a promoted replica that lost the last seconds [G-092]", 3, (cluster) =>
+export const promoted = fault("a promoted replica that lost the last seconds [G-092]", 3, (cluster) =>
   Effect.gen(function* () {
     const master = serverOf(cluster)
     const replica = yield* startRedis

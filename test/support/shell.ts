@@ -1,5 +1,5 @@
 /** Commands as a user types them. */
-import { Effect } from "effect"
+import { Effect, Scope } from "effect"
 import { spawn, spawnSync } from "node:child_process"
 import { once } from "node:events"
 
@@ -43,3 +43,27 @@ export const shell = (command: string, env: Record<string, string>) =>
         await gone
       }),
   )
+
+/** A command that can be killed and started again. It ends with the scope in which it was started. */
+export const restartable = Effect.fnUntraced(function* (command: string, env: Record<string, string>) {
+  const scope = yield* Effect.scope
+  const start = Scope.provide(shell(`exec ${command}`, env), scope)
+  let running = yield* start
+  let before = ""
+  return {
+    /** What it has written, since its first start. */
+    output: () => before + running.output(),
+    /** The exit code, if it has ended by itself. */
+    exitCode: () => running.child.exitCode,
+    restart: Effect.gen(function* () {
+      const { child } = running
+      if (child.exitCode === null && child.signalCode === null) {
+        const gone = once(child, "close")
+        child.kill("SIGKILL")
+        yield* Effect.promise(() => gone)
+      }
+      before += running.output()
+      running = yield* start
+    }),
+  }
+})

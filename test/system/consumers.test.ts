@@ -1,21 +1,22 @@
 /**
- * The examples that use the library, as processes: a real node, the real ingestor and a real Redis, with reorgs, `kill -9` of the
- * consumers, and a Redis that is set back. What they hold is compared with the node.
+ * The examples that use the library, and the program of its README where the package is installed, as processes: a real node, the real
+ * ingestor and a real Redis, with reorgs, `kill -9` of the consumers, and a Redis that is set back. What they hold is compared with
+ * the node.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import type { Scope } from "effect"
+import { Effect, Schedule } from "effect"
 import { createHmac } from "node:crypto"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { Pool } from "pg"
 import * as Devnet from "../support/devnet.ts"
 import { directory } from "../support/directory.ts"
+import * as PackedClient from "../support/packedClient.ts"
 import * as PostgresServer from "../support/PostgresServer.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
 import * as Service from "../support/Service.ts"
-import { shell } from "../support/shell.ts"
+import { restartable, shell } from "../support/shell.ts"
 
 interface NodeLog {
   readonly address: string
@@ -42,8 +43,7 @@ const read = <A>(path: string, sql: string): ReadonlyArray<A> => {
 }
 
 interface Row {
-  readonly token: string
-  readonly holder: string
+  readonly key: string
   readonly amount: string
 }
 
@@ -51,10 +51,11 @@ interface Row {
 const textOf = (rows: ReadonlyArray<Row>) =>
   rows
     .filter(({ amount }) => BigInt(amount) !== 0n)
-    .map(({ token, holder, amount }) => `${token} ${holder} ${amount}`)
+    .map(({ key, amount }) => `${key} ${amount}`)
     .sort()
 
-const balancesOf = (logs: ReadonlyArray<NodeLog>) => {
+/** @param keyOf under which name the balance of a holder is kept */
+const sumsOf = (logs: ReadonlyArray<NodeLog>, keyOf: (token: string, holder: string) => string) => {
   const balances = new Map<string, bigint>()
   for (const { address, topics, data } of logs) {
     const [, from, to] = topics.map((topic) => `0x${topic.slice(26)}`)
@@ -62,35 +63,22 @@ const balancesOf = (logs: ReadonlyArray<NodeLog>) => {
       [from, -1n],
       [to, 1n],
     ] as const) {
-      const key = `${address} ${holder}`
+      const key = keyOf(address, holder!)
       balances.set(key, (balances.get(key) ?? 0n) + sign * BigInt(data))
     }
   }
-  return textOf(
-    [...balances].map(([key, amount]) => {
-      const [token, holder] = key.split(" ")
-      return { token: token!, holder: holder!, amount: String(amount) }
-    }),
-  )
+  return textOf([...balances].map(([key, amount]) => ({ key, amount: String(amount) })))
 }
 
-/** Runs a command that can be killed and started again. */
-const restartable = Effect.fnUntraced(function* (command: string, env: Record<string, string>) {
-  const start: Effect.Effect<Effect.Success<ReturnType<typeof shell>>, never, Scope.Scope> = shell(
-    `exec ${command}`,
-    env,
-  )
-  let running = yield* start
-  return {
-    output: () => running.output(),
-    restart: Effect.gen(function* () {
-      running.child.kill("SIGKILL")
-      running = yield* start
-    }),
-  }
-})
+const byToken = (token: string, holder: string) => `${token} ${holder}`
+const byHolder = (_: string, holder: string) => holder
 
-describe("the examples with the library", () => {
+const balances = "SELECT token || ' ' || holder AS key, amount FROM balances"
+
+/** Far longer than a consumer takes to hold what the node has. */
+const patience = { schedule: Schedule.spaced("50 millis"), times: 800 }
+
+describe("the examples with the library, and the installed package", () => {
   it.live(
     "hold what the node has, after reorgs, kill -9 and a Redis that is set back",
     () =>
@@ -104,57 +92,72 @@ describe("the examples with the library", () => {
           WEBHOOK_SECRETS: "old",
         })
         yield* receiver.says(/listening/)
-        const files = { balances: join(place, "balances.db"), webhooks: join(place, "webhooks.db") }
+        const databases = { balances: join(place, "balances.db"), webhooks: join(place, "webhooks.db") }
         const common = { REDIS_URL: server.url }
         const webhooks = {
           ...common,
-          DATABASE_PATH: files.webhooks,
+          DATABASE_PATH: databases.webhooks,
           WEBHOOK_URL: `http://127.0.0.1:${port}/`,
           WEBHOOK_SECRETS: "new,old",
         }
         const store = yield* openRedis(standalone(server.port))
-        yield* Service.start({ env: Devnet.environment(devnet.anvil.url, common) })
+        const { folder, packages, files } = yield* PackedClient.install
+        assert.deepStrictEqual(
+          packages.filter((name) => /event-ingestor|effect|^pg|viem|^ox$|opentelemetry/.test(name)),
+          ["@event-ingestor/consumer"],
+        )
+        for (const name of files)
+          assert.match(name, /^(dist(\/.*\.js|\/.*\.d\.ts|\/checkpoints)?|README\.md|package\.json)$/)
+        const decoded = { EVENTS: "Transfer(address indexed from, address indexed to, uint256 value)" }
+        yield* Service.start({ env: Devnet.environment(devnet.anvil.url, { ...common, ...decoded }) })
         const consumers = yield* Effect.all([
           restartable(`node examples/balances.ts ${Devnet.chainId}`, {
             ...common,
-            DATABASE_URL: files.balances,
+            DATABASE_URL: databases.balances,
           }),
           restartable(`node examples/webhooks.ts send ${Devnet.chainId}`, webhooks),
           restartable(`node examples/balances.ts ${Devnet.chainId}`, {
             ...common,
             DATABASE_URL: postgresUrl,
           }),
+          restartable(`env -C ${folder} node balances.mjs`, common),
         ])
         const pool = new Pool({ connectionString: postgresUrl })
         pool.on("error", () => {})
 
         const held = async () => ({
-          sqlite: textOf(read<Row>(files.balances, "SELECT token, holder, amount FROM balances")),
-          postgres: textOf((await pool.query("SELECT * FROM balances").catch(() => ({ rows: [] }))).rows),
+          sqlite: textOf(read<Row>(databases.balances, balances)),
+          postgres: textOf((await pool.query(balances).catch(() => ({ rows: [] }))).rows),
+          readme: textOf(
+            read<Row>(join(folder, "balances.db"), "SELECT address AS key, balance AS amount FROM balances"),
+          ),
           webhooks: ((await (await fetch(webhooks.WEBHOOK_URL)).json()) as Array<string>).sort(),
         })
         const expected = Effect.gen(function* () {
           const logs = (yield* devnet.node.request("eth_getLogs", [
             { fromBlock: "0x0", toBlock: "latest" },
           ])) as ReadonlyArray<NodeLog>
-          const balances = balancesOf(logs)
+          const balances = sumsOf(logs, byToken)
           const received = logs.map(
             ({ blockHash, logIndex }) => `${Devnet.chainId}:${blockHash}:${Number(logIndex)}`,
           )
-          return { sqlite: balances, postgres: balances, webhooks: received.sort() }
+          return {
+            sqlite: balances,
+            postgres: balances,
+            readme: sumsOf(logs, byHolder),
+            webhooks: received.sort(),
+          }
         })
         /** Waits until the ingestor and its consumers have what the node has. */
         const settled = Effect.gen(function* () {
           yield* Devnet.reached(store, devnet.head)
           const wanted = yield* expected
           assert.isAbove(wanted.webhooks.length, 0)
-          for (let i = 0; ; i++) {
-            const now = yield* Effect.promise(held)
-            if (JSON.stringify(now) === JSON.stringify(wanted)) return
-            if (i === 300)
-              assert.deepStrictEqual(now, wanted, consumers.map(({ output }) => output()).join("\n"))
-            yield* Effect.sleep("50 millis")
-          }
+          const now = yield* Effect.repeat(Effect.promise(held), {
+            until: (now) => JSON.stringify(now) === JSON.stringify(wanted),
+            ...patience,
+          })
+          assert.deepStrictEqual(now, wanted, consumers.map(({ output }) => output()).join("\n"))
         })
 
         for (let i = 0; i < 5; i++) yield* devnet.block(3, 1)
@@ -185,7 +188,7 @@ describe("the examples with the library", () => {
         yield* settled
         assert.notStrictEqual(yield* Effect.promise(() => client.hget(keys[1]!, "epoch")), before)
         yield* Effect.promise(() => pool.end())
-        assert.lengthOf(read(files.webhooks, "SELECT * FROM event_ingestor_dead_letters"), 0)
+        assert.lengthOf(read(databases.webhooks, "SELECT * FROM event_ingestor_dead_letters"), 0)
 
         // The receiver accepts only what is signed, and fresh.
         const body = JSON.stringify({ removed: false, logs: [] })
@@ -209,28 +212,22 @@ describe("the examples with the library", () => {
 
         // A receiver that refuses: each call goes to the dead letters.
         const letters = join(place, "refused.db")
-        yield* shell(`exec node examples/webhooks.ts send ${Devnet.chainId}`, {
+        const refused = yield* shell(`exec node examples/webhooks.ts send ${Devnet.chainId}`, {
           ...webhooks,
           DATABASE_PATH: letters,
           WEBHOOK_SECRETS: "wrong",
           WEBHOOK_ATTEMPTS: "1",
         })
         const blocks = new Set((yield* expected).webhooks.map((key) => key.split(":")[1]))
-        for (let i = 0; i < 400; i++) {
-          const found = read<{ hash: string; error: string }>(
-            letters,
-            "SELECT hash, error FROM event_ingestor_dead_letters",
-          )
-          if (found.length >= blocks.size) {
-            assert.deepStrictEqual(new Set(found.map(({ hash }) => hash)), blocks)
-            assert.match(found[0]!.error, /answered 401/)
-            return
-          }
-          yield* Effect.sleep("20 millis")
-        }
-        assert.fail("no dead letters")
+        const sql = "SELECT hash, error FROM event_ingestor_dead_letters"
+        const found = yield* Effect.repeat(
+          Effect.sync(() => read<{ hash: string; error: string }>(letters, sql)),
+          { until: (found) => found.length >= blocks.size, ...patience },
+        )
+        assert.deepStrictEqual(new Set(found.map(({ hash }) => hash)), blocks, refused.output())
+        assert.match(found[0]!.error, /answered 401/)
       }),
-    60_000,
+    180_000,
   )
 
   it.live("webhooks: refuses a URL that is not https, but for localhost", () =>

@@ -29,47 +29,50 @@ type Content = readonly [
   topics: ReadonlyArray<ReadonlyArray<string> | null>,
 ]
 
-const includes = (all: ReadonlyArray<string> | null | undefined, some: ReadonlyArray<string>) =>
-  all === null ||
-  all === undefined ||
-  all.length === 0 ||
-  (some.length > 0 && some.every((one) => all.includes(one)))
+const isRestricted = (alternatives: ReadonlyArray<string> | null | undefined): boolean =>
+  alternatives !== null && alternatives !== undefined && alternatives.length > 0
+
+/** Whether all of these are stored. What a reader does not name is whatever the ingestor stores. */
+const includes = (all: ReadonlyArray<string> | null | undefined, some: ReadonlyArray<string>): boolean =>
+  !isRestricted(all) || some.every((one) => all!.includes(one))
 
 /**
- * Checks that the ingestor's filter includes all that a reader asks for.
+ * Checks that the ingestor's filter includes the contracts and events that a reader names.
  *
- * @param content the filter as JSON, `[addresses, topics]`; `undefined`: not known
- * @throws FilterError if it does not, or if that is not known
+ * @param content the filter as JSON, `[addresses, topics]`
+ * @throws FilterError if it does not
  */
-export const assertIncluded = (
-  chain: number,
-  content: string | undefined,
-  { addresses, events }: Asked,
-): void => {
-  if (content === undefined) {
-    throw new FilterError(
-      chain,
-      "the ingestor's filter has changed, and it does not say to what: set onFilterChanged to decide whether to go on",
-    )
-  }
+export const assertIncluded = (chain: number, content: string, { addresses, events }: Asked): void => {
   const [contracts, topics] = JSON.parse(content) as Content
-  const rest = topics.slice(1).some((alternatives) => alternatives !== null && alternatives.length > 0)
-  if (
-    !rest &&
-    includes(
-      contracts,
-      addresses.map((address) => address.toLowerCase()),
-    ) &&
-    includes(
-      topics[0],
-      events.map(({ topic0 }) => topic0),
-    )
-  ) {
-    return
+  const named = [addresses.map((address) => address.toLowerCase()), events.map(({ topic0 }) => topic0)]
+  if (includes(contracts, named[0]!) && includes(topics[0], named[1]!)) return
+  throw new FilterError(
+    chain,
+    "the ingestor's filter does not include what this reader asks for. Widen the filter (ADDRESSES, TOPICS, EVENTS), " +
+      "or ask for less (addresses, events)",
+  )
+}
+
+/**
+ * Checks that a filter that has changed still includes all that a reader got before it.
+ *
+ * @param content the new filter as JSON; `undefined`: not known
+ * @throws FilterError if it does not, or if that is not known: of what the reader does not name, the filter before may have had more
+ */
+export const assertStillIncluded = (chain: number, content: string | undefined, asked: Asked): void => {
+  if (content !== undefined) {
+    assertIncluded(chain, content, asked)
+    const [contracts, [events, ...others]] = JSON.parse(content) as Content
+    const unnamed = [
+      ...(asked.addresses.length === 0 ? [contracts] : []),
+      ...(asked.events.length === 0 ? [events] : []),
+      ...others,
+    ]
+    if (!unnamed.some(isRestricted)) return
   }
   throw new FilterError(
     chain,
-    "the ingestor's filter no longer includes what this reader asks for. Widen the filter (ADDRESSES, TOPICS, EVENTS), " +
-      "or ask for less (addresses, events)",
+    "the ingestor's filter has changed, and it may have included more of what this reader asks for before: " +
+      "set onFilterChanged to decide whether to go on, or name the addresses and events that are needed",
   )
 }

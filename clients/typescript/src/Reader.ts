@@ -2,7 +2,7 @@
 import { identityOf } from "./Entry.ts"
 import type { Head } from "./Entry.ts"
 import { ResetError, TrimmedError, VersionError } from "./Errors.ts"
-import { assertIncluded } from "./Filter.ts"
+import { assertIncluded, assertStillIncluded } from "./Filter.ts"
 import type { Asked } from "./Filter.ts"
 import { Backlog } from "./Backlog.ts"
 import { limitOf, plan, wholeNumber } from "./Plan.ts"
@@ -126,9 +126,8 @@ export class Reader {
   async #checkFilter(head: Head, { filter }: Position): Promise<void> {
     if (head.filter === filter) return
     const { chain, asked, onFilterChanged } = this.#options
-    if (head.filterContent !== undefined || onFilterChanged === undefined) {
-      assertIncluded(chain, head.filterContent, asked)
-    }
+    if (onFilterChanged === undefined) assertStillIncluded(chain, head.filterContent, asked)
+    else if (head.filterContent !== undefined) assertIncluded(chain, head.filterContent, asked)
     await onFilterChanged?.({ chain, before: filter, after: head.filter, content: head.filterContent })
   }
 
