@@ -148,7 +148,7 @@ const fault = (
 })
 
 const kills = fault(
-  "kill -9 of each, and of the service [G-215]",
+  "kill -9 of each, and of the service [G-220]",
   ["sqlite", "redis"],
   (cluster, consumers) =>
     Effect.gen(function* () {
@@ -174,7 +174,7 @@ const setBack = (name: string, { stores, inflict }: Fault) =>
 
 export const consumerFaults: ReadonlyArray<Fault> = [
   kills,
-  setBack("Redis set back: a promoted replica that lost the last seconds [G-216]", promoted),
-  setBack("Redis set back: power loss [G-216]", powerLost),
-  setBack("an older copy of the ingestor's file restored [G-216]", olderFile),
+  setBack("Redis set back: a promoted replica that lost the last seconds [G-221]", promoted),
+  setBack("Redis set back: power loss [G-221]", powerLost),
+  setBack("an older copy of the ingestor's file restored [G-221]", olderFile),
 ]

@@ -1,6 +1,7 @@
 /** The parts of the consumer that need no stream. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { renameSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { encodeAbiParameters, encodeEventTopics, parseAbi } from "viem"
 import { follow, memory, sqlite } from "../../clients/typescript/src/index.ts"
@@ -17,7 +18,7 @@ import type { Asked } from "../../clients/typescript/src/Filter.ts"
 import { plan } from "../../clients/typescript/src/Plan.ts"
 import { replay } from "../../clients/typescript/src/Testing.ts"
 import { openSqlite } from "../../clients/typescript/src/SqliteSource.ts"
-import { emptyHead } from "../../src/store/Journal.ts"
+import { afterPush, emptyHead } from "../../src/store/Journal.ts"
 import { pushes } from "../../src/store/Pushes.ts"
 import { blocks } from "../support/blocks.ts"
 import { openSqlite as openStore } from "../support/ingestor.ts"
@@ -431,6 +432,31 @@ describe("the ingestor's SQLite file", () => {
         { name: "reader", id: 5, offset: 5, block: 3, finality: "latest" },
       )
       database.close()
+      yield* promise(() => source.close())
+    }),
+  )
+
+  it.live("is not read with the log of the file that it replaced, so that the ingestor can reopen it", () =>
+    Effect.gen(function* () {
+      const path = join(yield* directory, "events.db")
+      const store = yield* openStore(path)
+      const [one, two, three] = blocks(1, "a", [1, 1, 1])
+      const [first] = pushes(emptyHead(1), [one!], false)
+      yield* store.push(1, "none", first!)
+      const copy = `${path}.copy`
+      const database = new DatabaseSync(path)
+      database.prepare("VACUUM INTO ?").run(copy)
+      database.close()
+      for (const push of pushes(afterPush(first!), [two!, three!], false)) yield* store.push(1, "none", push)
+      const source = openSqlite(path, 1)
+      const query = { known: [], after: "0", count: 10 }
+      const read = Effect.tryPromise(() => source.snapshot(query))
+      assert.strictEqual((yield* read).page.length, 3)
+      renameSync(copy, path)
+      assert.match(String((yield* Effect.flip(read)).cause), /write-ahead log beside it/)
+      assert.include((yield* Effect.flip(store.load(1))).detail, "was replaced")
+      assert.strictEqual((yield* store.load(1))?.head.number, 1)
+      assert.strictEqual((yield* read).page.length, 1)
       yield* promise(() => source.close())
     }),
   )

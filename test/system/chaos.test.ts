@@ -8,6 +8,7 @@ import type { Outcome } from "../../chaos/FaultPlan.ts"
 import type { Fault } from "../../chaos/Fault.ts"
 import { awayShortly } from "../../chaos/away.ts"
 import * as Isolation from "../../chaos/isolation.ts"
+import { consumerFaults } from "../../chaos/consumers.ts"
 import { hostFaults } from "../../chaos/host.ts"
 import { anotherType, keysGone } from "../../chaos/keys.ts"
 import { atRandom, kills } from "../../chaos/kills.ts"
@@ -68,6 +69,11 @@ describe(
         kills.filter(({ stores }) => stores.includes(kind)),
       )
       test("with three instances", kind, [three])
+      test(
+        "with consumers",
+        kind,
+        consumerFaults.filter(({ stores }) => stores.includes(kind)),
+      )
       test("under faults of the machine and the platform", kind, hostFaults)
       test(
         "under a store that is down or denies commands",

@@ -34,10 +34,18 @@ const open = async (path: string) => {
   return new sqlite.DatabaseSync(path, { timeout: 5000 })
 }
 
+const identityOf = (path: string): string | undefined => {
+  const stats = statSync(path, { throwIfNoEntry: false })
+  return stats && `${stats.dev}:${stats.ino}`
+}
+
+/** Which files are at a path: an older copy may replace them at any time. */
+const filesAt = (path: string) => ({ file: identityOf(path), log: identityOf(`${path}-wal`) })
+
 /** Opens the stream of a chain. @param path of the ingestor's file (`DATABASE_PATH`) */
 export const openSqlite = (path: string, chain: number): Source => {
   let database: DatabaseSync | undefined
-  let openedFile = ""
+  let opened: ReturnType<typeof filesAt> = { file: undefined, log: undefined }
 
   const close = () => {
     database?.close()
@@ -46,12 +54,21 @@ export const openSqlite = (path: string, chain: number): Source => {
 
   const run = async <A>(use: (database: DatabaseSync) => A): Promise<A> => {
     try {
-      // An older copy may have replaced the file. A missing one is not created.
-      const { ino, dev } = statSync(path)
-      if (openedFile !== `${dev}:${ino}`) close()
-      database ??= await open(path)
-      openedFile = `${dev}:${ino}`
-      return use(database)
+      const found = filesAt(path)
+      if (found.file !== opened.file || found.log !== opened.log) close()
+      if (database !== undefined) return use(database)
+      // It is not created.
+      if (found.file === undefined) throw new Error("there is no such file")
+      // SQLite would take the pages of that log for pages of this file, and this connection would keep the ingestor from deleting it.
+      if (opened.file !== undefined && found.file !== opened.file && found.log === opened.log && found.log)
+        throw new Error(
+          "the file was replaced, but the write-ahead log beside it is still that of the file before",
+        )
+      database = await open(path)
+      const result = use(database)
+      // The first use creates a log if there is none.
+      opened = found.log === undefined ? filesAt(path) : found
+      return result
     } catch (error) {
       if (error instanceof OptionError) throw error
       close()
