@@ -11,10 +11,15 @@ from test_streams import options_of
 from event_ingestor import ConsumerError, Log, OptionError, ReaderId, follow, memory, sqlite
 from event_ingestor import events as events_module
 from event_ingestor.checkpoint import Save
-from event_ingestor.errors import FilterError
+from event_ingestor.entry import Entry, Head
+from event_ingestor.errors import FilterError, TrimmedError
 from event_ingestor.events import Decoder, assert_disjoint, parse_events, signature_of
 from event_ingestor.filter import Asked, EventTopic, assert_included
-from event_ingestor.position import AppliedBlock, Position, pack, unpack
+from event_ingestor.plan import View, plan
+from event_ingestor.position import AppliedBlock, Position, State, pack, unpack
+from event_ingestor.reader import ReaderOptions
+from event_ingestor.reconcile import Reconciled, reconcile
+from event_ingestor.source import Snapshot
 from event_ingestor.testing import replay
 
 TRANSFER = "Transfer(address indexed from, address indexed to, uint256 value)"
@@ -220,6 +225,95 @@ def test_replays_recorded_entries() -> None:
     ] == ["apply 0xa1:2!", "apply 0xa2:1", "undo 0xa2:1", "apply 0xb2:1!", "apply 0xb3:1"]
     first = changes[0].logs[0]
     assert (first.event, first.args) == ("A(uint256)", {"x": "5"})
+
+
+def applied(number: int, fork: str, pending: bool = False) -> AppliedBlock:
+    return AppliedBlock(1, number, f"0x{fork}{number}", 1, False, (), False, pending)
+
+
+def head(number: int, fork: str, **others: Any) -> Head:
+    defaults: dict[str, Any] = {
+        "version": 2,
+        "epoch": "one",
+        "epoch_reason": "begun",
+        "number": number,
+        "hash": f"0x{fork}{number}",
+        "part": 0,
+        "final_number": -1,
+        "start_number": 1,
+        "first_number": 1,
+        "filter": "none",
+        "filter_content": None,
+        "added": 0,
+    }
+    return Head(**{**defaults, **others})
+
+
+def test_keeps_no_final_block_to_undo_when_a_final_block_without_logs_that_match_follows() -> None:
+    state = State(Position("1", "", "one", 1, 4, 5, "none", "", 0), (applied(5, "a"),))
+    entries = [
+        Entry(str(2 + i), entry(number, "a", 0, contract=contract))
+        for i, (number, contract) in enumerate([(6, "0x04"), (7, "0x03")])
+    ]
+    wanted = ReaderOptions(1, "reader", Asked([], []), "latest", lambda log: log.contract == "0x03", True, None)
+    view = View(entries, head(7, "a", final_number=6), True, float("inf"))
+    (step,) = plan(state, view, wanted).steps
+    assert (step.block.number, step.position.final) == (7, 6)
+    assert [block.number for block in step.stack] == [7]
+
+
+class Entries:
+    """A source of which only the entries are read."""
+
+    lowest = "0"
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self._entries = entries
+
+    def compare(self, one: str, other: str) -> int:
+        return int(one) - int(other)
+
+    def read_back(self, from_: str, count: int) -> list[Entry]:
+        return self._entries[::-1]
+
+
+def reconciled(
+    moves: list[tuple[int, str, bool]], stack: tuple[AppliedBlock, ...], **position: Any
+) -> Reconciled | None:
+    """What follows when a store that was set back has these entries, from id 11 on, of which the first number is 6."""
+    entries = [Entry(str(11 + i), entry(number, fork, 0, removed)) for i, (number, fork, removed) in enumerate(moves)]
+    defaults: dict[str, Any] = {"id": "10", "offset": 10}
+    at = Position(identity="lost", epoch="one", final=3, block=5, filter="none", owner="", beat=0, **(defaults | position))
+    top = head(6, "b", epoch="two", epoch_reason="lost", final_number=6, first_number=6, added=10 + len(entries))
+    snapshot = Snapshot(top, len(entries), entries[0].id, entries[-1].id, [None], [])
+    source: Any = Entries(entries)
+    return reconcile(source, 1, State(at, stack), top, snapshot, lambda _: True, True)
+
+
+REPLACED = [(5, "a", True), (5, "b", False), (6, "b", False)]
+"""The entry that adds block 5a was trimmed, and the one that removes it is kept."""
+
+
+def test_reconcile_undoes_a_block_whose_add_was_trimmed_and_whose_removal_is_kept() -> None:
+    found = reconciled(REPLACED, (applied(5, "a"),))
+    assert found is not None
+    assert [(step.kind, step.block.hash) for step in found.steps] == [("undo", "0xa5")]
+    # What is kept is read again: the removal of a block that is not applied is skipped.
+    assert (found.state.position.id, found.state.position.final) == ("0", 3)
+
+
+def test_reconcile_reports_what_was_trimmed_before_it_was_read() -> None:
+    with pytest.raises(TrimmedError, match="after block 3 are needed"):
+        reconciled(REPLACED, (applied(5, "a"),), id="5", offset=5)
+
+
+def test_reconcile_keeps_an_applied_block_whose_entries_were_trimmed_but_none_that_must_be_applied_again() -> None:
+    kept = reconciled([(6, "b", False)], (applied(5, "a"), applied(6, "b")))
+    assert kept is not None
+    assert (list(kept.steps), [block.hash for block in kept.state.stack]) == ([], ["0xa5", "0xb6"])
+    assert kept.state.position.id == "11"
+    with pytest.raises(TrimmedError, match="after block 3 are needed"):
+        reconciled([(6, "b", False)], (applied(5, "a", pending=True),))
 
 
 POSITION = Position("5-0", "0x1:0:false", "e", 5, 3, 4, "none", "", 7)

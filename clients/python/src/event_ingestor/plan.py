@@ -208,9 +208,12 @@ def plan(state: State, view: View, wanted: Wanted) -> Plan:
                 steps.append(Step("undo", top, position, stack))
         block = _block_of(run, is_final, wanted.matches)
         position = replace(following, block=run.number, final=run.number if is_final else position.final)
+        if is_final:
+            stack = ()
         if not block.logs:
             continue
-        stack = () if is_final else (*stack, applied(block))
+        if not is_final:
+            stack = (*stack, applied(block))
         steps.append(Step("apply", block, position, stack))
 
     is_consumed = not view.entries or position.id == view.entries[-1].id

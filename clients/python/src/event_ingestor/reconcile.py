@@ -127,21 +127,20 @@ def reconcile(
         surviving.pop()
     stack = tuple(block for block in state.stack if block.number > position.final)
     kept = 0
-    # A block whose entries were trimmed is still there if no later entry has its number or a lower one.
-    lowest = min(map(number_of, entries), default=first_number)
-    while is_incomplete and kept < len(stack) and stack[kept].number < min(lowest, first_number):
+    # An applied block whose entries were trimmed is still there if no later entry has its number or a lower one.
+    lowest = min([first_number, *map(number_of, entries)]) if is_incomplete else -1
+    while kept < len(stack) and stack[kept].number < lowest:
+        # It would have to be applied again.
+        if stack[kept].pending:
+            raise trimmed()
         kept += 1
     following = start
     for survivor in surviving:
-        known = stack[kept] if kept < len(stack) else None
-        if known is not None and known.hash == survivor.hash:
+        known = stack[kept] if kept < len(stack) and stack[kept].hash == survivor.hash else None
+        if known is not None:
             kept += 1
-            # It is applied again.
-            if known.pending:
-                if survivor.is_cut:
-                    raise trimmed()
-                break
-        elif survivor.matches:
+        # It is applied, or applied again.
+        if survivor.matches if known is None else known.pending:
             if survivor.is_cut:
                 raise trimmed()
             break
