@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from event_ingestor.filter import Asked, EventTopic, assert_included
 from event_ingestor.plan import View, plan
 from event_ingestor.position import AppliedBlock, Position, State, pack, unpack
 from event_ingestor.reader import ReaderOptions
-from event_ingestor.reconcile import Reconciled, reconcile
+from event_ingestor.reconcile import Reconciled, reconcile, standing_of
 from event_ingestor.source import Snapshot
 from event_ingestor.testing import replay
 
@@ -290,6 +291,41 @@ def reconciled(
     return reconcile(source, 1, State(at, stack), top, snapshot, lambda _: True, True)
 
 
+@pytest.mark.parametrize(
+    ("id_", "epoch", "added", "first", "known", "standing"),
+    [
+        # Before the first entry: five entries were trimmed that it does not need.
+        ("0", "one", 8, "11", None, "continues"),
+        ("0", "one", 9, "11", None, "trimmed"),
+        # An older copy, from which fewer were trimmed; or one of which it is not known what it has lost.
+        ("0", "one", 7, "11", None, "set back"),
+        ("0", "two", 8, "11", None, "set back"),
+        # The ingestor does not count.
+        ("0", "one", 0, "11", None, "continues"),
+        # After an entry.
+        ("11", "two", 8, "11", "known", "continues"),
+        ("11", "one", 8, "11", "another", "set back"),
+        ("12", "one", 8, "11", None, "set back"),
+        ("5", "one", 8, "11", None, "continues"),
+        ("5", "one", 9, "11", None, "trimmed"),
+        ("5", "one", 7, "11", None, "set back"),
+        ("5", "two", 8, "11", None, "set back"),
+    ],
+)
+def test_compares_a_position_with_the_stream(
+    id_: str, epoch: str, added: int, first: str, known: str | None, standing: str
+) -> None:
+    found = entry(5, "a", 0)
+    position = Position(id_, "0xa5:0:false" if known != "another" else "another", "one", 5, 3, 4, "none", "", 0)
+    top = head(6, "a", epoch=epoch, epoch_reason="lost", added=added)
+    snapshot = Snapshot(top, 3, first, "13", [None if known is None else Entry(id_, found)], [])
+    source: Any = Entries([])
+    assert standing_of(position, snapshot, source) == standing
+    assert standing_of(position, replace(snapshot, head=None), source) == "empty"
+    reset = replace(snapshot, head=replace(top, epoch_reason="reset"))
+    assert standing_of(position, reset, source) == ("reset" if epoch == "two" else standing)
+
+
 REPLACED = [(5, "a", True), (5, "b", False), (6, "b", False)]
 """The entry that adds block 5a was trimmed, and the one that removes it is kept."""
 
@@ -353,8 +389,8 @@ def test_stores_positions_as_the_typescript_client_does(tmp_path: Path) -> None:
         assert list(map(unpack, checkpoint.blocks(tx, reader))) == [BLOCK]
     database.execute("INSERT INTO event_ingestor_migrations VALUES (99)")
     database.commit()
-    with pytest.raises(ConsumerError, match="version 99"):
-        sqlite(path).transaction()
+    with pytest.raises(ConsumerError, match="version 99"), sqlite(path).transaction():
+        pass
     database.close()
     checkpoint.close()
 

@@ -158,7 +158,7 @@ class Reader:
             if current is None:
                 self._forget()
                 found = reconcile(
-                    source, options.chain, _renew(state, head), head, snapshot, options.matches, options.pinned
+                    source, options.chain, state, head, snapshot, options.matches, options.pinned
                 )
                 if found is None:
                     continue
@@ -227,11 +227,9 @@ class Reader:
         standing = standing_of(position, snapshot, self._source)
         if standing == "reset":
             raise ResetError(options.chain, options.name)
-        first_number = first_number_of(head, snapshot.length)
-        is_unread = position.id == self._source.lowest and position.epoch != head.epoch
-        if standing == "trimmed" or (is_unread and first_number > position.final + 1):
+        if standing == "trimmed":
             needed = f"entries after block {position.block} are needed"
-            raise TrimmedError(options.chain, needed, first_number)
+            raise TrimmedError(options.chain, needed, first_number_of(head, snapshot.length))
         self._check_filter(head, position)
         # A block that was about to be applied, or undone, may be on either side of the position.
         is_uncertain = self._is_first and any(block.pending for block in state.stack)

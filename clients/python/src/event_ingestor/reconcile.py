@@ -30,14 +30,13 @@ def standing_of(position: Position, snapshot: Snapshot, source: Source) -> Stand
     if is_new_epoch and head.epoch_reason == "reset":
         return "reset"
     gone = head.added - snapshot.length
-    if position.id == source.lowest:
-        return "trimmed" if not is_new_epoch and gone > position.offset else "continues"
     known = snapshot.known[0]
     if known is not None and identity_of(known) == position.identity:
         return "continues"
     if is_new_epoch or (snapshot.first is not None and source.compare(snapshot.first, position.id) <= 0):
         return "set back"
-    if gone == position.offset:
+    # An earlier version of the ingestor does not count.
+    if gone == position.offset or (gone < 0 and position.id == source.lowest):
         return "continues"
     return "trimmed" if gone > position.offset else "set back"
 
@@ -108,6 +107,7 @@ def reconcile(
     start = replace(
         position,
         epoch=head.epoch,
+        filter=head.filter,
         id=source.lowest if below is None else below.id,
         identity="" if below is None else identity_of(below),
         # Counted from the end: what lies before may have been trimmed meanwhile.
@@ -149,7 +149,8 @@ def reconcile(
     for i in range(len(stack) - 1, kept - 1, -1):
         top = stack[i]
         stack = stack[:i]
-        # Until the last one is undone, the old position stays: a consumer that ends between two of them reconciles again.
+        # Until the last one is retracted, the old position stays, with its epoch: a consumer that ends between two of them
+        # reconciles again.
         if not top.skipped:
             at = replace(following, block=position.block) if i == kept else position
             steps.append(Step("undo", top, at, stack))
