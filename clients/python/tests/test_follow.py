@@ -1,7 +1,6 @@
 """``follow`` on a real Redis."""
 
 import json
-import os
 import sqlite3
 import threading
 import time
@@ -24,8 +23,6 @@ from event_ingestor import (
     at_least_once,
     follow,
     memory,
-    postgres,
-    postgres_ddl,
     sqlite,
 )
 
@@ -204,31 +201,6 @@ def _commit_closed(changes: Any, server: Server) -> None:
     block.commit()
 
 
-def test_what_was_rolled_back_is_not_skipped_later(server: Server, tmp_path: Path) -> None:
-    stream = Stream(server)
-    stream.write("1a")
-    checkpoint = sqlite(tmp_path / "a.db")
-    stop = threading.Event()
-    changes = start(
-        server.url, checkpoint=checkpoint, addresses=["0x" + "AA" * 20], stop=stop, on_progress=lambda _: None
-    )
-    block = next(changes)
-    with pytest.raises(ZeroDivisionError), checkpoint.transaction() as tx:
-        block.commit(tx)
-        raise ZeroDivisionError
-    # A block that it does not ask for moves the position of this iteration on.
-    server.client.xadd(
-        "events:1",
-        {**server.client.xrange("events:1")[0][1], "block_number": 2, "block_hash": "0x2", "contract": "0x"},
-        id="99-0",
-    )
-    server.client.hset("{events:1}:head", mapping={"number": 2, "hash": "0x2", "added": 3})
-    threading.Timer(2.5, stop.set).start()
-    assert list(changes) == []
-    assert take(start(server.url, checkpoint=checkpoint, addresses=["0x" + "aa" * 20]), 1) == ["+1"]
-    checkpoint.close()
-
-
 def test_a_second_process_stands_by_and_takes_over_after_release_and_after_the_lease(
     server: Server, tmp_path: Path
 ) -> None:
@@ -355,70 +327,6 @@ def test_reads_a_cluster() -> None:
         assert take(start(factory, on_warning=fail), 2) == ["+1", "+2"]
     finally:
         node.close()
-
-
-POSTGRES = os.environ.get("TEST_POSTGRES")
-
-
-@pytest.mark.skipif(POSTGRES is None, reason="set TEST_POSTGRES to the URL of a database")
-def test_a_checkpoint_in_postgres(server: Server) -> None:
-    psycopg: Any = pytest.importorskip("psycopg")
-    assert POSTGRES is not None
-    stream = Stream(server)
-    stream.write("1a", "2a", "3a")
-    table = f"t{time.time_ns()}"
-    with psycopg.connect(POSTGRES, autocommit=True) as admin:
-        admin.execute(f"CREATE TABLE {table}_logs (key text PRIMARY KEY)")
-        admin.execute(postgres_ddl(table=table))
-        seen = []
-        # By a conninfo, and by a factory whose connections do not commit by themselves.
-        for count, database in ((3, POSTGRES), (5, lambda: psycopg.connect(POSTGRES))):
-            checkpoint = postgres(database, table=table)
-            changes = start(server.url, checkpoint=checkpoint, lease=0.3, name="pg")
-            for block in changes:
-                seen.append(name_of(block))
-                if block.number == 2 and seen.count("+2") == 1:
-                    with pytest.raises(ZeroDivisionError), block.transaction() as tx:
-                        tx.execute(f"INSERT INTO {table}_logs VALUES ('lost')")
-                        raise ZeroDivisionError
-                    # Heartbeats go on meanwhile.
-                    time.sleep(0.5)
-                with block.transaction() as tx:
-                    for log in block.logs:
-                        if block.type == "apply":
-                            tx.execute(f"INSERT INTO {table}_logs VALUES (%s)", [log.key])
-                        else:
-                            tx.execute(f"DELETE FROM {table}_logs WHERE key = %s", [log.key])
-                if len(seen) in (count, 8):
-                    break
-            changes.close()
-            checkpoint.close()
-            if count == 3:
-                stream.write("-3a", "-2a", "2b", "3b", "4b")
-        assert seen == ["+1", "+2", "+3", "-3", "-2"]
-        checkpoint = postgres(POSTGRES, table=table)
-        changes = start(server.url, checkpoint=checkpoint, name="pg")
-        # A connection that the server ends.
-        block = next(changes)
-        with pytest.raises(psycopg.OperationalError), block.transaction() as tx:
-            admin.execute("SELECT pg_terminate_backend(%s)", [tx.info.backend_pid])
-            tx.execute(f"INSERT INTO {table}_logs VALUES ('lost')")
-        # Several blocks in one transaction of the caller's.
-        with psycopg.connect(POSTGRES) as own:
-            while True:
-                for log in block.logs:
-                    own.execute(f"INSERT INTO {table}_logs VALUES (%s)", [log.key])
-                block.commit(own)
-                if block.number == 4:
-                    break
-                block = next(changes)
-        changes.close()
-        checkpoint.close()
-        rows = [key for (key,) in admin.execute(f"SELECT key FROM {table}_logs ORDER BY key").fetchall()]
-        assert rows == sorted(f"1:{hash_of(name)}:{index}" for name in ("1a", "2b", "3b", "4b") for index in (0, 1))
-        admin.execute(f"INSERT INTO {table}_migrations VALUES (99)")
-        later = code_of(lambda: next(start(server.url, checkpoint=postgres(POSTGRES, table=table))))
-        assert later.code == "OPTION" and "version 99" in str(later)
 
 
 def test_the_example_of_the_readme_is_right_through_a_reorg(

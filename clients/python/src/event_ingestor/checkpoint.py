@@ -37,7 +37,14 @@ class Checkpoint(Protocol[Tx]):
         ...
 
     def transaction(self) -> AbstractContextManager[Tx]:
-        """A transaction that is committed at the end of the block, or rolled back if it raises."""
+        """A transaction that is committed at the end of the block, or rolled back if it raises. In an open transaction of this
+        thread, it is a part of that one.
+        """
+        ...
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread has an open transaction of this checkpoint."""
         ...
 
     def load(self, tx: Tx, reader: ReaderId) -> Position | None:

@@ -17,6 +17,10 @@ class AtLeastOnce(Generic[Tx]):
     def transaction(self) -> AbstractContextManager[Tx]:
         return self._checkpoint.transaction()
 
+    @property
+    def in_transaction(self) -> bool:
+        return self._checkpoint.in_transaction
+
     def load(self, tx: Tx, reader: ReaderId) -> Position | None:
         return self._checkpoint.load(tx, reader)
 

@@ -10,6 +10,8 @@ from ..position import PackedBlock, Position
 
 class MemoryCheckpoint:
     at_least_once = True
+    # Nothing is rolled back.
+    in_transaction = False
 
     def __init__(self) -> None:
         self._positions: dict[ReaderId, Position] = {}
