@@ -8,7 +8,7 @@ import type { Block, ConsumerError, FollowOptions } from "../../clients/typescri
 import { identityOf } from "../../clients/typescript/src/Entry.ts"
 import type { Entry, Log } from "../../clients/typescript/src/Entry.ts"
 import type { Position } from "../../clients/typescript/src/Position.ts"
-import { reconcile } from "../../clients/typescript/src/Reconcile.ts"
+import { reconcile, standingOf } from "../../clients/typescript/src/Reconcile.ts"
 import type { Source } from "../../clients/typescript/src/Source.ts"
 import { makeDecoder } from "../../clients/typescript/src/Events.ts"
 import type { Event } from "../../clients/typescript/src/Events.ts"
@@ -305,55 +305,79 @@ describe("reconcile", () => {
     report: async () => {},
     close: async () => {},
   }
+  const at: Position = {
+    id: "10",
+    identity: "lost",
+    epoch: "one",
+    offset: 10,
+    final: 3,
+    block: 5,
+    filter: "none",
+    owner: "",
+    beat: 0,
+  }
+  const head = {
+    version: 2,
+    epoch: "two",
+    epochReason: "lost",
+    number: 6,
+    hash: "0xb6",
+    part: 0,
+    finalNumber: 6,
+    startNumber: 1,
+    firstNumber: 6,
+    filter: "none",
+    filterContent: undefined,
+    added: 13,
+  }
+
+  for (const [id, epoch, added, known, standing] of [
+    // Before the first entry: five entries were trimmed that it does not need.
+    ["0", "one", 8, undefined, "continues"],
+    ["0", "one", 9, undefined, "trimmed"],
+    // An older copy, from which fewer were trimmed; or one of which it is not known what it has lost.
+    ["0", "one", 7, undefined, "set back"],
+    ["0", "two", 8, undefined, "set back"],
+    // The ingestor does not count.
+    ["0", "one", 0, undefined, "continues"],
+    // After an entry.
+    ["11", "two", 8, "0xa5:0:true", "continues"],
+    ["11", "one", 8, "another", "set back"],
+    ["12", "one", 8, undefined, "set back"],
+    ["5", "one", 8, undefined, "continues"],
+    ["5", "one", 9, undefined, "trimmed"],
+    ["5", "one", 7, undefined, "set back"],
+    ["5", "two", 8, undefined, "set back"],
+  ] as const) {
+    it(`finds that a position after ${id} of ${epoch}, with ${added} entries added, ${standing}`, () => {
+      const position = { ...at, id, identity: known ?? "", offset: 5 }
+      const snapshot = {
+        head: { ...head, epoch, added },
+        length: 3,
+        first: "11",
+        last: "13",
+        known: [known && entries[0]!],
+        page: [],
+      }
+      assert.strictEqual(standingOf(position, snapshot, source, identityOf), standing)
+    })
+  }
+
   /** The add of block 5a was trimmed: what is kept begins with its removal. */
-  const run = (position: Partial<Position>) => {
-    const block = {
+  const run = (position: Partial<Position>, numbers: ReadonlyArray<number> = [5]) => {
+    const stack = numbers.map((number) => ({
       chain: 1,
-      number: 5,
-      hash: "0xa5",
+      number,
+      hash: `0xa${number}` as const,
       timestamp: 1,
       finalized: false,
       logs: [],
       skipped: false,
       pending: false,
-    } as const
-    const state = {
-      position: {
-        id: "10",
-        identity: "lost",
-        epoch: "one",
-        offset: 10,
-        final: 3,
-        block: 5,
-        filter: "none",
-        owner: "",
-        beat: 0,
-        ...position,
-      },
-      stack: [block],
-    }
-    const head = {
-      version: 2,
-      epoch: "two",
-      epochReason: "lost",
-      number: 6,
-      hash: "0xb6",
-      part: 0,
-      finalNumber: 6,
-      startNumber: 1,
-      firstNumber: 6,
-      filter: "none",
-      filterContent: undefined,
-      added: 13,
-    }
+    }))
+    const state = { position: { ...at, ...position }, stack }
     const snapshot = { head, length: 3, first: "11", last: "13", known: [undefined], page: [] }
-    return reconcile(
-      source,
-      state,
-      snapshot,
-      { finality: "latest", matches: () => true, pinned: true },
-      identityOf,
-    )
+    return reconcile(source, state, snapshot, { chain: 1, matches: () => true, pinned: true }, identityOf)
   }
 
   it.live(
@@ -368,6 +392,19 @@ describe("reconcile", () => {
         // What is kept is read again: the removal of a block that is not applied is skipped.
         assert.deepStrictEqual([found?.state.position.id, found?.state.position.final], ["0", 3])
       }),
+  )
+
+  it.live("keeps the old position, with its epoch, until the last block is retracted", () =>
+    Effect.gen(function* () {
+      const found = yield* promise(() => run({}, [5, 6]))
+      assert.deepStrictEqual(
+        found?.steps.map(({ block, position }) => [block.hash, position.id, position.epoch]),
+        [
+          ["0xa6", "10", "one"],
+          ["0xa5", "0", "two"],
+        ],
+      )
+    }),
   )
 
   it.live("reports what was trimmed before it was read", () =>

@@ -29,10 +29,10 @@ export const standingOf = (
   const isNewEpoch = position.epoch !== head.epoch
   if (isNewEpoch && head.epochReason === "reset") return "reset"
   const gone = head.added - length
-  if (position.id === lowest) return !isNewEpoch && gone > position.offset ? "trimmed" : "continues"
   if (known[0] !== undefined && identity(known[0]) === position.identity) return "continues"
   if (isNewEpoch || (first !== undefined && compare(first, position.id) <= 0)) return "set back"
-  if (gone === position.offset) return "continues"
+  // An earlier version of the ingestor does not count.
+  if (gone === position.offset || (gone < 0 && position.id === lowest)) return "continues"
   return gone > position.offset ? "trimmed" : "set back"
 }
 
@@ -70,7 +70,7 @@ export const reconcile = async (
   source: Source,
   state: State,
   { head, first, last, length }: Snapshot & { readonly head: Head },
-  { matches, pinned }: Wanted & { readonly pinned: boolean },
+  { chain, matches, pinned }: Pick<Wanted, "matches"> & { readonly chain: number; readonly pinned: boolean },
   identity: (entry: Entry) => string,
 ): Promise<Reconciled | undefined> => {
   const { position } = state
@@ -80,7 +80,7 @@ export const reconcile = async (
   if (below === undefined && entries.length < length) return undefined
   const trimmed = () =>
     new TrimmedError(
-      numberOfChain(state, entries),
+      chain,
       `the store was set back, and entries after block ${position.final} are needed`,
       firstNumber,
     )
@@ -92,6 +92,7 @@ export const reconcile = async (
   const start: Position = {
     ...position,
     epoch: head.epoch,
+    filter: head.filter,
     id: below?.id ?? source.lowest,
     identity: below === undefined ? "" : identity(below),
     // Counted from the end: what lies before may have been trimmed meanwhile.
@@ -143,7 +144,8 @@ export const reconcile = async (
   for (let i = stack.length - 1; i >= kept; i--) {
     const block = stack[i]!
     stack = stack.slice(0, i)
-    // Until the last one is retracted, the old position stays: a consumer that ends between two of them reconciles again.
+    // Until the last one is retracted, the old position stays, with its epoch: a consumer that ends between two of them
+    // reconciles again.
     if (!block.skipped)
       steps.push({
         kind: "undo",
@@ -154,6 +156,3 @@ export const reconcile = async (
   }
   return { steps, state: { position: next, stack } }
 }
-
-const numberOfChain = ({ stack }: State, entries: ReadonlyArray<Entry>): number =>
-  stack[0]?.chain ?? Number(entries[0]?.fields["chain_id"] ?? NaN)
