@@ -250,7 +250,7 @@ def head(number: int, fork: str, **others: Any) -> Head:
     return Head(**{**defaults, **others})
 
 
-def test_keeps_no_final_block_to_undo_when_a_final_block_without_logs_that_match_follows() -> None:
+def test_keeps_no_final_block_for_retraction_when_a_final_block_without_logs_that_match_follows() -> None:
     state = State(Position("1", "", "one", 1, 4, 5, "none", "", 0), (applied(5, "a"),))
     entries = [
         Entry(str(2 + i), entry(number, "a", 0, contract=contract))
@@ -279,16 +279,19 @@ class Entries:
 
 
 def reconciled(
-    moves: list[tuple[int, str, bool]], stack: tuple[AppliedBlock, ...], **position: Any
+    moves: list[tuple[int, str, bool]], stack: tuple[AppliedBlock, ...], pinned: bool = True, **position: Any
 ) -> Reconciled | None:
-    """What follows when a store that was set back has these entries, from id 11 on, of which the first number is 6."""
+    """What follows from a stream that has these entries, from id 11 on, after ten that were trimmed; its first number is 6. By
+    default, the store was set back.
+    """
     entries = [Entry(str(11 + i), entry(number, fork, 0, removed)) for i, (number, fork, removed) in enumerate(moves)]
-    defaults: dict[str, Any] = {"id": "10", "offset": 10}
-    at = Position(identity="lost", epoch="one", final=3, block=5, filter="none", owner="", beat=0, **(defaults | position))
+    defaults: dict[str, Any] = {"id": "10", "identity": "lost", "epoch": "one", "offset": 10}
+    at = Position(final=3, block=5, filter="none", owner="", beat=0, **(defaults | position))
     top = head(6, "b", epoch="two", epoch_reason="lost", final_number=6, first_number=6, added=10 + len(entries))
-    snapshot = Snapshot(top, len(entries), entries[0].id, entries[-1].id, [None], [])
+    known = next((one for one in entries if one.id == at.id), None)
+    snapshot = Snapshot(top, len(entries), entries[0].id, entries[-1].id, [known], [])
     source: Any = Entries(entries)
-    return reconcile(source, 1, State(at, stack), top, snapshot, lambda _: True, True)
+    return reconcile(source, 1, State(at, stack), top, snapshot, lambda _: True, pinned)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +333,7 @@ REPLACED = [(5, "a", True), (5, "b", False), (6, "b", False)]
 """The entry that adds block 5a was trimmed, and the one that removes it is kept."""
 
 
-def test_reconcile_undoes_a_block_whose_add_was_trimmed_and_whose_removal_is_kept() -> None:
+def test_reconcile_retracts_a_block_whose_add_was_trimmed_and_whose_removal_is_kept() -> None:
     found = reconciled(REPLACED, (applied(5, "a"),))
     assert found is not None
     assert [(step.kind, step.block.hash) for step in found.steps] == [("undo", "0xa5")]
@@ -339,7 +342,7 @@ def test_reconcile_undoes_a_block_whose_add_was_trimmed_and_whose_removal_is_kep
 
 
 def test_reconcile_reports_what_was_trimmed_before_it_was_read() -> None:
-    with pytest.raises(TrimmedError, match="after block 3 are needed"):
+    with pytest.raises(TrimmedError, match="after block 3 are needed again"):
         reconciled(REPLACED, (applied(5, "a"),), id="5", offset=5)
 
 
@@ -348,8 +351,29 @@ def test_reconcile_keeps_an_applied_block_whose_entries_were_trimmed_but_none_th
     assert kept is not None
     assert (list(kept.steps), [block.hash for block in kept.state.stack]) == ([], ["0xa5", "0xb6"])
     assert kept.state.position.id == "11"
-    with pytest.raises(TrimmedError, match="after block 3 are needed"):
+    with pytest.raises(TrimmedError, match="after block 3 are needed again"):
         reconciled([(6, "b", False)], (applied(5, "a", pending=True),))
+
+
+def test_resumes_at_the_position_without_a_set_back() -> None:
+    moves = [(5, "b", False), (6, "c", False), (6, "c", True), (6, "b", False)]
+    found = reconciled(moves, (applied(5, "b"), applied(6, "b", pending=True)), id="13", identity="0xc6:0:true", offset=13)
+    assert found is not None
+    # What was read may be trimmed at any time: it is not read again.
+    assert (found.state.position.id, found.state.position.offset, found.state.position.epoch) == ("13", 13, "two")
+    # Nor is it needed by a reader that is not pinned.
+    found = reconciled([(6, "b", False)], (applied(6, "b", pending=True),), pinned=False, epoch="two")
+    assert found is not None
+    assert (found.state.position.id, found.state.position.offset) == ("10", 10)
+
+
+def test_reads_again_what_must_be_applied_again_without_a_set_back() -> None:
+    moves = [(5, "b", False), (6, "b", False), (7, "b", False)]
+    stack = (applied(5, "b"), applied(6, "b", pending=True), applied(7, "b"))
+    found = reconciled(moves, stack, id="13", identity="0xb7:0:false", offset=13)
+    assert found is not None
+    assert [(step.kind, step.block.hash) for step in found.steps] == [("undo", "0xb7")]
+    assert (found.state.position.id, found.state.position.offset) == ("11", 11)
 
 
 POSITION = Position("5-0", "0x1:0:false", "e", 5, 3, 4, "none", "", 7)

@@ -1,5 +1,5 @@
 """After the store was set back (a failover to a lagging replica, an older copy of the data): finds which applied blocks the stream
-no longer has, and where to go on reading.
+no longer has, and where to resume.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from .position import Position, State
 from .source import Snapshot, Source, first_number_of
 
 Standing: TypeAlias = Literal["continues", "empty", "trimmed", "reset", "set back"]
-"""How the entry of a position, and the epoch, relate to the stream."""
+"""How a position relates to the stream."""
 
 _PAGE_SIZE = 1000
 
@@ -58,7 +58,7 @@ def _tail_above(source: Source, last: str | None, final: int) -> tuple[list[Entr
 
 class Reconciled(NamedTuple):
     steps: Sequence[Step]
-    """The blocks to undo, and the new position after the last of them."""
+    """The blocks to retract, and the new position after the last of them."""
     state: State
 
 
@@ -69,6 +69,8 @@ class _Survivor(NamedTuple):
     matches: bool
     is_cut: bool
     """Whether its first entries were trimmed."""
+    begin: str
+    """The id of its first entry."""
     end: Position
 
 
@@ -81,7 +83,7 @@ def reconcile(
     matches: Callable[[Log], bool],
     pinned: bool,
 ) -> Reconciled | None:
-    """Folds the tail of the stream, keeps the applied blocks that it has, undoes the others, and goes on after the last one kept.
+    """Folds the tail of the stream, keeps the applied blocks that it has, retracts the others, and resumes after the last one kept.
 
     :returns: ``None`` if the stream has changed meanwhile: another snapshot is needed
     :raises TrimmedError: if entries above the final block are not in the stream
@@ -95,13 +97,15 @@ def reconcile(
         return None
 
     def trimmed() -> TrimmedError:
-        why = f"the store was set back, and entries after block {position.final} are needed"
+        why = f"entries after block {position.final} are needed again"
         return TrimmedError(chain, why, first_number)
 
     is_incomplete = below is None and first_number > position.final + 1
+    # Without a set-back, what comes before the position is read again only for a block that must be applied again.
+    is_kept = standing_of(position, snapshot, source) == "continues"
     # Only final blocks are trimmed, and what a pinned reader has not read is kept.
     is_below = first is not None and source.compare(first, position.id) <= 0
-    is_read = is_below or (pinned and head.added - length <= position.offset)
+    is_read = is_kept or is_below or (pinned and head.added - length <= position.offset)
     if is_incomplete and not is_read:
         raise trimmed()
     start = replace(
@@ -120,7 +124,7 @@ def reconcile(
         if not run.removal:
             is_wanted = run.number > position.final and any(matches(log_of(entry)) for entry in run.entries)
             is_cut = is_incomplete and i == 0 and run.number < first_number
-            surviving.append(_Survivor(run.hash, is_wanted, is_cut, end))
+            surviving.append(_Survivor(run.hash, is_wanted, is_cut, run.entries[0].id, end))
         elif surviving and surviving[-1].hash == run.hash:
             surviving.pop()
     if head.part > 0 and surviving and surviving[-1].hash == head.hash:
@@ -143,8 +147,11 @@ def reconcile(
         if survivor.matches if known is None else known.pending:
             if survivor.is_cut:
                 raise trimmed()
+            is_kept = is_kept and source.compare(survivor.begin, position.id) > 0
             break
         following = survivor.end
+    if is_kept and source.compare(following.id, position.id) < 0:
+        following = replace(position, epoch=head.epoch, filter=head.filter)
     steps: list[Step] = []
     for i in range(len(stack) - 1, kept - 1, -1):
         top = stack[i]
