@@ -172,15 +172,15 @@ describe("the Python client", () => {
             const { number, hash } = StreamWriter.named(name)
             return `${type} ${number} ${hash} 2`
           }
-          const [applied, undone] = [change("apply"), change("undo")]
+          const [applied, retracted] = [change("apply"), change("undo")]
           assert.deepStrictEqual(await inTypeScript(2), ["1a", "2a"].map(applied))
           assert.deepStrictEqual(await inPython(3), ["3a", "4a", "5a"].map(applied))
           assert.deepStrictEqual(await inTypeScript(1), ["6a"].map(applied))
           await stream.popTo(1)
           await stream.push(["2b", "3b"])
-          assert.deepStrictEqual(await inPython(2), ["6a", "5a"].map(undone))
-          assert.deepStrictEqual(await inTypeScript(1), ["4a"].map(undone))
-          assert.deepStrictEqual(await inPython(3), [...["3a", "2a"].map(undone), applied("2b")])
+          assert.deepStrictEqual(await inPython(2), ["6a", "5a"].map(retracted))
+          assert.deepStrictEqual(await inTypeScript(1), ["4a"].map(retracted))
+          assert.deepStrictEqual(await inPython(3), [...["3a", "2a"].map(retracted), applied("2b")])
           assert.deepStrictEqual(await inTypeScript(1), [applied("3b")])
         })
       }).pipe(Effect.scoped),

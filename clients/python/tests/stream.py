@@ -1,4 +1,4 @@
-"""Writes a stream as an ingestor does, for chain 1."""
+"""Writes a stream as an ingestor does."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,9 @@ class Stream:
     :param fields: of each entry
     """
 
-    def __init__(self, server: Server, logs: int = 2, **fields: str) -> None:
+    def __init__(self, server: Server, logs: int = 2, chain: int = 1, **fields: str) -> None:
+        self._chain = chain
+        self._key = f"events:{chain}"
         self._fields = fields
         self._client: Any = server.client
         self._logs = logs
@@ -31,7 +33,7 @@ class Stream:
         self._id += 1
         self._added += 1
         fields = {
-            "chain_id": 1,
+            "chain_id": self._chain,
             "block_number": int(name[:-1]),
             "block_hash": hash_of(name),
             "tx_hash": hash_of(name),
@@ -45,7 +47,7 @@ class Stream:
             **self._fields,
             **others,
         }
-        pipe.xadd("events:1", fields, id=f"{self._id}-0")
+        pipe.xadd(self._key, fields, id=f"{self._id}-0")
 
     def write(self, *moves: str, final: int | None = None, **fields: str) -> None:
         """Pushes blocks; a name with ``-`` is removed.
@@ -79,18 +81,18 @@ class Stream:
             "filter": "none",
             "added": self._added,
         }
-        pipe.hset("{events:1}:head", mapping=head)
+        pipe.hset(f"{{{self._key}}}:head", mapping=head)
         pipe.execute()
 
     def save(self) -> Callable[[], None]:
         """Copies the stream. What is returned sets it back to the copy: the ingestor then writes other blocks in a new epoch."""
-        entries, blocks = self._client.xrange("events:1"), list(self._blocks)
+        entries, blocks = self._client.xrange(self._key), list(self._blocks)
         at = (self._id, self._added)
 
         def restore() -> None:
-            self._client.delete("events:1")
+            self._client.delete(self._key)
             for id_, fields in entries:
-                self._client.xadd("events:1", fields, id=id_)
+                self._client.xadd(self._key, fields, id=id_)
             self._blocks = blocks
             self._id, self._added = at
             self._epoch = (f"{self._epoch[0]}e", "lost")

@@ -284,7 +284,7 @@ def test_ends_a_commit_when_another_process_reads(
 
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
-def test_undoes_what_was_handled_and_not_committed_if_it_has_gone(
+def test_retracts_what_was_handled_and_not_committed_if_it_has_gone(
     kind: str, server: Server, stream: Stream, tmp_path: Path
 ) -> None:
     stream.write("1a", "2a")
@@ -299,7 +299,7 @@ def test_undoes_what_was_handled_and_not_committed_if_it_has_gone(
     checkpoint.close()
 
 
-def test_delivers_no_block_beside_an_uncommitted_one_of_its_number_at_least_once(
+def test_delivers_no_block_at_least_once_while_another_of_its_number_is_uncommitted(
     server: Server, stream: Stream, tmp_path: Path
 ) -> None:
     stream.write("1a", "2a")
@@ -357,7 +357,7 @@ def test_publishes_a_commit_in_a_transaction_of_the_caller_when_that_has_ended(
     assert source.reported[-1] == "2-0"
 
 
-def test_publishes_the_lower_position_after_a_set_back_until_what_it_undoes_is_committed(
+def test_publishes_the_lower_position_after_a_set_back_until_its_retractions_are_committed(
     server: Server, stream: Stream, checkpoint: Checkpoint[Any]
 ) -> None:
     stream.write("1a", "2a", final=1)

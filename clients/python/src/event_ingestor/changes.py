@@ -163,7 +163,7 @@ class _Iteration(Generic[Tx]):
 
 
 class Change(Generic[Tx]):
-    """A block to apply, or one to undo."""
+    """A block to apply, or one to retract."""
 
     __slots__ = (
         "_after",
@@ -183,7 +183,7 @@ class Change(Generic[Tx]):
     def __init__(self, iteration: _Iteration[Tx], serial: int, step: Step, after: State) -> None:
         block = step.block
         self.type: Literal["apply", "undo"] = step.kind
-        """``apply``: the block is new. ``undo``: a reorg has replaced it: retract what was written for it."""
+        """``"apply"``: write what the block says. ``"undo"``: a reorg has replaced the block: retract what was written for it."""
         self.chain = block.chain
         self.number = block.number
         self.hash = block.hash
@@ -204,29 +204,29 @@ class Change(Generic[Tx]):
 
     @property
     def events(self) -> Sequence[Event]:
-        """The logs decoded by ``events``, without those that are no encoding of their event. Empty without ``events``."""
+        """The logs decoded by the option ``events``, without those that are no valid encoding. Empty without that option."""
         if self._events is None:
             self._events = self._iteration.consumer.decoder.decode(self.logs)
         return self._events
 
     def commit(self, tx: Tx | None = None) -> None:
-        """Stores the position after this change: it, and what came before, is not delivered again.
+        """Stores the position after this change: neither it nor what came before is delivered again.
 
-        :param tx: a connection with an open transaction, in which the change was applied: it becomes durable together with it.
-            Without it, in a transaction of its own
-        :raises ConsumerError: ``TAKEN_OVER`` if another process of this name reads now: the changes since the last commit are
-            delivered there; ``ROLLED_BACK`` if the transaction of an earlier change was rolled back and not repeated; ``CLOSED`` if
-            the iteration has ended
+        :param tx: a connection of the checkpoint's database with an open transaction, in which the block was applied. The position
+            becomes durable when the caller commits that transaction. ``None``: a transaction of its own
+        :raises ConsumerError: ``TAKEN_OVER`` if another process of this name reads now, and gets the changes since the last commit;
+            ``ROLLED_BACK`` if the transaction of an earlier change was rolled back and not repeated; ``CLOSED`` if the iteration has
+            ended
         """
         if not self._is_in_transaction:
             self._iteration.commit(self._serial, self._after, tx)
 
     @contextmanager
     def transaction(self) -> Iterator[Tx]:
-        """A transaction to write by: ``with block.transaction() as tx: …``. At its end the position is stored and all of it is
-        committed; if the body raises, nothing is.
+        """Opens a transaction: ``with block.transaction() as tx: …``. It commits what is written by ``tx``, a connection of the
+        checkpoint, together with the position. If the body raises, nothing is stored; the transaction may then be repeated.
 
-        :raises ConsumerError: as ``commit``; ``COMMITTED`` if this change is committed
+        :raises ConsumerError: as ``commit``; ``COMMITTED`` if this change is committed already
         """
         with self._iteration.transaction(self._serial, self._after) as tx:
             self._is_in_transaction = True
@@ -239,6 +239,7 @@ class Change(Generic[Tx]):
 def iterate(
     options: Options[Tx], decoder: Decoder, open_source: OpenSource
 ) -> Generator[Change[Tx], None, None]:
+    """``follow`` with options that were checked."""
     consumer = Consumer(options, decoder, open_source)
     iteration: _Iteration[Tx] | None = None
     try:
@@ -285,30 +286,38 @@ def follow(
     on_warning: Callable[[Exception], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Generator[Change[Tx], None, None]:
-    """The changes of one chain, in order: each block with logs that match, and each that a reorg replaced. What is not committed is
-    delivered again to the next iteration.
+    """Iterates over the changes of one chain, in order: each block with logs that match, and each that a reorg replaced. What is not
+    committed is delivered again by the next call.
 
-    :param source: the URL of Redis, a ``redis.Redis`` or ``RedisCluster``, or a function that makes one (Sentinel, a password that
-        rotates)
-    :param chain: the chain's id
-    :param name: whose position this is. Two processes of one name take turns: one reads, the other stands by
-    :param from_: where a new name begins: ``"earliest"``, ``"now"``, or a block. An error if that block is not in the stream
-    :param finality: ``"latest"``: at once, and undone when a reorg replaces it. ``"finalized"``: final blocks only. A number: so many
-        blocks above it
-    :param checkpoint: where the position is stored: ``sqlite(…)``, ``postgres(…)`` or ``memory()``
-    :param events: only logs of these events are delivered, decoded in ``block.events``
-    :param addresses: only logs of these contracts are delivered
+    An iteration ends when ``stop`` is set, or when it is closed; otherwise it waits for the next block. It retries connections and
+    transactions that fail. Use it, its changes and the connections of its checkpoint in one thread at a time.
+
+    :param source: the URL of Redis (``redis://``, ``rediss://``), a ``redis.Redis`` or ``RedisCluster``, or a function that makes one
+        for each connection (Sentinel, a password that rotates)
+    :param chain: the id of the chain
+    :param name: the name of this reader, 1 to 100 letters, digits, and ``. _ : -``. It identifies the stored position. Of two
+        processes of one name, one reads and the other stands by
+    :param from_: where a new name begins: ``"earliest"``, ``"now"``, or the number of a block. An error if the stream does not have
+        that block
+    :param finality: ``"latest"``: each block at once, and its retraction when a reorg replaces it. ``"finalized"``: final blocks
+        only. A number: blocks with so many blocks above them
+    :param checkpoint: where the position is stored: ``sqlite(…)``, ``postgres(…)``, ``memory()``, or an implementation of
+        ``Checkpoint``
+    :param events: deliver only logs of these events, decoded in ``block.events``: signatures such as
+        ``Transfer(address indexed from, address indexed to, uint256 value)``, or items of an ABI in JSON. Needs the extra ``decode``
+    :param addresses: deliver only logs of these contracts: ``0x`` and 40 hexadecimal digits each
     :param sqlite: the path of the ingestor's SQLite file, in place of ``source``
     :param prefix: ``STREAM_PREFIX`` of the ingestor
-    :param pinned: whether the position is published, so that the ingestor keeps what was not read
+    :param pinned: whether to publish the position, so that the ingestor keeps the entries that were not read
     :param lease: how long a process may be silent before another one of its name takes over (seconds)
-    :param on_filter_changed: called when the ingestor's filter has changed and still includes what is asked for, or is unknown. Raise
-        to stop
-    :param on_progress: called when blocks were read, also without logs
-    :param on_warning: called with each failure that is repeated; by default it is logged to ``event_ingestor``
-    :param stop: ends the iteration when it is set, after the block in hand; within a second
-    :raises ConsumerError: its message says what to do, and its ``code`` is one of ``OPTION``, ``TRIMMED``, ``RESET``, ``FILTER``,
-        ``REPLICA``, ``PERMISSION``, ``VERSION``, ``TAKEN_OVER``
+    :param on_filter_changed: called when the ingestor's filter has changed and still includes what this reader asks for, or when that
+        is unknown. Raise to stop
+    :param on_progress: called when blocks were read, also blocks without logs
+    :param on_warning: called with each error that is retried. By default it is logged to the logger ``event_ingestor``
+    :param stop: ends the iteration when it is set, within a second, or after the block in hand
+    :returns: the changes; call ``commit`` of each, or use its ``transaction``
+    :raises ConsumerError: at once with the code ``OPTION``; while iterating with ``TRIMMED``, ``RESET``, ``FILTER``, ``REPLICA``,
+        ``PERMISSION``, ``VERSION``, ``TAKEN_OVER``, ``ROLLED_BACK`` or ``UNCOMMITTED``. The message says what to do
     """
     options = Options(
         source=source,

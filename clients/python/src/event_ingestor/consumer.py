@@ -23,7 +23,7 @@ A = TypeVar("A")
 _LOGGER = logging.getLogger("event_ingestor")
 
 _IDLE = 1.0
-"""How long a reader waits for an entry before it looks at the head (seconds)."""
+"""How long a reader waits for an entry before it reads the head again (seconds)."""
 
 _INTERVAL = 1.0
 """How often a position is published, and saved when nothing had to be delivered (seconds)."""
@@ -110,7 +110,7 @@ class Consumer(Generic[Tx]):
         return self._heartbeats is not None
 
     def next(self, state: State) -> Found | None:
-        """Looks at the stream; ``None`` when it is stopped."""
+        """Reads the stream; ``None`` when it is stopped."""
         found = self.retrying(lambda: self._reader.next(state))
         if found is not None and found.reconciled:
             stored = self.session.stored
@@ -124,7 +124,7 @@ class Consumer(Generic[Tx]):
         return found
 
     def retrying(self, use: Callable[[], A]) -> A | None:
-        """Repeats what fails, until it succeeds, it is stopped, or an error says that it will not."""
+        """Retries until it succeeds, it is stopped, or an error says that another attempt cannot succeed."""
         while True:
             try:
                 result = use()
@@ -138,7 +138,7 @@ class Consumer(Generic[Tx]):
                 self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        """Reports a failure that is repeated, and waits."""
+        """Reports a failure that is retried, and waits."""
         if self._options.on_warning is None:
             _LOGGER.warning("%s: %s: retrying", self._options.name, error)
         else:
@@ -176,7 +176,7 @@ class Consumer(Generic[Tx]):
         return is_saved
 
     def rest(self, found: Found, state: State) -> None:
-        """After a look: reports the progress, publishes the position from time to time, and waits for more.
+        """After a read: reports the progress, publishes the position from time to time, and waits for more.
 
         :param state: the one after all that was delivered and committed
         """

@@ -1,4 +1,4 @@
-"""Reads the stream of one chain from a state on: what to do next, and the state after it."""
+"""Reads the stream of one chain from a state on: the next changes, and the state after them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ class ReaderOptions:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a look at the stream found."""
+    """The result of one read of the stream."""
 
     steps: Sequence[Step]
     state: State
@@ -131,7 +131,7 @@ class Reader:
             )
 
     def next(self, state: State) -> Found:
-        """Looks at the stream once.
+        """Reads the stream once.
 
         :raises ConsumerError: ``TRIMMED``, ``RESET``, ``FILTER``, ``VERSION``
         :raises SourceUnavailable: if another attempt may succeed
@@ -142,7 +142,7 @@ class Reader:
         while True:
             backlog = self._known(position)
             range_ = None if backlog is None else backlog.next(self._view_size)
-            # A reader that waits looks first for what is new.
+            # A reader that waits first looks for new entries.
             is_waiting = self._is_stuck and (not is_extended or self._waiting(state) is not None)
             snapshot = source.snapshot(
                 known=(position.id,) if backlog is None else (position.id, backlog.id),
@@ -231,7 +231,7 @@ class Reader:
             needed = f"entries after block {position.block} are needed"
             raise TrimmedError(options.chain, needed, first_number_of(head, snapshot.length))
         self._check_filter(head, position)
-        # A block that was about to be applied, or undone, may be on either side of the position.
+        # A block that was about to be applied, or retracted, may be on either side of the position.
         is_uncertain = self._is_first and any(block.pending for block in state.stack)
         return None if standing == "set back" or is_uncertain else _renew(state, head)
 

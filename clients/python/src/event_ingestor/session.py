@@ -46,11 +46,13 @@ def _difference(
 
 
 def is_same(one: State, other: State) -> bool:
-    """Whether two states are equal, whoever has written them."""
-    position = replace(one.position, owner=other.position.owner, beat=other.position.beat)
-    return position == other.position and list(map(_identity_of, one.stack)) == list(
-        map(_identity_of, other.stack)
-    )
+    """Whether two states are equal, apart from the owner and the beat."""
+    a, b = one.position, other.position
+    if (a.id, a.identity, a.epoch, a.offset, a.final, a.block, a.filter) != (
+        (b.id, b.identity, b.epoch, b.offset, b.final, b.block, b.filter)
+    ):
+        return False
+    return one.stack is other.stack or list(map(_identity_of, one.stack)) == list(map(_identity_of, other.stack))
 
 
 def marked(state: State, steps: Sequence[Step]) -> State:
@@ -214,7 +216,7 @@ class Session(Generic[Tx]):
 
 
 class Heartbeats:
-    """A thread that shows that this process is alive, whatever the reader does meanwhile."""
+    """A thread that shows that this process is alive while the caller handles a block."""
 
     def __init__(self, session: Session[Any], checkpoint: Checkpoint[Any], lease: float) -> None:
         self._session = session
@@ -226,7 +228,7 @@ class Heartbeats:
 
     def _run(self) -> None:
         while not self._stopped.wait(self._interval):
-            # What it fails for, the next transaction of the reader fails for, too.
+            # The next transaction of the reader fails for the same reason.
             try:
                 self._session.heartbeat(self._checkpoint)
             except Exception:

@@ -45,5 +45,5 @@ class MemoryCheckpoint:
 
 
 def memory() -> Checkpoint[None]:
-    """Keeps the state in memory: at least once, and only while this process runs."""
+    """A checkpoint in memory: at least once, and only while this process runs."""
     return MemoryCheckpoint()

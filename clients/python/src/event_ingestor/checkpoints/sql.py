@@ -109,7 +109,7 @@ def _migration_table(tables: Tables, flavour: Flavour) -> str:
 
 
 def ddl_of(tables: Tables, flavour: Flavour) -> str:
-    """All statements, to run them beforehand: a user without the right to create tables then needs none."""
+    """All statements. A user without the right to create tables needs them to be run by another one."""
     statements = [_migration_table(tables, flavour)]
     for i, migration in enumerate(_migrations_of(tables, flavour)):
         statements += [*migration, f"INSERT INTO {tables.migrations} (version) VALUES ({i + 1})"]
