@@ -3,15 +3,18 @@
  * consumers, and a Redis that is set back. What they hold is compared with the node.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import type { Scope } from "effect"
 import { createHmac } from "node:crypto"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { Pool } from "pg"
 import * as Devnet from "../support/devnet.ts"
 import { directory } from "../support/directory.ts"
 import * as PostgresServer from "../support/PostgresServer.ts"
+import { environment } from "../support/PythonEnvironment.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
 import * as Service from "../support/Service.ts"
@@ -89,6 +92,30 @@ const restartable = Effect.fnUntraced(function* (command: string, env: Record<st
     }),
   }
 })
+
+/** A server that answers 204 to what it accepts, else 503. @returns its URL */
+const receiving = (accepts: (body: unknown) => boolean) =>
+  Effect.gen(function* () {
+    const server = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        createServer((request, response) => {
+          const chunks: Array<Buffer> = []
+          request.on("data", (chunk: Buffer) => chunks.push(chunk))
+          request.on("end", () => {
+            const isAccepted = accepts(JSON.parse(Buffer.concat(chunks).toString()))
+            response.writeHead(isAccepted ? 204 : 503).end()
+          })
+        }),
+      ),
+      (server) =>
+        Effect.promise(async () => {
+          server.closeAllConnections()
+          server.close()
+        }),
+    )
+    yield* Effect.promise(() => new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve)))
+    return `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+  })
 
 describe("the examples with the library", () => {
   it.live(
@@ -229,6 +256,101 @@ describe("the examples with the library", () => {
           yield* Effect.sleep("20 millis")
         }
         assert.fail("no dead letters")
+      }),
+    60_000,
+  )
+
+  it.live(
+    "final-alerts.py: gives an alert for each large transfer of a final block, and for no retracted one",
+    () =>
+      Effect.gen(function* () {
+        const devnet = yield* Devnet.start()
+        const server = yield* RedisServer.start()
+        const place = yield* directory
+        const minimum = 12n
+        // It refuses each alert at first.
+        const refused = new Set<string>()
+        const received = new Set<string>()
+        const receiver = yield* receiving((alert) => {
+          const { key } = alert as { readonly key: string }
+          if (refused.has(key)) received.add(key)
+          refused.add(key)
+          return received.has(key)
+        })
+        const store = yield* openRedis(standalone(server.port))
+        const depth = 3
+        const finality = { DEVNET_FINALITY: "depth", DEVNET_FINALITY_DEPTH: String(depth) }
+        const variables = { ...finality, REDIS_URL: server.url }
+        const start = Service.start({ env: Devnet.environment(devnet.anvil.url, variables) })
+        let service = yield* start
+        const python = yield* Effect.promise(environment)
+        const consumer = yield* restartable(`${python} examples/final-alerts.py ${Devnet.chainId} earliest`, {
+          PYTHONPATH: "clients/python/src",
+          PYTHONDONTWRITEBYTECODE: "1",
+          REDIS_URL: server.url,
+          DATABASE_PATH: join(place, "alerts.db"),
+          ALERT_URL: receiver,
+          MIN_VALUE: String(minimum),
+        })
+
+        /** Waits until there is an alert for each transfer that is large and final, and returns their keys. */
+        const settled = Effect.gen(function* () {
+          yield* Devnet.reached(store, devnet.head)
+          // An ingestor finalizes once a minute, and when it starts.
+          service.kill("SIGTERM")
+          yield* service.exit
+          service = yield* start
+          const { number } = yield* devnet.head
+          yield* store.load(Devnet.chainId).pipe(
+            Effect.repeat({
+              until: (journal) => journal?.final?.number === number - depth,
+              schedule: Schedule.spaced("20 millis"),
+            }),
+            Effect.timeout("20 seconds"),
+          )
+          const logs = (yield* devnet.node.request("eth_getLogs", [
+            { fromBlock: "0x0", toBlock: `0x${(number - depth).toString(16)}` },
+          ])) as ReadonlyArray<NodeLog>
+          const wanted = logs
+            .filter(({ data }) => BigInt(data) >= minimum)
+            .map(({ blockHash, logIndex }) => `${Devnet.chainId}:${blockHash}:${Number(logIndex)}`)
+            .sort()
+          for (let i = 0; ; i++) {
+            const now = [...received].sort()
+            if (JSON.stringify(now) === JSON.stringify(wanted)) return wanted
+            if (i === 300) assert.deepStrictEqual(now, wanted, consumer.output())
+            yield* Effect.sleep("50 millis")
+          }
+        })
+
+        for (let i = 0; i < 8; i++) yield* devnet.block(3)
+        const before = yield* settled
+        assert.isAbove(before.length, 0)
+        for (let i = 0; i < 3; i++) {
+          yield* devnet.block(4)
+          yield* devnet.reorg(1 + i)
+          if (i > 0) yield* consumer.restart
+          yield* devnet.block(2)
+        }
+        // Redis goes back to an older copy.
+        const { client } = server
+        const saved = yield* Effect.promise(() => Promise.all(keys.map((key) => client.dumpBuffer(key))))
+        for (let i = 0; i < 3; i++) yield* devnet.block(5)
+        yield* settled
+        yield* Effect.promise(async () => {
+          const all = client.multi().del(...keys)
+          for (const [i, dump] of saved.entries()) all.restore(keys[i]!, 0, dump!)
+          await all.exec()
+        })
+        yield* devnet.reorg(2)
+        for (let i = 0; i < 3; i++) yield* devnet.block(1)
+        const after = yield* settled
+        assert.isAbove(after.length, before.length)
+        assert.match(
+          consumer.output(),
+          /^\{"key": "31337:0x\w+:\d+", "block": \d+, "time": \d+, "token": "0x\w+", "from": /m,
+        )
+        assert.match(consumer.output(), /^31337:0x\w+:\d+: HTTP Error 503/m)
       }),
     60_000,
   )
