@@ -9,7 +9,7 @@ import type { Block, ConsumerError, FollowOptions } from "../../clients/typescri
 import { identityOf } from "../../clients/typescript/src/Entry.ts"
 import type { Entry, Log } from "../../clients/typescript/src/Entry.ts"
 import type { Position } from "../../clients/typescript/src/Position.ts"
-import { reconcile } from "../../clients/typescript/src/Reconcile.ts"
+import { reconcile, standingOf } from "../../clients/typescript/src/Reconcile.ts"
 import type { Source } from "../../clients/typescript/src/Source.ts"
 import { makeDecoder } from "../../clients/typescript/src/Events.ts"
 import type { Event } from "../../clients/typescript/src/Events.ts"
@@ -306,10 +306,14 @@ describe("a plan", () => {
 })
 
 describe("reconcile", () => {
-  const entries = [entry(5, "a", 0, true), entry(5, "b", 0), entry(6, "b", 0)].map((fields, i): Entry => ({
-    id: String(i + 11),
-    fields,
-  }))
+  /** The entries that a stream has, from id 11 on. */
+  let entries: ReadonlyArray<Entry> = []
+  const hold = (...moves: ReadonlyArray<readonly [number: number, fork: string, removed?: boolean]>) => {
+    entries = moves.map(([number, fork, removed = false], i) => ({
+      id: String(i + 11),
+      fields: entry(number, fork, 0, removed),
+    }))
+  }
   const source: Source = {
     name: "entries",
     lowest: "0",
@@ -321,62 +325,101 @@ describe("reconcile", () => {
     report: async () => {},
     close: async () => {},
   }
-  /** The add of block 5a was trimmed: what is kept begins with its removal. */
-  const run = (position: Partial<Position>) => {
-    const block = {
+  const at: Position = {
+    id: "10",
+    identity: "lost",
+    epoch: "one",
+    offset: 10,
+    final: 3,
+    block: 5,
+    filter: "none",
+    owner: "",
+    beat: 0,
+  }
+  const head = {
+    version: 2,
+    epoch: "two",
+    epochReason: "lost",
+    number: 6,
+    hash: "0xb6",
+    part: 0,
+    finalNumber: 6,
+    startNumber: 1,
+    firstNumber: 6,
+    filter: "none",
+    filterContent: undefined,
+    added: 13,
+  }
+
+  for (const [id, epoch, added, known, standing] of [
+    // Before the first entry: five entries were trimmed that it does not need.
+    ["0", "one", 8, undefined, "continues"],
+    ["0", "one", 9, undefined, "trimmed"],
+    // An older copy, from which fewer were trimmed; or one of which it is not known what it has lost.
+    ["0", "one", 7, undefined, "set back"],
+    ["0", "two", 8, undefined, "set back"],
+    // The ingestor does not count.
+    ["0", "one", 0, undefined, "continues"],
+    // After an entry.
+    ["11", "two", 8, "0xa5:0:true", "continues"],
+    ["11", "one", 8, "another", "set back"],
+    ["12", "one", 8, undefined, "set back"],
+    ["5", "one", 8, undefined, "continues"],
+    ["5", "one", 9, undefined, "trimmed"],
+    ["5", "one", 7, undefined, "set back"],
+    ["5", "two", 8, undefined, "set back"],
+  ] as const) {
+    it(`finds that a position after ${id} of ${epoch}, with ${added} entries added, ${standing}`, () => {
+      hold(...replaced)
+      const position = { ...at, id, identity: known ?? "", offset: 5 }
+      const snapshot = {
+        head: { ...head, epoch, added },
+        length: 3,
+        first: "11",
+        last: "13",
+        known: [known && entries[0]!],
+        page: [],
+      }
+      assert.strictEqual(standingOf(position, snapshot, source, identityOf), standing)
+    })
+  }
+
+  /** After ten entries that were trimmed. The first number is 6. @param blocks the applied ones, `6b`; pending: `6b?` */
+  const run = (blocks: ReadonlyArray<string>, position: Partial<Position> = {}, pinned = true) => {
+    const stack = blocks.map((name) => ({
       chain: 1,
-      number: 5,
-      hash: "0xa5",
+      number: Number(name[0]),
+      hash: `0x${name[1]}${name[0]}` as const,
       timestamp: 1,
       finalized: false,
       logs: [],
       skipped: false,
-      pending: false,
-    } as const
-    const state = {
-      position: {
-        id: "10",
-        identity: "lost",
-        epoch: "one",
-        offset: 10,
-        final: 3,
-        block: 5,
-        filter: "none",
-        owner: "",
-        beat: 0,
-        ...position,
-      },
-      stack: [block],
+      pending: name.endsWith("?"),
+    }))
+    const state = { position: { ...at, ...position }, stack }
+    const snapshot = {
+      head: { ...head, added: 10 + entries.length },
+      length: entries.length,
+      first: entries[0]?.id,
+      last: entries.at(-1)?.id,
+      known: [entries.find(({ id }) => id === state.position.id)],
+      page: [],
     }
-    const head = {
-      version: 2,
-      epoch: "two",
-      epochReason: "lost",
-      number: 6,
-      hash: "0xb6",
-      part: 0,
-      finalNumber: 6,
-      startNumber: 1,
-      firstNumber: 6,
-      filter: "none",
-      filterContent: undefined,
-      added: 13,
-    }
-    const snapshot = { head, length: 3, first: "11", last: "13", known: [undefined], page: [] }
-    return reconcile(
-      source,
-      state,
-      snapshot,
-      { finality: "latest", matches: () => true, pinned: true },
-      identityOf,
-    )
+    return reconcile(source, state, snapshot, { chain: 1, matches: () => true, pinned }, identityOf)
   }
+  /** The add of block 5a was trimmed: what is kept begins with its removal. */
+  const replaced = [
+    [5, "a", true],
+    [5, "b"],
+    [6, "b"],
+  ] as const
 
   it.live(
     "undoes a block whose add was trimmed and whose removal is kept, and applies what replaced it",
     () =>
       Effect.gen(function* () {
-        const found = yield* promise(() => run({}))
+        hold(...replaced)
+        const found = yield* promise(() => run(["5a"]))
         assert.deepStrictEqual(
           found?.steps.map(({ kind, block }) => `${kind} ${block.hash}`),
           ["undo 0xa5"],
@@ -386,10 +429,51 @@ describe("reconcile", () => {
       }),
   )
 
+  it.live("keeps the old position, with its epoch, until the last block is retracted", () =>
+    Effect.gen(function* () {
+      hold(...replaced)
+      const found = yield* promise(() => run(["5a", "6a"]))
+      assert.deepStrictEqual(
+        found?.steps.map(({ block, position }) => [block.hash, position.id, position.epoch]),
+        [
+          ["0xa6", "10", "one"],
+          ["0xa5", "0", "two"],
+        ],
+      )
+    }),
+  )
+
   it.live("reports what was trimmed before it was read", () =>
     Effect.gen(function* () {
-      const failed = yield* promise(() => codeOf(() => run({ offset: 5, id: "5" })))
+      hold(...replaced)
+      const failed = yield* promise(() => codeOf(() => run(["5a"], { offset: 5, id: "5" })))
       assert.match(failed, /^TRIMMED /)
+    }),
+  )
+
+  it.live("resumes at the position without a set-back: what was read may be trimmed at any time", () =>
+    Effect.gen(function* () {
+      hold([5, "b"], [6, "c"], [6, "c", true], [6, "b"])
+      const position = { id: "13", identity: "0xc6:0:true", offset: 13 }
+      const found = yield* promise(() => run(["5b", "6b?"], position))
+      const { id, offset, epoch } = found!.state.position
+      assert.deepStrictEqual([id, offset, epoch], ["13", 13, "two"])
+      hold([6, "b"])
+      const unpinned = yield* promise(() => run(["6b?"], { epoch: "two" }, false))
+      assert.strictEqual(unpinned?.state.position.id, "10")
+    }),
+  )
+
+  it.live("reads again what must be applied again, without a set-back", () =>
+    Effect.gen(function* () {
+      hold([5, "b"], [6, "b"], [7, "b"])
+      const position = { id: "13", identity: "0xb7:0:false", offset: 13 }
+      const found = yield* promise(() => run(["5b", "6b?", "7b"], position))
+      assert.deepStrictEqual(
+        found?.steps.map(({ kind, block }) => `${kind} ${block.hash}`),
+        ["undo 0xb7"],
+      )
+      assert.strictEqual(found?.state.position.id, "11")
     }),
   )
 })

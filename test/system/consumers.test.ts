@@ -1,11 +1,14 @@
 /**
- * The examples that use the library, and the program of its README where the package is installed, as processes: a real node, the real
+ * The examples that use the libraries, and the programs of their READMEs where the packages are installed, as processes: a real node, the real
  * ingestor and a real Redis, with reorgs, `kill -9` of the consumers, and a Redis that is set back. What they hold is compared with
  * the node.
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import { createHmac } from "node:crypto"
+import { readFileSync, writeFileSync } from "node:fs"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { Pool } from "pg"
@@ -13,6 +16,7 @@ import * as Devnet from "../support/devnet.ts"
 import { directory } from "../support/directory.ts"
 import * as PackedClient from "../support/packedClient.ts"
 import * as PostgresServer from "../support/PostgresServer.ts"
+import { environment, installWheel } from "../support/PythonEnvironment.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
 import * as Service from "../support/Service.ts"
@@ -75,10 +79,38 @@ const byHolder = (_: string, holder: string) => holder
 
 const balances = "SELECT token || ' ' || holder AS key, amount FROM balances"
 
+const balancesByHolder = "SELECT address AS key, balance AS amount FROM balances"
+
+const pythonReadme = readFileSync("clients/python/README.md", "utf8")
+
 /** Far longer than a consumer takes to hold what the node has. */
 const patience = { schedule: Schedule.spaced("50 millis"), times: 800 }
 
-describe("the examples with the library, and the installed package", () => {
+/** A server that answers 204 to what it accepts, else 503. @returns its URL */
+const receiving = (accepts: (body: unknown) => boolean) =>
+  Effect.gen(function* () {
+    const server = yield* Effect.acquireRelease(
+      Effect.sync(() =>
+        createServer((request, response) => {
+          const chunks: Array<Buffer> = []
+          request.on("data", (chunk: Buffer) => chunks.push(chunk))
+          request.on("end", () => {
+            const isAccepted = accepts(JSON.parse(Buffer.concat(chunks).toString()))
+            response.writeHead(isAccepted ? 204 : 503).end()
+          })
+        }),
+      ),
+      (server) =>
+        Effect.promise(async () => {
+          server.closeAllConnections()
+          server.close()
+        }),
+    )
+    yield* Effect.promise(() => new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve)))
+    return `http://127.0.0.1:${(server.address() as AddressInfo).port}/`
+  })
+
+describe("the examples with the libraries, and the installed packages", () => {
   it.live(
     "hold what the node has, after reorgs, kill -9 and a Redis that is set back",
     () =>
@@ -92,7 +124,7 @@ describe("the examples with the library, and the installed package", () => {
           WEBHOOK_SECRETS: "old",
         })
         yield* receiver.says(/listening/)
-        const databases = { balances: join(place, "balances.db"), webhooks: join(place, "webhooks.db") }
+        const databases = { balances: join(place, "example.db"), webhooks: join(place, "webhooks.db") }
         const common = { REDIS_URL: server.url }
         const webhooks = {
           ...common,
@@ -108,6 +140,9 @@ describe("the examples with the library, and the installed package", () => {
         )
         for (const name of files)
           assert.match(name, /^(dist(\/.*\.js|\/.*\.d\.ts|\/checkpoints)?|README\.md|package\.json)$/)
+        const { python, env } = yield* Effect.promise(() => installWheel(join(place, "wheel")))
+        const inPython = join(place, "balances.py")
+        writeFileSync(inPython, /^```python\n([\s\S]*?)^```$/m.exec(pythonReadme)![1]!)
         const decoded = { EVENTS: "Transfer(address indexed from, address indexed to, uint256 value)" }
         yield* Service.start({ env: Devnet.environment(devnet.anvil.url, { ...common, ...decoded }) })
         const consumers = yield* Effect.all([
@@ -121,6 +156,7 @@ describe("the examples with the library, and the installed package", () => {
             DATABASE_URL: postgresUrl,
           }),
           restartable(`env -C ${folder} node balances.mjs`, common),
+          restartable(`env -C ${place} ${python} ${inPython}`, { ...common, ...env, PYTHONUNBUFFERED: "1" }),
         ])
         const pool = new Pool({ connectionString: postgresUrl })
         pool.on("error", () => {})
@@ -128,8 +164,11 @@ describe("the examples with the library, and the installed package", () => {
         const held = async () => ({
           sqlite: textOf(read<Row>(databases.balances, balances)),
           postgres: textOf((await pool.query(balances).catch(() => ({ rows: [] }))).rows),
-          readme: textOf(
-            read<Row>(join(folder, "balances.db"), "SELECT address AS key, balance AS amount FROM balances"),
+          ...Object.fromEntries(
+            Object.entries({ typescript: folder, python: place }).map(([language, directory]) => [
+              language,
+              textOf(read<Row>(join(directory, "balances.db"), balancesByHolder)),
+            ]),
           ),
           webhooks: ((await (await fetch(webhooks.WEBHOOK_URL)).json()) as Array<string>).sort(),
         })
@@ -144,7 +183,8 @@ describe("the examples with the library, and the installed package", () => {
           return {
             sqlite: balances,
             postgres: balances,
-            readme: sumsOf(logs, byHolder),
+            typescript: sumsOf(logs, byHolder),
+            python: sumsOf(logs, byHolder),
             webhooks: received.sort(),
           }
         })
@@ -228,6 +268,101 @@ describe("the examples with the library, and the installed package", () => {
         assert.match(found[0]!.error, /answered 401/)
       }),
     180_000,
+  )
+
+  it.live(
+    "final-alerts.py: gives an alert for each large transfer of a final block, and for no retracted one",
+    () =>
+      Effect.gen(function* () {
+        const devnet = yield* Devnet.start()
+        const server = yield* RedisServer.start()
+        const place = yield* directory
+        const minimum = 12n
+        // It refuses each alert at first.
+        const refused = new Set<string>()
+        const received = new Set<string>()
+        const receiver = yield* receiving((alert) => {
+          const { key } = alert as { readonly key: string }
+          if (refused.has(key)) received.add(key)
+          refused.add(key)
+          return received.has(key)
+        })
+        const store = yield* openRedis(standalone(server.port))
+        const depth = 3
+        const finality = { DEVNET_FINALITY: "depth", DEVNET_FINALITY_DEPTH: String(depth) }
+        const variables = { ...finality, REDIS_URL: server.url }
+        const start = Service.start({ env: Devnet.environment(devnet.anvil.url, variables) })
+        let service = yield* start
+        const python = yield* Effect.promise(environment)
+        const consumer = yield* restartable(`${python} examples/final-alerts.py ${Devnet.chainId} earliest`, {
+          PYTHONPATH: "clients/python/src",
+          PYTHONDONTWRITEBYTECODE: "1",
+          REDIS_URL: server.url,
+          DATABASE_PATH: join(place, "alerts.db"),
+          ALERT_URL: receiver,
+          MIN_VALUE: String(minimum),
+        })
+
+        /** Waits until there is an alert for each transfer that is large and final, and returns their keys. */
+        const settled = Effect.gen(function* () {
+          yield* Devnet.reached(store, devnet.head)
+          // An ingestor finalizes once a minute, and when it starts.
+          service.kill("SIGTERM")
+          yield* service.exit
+          service = yield* start
+          const { number } = yield* devnet.head
+          yield* store.load(Devnet.chainId).pipe(
+            Effect.repeat({
+              until: (journal) => journal?.final?.number === number - depth,
+              schedule: Schedule.spaced("20 millis"),
+            }),
+            Effect.timeout("20 seconds"),
+          )
+          const logs = (yield* devnet.node.request("eth_getLogs", [
+            { fromBlock: "0x0", toBlock: `0x${(number - depth).toString(16)}` },
+          ])) as ReadonlyArray<NodeLog>
+          const wanted = logs
+            .filter(({ data }) => BigInt(data) >= minimum)
+            .map(({ blockHash, logIndex }) => `${Devnet.chainId}:${blockHash}:${Number(logIndex)}`)
+            .sort()
+          const now = yield* Effect.repeat(
+            Effect.sync(() => [...received].sort()),
+            { until: (now) => JSON.stringify(now) === JSON.stringify(wanted), ...patience },
+          )
+          assert.deepStrictEqual(now, wanted, consumer.output())
+          return wanted
+        })
+
+        for (let i = 0; i < 8; i++) yield* devnet.block(3)
+        const before = yield* settled
+        assert.isAbove(before.length, 0)
+        for (let i = 0; i < 3; i++) {
+          yield* devnet.block(4)
+          yield* devnet.reorg(1 + i)
+          if (i > 0) yield* consumer.restart
+          yield* devnet.block(2)
+        }
+        // Redis goes back to an older copy.
+        const { client } = server
+        const saved = yield* Effect.promise(() => Promise.all(keys.map((key) => client.dumpBuffer(key))))
+        for (let i = 0; i < 3; i++) yield* devnet.block(5)
+        yield* settled
+        yield* Effect.promise(async () => {
+          const all = client.multi().del(...keys)
+          for (const [i, dump] of saved.entries()) all.restore(keys[i]!, 0, dump!)
+          await all.exec()
+        })
+        yield* devnet.reorg(2)
+        for (let i = 0; i < 3; i++) yield* devnet.block(1)
+        const after = yield* settled
+        assert.isAbove(after.length, before.length)
+        assert.match(
+          consumer.output(),
+          /^\{"key": "31337:0x\w+:\d+", "block": \d+, "time": \d+, "token": "0x\w+", "from": /m,
+        )
+        assert.match(consumer.output(), /^31337:0x\w+:\d+: HTTP Error 503/m)
+      }),
+    120_000,
   )
 
   it.live("webhooks: refuses a URL that is not https, but for localhost", () =>

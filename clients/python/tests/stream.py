@@ -1,6 +1,7 @@
-"""Writes a stream as an ingestor does, for chain 1."""
+"""Writes a stream as an ingestor does."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from conftest import Server
@@ -16,20 +17,23 @@ class Stream:
     :param fields: of each entry
     """
 
-    def __init__(self, server: Server, logs: int = 2, **fields: str) -> None:
+    def __init__(self, server: Server, logs: int = 2, chain: int = 1, **fields: str) -> None:
+        self._chain = chain
+        self._key = f"events:{chain}"
         self._fields = fields
         self._client: Any = server.client
         self._logs = logs
         self._blocks: list[str] = []
         self._id = 0
         self._added = 0
+        self._epoch = ("e", "begun")
         self.final = -1
 
-    def _entry(self, pipe: Any, name: str, index: int, removed: bool) -> None:
+    def _entry(self, pipe: Any, name: str, index: int, removed: bool, **others: str) -> None:
         self._id += 1
         self._added += 1
         fields = {
-            "chain_id": 1,
+            "chain_id": self._chain,
             "block_number": int(name[:-1]),
             "block_hash": hash_of(name),
             "tx_hash": hash_of(name),
@@ -41,11 +45,16 @@ class Stream:
             "tx_index": 0,
             "removed": "true" if removed else "false",
             **self._fields,
+            **others,
         }
-        pipe.xadd("events:1", fields, id=f"{self._id}-0")
+        pipe.xadd(self._key, fields, id=f"{self._id}-0")
 
-    def write(self, *moves: str, final: int | None = None) -> None:
-        """Pushes blocks; a name with ``-`` is removed. @param final: the number of the final block"""
+    def write(self, *moves: str, final: int | None = None, **fields: str) -> None:
+        """Pushes blocks; a name with ``-`` is removed.
+
+        :param final: the number of the final block
+        :param fields: of these entries
+        """
         pipe = self._client.pipeline(transaction=True)
         for move in moves:
             name = move.lstrip("-")
@@ -55,14 +64,14 @@ class Stream:
                 self._blocks.append(name)
             indexes = range(self._logs)
             for index in reversed(indexes) if move.startswith("-") else indexes:
-                self._entry(pipe, name, index, move.startswith("-"))
+                self._entry(pipe, name, index, move.startswith("-"), **fields)
         if final is not None:
             self.final = final
         top = self._blocks[-1] if self._blocks else "0a"
         head = {
             "version": 2,
-            "epoch": "e",
-            "epoch_reason": "begun",
+            "epoch": self._epoch[0],
+            "epoch_reason": self._epoch[1],
             "number": int(top[:-1]),
             "hash": hash_of(top),
             "part": 0,
@@ -72,5 +81,20 @@ class Stream:
             "filter": "none",
             "added": self._added,
         }
-        pipe.hset("{events:1}:head", mapping=head)
+        pipe.hset(f"{{{self._key}}}:head", mapping=head)
         pipe.execute()
+
+    def save(self) -> Callable[[], None]:
+        """Copies the stream. What is returned sets it back to the copy: the ingestor then writes other blocks in a new epoch."""
+        entries, blocks = self._client.xrange(self._key), list(self._blocks)
+        at = (self._id, self._added)
+
+        def restore() -> None:
+            self._client.delete(self._key)
+            for id_, fields in entries:
+                self._client.xadd(self._key, fields, id=id_)
+            self._blocks = blocks
+            self._id, self._added = at
+            self._epoch = (f"{self._epoch[0]}e", "lost")
+
+        return restore

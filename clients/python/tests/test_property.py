@@ -1,19 +1,22 @@
 """Random journals, crashes, failovers and reorgs: a reader's table equals the chain. A port of test/clients/property.test.ts."""
 
+import itertools
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from journal_model import CONTRACTS, Dice, JournalModel, ModelSource
 from test_streams import options_of
 
-from event_ingestor import Change, Checkpoint, Finality, ReaderId, Save, at_least_once, sqlite
+from event_ingestor import Change, Checkpoint, ConsumerError, Finality, ReaderId, Save, at_least_once, sqlite
 from event_ingestor.changes import follow_from
 from event_ingestor.position import PackedBlock, Position
+
+Changes = Generator[Change[Any], None, None]
 
 SEEDS = int(os.environ.get("CONSUMER_SEEDS", "120"))
 """How many random journals are read in each of the ways."""
@@ -26,6 +29,10 @@ MOST_LOOKS = 4000
 
 class Crash(BaseException):
     """The process ends here."""
+
+
+class Abandoned(Exception):
+    """The caller rolls back its transaction."""
 
 
 class Interrupted:
@@ -41,6 +48,10 @@ class Interrupted:
         with self._checkpoint.transaction() as tx:
             yield tx
         self._interrupt()
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._checkpoint.in_transaction
 
     def load(self, tx: Any, reader: ReaderId) -> Position | None:
         self._interrupt()
@@ -76,6 +87,8 @@ class Play:
         self.looks = 0
         self.process = 0
         self.stop = threading.Event()
+        self.is_waiting = False
+        """Whether the caller waits for a change that may never come."""
         self.database = sqlite3.connect(":memory:", isolation_level=None)
         self.database.execute("CREATE TABLE logs (key TEXT PRIMARY KEY)")
         self.elsewhere: set[str] = set()
@@ -122,11 +135,13 @@ class Play:
             self.crashes -= 1
             self.process += 1
             raise Crash
-        if self.is_done:
+        if self.is_done or (self.is_waiting and self.steps <= 0 and self.model.is_complete):
             self.stop.set()
 
     def write(self, block: Change[Any]) -> None:
-        """A block that is applied twice, or undone without being there, fails."""
+        """A block that is applied twice, or retracted without being there, fails."""
+        if self.finality == "finalized":
+            assert block.type == "apply" and block.finalized
         keys = [log.key for log in block.logs]
         if not self.exactly_once:
             (self.elsewhere.update if block.type == "apply" else self.elsewhere.difference_update)(keys)
@@ -136,55 +151,93 @@ class Play:
             count = self.database.executemany("DELETE FROM logs WHERE key = ?", [(key,) for key in keys]).rowcount
             assert count == len(keys), f"{block} was not there"
 
-    def handle(self, block: Change[Any], process: int) -> None:
-        if self.finality == "finalized":
-            assert block.type == "apply" and block.finalized
-        if self.exactly_once:
-            with block.transaction():
+    def handle_at_least_once(self, changes: Changes, process: int) -> None:
+        uncommitted: list[Change[Any]] = []
+        try:
+            for block in changes:
                 self.write(block)
                 self.interrupt(process)
-            return
+                uncommitted.append(block)
+                if self.dice.chance(0.95):
+                    # Mostly the last one.
+                    i = len(uncommitted) - 1 if self.dice.chance(0.9) else self.dice.below(len(uncommitted))
+                    uncommitted[i].commit()
+                    del uncommitted[: i + 1]
+                # Sometimes the caller leaves.
+                if self.dice.chance(0.002):
+                    return
+        except ConsumerError as error:
+            assert error.code == "UNCOMMITTED" and uncommitted
+
+    def commit(self, block: Change[Any], tx: Any, process: int) -> None:
         self.write(block)
         self.interrupt(process)
-        if not self.dice.chance(0.05):
-            block.commit()
+        block.commit(tx)
 
-    def run(self) -> None:
-        options = options_of(
-            sqlite="model",
-            source=None,
-            name="table",
-            finality=self.finality,
-            addresses=[] if self.wanted is CONTRACTS else self.wanted,
-            lease=0.0,
-            stop=self.stop,
-        )
+    def handle_exactly_once(self, changes: Changes, checkpoint: Checkpoint[Any], process: int) -> None:
+        dice = self.dice
+        for block in changes:
+            roll = dice.next()
+            if roll < 0.8:
+                with block.transaction():
+                    self.write(block)
+                    self.interrupt(process)
+            else:
+                more = dice.below(4)
+                try:
+                    with checkpoint.transaction() as tx:
+                        self.commit(block, tx, process)
+                        for later in itertools.islice(changes, more):
+                            self.commit(later, tx, process)
+                        if roll > 0.95:
+                            raise Abandoned
+                except Abandoned:
+                    if more == 0 and dice.chance(0.5):
+                        with checkpoint.transaction() as tx:
+                            self.commit(block, tx, process)
+                        continue
+                    self.is_waiting = True
+                    for later in changes:
+                        with pytest.raises(ConsumerError, match="was rolled back"):
+                            later.commit()
+                        break
+                    return
+            if dice.chance(0.002):
+                return
+
+    def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("event_ingestor.consumer._INTERVAL", 0.0 if self.dice.chance(0.5) else 1.0)
         while not self.is_done and self.looks <= MOST_LOOKS:
             self.process += 1
             mine = self.process
             self.stop.clear()
-            checkpoint = sqlite(self.database)
+            self.is_waiting = False
+            checkpoint: Checkpoint[Any] = sqlite(self.database)
             if not self.exactly_once:
                 checkpoint = at_least_once(checkpoint)
-            options_here = options_of(
-                **{name: getattr(options, name) for name in options.__slots__},
+            checkpoint = Interrupted(checkpoint, self, mine)
+            options = options_of(
+                sqlite="model",
+                source=None,
+                name="table",
+                finality=self.finality,
+                addresses=[] if self.wanted is CONTRACTS else self.wanted,
+                lease=0.0,
+                stop=self.stop,
+                checkpoint=checkpoint,
             )
-            object.__setattr__(options_here, "checkpoint", Interrupted(checkpoint, self, mine))
             source = ModelSource(self.model, lambda mine=mine: self.interrupt(mine))
-            changes = follow_from(lambda _, source=source: source, options_here)
+            changes = follow_from(lambda _, source=source: source, options)
             try:
-                for block in changes:
-                    self.handle(block, mine)
-                    # Sometimes the caller leaves.
-                    if self.dice.chance(0.002):
-                        break
+                if self.exactly_once:
+                    self.handle_exactly_once(changes, checkpoint, mine)
+                else:
+                    self.handle_at_least_once(changes, mine)
                 changes.close()
             except Crash:
                 self.process += 1
-                try:
+                with suppress(Crash):
                     changes.close()
-                except Crash:
-                    pass
             assert not self.database.in_transaction
         assert self.rows() == self.expected()
         self.database.close()
@@ -192,9 +245,11 @@ class Play:
 
 @pytest.mark.parametrize("finality", ["latest", "finalized", 3])
 @pytest.mark.parametrize("exactly_once", [True, False], ids=["exactly_once", "at_least_once"])
-def test_a_table_equals_the_canonical_chain(exactly_once: bool, finality: Finality) -> None:
+def test_a_table_equals_the_canonical_chain(
+    exactly_once: bool, finality: Finality, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for seed in range(FIRST, FIRST + SEEDS):
         try:
-            Play(exactly_once, finality, seed).run()
+            Play(exactly_once, finality, seed).run(monkeypatch)
         except Exception as error:
             raise AssertionError(f"seed {seed}: {error}") from error

@@ -156,13 +156,7 @@ export class Reader {
       const current = await this.#checked(state, { ...snapshot, head })
       if (current === undefined) {
         this.#forget()
-        const found = await reconcile(
-          source,
-          renew(state, head),
-          { ...snapshot, head },
-          this.#options,
-          identityOf,
-        )
+        const found = await reconcile(source, state, { ...snapshot, head }, this.#options, identityOf)
         if (found === undefined) continue
         this.#isFirst = false
         return { ...found, reconciled: true, head, waitAfter: undefined }
@@ -228,10 +222,9 @@ export class Reader {
     this.#checkVersion(head)
     const standing = standingOf(position, snapshot, this.#source, identityOf)
     if (standing === "reset") throw new ResetError(chain, name)
-    const firstNumber = firstNumberOf(head, snapshot)
-    const isUnread = position.id === this.#source.lowest && position.epoch !== head.epoch
-    if (standing === "trimmed" || (isUnread && firstNumber > position.final + 1)) {
-      throw new TrimmedError(chain, `entries after block ${position.block} are needed`, firstNumber)
+    if (standing === "trimmed") {
+      const needed = `entries after block ${position.block} are needed`
+      throw new TrimmedError(chain, needed, firstNumberOf(head, snapshot))
     }
     await this.#checkFilter(head, position)
     // A block that was about to be applied, or retracted, may be on either side of the position.

@@ -29,10 +29,10 @@ export const standingOf = (
   const isNewEpoch = position.epoch !== head.epoch
   if (isNewEpoch && head.epochReason === "reset") return "reset"
   const gone = head.added - length
-  if (position.id === lowest) return !isNewEpoch && gone > position.offset ? "trimmed" : "continues"
   if (known[0] !== undefined && identity(known[0]) === position.identity) return "continues"
   if (isNewEpoch || (first !== undefined && compare(first, position.id) <= 0)) return "set back"
-  if (gone === position.offset) return "continues"
+  // An earlier version of the ingestor does not count.
+  if (gone === position.offset || (gone < 0 && position.id === lowest)) return "continues"
   return gone > position.offset ? "trimmed" : "set back"
 }
 
@@ -69,29 +69,29 @@ interface Reconciled {
 export const reconcile = async (
   source: Source,
   state: State,
-  { head, first, last, length }: Snapshot & { readonly head: Head },
-  { matches, pinned }: Wanted & { readonly pinned: boolean },
+  snapshot: Snapshot & { readonly head: Head },
+  { chain, matches, pinned }: Pick<Wanted, "matches"> & { readonly chain: number; readonly pinned: boolean },
   identity: (entry: Entry) => string,
 ): Promise<Reconciled | undefined> => {
   const { position } = state
-  const firstNumber = firstNumberOf(head, { length })
+  const { head, first, last, length } = snapshot
+  const firstNumber = firstNumberOf(head, snapshot)
   const { entries, below } = await tailAbove(source, last, position.final)
   // Some of it was trimmed between the snapshot and its reading.
   if (below === undefined && entries.length < length) return undefined
   const trimmed = () =>
-    new TrimmedError(
-      numberOfChain(state, entries),
-      `the store was set back, and entries after block ${position.final} are needed`,
-      firstNumber,
-    )
+    new TrimmedError(chain, `entries after block ${position.final} are needed again`, firstNumber)
   const isIncomplete = below === undefined && firstNumber > position.final + 1
+  // Without a set-back, what comes before the position is read again only for a block that must be applied again.
+  let isKept = standingOf(position, snapshot, source, identity) === "continues"
   // Only final blocks are trimmed, and what a pinned reader has not read is kept.
   const isBelow = first !== undefined && source.compare(first, position.id) <= 0
-  const isRead = isBelow || (pinned && head.added - length <= position.offset)
+  const isRead = isKept || isBelow || (pinned && head.added - length <= position.offset)
   if (isIncomplete && !isRead) throw trimmed()
   const start: Position = {
     ...position,
     epoch: head.epoch,
+    filter: head.filter,
     id: below?.id ?? source.lowest,
     identity: below === undefined ? "" : identity(below),
     // Counted from the end: what lies before may have been trimmed meanwhile.
@@ -103,6 +103,7 @@ export const reconcile = async (
     readonly hash: string
     readonly matches: boolean
     readonly isCut: boolean
+    readonly begin: string
     readonly end: Position
   }> = []
   for (const [i, run] of runsOf(entries).entries()) {
@@ -112,6 +113,7 @@ export const reconcile = async (
         hash: run.hash,
         matches: run.number > position.final && run.entries.some((entry) => matches(logOf(entry))),
         isCut: isIncomplete && i === 0 && run.number < firstNumber,
+        begin: run.entries[0]!.id,
         end,
       })
     else if (surviving.at(-1)?.hash === run.hash) surviving.pop()
@@ -135,15 +137,19 @@ export const reconcile = async (
     // It is applied, or applied again.
     if (isKnown ? known.pending : block.matches) {
       if (block.isCut) throw trimmed()
+      isKept &&= source.compare(block.begin, position.id) > 0
       break
     }
     next = block.end
   }
+  if (isKept && source.compare(next.id, position.id) < 0)
+    next = { ...position, epoch: head.epoch, filter: head.filter }
   const steps: Array<Step> = []
   for (let i = stack.length - 1; i >= kept; i--) {
     const block = stack[i]!
     stack = stack.slice(0, i)
-    // Until the last one is retracted, the old position stays: a consumer that ends between two of them reconciles again.
+    // Until the last one is retracted, the old position stays, with its epoch: a consumer that ends between two of them
+    // reconciles again.
     if (!block.skipped)
       steps.push({
         kind: "undo",
@@ -154,6 +160,3 @@ export const reconcile = async (
   }
   return { steps, state: { position: next, stack } }
 }
-
-const numberOfChain = ({ stack }: State, entries: ReadonlyArray<Entry>): number =>
-  stack[0]?.chain ?? Number(entries[0]?.fields["chain_id"] ?? NaN)

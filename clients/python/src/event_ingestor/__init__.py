@@ -1,4 +1,4 @@
-"""Event Ingestor's stream in the reader's own database: whole blocks, in order, exactly once, undone when a reorg replaces them."""
+"""Event Ingestor's stream in the reader's own database: whole blocks, in order, exactly once, retracted when a reorg replaces them."""
 
 from .changes import Change, follow
 from .checkpoint import Checkpoint, ReaderId, Save

@@ -1,7 +1,7 @@
-"""Knows, for a reader that is behind, the lowest block number of each later page of the stream, and so which blocks survive.
+"""For a reader that lags: the lowest block number of each later page of the stream, which tells which blocks survive.
 
-A reader far behind would otherwise have to apply, and keep for undoing, blocks that the stream itself retracts later, however
-final the head says that their height is by now.
+Without it, a reader that lags would have to apply, and keep for retraction, blocks that a later page retracts, although the head
+calls their height final by now.
 """
 
 import math
@@ -79,7 +79,7 @@ class Backlog:
 def extend(
     source: Source, backlog: Backlog | None, after: str, head: Head, last: str, page_size: int
 ) -> tuple[Backlog, float] | None:
-    """Learns the entries up to the end of a snapshot.
+    """Reads the entries up to the end of a snapshot.
 
     :param after: the position of the reader, if nothing is known yet
     :returns: also the lowest block number of what is new; ``None`` if the store was set back meanwhile

@@ -12,7 +12,7 @@ Tx = TypeVar("Tx")
 
 
 class ReaderId(NamedTuple):
-    """Whose state."""
+    """Whose state: a name, and the id of a chain."""
 
     name: str
     chain: int
@@ -24,7 +24,7 @@ class Save:
 
     position: Position
     remove: Sequence[int]
-    """The numbers of blocks to delete: undone, or final by now. Deleted before ``put`` is written."""
+    """The numbers of blocks to delete: retracted, or final by now. Deleted before ``put`` is written."""
     put: Sequence[PackedBlock]
 
 
@@ -37,7 +37,14 @@ class Checkpoint(Protocol[Tx]):
         ...
 
     def transaction(self) -> AbstractContextManager[Tx]:
-        """A transaction that is committed at the end of the block, or rolled back if it raises."""
+        """A transaction that is committed at the end of the block, or rolled back if it raises. In an open transaction of this
+        thread, it is a part of that one.
+        """
+        ...
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread has an open transaction of this checkpoint."""
         ...
 
     def load(self, tx: Tx, reader: ReaderId) -> Position | None:
@@ -48,7 +55,9 @@ class Checkpoint(Protocol[Tx]):
         """Reads the applied blocks, lowest first."""
         ...
 
-    def save(self, tx: Tx, reader: ReaderId, save: Save) -> None: ...
+    def save(self, tx: Tx, reader: ReaderId, save: Save) -> None:
+        """Stores the position, deletes the blocks numbered in ``remove``, then writes those in ``put``."""
+        ...
 
     def second(self) -> Optional["Checkpoint[Any]"]:
         """The same store by a connection of its own, for the heartbeats of another thread. ``None``: without heartbeats."""

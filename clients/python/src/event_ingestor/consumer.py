@@ -3,8 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from .checkpoint import ReaderId, Tx
@@ -12,8 +11,7 @@ from .errors import ConsumerError
 from .events import Decoder
 from .filter import Asked, make_matches
 from .options import Options, Progress
-from .plan import Step, applied
-from .position import State
+from .position import Position, State
 from .reader import Found, Reader, ReaderOptions
 from .redis_source import RedisSource
 from .session import Heartbeats, Session, Superseded, is_same
@@ -25,7 +23,7 @@ A = TypeVar("A")
 _LOGGER = logging.getLogger("event_ingestor")
 
 _IDLE = 1.0
-"""How long a reader waits for an entry before it looks at the head (seconds)."""
+"""How long a reader waits for an entry before it reads the head again (seconds)."""
 
 _INTERVAL = 1.0
 """How often a position is published, and saved when nothing had to be delivered (seconds)."""
@@ -68,7 +66,8 @@ class Consumer(Generic[Tx]):
         )
         self._heartbeats: Heartbeats | None = None
         self._reported_at = float("-inf")
-        self._unreported: State | None = None
+        # The position that was stored when the store was set back, and the lower one from which on it is read again.
+        self._set_back: tuple[Position, Position] | None = None
         self._saved_at = float("-inf")
         self._failures = 0
         self._progress: Progress | None = None
@@ -90,7 +89,7 @@ class Consumer(Generic[Tx]):
         """Waits for this process's turn, and loads the state; ``None`` when it is stopped."""
         self._reader.restart()
         while True:
-            state = self._retrying(
+            state = self.retrying(
                 lambda: self.session.acquire(
                     lambda: self._reader.begin(self._options.from_), lambda: self.is_stopped, self._pause
                 )
@@ -105,23 +104,27 @@ class Consumer(Generic[Tx]):
             # There is no journal yet.
             self._pause(_IDLE)
 
-    def next(self, state: State, saved: State) -> Found | None:
-        """Looks at the stream; ``None`` when it is stopped.
+    @property
+    def has_heartbeats(self) -> bool:
+        """Whether another connection reads, from time to time, which state is stored."""
+        return self._heartbeats is not None
 
-        :param saved: the state that is stored, from which the next process would go on
-        """
-        found = self._retrying(lambda: self._reader.next(state))
+    def next(self, state: State) -> Found | None:
+        """Reads the stream; ``None`` when it is stopped."""
+        found = self.retrying(lambda: self._reader.next(state))
         if found is not None and found.reconciled:
+            stored = self.session.stored
+            assert stored is not None
             # What is read again, by this process or the next one, must not be trimmed meanwhile.
+            self._set_back = (stored.position, found.state.position)
             self._reported_at = float("-inf")
-            is_lower = self._source.compare(found.state.position.id, saved.position.id) < 0
-            self._report(found.state if is_lower else saved)
+            self._report()
         elif found is not None and self._reported_at == float("-inf"):
-            self._report(saved)
+            self._report()
         return found
 
-    def _retrying(self, use: Callable[[], A]) -> A | None:
-        """Repeats what fails, until it succeeds, it is stopped, or an error says that it will not."""
+    def retrying(self, use: Callable[[], A]) -> A | None:
+        """Retries until it succeeds, it is stopped, or an error says that another attempt cannot succeed."""
         while True:
             try:
                 result = use()
@@ -135,7 +138,7 @@ class Consumer(Generic[Tx]):
                 self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        """Reports a failure that is repeated, and waits."""
+        """Reports a failure that is retried, and waits."""
         if self._options.on_warning is None:
             _LOGGER.warning("%s: %s: retrying", self._options.name, error)
         else:
@@ -143,44 +146,41 @@ class Consumer(Generic[Tx]):
         self._failures += 1
         self._pause(backoff(self._failures))
 
-    def save(self, following: State, saved: State) -> State:
-        """Saves a state that needed no delivery from time to time. What the caller may have rolled back is not skipped by it.
+    def save(self, following: State, saved: State) -> bool:
+        """Saves a state that needed no delivery, from time to time, unless the one before it is not stored, or not known to be: its
+        transaction is open, or was rolled back.
 
-        :returns: the state that is stored then
+        :param saved: the state before it
+        :returns: whether it is stored now
         """
-        if time.monotonic() - self._saved_at < _INTERVAL or not _is_ahead(following, saved):
-            return saved
+        session, is_due = self.session, time.monotonic() - self._saved_at >= _INTERVAL
+        if not is_due or session.in_transaction or not _is_ahead(following, saved):
+            return False
 
-        def save() -> State:
-            with self.session.transaction() as tx:
-                current = self.session.current(tx)
-                if not is_same(current, saved):
-                    # A COMMIT whose reply was lost may have succeeded.
-                    return following if is_same(current, following) else saved
-                self.session.save(tx, following)
-            return following
+        def is_known() -> bool:
+            return session.stored is not None and is_same(session.stored, saved)
 
-        result = self._retrying(save)
+        if not is_known() and not self.has_heartbeats:
+            self.retrying(session.refresh)
+        # In a transaction of the caller that is open, another connection would wait for its end.
+        if not is_known():
+            return False
+
+        def save() -> bool:
+            with session.transaction() as tx:
+                session.save(tx, following)
+            return True
+
+        is_saved = self.retrying(save) is True
         self._saved_at = time.monotonic()
-        return saved if result is None else result
+        return is_saved
 
-    def announce(self, saved: State, uncommitted: Sequence[Step]) -> None:
-        """With an at-least-once checkpoint: marks the blocks of changes before they are delivered. A process that ends before it
-        has committed may have handled them: the next one applies them again, or undoes them if they have gone.
+    def rest(self, found: Found, state: State) -> None:
+        """After a read: reports the progress, publishes the position from time to time, and waits for more.
+
+        :param state: the one after all that was delivered and committed
         """
-        marked = announced(saved, uncommitted)
-
-        def save() -> None:
-            with self.session.transaction() as tx:
-                if not is_same(self.session.current(tx), marked):
-                    self.session.save(tx, marked)
-
-        if marked.stack != saved.stack:
-            self._retrying(save)
-
-    def rest(self, found: Found, saved: State) -> None:
-        """After a look: reports the progress, publishes the position from time to time, and waits for more."""
-        head, position, options = found.head, saved.position, self._options
+        head, position, options = found.head, state.position, self._options
         if head is not None:
             lag = max(head.number - position.block, 0)
             progress = Progress(options.chain, position.block, position.final, lag)
@@ -188,51 +188,47 @@ class Consumer(Generic[Tx]):
                 self._progress = progress
                 if options.on_progress is not None:
                     options.on_progress(progress)
-        self._report(saved)
+        self._report()
         wait_after = found.wait_after
         if wait_after is not None and not self.is_stopped:
-            self._retrying(lambda: self._source.changed(wait_after, _IDLE))
+            self.retrying(lambda: self._source.changed(wait_after, _IDLE))
 
-    def _report(self, state: State) -> None:
+    def _report(self) -> None:
         """Publishes the position that is stored, not more often than once a second."""
-        if not self._options.pinned:
-            return
-        self._unreported = state
-        if time.monotonic() - self._reported_at >= _INTERVAL:
-            self._retrying(self._report_now)
+        if self._options.pinned and time.monotonic() - self._reported_at >= _INTERVAL:
+            self.retrying(self._report_now)
 
     def _report_now(self) -> None:
-        if self._unreported is None:
+        stored = self.session.stored
+        if stored is None:
             return
-        position = self._unreported.position
+        position = stored.position
+        if self._set_back is not None:
+            before, lower = self._set_back
+            # Until the last change of the reconciliation is committed.
+            if (position.id, position.epoch) != (before.id, before.epoch):
+                self._set_back = None
+            elif self._source.compare(lower.id, position.id) < 0:
+                position = lower
         self._source.report(
             self._options.name,
             Report(position.id, position.offset, position.block, str(self._options.finality)),
         )
-        self._unreported = None
         self._reported_at = time.monotonic()
+
+    def _report_last(self) -> None:
+        if self.session.stored is not None and self._options.pinned:
+            self.session.refresh()
+            self._report_now()
 
     def close(self) -> None:
         if self._heartbeats is not None:
             self._heartbeats.stop()
-        for end in (self._report_now, self.session.release, self._source.close):
+        for end in (self._report_last, self.session.release, self._source.close):
             try:
                 end()
             except Exception as error:
                 _LOGGER.debug("%s: %s", self._options.name, error)
-
-
-def announced(saved: State, uncommitted: Sequence[Step]) -> State:
-    """A state with the blocks of delivered changes as pending."""
-    stack = list(saved.stack)
-    for kind, block, _, _ in uncommitted:
-        known = next((i for i, one in enumerate(stack) if one.hash == block.hash), -1)
-        if kind == "undo" and known >= 0:
-            stack[known] = replace(stack[known], pending=True)
-        # While the undoing of a block waits for its commit, its number is taken.
-        elif kind == "apply" and not block.finalized and (not stack or stack[-1].number < block.number):
-            stack.append(replace(applied(block), pending=True))
-    return State(saved.position, tuple(stack))
 
 
 def _is_ahead(state: State, saved: State) -> bool:

@@ -2,7 +2,7 @@
 
 
 class ConsumerError(Exception):
-    """Any error that ends a consumer. ``code`` tells them apart."""
+    """An error that a retry cannot cure. ``code`` identifies it, and the message says what to do."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

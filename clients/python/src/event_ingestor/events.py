@@ -282,7 +282,7 @@ def _load() -> _Library:
         from eth_abi.abi import decode
         from eth_hash.auto import keccak
 
-        # It looks for its backend when it is used first.
+        # It loads its backend at the first use.
         keccak(b"")
     except ImportError as error:
         raise OptionError(

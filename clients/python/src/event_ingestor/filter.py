@@ -38,31 +38,48 @@ def make_matches(asked: Asked) -> Callable[[Log], bool]:
 
 
 def _includes(all_: Sequence[str] | None, some: Sequence[str]) -> bool:
-    return not all_ or (len(some) > 0 and all(one in all_ for one in some))
+    """Whether all of these are stored. What a reader does not name is whatever the ingestor stores."""
+    return not all_ or all(one in all_ for one in some)
 
 
-def assert_included(chain: int, content: str | None, asked: Asked) -> None:
-    """Checks that the ingestor's filter includes all that a reader asks for.
+def assert_included(chain: int, content: str, asked: Asked) -> None:
+    """Checks that the ingestor's filter includes the contracts and events that a reader names.
 
-    :param content: the filter as JSON, ``[addresses, topics]``; ``None``: not known
-    :raises FilterError: if it does not, or if that is not known
+    :param content: the filter as JSON, ``[addresses, topics]``
+    :raises FilterError: if it does not
     """
-    if content is None:
-        raise FilterError(
-            chain,
-            "the ingestor's filter has changed, and it does not say to what: set on_filter_changed to decide whether to go on",
-        )
     contracts, topics = json.loads(content)
-    is_restricted = any(topics[1:])
     addresses = [address.lower() for address in asked.addresses]
-    if (
-        not is_restricted
-        and _includes(contracts, addresses)
-        and _includes(topics[0] if topics else None, [event.topic0 for event in asked.events])
+    if _includes(contracts, addresses) and _includes(
+        topics[0] if topics else None, [event.topic0 for event in asked.events]
     ):
         return
     raise FilterError(
         chain,
-        "the ingestor's filter no longer includes what this reader asks for. Widen the filter (ADDRESSES, TOPICS, EVENTS), "
+        "the ingestor's filter does not include what this reader asks for. Widen the filter (ADDRESSES, TOPICS, EVENTS), "
         "or ask for less (addresses, events)",
+    )
+
+
+def assert_still_included(chain: int, content: str | None, asked: Asked) -> None:
+    """Checks that a filter that has changed still includes all that a reader got before it.
+
+    :param content: the new filter as JSON; ``None``: not known
+    :raises FilterError: if it does not, or if that is not known: of what the reader does not name, the filter before may have
+        had more
+    """
+    if content is not None:
+        assert_included(chain, content, asked)
+        contracts, topics = json.loads(content)
+        unnamed = [
+            *([] if asked.addresses else [contracts]),
+            *([] if asked.events else topics[:1]),
+            *topics[1:],
+        ]
+        if not any(unnamed):
+            return
+    raise FilterError(
+        chain,
+        "the ingestor's filter has changed, and it may have included more of what this reader asks for before: "
+        "set on_filter_changed to decide whether to go on, or name the addresses and events that are needed",
     )

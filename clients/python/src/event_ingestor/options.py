@@ -22,7 +22,7 @@ class Progress:
     through: int
     """Blocks up to here are delivered, as far as ``finality`` permits."""
     finalized: int
-    """Delivered blocks up to here can no longer be undone."""
+    """Delivered blocks up to here can no longer be retracted."""
     lag: int
     """Blocks of the journal that are not delivered yet."""
 

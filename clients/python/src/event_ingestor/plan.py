@@ -1,7 +1,7 @@
-"""What a reader does about the entries that it has read: which blocks it undoes and applies, and where it is then. Pure.
+"""What a reader does about the entries that it has read: which blocks it retracts and applies, and its position then. Pure.
 
-The stream is the journal of a stack: an entry is added on top, and removed from the top. Whether a block survives is therefore
-told by the lowest block number that comes after it: every later entry is above a block that is still there.
+The stream is the journal of a stack: an entry is added on top, and removed from the top. A block survives
+if no later entry has its number or a lower one: every later entry is above a block that is still there.
 """
 
 import math
@@ -26,7 +26,7 @@ class Wanted(Protocol):
 
 
 class Heights(Protocol):
-    """What a plan needs of a head."""
+    """The part of a head that a plan needs."""
 
     @property
     def number(self) -> int: ...
@@ -154,7 +154,7 @@ def plan(state: State, view: View, wanted: Wanted) -> Plan:
     """Plans what to do about the entries in hand.
 
     - A run of adds whose block does not survive up to the horizon is skipped, and so is its removal.
-    - The first removed entry of an applied block undoes it, and what was applied above it.
+    - The first removed entry of an applied block retracts it, and the blocks applied above it.
     - A block on top of an applied one that has its number or a higher one replaces it, even if entries of its removal are missing.
     - What is final, and what was applied already, is skipped: after a failover, entries may come again under new ids.
     """
@@ -208,9 +208,12 @@ def plan(state: State, view: View, wanted: Wanted) -> Plan:
                 steps.append(Step("undo", top, position, stack))
         block = _block_of(run, is_final, wanted.matches)
         position = replace(following, block=run.number, final=run.number if is_final else position.final)
+        if is_final:
+            stack = ()
         if not block.logs:
             continue
-        stack = () if is_final else (*stack, applied(block))
+        if not is_final:
+            stack = (*stack, applied(block))
         steps.append(Step("apply", block, position, stack))
 
     is_consumed = not view.entries or position.id == view.entries[-1].id

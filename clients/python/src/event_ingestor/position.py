@@ -35,9 +35,9 @@ class AppliedBlock(RawBlock):
     """A block that was applied and is not final."""
 
     skipped: bool = False
-    """Its handler was skipped: it is not undone."""
+    """Its handler was skipped: it is not retracted."""
     pending: bool = False
-    """Its handler was about to run, and it is not known whether it did: the block is applied again, or undone if it has gone."""
+    """It was delivered, and may have been handled: the block is applied again, or retracted if it has gone."""
 
 
 @dataclass(frozen=True, slots=True)

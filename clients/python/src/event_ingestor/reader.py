@@ -1,4 +1,4 @@
-"""Reads the stream of one chain from a state on: what to do next, and the state after it."""
+"""Reads the stream of one chain from a state on: the next changes, and the state after them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 from .backlog import Backlog, extend
 from .entry import Head, Log, identity_of
 from .errors import ResetError, TrimmedError, VersionError
-from .filter import Asked, assert_included
+from .filter import Asked, assert_included, assert_still_included
 from .plan import Finality, Heights, Step, View, limit_of, lower, plan, whole_number
 from .position import Position, State
 from .reconcile import reconcile, standing_of
@@ -44,7 +44,7 @@ class ReaderOptions:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a look at the stream found."""
+    """The result of one read of the stream."""
 
     steps: Sequence[Step]
     state: State
@@ -123,7 +123,9 @@ class Reader:
         if head.filter == position.filter:
             return
         options = self._options
-        if head.filter_content is not None or options.on_filter_changed is None:
+        if options.on_filter_changed is None:
+            assert_still_included(options.chain, head.filter_content, options.asked)
+        elif head.filter_content is not None:
             assert_included(options.chain, head.filter_content, options.asked)
         if options.on_filter_changed is not None:
             options.on_filter_changed(
@@ -131,7 +133,7 @@ class Reader:
             )
 
     def next(self, state: State) -> Found:
-        """Looks at the stream once.
+        """Reads the stream once.
 
         :raises ConsumerError: ``TRIMMED``, ``RESET``, ``FILTER``, ``VERSION``
         :raises SourceUnavailable: if another attempt may succeed
@@ -142,7 +144,7 @@ class Reader:
         while True:
             backlog = self._known(position)
             range_ = None if backlog is None else backlog.next(self._view_size)
-            # A reader that waits looks first for what is new.
+            # A reader that waits first looks for new entries.
             is_waiting = self._is_stuck and (not is_extended or self._waiting(state) is not None)
             snapshot = source.snapshot(
                 known=(position.id,) if backlog is None else (position.id, backlog.id),
@@ -158,7 +160,7 @@ class Reader:
             if current is None:
                 self._forget()
                 found = reconcile(
-                    source, options.chain, _renew(state, head), head, snapshot, options.matches, options.pinned
+                    source, options.chain, state, head, snapshot, options.matches, options.pinned
                 )
                 if found is None:
                     continue
@@ -227,13 +229,11 @@ class Reader:
         standing = standing_of(position, snapshot, self._source)
         if standing == "reset":
             raise ResetError(options.chain, options.name)
-        first_number = first_number_of(head, snapshot.length)
-        is_unread = position.id == self._source.lowest and position.epoch != head.epoch
-        if standing == "trimmed" or (is_unread and first_number > position.final + 1):
+        if standing == "trimmed":
             needed = f"entries after block {position.block} are needed"
-            raise TrimmedError(options.chain, needed, first_number)
+            raise TrimmedError(options.chain, needed, first_number_of(head, snapshot.length))
         self._check_filter(head, position)
-        # A block that was about to be applied, or undone, may be on either side of the position.
+        # A block that was about to be applied, or retracted, may be on either side of the position.
         is_uncertain = self._is_first and any(block.pending for block in state.stack)
         return None if standing == "set back" or is_uncertain else _renew(state, head)
 

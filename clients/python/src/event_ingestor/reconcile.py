@@ -1,5 +1,5 @@
 """After the store was set back (a failover to a lagging replica, an older copy of the data): finds which applied blocks the stream
-no longer has, and where to go on reading.
+no longer has, and where to resume.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from .position import Position, State
 from .source import Snapshot, Source, first_number_of
 
 Standing: TypeAlias = Literal["continues", "empty", "trimmed", "reset", "set back"]
-"""How the entry of a position, and the epoch, relate to the stream."""
+"""How a position relates to the stream."""
 
 _PAGE_SIZE = 1000
 
@@ -30,14 +30,13 @@ def standing_of(position: Position, snapshot: Snapshot, source: Source) -> Stand
     if is_new_epoch and head.epoch_reason == "reset":
         return "reset"
     gone = head.added - snapshot.length
-    if position.id == source.lowest:
-        return "trimmed" if not is_new_epoch and gone > position.offset else "continues"
     known = snapshot.known[0]
     if known is not None and identity_of(known) == position.identity:
         return "continues"
     if is_new_epoch or (snapshot.first is not None and source.compare(snapshot.first, position.id) <= 0):
         return "set back"
-    if gone == position.offset:
+    # An earlier version of the ingestor does not count.
+    if gone == position.offset or (gone < 0 and position.id == source.lowest):
         return "continues"
     return "trimmed" if gone > position.offset else "set back"
 
@@ -59,7 +58,7 @@ def _tail_above(source: Source, last: str | None, final: int) -> tuple[list[Entr
 
 class Reconciled(NamedTuple):
     steps: Sequence[Step]
-    """The blocks to undo, and the new position after the last of them."""
+    """The blocks to retract, and the new position after the last of them."""
     state: State
 
 
@@ -70,6 +69,8 @@ class _Survivor(NamedTuple):
     matches: bool
     is_cut: bool
     """Whether its first entries were trimmed."""
+    begin: str
+    """The id of its first entry."""
     end: Position
 
 
@@ -82,7 +83,7 @@ def reconcile(
     matches: Callable[[Log], bool],
     pinned: bool,
 ) -> Reconciled | None:
-    """Folds the tail of the stream, keeps the applied blocks that it has, undoes the others, and goes on after the last one kept.
+    """Folds the tail of the stream, keeps the applied blocks that it has, retracts the others, and resumes after the last one kept.
 
     :returns: ``None`` if the stream has changed meanwhile: another snapshot is needed
     :raises TrimmedError: if entries above the final block are not in the stream
@@ -96,18 +97,21 @@ def reconcile(
         return None
 
     def trimmed() -> TrimmedError:
-        why = f"the store was set back, and entries after block {position.final} are needed"
+        why = f"entries after block {position.final} are needed again"
         return TrimmedError(chain, why, first_number)
 
     is_incomplete = below is None and first_number > position.final + 1
+    # Without a set-back, what comes before the position is read again only for a block that must be applied again.
+    is_kept = standing_of(position, snapshot, source) == "continues"
     # Only final blocks are trimmed, and what a pinned reader has not read is kept.
     is_below = first is not None and source.compare(first, position.id) <= 0
-    is_read = is_below or (pinned and head.added - length <= position.offset)
+    is_read = is_kept or is_below or (pinned and head.added - length <= position.offset)
     if is_incomplete and not is_read:
         raise trimmed()
     start = replace(
         position,
         epoch=head.epoch,
+        filter=head.filter,
         id=source.lowest if below is None else below.id,
         identity="" if below is None else identity_of(below),
         # Counted from the end: what lies before may have been trimmed meanwhile.
@@ -120,37 +124,40 @@ def reconcile(
         if not run.removal:
             is_wanted = run.number > position.final and any(matches(log_of(entry)) for entry in run.entries)
             is_cut = is_incomplete and i == 0 and run.number < first_number
-            surviving.append(_Survivor(run.hash, is_wanted, is_cut, end))
+            surviving.append(_Survivor(run.hash, is_wanted, is_cut, run.entries[0].id, end))
         elif surviving and surviving[-1].hash == run.hash:
             surviving.pop()
     if head.part > 0 and surviving and surviving[-1].hash == head.hash:
         surviving.pop()
     stack = tuple(block for block in state.stack if block.number > position.final)
     kept = 0
-    # A block whose entries were trimmed is still there if no later entry has its number or a lower one.
-    lowest = min(map(number_of, entries), default=first_number)
-    while is_incomplete and kept < len(stack) and stack[kept].number < min(lowest, first_number):
+    # An applied block whose entries were trimmed is still there if no later entry has its number or a lower one.
+    lowest = min([first_number, *map(number_of, entries)]) if is_incomplete else -1
+    while kept < len(stack) and stack[kept].number < lowest:
+        # It would have to be applied again.
+        if stack[kept].pending:
+            raise trimmed()
         kept += 1
     following = start
     for survivor in surviving:
-        known = stack[kept] if kept < len(stack) else None
-        if known is not None and known.hash == survivor.hash:
+        known = stack[kept] if kept < len(stack) and stack[kept].hash == survivor.hash else None
+        if known is not None:
             kept += 1
-            # It is applied again.
-            if known.pending:
-                if survivor.is_cut:
-                    raise trimmed()
-                break
-        elif survivor.matches:
+        # It is applied, or applied again.
+        if survivor.matches if known is None else known.pending:
             if survivor.is_cut:
                 raise trimmed()
+            is_kept = is_kept and source.compare(survivor.begin, position.id) > 0
             break
         following = survivor.end
+    if is_kept and source.compare(following.id, position.id) < 0:
+        following = replace(position, epoch=head.epoch, filter=head.filter)
     steps: list[Step] = []
     for i in range(len(stack) - 1, kept - 1, -1):
         top = stack[i]
         stack = stack[:i]
-        # Until the last one is undone, the old position stays: a consumer that ends between two of them reconciles again.
+        # Until the last one is retracted, the old position stays, with its epoch: a consumer that ends between two of them
+        # reconciles again.
         if not top.skipped:
             at = replace(following, block=position.block) if i == kept else position
             steps.append(Step("undo", top, at, stack))

@@ -22,7 +22,7 @@ RedisTarget: TypeAlias = str | RedisClient | Callable[[], RedisClient]
 A = TypeVar("A")
 
 _PATIENCE = 10.0
-"""How long a command may take, beside the time that it is meant to block (seconds)."""
+"""How long a command may take, without the time that it is meant to block (seconds)."""
 
 
 def _text(value: Any) -> str:
@@ -68,7 +68,7 @@ class _Connection:
             return target()
         if not isinstance(target, str):
             return target
-        # This library repeats what failed, on a new connection.
+        # This library retries on a new connection.
         return redis.Redis.from_url(
             target,
             decode_responses=True,

@@ -9,7 +9,7 @@ from .entry import Entry, Head
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One consistent look at a stream."""
+    """The state of a stream at one moment."""
 
     head: Head | None
     """``None`` while there is no journal."""
@@ -58,7 +58,7 @@ class Source(Protocol):
         ...
 
     def snapshot(self, known: Sequence[str], after: str, count: int, up_to: str | None = None) -> Snapshot:
-        """Reads all of it at one moment. Without ``up_to``, up to the end."""
+        """Reads all of it at one moment. ``up_to``: ``None`` for the end of the stream."""
         ...
 
     def read(self, after: str, up_to: str, count: int) -> Sequence[Entry]:
@@ -73,9 +73,13 @@ class Source(Protocol):
         """Returns when there is an entry after this id, after this time at the latest."""
         ...
 
-    def report(self, reader: str, report: Report) -> None: ...
+    def report(self, reader: str, report: Report) -> None:
+        """Publishes the position of a reader."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Closes the connections that it has opened."""
+        ...
 
 
 KNOWN_VERSION = 2
@@ -83,4 +87,4 @@ KNOWN_VERSION = 2
 
 
 class SourceUnavailable(Exception):
-    """A failure that another attempt may not have: the connection, a server that is loading, a locked file."""
+    """A failure to retry: of the connection, of a server that is loading, of a locked file."""

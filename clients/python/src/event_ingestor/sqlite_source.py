@@ -30,6 +30,14 @@ def _entry_of(row: Sequence[Any]) -> Entry:
     return Entry(str(row[0]), fields)
 
 
+def _identity_of(path: str) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
 class SqliteSource:
     """The stream of a chain. ``path``: of the ingestor's file (``DATABASE_PATH``)."""
 
@@ -39,27 +47,43 @@ class SqliteSource:
         self._path = path
         self._chain = chain
         self._database: sqlite3.Connection | None = None
-        self._opened_file = (0, 0)
+        # The file and its write-ahead log as they were opened: an older copy may replace them at any time.
+        self._opened: tuple[tuple[int, int] | None, tuple[int, int] | None] = (None, None)
 
     def compare(self, one: str, other: str) -> int:
         return int(one) - int(other)
 
     def _run(self, use: Callable[[sqlite3.Connection], A]) -> A:
         try:
-            # An older copy may have replaced the file. A missing one is not created.
-            stat = os.stat(self._path)
-            file = (stat.st_dev, stat.st_ino)
-            if file != self._opened_file:
+            found = self._files()
+            if found != self._opened:
                 self.close()
-            if self._database is None:
-                self._database = sqlite3.connect(
-                    self._path, timeout=5.0, isolation_level=None, check_same_thread=False
+            if self._database is not None:
+                return use(self._database)
+            file, log = found
+            # It is not created.
+            if file is None:
+                raise OSError("there is no such file")
+            opened_file, opened_log = self._opened
+            # SQLite would take the pages of that log for pages of this file, and this connection would keep the ingestor from
+            # deleting it.
+            if opened_file is not None and file != opened_file and log is not None and log == opened_log:
+                raise OSError(
+                    "the file was replaced, but the write-ahead log beside it is still that of the file before"
                 )
-                self._opened_file = file
-            return use(self._database)
+            self._database = sqlite3.connect(
+                self._path, timeout=5.0, isolation_level=None, check_same_thread=False
+            )
+            result = use(self._database)
+            # The first use creates a log if there is none.
+            self._opened = self._files() if log is None else found
+            return result
         except (OSError, sqlite3.Error) as error:
             self.close()
             raise SourceUnavailable(f"{self._path}: {error}") from error
+
+    def _files(self) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+        return _identity_of(self._path), _identity_of(f"{self._path}-wal")
 
     def _one(self, database: sqlite3.Connection, sql: str, *values: Any) -> dict[str, Any] | None:
         cursor = database.execute(sql, values)

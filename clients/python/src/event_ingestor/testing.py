@@ -1,4 +1,4 @@
-"""Delivers recorded entries without any stream: for tests of what a reader does with its blocks."""
+"""Replays recorded entries without a stream, for tests of what a reader does with its blocks."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from .reader import ReaderOptions
 
 
 class ReplayedChange(NamedTuple):
-    """A block to apply, or one to undo, as ``follow`` delivers it."""
+    """A block to apply, or one to retract, as ``follow`` delivers it. There is nothing to commit."""
 
     type: Literal["apply", "undo"]
     chain: int
@@ -41,10 +41,14 @@ def replay(
     addresses: Sequence[str] = (),
     final_number: int = -1,
 ) -> Iterator[ReplayedChange]:
-    """Delivers entries as a reader would that sees each of them arrive: a block when the next one begins, or at the end.
+    """Iterates over the changes that a reader with the finality ``"latest"`` would see if it read each entry when it arrives: a block
+    is complete when the next one begins, or at the end.
 
-    :param entries: as ``event-ingestor tail --json`` prints them
-    :param final_number: blocks up to here are delivered as final. By default none
+    :param entries: the fields of each entry as text, as ``event-ingestor tail --json`` prints them
+    :param events: as of ``follow``
+    :param addresses: as of ``follow``
+    :param final_number: blocks up to this number are delivered as final. By default none
+    :raises OptionError: if the events are wrong, or if a library is missing
     """
     decoder = Decoder(events)
     asked = Asked(addresses, decoder.topics)

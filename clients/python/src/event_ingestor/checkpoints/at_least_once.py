@@ -1,4 +1,4 @@
-"""A checkpoint for a reader whose own writes are in no transaction of it."""
+"""A checkpoint for a reader that writes outside of its transactions."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -17,6 +17,10 @@ class AtLeastOnce(Generic[Tx]):
     def transaction(self) -> AbstractContextManager[Tx]:
         return self._checkpoint.transaction()
 
+    @property
+    def in_transaction(self) -> bool:
+        return self._checkpoint.in_transaction
+
     def load(self, tx: Tx, reader: ReaderId) -> Position | None:
         return self._checkpoint.load(tx, reader)
 
@@ -34,10 +38,11 @@ class AtLeastOnce(Generic[Tx]):
 
 
 def at_least_once(checkpoint: Checkpoint[Tx]) -> Checkpoint[Tx]:
-    """For a reader that writes elsewhere (an HTTP call, another database) and then calls ``block.commit()``.
+    """A checkpoint for a reader that writes elsewhere (an HTTP call, another database) and then calls ``block.commit()``.
 
-    Each block is noted before it is delivered: a process that ends before it has committed may have handled it. The next one applies
-    it again, or undoes it if a reorg has replaced it meanwhile.
+    Each block that is not final is marked in a transaction before it is delivered. If the process ends before the commit, the next
+    one delivers that block again, or its retraction if a reorg has replaced it meanwhile. Only one block of each number can be
+    marked: commit a change before the next one is taken, or the iteration may end with ``UNCOMMITTED``.
 
     :param checkpoint: ``sqlite(…)`` or ``postgres(…)``
     """

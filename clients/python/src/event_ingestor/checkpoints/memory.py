@@ -10,6 +10,8 @@ from ..position import PackedBlock, Position
 
 class MemoryCheckpoint:
     at_least_once = True
+    # Nothing is rolled back.
+    in_transaction = False
 
     def __init__(self) -> None:
         self._positions: dict[ReaderId, Position] = {}
@@ -43,5 +45,5 @@ class MemoryCheckpoint:
 
 
 def memory() -> Checkpoint[None]:
-    """Keeps the state in memory: at least once, and only while this process runs."""
+    """A checkpoint in memory: at least once, and only while this process runs."""
     return MemoryCheckpoint()

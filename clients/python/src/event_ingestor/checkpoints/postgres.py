@@ -81,13 +81,14 @@ def postgres(
     schema: str | None = None,
     table: str = "event_ingestor",
 ) -> "Checkpoint[PgConnection]":
-    """Stores the state in Postgres: exactly once in effect.
+    """A checkpoint in Postgres, by psycopg 3: exactly once in effect for what is written in its transactions. It opens two connections
+    for each reader: one for transactions, one for heartbeats.
 
-    ``with block.transaction() as tx`` gives a connection to write by. A reader has two connections: the other one is for heartbeats.
-
-    :param database: a conninfo or URL, or a function that opens a ``psycopg.Connection``, which is this checkpoint's then
-    :param schema: the schema of its tables; by default the first of the search path
-    :param table: the beginning of the names of its tables; they are created at the first start
+    :param database: a conninfo or URL, or a function that opens a ``psycopg.Connection``. The checkpoint sets ``autocommit`` of such a
+        connection, and closes it
+    :param schema: the schema of the tables; by default the first of the search path
+    :param table: the beginning of the names of the tables (letters, digits and ``_``), which are created at the first start
+    :raises OptionError: if psycopg is missing, or if a name is not possible
     """
     try:
         import psycopg
@@ -104,5 +105,9 @@ def postgres(
 
 
 def postgres_ddl(*, schema: str | None = None, table: str = "event_ingestor") -> str:
-    """The statements that create the tables of a Postgres checkpoint."""
+    """The statements that create the tables of a Postgres checkpoint.
+
+    :param schema: as of ``postgres``
+    :param table: as of ``postgres``
+    """
     return ddl_of(Tables(schema, table), POSTGRES)

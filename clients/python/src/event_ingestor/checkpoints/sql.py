@@ -5,8 +5,8 @@ They are those of the TypeScript client: each of the two can continue a position
 
 import re
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol
 
@@ -109,7 +109,7 @@ def _migration_table(tables: Tables, flavour: Flavour) -> str:
 
 
 def ddl_of(tables: Tables, flavour: Flavour) -> str:
-    """All statements, to run them beforehand: a user without the right to create tables then needs none."""
+    """All statements. A user without the right to create tables needs them to be run by another one."""
     statements = [_migration_table(tables, flavour)]
     for i, migration in enumerate(_migrations_of(tables, flavour)):
         statements += [*migration, f"INSERT INTO {tables.migrations} (version) VALUES ({i + 1})"]
@@ -127,6 +127,7 @@ class SqlCheckpoint(Generic[Tx]):
         self._flavour = flavour
         self._migrating = threading.Lock()
         self._is_migrated = False
+        self._local = threading.local()
 
     def _version_of(self, tx: Tx) -> int:
         rows = self._dialect.query(tx, f"SELECT max(version) AS version FROM {self._tables.migrations}")
@@ -173,10 +174,42 @@ class SqlCheckpoint(Generic[Tx]):
                     raise
                 self._is_migrated = True
 
-    def transaction(self) -> AbstractContextManager[Tx]:
+    @property
+    def _open(self) -> Tx | None:
+        """The connection of this thread's open transaction."""
+        return getattr(self._local, "open", None)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._open is not None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Tx]:
         if not self._is_migrated:
             self.prepare()
-        return self._dialect.transaction()
+        outer = self._open
+        if outer is not None:
+            with self._part_of(outer):
+                yield outer
+            return
+        with self._dialect.transaction() as tx:
+            self._local.open = tx
+            try:
+                yield tx
+            finally:
+                self._local.open = None
+
+    @contextmanager
+    def _part_of(self, tx: Tx) -> Iterator[None]:
+        query = self._dialect.query
+        query(tx, "SAVEPOINT event_ingestor")
+        try:
+            yield
+        except BaseException:
+            query(tx, "ROLLBACK TO SAVEPOINT event_ingestor")
+            query(tx, "RELEASE SAVEPOINT event_ingestor")
+            raise
+        query(tx, "RELEASE SAVEPOINT event_ingestor")
 
     def load(self, tx: Tx, reader: ReaderId) -> Position | None:
         select = f"SELECT position FROM {self._tables.readers} WHERE name = ? AND chain = ?{self._flavour.lock}"

@@ -103,13 +103,12 @@ def sqlite(
     *,
     table: str = "event_ingestor",
 ) -> Checkpoint[sqlite3.Connection]:
-    """Stores the state in SQLite: exactly once in effect.
+    """A checkpoint in SQLite: exactly once in effect for what is written in its transactions.
 
-    ``with block.transaction() as tx`` gives a connection to write by. With a connection of your own, what it has written in an open
-    transaction is committed together with the position, also by ``block.commit()``.
-
-    :param database: the path of your file, or your connection to it
-    :param table: the beginning of the names of its tables; they are created at the first start
+    :param database: the path of a file, to which each thread gets its own connection; or a connection. What that connection has
+        written in an open transaction is committed together with the position, also by ``block.commit()``
+    :param table: the beginning of the names of the tables (letters, digits and ``_``), which are created at the first start
+    :raises OptionError: if a name is not possible, or if the database is in memory and no connection is given
     """
     if isinstance(database, sqlite3.Connection):
         cursor = database.cursor()
@@ -123,5 +122,8 @@ def sqlite(
 
 
 def sqlite_ddl(*, table: str = "event_ingestor") -> str:
-    """The statements that create the tables of a SQLite checkpoint."""
+    """The statements that create the tables of a SQLite checkpoint.
+
+    :param table: as of ``sqlite``
+    """
     return ddl_of(Tables(None, table), SQLITE)
