@@ -24,6 +24,7 @@ import { RecentEntries } from "./RecentEntries.ts"
 import type { Stats } from "../store/StoreAdmin.ts"
 
 /**
+ * - `elsewhere`: another replica of the fleet follows the chain.
  * - `connecting`: no endpoint is connected.
  * - `catching-up`: more than a few blocks behind the announced head.
  * - `live`: at the head.
@@ -34,6 +35,7 @@ import type { Stats } from "../store/StoreAdmin.ts"
  * - `halted`: final blocks contradict each other, or a later release wrote the journal; the operator must decide.
  */
 export const phases = [
+  "elsewhere",
   "connecting",
   "catching-up",
   "live",
@@ -78,6 +80,8 @@ export class ChainStatus {
   readonly endpoints: ReadonlyArray<EndpointStatus>
   /** The breaker between this chain and the store. */
   storeBreaker: Pick<StoreBreaker, "breaker" | "acceptsMoves"> | undefined
+  /** Calls the function when this replica begins or ends to follow the chain. */
+  onFollowed: (followed: boolean) => void = () => {}
   phase: Phase = "connecting"
   phaseSince: number
   /** The endpoint in use. */
@@ -166,6 +170,21 @@ export class ChainStatus {
     if (phase === this.phase || (phase === "connecting" && mustNotWrite.has(this.phase))) return
     this.phase = phase
     this.phaseSince = Monotonic.millisUnsafe(this.#clock)
+  }
+
+  /** Whether this replica follows the chain. What is known of another one is out of date. */
+  get followed(): boolean {
+    return this.phase !== "elsewhere"
+  }
+
+  /** This replica begins or ends to follow the chain. */
+  setFollowed(followed: boolean): void {
+    if (followed === this.followed) return
+    this.phase = followed ? "connecting" : "elsewhere"
+    this.phaseSince = this.headSince = this.#completeSince = Monotonic.millisUnsafe(this.#clock)
+    this.head = this.finalSeen = this.stored = this.final = undefined
+    this.endpoint = this.finalDisagreement = this.standoffUntil = this.stats = this.holder = undefined
+    this.onFollowed(followed)
   }
 
   /** The block that the journal must reach, given the configured confirmations; `undefined` while it is unknown. */

@@ -54,6 +54,10 @@ const folds: Folds = {
   RequestEnded: (chain, { endpoint, method, outcome, millis }) =>
     chain.endpointNamed(endpoint)!.requested(method, outcome, millis),
 
+  // -- the fleet
+  FollowedHere: (chain) => chain.setFollowed(true),
+  FollowedElsewhere: (chain) => chain.setFollowed(false),
+
   // -- the chain
   ChainStarted: (chain, { storeBreaker }) => {
     chain.storeBreaker = storeBreaker
