@@ -36,10 +36,7 @@ export interface View {
 /** Follows all chains. */
 export const all: Share = Effect.fnUntraced(function* (chains) {
   const fibers = yield* FiberMap.make<string>()
-  for (const { name, follow, onStart } of chains) {
-    yield* onStart
-    yield* FiberMap.run(fibers, name, follow)
-  }
+  for (const { name, follow } of chains) yield* FiberMap.run(fibers, name, follow)
 })
 
 /** Which chains this replica follows (default: all). */

@@ -76,7 +76,7 @@ export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) =
       removed: chain.count(ChainMetrics.eventsRemoved),
       per_second: Math.round(chain.history.perSecond * 10) / 10,
     },
-    latency_ms: { p50: chain.latency(0.5) ?? null, p99: chain.latency(0.99) ?? null },
+    latency_ms: { p50: chain.latencies.quantile(0.5) ?? null, p99: chain.latencies.quantile(0.99) ?? null },
     reorgs: {
       count: chain.reorgs,
       deepest: chain.deepestReorg,

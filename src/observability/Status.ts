@@ -54,8 +54,8 @@ export class Status extends Context.Service<
         if (config.fleet !== undefined) chain.setFollowed(false)
       }
       const { view } = yield* Fleet
-      if (config.fleet !== undefined)
-        ProcessMetrics.registerFleet(() => view()?.members.length ?? 0, registry)
+      // A process without a fleet is alone.
+      ProcessMetrics.registerFleet(config.fleet?.name ?? "", () => view()?.members.length ?? 1, registry)
       StoreMetrics.register(store, registry)
       ProcessMetrics.register(clock.currentTimeMillisUnsafe(), yield* Dropped, registry)
       const recorders = new Map(

@@ -162,7 +162,7 @@ describe("a fleet", { concurrent: false }, () => {
       const followed = yield* seriesOf(one, "chain_followed")
       for (const { name } of chains) assert.strictEqual(followed.get(name), share.includes(name) ? 1 : 0)
       const { text } = yield* Effect.flatMap(one.port, (port) => fetchFrom(port, "/metrics"))
-      assert.match(text, /^event_ingestor_fleet_members(\{[^}]*\})? 2$/m)
+      assert.match(text, /^event_ingestor_fleet_members\{fleet="test"[^}]*\} 2$/m)
 
       const isReady = (path: string) =>
         Effect.flatMap(one.port, (port) => fetchFrom(port, path)).pipe(
