@@ -6,6 +6,7 @@ import { Layer } from "effect"
 import * as Supervisor from "./chain/Supervisor.ts"
 import { main } from "./cli/main.ts"
 import { Transport } from "./endpoint/Socket.ts"
+import * as FleetLayer from "./fleet/FleetLayer.ts"
 import * as Server from "./http/Server.ts"
 import * as Observer from "./observability/Observer.ts"
 import { Status } from "./observability/Status.ts"
@@ -16,6 +17,7 @@ import * as StoreLayer from "./store/StoreLayer.ts"
 const service = Layer.mergeAll(Supervisor.layer, StorePoller.layer, StatusSampler.layer, Server.layer).pipe(
   Layer.provide(Observer.layer),
   Layer.provideMerge(Status.layer),
+  Layer.provide(FleetLayer.layer),
   Layer.provideMerge(StoreLayer.layer),
   Layer.provide(Transport.layerNetwork),
 )

@@ -50,6 +50,9 @@ export type ChainEvent =
   | SilentEvent
   | EndpointEvent
   | StoreEvent
+  /** In a fleet: this replica begins to follow the chain, or another one follows it now. */
+  | { readonly _tag: "FollowedHere" }
+  | { readonly _tag: "FollowedElsewhere" }
   /** A failure outside of a connection: the chain is restarted. */
   | { readonly _tag: "ChainFailed"; readonly cause: Cause.Cause<unknown> }
   // The journal.

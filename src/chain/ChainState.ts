@@ -20,7 +20,14 @@ import * as JournalWriter from "./JournalWriter.ts"
 import { Provenance } from "./Provenance.ts"
 import { RecentHeaders } from "./RecentHeaders.ts"
 
+/** Other ingestors of the same chain. */
+export interface Rivals {
+  /** How many of our moves another one had made. */
+  moves: number
+}
+
 export interface ChainState {
+  readonly rivals: Rivals
   /** Publishes what happens to the chain. */
   readonly events: Publisher
   readonly writer: JournalWriter.JournalWriter
@@ -40,6 +47,7 @@ export interface ChainState {
 /** The state of a chain, with its housekeeping and store breaker running as long as the scope. */
 export const make = Effect.fnUntraced(function* (
   chain: ChainConfig,
+  rivals: Rivals,
 ): Effect.fn.Return<ChainState, never, ChainEvents | AppConfig | JournalStore | Scope.Scope> {
   const store = yield* JournalStore
   const events = (yield* ChainEvents).of(chain.name)
@@ -47,6 +55,7 @@ export const make = Effect.fnUntraced(function* (
   events.record({ _tag: "ChainStarted", storeBreaker })
   return {
     events,
+    rivals,
     storeBreaker,
     breaker: yield* makeBreaker,
     writer: yield* JournalWriter.make(chain, storeBreaker, events),

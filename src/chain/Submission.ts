@@ -27,7 +27,17 @@ const isUnusable = ({ reason, operation }: StoreError) =>
   reason === "newer" || (reason === "corrupt" && operation === "load")
 
 export const make = (
-  { events, writer, provenance, standoff, pushLimits, housekeeping, storeBreaker, breaker }: ChainState,
+  {
+    events,
+    rivals,
+    writer,
+    provenance,
+    standoff,
+    pushLimits,
+    housekeeping,
+    storeBreaker,
+    breaker,
+  }: ChainState,
   suspension: Suspension,
   traces: BlockTraces,
 ): Submission => {
@@ -45,6 +55,7 @@ export const make = (
         Paused: () =>
           housekeeping.untilResumed.pipe(Effect.andThen(Effect.suspend(() => submit(step, isRetry)))),
         HeadConflict: (conflict) => {
+          rivals.moves++
           // Another ingestor may have written other logs of these blocks.
           if (step.move._tag === "Push") provenance.invalidate(step.move.blocks)
           return Effect.fail(conflict)
@@ -78,6 +89,7 @@ export const make = (
       return Effect.andThen(agrees ? standoffOver : Effect.void, headHandled(endpoint, undefined))
     }
     // A duplicate was written by another ingestor, perhaps from another answer.
+    if (result._tag === "Duplicate") rivals.moves++
     if (step.move._tag === "Push") {
       if (result._tag === "Duplicate") provenance.invalidate(step.move.blocks)
       else pushLimits.accepted()

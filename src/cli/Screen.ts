@@ -26,7 +26,7 @@ const row = (cells: ReadonlyArray<string>) =>
     .trimEnd()
 
 const cells = (chain: ChainStatus): ReadonlyArray<string> => {
-  const latency = chain.latency(0.5)
+  const latency = chain.latencies.quantile(0.5)
   return [
     chain.name,
     chain.phase.replace("-", " "),

@@ -13,6 +13,8 @@ import { variablePrefix } from "./Chains.ts"
 import * as Codec from "./Codec.ts"
 import { unreadable, withDotEnv } from "./Environment.ts"
 import type { Variables } from "./Environment.ts"
+import * as FleetVariables from "./FleetConfig.ts"
+import type { FleetConfig } from "./FleetConfig.ts"
 import * as HttpVariables from "./HttpConfig.ts"
 import type { HttpConfig } from "./HttpConfig.ts"
 import { makeRedactor } from "../Redactor.ts"
@@ -38,6 +40,8 @@ export interface Settings extends Values<typeof behaviour> {
   /** How much of each stream is kept. */
   readonly retention: Retention
   readonly http: HttpConfig
+  /** `undefined`: this process follows all chains. */
+  readonly fleet: FleetConfig | undefined
   /** Where telemetry goes; `undefined`: nowhere. */
   readonly telemetry: TelemetrySettings | undefined
   readonly log: { readonly level: LogLevel.LogLevel; readonly format: "json" | "pretty" | "logfmt" }
@@ -129,6 +133,7 @@ export const sections: ReadonlyArray<Section> = [
   ...ChainVariables.sections,
   StoreVariables.section,
   StreamVariables.section,
+  FleetVariables.section,
   { title: "Behaviour", variables: Object.values(behaviour) },
   HttpVariables.section,
   { title: "Log", variables: Object.values(log) },
@@ -167,12 +172,14 @@ export const fromVariables = Effect.fnUntraced(function* (variables: Variables) 
   const http = yield* HttpVariables.readHttp(reader)
   const telemetry = yield* readTelemetry(reader)
   const streams = yield* StreamVariables.readStreams(reader, store)
+  const fleet = yield* FleetVariables.readFleet(reader, store)
   const values = yield* reader.all(behaviour)
   const { level, format } = yield* reader.all(log)
   const settings = {
     chains,
     store,
     http,
+    fleet,
     ...streams,
     ...values,
     telemetry,

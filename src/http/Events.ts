@@ -11,6 +11,7 @@ import { Context, Duration, Effect, Schedule, Stream } from "effect"
 import { Sse } from "effect/encoding"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { sampleEvery } from "../observability/Sparkline.ts"
+import type { View } from "../fleet/Fleet.ts"
 import * as Report from "./Report.ts"
 import type { Status } from "../observability/Status.ts"
 import type { Row } from "../observability/RecentEntries.ts"
@@ -39,13 +40,13 @@ const historyOf = ({ chains }: Status["Service"]) => ({
 })
 
 /** Renders the events of one reader, without the entries that it has already received. */
-const makeReader = (status: Status["Service"]) => {
+const makeReader = (status: Status["Service"], view: () => View | undefined) => {
   const seen = new Map<string, number>()
   let first = true
   return (now: Report.Now): string => {
     let text = first ? retry + event("history", historyOf(status)) : ""
     first = false
-    text += event("status", Report.statusReport(status, now))
+    text += event("status", Report.statusReport(status, now, view()))
     const entries: Record<string, { readonly seq: number; readonly rows: ReadonlyArray<Row> }> = {}
     for (const { name, tail } of status.chains) {
       const before = seen.get(name)
@@ -59,15 +60,23 @@ const makeReader = (status: Status["Service"]) => {
 }
 
 /** The endless events of one reader; each is rendered on demand. */
-export const events = (status: Status["Service"], every: Duration.Duration): Stream.Stream<string> =>
+export const events = (
+  status: Status["Service"],
+  view: () => View | undefined,
+  every: Duration.Duration,
+): Stream.Stream<string> =>
   Stream.suspend(() =>
-    Stream.fromEffectSchedule(Effect.map(Report.now, makeReader(status)), Schedule.spaced(every)),
+    Stream.fromEffectSchedule(Effect.map(Report.now, makeReader(status, view)), Schedule.spaced(every)),
   )
 
 const headers = { "cache-control": "no-store", "x-accel-buffering": "no" }
 
 /** Responds to a request with events, or with `full` when ten readers are connected. */
-export const make = (status: Status["Service"], full: HttpServerResponse.HttpServerResponse) => {
+export const make = (
+  status: Status["Service"],
+  view: () => View | undefined,
+  full: HttpServerResponse.HttpServerResponse,
+) => {
   let readers = 0
   const acquireSlot = Effect.acquireRelease(
     Effect.sync(() => readers++),
@@ -83,6 +92,6 @@ export const make = (status: Status["Service"], full: HttpServerResponse.HttpSer
     // The request's scope closes when the connection ends, which releases the slot.
     yield* acquireSlot
     NodeHttpServerRequest.toIncomingMessage(request).socket.setTimeout(Duration.toMillis(stuckAfter))
-    return HttpServerResponse.stream(Stream.encodeText(events(status, every)), { contentType, headers })
+    return HttpServerResponse.stream(Stream.encodeText(events(status, view, every)), { contentType, headers })
   })
 }

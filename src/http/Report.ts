@@ -8,6 +8,7 @@ import * as ChainMetrics from "../observability/ChainMetrics.ts"
 import { unready } from "../observability/Readiness.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import type { EndpointStatus } from "../observability/EndpointStatus.ts"
+import type { View } from "../fleet/Fleet.ts"
 import type { Status } from "../observability/Status.ts"
 
 const breaker = (state: BreakerState, now: number) => ({
@@ -51,7 +52,7 @@ const time = (millis: number) => new Date(millis).toISOString()
 
 /** One chain in the body of `/status`. */
 export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) => {
-  const reasons = unready(chain, now)
+  const reasons = chain.followed ? unready(chain, now) : []
   return {
     name: chain.name,
     id: chain.id,
@@ -75,7 +76,7 @@ export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) =
       removed: chain.count(ChainMetrics.eventsRemoved),
       per_second: Math.round(chain.history.perSecond * 10) / 10,
     },
-    latency_ms: { p50: chain.latency(0.5) ?? null, p99: chain.latency(0.99) ?? null },
+    latency_ms: { p50: chain.latencies.quantile(0.5) ?? null, p99: chain.latencies.quantile(0.99) ?? null },
     reorgs: {
       count: chain.reorgs,
       deepest: chain.deepestReorg,
@@ -117,15 +118,34 @@ export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) =
   }
 }
 
-/** The body of `/status`. */
-export const statusReport = (status: Status["Service"], now: Now) => {
+const fleetReport = (view: View) => ({
+  name: view.name,
+  replica: view.replica,
+  is_member: view.isMember,
+  error: view.error ?? null,
+  members: view.members,
+  /** Which replica follows each chain. */
+  chains: Object.fromEntries(view.holders),
+})
+
+/** Why this process cannot do its part, whatever its chains and their providers do; empty if it can. */
+const processReasons = (status: Status["Service"], view: View | undefined): ReadonlyArray<string> => {
+  if (view?.isMember) return []
+  const { failure } = status.store
+  if (view === undefined) return failure === undefined ? [] : [`the store is not reached: ${failure}`]
+  return [`this replica is no member of the fleet ${view.name}${view.error ? `: ${view.error}` : " yet"}`]
+}
+
+/** The body of `/status`. @param view the fleet, if there is one */
+export const statusReport = (status: Status["Service"], now: Now, view: View | undefined) => {
   const chains = status.chains.map((chain) => chainReport(chain, now))
   const { store } = status
   return {
     version,
     at: time(now.unix),
     uptime_s: seconds(now.monotonic - status.startedSince),
-    ready: chains.every(({ ready }) => ready),
+    ready: (view === undefined || view.isMember) && chains.every(({ ready }) => ready),
+    fleet: view ? fleetReport(view) : null,
     store: {
       description: store.description,
       version: store.info?.version ?? null,
@@ -140,15 +160,48 @@ export const statusReport = (status: Status["Service"], now: Now) => {
   }
 }
 
-/** The body of `/ready` for all chains or one; `undefined` for an unknown chain. @param now monotonic milliseconds */
-export const readyReport = (status: Status["Service"], name: string | undefined, now: number) => {
-  const selected = name === undefined ? status.chains : status.chains.filter((chain) => chain.name === name)
-  if (selected.length === 0) return undefined
+/** Why a chain is not ready, from the view of this replica; a chain that is elsewhere is ready if a replica follows it. */
+const chainReasons = (chain: ChainStatus, now: number, view: View | undefined): ReadonlyArray<string> => {
+  if (chain.followed || view === undefined) return unready(chain, now)
+  return view.holders.has(chain.name) ? [] : ["no replica of the fleet follows the chain"]
+}
+
+export interface ReadyQuery {
+  /** Only this chain. */
+  readonly chain: string | undefined
+  /** Only whether this process can do its part: a platform must not replace it for what a provider does. */
+  readonly processOnly: boolean
+}
+
+/**
+ * The body of `/ready`; `undefined` for an unknown chain.
+ *
+ * @param now monotonic milliseconds
+ * @param view the fleet, if there is one
+ */
+export const readyReport = (
+  status: Status["Service"],
+  { chain: name, processOnly }: ReadyQuery,
+  now: number,
+  view: View | undefined,
+) => {
+  const reasons = processReasons(status, view)
+  if (processOnly) return { ready: reasons.length === 0, reasons }
+  const selected = status.chains.filter((chain) =>
+    name === undefined ? chain.followed : chain.name === name,
+  )
+  if (name !== undefined && selected.length === 0) return undefined
   const chains = Object.fromEntries(
     selected.map((chain) => {
-      const reasons = unready(chain, now)
+      const reasons = chainReasons(chain, now, view)
       return [chain.name, { ready: reasons.length === 0, reasons }]
     }),
   )
-  return { ready: Object.values(chains).every(({ ready }) => ready), chains }
+  // Without a fleet, a store that is not reached is a reason of each chain.
+  const own = view === undefined ? [] : reasons
+  return {
+    ready: own.length === 0 && Object.values(chains).every(({ ready }) => ready),
+    ...(view !== undefined && { reasons: own }),
+    chains,
+  }
 }

@@ -19,6 +19,7 @@ import * as Monotonic from "../Monotonic.ts"
 import * as Events from "./Events.ts"
 import * as Page from "./Page.ts"
 import * as Report from "./Report.ts"
+import { Fleet } from "../fleet/Fleet.ts"
 import { Status } from "../observability/Status.ts"
 
 export class HttpError extends Schema.TaggedError<HttpError>()("HttpError", { detail: Schema.String }) {
@@ -122,13 +123,15 @@ const inTime = HttpRouter.middleware((app) =>
 const open = HttpRouter.use(
   Effect.fnUntraced(function* (router) {
     const status = yield* Status
+    const fleet = yield* Fleet
     const health = Effect.map(Monotonic.millis, (now) =>
       json({ status: "ok", uptime_s: Math.round((now - status.startedSince) / 1000) }),
     )
     const ready = Effect.gen(function* () {
       const { url } = yield* HttpServerRequest.HttpServerRequest
-      const name = new URL(url, "http://localhost").searchParams.get("chain") ?? undefined
-      const report = Report.readyReport(status, name, yield* Monotonic.millis)
+      const query = new URL(url, "http://localhost").searchParams
+      const asked = { chain: query.get("chain") ?? undefined, processOnly: query.get("scope") === "process" }
+      const report = Report.readyReport(status, asked, yield* Monotonic.millis, fleet.view())
       return report ? json(report, report.ready ? 200 : 503) : problem(404, "chain not configured")
     })
     yield* router.add("GET", "/health", health)
@@ -144,17 +147,18 @@ const open = HttpRouter.use(
 const guarded = HttpRouter.use(
   Effect.fnUntraced(function* (router) {
     const status = yield* Status
+    const { view } = yield* Fleet
     const metrics = Effect.sync(() =>
       HttpServerResponse.text(PrometheusMetrics.formatUnsafe(status.registry), {
         contentType: "text/plain; version=0.0.4; charset=utf-8",
       }),
     )
-    const report = Effect.map(Report.now, (now) => json(Report.statusReport(status, now)))
+    const report = Effect.map(Report.now, (now) => json(Report.statusReport(status, now, view())))
     const full = problem(503, `too many readers: the limit is ${Events.mostReaders}`, { "retry-after": "10" })
     yield* router.add("GET", "/", Page.load())
     yield* router.add("GET", "/metrics", metrics)
     yield* router.add("GET", "/status", report)
-    yield* router.add("GET", "/events", Events.make(status, full))
+    yield* router.add("GET", "/events", Events.make(status, view, full))
   }),
 ).pipe(Layer.provide(authenticated))
 

@@ -98,6 +98,10 @@ const logHolder = (holder: Holder | undefined, context: LogContext): Line => {
 }
 
 const lines: Lines = {
+  // -- the fleet
+  FollowedHere: () => logEvent("followed_here", "this replica follows the chain", {}),
+  FollowedElsewhere: () => logEvent("followed_elsewhere", "another replica follows the chain", {}),
+
   // -- endpoints
   EndpointConnected: ({ endpoint, connection }) =>
     at(endpoint)(

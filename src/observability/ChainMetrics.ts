@@ -188,7 +188,18 @@ gauge(
   (chain) => Number(chain.holder?.paused !== undefined),
 )
 
+const followed = table.gauge(
+  "chain_followed",
+  perChain,
+  "1",
+  "1 while this process follows the chain; 0 while another replica of the fleet does, and then the chain has no other series here",
+)
+
 export const { definitions } = table
+
+/** Registers the series that tells whether the chain is followed here. */
+export const registerFollowed = (chain: ChainStatus, registry: Registry): void =>
+  void followed.read({ chain: chain.name }, () => Number(chain.followed), registry)
 
 /** Registers the series of a chain. */
 export const register = (chain: ChainStatus, registry: Registry): void => {

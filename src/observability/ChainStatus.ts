@@ -18,12 +18,14 @@ import type { StoreBreaker } from "../store/StoreBreaker.ts"
 import type { StoreError } from "../store/StoreError.ts"
 import { ChainTime } from "./ChainTime.ts"
 import type { Timed } from "./ChainTime.ts"
+import { Latencies } from "./Latencies.ts"
 import { EndpointStatus } from "./EndpointStatus.ts"
-import { Sparkline } from "./Sparkline.ts"
 import { RecentEntries } from "./RecentEntries.ts"
+import { Sparkline } from "./Sparkline.ts"
 import type { Stats } from "../store/StoreAdmin.ts"
 
 /**
+ * - `elsewhere`: another replica of the fleet follows the chain.
  * - `connecting`: no endpoint is connected.
  * - `catching-up`: more than a few blocks behind the announced head.
  * - `live`: at the head.
@@ -34,6 +36,7 @@ import type { Stats } from "../store/StoreAdmin.ts"
  * - `halted`: final blocks contradict each other, or a later release wrote the journal; the operator must decide.
  */
 export const phases = [
+  "elsewhere",
   "connecting",
   "catching-up",
   "live",
@@ -50,10 +53,6 @@ const mustNotWrite: ReadonlySet<Phase> = new Set(["superseded", "halted"])
 
 /** A chain at most this many blocks behind its target is live. */
 export const liveWithin = 3
-
-/** Latencies kept for the median and the 99th percentile. */
-const latenciesKept = 1000
-
 export interface Failure {
   readonly at: number
   readonly type: ErrorType
@@ -78,6 +77,8 @@ export class ChainStatus {
   readonly endpoints: ReadonlyArray<EndpointStatus>
   /** The breaker between this chain and the store. */
   storeBreaker: Pick<StoreBreaker, "breaker" | "acceptsMoves"> | undefined
+  /** Called when this replica begins or ends to follow the chain. */
+  onFollowed: (followed: boolean) => void = () => {}
   phase: Phase = "connecting"
   phaseSince: number
   /** The endpoint in use. */
@@ -107,13 +108,12 @@ export class ChainStatus {
   readonly tail = new RecentEntries()
   readonly history = new Sparkline()
   readonly time = new ChainTime()
+  readonly latencies = new Latencies()
   readonly #counts = new Map<Family<"chain">, number>()
   readonly #recorders = new Map<Family<"chain">, (value: number) => void>()
   /** Everything announced up to this time is known to be stored. */
   #completeSince: number
   readonly #clock: Clock.Clock
-  readonly #latencies: Array<number> = []
-  #nextLatency = 0
   #storeFailure: StoreError | undefined
 
   constructor(
@@ -130,9 +130,7 @@ export class ChainStatus {
     this.id = id
     this.#clock = clock
     this.confirmations = confirmations
-    this.phaseSince = Monotonic.millisUnsafe(clock)
-    this.headSince = this.phaseSince
-    this.#completeSince = this.phaseSince
+    this.phaseSince = this.headSince = this.#completeSince = Monotonic.millisUnsafe(clock)
     this.endpoints = [...endpoints, ...rpc].map((endpoint) => new EndpointStatus(endpoint.name))
   }
 
@@ -151,7 +149,6 @@ export class ChainStatus {
     this.#recorders.get(histogram)?.(value)
   }
 
-  /** Sets where a histogram's values are recorded. */
   recordWith(histogram: Family<"chain">, recorder: (value: number) => void): void {
     this.#recorders.set(histogram, recorder)
   }
@@ -166,6 +163,21 @@ export class ChainStatus {
     if (phase === this.phase || (phase === "connecting" && mustNotWrite.has(this.phase))) return
     this.phase = phase
     this.phaseSince = Monotonic.millisUnsafe(this.#clock)
+  }
+
+  /** Whether this replica follows the chain. What is known of another one is out of date. */
+  get followed(): boolean {
+    return this.phase !== "elsewhere"
+  }
+
+  /** This replica begins or ends to follow the chain. */
+  setFollowed(followed: boolean): void {
+    if (followed === this.followed) return
+    this.phase = followed ? "connecting" : "elsewhere"
+    this.phaseSince = this.headSince = this.#completeSince = Monotonic.millisUnsafe(this.#clock)
+    this.head = this.finalSeen = this.stored = this.final = undefined
+    this.endpoint = this.finalDisagreement = this.standoffUntil = this.stats = this.holder = undefined
+    this.onFollowed(followed)
   }
 
   /** The block that the journal must reach, given the configured confirmations; `undefined` while it is unknown. */
@@ -243,18 +255,6 @@ export class ChainStatus {
   /** Seconds from the highest stored final block to the newest head, by their timestamps; without one, from the first head. */
   get finalAge(): number {
     return this.head === undefined ? 0 : this.time.between(this.final, this.head)
-  }
-
-  /** @param millis from receiving a head to the store's acknowledgement */
-  recordLatency(millis: number): void {
-    this.#latencies[this.#nextLatency] = millis
-    this.#nextLatency = (this.#nextLatency + 1) % latenciesKept
-  }
-
-  /** A quantile of the recent latencies from head received to acknowledged, in milliseconds. @param share 0 … 1 */
-  latency(share: number): number | undefined {
-    const sorted = this.#latencies.toSorted((a, b) => a - b)
-    return sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)]
   }
 
   recordFailure(type: ErrorType, text: string): void {

@@ -90,6 +90,11 @@ export const events = {
   halted: { level: "Fatal", fields: { error_type: "string", reason: "string" } },
   halt_over: { level: "Info", fields: {} },
   superseded: { level: "Error", fields: { filter: "string" } },
+  // The fleet.
+  fleet_joined: { level: "Info", fields: { fleet: "string", replica: "string" } },
+  fleet_unavailable: { level: "Warn", fields: { reason: "string" }, ...lasting },
+  followed_here: { level: "Info", fields: {} },
+  followed_elsewhere: { level: "Info", fields: {} },
   // The store.
   store_unavailable: { level: "Warn", fields: { reason: "string" }, ...lasting },
   store_available: { level: "Info", fields: { seconds: "number" }, ...flapping },

@@ -1,6 +1,5 @@
 /** What a metric is, how a table of metrics is defined, and how series are registered with Effect. */
-import { Metric } from "effect"
-import type { Context } from "effect"
+import { Context, Metric } from "effect"
 
 type MetricType = "counter" | "gauge" | "histogram"
 
@@ -75,6 +74,12 @@ export class Family<Label extends string = never> {
     histogram.valueUnsafe(registry)
     return (value) => histogram.updateUnsafe(value, registry)
   }
+}
+
+/** Removes every series with this label, histograms too. They may be registered again. */
+export const removeSeries = (label: string, value: string, registry: Registry): void => {
+  const series = Context.get(registry, Metric.MetricRegistry)
+  for (const [key, { attributes }] of series) if (attributes?.[label] === value) series.delete(key)
 }
 
 /** Names are `event_ingestor_…`. */

@@ -14,6 +14,12 @@ const telemetryDropped = counter(
   "1",
   "Spans, data points and log records that were not delivered",
 )
+const fleetMembers = gauge(
+  "fleet_members",
+  ["fleet"],
+  "1",
+  "Replicas of the fleet that this one sees as present; 1 without a fleet",
+)
 const buildInfo = gauge("build_info", ["version"], "1", "Always 1; the version is in the label")
 const start = standardGauge("process_start_time_seconds", [], "s", "Start of the process, unix time")
 const cpu = standardCounter("process_cpu_seconds_total", [], "s", "User and system CPU time")
@@ -54,6 +60,15 @@ const eventLoopLag = () => {
     return Math.max(nanos / 1e6 - resolution, 0) / 1000
   }
 }
+
+/**
+ * Registers the series of the fleet.
+ *
+ * @param fleet its name; empty without one
+ * @param members how many replicas this one sees
+ */
+export const registerFleet = (fleet: string, members: () => number, registry: Registry): void =>
+  void fleetMembers.read({ fleet }, members, registry)
 
 /**
  * Registers the series of the process.

@@ -4,7 +4,9 @@ import { operations } from "../chain/ChainEvents.ts"
 import type { Operation } from "../chain/ChainEvents.ts"
 import { AppConfig } from "../config/AppConfig.ts"
 import { systemOf } from "../config/StoreConfig.ts"
+import { removeSeries } from "./MetricFamily.ts"
 import type { Registry } from "./MetricFamily.ts"
+import { Fleet } from "../fleet/Fleet.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { Dropped } from "../Tracing.ts"
 import { ChainStatus } from "./ChainStatus.ts"
@@ -37,9 +39,23 @@ export class Status extends Context.Service<
       const chains = config.chains.map((chain) => new ChainStatus(chain, clock))
       const store = new StoreStatus(systemOf(config.store), chains)
       for (const chain of chains) {
-        ChainMetrics.register(chain, registry)
-        for (const endpoint of chain.endpoints) EndpointMetrics.register(chain.name, endpoint, registry)
+        const register = () => {
+          ChainMetrics.register(chain, registry)
+          for (const endpoint of chain.endpoints) EndpointMetrics.register(chain.name, endpoint, registry)
+        }
+        chain.onFollowed = (followed) => {
+          // A series of a chain that is elsewhere would say that it stands still.
+          removeSeries("chain", chain.name, registry)
+          ChainMetrics.registerFollowed(chain, registry)
+          if (followed) register()
+        }
+        ChainMetrics.registerFollowed(chain, registry)
+        register()
+        if (config.fleet !== undefined) chain.setFollowed(false)
       }
+      const { view } = yield* Fleet
+      // A process without a fleet is alone.
+      ProcessMetrics.registerFleet(config.fleet?.name ?? "", () => view()?.members.length ?? 1, registry)
       StoreMetrics.register(store, registry)
       ProcessMetrics.register(clock.currentTimeMillisUnsafe(), yield* Dropped, registry)
       const recorders = new Map(

@@ -54,6 +54,10 @@ const folds: Folds = {
   RequestEnded: (chain, { endpoint, method, outcome, millis }) =>
     chain.endpointNamed(endpoint)!.requested(method, outcome, millis),
 
+  // -- the fleet
+  FollowedHere: (chain) => chain.setFollowed(true),
+  FollowedElsewhere: (chain) => chain.setFollowed(false),
+
   // -- the chain
   ChainStarted: (chain, { storeBreaker }) => {
     chain.storeBreaker = storeBreaker
@@ -72,7 +76,7 @@ const folds: Folds = {
   HeadHandled: (chain, { head }, { clock }) => {
     if (head !== undefined) {
       const millis = Monotonic.millisUnsafe(clock) - head.at
-      chain.recordLatency(millis)
+      chain.latencies.record(millis)
       chain.observe(ChainMetrics.publishLatency, millis / 1000)
       const sinceBlock = clock.currentTimeMillisUnsafe() / 1000 - head.header.timestamp
       chain.observe(ChainMetrics.eventLatency, Math.max(sinceBlock, 0))

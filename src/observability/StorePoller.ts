@@ -18,13 +18,20 @@ export const layer = Layer.effectDiscard(
     const status = yield* Status
     const settings = yield* AppConfig
     status.store.description = store.description
-    const watched = status.chains.map((chain) => ({
-      chain,
-      series: new ReaderSeries(chain.name, status.registry),
-    }))
+    /** The readers of the chains that are followed here. Those that are elsewhere have no series. */
+    const readers = new Map<ChainStatus, ReaderSeries>()
+    const watched = () =>
+      status.chains.filter((chain) => {
+        if (!chain.followed) readers.delete(chain)
+        else if (!readers.has(chain)) readers.set(chain, new ReaderSeries(chain.name, status.registry))
+        return chain.followed
+      })
     const pollServer = Effect.gen(function* () {
       const before = status.store.evictionUnsafe
-      status.store.info = yield* store.info
+      status.store.info = yield* Effect.tapError(store.info, ({ message }) =>
+        Effect.sync(() => void (status.store.failure = message)),
+      )
+      status.store.failure = undefined
       if (status.store.evictionUnsafe && !before) {
         const policy = status.store.info.evictionPolicy
         yield* logEvent(
@@ -53,17 +60,22 @@ export const layer = Layer.effectDiscard(
           ).pipe(Effect.annotateLogs({ chain: chain.name }))
         : Effect.void
     }
-    const pollStream = Effect.fnUntraced(function* ({ chain, series }: (typeof watched)[number]) {
+    const pollStream = Effect.fnUntraced(function* (chain: ChainStatus) {
       const stats = yield* store.stats(chain.id, false)
+      // It may have gone elsewhere meanwhile.
+      const series = readers.get(chain)
+      if (series === undefined || !chain.followed) return
       chain.stats = { ...stats, groups: furthestBehind(stats.groups) }
       series.follow(stats, (yield* Clock.currentTimeMillis) / 1000)
       yield* logTrimming(chain, stats)
     })
     // A failed poll keeps the last figures and does not affect the others: the chains log an unavailable store.
-    const poll = Effect.forEach([pollServer, ...watched.map(pollStream)], (one) => Effect.ignore(one), {
-      concurrency: "unbounded",
-      discard: true,
-    })
+    const poll = Effect.suspend(() =>
+      Effect.forEach([pollServer, ...watched().map(pollStream)], (one) => Effect.ignore(one), {
+        concurrency: "unbounded",
+        discard: true,
+      }),
+    )
     let isUnlimited = false
     /** Warns once when only STREAM_BACKLOG limits the memory that a pinned reader can use up. */
     const warnOfMemory = Effect.flatMap(Clock.currentTimeMillis, (now) => {

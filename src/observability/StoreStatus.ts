@@ -8,6 +8,8 @@ import type { ChainStatus } from "./ChainStatus.ts"
 export class StoreStatus {
   description: string
   info: Info | undefined
+  /** Why the last poll failed; `undefined`: it did not. */
+  failure: string | undefined = "not polled yet"
   readonly #chains: ReadonlyArray<Pick<ChainStatus, "storeBreakerState">>
 
   constructor(description: string, chains: ReadonlyArray<Pick<ChainStatus, "storeBreakerState">>) {

@@ -45,7 +45,9 @@ describe(".env.example", () => {
             DEVNET_CHAIN_ID: shown["DEVNET_CHAIN_ID"],
             DEVNET_WS_URL: shown["DEVNET_WS_URL"],
           }),
-          ...(/^(REDIS_(?!URL|HOST)|STREAM_GROUPS$)/.test(name) && { REDIS_HOST: shown["REDIS_HOST"] }),
+          ...(/^(REDIS_(?!URL|HOST)|STREAM_GROUPS$|FLEET$)/.test(name) && {
+            REDIS_HOST: shown["REDIS_HOST"],
+          }),
           ...(name.startsWith("REDIS_SENTINEL_") && {
             REDIS_SENTINEL_MASTER: shown["REDIS_SENTINEL_MASTER"],
             REDIS_SENTINEL_PASSWORD: "secret",

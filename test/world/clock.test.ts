@@ -103,7 +103,7 @@ describe("a wall-clock change", () => {
         one.recordFailure("connection", "it was cut")
         yield* TestClock.adjust("10 seconds")
         wall.shift(by)
-        const report = Report.statusReport(status, yield* now)
+        const report = Report.statusReport(status, yield* now, undefined)
         assert.strictEqual(report.uptime_s, 100)
         const [{ head_age_s, lag_s, since, failures } = assert.fail("no chain")] = report.chains
         assert.deepStrictEqual([head_age_s, lag_s], [10, 100])
@@ -112,7 +112,12 @@ describe("a wall-clock change", () => {
           failures.map(({ at }) => Date.parse(at)),
           [90_000],
         )
-        const ready = Report.readyReport(status, undefined, (yield* now).monotonic)
+        const ready = Report.readyReport(
+          status,
+          { chain: undefined, processOnly: false },
+          (yield* now).monotonic,
+          undefined,
+        )
         assert.notInclude(JSON.stringify(ready), "no head for")
       }),
     )

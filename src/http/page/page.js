@@ -186,6 +186,7 @@ const tones = {
   live: "good",
   idle: "good",
   "catching-up": "busy",
+  elsewhere: "",
   connecting: "warn",
   superseded: "warn",
   paused: "bad",

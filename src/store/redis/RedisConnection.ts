@@ -37,7 +37,7 @@ export type Script = (typeof scripts)[number]
 
 /** A client with our scripts as commands: EVALSHA, and EVAL when the server does not have the script (any more). */
 export type Client = (Redis | Cluster) &
-  Record<Script, (...args: ReadonlyArray<string | Buffer>) => Promise<unknown>>
+  Record<Script | "fleet", (...args: ReadonlyArray<string | Buffer>) => Promise<unknown>>
 
 /** The certificates. They are read for each connection, because they are renewed while the service runs. */
 const tlsOptions = ({ caFile, certFile, keyFile }: RedisConfig) => ({
@@ -108,6 +108,10 @@ const makeClient = (config: RedisConfig, timeout: Duration.Duration): Client => 
     const numberOfKeys = name === "probe" ? 7 : 6
     client.defineCommand(name, { numberOfKeys, lua: `${common}\n${source(name)}` })
   }
+  client.defineCommand("fleet", {
+    numberOfKeys: 2,
+    lua: readFileSync(new URL("../../fleet/fleet.lua", import.meta.url), "utf8"),
+  })
   return client as Client
 }
 

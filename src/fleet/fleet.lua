@@ -1,0 +1,74 @@
+-- The members of a fleet, and which member holds which shard. Times are those of the server's clock.
+--
+-- KEYS  members (sorted set: description → until when it counts as present, in ms), holds (hash: shard → "until who"); one slot
+-- ARGV  verb, time to live (ms), who, its description, shards …
+-- Returns held shards, present members. `list`: every hold as "shard who". `join`: who, if it is a member now.
+
+local verb, ttl, me, description = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local members, holds = KEYS[1], KEYS[2]
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local function ms(number) return string.format('%.0f', number) end
+
+local function holderOf(value)
+  local till, who = string.match(value or '', '^(%d+) (.*)$')
+  return till and tonumber(till) > now and who or nil
+end
+
+local function holder(shard) return holderOf(redis.call('HGET', holds, shard)) end
+
+local function present() return redis.call('ZRANGEBYSCORE', members, '(' .. ms(now), '+inf') end
+
+-- Adds a member if the present ones are those that it has seen, whose descriptions are given in place of shards.
+if verb == 'join' then
+  redis.call('ZREMRANGEBYSCORE', members, '-inf', ms(now))
+  local seen, found = {}, present()
+  for i = 5, #ARGV do seen[ARGV[i]] = true end
+  if #found ~= #ARGV - 4 then return { {}, found } end
+  for _, member in ipairs(found) do
+    if not seen[member] then return { {}, found } end
+  end
+  redis.call('ZADD', members, ms(now + ttl), description)
+  redis.call('PEXPIRE', members, 100 * ttl)
+  return { { me }, present() }
+end
+
+-- Takes shards that are free, and keeps those that are held already.
+if verb == 'hold' then
+  -- A write that Redis accepts at its memory limit comes first: after it, the script may write whatever it needs.
+  redis.call('ZREMRANGEBYSCORE', members, '-inf', ms(now))
+  local held = {}
+  for i = 5, #ARGV do
+    local who = holder(ARGV[i])
+    if who == nil or who == me then
+      redis.call('HSET', holds, ARGV[i], ms(now + ttl) .. ' ' .. me)
+      held[#held + 1] = ARGV[i]
+    end
+  end
+  redis.call('ZADD', members, ms(now + ttl), description)
+  for _, key in ipairs({ members, holds }) do redis.call('PEXPIRE', key, 100 * ttl) end
+  return { held, present() }
+end
+
+if verb == 'release' or verb == 'leave' then
+  local released = { unpack(ARGV, 5) }
+  if verb == 'leave' then
+    redis.call('ZREM', members, description)
+    released = redis.call('HKEYS', holds)
+  end
+  for _, shard in ipairs(released) do
+    if holder(shard) == me then redis.call('HDEL', holds, shard) end
+  end
+end
+
+if verb == 'list' then
+  local list, all = {}, redis.call('HGETALL', holds)
+  for i = 1, #all, 2 do
+    local who = holderOf(all[i + 1])
+    if who then list[#list + 1] = all[i] .. ' ' .. who end
+  end
+  return { list, present() }
+end
+
+return { {}, present() }
