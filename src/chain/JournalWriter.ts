@@ -3,7 +3,7 @@ import { Clock, Effect, Schema } from "effect"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, Settings } from "../config/AppConfig.ts"
 import { systemOf } from "../config/StoreConfig.ts"
-import type { ChainId, Filter } from "../Domain.ts"
+import type { ChainId } from "../Domain.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { description, fingerprint } from "../logs/Filter.ts"
 import type { Operation, Publisher } from "./ChainEvents.ts"
@@ -29,12 +29,16 @@ export class HeadConflict extends Schema.TaggedError<HeadConflict>()("HeadConfli
   }
 }
 
-/** Another ingestor has changed the filter of the journal. */
+/** Another ingestor has changed the filter of the journal: while this one ran, or before it started. */
 export class FilterReplaced extends Schema.TaggedError<FilterReplaced>()("FilterReplaced", {
   filter: Schema.String,
+  /** Whether our filter is older than that of the journal. */
+  isOutdated: Schema.Boolean,
 }) {
   override get message() {
-    return `the filter of the journal was replaced (${this.filter})`
+    return !this.isOutdated
+      ? `the filter of the journal was replaced (${this.filter})`
+      : `the configured filter is older than that of the journal (${this.filter}), which replaced it or has a higher CONFIG_VERSION. To return to it on purpose, set CONFIG_VERSION to a number above all before`
   }
 }
 
@@ -105,7 +109,7 @@ const refusalOf = (move: Move, result: Result) => {
     case "Paused":
       return new Paused()
     case "FilterChanged":
-      return new FilterReplaced({ filter: result.filter })
+      return new FilterReplaced({ filter: result.filter, isOutdated: false })
     default:
       return undefined
   }
@@ -157,19 +161,20 @@ const timedCalls = (
   }
 }
 
-/** Continues a journal under another filter, from the block above its head on. */
+/** Continues a journal under the filter of a chain, from the block above its head on. Fails if that is older than the journal's. */
 const underFilter = Effect.fnUntraced(function* (
   store: JournalStore["Service"],
-  chain: ChainId,
-  filter: string,
-  content: Filter,
+  { id, filter: content }: ChainConfig,
+  configVersion: number | undefined,
   journal: Journal | undefined,
   publish: Publisher["publish"],
 ) {
+  const filter = fingerprint(content)
   if (journal === undefined || journal.filter === filter) return journal
+  const outcome = yield* store.changeFilter(id, filter, description(content), configVersion)
+  if (outcome === "outdated") return yield* new FilterReplaced({ filter: journal.filter, isOutdated: true })
   yield* publish({ _tag: "FilterChanged", block: journal.head.number + 1, filter })
-  yield* store.changeFilter(chain, filter, description(content))
-  return yield* store.load(chain)
+  return yield* store.load(id)
 })
 
 /**
@@ -197,8 +202,8 @@ export const make = Effect.fnUntraced(function* (
     yield* storeBreaker.awaitClosed
     const found = yield* calls.load
     if (found !== undefined && found.filter !== filter && established)
-      return yield* new FilterReplaced({ filter: found.filter })
-    const journal = yield* underFilter(store, chain.id, filter, chain.filter, found, publish)
+      return yield* new FilterReplaced({ filter: found.filter, isOutdated: false })
+    const journal = yield* underFilter(store, chain, config.configVersion, found, publish)
     established ||= journal !== undefined
     // Applies a lowered retention limit also on a chain without new blocks, and completes a journal of version 1.
     yield* store.trim(chain.id, description(chain.filter))

@@ -105,6 +105,11 @@ const behaviour = {
     default: "on",
     meaning: "re-fetch finalized blocks, from a second endpoint where there is one, and compare",
   }),
+  configVersion: variable("CONFIG_VERSION", Codec.count(1), {
+    example: "1",
+    meaning:
+      "a number that you raise with each change of a filter. Without it, a filter that was replaced does not come back by itself: a process that still has it takes nothing over",
+  }),
   shutdownTimeout: variable("SHUTDOWN_TIMEOUT", Codec.duration, {
     default: "10s",
     meaning: "timeout of a clean stop",

@@ -92,12 +92,21 @@ export class JournalStore extends Context.Service<
      * when several ingestors detect the loss.
      */
     readonly checkEpoch: (chain: ChainId, known: Known | undefined) => Effect.Effect<EpochCheck, StoreError>
-    /** Continues a journal with another filter. A block that is partially written under the old filter will be retracted. */
+    /**
+     * Continues a journal with another filter. A block that is partially written under the old filter will be retracted.
+     *
+     * `outdated`: nothing was changed, because the filter is older than that of the journal. It is if its `CONFIG_VERSION` is
+     * lower than the one that the journal was last changed with, or, where one of the two is unknown or both are the same, if it
+     * is one of the last 20 that were replaced. A known version is newer than none.
+     *
+     * @param description the filter as readers see it (`Filter.description`)
+     */
     readonly changeFilter: (
       chain: ChainId,
       filter: string,
       description?: string,
-    ) => Effect.Effect<void, StoreError>
+      configVersion?: number,
+    ) => Effect.Effect<"changed" | "outdated", StoreError>
     /**
      * Trims entries beyond the configured length, as far as neither the window nor a pinned reader needs them, and counts
      * the entries that other readers have missed. Pauses and resumes publishing.

@@ -132,7 +132,7 @@ export const make = (copied: Copied): FaultyStore => {
       return {
         ...guarded,
         checkEpoch: (chain, known) => guard("check the epoch", process, store.checkEpoch(chain, known)),
-        changeFilter: (chain, filter) => guard("take over", process, store.changeFilter(chain, filter)),
+        changeFilter: (...args) => guard("take over", process, store.changeFilter(...args)),
       }
     },
     empty: alone(

@@ -69,7 +69,7 @@ export const journalV1 = (redis: Redis, current: Client, prefix = "events"): Cli
       Effect.map(script("finalize", chain, filter, ...place(expected), String(number), hash, "0"), (reply) =>
         reply[0] === "finalized" ? { _tag: "Finalized" } : declined(reply),
       ),
-    changeFilter: (chain, filter) => Effect.asVoid(script("takeover", chain, filter)),
+    changeFilter: (chain, filter) => Effect.as(script("takeover", chain, filter), "changed" as const),
     trim: (chain) =>
       Effect.map(script("trim", chain, "0"), (reply) => ({ dropped: Number(reply), holder: undefined })),
   }

@@ -795,7 +795,7 @@ describe("two ingestors", () => {
         const journal = (yield* store.load(chain.id))!
         assert.strictEqual(journal.filterSince, 21)
         yield* next.stop
-        yield* store.changeFilter(chain.id, "none")
+        yield* store.changeFilter(chain.id, "none", "", 1)
         chain.extend(2)
         yield* eventually("the old one resumes", () => old.status.stored === chain.head.number)
       }),

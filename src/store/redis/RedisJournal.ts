@@ -128,8 +128,11 @@ export const make = (
         }),
       )
     },
-    changeFilter: (chain, filter, description = "") =>
-      Effect.asVoid(script("takeover", "filter change", chain, [filter, description])),
+    changeFilter: (chain, filter, description = "", configVersion) =>
+      Effect.map(
+        script("takeover", "filter change", chain, [filter, description, String(configVersion ?? "")]),
+        ([outcome]) => (outcome === "outdated" ? "outdated" : "changed"),
+      ),
     trim: (chain, filter = "") =>
       Effect.map(script("trim", "trim", chain, [retention, randomUUID(), filter]), (reply) =>
         trimmedOf(reply, keysOf(chain)),

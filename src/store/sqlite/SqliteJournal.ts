@@ -157,6 +157,14 @@ const movesOf = (
   return { push, pop, finalize }
 }
 
+/** Whether a filter is older than that of the journal. @see JournalStore */
+const isOutdated = (sql: Statements, chain: ChainId, filter: string, version: number | undefined) => {
+  const stored = sql.configVersion(chain)?.version
+  return version === undefined || version === stored
+    ? sql.wasReplaced(chain, filter) !== undefined
+    : stored !== undefined && version < stored
+}
+
 export const make = (
   sql: Statements,
   { atomically, exec }: SqliteFile,
@@ -191,18 +199,21 @@ export const make = (
     pop: (chain, filter, move) => atomically("pop", () => pop(chain, filter, move)),
     finalize: (chain, filter, move) => atomically("finalize", () => finalize(chain, filter, move)),
     checkEpoch: (chain, known) => atomically("epoch check", () => epochs.checkEpoch(chain, known)),
-    changeFilter: (chain, filter, description = "") =>
+    changeFilter: (chain, filter, description = "", configVersion) =>
       atomically("filter change", () => {
         const current = head(chain)
-        if (current === undefined) return
+        if (current === undefined) return "changed"
+        if (current.filter !== filter && isOutdated(sql, chain, filter, configVersion)) return "outdated"
         const { number, part } = current
         sql.changeFilter(filter, part === 0 ? number + 1 : number, part > 0 ? -part : part, chain)
         sql.setDigest("", chain)
         sql.describeFilter(chain, description)
-        if (current.filter === filter) return
+        if (configVersion !== undefined) sql.setConfigVersion(chain, configVersion)
+        if (current.filter === filter) return "changed"
         for (const known of [current.filter, filter]) sql.forgetFilter(chain, known)
         sql.keepFilter(chain, current.filter)
         sql.keepLastFilters(chain)
+        return "changed"
       }),
     trim: (chain, filter = "") =>
       atomically("trim", () => {

@@ -70,6 +70,7 @@ const adminOf = (
     sql.forgetUpTo(chain, Number.MAX_SAFE_INTEGER)
     sql.deleteMissed(chain)
     sql.deleteFilters(chain)
+    sql.deleteConfigVersion(chain)
     if (all) sql.deleteEvents(chain)
     sql.createJournal(chain, randomUUID(), "reset", from ?? 0)
     if (from !== undefined) begin(chain, from, filter)

@@ -80,6 +80,10 @@ export const make = ({ run, row, rows }: Pick<SqliteFile, "run" | "row" | "rows"
   forgetFilter: run("DELETE FROM filters WHERE chain_id = ? AND filter = ?"),
   keepFilter: run("INSERT INTO filters (chain_id, filter) VALUES (?, ?)"),
   keepLastFilters: run(allButLast("filters")),
+  wasReplaced: row<{ readonly id: number }>("SELECT id FROM filters WHERE chain_id = ? AND filter = ?"),
+  configVersion: row<{ readonly version: number }>("SELECT version FROM config_versions WHERE chain_id = ?"),
+  setConfigVersion: run("INSERT OR REPLACE INTO config_versions VALUES (?, ?)"),
+  deleteConfigVersion: run("DELETE FROM config_versions WHERE chain_id = ?"),
   describeFilter: run(
     `INSERT INTO filter_contents VALUES (?, ?)
      ON CONFLICT DO UPDATE SET content = excluded.content WHERE content <> excluded.content`,

@@ -73,6 +73,12 @@ CREATE TABLE IF NOT EXISTS filters (
   UNIQUE (chain_id, filter)
 ) STRICT;
 
+-- The highest CONFIG_VERSION with which the filter of each journal was changed.
+CREATE TABLE IF NOT EXISTS config_versions (
+  chain_id INTEGER PRIMARY KEY,
+  version  INTEGER NOT NULL
+) STRICT;
+
 -- The positions of readers, and how many entries were trimmed before they had read them.
 CREATE TABLE IF NOT EXISTS readers (
   chain_id INTEGER NOT NULL,

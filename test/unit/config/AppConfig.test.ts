@@ -52,6 +52,7 @@ const good: ReadonlyArray<
   ["STREAM_MAXLEN of 0 keeps all", { STREAM_MAXLEN: "0" }, (s) => s.retention.maxLength, 0],
   ["a duration in short", { REQUEST_TIMEOUT: "1500ms" }, (s) => Duration.toMillis(s.requestTimeout), 1500],
   ["a duration in words", { STALL_TIMEOUT: "2 minutes" }, (s) => Duration.toSeconds(s.stallTimeout), 120],
+  ["CONFIG_VERSION", { CONFIG_VERSION: "7" }, (s) => s.configVersion, 7],
   ["no fleet", {}, (s) => s.fleet, undefined],
   [
     "FLEET",
@@ -565,6 +566,7 @@ const bad: ReadonlyArray<readonly [title: string, variables: Variables, problems
     { ...devnet, WS_MAX_PAYLOAD: "512MiB" },
     [/^WS_MAX_PAYLOAD: .*, 536870888 at most, got "512MiB"$/],
   ],
+  ["a version", { ...devnet, CONFIG_VERSION: "v1" }, [/^CONFIG_VERSION: expected a whole number from 1/]],
   ["a fleet on SQLite", { ...devnet, FLEET: "main" }, [/^FLEET: replicas share the chains through Redis/]],
   [
     "a fleet's name",

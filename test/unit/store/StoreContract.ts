@@ -795,11 +795,53 @@ export const contract = (
         yield* push(store, start, [block(100, "a", 1)])
         yield* store.changeFilter(chain, filter)
         assert.deepStrictEqual(yield* harness.filters(chain), [])
-        for (const next of ["one", "two", filter]) yield* store.changeFilter(chain, next)
+        for (const next of ["one", "two"]) yield* store.changeFilter(chain, next)
+        assert.strictEqual(yield* store.changeFilter(chain, filter, "", 1), "changed")
         assert.deepStrictEqual(yield* harness.filters(chain), ["one", "two"])
         for (let i = 0; i < 30; i++) yield* store.changeFilter(chain, `filter ${i}`)
         const kept = yield* harness.filters(chain)
         assert.deepStrictEqual([kept.length, kept[0], kept.at(-1)], [20, "filter 9", "filter 28"])
+      }))
+
+    test("does not return to a replaced filter by itself [G-222]", (store, harness) =>
+      Effect.gen(function* () {
+        const filterNow = Effect.map(store.load(chain), (journal) => journal?.filter)
+        yield* push(store, start, [block(100, "a", 1)])
+        assert.strictEqual(yield* store.changeFilter(chain, "new"), "changed")
+        assert.strictEqual(yield* store.changeFilter(chain, filter), "outdated")
+        assert.strictEqual(yield* filterNow, "new")
+        assert.deepStrictEqual(yield* harness.filters(chain), [filter])
+        assert.strictEqual(yield* store.changeFilter(chain, "new"), "changed", "it has the filter already")
+        assert.strictEqual(yield* store.changeFilter(chain, "newer"), "changed")
+        assert.strictEqual(yield* store.changeFilter(chain, "new"), "outdated")
+        // After a reset, no filter is older than another.
+        yield* store.reset(chain, { from: 100, delete: false, filter: "newer" })
+        assert.strictEqual(yield* store.changeFilter(chain, "new"), "changed")
+      }))
+
+    test("changes to the filter with the higher CONFIG_VERSION, whichever was replaced", (store) =>
+      Effect.gen(function* () {
+        yield* push(store, start, [block(100, "a", 1)])
+        const outcomes: ReadonlyArray<
+          readonly [name: string, version: number | undefined, "changed" | "outdated"]
+        > = [
+          ["one", 1, "changed"],
+          ["two", 2, "changed"],
+          ["one", 1, "outdated"],
+          ["three", 1, "outdated"],
+          ["three", undefined, "changed"],
+          ["two", 2, "outdated"],
+          ["one", undefined, "outdated"],
+          ["one", 3, "changed"],
+          ["two", 2, "outdated"],
+          ["four", 3, "changed"],
+        ]
+        for (const [name, version, outcome] of outcomes)
+          assert.strictEqual(
+            yield* store.changeFilter(chain, name, "", version),
+            outcome,
+            `${name} ${version}`,
+          )
       }))
 
     test("refuses a journal of a newer version and leaves it unchanged", (store, harness) =>

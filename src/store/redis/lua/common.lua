@@ -18,7 +18,7 @@ end
 local headFields = {
   'number', 'hash', 'part', 'final_number', 'final_hash', 'start_number', 'start_hash', 'filter', 'filter_since',
   'added', 'part_digest', 'version', 'epoch', 'epoch_reason', 'first_number', 'abi', 'paused', 'alive',
-  'filter_content',
+  'filter_content', 'config_version',
 }
 
 local function digestMark(hash, part, added)
