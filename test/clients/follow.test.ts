@@ -645,57 +645,6 @@ describe("changes", () => {
       lease: "100ms",
     }) as const
 
-  it.live("does not store a position beyond a change whose transaction was rolled back", () =>
-    Effect.gen(function* () {
-      const stream = yield* StreamWriter.start()
-      yield* promise(async () => {
-        await stream.push(["1a", "2a", "3a"])
-        const checkpoint = sqlite(new DatabaseSync(":memory:"))
-        const codes: Array<string> = []
-        for await (const { block, commit } of changes(pulling(stream.url, checkpoint))) {
-          const failed = await checkpoint
-            .transaction(async (tx) => {
-              await commit(tx)
-              if (block.number === 2) throw new Error("rolled back")
-            })
-            .then(
-              () => "",
-              (error: Error) => (error instanceof ConsumerError ? error.code : error.message),
-            )
-          codes.push(failed)
-          if (block.number === 3) break
-        }
-        assert.deepStrictEqual(codes, ["", "rolled back", "ROLLED_BACK"])
-        for await (const { block } of changes(pulling(stream.url, checkpoint))) {
-          assert.strictEqual(block.number, 2)
-          break
-        }
-      })
-    }),
-  )
-
-  it.live("keeps the later position when an earlier change is committed after it", () =>
-    Effect.gen(function* () {
-      const stream = yield* StreamWriter.start()
-      yield* promise(async () => {
-        await stream.push(["1a", "2a", "3a"])
-        const checkpoint = sqlite(new DatabaseSync(":memory:"))
-        let first: (() => Promise<void>) | undefined
-        for await (const { block, commit } of changes(pulling(stream.url, checkpoint))) {
-          first ??= commit
-          if (block.number < 2) continue
-          await commit()
-          await first()
-          break
-        }
-        for await (const { block } of changes(pulling(stream.url, checkpoint))) {
-          assert.strictEqual(block.number, 3)
-          break
-        }
-      })
-    }),
-  )
-
   it.live("undoes what was delivered and not committed, without a transaction, if it has gone", () =>
     Effect.gen(function* () {
       const stream = yield* StreamWriter.start()
