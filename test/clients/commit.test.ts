@@ -1,186 +1,11 @@
-/** What a commit of `changes` stores, what it refuses, and which position is published. */
-import { afterEach, assert, beforeEach, describe, it, vi } from "@effect/vitest"
-import type { Abi } from "abitype"
-import { Effect } from "effect"
-import { DatabaseSync } from "node:sqlite"
-import { changesFrom } from "../../clients/typescript/src/Changes.ts"
-import { openSource } from "../../clients/typescript/src/Consumer.ts"
-import type { OpenSource } from "../../clients/typescript/src/Consumer.ts"
-import { ConsumerError, atLeastOnce, memory, redis, sqlite } from "../../clients/typescript/src/index.ts"
-import type { Change, ChangesOptions, Checkpoint } from "../../clients/typescript/src/index.ts"
-import * as StreamWriter from "./StreamWriter.ts"
-import { named } from "./StreamWriter.ts"
+/** What a commit of `changes` stores, and what it refuses. */
+import { afterEach, assert, beforeEach, describe, vi } from "@effect/vitest"
+import type { DatabaseSync } from "node:sqlite"
+import { atLeastOnce, memory, redis } from "../../clients/typescript/src/index.ts"
+import type { Checkpoint } from "../../clients/typescript/src/index.ts"
+import { again, begin, codeOf, foreign, hurry, lossy, nameOf, own, table, test } from "./iteration.ts"
 
-const wanted = `0x${"ab".repeat(20)}` as const
-
-/** A block that these readers ask for, and one that they do not. */
-const own = (name: string) => {
-  const block = named(name)
-  return { ...block, logs: block.logs.map((log) => ({ ...log, contract: wanted })) }
-}
-const foreign = (name: string) => named(name)
-
-const names = new Map<string, string>(
-  Array.from({ length: 200 }, (_, i) => [`${i}a`, `${i}b`])
-    .flat()
-    .map((name) => [named(name).hash, name]),
-)
-
-const nameOf = ({ type, block }: Pick<Change<Abi, never>, "type" | "block">) =>
-  `${type === "apply" ? "+" : "-"}${names.get(block.hash)}`
-
-/** An iteration that ends when there is nothing more to deliver. */
-const begin = <Tx>(
-  url: string,
-  checkpoint: Checkpoint<Tx>,
-  options: Partial<ChangesOptions<Abi, Tx>> = {},
-  idle: () => Promise<void> = async () => {},
-) => {
-  const stop = new AbortController()
-  const published: Array<string> = []
-  let waited = 0
-  const open: OpenSource = (options, chain) => {
-    const source = openSource(options, chain)
-    return {
-      ...source,
-      report: async (reader, report) => {
-        published.push(report.id)
-        await source.report(reader, report)
-      },
-      changed: async () => {
-        await idle()
-        if (++waited === 2) stop.abort()
-      },
-    }
-  }
-  const changes = changesFrom<Abi, Tx>(open, {
-    redis: url,
-    chain: 1,
-    name: "reader",
-    from: "earliest",
-    finality: "latest",
-    addresses: [wanted],
-    checkpoint,
-    lease: "300ms",
-    signal: stop.signal,
-    onWarning: (warning) => {
-      throw warning
-    },
-    ...options,
-  })
-  const iterator = changes[Symbol.asyncIterator]()
-  return {
-    published,
-    rest: { [Symbol.asyncIterator]: () => ({ next: () => iterator.next() }) },
-    next: async (): Promise<Change<Abi, Tx>> => {
-      const { value } = await iterator.next()
-      assert.isDefined(value, "there is no change")
-      return value
-    },
-    close: async () => void (await iterator.return!()),
-  }
-}
-
-/** What the next iteration delivers and commits. */
-const again = async <Tx>(url: string, checkpoint: Checkpoint<Tx>) => {
-  const seen: Array<string> = []
-  for await (const change of begin(url, checkpoint).rest) {
-    seen.push(nameOf(change))
-    await change.commit()
-  }
-  return seen
-}
-
-const codeOf = async (run: Promise<unknown>) => {
-  const error = await run.then(
-    () => undefined,
-    (error: unknown) => error,
-  )
-  return error instanceof ConsumerError ? error.code : String(error)
-}
-
-/** A checkpoint, and a table of the caller in its database. */
-const table = () => {
-  const database = new DatabaseSync(":memory:")
-  database.exec("CREATE TABLE names (name TEXT PRIMARY KEY)")
-  const checkpoint = sqlite(database)
-  return {
-    checkpoint,
-    write: (change: Change<Abi, DatabaseSync>) =>
-      void database.prepare("INSERT INTO names VALUES (?)").run(nameOf(change)),
-    rows: () =>
-      database
-        .prepare("SELECT name FROM names ORDER BY name")
-        .all()
-        .map(({ name }) => String(name)),
-    /** Runs a transaction that is rolled back. */
-    rolledBack: async (run: (tx: DatabaseSync) => Promise<void>) => {
-      const transaction = checkpoint.transaction(async (tx) => {
-        await run(tx)
-        throw new Error("rolled back")
-      })
-      assert.strictEqual(await codeOf(transaction), "Error: rolled back")
-    },
-  }
-}
-
-/** Loses the reply of transactions, or of saves, that were stored. */
-const lossy = <Tx>(checkpoint: Checkpoint<Tx>) => {
-  const lost = { next: false }
-  const lose = async <A>(stored: Promise<A>) => {
-    const result = await stored
-    if (lost.next) {
-      lost.next = false
-      throw new Error("reply lost")
-    }
-    return result
-  }
-  return {
-    lost,
-    checkpoint: {
-      ...checkpoint,
-      transaction: (run) => lose(checkpoint.transaction(run)),
-    } satisfies Checkpoint<Tx>,
-  }
-}
-
-type Stream = Effect.Success<ReturnType<typeof StreamWriter.start>>
-
-const test = (name: string, run: (stream: Stream) => Promise<void>) =>
-  it.live(name, () =>
-    Effect.gen(function* () {
-      const stream = yield* StreamWriter.start()
-      yield* Effect.promise(() => run(stream))
-    }),
-  )
-
-/** The id of the last entry of each block, by its name. */
-const idsOf = async ({ client }: Stream) => {
-  const entries = await client.xrange("events:1", "-", "+")
-  return new Map(
-    entries.map(([id, fields]) => {
-      const hash = fields[fields.indexOf("block_hash") + 1]!
-      return [names.get(hash)!, id] as const
-    }),
-  )
-}
-
-/** Copies the stream. What is returned sets it back to the copy. */
-const copy = async ({ client }: Stream) => {
-  const keys = ["events:1", "{events:1}:head", "{events:1}:window"]
-  const dumps = await Promise.all(keys.map((key) => client.dumpBuffer(key)))
-  return async () => {
-    const all = client.multi().del(...keys)
-    for (const [i, dump] of dumps.entries()) all.restore(keys[i]!, 0, dump!)
-    await all.exec()
-  }
-}
-
-beforeEach(() => {
-  // A position is published, and saved at rest, without a second between.
-  let now = 0
-  vi.spyOn(performance, "now").mockImplementation(() => (now += 1000))
-})
+beforeEach(hurry)
 afterEach(() => void vi.restoreAllMocks())
 
 describe("a commit of changes", () => {
@@ -327,6 +152,49 @@ describe("a commit of changes", () => {
       assert.deepStrictEqual(await again(stream.url, checkpoint), [])
     })
 
+  test("in a transaction whose COMMIT lost its reply is refused with COMMITTED when that is repeated", async (stream) => {
+    await stream.push(["1a", "2a"].map(own))
+    const { checkpoint: durable, write, rows } = table()
+    const { lost, checkpoint } = lossy(durable)
+    const { next, close } = begin(stream.url, checkpoint, { lease: 3_600_000 })
+    const first = await next()
+    const run = () =>
+      checkpoint.transaction(async (tx) => {
+        if (!rows().includes(nameOf(first))) write(first)
+        await first.commit(tx)
+      })
+    lost.next = true
+    assert.strictEqual(await codeOf(run()), "Error: reply lost")
+    assert.strictEqual(await codeOf(run()), "COMMITTED")
+    await (await next()).commit()
+    await close()
+    assert.deepStrictEqual(await again(stream.url, checkpoint), [])
+  })
+
+  test("is not passed over when it failed", async (stream) => {
+    await stream.push(["1a", "2a"].map(own))
+    const { checkpoint } = table()
+    let isFailing = false
+    const failing: typeof checkpoint = {
+      ...checkpoint,
+      save: async (tx, reader, save) => {
+        if (isFailing) throw new Error("the disk")
+        await checkpoint.save(tx, reader, save)
+      },
+    }
+    const { next, close } = begin(stream.url, failing, { lease: 3_600_000 })
+    const first = await next()
+    isFailing = true
+    assert.strictEqual(await codeOf(first.commit()), "Error: the disk")
+    isFailing = false
+    const second = await next()
+    assert.strictEqual(await codeOf(second.commit()), "ROLLED_BACK")
+    await first.commit()
+    await second.commit()
+    await close()
+    assert.deepStrictEqual(await again(stream.url, checkpoint), [])
+  })
+
   test("does not save at rest what was rolled back", async (stream) => {
     await stream.push([own("1a")])
     const { checkpoint, rolledBack } = table()
@@ -407,84 +275,5 @@ describe("an at-least-once commit of changes", () => {
       await close()
     }
     assert.deepStrictEqual(await again(stream.url, checkpoint), ["+2a"])
-  })
-})
-
-describe("the position that changes publishes", () => {
-  test("is the one that is stored", async (stream) => {
-    await stream.push(["1a", "2a", "3a"].map(own))
-    const { next, rest, published } = begin(stream.url, table().checkpoint)
-    await (await next()).commit()
-    // Delivered, and not committed.
-    const seen: Array<string> = []
-    for await (const change of rest) seen.push(nameOf(change))
-    assert.deepStrictEqual(seen, ["+2a", "+3a"])
-    assert.deepStrictEqual([...new Set(published)], ["0-0", (await idsOf(stream)).get("1a")])
-  })
-
-  test("includes a commit in a transaction of the caller when that has ended", async (stream) => {
-    await stream.push(["1a", "2a"].map(own))
-    const { checkpoint, rolledBack } = table()
-    const one = begin(stream.url, checkpoint)
-    const first = await one.next()
-    await rolledBack(async (tx) => {
-      await first.commit(tx)
-      for await (const change of one.rest) await change.commit(tx)
-    })
-    await one.close()
-    assert.deepStrictEqual([...new Set(one.published)], ["0-0"])
-    const two = begin(stream.url, checkpoint)
-    const committed = await two.next()
-    await checkpoint.transaction((tx) => committed.commit(tx))
-    await two.close()
-    assert.strictEqual(two.published.at(-1), (await idsOf(stream)).get("1a"))
-  })
-
-  test("is the lower one after a set-back until the retractions are committed", async (stream) => {
-    await stream.push(["1a", "2a"].map(own))
-    await stream.finalize("1a")
-    const restore = await copy(stream)
-    const { checkpoint } = table()
-    await stream.push(["3a", "4a"].map(own))
-    assert.strictEqual((await again(stream.url, checkpoint)).length, 4)
-    const lower = (await idsOf(stream)).get("2a")!
-    await restore()
-    await stream.push(["3b", "4b"].map(own))
-    const all = ["-4a", "-3a", "+3b", "+4b"]
-    for (const [commits, left] of [
-      [0, all],
-      [1, all],
-      [0, all.slice(1)],
-    ] as const) {
-      const { rest, published } = begin(stream.url, checkpoint)
-      const seen: Array<string> = []
-      for await (const change of rest) {
-        seen.push(nameOf(change))
-        if (seen.length <= commits) await change.commit()
-      }
-      assert.deepStrictEqual(seen, left)
-      assert.deepStrictEqual([...new Set(published)], [lower])
-    }
-    const { rest, published } = begin(stream.url, checkpoint)
-    for await (const change of rest) await change.commit()
-    assert.strictEqual(published.at(-1), (await idsOf(stream)).get("4b"))
-  })
-
-  test("is the lower one after a set-back also when a commit of before it ends then", async (stream) => {
-    await stream.push(["1a", "2a"].map(own))
-    await stream.finalize("1a")
-    const restore = await copy(stream)
-    await stream.push(["3a", "4a"].map(own))
-    const lower = (await idsOf(stream)).get("2a")!
-    const { checkpoint } = table()
-    const { next, close, published } = begin(stream.url, checkpoint)
-    for (let i = 0; i < 3; i++) await (await next()).commit()
-    const fourth = await next()
-    await restore()
-    await stream.push([own("3b")])
-    assert.strictEqual(nameOf(await next()), "-4a")
-    await checkpoint.transaction((tx) => fourth.commit(tx))
-    await close()
-    assert.strictEqual(published.at(-1), lower)
   })
 })

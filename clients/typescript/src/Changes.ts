@@ -7,7 +7,7 @@ import type { Block } from "./Events.ts"
 import { checkCommon } from "./Options.ts"
 import type { CommonOptions } from "./Options.ts"
 import type { State } from "./Position.ts"
-import { Superseded, marked } from "./Session.ts"
+import { Superseded, kept, marked } from "./Session.ts"
 import type { Saved } from "./Session.ts"
 
 /** A block to apply, or one to undo. */
@@ -21,7 +21,8 @@ export interface Change<ABI extends Abi = Abi, Tx = unknown> {
    * @param tx an open transaction of the checkpoint, in which the block was applied. The position becomes durable when the caller
    *   commits it. End it before you leave the loop. Without it: a transaction of its own
    * @throws ConsumerError `TAKEN_OVER` if another process of this name reads now, and gets the changes since the last commit;
-   *   `ROLLED_BACK` if the commit of an earlier change was rolled back and not repeated; `CLOSED` if the iteration has ended
+   *   `ROLLED_BACK` if the commit of an earlier change was rolled back and not repeated; `COMMITTED` if the transaction is repeated although it was
+   *   stored, so that its writes would be stored twice; `CLOSED` if the iteration has ended
    */
   readonly commit: (tx?: Tx) => Promise<void>
 }
@@ -64,6 +65,13 @@ class Commits<Tx> {
     )
   }
 
+  #committed() {
+    return new ConsumerError(
+      "COMMITTED",
+      `${this.#name}: this change is stored already, with the writes of its transaction: roll back, and go on with the next one`,
+    )
+  }
+
   /** The error of a caller. */
   errorOf(error: unknown): unknown {
     if (!(error instanceof Superseded)) return error
@@ -100,9 +108,13 @@ class Commits<Tx> {
     const next = (stored: Saved) => {
       if (this.#bound.some((serial) => serial > stored.serial && serial < after.serial))
         throw this.#rolledBack()
-      // Also when a COMMIT whose reply was lost has succeeded.
-      if (stored.serial >= after.serial) return undefined
-      if (isBound) this.#bound = [...this.#bound, after.serial]
+      // Also when a COMMIT whose reply was lost has succeeded. The caller's writes are then stored with it.
+      if (stored.serial >= after.serial) {
+        if (tx !== undefined && this.#bound.includes(after.serial)) throw this.#committed()
+        return undefined
+      }
+      if (isBound)
+        this.#bound = [...this.#bound.filter((serial) => serial !== after.serial), after.serial].slice(-kept)
       // Later changes may have been handled.
       const later = this.#marked.filter((step) => step.after.serial > after.serial)
       return marked(after, later)

@@ -10,7 +10,7 @@ import { makeMatches } from "./Filter.ts"
 import type { CommonOptions, StreamOptions } from "./Options.ts"
 import { Reader } from "./Reader.ts"
 import type { Found } from "./Reader.ts"
-import type { State } from "./Position.ts"
+import type { Position, State } from "./Position.ts"
 import { openRedis } from "./RedisSource.ts"
 import type { Step } from "./Plan.ts"
 import { Session, Superseded } from "./Session.ts"
@@ -70,8 +70,8 @@ export class Consumer<ABI extends Abi, Tx> {
   /** The last state that was read, and the last one that a handler must lead to. */
   #serial = 0
   #delivered = 0
-  /** The store was set back: entries after `id` are needed until a state from this serial number on is stored. */
-  #setBack: { readonly serial: number; readonly id: string } | undefined
+  /** The store was set back: entries after `lower` are needed until a state from this serial number on is stored. */
+  #setBack: { readonly serial: number; readonly lower: Position } | undefined
   #failures = 0
   #progress = ""
   #heartbeats: NodeJS.Timeout | undefined
@@ -169,7 +169,7 @@ export class Consumer<ABI extends Abi, Tx> {
     const end = { ...found.state, serial: this.#serial }
     if (found.reconciled) {
       this.telemetry.reconciled()
-      this.#setBack = { serial: end.serial, id: this.#lower(end.position.id) }
+      this.#setBack = { serial: end.serial, lower: this.#lower(end.position) }
       // What is read again, now or by the next process, must not be trimmed meanwhile.
       this.#reportedAt = -Infinity
     }
@@ -258,18 +258,17 @@ export class Consumer<ABI extends Abi, Tx> {
     if (performance.now() - this.#reportedAt >= interval) await this.retrying(() => this.#reportNow())
   }
 
-  /** This id, or the lower one after which entries are needed since a set-back. */
-  #lower(id: string): string {
+  /** This position, or the lower one after which entries are needed since a set-back. */
+  #lower(position: Position): Position {
     const setBack = this.#setBack
-    if (setBack === undefined || this.session.stored.serial >= setBack.serial) return id
-    return this.#source.compare(setBack.id, id) < 0 ? setBack.id : id
+    if (setBack === undefined || this.session.stored.serial >= setBack.serial) return position
+    return this.#source.compare(setBack.lower.id, position.id) < 0 ? setBack.lower : position
   }
 
   async #reportNow(): Promise<void> {
     const { name, finality, pinned } = this.#options
     if (pinned === false) return
-    const { id: stored, offset, block } = this.session.stored.position
-    const id = this.#lower(stored)
+    const { id, offset, block } = this.#lower(this.session.stored.position)
     await this.#source.report(name, { id, offset, block, finality: String(finality) })
     this.#reportedAt = performance.now()
   }

@@ -33,7 +33,7 @@ export class Superseded extends Error {
 }
 
 /** So many states are remembered, of which one is stored: a caller may roll back several. */
-const kept = 100
+export const kept = 100
 
 /** Two blocks with the same identity are stored alike. */
 const identityOf = ({ hash, skipped, pending }: AppliedBlock) => `${hash}:${skipped}:${pending}`
