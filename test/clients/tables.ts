@@ -181,7 +181,7 @@ const transacts = async (process: Process, iterator: Changes): Promise<void> => 
       if (later !== undefined) assert.strictEqual(await codeOf(later.commit()), "ROLLED_BACK")
       return
     }
-    if (dice.chance(0.002)) return
+    if (dice.chance(0.01)) return
   }
 }
 
@@ -202,15 +202,15 @@ const calls = async (process: Process, iterator: Changes): Promise<void> => {
     write(process, value.type, value.block)
     await interrupt()
     uncommitted.push(value)
-    if (dice.chance(0.95)) {
+    if (dice.chance(0.8)) {
       // Mostly the last one.
-      const i = dice.chance(0.9) ? uncommitted.length - 1 : dice.below(uncommitted.length)
+      const i = dice.chance(0.6) ? uncommitted.length - 1 : dice.below(uncommitted.length)
       await uncommitted[i]!.commit()
       if (dice.chance(0.1)) await uncommitted[dice.below(i + 1)]!.commit()
       uncommitted.splice(0, i + 1)
     }
     // Sometimes the caller leaves.
-    if (dice.chance(0.002)) return
+    if (dice.chance(0.01)) return
   }
 }
 

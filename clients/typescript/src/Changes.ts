@@ -110,7 +110,8 @@ class Commits<Tx> {
         throw this.#rolledBack()
       // Also when a COMMIT whose reply was lost has succeeded. The caller's writes are then stored with it.
       if (stored.serial >= after.serial) {
-        if (tx !== undefined && this.#bound.includes(after.serial)) throw this.#committed()
+        const isRepeated = tx !== undefined && !this.#atLeastOnce && this.#bound.includes(after.serial)
+        if (isRepeated) throw this.#committed()
         return undefined
       }
       if (isBound)
@@ -121,13 +122,13 @@ class Commits<Tx> {
     }
     try {
       await (tx === undefined ? session.update(next) : session.within(tx, next))
+      if (after.serial > this.last.serial) this.last = after
+      const { serial: stored } = session.stored
+      this.#bound = this.#bound.filter((serial) => serial > stored)
+      this.#marked = this.#marked.filter((step) => step.after.serial > stored)
     } catch (error) {
       throw this.errorOf(error)
     }
-    if (after.serial > this.last.serial) this.last = after
-    const { serial: stored } = session.stored
-    this.#bound = this.#bound.filter((serial) => serial > stored)
-    this.#marked = this.#marked.filter((step) => step.after.serial > stored)
   }
 }
 
