@@ -10,9 +10,11 @@ import { makeMatches } from "./Filter.ts"
 import type { CommonOptions, StreamOptions } from "./Options.ts"
 import { Reader } from "./Reader.ts"
 import type { Found } from "./Reader.ts"
-import type { State } from "./Position.ts"
+import type { Position, State } from "./Position.ts"
 import { openRedis } from "./RedisSource.ts"
-import { Session, Superseded, isSame } from "./Session.ts"
+import type { Step } from "./Plan.ts"
+import { Session, Superseded } from "./Session.ts"
+import type { Saved } from "./Session.ts"
 import type { Source } from "./Source.ts"
 import { openSqlite } from "./SqliteSource.ts"
 import { loadTelemetry } from "./Telemetry.ts"
@@ -30,6 +32,17 @@ const interval = 1000
 
 /** The least time between two heartbeats (milliseconds). */
 const shortestBeat = 100
+
+/** A call of a handler, and the state after it. */
+export interface Delivery extends Step {
+  readonly after: Saved
+}
+
+/** What a look at the stream found, with the serial numbers of the states. */
+export interface Look extends Found {
+  readonly steps: ReadonlyArray<Delivery>
+  readonly state: Saved
+}
 
 /** Opens the stream that the options name. */
 export type OpenSource = (options: StreamOptions, chain: number) => Source
@@ -52,8 +65,13 @@ export class Consumer<ABI extends Abi, Tx> {
   readonly #source: Source
   readonly #reader: Reader
   #reportedAt = -Infinity
-  #unreported: State | undefined
   #savedAt = -Infinity
+  #isSaving = false
+  /** The last state that was read, and the last one that a handler must lead to. */
+  #serial = 0
+  #delivered = 0
+  /** The store was set back: entries after `lower` are needed until a state from this serial number on is stored. */
+  #setBack: { readonly serial: number; readonly lower: Position } | undefined
   #failures = 0
   #progress = ""
   #heartbeats: NodeJS.Timeout | undefined
@@ -116,13 +134,12 @@ export class Consumer<ABI extends Abi, Tx> {
   }
 
   /** Waits for this process's turn, and loads the state; `undefined` when the signal aborts. */
-  async acquire(): Promise<State | undefined> {
-    this.#reader.restart()
+  async acquire(): Promise<Saved | undefined> {
     for (;;) {
       const state = await this.retrying(() =>
         this.session.acquire(() => this.#reader.begin(this.#options.from), this.#signal),
       )
-      if (state !== undefined) return state
+      if (state !== undefined) return this.#restart(state)
       if (this.#signal.aborted) return undefined
       // There is no journal yet.
       await pause(idle, this.#signal)
@@ -130,22 +147,42 @@ export class Consumer<ABI extends Abi, Tx> {
   }
 
   /** The state as it is stored: after an error. */
-  async reload(): Promise<State> {
-    this.#reader.restart()
-    return this.session.transaction((tx) => this.session.current(tx))
+  async reload(): Promise<Saved | undefined> {
+    const state = await this.retrying(() => this.session.refresh())
+    return state && this.#restart(state)
   }
 
-  /** Looks at the stream. @param saved the state that is stored */
-  async next(state: State, saved: State): Promise<Found | undefined> {
+  #restart(state: Saved): Saved {
+    this.#reader.restart()
+    this.#delivered = 0
+    return state
+  }
+
+  /** Looks at the stream; `undefined` when the signal aborts. */
+  async next(state: State): Promise<Look | undefined> {
     const found = await this.retrying(() => this.#reader.next(state))
-    if (found?.reconciled === true) {
+    if (found === undefined) return undefined
+    const { steps } = found
+    const before = this.#serial
+    this.#serial += Math.max(steps.length, 1)
+    if (steps.length > 0) this.#delivered = this.#serial
+    const end = { ...found.state, serial: this.#serial }
+    if (found.reconciled) {
       this.telemetry.reconciled()
+      this.#setBack = { serial: end.serial, lower: this.#lower(end.position) }
       // What is read again, now or by the next process, must not be trimmed meanwhile.
       this.#reportedAt = -Infinity
-      const isLower = this.#source.compare(found.state.position.id, saved.position.id) < 0
-      await this.#report(isLower ? found.state : saved)
-    } else if (found !== undefined && this.#reportedAt === -Infinity) await this.#report(saved)
-    return found
+    }
+    if (this.#reportedAt === -Infinity) await this.#report()
+    return {
+      ...found,
+      state: end,
+      steps: steps.map((step, i) => {
+        const { position, stack } = step
+        const serial = before + i + 1
+        return { ...step, after: serial === end.serial ? end : { position, stack, serial } }
+      }),
+    }
   }
 
   /** Repeats what fails, until it succeeds, the signal aborts, or an error says that it will not. */
@@ -170,17 +207,39 @@ export class Consumer<ABI extends Abi, Tx> {
     await pause(backoff(++this.#failures), this.#signal)
   }
 
-  /** After a look without anything to do: saves and publishes the position from time to time, and waits for more. */
-  async rest({ state, waitAfter, head }: Found, saved: State): Promise<State> {
-    const { telemetry } = this
-    let current = saved
-    if (performance.now() - this.#savedAt >= interval && isAhead(state, saved)) {
-      const isSaved = await this.retrying(() => this.#save(state, saved))
-      if (isSaved === true) current = state
+  /**
+   * Saves a state that needed no handler, from time to time, if the last change before it is known to be stored.
+   *
+   * @returns `undefined` if there is nothing to save now
+   */
+  save(state: Saved): Promise<void> | undefined {
+    const { stored } = this.session
+    const delivered = this.#delivered
+    if (this.#isSaving || performance.now() - this.#savedAt < interval) return undefined
+    if (stored.serial < delivered || !isAhead(state, stored)) return undefined
+    this.#isSaving = true
+    const save = async () => {
+      try {
+        await this.retrying(() =>
+          this.session.update(({ serial }) => (serial < delivered ? undefined : state)),
+        )
+      } finally {
+        this.#isSaving = false
+        this.#savedAt = performance.now()
+      }
     }
+    return save()
+  }
+
+  /**
+   * After a look: reports the progress, publishes the position from time to time, and waits for more.
+   *
+   * @param state the one after all that was delivered and committed
+   */
+  async rest({ waitAfter, head }: Look, state: State): Promise<void> {
     if (head !== undefined) {
       const lag = Math.max(head.number - state.position.block, 0)
-      telemetry.lag(lag)
+      this.telemetry.lag(lag)
       const { block, final } = state.position
       const progress = `${block} ${final} ${lag}`
       if (progress !== this.#progress) {
@@ -188,44 +247,39 @@ export class Consumer<ABI extends Abi, Tx> {
         this.#options.onProgress?.({ chain: this.chain, through: block, finalized: final, lag })
       }
     }
-    await this.#report(current)
+    await this.#report()
     if (waitAfter !== undefined) {
       await this.retrying(() => this.#source.changed(waitAfter, idle, this.#signal))
     }
-    return current
-  }
-
-  /** Saves a state, unless the one before it is not stored: its transaction was rolled back. */
-  #save(state: State, saved: State): Promise<boolean> {
-    return this.session.transaction(async (tx) => {
-      const stored = await this.session.current(tx)
-      // An earlier attempt may have succeeded.
-      const isPossible = isSame(stored, saved) || isSame(stored, state)
-      if (isPossible) await this.session.save(tx, state)
-      this.#savedAt = performance.now()
-      return isPossible
-    })
   }
 
   /** Publishes the position that is stored, not more often than once a second. */
-  async #report(state: State): Promise<void> {
-    if (this.#options.pinned === false) return
-    this.#unreported = state
+  async #report(): Promise<void> {
     if (performance.now() - this.#reportedAt >= interval) await this.retrying(() => this.#reportNow())
   }
 
+  /** This position, or the lower one after which entries are needed since a set-back. */
+  #lower(position: Position): Position {
+    const setBack = this.#setBack
+    if (setBack === undefined || this.session.stored.serial >= setBack.serial) return position
+    return this.#source.compare(setBack.lower.id, position.id) < 0 ? setBack.lower : position
+  }
+
   async #reportNow(): Promise<void> {
-    if (this.#unreported === undefined) return
-    const { id, offset, block } = this.#unreported.position
-    const { name, finality } = this.#options
+    const { name, finality, pinned } = this.#options
+    if (pinned === false) return
+    const { id, offset, block } = this.#lower(this.session.stored.position)
     await this.#source.report(name, { id, offset, block, finality: String(finality) })
-    this.#unreported = undefined
     this.#reportedAt = performance.now()
   }
 
   async close(): Promise<void> {
     clearInterval(this.#heartbeats)
-    await this.#reportNow().catch(() => {})
+    const report = async () => {
+      await this.session.refresh()
+      await this.#reportNow()
+    }
+    await report().catch(() => {})
     await this.session.release().catch(() => {})
     await this.#source.close()
   }

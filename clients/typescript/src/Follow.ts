@@ -2,16 +2,14 @@
 import type { Abi } from "abitype"
 import { isSerializationFailure } from "./Checkpoint.ts"
 import { Consumer, backoff, openSource, pause } from "./Consumer.ts"
-import type { OpenSource } from "./Consumer.ts"
+import type { Delivery, Look, OpenSource } from "./Consumer.ts"
 import { ConsumerError, StoppedError, textOf } from "./Errors.ts"
 import { millisecondsOf } from "./Duration.ts"
 import type { Log } from "./Entry.ts"
 import { checkCommon, checkFollow } from "./Options.ts"
 import type { FollowOptions } from "./Options.ts"
-import type { Step } from "./Plan.ts"
-import type { State } from "./Position.ts"
 import { Superseded } from "./Session.ts"
-import type { Found } from "./Reader.ts"
+import type { Saved } from "./Session.ts"
 
 /** A handler failed. */
 class HandlerFailure extends Error {
@@ -24,7 +22,7 @@ class HandlerFailure extends Error {
 }
 
 /** A call of a handler: for a block, or with `concurrency` for the part of it that has one key. */
-interface Call extends Step {
+interface Call extends Delivery {
   readonly part?: string
 }
 
@@ -75,23 +73,24 @@ class Follower<ABI extends Abi, Tx> {
     const consumer = this.#consumer
     const acquired = await consumer.acquire()
     if (acquired === undefined) return
-    let [state, saved] = [acquired, acquired]
+    let state = acquired
     while (!this.#signal.aborted) {
-      const found = await consumer.next(state, saved)
+      const found = await consumer.next(state)
       if (found === undefined) return
       if (await this.#isTooSoon(found)) continue
+      state = found.state
       if (found.steps.length > 0) {
-        saved = await this.#apply(found, saved)
-        state = saved
+        state = await this.#apply(found)
         // What could not be applied is found again.
-        if (this.#signal.aborted || saved.position.id !== found.state.position.id) continue
-      } else state = found.state
-      saved = await consumer.rest({ ...found, state }, saved)
+        if (this.#signal.aborted || state.serial !== found.state.serial) continue
+      }
+      await consumer.save(state)
+      await consumer.rest(found, state)
     }
   }
 
   /** Final blocks wait for others, so that few transactions are enough. */
-  async #isTooSoon({ steps, waitAfter }: Found): Promise<boolean> {
+  async #isTooSoon({ steps, waitAfter }: Look): Promise<boolean> {
     const rest = this.#committedAt + this.#wait - performance.now()
     if (rest <= 0 || waitAfter === undefined || steps.length === 0 || this.#signal.aborted) return false
     const logs = steps.reduce((sum, { block }) => sum + block.logs.length, 0)
@@ -102,32 +101,30 @@ class Follower<ABI extends Abi, Tx> {
   }
 
   /** Applies the steps, in one transaction or several. @returns the state that is stored then */
-  async #apply({ steps, state: end }: Found, saved: State): Promise<State> {
-    let current = saved
+  async #apply({ steps }: Look): Promise<Saved> {
+    const { session } = this.#consumer
     for (let i = 0; i < steps.length;) {
-      if (this.#signal.aborted) return current
+      if (this.#signal.aborted) break
       const size = this.#sizeOf(steps, i)
       const batch = steps.slice(i, i + size)
       i += size
-      const { position, stack } = batch.at(-1)!
-      const next = i === steps.length ? end : { position, stack }
       try {
-        current = await this.#commit(batch, next, current)
+        await this.#commit(batch)
         this.#singles = Math.max(this.#singles - size, 0)
       } catch (error) {
         if (error instanceof ConsumerError || error instanceof Superseded) throw error
         await this.#decide(error, batch)
-        const reloaded = await this.#consumer.retrying(() => this.#consumer.reload())
-        return reloaded ?? current
+        await this.#consumer.reload()
+        break
       }
     }
-    return current
+    return session.stored
   }
 
   /** How many of the steps share a transaction: final blocks do. With an at-least-once checkpoint there is none to share. */
-  #sizeOf(steps: ReadonlyArray<Step>, from: number): number {
+  #sizeOf(steps: ReadonlyArray<Delivery>, from: number): number {
     const { blocks, logs } = this.#batch
-    const mayShare = (step: Step) =>
+    const mayShare = (step: Delivery) =>
       isFinal(step) || (this.#options.concurrency !== undefined && step.kind === "apply")
     if (this.#singles > 0 || !mayShare(steps[from]!)) return 1
     let size = 1
@@ -141,20 +138,17 @@ class Follower<ABI extends Abi, Tx> {
     return size
   }
 
-  async #commit(batch: ReadonlyArray<Step>, next: State, current: State): Promise<State> {
+  async #commit(batch: ReadonlyArray<Delivery>): Promise<void> {
     const { session, telemetry } = this.#consumer
-    const { atLeastOnce } = this.#options.checkpoint
-    const target = this.#withSkipped(batch, next, current)
-    if (atLeastOnce) {
-      await session.announce(current, batch)
-      await this.#handleUnbound(batch, current)
-      await session.transaction((tx) => session.save(tx, target))
+    if (this.#options.checkpoint.atLeastOnce) {
+      await session.announce(batch)
+      await this.#handleUnbound(batch)
+      await session.update((stored) => this.#withSkipped(batch, stored))
     } else {
-      await session.transaction(async (tx) => {
-        // Locks the position: no other process applies these blocks meanwhile.
-        await session.current(tx)
+      // The position is locked: no other process applies these blocks meanwhile.
+      await session.update(async (stored, tx) => {
         await this.#handle(tx, batch)
-        await session.save(tx, target)
+        return this.#withSkipped(batch, stored)
       })
     }
     this.#committedAt = performance.now()
@@ -162,7 +156,6 @@ class Follower<ABI extends Abi, Tx> {
       this.#forget(keyOf(step))
       telemetry.done(step)
     }
-    return target
   }
 
   /** Forgets the failures of a block, and those of its parts. */
@@ -171,13 +164,15 @@ class Follower<ABI extends Abi, Tx> {
       for (const one of known.keys()) if (one.startsWith(key)) known.delete(one)
   }
 
-  /** Marks skipped blocks, of this batch and before: what was not applied is not retracted. */
-  #withSkipped(batch: ReadonlyArray<Step>, { position, stack }: State, current: State): State {
-    const skipped = new Set(current.stack.filter(({ skipped }) => skipped).map(({ hash }) => hash))
+  /** The state after a batch. Skipped blocks, of it and before, are marked: what was not applied is not retracted. */
+  #withSkipped(batch: ReadonlyArray<Delivery>, stored: Saved): Saved {
+    const { position, stack, serial } = batch.at(-1)!.after
+    const skipped = new Set(stored.stack.filter(({ skipped }) => skipped).map(({ hash }) => hash))
     for (const step of batch) if (this.#skipped.has(keyOf(step))) skipped.add(step.block.hash)
     return {
       position,
       stack: stack.map((block) => (skipped.has(block.hash) ? { ...block, skipped: true } : block)),
+      serial,
     }
   }
 
@@ -228,7 +223,7 @@ class Follower<ABI extends Abi, Tx> {
   }
 
   /** Without a transaction: the handlers first. What was completed is saved, even if a later block failed. */
-  async #handleUnbound(batch: ReadonlyArray<Step>, current: State): Promise<void> {
+  async #handleUnbound(batch: ReadonlyArray<Delivery>): Promise<void> {
     const { concurrency } = this.#options
     const { session } = this.#consumer
     if (concurrency === undefined || batch[0]!.kind === "undo") return this.#handle(undefined, batch)
@@ -264,16 +259,12 @@ class Follower<ABI extends Abi, Tx> {
     }
     await Promise.all(running)
     if (failures.length === 0) return
-    if (completed > 0) {
-      const { position, stack } = batch[completed - 1]!
-      const state = this.#withSkipped(batch.slice(0, completed), { position, stack }, current)
-      await session.transaction((tx) => session.save(tx, state))
-    }
+    if (completed > 0) await session.update((stored) => this.#withSkipped(batch.slice(0, completed), stored))
     throw failures[0]
   }
 
   /** After a failed transaction: whether its block is tried again, or skipped. */
-  async #decide(error: unknown, batch: ReadonlyArray<Step>): Promise<void> {
+  async #decide(error: unknown, batch: ReadonlyArray<Delivery>): Promise<void> {
     if (isSerializationFailure(error)) return
     if (!(error instanceof HandlerFailure)) return this.#consumer.failed(error)
     this.#consumer.telemetry.failed(error.step)
@@ -295,7 +286,7 @@ class Follower<ABI extends Abi, Tx> {
 }
 
 /** The parts of a block whose logs have the same key. */
-const partsOf = (step: Step, by: (log: Log) => string): ReadonlyMap<string, Call> => {
+const partsOf = (step: Delivery, by: (log: Log) => string): ReadonlyMap<string, Call> => {
   const logs = new Map<string, Array<Log>>()
   for (const log of step.block.logs) {
     const key = by(log)
@@ -308,7 +299,7 @@ const partsOf = (step: Step, by: (log: Log) => string): ReadonlyMap<string, Call
   )
 }
 
-const isFinal = ({ kind, block }: Step) => kind === "apply" && block.finalized
+const isFinal = ({ kind, block }: Delivery) => kind === "apply" && block.finalized
 
 /** `follow` of streams that are opened by a given function. */
 export const followFrom = async <ABI extends Abi, Tx>(

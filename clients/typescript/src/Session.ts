@@ -14,14 +14,26 @@ import type { Step } from "./Plan.ts"
 import type { AppliedBlock, Position, State } from "./Position.ts"
 import { pack, unpack } from "./Position.ts"
 
-/** Another process has advanced the state. */
+/** A state that is stored, or that may be. */
+export interface Saved extends State {
+  /** Rises with the states that this process reads; 0: the one that it began with. */
+  readonly serial: number
+}
+
+/** Another process has advanced the state, or this one's own is another one than it saved. */
 export class Superseded extends Error {
   override readonly name = "Superseded"
+  /** Whether the state is this process's own: a caller has rolled back more than is remembered, or the store was set back. */
+  readonly isOwn: boolean
 
-  constructor() {
-    super("another process of this name reads now")
+  constructor(isOwn: boolean) {
+    super(isOwn ? "the stored position is not the last one" : "another process of this name reads now")
+    this.isOwn = isOwn
   }
 }
+
+/** So many states are remembered, of which one is stored: a caller may roll back several. */
+export const kept = 100
 
 /** Two blocks with the same identity are stored alike. */
 const identityOf = ({ hash, skipped, pending }: AppliedBlock) => `${hash}:${skipped}:${pending}`
@@ -35,14 +47,8 @@ const difference = (from: ReadonlyArray<AppliedBlock>, to: ReadonlyArray<Applied
   }
 }
 
-/** Whether two states are stored alike. */
-export const isSame = (one: State, other: State): boolean => {
-  const [a, b] = [one.position, other.position]
-  return (
-    (["id", "identity", "epoch", "offset", "final"] as const).every((name) => a[name] === b[name]) &&
-    one.stack.map(identityOf).join() === other.stack.map(identityOf).join()
-  )
-}
+const isSame = (one: ReadonlyArray<AppliedBlock>, other: ReadonlyArray<AppliedBlock>) =>
+  one.map(identityOf).join() === other.map(identityOf).join()
 
 /**
  * A state whose blocks are marked: without a transaction, a handler may have run although its position was not saved. The next process
@@ -50,7 +56,7 @@ export const isSame = (one: State, other: State): boolean => {
  *
  * @throws ConsumerError if two of the blocks have the same number: only one of them can be stored
  */
-const marked = ({ position, stack }: State, steps: ReadonlyArray<Step>): State => {
+export const marked = ({ position, stack, serial }: Saved, steps: ReadonlyArray<Step>): Saved => {
   const known = new Set(stack.map(({ hash }) => hash))
   const handled = new Set(steps.map(({ block }) => block.hash))
   const added = steps.flatMap(({ kind, block }) =>
@@ -67,8 +73,11 @@ const marked = ({ position, stack }: State, steps: ReadonlyArray<Step>): State =
       "UNCOMMITTED",
       "commit a change before the next one is taken: an at-least-once checkpoint cannot store two blocks of the same number",
     )
-  return { position, stack: all }
+  return { position, stack: all, serial }
 }
+
+/** What a transaction saves; `undefined`: nothing. */
+type Next<Tx> = (stored: Saved, tx: Tx) => Saved | undefined | Promise<Saved | undefined>
 
 export class Session<Tx> {
   readonly #checkpoint: Checkpoint<Tx>
@@ -78,8 +87,10 @@ export class Session<Tx> {
   /** Heartbeats and transactions, one at a time. */
   readonly #writing = new Mutex()
   #isWriting = false
-  /** The states that may be stored, by their beats: whether the last transaction was committed may be unknown. */
-  #stored = new Map<number, State>()
+  /** The states that may be stored, by their beats: whether a transaction was committed may be unknown. */
+  readonly #saved = new Map<number, Saved>()
+  #beat = 0
+  #stored: Saved | undefined
 
   /** @param lease how long an owner may be silent (milliseconds) */
   constructor(checkpoint: Checkpoint<Tx>, reader: ReaderId, lease: number) {
@@ -94,7 +105,7 @@ export class Session<Tx> {
    * @param begin the position of a new reader; `undefined`: not yet
    * @returns `undefined` if the signal aborts, or if there is no position yet
    */
-  async acquire(begin: () => Promise<Position | undefined>, signal: AbortSignal): Promise<State | undefined> {
+  async acquire(begin: () => Promise<Position | undefined>, signal: AbortSignal): Promise<Saved | undefined> {
     let seen: { readonly owner: string; readonly beat: number; readonly at: number } | undefined
     for (;;) {
       if (signal.aborted) return undefined
@@ -114,89 +125,113 @@ export class Session<Tx> {
   }
 
   /** Takes over a position that is still as it was found. */
-  async #take(found: Position | undefined, first: Position | undefined): Promise<State | undefined> {
+  async #take(found: Position | undefined, first: Position | undefined): Promise<Saved | undefined> {
     const { transaction, load, blocks, save } = this.#checkpoint
     const state = await transaction(async (tx) => {
       const now = await load(tx, this.#reader)
       if (now?.owner !== found?.owner || now?.beat !== found?.beat) return undefined
       const position = { ...(now ?? first!), owner: this.#owner, beat: (now?.beat ?? 0) + 1 }
       await save(tx, this.#reader, { position, remove: [], put: [] })
-      return { position, stack: (await blocks(tx, this.#reader)).map(unpack) }
+      return { position, stack: (await blocks(tx, this.#reader)).map(unpack), serial: 0 }
     })
-    if (state !== undefined) this.#stored = new Map([[state.position.beat, state]])
+    if (state === undefined) return undefined
+    this.#beat = state.position.beat
+    this.#saved.clear()
+    this.#settle(state)
     return state
   }
 
-  /**
-   * Saves a state in a transaction that is open.
-   *
-   * @throws Superseded if another process has saved meanwhile
-   */
-  async save(tx: Tx, next: State): Promise<void> {
-    const base = await this.current(tx)
-    const position = { ...next.position, owner: this.#owner, beat: Math.max(...this.#stored.keys()) + 1 }
-    await this.#checkpoint.save(tx, this.#reader, { position, ...difference(base.stack, next.stack) })
-    this.#stored = new Map([
-      [base.position.beat, base],
-      [position.beat, { ...next, position }],
-    ])
+  /** Remembers that a state is stored. Those before it never will be. */
+  #settle(saved: Saved): void {
+    this.#stored = saved
+    this.#saved.set(saved.position.beat, saved)
+    for (const beat of this.#saved.keys()) if (beat < saved.position.beat) this.#saved.delete(beat)
   }
 
-  /** Marks the blocks of steps whose handlers run next, without a transaction. @param saved the state before them */
-  async announce(saved: State, steps: ReadonlyArray<Step>): Promise<void> {
-    const state = marked(saved, steps)
-    if (!isSame(state, saved)) await this.transaction((tx) => this.save(tx, state))
+  /** The last state that is known to be stored. That of a transaction of the caller is not before it was read again. */
+  get stored(): Saved {
+    if (this.#stored === undefined) throw new Superseded(false)
+    return this.#stored
   }
 
   /**
-   * The state that is stored, which an error of a transaction may have left unknown. It locks the position until the transaction
-   * ends.
+   * Saves a state in a transaction that is open. The position is locked until that ends.
    *
+   * @param next from the state that is stored, which an error of a transaction may have left unknown
+   * @returns the state that is stored then
    * @throws Superseded if another process reads now
    */
-  async current(tx: Tx): Promise<State> {
+  async within(tx: Tx, next: Next<Tx>): Promise<Saved> {
+    const base = await this.#current(tx)
+    const following = await next(base, tx)
+    if (following === undefined) return base
+    const position = { ...following.position, owner: this.#owner, beat: ++this.#beat }
+    const saved = { ...following, position }
+    // Before it is saved: the reply may be lost.
+    this.#saved.set(position.beat, saved)
+    for (const beat of this.#saved.keys()) {
+      if (this.#saved.size <= kept) break
+      if (beat !== base.position.beat) this.#saved.delete(beat)
+    }
+    const changed = difference(base.stack, following.stack)
+    await this.#checkpoint.save(tx, this.#reader, { position, ...changed })
+    return saved
+  }
+
+  async #current(tx: Tx): Promise<Saved> {
     const now = await this.#checkpoint.load(tx, this.#reader)
-    const state = now?.owner === this.#owner ? this.#stored.get(now.beat) : undefined
-    if (state === undefined) throw new Superseded()
+    const isOwn = now?.owner === this.#owner
+    const state = isOwn ? this.#saved.get(now.beat) : undefined
+    if (state === undefined) throw new Superseded(isOwn)
     return state
   }
 
-  /** Runs a transaction, after those before it. */
-  transaction<A>(run: (tx: Tx) => Promise<A>): Promise<A> {
+  /** Saves a state in a transaction of its own, after those before it. @param next as of `within` */
+  update(next: Next<Tx>): Promise<Saved> {
     return this.#writing.run(async () => {
       this.#isWriting = true
       try {
-        return await this.#checkpoint.transaction(run)
+        const saved = await this.#checkpoint.transaction((tx) => this.within(tx, next))
+        this.#settle(saved)
+        return saved
       } finally {
         this.#isWriting = false
       }
     })
   }
 
-  /** The last state that was saved, or that may have been. */
-  get #last(): State | undefined {
-    return [...this.#stored.values()].at(-1)
+  /** Reads which state is stored. */
+  refresh(): Promise<Saved> {
+    return this.update(() => undefined)
+  }
+
+  /** Marks the blocks of steps whose handlers run next, without a transaction. @param check throws if they must not */
+  announce(steps: ReadonlyArray<Step>, check: (stored: Saved) => void = () => {}): Promise<Saved> {
+    return this.update((stored) => {
+      check(stored)
+      const announced = marked(stored, steps)
+      return isSame(announced.stack, stored.stack) ? undefined : announced
+    })
   }
 
   /** Shows other processes of this name that this one is alive, if nothing else does so just now. */
   async heartbeat(): Promise<void> {
-    if (this.#isWriting) return
-    await this.transaction(async (tx) => this.save(tx, await this.current(tx)))
+    if (!this.#isWriting && this.#stored !== undefined) await this.update((stored) => stored)
   }
 
   /** Leaves, so that another process can take over at once. */
   async release(): Promise<void> {
-    if (this.#last === undefined) return
-    await this.transaction(async (tx) => {
-      const { load, save } = this.#checkpoint
-      const now = await load(tx, this.#reader)
-      if (now?.owner !== this.#owner) return
-      await save(tx, this.#reader, {
-        position: { ...now, owner: "", beat: now.beat + 1 },
-        remove: [],
-        put: [],
-      })
-    })
-    this.#stored = new Map()
+    if (this.#stored === undefined) return
+    const { transaction, load, save } = this.#checkpoint
+    await this.#writing.run(() =>
+      transaction(async (tx) => {
+        const now = await load(tx, this.#reader)
+        if (now?.owner !== this.#owner) return
+        const position = { ...now, owner: "", beat: now.beat + 1 }
+        await save(tx, this.#reader, { position, remove: [], put: [] })
+      }),
+    )
+    this.#stored = undefined
+    this.#saved.clear()
   }
 }

@@ -10,7 +10,7 @@ import type { Block } from "./Events.ts"
 export interface Change<ABI extends Abi = Abi, Tx = unknown> {
   readonly type: "apply" | "undo"
   readonly block: Block<ABI>
-  /** Stores the position after this change. @param tx a transaction of the checkpoint */
+  /** Stores the position after this change, as `commit` of `changes` does. @param tx an open transaction of the checkpoint */
   readonly commit: (tx?: Tx) => Effect.Effect<void, ConsumerError>
 }
 
