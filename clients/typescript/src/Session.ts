@@ -28,10 +28,14 @@ const identityOf = ({ hash, skipped, pending }: AppliedBlock) => `${hash}:${skip
 
 /** The numbers of blocks to delete, and the blocks to write, between two stacks. */
 const difference = (from: ReadonlyArray<AppliedBlock>, to: ReadonlyArray<AppliedBlock>) => {
-  const [before, after] = [new Set(from.map(identityOf)), new Set(to.map(identityOf))]
+  // Almost all of a long stack is the same from one state to the next.
+  let same = 0
+  while (same < from.length && from[same] === to[same]) same++
+  const [removed, added] = [from.slice(same), to.slice(same)]
+  const [before, after] = [new Set(removed.map(identityOf)), new Set(added.map(identityOf))]
   return {
-    remove: from.filter((block) => !after.has(identityOf(block))).map(({ number }) => number),
-    put: to.filter((block) => !before.has(identityOf(block))).map(pack),
+    remove: removed.filter((block) => !after.has(identityOf(block))).map(({ number }) => number),
+    put: added.filter((block) => !before.has(identityOf(block))).map(pack),
   }
 }
 
@@ -40,7 +44,10 @@ export const isSame = (one: State, other: State): boolean => {
   const [a, b] = [one.position, other.position]
   return (
     (["id", "identity", "epoch", "offset", "final"] as const).every((name) => a[name] === b[name]) &&
-    one.stack.map(identityOf).join() === other.stack.map(identityOf).join()
+    one.stack.length === other.stack.length &&
+    one.stack.every(
+      (block, i) => block === other.stack[i] || identityOf(block) === identityOf(other.stack[i]!),
+    )
   )
 }
 
