@@ -7,7 +7,7 @@
  */
 import { createHash } from "node:crypto"
 import { crc32 } from "node:zlib"
-import type { Hex } from "../src/Domain.ts"
+import type { Block, Hex, Log } from "../src/Domain.ts"
 import { bloomOf } from "../src/logs/Bloom.ts"
 
 export interface Shape {
@@ -51,15 +51,6 @@ const kinds = [
   { share: 1, topic: word("Sync"), indexed: 0, words: 2 },
 ]
 
-interface TemplateLog {
-  readonly contract: Hex
-  readonly topics: ReadonlyArray<Hex>
-  readonly data: Hex
-  readonly txHash: Hex
-  readonly txIndex: number
-  readonly index: number
-}
-
 /** Rendered logs, and where in them the block's own fields are. */
 interface Rendered {
   readonly body: Buffer
@@ -67,7 +58,7 @@ interface Rendered {
 }
 
 interface Template {
-  readonly logs: ReadonlyArray<TemplateLog>
+  readonly logs: ReadonlyArray<Log>
   readonly bloom: Hex
   readonly all: Rendered
 }
@@ -77,7 +68,7 @@ const own = (number: number, hash: Hex) =>
 
 const placeholder = own(base, `0x${"0".repeat(64)}`)
 
-const render = (logs: ReadonlyArray<TemplateLog>): Rendered => {
+const render = (logs: ReadonlyArray<Log>): Rendered => {
   const texts = logs.map(
     (log) =>
       `{"address":"${log.contract}","topics":${JSON.stringify(log.topics)},"data":"${log.data}",${placeholder},` +
@@ -99,7 +90,7 @@ const account = (random: () => number, unique: string): Hex =>
 const makeTemplate = (shape: Shape, t: number): Template => {
   const random = makeRandom(t * 7919 + shape.logs)
   const contracts = shape.contracts ?? 500
-  const logs: Array<TemplateLog> = []
+  const logs: Array<Log> = []
   let txIndex = -1
   for (let index = 0; index < shape.logs; index++) {
     if (index === 0 || random() < 0.35) txIndex++
@@ -170,6 +161,17 @@ export class Chain {
       `"miner":"${contractAt(0)}","difficulty":"0x0","extraData":"0x","gasLimit":"0x1c9c380","gasUsed":"0x1c9c380",` +
       `"nonce":"0x0000000000000000","baseFeePerGas":"0x7"}`
     )
+  }
+
+  /** A block as the service pushes it. */
+  block(number: number): Block {
+    return {
+      number,
+      hash: this.hash(number),
+      parentHash: this.hash(number - 1),
+      timestamp: genesisTime + number - base,
+      logs: this.#template(number).logs,
+    }
   }
 
   #rendered(number: number, addresses: Question["addresses"]): Rendered {

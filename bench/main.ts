@@ -8,6 +8,7 @@ import { readFileSync, writeFileSync } from "node:fs"
 import { cpus, release, totalmem } from "node:os"
 import { parseArgs } from "node:util"
 import { catchUp } from "./figures/catchUp.ts"
+import { consumer } from "./figures/consumer.ts"
 import { idle } from "./figures/idle.ts"
 import { latency } from "./figures/latency.ts"
 import { recovery } from "./figures/recovery.ts"
@@ -116,6 +117,7 @@ const full: Readonly<Record<string, Figure>> = {
       { seconds: 60, rounds: 3 },
     ]),
   ),
+  consumer: one("consumer", consumer(3)),
 }
 
 const quick: Readonly<Record<string, Figure>> = {

@@ -1,5 +1,6 @@
 /** All figures, and the goals. A figure that was not measured in this run is missing. */
 import type { CatchUp } from "./figures/catchUp.ts"
+import type { Consumer } from "./figures/consumer.ts"
 import type { Idle } from "./figures/idle.ts"
 import type { Latency } from "./figures/latency.ts"
 import type { Recovery } from "./figures/recovery.ts"
@@ -26,6 +27,7 @@ export interface Results {
   catchUp?: CatchUp
   startup?: Startup
   recovery?: Recovery
+  consumer?: Consumer
   idle?: Idle
   chains?: ReadonlyArray<Point>
   filters?: ReadonlyArray<Point>
@@ -56,7 +58,8 @@ const atMost = (goal: string, figure: number | undefined, most: number, digits =
 const flat = 0.5
 
 export const goalsOf = (results: Results): ReadonlyArray<Goal> => {
-  const { large, bloom, noBloom, ceiling, latencies, chains, startup, recovery, idle, slope } = results
+  const { large, bloom, noBloom, ceiling, latencies, chains, startup, recovery, consumer, idle, slope } =
+    results
   const of = (all: ReadonlyArray<Sustained> | undefined, name: string) =>
     all?.find(({ subject }) => subject === name)
   const over = (a: number | undefined, b: number | undefined) =>
@@ -64,6 +67,7 @@ export const goalsOf = (results: Results): ReadonlyArray<Goal> => {
   const ours = of(large, "ours")
   const at10k = latencies?.find(({ load, logs }) => load === 10_000 && logs === 200)
   const [one] = chains ?? []
+  const peak = (logs: number) => consumer?.memory.find((row) => row.logs === logs)?.peak
   return [
     atLeast("≥ 0.55 × bare with every check on (blocks of 200)", of(bloom, "ours")?.ratio, 0.55),
     atLeast("≥ 0.75 × bare without bloom equality (blocks of 200)", of(noBloom, "ours")?.ratio, 0.75),
@@ -94,6 +98,23 @@ export const goalsOf = (results: Results): ReadonlyArray<Goal> => {
       "next event ≤ 1.5 s after the store answers again, whatever the outage (s)",
       recovery && Math.max(...recovery.away.map(({ ours }) => ours.worst)),
       1.5,
+    ),
+    atLeast(
+      "consumer: ≥ 30 000 logs/s of a backfill into a no-op",
+      of(consumer?.dense, "ours, no-op")?.perSecond,
+      30_000,
+      0,
+    ),
+    atLeast(
+      "consumer: ≥ 10 000 blocks/s of one log into SQLite",
+      of(consumer?.sparse, "ours, SQLite")?.perSecond,
+      10_000,
+      0,
+    ),
+    atMost(
+      "consumer: RSS for 1 000 000 logs ≤ 1.25 × for 100 000",
+      over(peak(1_000_000), peak(100_000)),
+      1.25,
     ),
   ]
 }

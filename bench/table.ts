@@ -32,8 +32,28 @@ const pointTable = (title: string, points: NonNullable<Results["chains"]>) =>
     points.map(({ of, cpu, redisCpu, peak }) => [whole(of), tenth(cpu), tenth(redisCpu), whole(peak)]),
   )
 
+const consumerTables = ({ dense, sparse, memory, lags }: NonNullable<Results["consumer"]>) => [
+  sustainedTable("consumer, backfill of blocks of 200 logs", dense),
+  sustainedTable("consumer, backfill of blocks of one log", sparse),
+  table(
+    ["consumer, backfill of", "logs", "peak MB"],
+    memory.map(({ subject, logs, peak }) => [subject, whole(logs), whole(peak)]),
+  ),
+  table(
+    ["consumer, lag at 50 blocks/s of 200 logs", "p50 ms", "p99", "max", "× bare p50", "CPU %"],
+    lags.map(({ subject, p50, p99, max, cpu }, i) => [
+      subject,
+      ...[p50, p99, max].map(tenth),
+      // Each follows its baseline.
+      (p50 / lags[i - (i % 2)]!.p50).toFixed(2),
+      tenth(cpu),
+    ]),
+  ),
+]
+
 export const format = (results: Results): string => {
-  const { ceiling, large, bloom, noBloom, sqlite, latencies, catchUp, startup, recovery, idle } = results
+  const { ceiling, large, bloom, noBloom, sqlite, latencies, catchUp, startup, recovery, consumer, idle } =
+    results
   const lines = [
     ceiling && `ceiling: ${whole(ceiling)} XADD/s, pipelined`,
     large && sustainedTable("blocks of 1 000 logs", large),
@@ -66,6 +86,7 @@ export const format = (results: Results): string => {
       ),
     recovery &&
       `recovery: socket cut ${tenth(recovery.socket)} s; caught up ${tenth(recovery.caughtUp)} s after the next event`,
+    ...(consumer === undefined ? [] : consumerTables(consumer)),
     idle && `idle, four chains: ${idle.cpu.toFixed(2)} % of a core, ${whole(idle.resident)} MB`,
     results.chains && pointTable("chains (10 000 events/s)", results.chains),
     results.filters && pointTable("addresses (10 000 events/s)", results.filters),

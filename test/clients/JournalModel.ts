@@ -4,6 +4,7 @@
  */
 import { hashOf, numberOf } from "../../clients/typescript/src/Entry.ts"
 import type { Entry, Head } from "../../clients/typescript/src/Entry.ts"
+import { extentOf } from "../../clients/typescript/src/Source.ts"
 import type { Source } from "../../clients/typescript/src/Source.ts"
 
 /** A deterministic source of random numbers. */
@@ -313,11 +314,13 @@ export class JournalModel {
               .slice(0, count),
           }
         }),
-      read: (from, upTo, count) =>
+      measure: (from, upTo, count) =>
         answer(() =>
-          after(from)
-            .filter(({ id }) => Number(id) <= Number(upTo))
-            .slice(0, count),
+          extentOf(
+            after(from)
+              .filter(({ id }) => Number(id) <= Number(upTo))
+              .slice(0, count),
+          ),
         ),
       readBack: (from, count) =>
         answer(() =>

@@ -339,6 +339,30 @@ describe("follow", () => {
     }),
   )
 
+  it.live("catches up alike with and without the right to run scripts", () =>
+    Effect.gen(function* () {
+      const stream = yield* StreamWriter.start()
+      yield* promise(async () => {
+        const names = (from: number, to: number, fork: string) =>
+          Array.from({ length: to - from + 1 }, (_, i) => named(`${from + i}${fork}`, 5))
+        await stream.push(names(1, 300, "a"))
+        await stream.popTo(250)
+        await stream.push(names(251, 400, "b"))
+        await stream.client.call("ACL", "SETUSER", "poor", "on", ">secret", "~*", "+@all", "-@scripting")
+        const scripts = async () =>
+          Number(/cmdstat_eval_ro:calls=(\d+)/.exec(await stream.client.info("commandstats"))?.[1] ?? 0)
+        const urls = [`redis://poor:secret@127.0.0.1:${stream.port}`, stream.url]
+        for (const [i, redis] of urls.entries()) {
+          assert.deepStrictEqual(
+            await recorder({ redis, name: `reader-${i}` }).after(400),
+            names(1, 400, "a").map(({ number }) => `+${number}`),
+          )
+          assert.strictEqual((await scripts()) > 0, i === 1)
+        }
+      })
+    }),
+  )
+
   it.live("reconnects with the next password that its factory reads", () =>
     Effect.gen(function* () {
       const stream = yield* StreamWriter.start()

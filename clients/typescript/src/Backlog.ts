@@ -4,9 +4,10 @@
  * A reader far behind would otherwise have to apply, and keep for undoing, blocks that the stream itself retracts later, however
  * final the head says that their height is by now.
  */
-import { identityOf, numberOf } from "./Entry.ts"
+import { identityOf } from "./Entry.ts"
 import type { Entry, Head } from "./Entry.ts"
-import type { Source } from "./Source.ts"
+import { extentOf } from "./Source.ts"
+import type { Extent, Source } from "./Source.ts"
 
 /** A page of the stream: the entries up to `to`. */
 interface Segment {
@@ -62,7 +63,7 @@ export class Backlog {
   static ofPage(page: ReadonlyArray<Entry>, head: Head): Backlog | undefined {
     const last = page.at(-1)
     if (last === undefined) return undefined
-    return new Backlog({ ...head, id: last.id, identity: identityOf(last) }, [segmentOf(page, last)])
+    return new Backlog({ ...head, ...endOf(last) }, [segmentOf(extentOf(page), last)])
   }
 
   /**
@@ -81,11 +82,10 @@ export class Backlog {
     const segments: Array<Segment> = []
     let end = { id: backlog?.horizon.id ?? after, identity: backlog?.horizon.identity ?? "" }
     while (source.compare(end.id, last) < 0) {
-      const page: ReadonlyArray<Entry> = await source.read(end.id, last, pageSize)
-      const newest = page.at(-1)
-      if (newest === undefined) return undefined
-      end = { id: newest.id, identity: identityOf(newest) }
-      segments.push(segmentOf(page, newest))
+      const extent: Extent = await source.measure(end.id, last, pageSize)
+      if (extent.last === undefined) return undefined
+      end = endOf(extent.last)
+      segments.push(segmentOf(extent, extent.last))
     }
     const minimum = segments.reduce((minimum, segment) => Math.min(minimum, segment.minimum), Infinity)
     const all = backlog === undefined ? segments : [...backlog.#segments, ...segments]
@@ -93,8 +93,6 @@ export class Backlog {
   }
 }
 
-const segmentOf = (page: ReadonlyArray<Entry>, { id }: Entry): Segment => ({
-  to: id,
-  minimum: page.reduce((minimum, entry) => Math.min(minimum, numberOf(entry)), Infinity),
-  count: page.length,
-})
+const endOf = (last: Entry) => ({ id: last.id, identity: identityOf(last) })
+
+const segmentOf = ({ minimum, count }: Extent, { id }: Entry): Segment => ({ to: id, minimum, count })

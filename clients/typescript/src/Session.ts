@@ -40,15 +40,20 @@ const identityOf = ({ hash, skipped, pending }: AppliedBlock) => `${hash}:${skip
 
 /** The numbers of blocks to delete, and the blocks to write, between two stacks. */
 const difference = (from: ReadonlyArray<AppliedBlock>, to: ReadonlyArray<AppliedBlock>) => {
-  const [before, after] = [new Set(from.map(identityOf)), new Set(to.map(identityOf))]
+  // Almost all of a long stack is the same from one state to the next.
+  let same = 0
+  while (same < from.length && from[same] === to[same]) same++
+  const [removed, added] = [from.slice(same), to.slice(same)]
+  const [before, after] = [new Set(removed.map(identityOf)), new Set(added.map(identityOf))]
   return {
-    remove: from.filter((block) => !after.has(identityOf(block))).map(({ number }) => number),
-    put: to.filter((block) => !before.has(identityOf(block))).map(pack),
+    remove: removed.filter((block) => !after.has(identityOf(block))).map(({ number }) => number),
+    put: added.filter((block) => !before.has(identityOf(block))).map(pack),
   }
 }
 
 const isSame = (one: ReadonlyArray<AppliedBlock>, other: ReadonlyArray<AppliedBlock>) =>
-  one.map(identityOf).join() === other.map(identityOf).join()
+  one.length === other.length &&
+  one.every((block, i) => block === other[i] || identityOf(block) === identityOf(other[i]!))
 
 /**
  * A state whose blocks are marked: without a transaction, a handler may have run although its position was not saved. The next process

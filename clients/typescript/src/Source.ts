@@ -1,4 +1,5 @@
 /** Where a reader reads from: the stream of one chain, in Redis or in SQLite. */
+import { numberOf } from "./Entry.ts"
 import type { Entry, Head } from "./Entry.ts"
 
 /** One consistent look at a stream. */
@@ -14,6 +15,14 @@ export interface Snapshot {
   readonly known: ReadonlyArray<Entry | undefined>
   /** The entries after `after`, up to and including `upTo`, not more than `count`. */
   readonly page: ReadonlyArray<Entry>
+}
+
+/** What a reader that is behind knows of entries that it reads later. */
+export interface Extent {
+  readonly count: number
+  /** The lowest block number; `Infinity` without any entry. */
+  readonly minimum: number
+  readonly last: Entry | undefined
 }
 
 /** A reader's position as it is published: the ingestor does not trim what a reader has not read. */
@@ -38,8 +47,8 @@ export interface Source {
     readonly upTo?: string | undefined
     readonly count: number
   }) => Promise<Snapshot>
-  /** The entries after an id, up to and including another one, not more than `count`. */
-  readonly read: (after: string, upTo: string, count: number) => Promise<ReadonlyArray<Entry>>
+  /** Measures the entries after an id, up to and including another one, not more than `count`. */
+  readonly measure: (after: string, upTo: string, count: number) => Promise<Extent>
   /** The entries at or below an id, last first, not more than `count`. */
   readonly readBack: (from: string, count: number) => Promise<ReadonlyArray<Entry>>
   /** Returns when there is an entry after this id, after this time at the latest, or when the signal aborts. */
@@ -64,3 +73,10 @@ export const firstNumberOf = (
   { added, startNumber, firstNumber = startNumber }: Head,
   { length }: Pick<Snapshot, "length">,
 ): number => (added <= length ? startNumber : firstNumber)
+
+/** Measures entries that were read. */
+export const extentOf = (entries: ReadonlyArray<Entry>): Extent => ({
+  count: entries.length,
+  minimum: entries.reduce((minimum, entry) => Math.min(minimum, numberOf(entry)), Infinity),
+  last: entries.at(-1),
+})

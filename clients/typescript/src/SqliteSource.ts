@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { headOf } from "./Entry.ts"
 import type { Entry, Head } from "./Entry.ts"
 import { OptionError, textOf } from "./Errors.ts"
-import { SourceUnavailable } from "./Source.ts"
+import { SourceUnavailable, extentOf } from "./Source.ts"
 import type { Source } from "./Source.ts"
 
 /** How often a file is asked for changes (milliseconds). */
@@ -97,6 +97,14 @@ export const openSqlite = (path: string, chain: number): Source => {
     return head && { ...head, length: Number(row["entries"]) }
   }
 
+  const pageFrom = (database: DatabaseSync, after: string, upTo: string, count: number) =>
+    database
+      .prepare(
+        `SELECT ${columns} FROM ${table} WHERE chain_id = ? AND events.id > ? AND events.id <= ? ORDER BY events.id LIMIT ?`,
+      )
+      .all(chain, Number(after), Number(upTo), count)
+      .map((row) => entryOf(row))
+
   return {
     name: "SQLite",
     lowest: "0",
@@ -130,30 +138,14 @@ export const openSqlite = (path: string, chain: number): Source => {
               )
               return row && entryOf(row)
             }),
-            page:
-              count === 0
-                ? []
-                : database
-                    .prepare(
-                      `SELECT ${columns} FROM ${table} WHERE chain_id = ? AND events.id > ? AND events.id <= ? ORDER BY events.id LIMIT ?`,
-                    )
-                    .all(chain, Number(after), Number(upTo), count)
-                    .map((row) => entryOf(row)),
+            page: count === 0 ? [] : pageFrom(database, after, upTo, count),
           }
         } finally {
           database.exec("COMMIT")
         }
       }),
 
-    read: (after, upTo, count) =>
-      run((database) =>
-        database
-          .prepare(
-            `SELECT ${columns} FROM ${table} WHERE chain_id = ? AND events.id > ? AND events.id <= ? ORDER BY events.id LIMIT ?`,
-          )
-          .all(chain, Number(after), Number(upTo), count)
-          .map((row) => entryOf(row)),
-      ),
+    measure: (after, upTo, count) => run((database) => extentOf(pageFrom(database, after, upTo, count))),
 
     readBack: (from, count) =>
       run((database) =>
