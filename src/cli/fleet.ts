@@ -1,7 +1,11 @@
-/** The fleet in `status`: who is present and follows what. */
+/** The fleet in `status`: who is present and follows what. In `check`: whether its keys may be written. */
 import { Duration, Effect } from "effect"
+import { randomUUID } from "node:crypto"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { Settings } from "../config/AppConfig.ts"
+import type { StoreError } from "../store/StoreError.ts"
+import { about, failure, ok } from "./Finding.ts"
+import type { Finding } from "./Finding.ts"
 import { style } from "./Output.ts"
 
 /** For connecting, and for one command. */
@@ -66,3 +70,46 @@ export const renderFleet = ({ fleet, error, members, chains }: Report): Readonly
     ...(left.length > 0 ? [`  ${style(31, "no replica follows")} ${left.join(", ")}`] : []),
   ]
 }
+
+/** What to grant for an error of the ACL of Redis, which does not name a command of a script; `undefined` for any other error. */
+const grant = ({ detail }: StoreError, keys: string): string | undefined => {
+  if (/can't run this command|run the '/.test(detail))
+    return "give its user +@hash +@sortedset +pexpire +time +eval +evalsha"
+  return /NOPERM|ACL failure|can't access/.test(detail) ? `give its user the keys ${keys}` : undefined
+}
+
+/** Calls the fleet's script as a replica does, on keys beside those of the fleet, which expire within a second. */
+export const fleetFindings = Effect.fnUntraced(function* (settings: Settings) {
+  const fleet = configured(settings)
+  const none: ReadonlyArray<Finding> = []
+  if (fleet === undefined) return none
+  const { keyPrefix, makeCall } = yield* script
+  const keys = keyPrefix(fleet.streamPrefix, fleet.name, fleet.chains)
+  const call = yield* makeCall(fleet.store, `${keys}:check-${randomUUID()}`, timeout)
+  const calls = [
+    ["join"],
+    ["hold", "shard"],
+    ["list"],
+    ["report", "chain", "{}"],
+    ["reports"],
+    ["release", "shard"],
+    ["leave"],
+  ] as const
+  return yield* Effect.forEach(
+    calls,
+    ([verb, ...args]) => call(verb, verb, "10", "check", "check", ...args),
+    {
+      discard: true,
+    },
+  ).pipe(
+    Effect.match({
+      onSuccess: () => ok(`fleet ${fleet.name}: its keys ${keys}:* can be written`),
+      onFailure: (error) =>
+        failure(
+          `fleet ${fleet.name}: replicas cannot share the chains: ${error.message}`,
+          grant(error, `~{${fleet.streamPrefix}:fleet:${fleet.name}:*`),
+        ),
+    }),
+    Effect.map((trait) => [about("store fleet", trait)]),
+  )
+}, Effect.scoped)
