@@ -7,6 +7,7 @@ import * as Supervisor from "./chain/Supervisor.ts"
 import { main } from "./cli/main.ts"
 import { Transport } from "./endpoint/Socket.ts"
 import * as FleetLayer from "./fleet/FleetLayer.ts"
+import * as ReportPublisher from "./http/ReportPublisher.ts"
 import * as Server from "./http/Server.ts"
 import * as Observer from "./observability/Observer.ts"
 import { Status } from "./observability/Status.ts"
@@ -14,7 +15,13 @@ import * as StatusSampler from "./observability/StatusSampler.ts"
 import * as StorePoller from "./observability/StorePoller.ts"
 import * as StoreLayer from "./store/StoreLayer.ts"
 
-const service = Layer.mergeAll(Supervisor.layer, StorePoller.layer, StatusSampler.layer, Server.layer).pipe(
+const service = Layer.mergeAll(
+  Supervisor.layer,
+  StorePoller.layer,
+  StatusSampler.layer,
+  ReportPublisher.layer,
+  Server.layer,
+).pipe(
   Layer.provide(Observer.layer),
   Layer.provideMerge(Status.layer),
   Layer.provide(FleetLayer.layer),

@@ -6,6 +6,7 @@ import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, Settings } from "../config/AppConfig.ts"
 import { JournalStore } from "../store/JournalStore.ts"
 import { oneEndpoint } from "./dialect.ts"
+import { fleetFindings } from "./fleet.ts"
 import { about, failure, ok, renderText, warning } from "./Finding.ts"
 import type { Finding } from "./Finding.ts"
 import { jsonFlag, withExamples } from "./Flags.ts"
@@ -128,6 +129,7 @@ const store = Effect.fnUntraced(function* (
   }
   findings.push(...sizes(info, settings, streams, now))
   findings.push(about("store access", ok("reading and writing are allowed")))
+  findings.push(...(yield* fleetFindings(settings)))
   return { findings, withJournal }
 })
 

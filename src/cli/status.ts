@@ -1,10 +1,11 @@
-/** `status`: the state of each chain in the store. Needs no endpoint and no running service. */
+/** `status`: the fleet, and the state of each chain in the store. Needs no endpoint and no running service. */
 import { Clock, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
 import type { ChainConfig } from "../config/AppConfig.ts"
 import type { Journal } from "../store/Journal.ts"
 import { JournalStore } from "../store/JournalStore.ts"
 import { StoreAdmin } from "../store/StoreAdmin.ts"
+import { fleetReport, renderFleet } from "./fleet.ts"
 import { chainFlag, jsonFlag, resolveChains, withExamples } from "./Flags.ts"
 import { storeOnly } from "./Layers.ts"
 import { span, style, writeLines, writeRecords } from "./Output.ts"
@@ -133,19 +134,25 @@ const renderText = (chain: Report): ReadonlyArray<string> => {
 
 export const status = Command.make(
   "status",
-  { chain: Flag.optional(chainFlag), json: jsonFlag("One JSON object per line and chain") },
+  {
+    chain: Flag.optional(chainFlag),
+    json: jsonFlag("One JSON object per line: the fleet, if FLEET is set, then each chain"),
+  },
   Effect.fnUntraced(function* ({ chain, json }) {
     const store = yield* JournalStore
     const admin = yield* StoreAdmin
     const chains = yield* resolveChains(chain)
     if (!json) yield* writeLines([admin.description])
+    yield* writeRecords(yield* fleetReport(chains.map(({ name }) => name)), json, renderFleet)
     for (const chain of chains) {
       const [journal, stats] = [yield* store.load(chain.id), yield* admin.stats(chain.id)]
       yield* writeRecords([report(chain, journal, stats, yield* Clock.currentTimeMillis)], json, renderText)
     }
   }, Effect.provide(storeOnly)),
 ).pipe(
-  Command.withDescription("Show the state of each chain in the store"),
+  Command.withDescription(
+    "Show the state of each chain in the store, and which replica of the fleet follows it",
+  ),
   withExamples({
     "event-ingestor status": "Every configured chain",
     "event-ingestor status --chain base --json": "One chain as JSON",

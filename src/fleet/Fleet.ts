@@ -40,7 +40,18 @@ export const all: Share = Effect.fnUntraced(function* (chains) {
 })
 
 /** Which chains this replica follows (default: all). */
-export const Fleet = Context.Reference<{ readonly share: Share; readonly view: () => View | undefined }>(
-  "event-ingestor/Fleet",
-  { defaultValue: () => ({ share: all, view: () => undefined }) },
-)
+export const Fleet = Context.Reference<{
+  readonly share: Share
+  readonly view: () => View | undefined
+  /** What the replicas report about the chains that they follow, by chain. Read from Redis, at most once a second. */
+  readonly reports: Effect.Effect<ReadonlyMap<string, unknown>>
+  /** Reports chains that are followed here, as JSON; `undefined` without a fleet. */
+  readonly publish: ((reports: ReadonlyMap<string, unknown>) => Effect.Effect<void>) | undefined
+}>("event-ingestor/Fleet", {
+  defaultValue: () => ({
+    share: all,
+    view: () => undefined,
+    reports: Effect.succeed(new Map()),
+    publish: undefined,
+  }),
+})

@@ -1,59 +1,25 @@
 /** The fleet of `FLEET`, on the Redis of the streams. */
 import { Duration, Effect, Layer, Schedule } from "effect"
 import * as RunnerStorage from "effect/cluster/RunnerStorage"
-import { createHash, randomBytes } from "node:crypto"
+import { randomBytes } from "node:crypto"
 import { hostname } from "node:os"
 import * as Background from "../Background.ts"
 import { AppConfig } from "../config/AppConfig.ts"
-import type { ChainConfig, RedisConfig } from "../config/AppConfig.ts"
+import type { RedisConfig } from "../config/AppConfig.ts"
 import type { FleetConfig } from "../config/FleetConfig.ts"
-import { fingerprint } from "../logs/Filter.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { logEvent } from "../observability/LogEvents.ts"
 import { JournalStore } from "../store/JournalStore.ts"
-import * as RedisConnection from "../store/redis/RedisConnection.ts"
 import type { StoreError } from "../store/StoreError.ts"
 import { Fleet } from "./Fleet.ts"
 import type { View } from "./Fleet.ts"
+import * as FleetScript from "./FleetScript.ts"
 import * as FleetStorage from "./FleetStorage.ts"
-import type { Answer } from "./FleetStorage.ts"
+import * as Reports from "./Reports.ts"
 import * as Sharding from "./Sharding.ts"
 
 /** How often it is read who holds what, for `/status`. */
 const viewInterval = "2 seconds"
-
-/** All that changes a journal. Replicas that differ in it are two fleets, each of which follows all of its chains. */
-const identityOf = ({ name, id, filter, events, startBlock, ...rest }: ChainConfig): string =>
-  JSON.stringify([
-    name,
-    id,
-    fingerprint(filter),
-    events ?? null,
-    startBlock,
-    rest.confirmations,
-    rest.finality,
-    rest.finalityDepth,
-    rest.logsBloom,
-  ])
-
-/** The beginning of a fleet's keys. Its hash tag keeps them in one slot of a Cluster. */
-export const keyPrefix = (prefix: string, fleet: string, chains: ReadonlyArray<ChainConfig>): string => {
-  const identities = chains.map(identityOf).toSorted()
-  const digest = createHash("sha256").update(identities.join("\n")).digest("hex").slice(0, 8)
-  return `{${prefix}:fleet:${fleet}:${digest}}`
-}
-
-/** Calls the fleet's script. */
-export const makeCall = (config: RedisConfig, keys: string, timeout: Duration.Duration) =>
-  Effect.map(
-    RedisConnection.make(config, timeout),
-    ({ command }): FleetStorage.FleetStorageOptions["call"] =>
-      (operation, ...args) =>
-        command(
-          `fleet ${operation}`,
-          (client) => client.fleet(`${keys}:members`, `${keys}:holds`, ...args) as Promise<Answer>,
-        ),
-  )
 
 const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, config: RedisConfig) {
   const { chains, streamPrefix } = yield* AppConfig
@@ -61,9 +27,8 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
   /** The name of this replica, once it has joined. */
   let replica = ""
   const { ttl } = Sharding.times
-  const call = yield* makeCall(config, keyPrefix(streamPrefix, name, chains), ttl)
-  const shards = Sharding.shardsOf(chains.map((chain) => chain.name))
-  const chainOf = new Map([...shards].map(([chain, shard]) => [`default:${shard}`, chain]))
+  const keys = FleetScript.keyPrefix(streamPrefix, name, chains)
+  const call = yield* FleetScript.makeCall(config, keys, ttl)
   let error: StoreError | undefined
   let lastBeat = -Infinity
   let isMember = false
@@ -91,17 +56,8 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
         })
     })
 
-  const look = Effect.gen(function* () {
-    const [held, present] = yield* call("list", "list", "0", "", "")
-    members = present.map(Sharding.nameIn).toSorted()
-    holders = new Map(
-      held.flatMap((line) => {
-        const [shard = "", ...who] = line.split(" ")
-        const chain = chainOf.get(shard)
-        return chain === undefined ? [] : [[chain, who.join(" ").replace(/:1$/, "")] as const]
-      }),
-    )
-  })
+  const names = chains.map((chain) => chain.name)
+  const look = Effect.map(FleetScript.list(call, names), (found) => void ({ members, holders } = found))
   yield* Effect.ignore(look).pipe(
     Background.logDefects,
     Effect.repeat(Schedule.spaced(viewInterval)),
@@ -131,7 +87,13 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
     members,
     holders,
   })
-  return { share: Sharding.shared({ join, storage, times: Sharding.times, hasOthers }), view }
+  const reports = Reports.make(call, () => isMember && error === undefined)
+  return {
+    share: Sharding.shared({ join, storage, times: Sharding.times, hasOthers }),
+    view,
+    reports: reports.read,
+    publish: reports.publish,
+  }
 })
 
 /** @see Fleet */

@@ -1,11 +1,13 @@
 -- The members of a fleet, and which member holds which shard. Times are those of the server's clock.
 --
--- KEYS  members (sorted set: description → until when it counts as present, in ms), holds (hash: shard → "until who"); one slot
+-- KEYS  members (sorted set: description → until when it counts as present, in ms), holds (hash: shard → "until who"),
+--       reports (hash: chain → "since report"); one slot
 -- ARGV  verb, time to live (ms), who, its description, shards …
 -- Returns held shards, present members. `list`: every hold as "shard who". `join`: who, if it is a member now.
+-- `reports`: chain, age (ms), report … of those that are younger than the time to live.
 
 local verb, ttl, me, description = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local members, holds = KEYS[1], KEYS[2]
+local members, holds, reports = KEYS[1], KEYS[2], KEYS[3]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -20,9 +22,12 @@ local function holder(shard) return holderOf(redis.call('HGET', holds, shard)) e
 
 local function present() return redis.call('ZRANGEBYSCORE', members, '(' .. ms(now), '+inf') end
 
+-- A write that Redis accepts at its memory limit: after it, the script may write whatever it needs.
+local function begin() redis.call('ZREMRANGEBYSCORE', members, '-inf', ms(now)) end
+
 -- Adds a member if the present ones are those that it has seen, whose descriptions are given in place of shards.
 if verb == 'join' then
-  redis.call('ZREMRANGEBYSCORE', members, '-inf', ms(now))
+  begin()
   local seen, found = {}, present()
   for i = 5, #ARGV do seen[ARGV[i]] = true end
   if #found ~= #ARGV - 4 then return { {}, found } end
@@ -36,8 +41,7 @@ end
 
 -- Takes shards that are free, and keeps those that are held already.
 if verb == 'hold' then
-  -- A write that Redis accepts at its memory limit comes first: after it, the script may write whatever it needs.
-  redis.call('ZREMRANGEBYSCORE', members, '-inf', ms(now))
+  begin()
   local held = {}
   for i = 5, #ARGV do
     local who = holder(ARGV[i])
@@ -60,6 +64,28 @@ if verb == 'release' or verb == 'leave' then
   for _, shard in ipairs(released) do
     if holder(shard) == me then redis.call('HDEL', holds, shard) end
   end
+end
+
+-- Stores reports, which are given as chain, report … in place of shards.
+if verb == 'report' then
+  begin()
+  local since, fields = ms(now) .. ' ', { unpack(ARGV, 5) }
+  for i = 2, #fields, 2 do fields[i] = since .. fields[i] end
+  redis.call('HSET', reports, unpack(fields))
+  redis.call('PEXPIRE', reports, 100 * ttl)
+  return { {}, {} }
+end
+
+if verb == 'reports' then
+  local list, all = {}, redis.call('HGETALL', reports)
+  for i = 1, #all, 2 do
+    local since, report = string.match(all[i + 1], '^(%d+) (.*)$')
+    local age = now - tonumber(since)
+    if age <= ttl then
+      for _, value in ipairs({ all[i], ms(age), report }) do list[#list + 1] = value end
+    end
+  end
+  return { list, {} }
 end
 
 if verb == 'list' then

@@ -11,7 +11,7 @@ import { Context, Duration, Effect, Schedule, Stream } from "effect"
 import { Sse } from "effect/encoding"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { sampleEvery } from "../observability/Sparkline.ts"
-import type { View } from "../fleet/Fleet.ts"
+import type { Fleet } from "../fleet/Fleet.ts"
 import * as Report from "./Report.ts"
 import type { Status } from "../observability/Status.ts"
 import type { Row } from "../observability/RecentEntries.ts"
@@ -32,21 +32,27 @@ const retry = Sse.encoder.write(new Sse.Retry({ duration: Duration.seconds(2), l
 const event = (name: string, data: unknown) =>
   Sse.encoder.write({ _tag: "Event", event: name, id: undefined, data: JSON.stringify(data) })
 
+/** What `/events` reads of the fleet. */
+type FleetView = Pick<typeof Fleet.Service, "view" | "reports">
+
+/** The curves of the chains that are followed here. */
 const historyOf = ({ chains }: Status["Service"]) => ({
   every_ms: sampleEvery,
   chains: Object.fromEntries(
-    chains.map(({ name, history }) => [name, { lag_s: history.lag, logs_per_s: history.rate }]),
+    chains
+      .filter(({ followed }) => followed)
+      .map(({ name, history }) => [name, { lag_s: history.lag, logs_per_s: history.rate }]),
   ),
 })
 
 /** Renders the events of one reader, without the entries that it has already received. */
-const makeReader = (status: Status["Service"], view: () => View | undefined) => {
+const makeReader = (status: Status["Service"], { view, reports }: FleetView) => {
   const seen = new Map<string, number>()
   let first = true
-  return (now: Report.Now): string => {
+  const render = (now: Report.Now, reported: ReadonlyMap<string, unknown>): string => {
     let text = first ? retry + event("history", historyOf(status)) : ""
     first = false
-    text += event("status", Report.statusReport(status, now, view()))
+    text += event("status", Report.statusReport(status, now, view(), reported))
     const entries: Record<string, { readonly seq: number; readonly rows: ReadonlyArray<Row> }> = {}
     for (const { name, tail } of status.chains) {
       const before = seen.get(name)
@@ -57,24 +63,23 @@ const makeReader = (status: Status["Service"], view: () => View | undefined) => 
     if (Object.keys(entries).length > 0) text += event("entries", entries)
     return text
   }
+  return Effect.flatMap(reports, (reported) => Effect.map(Report.now, (now) => render(now, reported)))
 }
 
 /** The endless events of one reader; each is rendered on demand. */
 export const events = (
   status: Status["Service"],
-  view: () => View | undefined,
+  fleet: FleetView,
   every: Duration.Duration,
 ): Stream.Stream<string> =>
-  Stream.suspend(() =>
-    Stream.fromEffectSchedule(Effect.map(Report.now, makeReader(status, view)), Schedule.spaced(every)),
-  )
+  Stream.suspend(() => Stream.fromEffectSchedule(makeReader(status, fleet), Schedule.spaced(every)))
 
 const headers = { "cache-control": "no-store", "x-accel-buffering": "no" }
 
 /** Responds to a request with events, or with `full` when ten readers are connected. */
 export const make = (
   status: Status["Service"],
-  view: () => View | undefined,
+  fleet: FleetView,
   full: HttpServerResponse.HttpServerResponse,
 ) => {
   let readers = 0
@@ -92,6 +97,9 @@ export const make = (
     // The request's scope closes when the connection ends, which releases the slot.
     yield* acquireSlot
     NodeHttpServerRequest.toIncomingMessage(request).socket.setTimeout(Duration.toMillis(stuckAfter))
-    return HttpServerResponse.stream(Stream.encodeText(events(status, view, every)), { contentType, headers })
+    return HttpServerResponse.stream(Stream.encodeText(events(status, fleet, every)), {
+      contentType,
+      headers,
+    })
   })
 }

@@ -50,12 +50,20 @@ export const now: Effect.Effect<Now> = Effect.all({
 
 const time = (millis: number) => new Date(millis).toISOString()
 
-/** One chain in the body of `/status`. */
-export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) => {
-  const reasons = chain.followed ? unready(chain, now) : []
+/** Why a chain is not ready, from the view of this replica; a chain that is elsewhere is ready if a replica follows it. */
+const chainReasons = (chain: ChainStatus, now: number, view: View | undefined): ReadonlyArray<string> => {
+  if (chain.followed || view === undefined) return unready(chain, now)
+  return view.holders.has(chain.name) ? [] : ["no replica of the fleet follows the chain"]
+}
+
+/** One chain in the body of `/status`, as this replica knows it. @param view the fleet, if there is one */
+export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now, view: View | undefined) => {
+  const reasons = chainReasons(chain, now, view)
   return {
     name: chain.name,
     id: chain.id,
+    /** The replica that follows the chain; `null` without a fleet, or if none does. */
+    replica: (chain.followed ? view?.replica : view?.holders.get(chain.name)) ?? null,
     ready: reasons.length === 0,
     reasons,
     phase: chain.phase,
@@ -118,6 +126,14 @@ export const chainReport = (chain: ChainStatus, { unix, monotonic: now }: Now) =
   }
 }
 
+type ChainReport = ReturnType<typeof chainReport>
+
+/** The replica that reports a chain, if it is another one. */
+const reporterOf = (chain: ChainStatus, view: View | undefined): string | undefined => {
+  const holder = view?.holders.get(chain.name)
+  return chain.followed || holder === view?.replica ? undefined : holder
+}
+
 const fleetReport = (view: View) => ({
   name: view.name,
   replica: view.replica,
@@ -136,9 +152,24 @@ const processReasons = (status: Status["Service"], view: View | undefined): Read
   return [`this replica is no member of the fleet ${view.name}${view.error ? `: ${view.error}` : " yet"}`]
 }
 
-/** The body of `/status`. @param view the fleet, if there is one */
-export const statusReport = (status: Status["Service"], now: Now, view: View | undefined) => {
-  const chains = status.chains.map((chain) => chainReport(chain, now))
+/**
+ * The body of `/status`.
+ *
+ * @param view the fleet, if there is one
+ * @param reports what its replicas report about their chains, by chain: a `ChainReport` each
+ */
+export const statusReport = (
+  status: Status["Service"],
+  now: Now,
+  view: View | undefined,
+  reports: ReadonlyMap<string, unknown> = new Map(),
+) => {
+  const chains = status.chains.map((chain): ChainReport => {
+    const replica = reporterOf(chain, view)
+    const reported = replica === undefined ? undefined : reports.get(chain.name)
+    if (replica === undefined || reported === undefined) return chainReport(chain, now, view)
+    return { ...(reported as ChainReport), replica }
+  })
   const { store } = status
   return {
     version,
@@ -158,12 +189,6 @@ export const statusReport = (status: Status["Service"], now: Now, view: View | u
     },
     chains,
   }
-}
-
-/** Why a chain is not ready, from the view of this replica; a chain that is elsewhere is ready if a replica follows it. */
-const chainReasons = (chain: ChainStatus, now: number, view: View | undefined): ReadonlyArray<string> => {
-  if (chain.followed || view === undefined) return unready(chain, now)
-  return view.holders.has(chain.name) ? [] : ["no replica of the fleet follows the chain"]
 }
 
 export interface ReadyQuery {

@@ -147,18 +147,20 @@ const open = HttpRouter.use(
 const guarded = HttpRouter.use(
   Effect.fnUntraced(function* (router) {
     const status = yield* Status
-    const { view } = yield* Fleet
+    const fleet = yield* Fleet
     const metrics = Effect.sync(() =>
       HttpServerResponse.text(PrometheusMetrics.formatUnsafe(status.registry), {
         contentType: "text/plain; version=0.0.4; charset=utf-8",
       }),
     )
-    const report = Effect.map(Report.now, (now) => json(Report.statusReport(status, now, view())))
+    const report = Effect.flatMap(fleet.reports, (reports) =>
+      Effect.map(Report.now, (now) => json(Report.statusReport(status, now, fleet.view(), reports))),
+    )
     const full = problem(503, `too many readers: the limit is ${Events.mostReaders}`, { "retry-after": "10" })
     yield* router.add("GET", "/", Page.load())
     yield* router.add("GET", "/metrics", metrics)
     yield* router.add("GET", "/status", report)
-    yield* router.add("GET", "/events", Events.make(status, view, full))
+    yield* router.add("GET", "/events", Events.make(status, fleet, full))
   }),
 ).pipe(Layer.provide(authenticated))
 

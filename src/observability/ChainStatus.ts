@@ -219,12 +219,13 @@ export class ChainStatus {
   }
 
   /**
-   * Milliseconds since the store was last known to be complete: at most one block time in normal operation.
+   * Milliseconds since the store was last known to be complete: at most one block time in normal operation. 0 while another
+   * replica follows the chain.
    *
    * @param now monotonic milliseconds
    */
   lag(now: number): number {
-    return Math.max(now - this.#completeSince, 0)
+    return this.followed ? Math.max(now - this.#completeSince, 0) : 0
   }
 
   /** @param since when it was received (monotonic milliseconds) @param blockTime 0 while unknown */

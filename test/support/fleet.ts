@@ -59,6 +59,10 @@ export interface ReplicaStatus {
   readonly chains: ReadonlyArray<{
     readonly name: string
     readonly phase: string
+    readonly replica: string | null
+    readonly ready: boolean
+    readonly reasons: ReadonlyArray<string>
+    readonly stored: number | null
     readonly endpoints: ReadonlyArray<{ readonly connects: number }>
   }>
 }
@@ -69,8 +73,10 @@ export const statusOf = (process: Service.Process): Effect.Effect<ReplicaStatus,
   )
 
 /** The names of the chains that a replica follows. */
-export const followedBy = ({ chains }: ReplicaStatus): ReadonlyArray<string> =>
-  chains.filter(({ phase }) => phase !== "elsewhere").map(({ name }) => name)
+export const followedBy = ({ chains, fleet }: ReplicaStatus): ReadonlyArray<string> =>
+  chains
+    .filter(({ phase, replica }) => phase !== "elsewhere" && replica === fleet.replica)
+    .map(({ name }) => name)
 
 /** Waits until the replicas follow each chain once, and their shares are as wanted. */
 const untilShared = (

@@ -18,7 +18,7 @@ import {
   statusOf,
   whileMining,
 } from "../support/fleet.ts"
-import type { FleetChain } from "../support/fleet.ts"
+import type { FleetChain, ReplicaStatus } from "../support/fleet.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
 import * as Service from "../support/Service.ts"
@@ -110,9 +110,10 @@ describe("a fleet", { concurrent: false }, () => {
         const begun = () => [starts(one), starts(two)]
         const before = begun()
         const connects = Effect.forEach([one, two], (replica) =>
-          Effect.map(statusOf(replica), ({ chains }) =>
-            chains.map(({ endpoints }) => endpoints.map(({ connects }) => connects)),
-          ),
+          Effect.map(statusOf(replica), ({ chains, fleet }) => {
+            const own = chains.filter(({ replica }) => replica === fleet.replica)
+            return own.map(({ endpoints }) => endpoints.map(({ connects }) => connects))
+          }),
         )
         const connected = yield* connects
 
@@ -178,5 +179,47 @@ describe("a fleet", { concurrent: false }, () => {
       assert.strictEqual(fleet.chains[share[0]!], fleet.replica)
       assert.strictEqual(fleet.chains[elsewhere], (yield* statusOf(two)).fleet.replica)
     }),
+  )
+
+  test(
+    "shows the whole fleet in the status of each replica, and none of it that is older than ten seconds",
+    2,
+    (setting) =>
+      Effect.gen(function* () {
+        const { chains, server, start } = setting
+        const [one, two] = yield* Effect.all([start, start], { concurrency: 2 })
+        yield* sharedEvenly([one, two], chains)
+        const own = followedBy(yield* statusOf(one))
+        const other = chains.find(({ name }) => !own.includes(name))!
+        const { fleet } = yield* statusOf(two)
+        const showsOther = (isShown: (chain: ReplicaStatus["chains"][number]) => boolean) =>
+          Effect.repeat(statusOf(one), {
+            until: ({ chains }) => chains.some((chain) => chain.name === other.name && isShown(chain)),
+            schedule: Schedule.spaced("100 millis"),
+          })
+        yield* other.block(2, 1)
+        const { number } = yield* other.head
+        const shown = yield* showsOther(({ stored }) => stored === number)
+        const chain = shown.chains.find(({ name }) => name === other.name)!
+        assert.deepInclude(chain, { replica: fleet.replica, phase: "live", ready: true, reasons: [] })
+        assert.strictEqual(chain.endpoints[0]!.connects, 1)
+        assert.deepStrictEqual(shown.fleet.members, fleet.members)
+
+        server.kill("SIGSTOP")
+        const answered = yield* milliseconds(statusOf(one))
+        assert.isBelow(answered, 2_500, "a silent Redis does not delay it")
+        const silent = yield* showsOther(({ phase }) => phase === "elsewhere")
+        assert.isFalse(silent.fleet.is_member)
+        server.kill("SIGCONT")
+        yield* showsOther(({ phase }) => phase === "live")
+
+        // Its report is still there.
+        two.kill("SIGKILL")
+        const { chains: left } = yield* showsOther(({ replica }) => replica === null)
+        const alone = left.find(({ name }) => name === other.name)!
+        assert.deepInclude(alone, { phase: "elsewhere", ready: false })
+        assert.match(alone.reasons.join(), /no replica of the fleet follows the chain/)
+        yield* shared([one], chains)
+      }),
   )
 })

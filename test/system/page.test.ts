@@ -309,6 +309,45 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
   )
 
   it.effect(
+    "shows every chain of a fleet, and which replica follows it, on the page of any replica",
+    () =>
+      Effect.gen(function* () {
+        const redis = yield* RedisServer.start()
+        const { alpha: node, beta: other, env, port } = yield* world({ REDIS_URL: redis.url, FLEET: "main" })
+        const second = yield* Service.start({ env })
+        const opened = yield* open(port)
+        yield* shows(opened, ".fleet [data-field=description]", "main, 2 replicas")
+        yield* shows(opened, ".fleet [data-field=state]", /^member$/)
+        yield* shows(opened, ".fleet li", /this replica, 1 chain$/)
+        yield* shows(opened, ".fleet li:not(:has-text('this replica'))", /1 chain$/)
+        yield* shows(opened, "h1", "2 chains, all ready")
+        const isAlpha = (yield* textOf(opened, field(alpha, "replica"))) === "on this replica"
+        const [there, chain] = isAlpha ? [beta, other.chain] : [alpha, node.chain]
+        yield* shows(opened, field(there, "replica"), /^on \S+-\d+-[0-9a-f]{6}$/)
+        yield* shows(opened, field(there, "phase"), "live")
+        yield* shows(opened, field(there, "head"), /^2$/)
+        chain.extend(3, 2)
+        yield* shows(opened, field(there, "head"), /^4$/)
+        yield* shows(opened, field(there, "stored"), /^4$/)
+        yield* shows(opened, `${there} [data-list=endpoints]`, /127\.0\.0\.1:\d+ in use/)
+        yield* shows(opened, "#tail-title", "Latest entries of this replica")
+        yield* assertLegible(opened)
+        yield* assertNarrow(opened)
+
+        second.kill("SIGKILL")
+        yield* shows(opened, field(there, "replica"), "on this replica")
+        yield* shows(opened, ".fleet [data-field=description]", "main, 1 replica")
+        yield* shows(opened, field(there, "phase"), "live")
+        redis.kill("SIGKILL")
+        yield* shows(opened, ".fleet [data-field=state]", "not a member")
+        yield* shows(opened, "h1", "This replica is not a member of the fleet")
+        yield* assertLegible(opened)
+        assert.deepStrictEqual(opened.complaints, [])
+      }),
+    together,
+  )
+
+  it.effect(
     "requires the token, and receives events with it",
     () =>
       Effect.gen(function* () {

@@ -230,7 +230,10 @@ const folded = (failures) => {
   return groups.slice(0, 5)
 }
 
-/** @type {Map<string, { node: HTMLElement, curves: Curves, before: { at: number, published: number } | undefined }>} */
+/**
+ * @typedef {{ at: number, published: number, replica: string | null }} Before
+ * @type {Map<string, { node: HTMLElement, curves: Curves, before: Before | undefined }>}
+ */
 const chains = new Map()
 /** The curves at the time of the connection. @type {Record<string, Curves>} */
 let past = {}
@@ -280,7 +283,7 @@ const drawCurves = (node, chain, { lag_s: lag, logs_per_s: rate }) => {
   tint(lagCurve, chain.ready ? "" : "bad")
   curve(node, "rate", rate, 1, `Logs a second in 5 minutes, at most ${count(peakRate)}`)
   fill(node, {
-    lag: span(chain.lag_s),
+    lag: chain.phase === "elsewhere" ? "–" : span(chain.lag_s),
     "lag-note": chain.behind > 0 ? plural(chain.behind, "block") : `peak ${span(peakLag)}`,
     rate:
       chain.logs.per_second < 10
@@ -355,13 +358,23 @@ const drawDetails = (node, chain) => {
   list(node, "errors", errors, "none since start")
 }
 
-/** @param {Chain} chain @param {number} now @param {boolean} open */
-const drawChain = (chain, now, open) => {
+/** Where a chain is followed, in a fleet. @param {Chain} chain @param {Report["fleet"]} fleet */
+const followerOf = ({ replica }, fleet) => {
+  if (fleet === null) return ""
+  if (replica === null) return "followed by no replica"
+  return replica === fleet.replica ? "on this replica" : `on ${replica}`
+}
+
+/** @param {Chain} chain @param {Report} report @param {boolean} open */
+const drawChain = (chain, { at, fleet }, open) => {
+  const now = Date.parse(at)
   const known = chains.get(chain.name) ?? addChain(chain, open)
   const { node, curves, before } = known
   const { published } = chain.logs
-  known.before = { at: now, published }
-  if (before && now > before.at) {
+  const isKnown = chain.phase !== "elsewhere"
+  known.before = isKnown ? { at: now, published, replica: chain.replica } : undefined
+  // Each replica counts what it has published itself.
+  if (before && isKnown && now > before.at && chain.replica === before.replica) {
     curves.lag_s.push(chain.lag_s)
     const rate = ((published - before.published) * 1000) / (now - before.at)
     curves.logs_per_s.push(Math.max(Math.round(rate), 0))
@@ -374,7 +387,8 @@ const drawChain = (chain, now, open) => {
   fill(node, {
     name: chain.name,
     phase: [chain.phase.replace("-", " "), tones[chain.phase] ?? ""],
-    since: `for ${span((now - Date.parse(chain.since)) / 1000)}`,
+    since: `for ${span(Math.max(now - Date.parse(chain.since), 0) / 1000)}`,
+    replica: followerOf(chain, fleet),
     head: count(head),
     "head-sub": head === null ? "" : `${span(chain.head_age_s)} ago`,
     stored: count(stored),
@@ -399,10 +413,34 @@ const drawChain = (chain, now, open) => {
 }
 
 /** @param {Report} report */
-const drawStore = ({ store, chains }) => {
+const drawFleet = ({ fleet, chains }) => {
+  const panel = find(document, ".fleet")
+  panel.hidden = fleet === null
+  setText(find(document, "#tail-title"), fleet === null ? "Latest entries" : "Latest entries of this replica")
+  if (fleet === null) return
+  fill(panel, {
+    state: fleet.is_member ? ["member", "good"] : ["not a member", "bad"],
+    description: `${fleet.name}, ${plural(fleet.members.length, "replica")}`,
+  })
+  const replicas = [...new Set([...fleet.members, ...Object.values(fleet.chains)])].toSorted()
+  const items = replicas.map((replica) => {
+    const share = chains.filter((chain) => chain.replica === replica).length
+    return {
+      main: replica,
+      sub: joined(", ", replica === fleet.replica ? "this replica" : "", plural(share, "chain")),
+    }
+  })
+  list(panel, "members", items, "no replica is a member")
+  panel.classList.toggle("unready", !fleet.is_member)
+  reason(panel, fleet.is_member ? "" : (fleet.error ?? "this replica has not joined yet"))
+}
+
+/** @param {Report} report */
+const drawStore = ({ store, chains, fleet }) => {
   const panel = find(document, ".store")
-  const bad = store.breaker.failures > 0 || chains.some(({ phase }) => phase === "store-unavailable")
-  const [last] = chains.flatMap(({ failures }) => failures.filter(({ type }) => type === "store").slice(0, 1))
+  const own = chains.filter(({ replica }) => fleet === null || replica === fleet.replica)
+  const bad = store.breaker.failures > 0 || own.some(({ phase }) => phase === "store-unavailable")
+  const [last] = own.flatMap(({ failures }) => failures.filter(({ type }) => type === "store").slice(0, 1))
   fill(panel, {
     state: bad ? ["not writable", "bad"] : ["writable", "good"],
     description: store.description,
@@ -432,14 +470,16 @@ const drawVerdict = (report, storeDown) => {
   const all = report.chains.length
   const some = all > 1 && unready.length < all ? `: ${unready.join(", ")}` : ""
   const ready = all === 1 ? `${report.chains[0]?.name} is ready` : `${all} chains, all ready`
+  const isOut = report.fleet !== null && !report.fleet.is_member
   const verdict = joined(
     "; ",
     storeDown ? "The store is not writable" : "",
+    isOut ? "This replica is not a member of the fleet" : "",
     unready.length > 0
       ? `${all === 1 ? unready[0] : `${unready.length} of ${all} chains`} not ready${some}`
       : ready,
   )
-  const good = unready.length === 0 && !storeDown
+  const good = unready.length === 0 && !storeDown && !isOut
   setText(find(document, "#verdict"), verdict)
   document.title = good ? "Event Ingestor" : `(!) ${verdict}`
   document.body.classList.toggle("good", good)
@@ -452,15 +492,15 @@ const drawVerdict = (report, storeDown) => {
 
 /** @param {Report} report */
 const drawStatus = (report) => {
-  const now = Date.parse(report.at)
   const roomy = report.chains.length <= fewChains && innerWidth > 700
-  for (const chain of report.chains) drawChain(chain, now, roomy || !chain.ready)
+  for (const chain of report.chains) drawChain(chain, report, roomy || !chain.ready)
   // The configuration may have changed in a restart.
   for (const [name, { node }] of chains) {
     if (report.chains.some((chain) => chain.name === name)) continue
     node.remove()
     chains.delete(name)
   }
+  drawFleet(report)
   drawVerdict(report, drawStore(report))
 }
 

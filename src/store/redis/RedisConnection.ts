@@ -109,7 +109,7 @@ const makeClient = (config: RedisConfig, timeout: Duration.Duration): Client => 
     client.defineCommand(name, { numberOfKeys, lua: `${common}\n${source(name)}` })
   }
   client.defineCommand("fleet", {
-    numberOfKeys: 2,
+    numberOfKeys: 3,
     lua: readFileSync(new URL("../../fleet/fleet.lua", import.meta.url), "utf8"),
   })
   return client as Client

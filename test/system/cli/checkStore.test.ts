@@ -110,6 +110,49 @@ describe("check", () => {
   )
 
   test(
+    "names the rights that a fleet lacks, and leaves no key of its own",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const rights = (...words: ReadonlyArray<string>) =>
+        Effect.promise(() => server.client.call("ACL", "SETUSER", "me", "reset", "on", ">secret", ...words))
+      const variables = { REDIS_URL: server.url.replace("//", "//me:secret@"), FLEET: "main" }
+      const found = Effect.map(check(variables), (all) =>
+        all
+          .filter(({ subject }) => subject === "store fleet")
+          .map(({ level, detail, fix }) => ({ level, detail, fix })),
+      )
+      yield* rights("~events:*", "~{events:3*", "+@all")
+      const [denied = assert.fail()] = yield* found
+      assert.strictEqual(denied.level, "failure")
+      assert.match(denied.detail, /^fleet main: replicas cannot share the chains: .*NOPERM.*key/)
+      assert.strictEqual(denied.fix, "give its user the keys ~{events:fleet:main:*")
+
+      yield* rights("~events:*", "~{events:3*", "~{events:fleet:main:*", "+@all", "-hkeys")
+      const [command = assert.fail()] = yield* found
+      assert.deepInclude(command, {
+        level: "failure",
+        fix: "give its user +@hash +@sortedset +pexpire +time +eval +evalsha",
+      })
+
+      // What the fixes name is enough, beside what streams need.
+      const streams = ["-@all", "+@stream", "+info", "+client", "+del", "+set", "+rpush", "+ltrim", "+lrem"]
+      const more = ["+zrevrange", "+exists", "+ping", "+memory", "+script"]
+      const fixes = ["+@hash", "+@sortedset", "+pexpire", "+time", "+eval", "+evalsha"]
+      yield* rights("~events:*", "~{events:3*", "~{events:fleet:main:*", ...streams, ...more, ...fixes)
+      const [granted = assert.fail()] = yield* found
+      assert.strictEqual(granted.level, "ok")
+      assert.match(
+        granted.detail,
+        /^fleet main: its keys \{events:fleet:main:[0-9a-f]{8}\}:\* can be written$/,
+      )
+      yield* Effect.repeat(left(server), {
+        until: (keys) => keys.length === 0,
+        schedule: Schedule.spaced("100 millis"),
+      })
+    }),
+  )
+
+  test(
     "names a command that the server lacks",
     Effect.gen(function* () {
       const server = yield* RedisServer.start(["--rename-command", "XTRIM", ""])

@@ -398,6 +398,59 @@ describe("status", () => {
   )
 })
 
+describe("status of a fleet", () => {
+  test(
+    "lists its members and who follows what, chains that no replica follows, and what is unknown while Redis is away",
+    Effect.gen(function* () {
+      const server = yield* RedisServer.start()
+      const nodes = [new FakeNode(new FakeChain({ id: 501 })), new FakeNode(new FakeChain({ id: 502 }))]
+      const [alpha, beta] = yield* Effect.forEach(nodes, (node) => node.serve)
+      const variables = {
+        CHAINS: "alpha,beta",
+        ALPHA_CHAIN_ID: "501",
+        BETA_CHAIN_ID: "502",
+        ALPHA_WS_URL: alpha!,
+        BETA_WS_URL: beta!,
+        REDIS_URL: server.url,
+        FLEET: "main",
+      }
+      const run = (...args: ReadonlyArray<string>) =>
+        Service.run({ args: ["status", ...args], env: variables })
+      const before = (yield* run()).output
+      assert.match(before, /^fleet main {2}no replica is a member \(with other chains or filters,/m)
+      assert.match(before, /^ {2}no replica follows alpha, beta$/m)
+
+      const replica = yield* Service.start({ env: variables })
+      yield* replica.says(/is a member of fleet main/)
+      const after = yield* Effect.repeat(run(), {
+        until: ({ output }) => /follows alpha, beta$/m.test(output),
+        schedule: Schedule.spaced("100 millis"),
+      })
+      const [, name] = /^fleet main {2}1 member\n {2}(\S+) follows alpha, beta$/m.exec(after.output)!
+      assert.notInclude(after.output, "no replica")
+      const [fleet, chain, ...none] = (yield* run("--json", "--chain", "beta")).output.trim().split("\n")
+      assert.deepStrictEqual(JSON.parse(fleet!), {
+        fleet: "main",
+        error: null,
+        members: [name],
+        chains: { beta: name },
+      })
+      assert.strictEqual(JSON.parse(chain!).chain, "beta")
+      assert.deepStrictEqual(none, [])
+
+      server.kill("SIGKILL")
+      const away = yield* run()
+      assert.strictEqual(away.code, 69)
+      assert.match(
+        away.output,
+        /^fleet main {2}its replicas, and what each follows, are unknown: store fleet list failed \(unreachable\): .*ECONNREFUSED/m,
+      )
+      assert.match(away.errors, /store load failed/)
+    }),
+    60_000,
+  )
+})
+
 describe("verify", () => {
   /** A chain, an empty store for it, and a function that runs `verify`. */
   const verifying = Effect.fnUntraced(function* (kind: "sqlite" | "redis") {

@@ -7,7 +7,7 @@ import type * as RunnerStorage from "effect/cluster/RunnerStorage"
 import { Runner } from "effect/cluster/Runner"
 import * as ShardId from "effect/cluster/ShardId"
 import * as FleetStorage from "../../../src/fleet/FleetStorage.ts"
-import { keyPrefix, makeCall } from "../../../src/fleet/RedisFleet.ts"
+import { keyPrefix, makeCall } from "../../../src/fleet/FleetScript.ts"
 import { memberNamed } from "../../../src/fleet/Sharding.ts"
 import { StoreError } from "../../../src/store/StoreError.ts"
 import * as RedisServer from "../../support/RedisServer.ts"
@@ -176,6 +176,27 @@ describe("the storage of a fleet", () => {
       yield* one.leave
       assert.deepStrictEqual(yield* two.acquire(1), [1])
       assert.deepStrictEqual([...one.failures, ...two.failures], [])
+    }))
+
+  test("keeps the reports of the replicas for a while, and gives each with its age", (server) =>
+    Effect.gen(function* () {
+      yield* Effect.promise(() => server.client.config("SET", "maxmemory", "1"))
+      const call = yield* makeCall(standalone(server.port), keys, ttl)
+      const report = (...fields: ReadonlyArray<string>) => call("report", "report", "600", "", "", ...fields)
+      const reports = (age: number) =>
+        Effect.map(call("reports", "reports", String(age), "", ""), ([found]) => found)
+      assert.deepStrictEqual(yield* reports(1000), [])
+      yield* report("a", '{"head":1}', "b", "{}")
+      yield* Effect.sleep("1 seconds")
+      yield* report("a", '{"head":2} and more')
+      const [chain, age, text, ...more] = yield* reports(900)
+      assert.deepStrictEqual([chain, text, more], ["a", '{"head":2} and more', []])
+      assert.isBelow(Number(age), 900)
+      const all = yield* reports(10_000)
+      assert.sameMembers([all[0], all[3]], ["a", "b"])
+      const left = yield* Effect.promise(() => server.client.pttl(`${keys}:reports`))
+      assert.isAbove(left, 50_000)
+      assert.isAtMost(left, 60_000)
     }))
 
   test("says that the Redis user may not write the fleet's keys", (server) =>
