@@ -61,7 +61,7 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
   /** The name of this replica, once it has joined. */
   let replica = ""
   const { ttl } = Sharding.times
-  const call = yield* makeCall(config, keyPrefix(streamPrefix, name, chains), ttl)
+  const send = yield* makeCall(config, keyPrefix(streamPrefix, name, chains), ttl)
   const shards = Sharding.shardsOf(chains.map((chain) => chain.name))
   const chainOf = new Map([...shards].map(([chain, shard]) => [`default:${shard}`, chain]))
   let error: StoreError | undefined
@@ -69,6 +69,11 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
   let isMember = false
   let members: ReadonlyArray<string> = []
   let holders: ReadonlyMap<string, string> = new Map()
+
+  const call: typeof send = (...args) =>
+    Effect.tap(send(...args), ([, present]) =>
+      Effect.sync(() => void (members = present.map(Sharding.nameIn).toSorted())),
+    )
 
   const onHeartbeat = (failure: StoreError | undefined) =>
     Effect.gen(function* () {
@@ -92,8 +97,7 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
     })
 
   const look = Effect.gen(function* () {
-    const [held, present] = yield* call("list", "list", "0", "", "")
-    members = present.map(Sharding.nameIn).toSorted()
+    const [held] = yield* call("list", "list", "0", "", "")
     holders = new Map(
       held.flatMap((line) => {
         const [shard = "", ...who] = line.split(" ")
@@ -108,7 +112,13 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
     Effect.forkScoped,
   )
 
-  const options = { call, ttl, heartbeat, mayWrite: store.ping(chains[0]!.id), onHeartbeat }
+  // A full store refuses all replicas: one that joins meanwhile is as good as the others.
+  const mayWrite = Effect.catchIf(
+    store.ping(chains[0]!.id),
+    ({ reason }) => reason === "full",
+    () => Effect.void,
+  )
+  const options = { call, ttl, heartbeat, mayWrite, onHeartbeat }
   const storage = Layer.effect(RunnerStorage.RunnerStorage, FleetStorage.make(options))
   const describe = (present: ReadonlyArray<string>) =>
     Sharding.memberNamed(
