@@ -127,6 +127,17 @@ describe("the storage of a fleet", () => {
       yield* membersAre(one, "one")
     }))
 
+  test("forgets a replica that ended before the clock of Redis was set back by an hour", (server) =>
+    Effect.gen(function* () {
+      const end = Date.now() + 3_600_000
+      yield* Effect.promise(() => server.client.zadd(membersKey, end, memberNamed("ended").description))
+      yield* Effect.promise(() => server.client.hset(holdsKey, "default:1", `${end} ended:1`))
+      const one = yield* joined(server, "one")
+      yield* membersAre(one, "ended", "one")
+      yield* membersAre(one, "one")
+      assert.deepStrictEqual(yield* until(one.acquire(1), (held) => held.length > 0), [1])
+    }))
+
   test("keeps holds and members while Redis is away, and gives the others time to come back after it", (server) =>
     Effect.gen(function* () {
       const [one, two] = yield* Effect.all([joined(server, "one"), joined(server, "two")])
