@@ -4,7 +4,17 @@ import type { TestSpecification } from "vitest/node"
 
 /** Begins with what takes longest: else it is waited for at the end. */
 class LongestFirst extends BaseSequencer {
-  static readonly longest = ["chaos", "commands", "simulation", "pipeline", "bounds", "clients", "python"]
+  static readonly longest = [
+    "chaos",
+    "commands",
+    "simulation",
+    "pipeline",
+    "bounds",
+    "clients",
+    "python",
+    "fleet",
+    "consumers",
+  ]
 
   override async sort(files: Array<TestSpecification>) {
     const rank = ({ moduleId }: TestSpecification) => {

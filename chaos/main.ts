@@ -15,6 +15,7 @@ import type { Fault } from "./Fault.ts"
 import { awayLong, awayShortly } from "./away.ts"
 import { consumerFaults } from "./consumers.ts"
 import { olderFile } from "./epochs.ts"
+import * as Fleet from "./fleet.ts"
 import { hostFaults } from "./host.ts"
 import * as Isolation from "./isolation.ts"
 import { anotherType, keysGone, resetInstead } from "./keys.ts"
@@ -80,7 +81,10 @@ const turns: ReadonlyArray<Turn> = [
 
 const isolated = kinds.filter((kind) => `one of four chains ${kind}`.includes(values.only))
 
+const isFleetWanted = `${Fleet.name} redis`.includes(values.only)
+
 const all = [
+  ...(isFleetWanted ? [{ name: Fleet.name, kind: "redis" as const }] : []),
   ...turns.map(({ fault: { name }, kind }) => ({ name, kind })),
   ...isolated.flatMap((kind) => Isolation.troubles.map((one) => ({ name: Isolation.nameOf(one), kind }))),
 ]
@@ -100,6 +104,13 @@ const program = Effect.gen(function* () {
     const found = yield* Isolation.run({ kind, entry, brief, until, seed: `${seed}/isolation/${kind}` })
     outcomes.push(...found)
     yield* write(found.map(summaryOf).join("\n"))
+  }
+  // Its replicas need the machine, too. Beside other faults it gets one round.
+  if (isFleetWanted) {
+    const isAlone = turns.length + isolated.length === 0
+    const found = yield* Fleet.run({ entry, faults: 30, until: isAlone ? until : 0, seed: `${seed}/fleet` })
+    outcomes.push(found)
+    yield* write(summaryOf(found))
   }
   for (let pass = 1; turns.length > 0 && performance.now() < until; pass++) {
     yield* Effect.forEach(

@@ -65,6 +65,8 @@ export const join = (
 export const make = Effect.fnUntraced(function* (options: FleetStorageOptions) {
   const { call, heartbeat, mayWrite, onHeartbeat } = options
   const ttl = Duration.toMillis(options.ttl)
+  /** Heartbeats that are further apart are an outage. Without one, answers are a heartbeat and a moment apart. */
+  const longestInterval = Duration.toMillis(heartbeat) + (ttl * 3) / 8
   /** The address and the description of this replica, once it has registered. */
   let self: Member | undefined
   let isAdmitted = false
@@ -83,7 +85,7 @@ export const make = Effect.fnUntraced(function* (options: FleetStorageOptions) {
     const [held, present] = yield* call(verb, verb, String(ttl), address, description, ...shards)
     const now = yield* Monotonic.millis
     // While Redis was away nobody could say that they are present: they get the time to do so.
-    if (now - answeredAt > ttl / 2) patientUntil = now + ttl
+    if (now - answeredAt > longestInterval) patientUntil = now + ttl
     answeredAt = now
     members = new Set(now < patientUntil ? [...members, ...present] : present)
     return held

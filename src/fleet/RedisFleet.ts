@@ -28,12 +28,18 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
   let replica = ""
   const { ttl } = Sharding.times
   const keys = FleetScript.keyPrefix(streamPrefix, name, chains)
-  const call = yield* FleetScript.makeCall(config, keys, ttl)
+  const send = yield* FleetScript.makeCall(config, keys, ttl)
   let error: StoreError | undefined
   let lastBeat = -Infinity
   let isMember = false
   let members: ReadonlyArray<string> = []
   let holders: ReadonlyMap<string, string> = new Map()
+
+  /** A call of the storage, whose answer tells who is present. */
+  const call: typeof send = (...args) =>
+    Effect.tap(send(...args), ([, present]) =>
+      Effect.sync(() => void (members = present.map(Sharding.nameIn).toSorted())),
+    )
 
   const onHeartbeat = (failure: StoreError | undefined) =>
     Effect.gen(function* () {
@@ -57,14 +63,20 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
     })
 
   const names = chains.map((chain) => chain.name)
-  const look = Effect.map(FleetScript.list(call, names), (found) => void ({ members, holders } = found))
+  const look = Effect.map(FleetScript.list(send, names), (found) => void ({ members, holders } = found))
   yield* Effect.ignore(look).pipe(
     Background.logDefects,
     Effect.repeat(Schedule.spaced(viewInterval)),
     Effect.forkScoped,
   )
 
-  const options = { call, ttl, heartbeat, mayWrite: store.ping(chains[0]!.id), onHeartbeat }
+  // A full store refuses all replicas: one that joins meanwhile is as good as the others.
+  const mayWrite = Effect.catchIf(
+    store.ping(chains[0]!.id),
+    ({ reason }) => reason === "full",
+    () => Effect.void,
+  )
+  const options = { call, ttl, heartbeat, mayWrite, onHeartbeat }
   const storage = Layer.effect(RunnerStorage.RunnerStorage, FleetStorage.make(options))
   const describe = (present: ReadonlyArray<string>) =>
     Sharding.memberNamed(
@@ -87,7 +99,7 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
     members,
     holders,
   })
-  const reports = Reports.make(call, () => isMember && error === undefined)
+  const reports = Reports.make(send, () => isMember && error === undefined)
   return {
     share: Sharding.shared({ join, storage, times: Sharding.times, hasOthers }),
     view,

@@ -15,7 +15,7 @@ local function ms(number) return string.format('%.0f', number) end
 
 local function holderOf(value)
   local till, who = string.match(value or '', '^(%d+) (.*)$')
-  return till and tonumber(till) > now and who or nil
+  if till and tonumber(till) > now then return who, tonumber(till) end
 end
 
 local function holder(shard) return holderOf(redis.call('HGET', holds, shard)) end
@@ -42,12 +42,18 @@ end
 -- Takes shards that are free, and keeps those that are held already.
 if verb == 'hold' then
   begin()
+  -- After the clock was set back, what was granted before it would last too long.
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', members, '(' .. ms(now + ttl), '+inf')) do
+    redis.call('ZADD', members, ms(now + ttl), member)
+  end
   local held = {}
   for i = 5, #ARGV do
-    local who = holder(ARGV[i])
+    local who, till = holder(ARGV[i])
     if who == nil or who == me then
       redis.call('HSET', holds, ARGV[i], ms(now + ttl) .. ' ' .. me)
       held[#held + 1] = ARGV[i]
+    elseif till > now + ttl then
+      redis.call('HSET', holds, ARGV[i], ms(now + ttl) .. ' ' .. who)
     end
   end
   redis.call('ZADD', members, ms(now + ttl), description)

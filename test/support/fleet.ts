@@ -2,6 +2,7 @@
 import { assert } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import type { Scope } from "effect"
+import type { Redis } from "ioredis"
 import * as Devnet from "./devnet.ts"
 import { fetchFrom, jsonFrom } from "./http.ts"
 import type { Client } from "./ingestor.ts"
@@ -109,7 +110,8 @@ export const whileMining = <A, E, R>(chains: ReadonlyArray<FleetChain>, effect: 
     let height = 0
     return Effect.gen(function* () {
       yield* chain.block(2, 1)
-      if (++height % 7 === i % 7) {
+      // Not the block that deployed the contract.
+      if (++height % 7 === 3 + (i % 4)) {
         yield* chain.reorg(2)
         yield* chain.block(1)
       }
@@ -126,21 +128,59 @@ export const whileMining = <A, E, R>(chains: ReadonlyArray<FleetChain>, effect: 
   )
 }
 
+/** Waits until each of the chains, which are being mined, has this many more blocks. */
+export const untilMined = (chains: ReadonlyArray<FleetChain>, blocks: number) =>
+  Effect.forEach(
+    chains,
+    ({ head }) =>
+      Effect.flatMap(head, ({ number }) =>
+        Effect.repeat(head, {
+          until: (now) => now.number >= number + blocks,
+          schedule: Schedule.spaced("100 millis"),
+        }),
+      ),
+    { concurrency: "unbounded", discard: true },
+  )
+
+/** The longest time (milliseconds) since then in which nothing was stored of a chain that is being mined. */
+export const longestSilence = (redis: Redis, { id }: FleetChain, since: number) =>
+  Effect.promise(async () => {
+    const entries = await redis.xrange(`events:${id}`, since, "+")
+    const times = [...entries.map(([id]) => Number.parseInt(id)), Date.now()]
+    return Math.max(...times.map((time, i) => time - (times[i - 1] ?? since)))
+  })
+
+/** Waits until the store has the head of every chain. */
+export const untilStored = (store: Client, chains: ReadonlyArray<FleetChain>) =>
+  Effect.forEach(
+    chains,
+    ({ id, head }) =>
+      Effect.gen(function* () {
+        const { number, hash } = yield* head
+        yield* Effect.orElseSucceed(store.load(id), () => undefined).pipe(
+          Effect.repeat({
+            until: (journal) => journal?.head.number === number && journal.head.hash === hash,
+            schedule: Schedule.spaced("50 millis"),
+          }),
+        )
+      }),
+    { discard: true },
+  )
+
 /** Waits until the store has the head of every chain, and compares it with the nodes. */
 export const assertComplete = (store: Client, chains: ReadonlyArray<FleetChain>) =>
-  Effect.forEach(chains, ({ id, node, head }) =>
-    Effect.gen(function* () {
-      const { number, hash } = yield* head
-      yield* Effect.orElseSucceed(store.load(id), () => undefined).pipe(
-        Effect.repeat({
-          until: (journal) => journal?.head.number === number && journal.head.hash === hash,
-          schedule: Schedule.spaced("50 millis"),
+  Effect.andThen(
+    untilStored(store, chains),
+    Effect.forEach(
+      chains,
+      ({ id, node, head }) =>
+        Effect.gen(function* () {
+          const { verdict } = yield* judgeByNode(store, id, node, (yield* head).number)
+          const { lost, doubled, faults } = verdict
+          assert.deepStrictEqual({ lost, doubled, faults }, { lost: 0, doubled: 0, faults: [] })
         }),
-      )
-      const { verdict } = yield* judgeByNode(store, id, node, number)
-      const { lost, doubled, faults } = verdict
-      assert.deepStrictEqual({ lost, doubled, faults }, { lost: 0, doubled: 0, faults: [] })
-    }),
+      { discard: true },
+    ),
   )
 
 /** The value of each chain's series of a metric. */

@@ -7,6 +7,7 @@ import { run } from "../../chaos/FaultPlan.ts"
 import type { Outcome } from "../../chaos/FaultPlan.ts"
 import type { Fault } from "../../chaos/Fault.ts"
 import { awayShortly } from "../../chaos/away.ts"
+import * as Fleet from "../../chaos/fleet.ts"
 import * as Isolation from "../../chaos/isolation.ts"
 import { consumerFaults } from "../../chaos/consumers.ts"
 import { hostFaults } from "../../chaos/host.ts"
@@ -140,6 +141,18 @@ describe("the chaos test", () => {
         assert.match(ended!.problems.join(), /the service exited unexpectedly with 0/)
       }),
     60_000,
+  )
+})
+
+describe("a fleet", () => {
+  it.live(
+    "follows each chain once after replicas and Redis failed in any order, and loses nothing",
+    () =>
+      Effect.map(Fleet.run({ entry, faults: 8, until: 0, seed }).pipe(withoutLogs), (outcome) => {
+        assertClean([outcome])
+        assert.strictEqual(outcome.times, 8)
+      }),
+    120_000,
   )
 })
 

@@ -5,30 +5,47 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule } from "effect"
 import type { Scope } from "effect"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { observed } from "../../chaos/memory.ts"
+import { directory } from "../support/directory.ts"
 import { fetchFrom } from "../support/http.ts"
 import type { Client } from "../support/ingestor.ts"
 import {
   assertComplete,
   environment,
   followedBy,
+  longestSilence,
   seriesOf,
   shared,
   sharedEvenly,
   startChains,
   statusOf,
+  untilMined,
   whileMining,
 } from "../support/fleet.ts"
 import type { FleetChain, ReplicaStatus } from "../support/fleet.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
 import * as Service from "../support/Service.ts"
+import * as TcpProxy from "../support/TcpProxy.ts"
 
 interface Setting {
   readonly chains: ReadonlyArray<FleetChain>
   readonly server: RedisServer.RedisServer
   readonly store: Client
   readonly start: Effect.Effect<Service.Process, never, Scope.Scope>
+  readonly startWith: (
+    variables: Readonly<Record<string, string>>,
+  ) => Effect.Effect<Service.Process, never, Scope.Scope>
 }
+
+/** A replica that is killed or cut off is replaced within this time (milliseconds). */
+const longestTakeOver = 18_000
+/** A chain that moves from a replica that is present is silent for no longer than this, whatever the block time. */
+const longestHandover = 3000
+/** A replica without others waits for nobody. */
+const longestLoneStop = 3000
 
 const test = (
   title: string,
@@ -39,13 +56,14 @@ const test = (
     title,
     () =>
       Effect.gen(function* () {
-        const server = yield* RedisServer.start()
+        const server = yield* RedisServer.start(["--appendonly", "yes"])
         const all = yield* startChains(chains)
         const store = yield* openRedis(standalone(server.port))
-        const start = Service.start({
-          env: environment(all, { REDIS_URL: server.url, STALL_TIMEOUT: "60s" }),
-        })
-        yield* body({ chains: all, server, store, start })
+        const startWith = (variables: Readonly<Record<string, string>>) =>
+          Service.start({
+            env: environment(all, { REDIS_URL: server.url, STALL_TIMEOUT: "60s", ...variables }),
+          })
+        yield* body({ chains: all, server, store, start: startWith({}), startWith })
       }).pipe(Effect.scoped),
     120_000,
   )
@@ -59,10 +77,31 @@ const milliseconds = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 /** How often a replica began to follow a chain. */
 const starts = (replica: Service.Process) => replica.output().split('"event":"followed_here"').length - 1
 
+/** Asserts that these chains, or all, have been written all the time, by whichever replica. */
+const noSilence = ({ server, chains }: Setting, since: number, names?: ReadonlyArray<string>) =>
+  Effect.forEach(
+    chains.filter(({ name }) => names?.includes(name) ?? true),
+    (chain) =>
+      Effect.map(longestSilence(server.client, chain, since), (silence) =>
+        assert.isBelow(silence, longestHandover, chain.name),
+      ),
+    { discard: true },
+  )
+
 const isMember = (replica: Service.Process) =>
   Effect.repeat(statusOf(replica), {
     until: ({ fleet }) => fleet.is_member,
     schedule: Schedule.spaced("50 millis"),
+  })
+
+/** Waits until a replica says that it is no member: it has not been present for Redis for longer than that counts. */
+const noMember = (replica: Service.Process) =>
+  Effect.gen(function* () {
+    const { text } = yield* Effect.repeat(fetchFrom(yield* replica.port, "/ready?scope=process"), {
+      until: ({ status }) => status === 503,
+      schedule: Schedule.spaced("100 millis"),
+    })
+    assert.match(text, /no member of the fleet test/)
   })
 
 describe("a fleet", { concurrent: false }, () => {
@@ -82,17 +121,21 @@ describe("a fleet", { concurrent: false }, () => {
           Effect.gen(function* () {
             one.kill("SIGKILL")
             const taken = yield* milliseconds(shared([two, three], chains))
-            assert.isBelow(taken, 18_000)
+            assert.isBelow(taken, longestTakeOver)
             yield* sharedEvenly([two, three], chains)
 
             const four = yield* start
             yield* sharedEvenly([two, three, four], chains)
 
+            const since = Date.now()
+            const moved = followedBy(yield* statusOf(two))
             two.kill("SIGTERM")
             const stopped = yield* milliseconds(two.exit)
             assert.strictEqual(yield* two.exit, 0)
-            assert.isBelow(stopped, 18_000)
+            assert.isBelow(stopped, longestTakeOver)
             yield* shared([three, four], chains)
+            yield* untilMined(chains, 3)
+            yield* noSilence(setting, since, moved)
           }),
         )
         yield* assertComplete(store, chains)
@@ -100,13 +143,13 @@ describe("a fleet", { concurrent: false }, () => {
   )
 
   test(
-    "moves, stops and reconnects no chain while Redis is frozen, and replaces a replica that is frozen",
+    "moves, stops and reconnects no chain while Redis is frozen or restarted, and replaces a replica that is frozen",
     4,
     (setting) =>
       Effect.gen(function* () {
         const { chains, server, store, start } = setting
         const [one, two] = yield* Effect.all([start, start], { concurrency: 2 })
-        yield* shared([one, two], chains)
+        yield* sharedEvenly([one, two], chains)
         const begun = () => [starts(one), starts(two)]
         const before = begun()
         const connects = Effect.forEach([one, two], (replica) =>
@@ -117,25 +160,25 @@ describe("a fleet", { concurrent: false }, () => {
         )
         const connected = yield* connects
 
-        yield* whileMining(
-          chains,
-          Effect.gen(function* () {
-            server.kill("SIGSTOP")
-            const notReady = Effect.flatMap(one.port, (port) => fetchFrom(port, "/ready?scope=process"))
-            const { text } = yield* Effect.repeat(notReady, {
-              until: ({ status }) => status === 503,
-              schedule: Schedule.spaced("100 millis"),
-            })
-            assert.match(text, /no member of the fleet test/)
-            // Longer than a silent replica is taken for present.
-            yield* Effect.sleep("8 seconds")
-            server.kill("SIGCONT")
-            yield* isMember(one)
-            yield* isMember(two)
-          }),
-        )
-        yield* assertComplete(store, chains)
-        assert.deepStrictEqual([begun(), yield* connects], [before, connected])
+        const outages = [
+          [() => server.kill("SIGSTOP"), Effect.sync(() => server.kill("SIGCONT"))],
+          [() => server.kill("SIGKILL"), server.restart],
+        ] as const
+        for (const [begin, end] of outages) {
+          yield* whileMining(
+            chains,
+            Effect.gen(function* () {
+              begin()
+              yield* noMember(one)
+              yield* noMember(two)
+              yield* end
+              yield* isMember(one)
+              yield* isMember(two)
+            }),
+          )
+          yield* assertComplete(store, chains)
+          assert.deepStrictEqual([begun(), yield* connects], [before, connected])
+        }
 
         yield* whileMining(
           chains,
@@ -148,6 +191,105 @@ describe("a fleet", { concurrent: false }, () => {
         )
         yield* assertComplete(store, chains)
       }),
+  )
+
+  test(
+    "replaces a replica that is cut off from Redis, whatever time the replicas believe it is",
+    4,
+    (setting) =>
+      Effect.gen(function* () {
+        const { chains, server, store, startWith } = setting
+        const proxy = yield* TcpProxy.start(server.port)
+        const place = yield* directory
+        const startAt = (name: string, hours: number, variables: Readonly<Record<string, string>>) => {
+          const file = join(place, name)
+          writeFileSync(file, `0 ${hours * 3_600_000}`)
+          return startWith({ ...observed, CLOCK_FILE: file, ...variables })
+        }
+        const [one, two, three] = yield* Effect.all(
+          [
+            startAt("one", 1, {}),
+            startAt("two", -1, {}),
+            startAt("three", 0, { REDIS_URL: `redis://127.0.0.1:${proxy.port}` }),
+          ],
+          { concurrency: 3 },
+        )
+        yield* sharedEvenly([one, two, three], chains)
+        yield* whileMining(
+          chains,
+          Effect.gen(function* () {
+            proxy.refuse(true)
+            proxy.reset()
+            const taken = yield* milliseconds(shared([one, two], chains))
+            assert.isBelow(taken, longestTakeOver)
+            yield* noMember(three)
+            yield* untilMined(chains, 1)
+            const since = Date.now()
+            proxy.refuse(false)
+            yield* sharedEvenly([one, two, three], chains)
+            yield* untilMined(chains, 3)
+            yield* noSilence(setting, since)
+
+            one.kill("SIGKILL")
+            const again = yield* milliseconds(shared([two, three], chains))
+            assert.isBelow(again, longestTakeOver)
+          }),
+        )
+        yield* assertComplete(store, chains)
+      }),
+  )
+
+  test(
+    "leaves no gap where another fleet follows the same chains, and one of the two is killed",
+    2,
+    (setting) =>
+      Effect.gen(function* () {
+        const { chains, store, startWith } = setting
+        const [a, b] = yield* Effect.all([startWith({ FLEET: "a" }), startWith({ FLEET: "b" })], {
+          concurrency: 2,
+        })
+        yield* shared([a], chains)
+        yield* shared([b], chains)
+        yield* whileMining(
+          chains,
+          Effect.gen(function* () {
+            yield* untilMined(chains, 3)
+            const since = Date.now()
+            a.kill("SIGKILL")
+            yield* untilMined(chains, 5)
+            yield* noSilence(setting, since)
+          }),
+        )
+        yield* assertComplete(store, chains)
+
+        b.kill("SIGTERM")
+        const stopped = yield* milliseconds(b.exit)
+        assert.strictEqual(yield* b.exit, 0)
+        assert.isBelow(stopped, longestLoneStop)
+      }),
+  )
+
+  test("keeps its members, lets others join and stop, at the memory limit of Redis", 4, (setting) =>
+    Effect.gen(function* () {
+      const { chains, server, store, start } = setting
+      const limit = (bytes: number) => Effect.promise(() => server.client.config("SET", "maxmemory", bytes))
+      const [one, two] = yield* Effect.all([start, start], { concurrency: 2 })
+      yield* sharedEvenly([one, two], chains)
+      yield* limit(1)
+      yield* whileMining(
+        chains,
+        Effect.gen(function* () {
+          const three = yield* start
+          yield* sharedEvenly([one, two, three], chains)
+          one.kill("SIGTERM")
+          assert.strictEqual(yield* one.exit, 0)
+          yield* sharedEvenly([two, three], chains)
+          assert.isTrue((yield* statusOf(two)).fleet.is_member)
+          yield* limit(0)
+        }),
+      )
+      yield* assertComplete(store, chains)
+    }),
   )
 
   test("has series and readiness of a chain only where it is followed", 2, (setting) =>

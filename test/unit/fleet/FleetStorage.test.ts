@@ -37,6 +37,7 @@ const join = Effect.fnUntraced(function* (
   server: RedisServer.RedisServer,
   name: string,
   user: Parameters<typeof standalone>[1] = {},
+  heartbeat = Duration.millis(50),
 ) {
   const send = yield* makeCall(standalone(server.port, user), keys, ttl)
   const failures: Array<StoreError> = []
@@ -44,7 +45,7 @@ const join = Effect.fnUntraced(function* (
   const options: FleetStorage.FleetStorageOptions = {
     call: (...args) => Effect.suspend(() => (isCut ? Effect.fail(unreachable) : send(...args))),
     ttl,
-    heartbeat: Duration.millis(50),
+    heartbeat,
     mayWrite: Effect.void,
     onHeartbeat: (error) => Effect.sync(() => void (error && failures.push(error))),
   }
@@ -114,6 +115,27 @@ describe("the storage of a fleet", () => {
       one.cut(false)
       yield* until(one.holds(1, 2), (held) => held.join() === "2")
       yield* membersAre(two, "one", "two")
+    }))
+
+  test("takes a silent replica for gone also with the longest heartbeat that may be configured", (server) =>
+    Effect.gen(function* () {
+      const longest = Duration.millis(Duration.toMillis(ttl) / 2)
+      const one = yield* joined(server, "one", {}, longest)
+      const two = yield* joined(server, "two")
+      yield* membersAre(one, "one", "two")
+      two.cut(true)
+      yield* membersAre(one, "one")
+    }))
+
+  test("forgets a replica that ended before the clock of Redis was set back by an hour", (server) =>
+    Effect.gen(function* () {
+      const end = Date.now() + 3_600_000
+      yield* Effect.promise(() => server.client.zadd(membersKey, end, memberNamed("ended").description))
+      yield* Effect.promise(() => server.client.hset(holdsKey, "default:1", `${end} ended:1`))
+      const one = yield* joined(server, "one")
+      yield* membersAre(one, "ended", "one")
+      yield* membersAre(one, "one")
+      assert.deepStrictEqual(yield* until(one.acquire(1), (held) => held.length > 0), [1])
     }))
 
   test("keeps holds and members while Redis is away, and gives the others time to come back after it", (server) =>
