@@ -52,7 +52,7 @@ const withPassword = example.replace("GRAFANA_PASSWORD=", "GRAFANA_PASSWORD=chos
 
 /** The stack with all profiles. */
 const fullStack = Effect.map(
-  compose(withPassword, "--profile", "devnet"),
+  compose(withPassword, "--profile", "devnet", "--profile", "fleet"),
   ({ home, status, stdout, stderr }) => {
     assert.strictEqual(status, 0, stderr)
     return { ...(parse(stdout) as Stack), home }
@@ -151,7 +151,7 @@ describe("the compose stack", () => {
   it.effect("configures its ingestors with existing variables and valid values", () =>
     Effect.gen(function* () {
       const { services } = yield* fullStack
-      for (const name of ["ingestor", "devnet-ingestor", "devnet-reset"]) {
+      for (const name of ["ingestor", "ingestor-2", "ingestor-3", "devnet-ingestor", "devnet-reset"]) {
         const config = yield* fromVariables(services[name]!.environment!)
         assert.deepStrictEqual(config.warnings, [], name)
         assert.strictEqual(config.store._tag, "Redis", name)
@@ -164,6 +164,28 @@ describe("the compose stack", () => {
       const inside = yield* fromVariables((parse(stdout) as Stack).services["ingestor"]!.environment!)
       assert.deepInclude(inside.store, { nodes: [{ host: "redis", port: 6379 }], password: undefined })
       assert.deepInclude(inside.http, { host: "0.0.0.0", port: 9090 })
+    }),
+  )
+
+  it.effect("runs three replicas of one fleet, which differ only in what they are called", () =>
+    Effect.gen(function* () {
+      const { services } = yield* fullStack
+      const replicas = ["ingestor", "ingestor-2", "ingestor-3"]
+      const [first, ...others] = replicas.map((name) => {
+        const { environment = {}, ports = [], profiles, ...rest } = services[name]!
+        const { OTEL_RESOURCE_ATTRIBUTES: attributes, ...variables } = environment
+        assert.strictEqual(attributes, `service.instance.id=${name}`)
+        assert.lengthOf(ports, 1, name)
+        assert.deepStrictEqual(profiles, name === "ingestor" ? undefined : ["fleet"])
+        return { ...rest, variables }
+      })
+      for (const other of others) assert.deepStrictEqual(other, first)
+      const { fleet } = yield* fromVariables(first!.variables)
+      assert.strictEqual(fleet?.name, "main")
+      const devnet = yield* fromVariables(services["devnet-ingestor"]!.environment!)
+      assert.isUndefined(devnet.fleet, "it has other chains")
+      const { stdout } = yield* compose(`${withPassword}\nFLEET=mine\n`)
+      assert.strictEqual((parse(stdout) as Stack).services["ingestor"]!.environment!["FLEET"], "mine")
     }),
   )
 
