@@ -9,6 +9,7 @@ import { cpus, release, totalmem } from "node:os"
 import { parseArgs } from "node:util"
 import { catchUp } from "./figures/catchUp.ts"
 import { idle } from "./figures/idle.ts"
+import { fleet } from "./fleet.ts"
 import { latency } from "./figures/latency.ts"
 import { recovery } from "./figures/recovery.ts"
 import { chains, filters } from "./figures/scaling.ts"
@@ -116,6 +117,7 @@ const full: Readonly<Record<string, Figure>> = {
       { seconds: 60, rounds: 3 },
     ]),
   ),
+  fleet: () => fleet(20, 5),
 }
 
 const quick: Readonly<Record<string, Figure>> = {
