@@ -10,6 +10,7 @@ import { parseArgs } from "node:util"
 import { catchUp } from "./figures/catchUp.ts"
 import { consumer } from "./figures/consumer.ts"
 import { idle } from "./figures/idle.ts"
+import { fleet } from "./fleet.ts"
 import { latency } from "./figures/latency.ts"
 import { recovery } from "./figures/recovery.ts"
 import { chains, filters } from "./figures/scaling.ts"
@@ -118,6 +119,7 @@ const full: Readonly<Record<string, Figure>> = {
     ]),
   ),
   consumer: one("consumer", consumer(3)),
+  fleet: () => fleet(20, 5),
 }
 
 const quick: Readonly<Record<string, Figure>> = {

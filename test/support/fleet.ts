@@ -79,10 +79,12 @@ export const followedBy = ({ chains, fleet }: ReplicaStatus): ReadonlyArray<stri
     .filter(({ phase, replica }) => phase !== "elsewhere" && replica === fleet.replica)
     .map(({ name }) => name)
 
+type Named = Pick<FleetChain, "name">
+
 /** Waits until the replicas follow each chain once, and their shares are as wanted. */
 const untilShared = (
   replicas: ReadonlyArray<Service.Process>,
-  chains: ReadonlyArray<FleetChain>,
+  chains: ReadonlyArray<Named>,
   isWanted: (sizes: ReadonlyArray<number>) => boolean,
 ) => {
   const names = chains.map(({ name }) => name)
@@ -96,11 +98,11 @@ const untilShared = (
 }
 
 /** Waits until the replicas follow each chain once. */
-export const shared = (replicas: ReadonlyArray<Service.Process>, chains: ReadonlyArray<FleetChain>) =>
+export const shared = (replicas: ReadonlyArray<Service.Process>, chains: ReadonlyArray<Named>) =>
   untilShared(replicas, chains, () => true)
 
 /** Waits until the replicas follow each chain once, and none follows two more than another. */
-export const sharedEvenly = (replicas: ReadonlyArray<Service.Process>, chains: ReadonlyArray<FleetChain>) =>
+export const sharedEvenly = (replicas: ReadonlyArray<Service.Process>, chains: ReadonlyArray<Named>) =>
   untilShared(replicas, chains, (sizes) => Math.max(...sizes) - Math.min(...sizes) <= 1)
 
 /** Mines blocks with logs on every chain, sometimes with a reorg, until the effect has ended. */
@@ -143,7 +145,7 @@ export const untilMined = (chains: ReadonlyArray<FleetChain>, blocks: number) =>
   )
 
 /** The longest time (milliseconds) since then in which nothing was stored of a chain that is being mined. */
-export const longestSilence = (redis: Redis, { id }: FleetChain, since: number) =>
+export const longestSilence = (redis: Redis, { id }: Pick<FleetChain, "id">, since: number) =>
   Effect.promise(async () => {
     const entries = await redis.xrange(`events:${id}`, since, "+")
     const times = [...entries.map(([id]) => Number.parseInt(id)), Date.now()]
