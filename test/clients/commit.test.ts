@@ -260,6 +260,20 @@ describe("an at-least-once commit of changes", () => {
     assert.deepStrictEqual(await again(stream.url, checkpoint), ["-2a", "+2b", "+3b"])
   })
 
+  test("of an earlier change marks a later block once that was replaced, and is canonical again", async (stream) => {
+    await stream.push(["1a", "2a"].map(own))
+    const checkpoint = memory()
+    const { next, close } = begin(stream.url, checkpoint)
+    const [first] = [await next(), await next()]
+    await stream.popTo(1)
+    assert.strictEqual(nameOf(await next()), "-2a")
+    await stream.push(["2a", "3a"].map(own))
+    assert.strictEqual(nameOf(await next()), "+2a")
+    await first.commit()
+    await close()
+    assert.deepStrictEqual(await again(stream.url, checkpoint), ["-2a", "+2a", "+3a"])
+  })
+
   test("that was rolled back is not passed over, and may be repeated", async (stream) => {
     await stream.push(["1a", "2a"].map(own))
     const { checkpoint: transactional, rolledBack } = table()

@@ -73,6 +73,7 @@ export const begin = <Tx>(
     published,
     rest: { [Symbol.asyncIterator]: () => ({ next: () => iterator.next() }) },
     next: async (): Promise<Change<Abi, Tx>> => {
+      waited = 0
       const { value } = await iterator.next()
       assert.isDefined(value, "there is no change")
       return value

@@ -62,17 +62,15 @@ const isSame = (one: ReadonlyArray<AppliedBlock>, other: ReadonlyArray<AppliedBl
  * @throws ConsumerError if two of the blocks have the same number: only one of them can be stored
  */
 export const marked = ({ position, stack, serial }: Saved, steps: ReadonlyArray<Step>): Saved => {
-  const known = new Set(stack.map(({ hash }) => hash))
   const handled = new Set(steps.map(({ block }) => block.hash))
-  const added = steps.flatMap(({ kind, block }) =>
-    kind === "undo" || block.finalized || known.has(block.hash)
-      ? []
-      : [{ ...block, skipped: false, pending: true }],
+  const blocks = new Map(
+    stack.map((block) => [block.hash, handled.has(block.hash) ? { ...block, pending: true } : block]),
   )
-  const all = [
-    ...stack.map((block) => (handled.has(block.hash) ? { ...block, pending: true } : block)),
-    ...added,
-  ]
+  // A block may be applied, undone, and applied again.
+  for (const { kind, block } of steps)
+    if (kind === "apply" && !block.finalized && !blocks.has(block.hash))
+      blocks.set(block.hash, { ...block, skipped: false, pending: true })
+  const all = [...blocks.values()]
   if (new Set(all.map(({ number }) => number)).size < all.length)
     throw new ConsumerError(
       "UNCOMMITTED",
