@@ -309,6 +309,25 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
   )
 
   it.effect(
+    "requires the token, and receives events with it",
+    () =>
+      Effect.gen(function* () {
+        const { alpha: node, port } = yield* world({ METRICS_TOKEN: "t0ken" })
+        for (const path of ["/", "/events"]) {
+          const { headers, status } = yield* Effect.retry(fetchFrom(port, path), Schedule.recurs(3))
+          assert.deepStrictEqual([status, headers["www-authenticate"]], [401, 'Basic realm="event-ingestor"'])
+        }
+        const wrong = yield* open(port, { httpCredentials: { username: "me", password: "wrong" } })
+        assert.strictEqual(wrong.status, 401)
+        const opened = yield* open(port, { httpCredentials: { username: "me", password: "t0ken" } })
+        yield* shows(opened, "h1", "2 chains, all ready")
+        node.chain.extend(1)
+        yield* shows(opened, field(alpha, "head"), /^3$/)
+      }),
+    together,
+  )
+
+  it.effect(
     "shows every chain of a fleet, and which replica follows it, on the page of any replica",
     () =>
       Effect.gen(function* () {
@@ -344,25 +363,7 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
         yield* assertLegible(opened)
         assert.deepStrictEqual(opened.complaints, [])
       }),
-    together,
-  )
-
-  it.effect(
-    "requires the token, and receives events with it",
-    () =>
-      Effect.gen(function* () {
-        const { alpha: node, port } = yield* world({ METRICS_TOKEN: "t0ken" })
-        for (const path of ["/", "/events"]) {
-          const { headers, status } = yield* Effect.retry(fetchFrom(port, path), Schedule.recurs(3))
-          assert.deepStrictEqual([status, headers["www-authenticate"]], [401, 'Basic realm="event-ingestor"'])
-        }
-        const wrong = yield* open(port, { httpCredentials: { username: "me", password: "wrong" } })
-        assert.strictEqual(wrong.status, 401)
-        const opened = yield* open(port, { httpCredentials: { username: "me", password: "t0ken" } })
-        yield* shows(opened, "h1", "2 chains, all ready")
-        node.chain.extend(1)
-        yield* shows(opened, field(alpha, "head"), /^3$/)
-      }),
-    together,
+    // After the others: it has two services.
+    { concurrent: false, timeout: 60_000 },
   )
 })
