@@ -5,7 +5,7 @@
 import { Duration, Effect, Schedule } from "effect"
 import type { Scope } from "effect"
 import { fileURLToPath } from "node:url"
-import { keyPrefix, makeCall } from "../src/fleet/RedisFleet.ts"
+import { keyPrefix, makeCall } from "../src/fleet/FleetScript.ts"
 import { memberNamed, times } from "../src/fleet/Sharding.ts"
 import { followedBy, longestSilence, shared, sharedEvenly, statusOf } from "../test/support/fleet.ts"
 import { fetchFrom } from "../test/support/http.ts"
