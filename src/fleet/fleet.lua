@@ -46,16 +46,20 @@ if verb == 'hold' then
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', members, '(' .. ms(now + ttl), '+inf')) do
     redis.call('ZADD', members, ms(now + ttl), member)
   end
-  local held = {}
-  for i = 5, #ARGV do
-    local who, till = holder(ARGV[i])
-    if who == nil or who == me then
-      redis.call('HSET', holds, ARGV[i], ms(now + ttl) .. ' ' .. me)
-      held[#held + 1] = ARGV[i]
-    elseif till > now + ttl then
-      redis.call('HSET', holds, ARGV[i], ms(now + ttl) .. ' ' .. who)
+  local held, fields = {}, {}
+  local shards = { unpack(ARGV, 5) }
+  -- One call for all: a replica of a large fleet keeps many.
+  local values = #shards > 0 and redis.call('HMGET', holds, unpack(shards)) or {}
+  for i, shard in ipairs(shards) do
+    local who, till = holderOf(values[i])
+    local isMine = who == nil or who == me
+    if isMine then held[#held + 1] = shard end
+    if isMine or till > now + ttl then
+      fields[#fields + 1] = shard
+      fields[#fields + 1] = ms(now + ttl) .. ' ' .. (who or me)
     end
   end
+  if #fields > 0 then redis.call('HSET', holds, unpack(fields)) end
   redis.call('ZADD', members, ms(now + ttl), description)
   for _, key in ipairs({ members, holds }) do redis.call('PEXPIRE', key, 100 * ttl) end
   return { held, present() }

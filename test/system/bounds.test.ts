@@ -37,7 +37,7 @@ const memoryLimit = 512 * megabyte
 const heap = { NODE_OPTIONS: "--max-old-space-size=256" }
 
 /** The minimum rate at which the backlog is stored. A short run is more affected by other load on the machine. */
-const leastRate = isLong ? 50_000 : 20_000
+const leastRate = isLong ? 50_000 : 10_000
 
 /** The maximum time between two responses of the service, however much there is to store (milliseconds). */
 const maxResponseInterval = 3000

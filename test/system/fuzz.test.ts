@@ -289,16 +289,19 @@ describe("the configuration", () => {
       checkSettings(Object.fromEntries(lines))
     }))
 
-  it.effect("reads any `.env` file without a defect", () =>
-    Effect.gen(function* () {
-      const place = yield* directory
-      fuzz(mutatedText, (text) => {
-        writeFileSync(join(place, ".env"), text)
-        const read = () => withDotEnv({ CHAINS: "" }, place)
-        if (text.includes("\0")) assert.throws(read, "as UTF-8")
-        else checkSettings(read())
-      })
-    }),
+  it.effect(
+    "reads any `.env` file without a defect",
+    () =>
+      Effect.gen(function* () {
+        const place = yield* directory
+        fuzz(mutatedText, (text) => {
+          writeFileSync(join(place, ".env"), text)
+          const read = () => withDotEnv({ CHAINS: "" }, place)
+          if (text.includes("\0")) assert.throws(read, "as UTF-8")
+          else checkSettings(read())
+        })
+      }),
+    60_000,
   )
 })
 
