@@ -2,7 +2,7 @@
  * A chain, and its journal as an ingestor writes it, in memory: with reorgs, blocks in parts, finality, trimming, and a store that
  * is set back. A reader reads it through `source`.
  */
-import { hashOf, numberOf } from "../../clients/typescript/src/Entry.ts"
+import { hashOf, isRemoval, numberOf } from "../../clients/typescript/src/Entry.ts"
 import type { Entry, Head } from "../../clients/typescript/src/Entry.ts"
 import { extentOf } from "../../clients/typescript/src/Source.ts"
 import type { Source } from "../../clients/typescript/src/Source.ts"
@@ -236,7 +236,9 @@ export class JournalModel {
     const count = this.dice.below((free === -1 ? journal.entries.length : free) + 1)
     if (count === 0) return
     const [last, next] = [journal.entries[count - 1]!, journal.entries[count]]
-    const isFirst = next === undefined || hashOf(next) !== hashOf(last)
+    // As an ingestor tells it; a block that was removed and added again is whole if it is trimmed between.
+    const isBegin = next?.fields["log_index"] === "0" && !isRemoval(next)
+    const isFirst = next === undefined || hashOf(next) !== hashOf(last) || isBegin
     const firstNumber =
       (next === undefined ? journal.number : numberOf(next)) + (isFirst && next !== undefined ? 0 : 1)
     this.#journal = { ...journal, entries: journal.entries.slice(count), firstNumber }
