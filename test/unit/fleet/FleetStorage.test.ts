@@ -74,7 +74,8 @@ const join = Effect.fnUntraced(function* (
 
 const joined = Effect.fnUntraced(function* (...args: Parameters<typeof join>) {
   const { replica, register } = yield* join(...args)
-  yield* register
+  // As Sharding does: a busy machine may answer too late.
+  yield* Effect.retry(register, Schedule.spaced("50 millis"))
   return replica
 })
 
