@@ -84,7 +84,7 @@ export const make = Effect.fnUntraced(function* (options: FleetStorageOptions) {
     const { address = "", description = "" } = self ?? {}
     const [held, present] = yield* call(verb, verb, String(ttl), address, description, ...shards)
     const now = yield* Monotonic.millis
-    // While Redis was away nobody could say that they are present: they get the time to do so.
+    // While Redis was away no replica could say that it is present: each gets the time to do so.
     if (now - answeredAt > longestInterval) patientUntil = now + ttl
     answeredAt = now
     members = new Set(now < patientUntil ? [...members, ...present] : present)
@@ -125,7 +125,7 @@ export const make = Effect.fnUntraced(function* (options: FleetStorageOptions) {
         return Effect.ignore(ask("leave"))
       }),
     getRunners: Effect.sync(() => Array.from(members, (member) => [member, true] as const)),
-    // A member that is silent is gone: nobody asks it.
+    // A member that is silent is gone: it is not asked.
     setRunnerHealth: () => Effect.void,
     acquire: (_, shards) =>
       isAdmitted && !isLeaving

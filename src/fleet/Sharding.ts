@@ -31,7 +31,7 @@ export const times: Times = { ttl: Duration.seconds(4), overlap: Duration.second
 
 /** How often Sharding looks at the members that the last heartbeat has brought; no request is made for it. */
 const lookInterval = Duration.millis(250)
-/** Replicas get chains once nobody has joined for this long: all replicas that a rollout starts at once are dealt to once. */
+/** Replicas get chains once no other one has joined for this long: all replicas that a rollout starts at once are dealt to once. */
 const joinDebounce = Duration.seconds(2)
 const overtakenInterval = "50 millis"
 
@@ -47,7 +47,7 @@ const nameOnShard = (sharding: Sharding.Sharding["Service"], chain: string, shar
 export const shardsOf = (names: ReadonlyArray<string>): ReadonlyMap<string, number> =>
   new Map(names.toSorted().map((name, i) => [name, i + 1]))
 
-/** Only a name: nobody listens there. */
+/** Only a name: nothing listens there. */
 const addressOf = (replica: string) => RunnerAddress.make(replica, 1)
 
 const shardingConfig = (replica: string, chains: number, { ttl }: Times) =>

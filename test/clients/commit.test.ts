@@ -234,7 +234,7 @@ describe("a commit of changes", () => {
 
 describe("an at-least-once commit of changes", () => {
   for (const kind of ["memory", "sqlite"] as const)
-    test(`keeps the marks of later changes, so that they are undone if they have gone, in ${kind}`, async (stream) => {
+    test(`keeps the marks of later changes, so that they are retracted if they have gone, in ${kind}`, async (stream) => {
       await stream.push(["1a", "2a"].map(own))
       const checkpoint = kind === "memory" ? memory() : atLeastOnce(table().checkpoint)
       const { next, close } = begin(stream.url, checkpoint)

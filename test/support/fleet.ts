@@ -117,8 +117,7 @@ export const whileMining = <A, E, R>(chains: ReadonlyArray<FleetChain>, effect: 
         yield* chain.reorg(2)
         yield* chain.block(1)
       }
-      // The block time.
-      yield* Effect.sleep("300 millis")
+      yield* Effect.sleep("300 millis") // The block time of the chain: no test waits for it.
     }).pipe(Effect.repeat({ while: () => !isOver }))
   }
   const over = Effect.sync(() => void (isOver = true))

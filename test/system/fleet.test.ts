@@ -44,7 +44,7 @@ interface Setting {
 const longestTakeOver = 18_000
 /** A chain that moves from a replica that is present is silent for no longer than this, whatever the block time. */
 const longestHandover = 3000
-/** A replica without others waits for nobody. */
+/** A replica without others does not wait when it stops. */
 const longestLoneStop = 3000
 
 const test = (

@@ -136,7 +136,7 @@ def test_does_not_read_a_replaced_file_with_the_log_of_the_file_before(tmp_path:
     copy.rename(path)
     with pytest.raises(SourceUnavailable, match="write-ahead log beside it"):
         count()
-    # As the ingestor does, which can change the mode only if nobody has the file open.
+    # As the ingestor does, which can change the mode only if no other connection has the file open.
     writer.close()
     for suffix in ("-wal", "-shm"):
         Path(f"{path}{suffix}").unlink(missing_ok=True)

@@ -84,7 +84,7 @@ class Commits<Tx> {
 
   /** Marks the block of a change before it is delivered at least once. @returns whether it is; the signal may abort */
   async announce(step: Delivery): Promise<boolean> {
-    // A final block is never undone.
+    // A final block is never retracted.
     if (!this.#atLeastOnce || (step.kind === "apply" && step.block.finalized)) return true
     this.#marked = [...this.#marked, step]
     const { session } = this.#consumer

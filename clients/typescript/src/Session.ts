@@ -66,7 +66,7 @@ export const marked = ({ position, stack, serial }: Saved, steps: ReadonlyArray<
   const blocks = new Map(
     stack.map((block) => [block.hash, handled.has(block.hash) ? { ...block, pending: true } : block]),
   )
-  // A block may be applied, undone, and applied again.
+  // A block may be applied, retracted, and applied again.
   for (const { kind, block } of steps)
     if (kind === "apply" && !block.finalized && !blocks.has(block.hash))
       blocks.set(block.hash, { ...block, skipped: false, pending: true })

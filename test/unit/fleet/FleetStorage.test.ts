@@ -79,7 +79,7 @@ const joined = Effect.fnUntraced(function* (...args: Parameters<typeof join>) {
   return replica
 })
 
-const until = <A>(effect: Effect.Effect<A>, done: (value: A) => boolean) =>
+const until = <A, E>(effect: Effect.Effect<A, E>, done: (value: A) => boolean) =>
   Effect.repeat(effect, { until: done, schedule: Schedule.spaced("10 millis") })
 
 const membersAre = (replica: Replica, ...names: ReadonlyArray<string>) =>
@@ -210,7 +210,7 @@ describe("the storage of a fleet", () => {
         Effect.map(call("reports", "reports", String(age), "", ""), ([found]) => found)
       assert.deepStrictEqual(yield* reports(1000), [])
       yield* report("a", '{"head":1}', "b", "{}")
-      yield* Effect.sleep("1 seconds")
+      yield* until(reports(900), (found) => found.length === 0)
       yield* report("a", '{"head":2} and more')
       const [chain, age, text, ...more] = yield* reports(900)
       assert.deepStrictEqual([chain, text, more], ["a", '{"head":2} and more', []])
