@@ -25,6 +25,7 @@ import {
   whileMining,
 } from "../support/fleet.ts"
 import type { FleetChain, ReplicaStatus } from "../support/fleet.ts"
+import * as RedisSentinel from "../support/RedisSentinel.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
 import * as Service from "../support/Service.ts"
@@ -88,6 +89,10 @@ const noSilence = ({ server, chains }: Setting, since: number, names?: ReadonlyA
     { discard: true },
   )
 
+/** Waits until the replicas share the chains evenly. Meanwhile blocks end the overlaps of chains that move. */
+const dealt = (replicas: ReadonlyArray<Service.Process>, chains: ReadonlyArray<FleetChain>) =>
+  whileMining(chains, sharedEvenly(replicas, chains))
+
 const isMember = (replica: Service.Process) =>
   Effect.repeat(statusOf(replica), {
     until: ({ fleet }) => fleet.is_member,
@@ -112,7 +117,7 @@ describe("a fleet", { concurrent: false }, () => {
       Effect.gen(function* () {
         const { chains, store, start } = setting
         const [one, two, three] = yield* Effect.all([start, start, start], { concurrency: 3 })
-        yield* sharedEvenly([one, two, three], chains)
+        yield* dealt([one, two, three], chains)
         const replicas = yield* Effect.forEach([one, two, three], (replica) => isMember(replica))
         assert.strictEqual(new Set(replicas.map(({ fleet }) => fleet.replica)).size, 3)
 
@@ -149,7 +154,7 @@ describe("a fleet", { concurrent: false }, () => {
       Effect.gen(function* () {
         const { chains, server, store, start } = setting
         const [one, two] = yield* Effect.all([start, start], { concurrency: 2 })
-        yield* sharedEvenly([one, two], chains)
+        yield* dealt([one, two], chains)
         const begun = () => [starts(one), starts(two)]
         const before = begun()
         const connects = Effect.forEach([one, two], (replica) =>
@@ -214,7 +219,7 @@ describe("a fleet", { concurrent: false }, () => {
           ],
           { concurrency: 3 },
         )
-        yield* sharedEvenly([one, two, three], chains)
+        yield* dealt([one, two, three], chains)
         yield* whileMining(
           chains,
           Effect.gen(function* () {
@@ -269,12 +274,42 @@ describe("a fleet", { concurrent: false }, () => {
       }),
   )
 
+  test("moves no chain when Sentinel promotes a replica of Redis, and goes on there", 2, (setting) =>
+    Effect.gen(function* () {
+      const { chains, server, startWith } = setting
+      const { port, replica, knowsReplica } = yield* RedisSentinel.start(server)
+      const start = startWith({
+        REDIS_URL: `redis://127.0.0.1:${port}`,
+        REDIS_SENTINEL_MASTER: RedisSentinel.name,
+      })
+      const [one, two] = yield* Effect.all([start, start], { concurrency: 2 })
+      yield* dealt([one, two], chains)
+      yield* knowsReplica
+      const begun = [starts(one), starts(two)]
+      const store = yield* openRedis(standalone(replica.port))
+      yield* whileMining(
+        chains,
+        Effect.gen(function* () {
+          server.kill("SIGKILL")
+          yield* Effect.repeat(
+            Effect.promise(() => replica.client.role()),
+            { until: ([role]) => role === "master", schedule: Schedule.spaced("100 millis") },
+          )
+          yield* untilMined(chains, 3)
+        }),
+      )
+      yield* assertComplete(store, chains)
+      yield* Effect.forEach([one, two], isMember)
+      assert.deepStrictEqual([starts(one), starts(two)], begun)
+    }),
+  )
+
   test("keeps its members, lets others join and stop, at the memory limit of Redis", 4, (setting) =>
     Effect.gen(function* () {
       const { chains, server, store, start } = setting
       const limit = (bytes: number) => Effect.promise(() => server.client.config("SET", "maxmemory", bytes))
       const [one, two] = yield* Effect.all([start, start], { concurrency: 2 })
-      yield* sharedEvenly([one, two], chains)
+      yield* dealt([one, two], chains)
       yield* limit(1)
       yield* whileMining(
         chains,
@@ -296,7 +331,7 @@ describe("a fleet", { concurrent: false }, () => {
     Effect.gen(function* () {
       const { chains, start } = setting
       const [one, two] = yield* Effect.all([start, start], { concurrency: 2 })
-      yield* sharedEvenly([one, two], chains)
+      yield* dealt([one, two], chains)
       const share = followedBy(yield* statusOf(one))
       assert.lengthOf(share, 1)
       const elsewhere = chains.find(({ name }) => !share.includes(name))!.name
@@ -314,12 +349,13 @@ describe("a fleet", { concurrent: false }, () => {
       yield* isReady("/ready?scope=process")
       assert.deepStrictEqual(Object.keys(JSON.parse((yield* isReady("/ready")).text).chains), share)
       yield* isReady(`/ready?chain=${elsewhere}`)
-      const { fleet } = yield* Effect.repeat(statusOf(one), {
-        until: ({ fleet }) => Object.keys(fleet.chains).length === chains.length,
+      // Who follows what is read every two seconds.
+      const other = (yield* statusOf(two)).fleet.replica
+      yield* Effect.repeat(statusOf(one), {
+        until: ({ fleet: { chains, replica } }) =>
+          chains[share[0]!] === replica && chains[elsewhere] === other,
         schedule: Schedule.spaced("100 millis"),
       })
-      assert.strictEqual(fleet.chains[share[0]!], fleet.replica)
-      assert.strictEqual(fleet.chains[elsewhere], (yield* statusOf(two)).fleet.replica)
     }),
   )
 

@@ -2,10 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Redacted, Schedule } from "effect"
 import type { Scope } from "effect"
-import { Redis } from "ioredis"
 import { execFileSync, spawnSync } from "node:child_process"
-import { writeFileSync } from "node:fs"
-import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { emptyHead } from "../../../../src/store/Journal.ts"
 import { pushes } from "../../../../src/store/Pushes.ts"
@@ -13,6 +10,7 @@ import { block, blocks } from "../../../support/blocks.ts"
 import { directory } from "../../../support/directory.ts"
 import { replayOf } from "../../../support/oracle.ts"
 import type { Client } from "../../../support/ingestor.ts"
+import * as RedisSentinel from "../../../support/RedisSentinel.ts"
 import * as RedisServer from "../../../support/RedisServer.ts"
 import { openRedis, standalone } from "../../../support/redisStore.ts"
 
@@ -130,22 +128,8 @@ describe("RedisStore works", () => {
     "behind Sentinel, and continues the journal on a promoted replica",
     Effect.gen(function* () {
       const master = yield* RedisServer.start()
-      const replica = yield* RedisServer.start(["--replicaof", "127.0.0.1", String(master.port)])
-      const port = yield* RedisServer.freePort
-      const place = yield* directory
-      const file = join(place, "sentinel.conf")
-      writeFileSync(
-        file,
-        [
-          `port ${port}`,
-          `dir ${place}`,
-          `sentinel monitor main 127.0.0.1 ${master.port} 1`,
-          "sentinel down-after-milliseconds main 500",
-          "sentinel failover-timeout main 2000",
-        ].join("\n"),
-      )
-      yield* Effect.acquireRelease(RedisServer.spawnServer([file, "--sentinel"]), RedisServer.endProcess)
-      const config = standalone(port, { mode: "sentinel", sentinelMaster: "main" })
+      const { port, replica, knowsReplica } = yield* RedisSentinel.start(master)
+      const config = standalone(port, { mode: "sentinel", sentinelMaster: RedisSentinel.name })
       const store = yield* openRedis(config)
       yield* eventually(works(store, 1))
       yield* eventually(
@@ -154,16 +138,7 @@ describe("RedisStore works", () => {
           (length) => (length > 0 ? Effect.void : Effect.fail("not replicated yet")),
         ),
       )
-      const sentinel = yield* Effect.acquireRelease(
-        Effect.sync(() => new Redis({ port })),
-        (client) => Effect.sync(() => client.disconnect()),
-      )
-      yield* eventually(
-        Effect.flatMap(
-          Effect.promise(() => sentinel.call("SENTINEL", "REPLICAS", "main") as Promise<Array<unknown>>),
-          (replicas) => (replicas.length === 1 ? Effect.void : Effect.fail("not known yet")),
-        ),
-      )
+      yield* knowsReplica
       master.kill("SIGKILL")
       const push = Effect.gen(function* () {
         const journal = (yield* store.load(1))!
