@@ -13,6 +13,7 @@ import { reconcile, standingOf } from "../../clients/typescript/src/Reconcile.ts
 import type { Source } from "../../clients/typescript/src/Source.ts"
 import { makeDecoder } from "../../clients/typescript/src/Events.ts"
 import type { Event } from "../../clients/typescript/src/Events.ts"
+import { followFrom } from "../../clients/typescript/src/Follow.ts"
 import { assertIncluded, assertStillIncluded } from "../../clients/typescript/src/Filter.ts"
 import type { Asked } from "../../clients/typescript/src/Filter.ts"
 import { plan } from "../../clients/typescript/src/Plan.ts"
@@ -519,6 +520,45 @@ describe("the ingestor's SQLite file", () => {
       yield* promise(() => source.close())
     }),
   )
+
+  for (const logs of [1, 200])
+    it.live(
+      `is caught up in one query a thousand entries, and hardly any is read twice: ${logs} a block`,
+      () =>
+        Effect.gen(function* () {
+          const path = join(yield* directory, "events.db")
+          const store = yield* openStore(path)
+          const total = 20_000
+          const counts = Array.from({ length: total / logs }, () => logs)
+          for (const push of pushes(emptyHead(1), blocks(1, "a", counts), true))
+            yield* store.push(1, "none", push)
+          const looks: Array<number> = []
+          const stop = new AbortController()
+          let delivered = 0
+          const apply = ({ block }: { readonly block: Block }) => {
+            delivered += block.logs.length
+            if (delivered === total) stop.abort()
+          }
+          const open = (): Source => {
+            const source = openSqlite(path, 1)
+            const snapshot: Source["snapshot"] = async (query) => {
+              const found = await source.snapshot(query)
+              if (query.count > 0) looks.push(found.page.length)
+              return found
+            }
+            return { ...source, snapshot }
+          }
+          yield* promise(() =>
+            followFrom(open, { ...valid, checkpoint: memory(), apply, signal: stop.signal }),
+          )
+          assert.strictEqual(delivered, total)
+          assert.isAtMost(looks.length, total / 1000 + 3)
+          assert.isAtMost(
+            looks.reduce((sum, length) => sum + length, 0),
+            total * 1.3,
+          )
+        }),
+    )
 
   it.live("is not read with the log of the file that it replaced, so that the ingestor can reopen it", () =>
     Effect.gen(function* () {

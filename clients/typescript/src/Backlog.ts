@@ -46,11 +46,13 @@ export class Backlog {
     return this.#segments.reduce((sum, { count }) => sum + count, 0)
   }
 
-  /** The first segments with so many entries: the id up to which to read, and what is known of the rest. */
+  /**
+   * The first segments, with so many entries after the first one, of which only the end may not be read yet: the id up to which to
+   * read, and what is known of the rest.
+   */
   next(count: number): { readonly to: string; readonly laterMinimum: number; readonly isAtHorizon: boolean } {
     let [i, sum] = [0, 0]
-    while (i < this.#segments.length - 1 && sum + this.#segments[i]!.count < count)
-      sum += this.#segments[i++]!.count
+    while (i < this.#segments.length - 1 && sum < count) sum += this.#segments[++i]!.count
     const later = this.#segments.slice(i + 1)
     return {
       to: this.#segments[i]!.to,
