@@ -129,6 +129,62 @@ export interface RedisConnection {
   ) => Effect.Effect<A, StoreError>
 }
 
+/** Fails after the deadline. The error is created only then: creating it each time would be 3 % of the cost of a move. */
+const within = (operation: string, deadline: Duration.Duration) =>
+  Effect.timeoutOrElse({
+    duration: deadline,
+    orElse: () =>
+      Effect.fail(
+        new StoreError({
+          operation,
+          reason: "timeout",
+          detail: `no answer within ${Duration.toMillis(deadline)} ms`,
+        }),
+      ),
+  })
+
+/** Makes the error of an operation of its cause. */
+type Failure = (operation: string) => (cause: unknown) => StoreError
+
+/** Connects a client, names the connection and selects the database. @param onEnd called when the server closes it */
+const connect = Effect.fnUntraced(function* (
+  client: Client,
+  { database, mode }: RedisConfig,
+  failure: ReturnType<Failure>,
+  onEnd: () => void,
+) {
+  // A failed connect rejects without a reason; the reason comes as an event. Commands report their own failures.
+  let reason: unknown
+  client.on("error", (error: Error & { readonly lastNodeError?: Error }) => {
+    reason = error.lastNodeError ?? error
+  })
+  client.on("end", onEnd)
+  const ready = async () => {
+    await client.connect()
+    if (mode === "cluster") return
+    // ioredis would send these commands without reading the answers. A server at its connection limit refuses the first
+    // command, and our user may not be allowed to select the database.
+    await client.client("SETNAME", clientName).catch((error: Error) => {
+      if (!isWithheld(failure(error))) throw error
+    })
+    if (database !== 0) await client.select(database)
+  }
+  yield* Effect.tryPromise({ try: ready, catch: (cause) => failure(reason ?? cause) }).pipe(
+    Effect.onError(() => Effect.sync(() => client.disconnect(false))),
+  )
+})
+
+/** If an error says only that the connection ended, asks the server in another way for the reason. */
+const withDiagnosis = (config: RedisConfig, failure: ReturnType<Failure>) => (error: StoreError) =>
+  !isVague(error.reason, error.detail, config)
+    ? Effect.fail(error)
+    : Effect.flatMap(
+        Effect.tryPromise(async () => diagnose(config, tlsOptions(config), error.reason)).pipe(
+          Effect.orElseSucceed(() => undefined),
+        ),
+        (found) => Effect.fail(found === undefined ? error : failure(found)),
+      )
+
 /**
  * Connects on first use, and reconnects on the next use after a failure.
  *
@@ -155,7 +211,7 @@ export const make = Effect.fnUntraced(function* (
     redact = (text) => redactSecrets(redaction(text))
   })
 
-  const failure = (operation: string) => (cause: unknown) => {
+  const failure: Failure = (operation) => (cause) => {
     const message = cause instanceof Error ? cause.message : String(cause)
     const hint = hints.find(([words]) => words.test(message))?.[1]
     const detail = `${redact(message)}${hint === undefined ? "" : ` (${hint})`}`
@@ -169,67 +225,24 @@ export const make = Effect.fnUntraced(function* (
       which.disconnect(false)
     })
 
-  /** Fails after the timeout. The error is created only then: creating it each time would be 3 % of the cost of a move. */
-  const within = (operation: string, deadline: Duration.Duration) =>
-    Effect.timeoutOrElse({
-      duration: deadline,
-      orElse: () =>
-        Effect.fail(
-          new StoreError({
-            operation,
-            reason: "timeout",
-            detail: `no answer within ${Duration.toMillis(deadline)} ms`,
-          }),
-        ),
-    })
-
-  const connect = Effect.fnUntraced(function* (operation: string) {
+  const reconnected = Effect.fnUntraced(function* (operation: string) {
     if (client !== undefined) return client
     yield* renew
     const next = yield* Effect.try({ try: () => makeClient(config, timeout), catch: failure(operation) })
-    // A failed connect rejects without a reason; the reason comes as an event. Commands report their own failures.
-    let reason: unknown
-    next.on("error", (error: Error & { readonly lastNodeError?: Error }) => {
-      reason = error.lastNodeError ?? error
-    })
-    // Closed by the server: the next command reconnects instead of failing on this client.
-    next.on("end", () => {
+    // The next command reconnects instead of failing on this client.
+    yield* connect(next, config, failure(operation), () => {
       if (client === next) client = undefined
     })
-    const refused = (cause: unknown) => failure(operation)(reason ?? cause)
-    const ready = async () => {
-      await next.connect()
-      if (config.mode === "cluster") return
-      // ioredis would send these commands without reading the answers. A server at its connection limit refuses the first
-      // command, and our user may not be allowed to select the database.
-      await next.client("SETNAME", clientName).catch((error: Error) => {
-        if (!isWithheld(failure(operation)(error))) throw error
-      })
-      if (config.database !== 0) await next.select(config.database)
-    }
-    yield* Effect.onError(Effect.tryPromise({ try: ready, catch: refused }), () =>
-      Effect.sync(() => next.disconnect(false)),
-    )
     return (client = next)
   })
-
-  /** If an error says only that the connection ended, asks the server in another way for the reason. */
-  const withDiagnosis = (operation: string) => (error: StoreError) =>
-    !isVague(error.reason, error.detail, config)
-      ? Effect.fail(error)
-      : Effect.flatMap(
-          Effect.tryPromise(async () => diagnose(config, tlsOptions(config), error.reason)).pipe(
-            Effect.orElseSucceed(() => undefined),
-          ),
-          (found) => Effect.fail(found === undefined ? error : failure(operation)(found)),
-        )
 
   const connected = (operation: string, deadline: Duration.Duration) =>
     Effect.suspend(() =>
       client === undefined
-        ? connecting
-            .withPermit(connect(operation))
-            .pipe(within(operation, deadline), Effect.catch(withDiagnosis(operation)))
+        ? connecting.withPermit(reconnected(operation)).pipe(
+            within(operation, deadline),
+            Effect.catch((error) => withDiagnosis(config, failure(operation))(error)),
+          )
         : Effect.succeed(client),
     )
 
