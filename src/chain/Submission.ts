@@ -26,29 +26,11 @@ export interface Submission {
 const isUnusable = ({ reason, operation }: StoreError) =>
   reason === "newer" || (reason === "corrupt" && operation === "load")
 
-export const make = (
-  {
-    events,
-    rivals,
-    writer,
-    provenance,
-    standoff,
-    pushLimits,
-    housekeeping,
-    storeBreaker,
-    breaker,
-  }: ChainState,
-  suspension: Suspension,
-  traces: BlockTraces,
-): Submission => {
-  const onStoreError = (error: StoreError) =>
-    Effect.gen(function* () {
-      if (isUnusable(error)) return yield* suspension.haltUntilReadable(error)
-      if (!storeBreaker.acceptsMoves()) return
-      events.record({ _tag: "StoreAwaited", error })
-      yield* storeBreaker.trip(error)
-    })
-
+/** Submits a step, and after a refusal again, once the store accepts moves. */
+const submitting = (
+  { rivals, writer, provenance, pushLimits, housekeeping, storeBreaker }: ChainState,
+  onStoreError: Submission["onStoreError"],
+) => {
   const submit = (step: MoveStep, isRetry: boolean): ReturnType<Submission["submit"]> =>
     writer.submit(step).pipe(
       Effect.catchTags({
@@ -72,7 +54,14 @@ export const make = (
         },
       }),
     )
+  return submit
+}
 
+/** Records what the store answered. */
+const acknowledging = (
+  { events, rivals, writer, provenance, standoff, pushLimits, storeBreaker, breaker }: ChainState,
+  traces: BlockTraces,
+) => {
   const recordPop = Effect.map(Monotonic.millis, (now) => standoff.recordPop(now))
   const standoffOver = events.publish({ _tag: "Standoff", wait: 0 })
 
@@ -82,7 +71,7 @@ export const make = (
       Effect.andThen(breaker.succeed),
     )
 
-  const acknowledge = (endpoint: Endpoint, { step, result }: Submitted) => {
+  return (endpoint: Endpoint, { step, result }: Submitted): Effect.Effect<unknown> => {
     if (result === undefined) {
       if (step._tag === "HeadDone") return Effect.sync(() => traces.done(step.trace))
       const agrees = standoff.confirm(step.journal, step.hash)
@@ -110,7 +99,19 @@ export const make = (
         return recorded
     }
   }
+}
 
+export const make = (state: ChainState, suspension: Suspension, traces: BlockTraces): Submission => {
+  const { events, storeBreaker } = state
+  const onStoreError = (error: StoreError) =>
+    Effect.gen(function* () {
+      if (isUnusable(error)) return yield* suspension.haltUntilReadable(error)
+      if (!storeBreaker.acceptsMoves()) return
+      events.record({ _tag: "StoreAwaited", error })
+      yield* storeBreaker.trip(error)
+    })
+  const submit = submitting(state, onStoreError)
+  const acknowledge = acknowledging(state, traces)
   return {
     submit: (step) =>
       step._tag === "Move" ? submit(step, false) : Effect.succeed({ step, result: undefined }),

@@ -12,6 +12,25 @@ import type { ChainStatus } from "./ChainStatus.ts"
 
 const every = "10 seconds"
 
+/** Logs once per process and chain that entries are being trimmed (pushes trim too). */
+const trimmingLog = (maxLength: number) => {
+  /** Entries that were trimmed at the previous poll; `true`: trimming has been logged. */
+  const trimmedBefore = new Map<ChainStatus, number | true>()
+  return (chain: ChainStatus, { entries, trimmed }: Stats) => {
+    const before = trimmedBefore.get(chain)
+    if (before === true) return Effect.void
+    const begins = before !== undefined && trimmed > before && maxLength > 0
+    trimmedBefore.set(chain, begins || trimmed)
+    return begins
+      ? logEvent(
+          "trimming",
+          `trimming has begun: of ${pluralize(entries, "entry", "entries")}, about the newest ${maxLength} are kept (STREAM_MAXLEN), and entries that pinned readers have not read`,
+          { kept: maxLength },
+        ).pipe(Effect.annotateLogs({ chain: chain.name }))
+      : Effect.void
+  }
+}
+
 export const layer = Layer.effectDiscard(
   Effect.gen(function* () {
     const store = yield* StoreAdmin
@@ -43,23 +62,7 @@ export const layer = Layer.effectDiscard(
         )
       }
     })
-    /** Entries of each chain that were trimmed at the previous poll; `true`: trimming has been logged. */
-    const trimmedBefore = new Map<ChainStatus, number | true>()
-    /** Logs once per process that entries are being trimmed (pushes trim too). */
-    const logTrimming = (chain: ChainStatus, { entries, trimmed }: Stats) => {
-      const before = trimmedBefore.get(chain)
-      if (before === true) return Effect.void
-      const { maxLength } = settings.retention
-      const begins = before !== undefined && trimmed > before && maxLength > 0
-      trimmedBefore.set(chain, begins || trimmed)
-      return begins
-        ? logEvent(
-            "trimming",
-            `trimming has begun: of ${pluralize(entries, "entry", "entries")}, about the newest ${maxLength} are kept (STREAM_MAXLEN), and entries that pinned readers have not read`,
-            { kept: maxLength },
-          ).pipe(Effect.annotateLogs({ chain: chain.name }))
-        : Effect.void
-    }
+    const logTrimming = trimmingLog(settings.retention.maxLength)
     const pollStream = Effect.fnUntraced(function* (chain: ChainStatus) {
       const stats = yield* store.stats(chain.id, false)
       // It may have gone elsewhere meanwhile.

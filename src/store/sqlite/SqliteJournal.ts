@@ -68,6 +68,23 @@ const write = (
 /** Where another ingestor continues, it leaves out up to this many ids. */
 const mostSkipped = 1000
 
+/** Applies a move. What was deleted since the journal was loaded is a conflict, so that it is loaded again. */
+const applierOf =
+  ({ logs }: CallLimits) =>
+  <Result>(
+    stored: StoredState | undefined,
+    filter: string,
+    move: Move,
+    apply: (stored: StoredState, changes: Changes) => Result,
+  ): Result | Conflict | FilterChanged => {
+    if (stored === undefined) return { _tag: "Conflict", head: undefined }
+    const { journal, contradiction } = stored
+    const rejection = rejectionOf(journal, filter, move)
+    if (rejection !== undefined) return rejection
+    if (contradiction !== undefined) return { _tag: "Conflict", head: journal.head }
+    return apply(stored, changesOf(journal, move, logs))
+  }
+
 /**
  * The moves.
  *
@@ -83,6 +100,7 @@ const movesOf = (
   random: () => number,
 ) => {
   const writer = randomUUID()
+  const applyMove = applierOf(limits)
 
   /**
    * Before a move appends entries. An older copy of the file hands out the same ids again: where two ingestors did not leave
@@ -90,21 +108,6 @@ const movesOf = (
    */
   const continueIds = (chain: ChainId) => {
     if (sql.setWriter(chain, writer).changes > 0) sql.skipIds(1 + Math.floor(random() * mostSkipped))
-  }
-
-  /** Applies a move. What was deleted since the journal was loaded is a conflict, so that it is loaded again. */
-  const applyMove = <Result>(
-    stored: StoredState | undefined,
-    filter: string,
-    move: Move,
-    apply: (stored: StoredState, changes: Changes) => Result,
-  ): Result | Conflict | FilterChanged => {
-    if (stored === undefined) return { _tag: "Conflict", head: undefined }
-    const { journal, contradiction } = stored
-    const rejection = rejectionOf(journal, filter, move)
-    if (rejection !== undefined) return rejection
-    if (contradiction !== undefined) return { _tag: "Conflict", head: journal.head }
-    return apply(stored, changesOf(journal, move, limits.logs))
   }
 
   const push = (chain: ChainId, filter: string, push: Push): PushResult => {
