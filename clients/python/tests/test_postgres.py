@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -134,6 +135,35 @@ def test_commits_several_blocks_in_one_transaction(server: Server, database: Dat
     changes.close()
     checkpoint.close()
     assert database.rows() == keys("1a", "2a", "3a", "4a", "5a")
+
+
+@pytest.mark.parametrize("connection", ["of the checkpoint", "of the caller"])
+def test_refuses_a_repeated_transaction_whose_commit_lost_its_reply(
+    connection: str, server: Server, database: Database
+) -> None:
+    Stream(server).write("1a", "2a")
+    checkpoint = postgres(URL, table=database.table)
+    changes = start(server.url, checkpoint=checkpoint)
+    block = next(changes)
+    with psycopg.connect(URL, autocommit=True) as own:
+
+        def run() -> None:
+            with checkpoint.transaction() if connection == "of the checkpoint" else own.transaction() as tx:
+                by = own if connection == "of the caller" else tx
+                # Nothing makes it unique.
+                by.execute(f"INSERT INTO {database.table}_logs VALUES (gen_random_uuid())".encode())
+                block.commit(by)
+
+        # The caller has not seen that this one is committed.
+        run()
+        assert code_of(run).code == "COMMITTED"
+        assert len(database.rows()) == 1
+    next(changes).commit()
+    changes.close()
+    again = start(server.url, checkpoint=checkpoint, stop=threading.Event())
+    threading.Timer(0.5, again.gi_frame.f_locals["options"].stop.set).start()
+    assert list(again) == []
+    checkpoint.close()
 
 
 def test_refuses_tables_of_a_later_release(server: Server, database: Database) -> None:
