@@ -280,6 +280,60 @@ def test_refuses_a_repeated_transaction_of_the_caller_that_included_later_change
     assert (names(checkpoint), again(server, checkpoint)) == (["+1a", "+2a"], [])
 
 
+def test_refuses_a_repeated_commit_of_what_a_connection_has_written_in_an_open_transaction(
+    server: Server, stream: Stream
+) -> None:
+    stream.write("1a", "2a")
+    own = sqlite3.connect(":memory:")
+    own.execute("CREATE TABLE names (name TEXT)")
+    checkpoint = sqlite(own)
+    _, changes = start(server, checkpoint)
+    block = next(changes)
+    write(own, block)
+    block.commit()
+    # Nothing is written.
+    block.commit()
+    write(own, block)
+    assert code_of(block.commit) == "COMMITTED"
+    changes.close()
+    assert (names(checkpoint), again(server, checkpoint)) == (["+1a"], ["+2a"])
+    own.close()
+
+
+def test_leaves_an_open_transaction_of_the_caller_open(server: Server, stream: Stream, tmp_path: Path) -> None:
+    stream.write("1a", "2a")
+    for number, path in enumerate((":memory:", tmp_path / "a.db")):
+        own = sqlite3.connect(path)
+        own.execute("CREATE TABLE names (name TEXT)")
+        checkpoint = sqlite(own)
+        asked = {"name": f"reader-{number}", "lease": 0.3}
+        _, changes = start(server, checkpoint, **asked)
+        write(own, block := next(changes))
+        # An error of the caller ends the iteration in the middle of a block.
+        changes.close()
+        assert own.in_transaction
+        _, changes = start(server, checkpoint, **asked)
+        assert code_of(lambda changes=changes: next(changes)) == "OPTION"
+        own.rollback()
+        _, changes = start(server, checkpoint, **asked)
+        # The position is not saved at rest.
+        write(own, block := next(changes))
+        block.commit(own)
+        stream.write(f"{number + 3}a", contract=OTHER)
+        for block in changes:
+            write(own, block)
+            block.commit(own)
+        assert own.in_transaction
+        own.rollback()
+        assert names(checkpoint) == []
+        _, changes = start(server, checkpoint, **asked)
+        for block in changes:
+            write(own, block)
+            block.commit()
+        assert names(checkpoint) == ["+1a", "+2a"]
+        own.close()
+
+
 def test_does_not_pass_over_a_commit_that_failed(
     server: Server, stream: Stream, checkpoint: Any
 ) -> None:

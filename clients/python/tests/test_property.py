@@ -61,6 +61,10 @@ class Interrupted:
     def in_transaction(self) -> bool:
         return self._checkpoint.in_transaction
 
+    @property
+    def has_open_writes(self) -> bool:
+        return self._checkpoint.has_open_writes
+
     def load(self, tx: Any, reader: ReaderId) -> Position | None:
         self._interrupt()
         return self._checkpoint.load(tx, reader)
@@ -286,6 +290,16 @@ class Play:
                     assert self.code_of(block.commit) == "CLOSED"
                     return
                 blocks.append(later)
+            if len(blocks) == 1 and dice.chance(0.1):
+                # A transaction of the connection itself, in which an error may end the iteration.
+                self.database.execute("BEGIN")
+                self.write(block)
+                self.interrupt(process)
+                if dice.chance(0.1):
+                    return
+                block.commit()
+                assert not self.database.in_transaction
+                continue
             is_single = len(blocks) == 1 and dice.chance(0.7)
             is_abandoned = dice.chance(0.05)
             is_lost = not is_abandoned and dice.chance(0.1)
@@ -351,7 +365,9 @@ class Play:
                 self.process += 1
                 with suppress(Crash):
                     changes.close()
-            assert not self.database.in_transaction
+            # Nothing but a commit ends a transaction of the caller.
+            if self.database.in_transaction:
+                self.database.execute("ROLLBACK")
         assert self.rows() == self.expected()
         self.database.close()
 

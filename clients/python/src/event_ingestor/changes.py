@@ -100,7 +100,7 @@ class _Iteration(Generic[Tx]):
         """
         self._assert_open()
         session, serial = self.consumer.session, after.serial
-        has_writes = tx is not None or session.in_transaction
+        has_writes = tx is not None or session.in_transaction or session.has_open_writes
         is_bound = has_writes or not self._is_at_least_once
 
         def following(stored: Saved) -> Saved | None:

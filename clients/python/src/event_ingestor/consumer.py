@@ -180,8 +180,9 @@ class Consumer(Generic[Tx]):
         """Saves a state that needed no delivery, from time to time, if the last change before it is known to be stored."""
         session, delivered = self.session, self._delivered
         is_due = time.monotonic() - self._saved_at >= _INTERVAL
-        # In a transaction of the caller, it would be rolled back with that.
-        if not is_due or session.in_transaction or not _is_ahead(state, session.stored):
+        # In a transaction of the caller, it would be rolled back with that, or commit it.
+        is_open = session.in_transaction or session.has_open_writes
+        if not is_due or is_open or not _is_ahead(state, session.stored):
             return
         if session.stored.serial < delivered and not self.has_heartbeats:
             self.retrying(session.refresh)

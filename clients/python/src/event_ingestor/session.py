@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeAlias
 
 from .checkpoint import Checkpoint, ReaderId, Save, Tx
 from .entry import RawBlock
-from .errors import ConsumerError
+from .errors import ConsumerError, OptionError
 from .plan import applied
 from .position import AppliedBlock, PackedBlock, Position, State, pack, unpack
 
@@ -133,7 +133,10 @@ class Session(Generic[Tx]):
 
         :param begin: the position of a new reader; ``None``: not yet
         :returns: ``None`` if it is stopped, or if there is no position yet
+        :raises OptionError: if the caller has begun a transaction by itself, which this would commit
         """
+        if self.has_open_writes:
+            raise OptionError("checkpoint: its connection has an open transaction: commit it, or roll it back, before you begin")
         seen: tuple[str, int] | None = None
         seen_at = 0.0
         while not is_stopped():
@@ -252,9 +255,14 @@ class Session(Generic[Tx]):
         """Whether the caller has an open transaction of the checkpoint."""
         return self._checkpoint.in_transaction
 
+    @property
+    def has_open_writes(self) -> bool:
+        """Whether a transaction of its own would commit one that the caller has begun by itself."""
+        return self._checkpoint.has_open_writes
+
     def refresh(self) -> None:
         """Reads which state is stored."""
-        if not self.in_transaction:
+        if not self.in_transaction and not self.has_open_writes:
             self.update(lambda _: None)
 
     def heartbeat(self, checkpoint: Checkpoint[Any]) -> None:
@@ -268,8 +276,10 @@ class Session(Generic[Tx]):
             self._save(checkpoint, tx, stored, stored)
 
     def release(self) -> None:
-        """Leaves, so that another process can take over at once."""
-        if self._stored is None:
+        """Leaves, so that another process can take over at once; when the lease has ended, if the caller has a transaction open that
+        this would commit.
+        """
+        if self._stored is None or self.has_open_writes:
             return
         checkpoint, reader = self._checkpoint, self._reader
         with checkpoint.transaction() as tx:
