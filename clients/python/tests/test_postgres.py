@@ -166,6 +166,31 @@ def test_refuses_a_repeated_transaction_whose_commit_lost_its_reply(
     checkpoint.close()
 
 
+def test_ends_while_a_transaction_of_the_caller_is_open(server: Server, database: Database) -> None:
+    Stream(server).write("1a", "2a")
+    checkpoint = postgres(URL, table=database.table)
+    with pytest.raises(ZeroDivisionError), psycopg.connect(URL) as own:
+        # The iteration ends before the transaction does.
+        own.execute("SET LOCAL statement_timeout = 20000")
+        for block in start(server.url, checkpoint=checkpoint, lease=0.3):
+            database.write(own, block)
+            block.commit(own)
+            if block.number == 2:
+                begun = time.monotonic()
+                raise ZeroDivisionError
+    assert time.monotonic() - begun < 5
+    assert database.rows() == []
+    changes = start(server.url, checkpoint=checkpoint, lease=0.3)
+    for block in changes:
+        with block.transaction() as tx:
+            database.write(tx, block)
+        if block.number == 2:
+            break
+    changes.close()
+    checkpoint.close()
+    assert database.rows() == keys("1a", "2a")
+
+
 def test_refuses_tables_of_a_later_release(server: Server, database: Database) -> None:
     Stream(server).write("1a")
     database.admin.execute(f"INSERT INTO {database.table}_migrations VALUES (99)")

@@ -232,15 +232,22 @@ class Consumer(Generic[Tx]):
         )
         self._reported_at = time.monotonic()
 
+    def _leave(self) -> None:
+        """Releases the position. In a transaction of the checkpoint, that is a part of it."""
+        if self._heartbeats is None:
+            self.session.release()
+        elif self.session.in_transaction:
+            self._heartbeats.stop()
+            self.session.release()
+        else:
+            self._heartbeats.leave()
+
     def _report_last(self) -> None:
         if self._options.pinned:
-            self.session.refresh()
             self._report_now()
 
     def close(self) -> None:
-        if self._heartbeats is not None:
-            self._heartbeats.stop()
-        for end in (self._report_last, self.session.release, self._source.close):
+        for end in (self._leave, self._report_last, self._source.close):
             try:
                 end()
             except Exception as error:

@@ -5,6 +5,7 @@ both, so that two processes of one name never apply the same block twice. A proc
 over when the beat has not risen for the length of the lease, or when the owner has left.
 """
 
+import logging
 import threading
 import time
 import uuid
@@ -19,8 +20,13 @@ from .errors import ConsumerError, OptionError
 from .plan import applied
 from .position import AppliedBlock, PackedBlock, Position, State, pack, unpack
 
+_LOGGER = logging.getLogger("event_ingestor")
+
 SHORTEST_BEAT = 0.1
 """The least time between two heartbeats (seconds)."""
+
+_PATIENCE = 1.0
+"""How long an iteration that ends waits for its own transaction (seconds)."""
 
 KEPT = 100
 """So many states are remembered, of which one is stored: a caller may roll back several."""
@@ -275,19 +281,22 @@ class Session(Generic[Tx]):
             self._stored = stored
             self._save(checkpoint, tx, stored, stored)
 
-    def release(self) -> None:
-        """Leaves, so that another process can take over at once; when the lease has ended, if the caller has a transaction open that
-        this would commit.
+    def release(self, checkpoint: Checkpoint[Any] | None = None) -> None:
+        """Reads which state is stored, and leaves, so that another process can take over at once; when the lease has ended, if the
+        caller has a transaction open that this would commit.
+
+        :param checkpoint: the same store by another connection
         """
-        if self._stored is None or self.has_open_writes:
+        checkpoint = checkpoint or self._checkpoint
+        if self._stored is None or checkpoint.has_open_writes:
             return
-        checkpoint, reader = self._checkpoint, self._reader
+        is_part = checkpoint.in_transaction
         with checkpoint.transaction() as tx:
-            now = checkpoint.load(tx, reader)
-            if now is not None and now.owner == self._owner:
-                checkpoint.save(tx, reader, Save(replace(now, owner="", beat=now.beat + 1), (), ()))
-        self._stored = None
-        self._saved = {}
+            stored = self._current(checkpoint, tx)
+            left = replace(stored.position, owner="", beat=stored.position.beat + 1)
+            checkpoint.save(tx, self._reader, Save(left, (), ()))
+        if not is_part:
+            self._stored = stored
 
 
 class Heartbeats:
@@ -297,6 +306,7 @@ class Heartbeats:
         self._session = session
         self._checkpoint = checkpoint
         self._interval = max(lease / 3, SHORTEST_BEAT)
+        self._is_leaving = False
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="event_ingestor heartbeats", daemon=True)
         self._thread.start()
@@ -308,7 +318,18 @@ class Heartbeats:
                 self._session.heartbeat(self._checkpoint)
             except Exception:
                 continue
+        try:
+            if self._is_leaving:
+                self._session.release(self._checkpoint)
+        except Exception as error:
+            _LOGGER.debug("%s", error)
         self._checkpoint.close()
 
     def stop(self) -> None:
         self._stopped.set()
+
+    def leave(self) -> None:
+        """Releases the position, and waits for that, but not long: it may wait for a transaction of the caller, who waits for this."""
+        self._is_leaving = True
+        self.stop()
+        self._thread.join(_PATIENCE)
