@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import NamedTuple
 
-from event_ingestor.entry import Entry, Head, hash_of, number_of
+from event_ingestor.entry import Entry, Head, hash_of, is_removal, number_of
 from event_ingestor.source import Report, Snapshot
 
 
@@ -212,7 +212,10 @@ class JournalModel:
         if following is None:
             first_number = journal.number + 1
         else:
-            first_number = number_of(following) + (0 if hash_of(following) != hash_of(last) else 1)
+            # As an ingestor tells it; a block that was removed and added again is whole if it is trimmed between.
+            is_begin = following.fields["log_index"] == "0" and not is_removal(following)
+            is_first = hash_of(following) != hash_of(last) or is_begin
+            first_number = number_of(following) + (0 if is_first else 1)
         self.journal = replace(
             journal, entries=journal.entries[count:], ids=journal.ids[count:], first_number=first_number
         )

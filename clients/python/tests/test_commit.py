@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,27 @@ def checkpoint(tmp_path: Path) -> Iterator[Checkpoint[Any]]:
     checkpoint.close()
 
 
+class LostReply(Exception):
+    """A transaction was committed, and its reply was lost."""
+
+
+def lossy(checkpoint: Any) -> threading.Event:
+    """Loses the reply of the next transaction when it is set."""
+    transaction, lose = checkpoint.transaction, threading.Event()
+
+    @contextmanager
+    def losing() -> Iterator[Any]:
+        with transaction() as tx:
+            yield tx
+        # Those inside of it have no reply of their own.
+        if lose.is_set() and not checkpoint.in_transaction:
+            lose.clear()
+            raise LostReply
+
+    checkpoint.transaction = losing
+    return lose
+
+
 def write(tx: sqlite3.Connection, block: Change[Any]) -> None:
     tx.execute("INSERT INTO names VALUES (?)", [name_of(block)])
 
@@ -137,12 +159,13 @@ def test_stores_a_change_whose_transaction_is_repeated(
     stream.write("1a", "2a", "3a")
     _, changes = start(server, checkpoint)
     for block in changes:
-        for attempt in range(3):
+        # More often than states are remembered.
+        for attempt in range(151):
             try:
                 with block.transaction() if block.number == 1 else checkpoint.transaction() as tx:
                     write(tx, block)
                     block.commit(tx)
-                    if attempt < 2:
+                    if attempt < 150:
                         raise ZeroDivisionError
             except ZeroDivisionError:
                 continue
@@ -200,6 +223,141 @@ def test_keeps_the_later_position_when_an_earlier_change_is_committed_after_it(
         pass
     changes.close()
     assert again(server, checkpoint) == ["+3a"]
+
+
+@pytest.mark.parametrize("form", ["commit", "commit in a transaction", "commit of a transaction", "transaction"])
+def test_refuses_a_repeated_transaction_whose_commit_lost_its_reply(
+    form: str, server: Server, stream: Stream, checkpoint: Checkpoint[Any]
+) -> None:
+    stream.write("1a", "2a")
+    lose = lossy(checkpoint)
+    # No heartbeat loses its reply in place of the commit.
+    _, changes = start(server, checkpoint, lease=100.0)
+    block = next(changes)
+
+    def run() -> None:
+        if form == "transaction":
+            with block.transaction() as tx:
+                tx.execute("INSERT INTO names VALUES (hex(randomblob(8)))")
+        elif form == "commit":
+            block.commit()
+        else:
+            with checkpoint.transaction() as tx:
+                tx.execute("INSERT INTO names VALUES (hex(randomblob(8)))")
+                block.commit(None if form == "commit in a transaction" else tx)
+
+    lose.set()
+    with pytest.raises(LostReply):
+        run()
+    if form == "commit":
+        run()
+    else:
+        assert code_of(run) == "COMMITTED"
+    next(changes).commit()
+    changes.close()
+    assert len(names(checkpoint)) == (form != "commit")
+    assert again(server, checkpoint) == []
+
+
+def test_refuses_a_repeated_transaction_of_the_caller_that_included_later_changes(
+    server: Server, stream: Stream, checkpoint: Checkpoint[Any]
+) -> None:
+    stream.write("1a", "2a", "3a")
+    _, changes = start(server, checkpoint)
+    first, second = next(changes), next(changes)
+    with checkpoint.transaction() as tx:
+        for block in (first, second):
+            write(tx, block)
+            block.commit(tx)
+    third = next(changes)
+    # Also when it is known that they are stored.
+    for commit in (lambda: None, third.commit):
+        commit()
+        for block in (first, second):
+            with checkpoint.transaction() as tx:
+                assert code_of(lambda block=block, tx=tx: block.commit(tx)) == "COMMITTED"
+    changes.close()
+    assert (names(checkpoint), again(server, checkpoint)) == (["+1a", "+2a"], [])
+
+
+def test_refuses_a_repeated_commit_of_what_a_connection_has_written_in_an_open_transaction(
+    server: Server, stream: Stream
+) -> None:
+    stream.write("1a", "2a")
+    own = sqlite3.connect(":memory:")
+    own.execute("CREATE TABLE names (name TEXT)")
+    checkpoint = sqlite(own)
+    _, changes = start(server, checkpoint)
+    block = next(changes)
+    write(own, block)
+    block.commit()
+    # Nothing is written.
+    block.commit()
+    write(own, block)
+    assert code_of(block.commit) == "COMMITTED"
+    changes.close()
+    assert (names(checkpoint), again(server, checkpoint)) == (["+1a"], ["+2a"])
+    own.close()
+
+
+def test_leaves_an_open_transaction_of_the_caller_open(server: Server, stream: Stream, tmp_path: Path) -> None:
+    stream.write("1a", "2a")
+    for number, path in enumerate((":memory:", tmp_path / "a.db")):
+        own = sqlite3.connect(path)
+        own.execute("CREATE TABLE names (name TEXT)")
+        checkpoint = sqlite(own)
+        asked = {"name": f"reader-{number}", "lease": 0.3}
+        _, changes = start(server, checkpoint, **asked)
+        write(own, block := next(changes))
+        # An error of the caller ends the iteration in the middle of a block.
+        changes.close()
+        assert own.in_transaction
+        _, changes = start(server, checkpoint, **asked)
+        assert code_of(lambda changes=changes: next(changes)) == "OPTION"
+        own.rollback()
+        _, changes = start(server, checkpoint, **asked)
+        # The position is not saved at rest.
+        write(own, block := next(changes))
+        block.commit(own)
+        stream.write(f"{number + 3}a", contract=OTHER)
+        for block in changes:
+            write(own, block)
+            block.commit(own)
+        assert own.in_transaction
+        own.rollback()
+        assert names(checkpoint) == []
+        _, changes = start(server, checkpoint, **asked)
+        for block in changes:
+            write(own, block)
+            block.commit()
+        assert names(checkpoint) == ["+1a", "+2a"]
+        own.close()
+
+
+def test_does_not_pass_over_a_commit_that_failed(
+    server: Server, stream: Stream, checkpoint: Any
+) -> None:
+    stream.write("1a", "2a")
+    save, is_failing = checkpoint.save, threading.Event()
+
+    def failing(tx: Any, reader: ReaderId, save_: Save) -> None:
+        if is_failing.is_set():
+            raise OSError("the disk")
+        save(tx, reader, save_)
+
+    checkpoint.save = failing
+    _, changes = start(server, checkpoint, lease=100.0)
+    first = next(changes)
+    is_failing.set()
+    with pytest.raises(OSError, match="the disk"):
+        first.commit()
+    is_failing.clear()
+    second = next(changes)
+    assert code_of(second.commit) == "ROLLED_BACK"
+    first.commit()
+    second.commit()
+    changes.close()
+    assert again(server, checkpoint) == []
 
 
 def test_does_not_save_at_rest_what_was_rolled_back(
@@ -314,6 +472,23 @@ def test_delivers_no_block_at_least_once_while_another_of_its_number_is_uncommit
     checkpoint.close()
 
 
+def test_marks_a_block_once_that_was_replaced_and_is_canonical_again(
+    server: Server, stream: Stream
+) -> None:
+    stream.write("1a", "2a")
+    checkpoint = memory()
+    source, changes = start(server, checkpoint)
+    first, _ = next(changes), next(changes)
+    stream.write("-2a")
+    assert name_of(next(changes)) == "-2a"
+    stream.write("2a", "3a")
+    source.waited = 0
+    assert name_of(next(changes)) == "+2a"
+    first.commit()
+    changes.close()
+    assert again(server, checkpoint) == ["-2a", "+2a", "+3a"]
+
+
 def test_delivers_nothing_after_a_rolled_back_change_at_least_once(
     server: Server, stream: Stream, tmp_path: Path
 ) -> None:
@@ -325,7 +500,17 @@ def test_delivers_nothing_after_a_rolled_back_change_at_least_once(
         block.commit(tx)
         raise ZeroDivisionError
     assert code_of(lambda: next(changes)) == "ROLLED_BACK"
-    assert again(server, checkpoint) == ["+1a", "+2a"]
+    _, changes = start(server, checkpoint)
+    block = next(changes)
+    with pytest.raises(ZeroDivisionError), checkpoint.transaction() as tx:
+        block.commit(tx)
+        raise ZeroDivisionError
+    # It may be repeated.
+    with checkpoint.transaction() as tx:
+        block.commit(tx)
+    assert name_of(next(changes)) == "+2a"
+    changes.close()
+    assert again(server, checkpoint) == ["+2a"]
     checkpoint.close()
 
 
@@ -380,3 +565,22 @@ def test_publishes_the_lower_position_after_a_set_back_until_its_retractions_are
         block.commit()
     assert source.reported[-1] == "8-0"
     assert hash_of("4b") == block.hash
+
+
+def test_publishes_the_lower_position_after_a_set_back_also_when_a_commit_of_before_it_ends_then(
+    server: Server, stream: Stream, checkpoint: Checkpoint[Any]
+) -> None:
+    stream.write("1a", "2a", final=1)
+    restore = stream.save()
+    stream.write("3a", "4a")
+    source, changes = start(server, checkpoint)
+    for _ in range(3):
+        next(changes).commit()
+    fourth = next(changes)
+    restore()
+    stream.write("3b")
+    assert name_of(next(changes)) == "-4a"
+    with checkpoint.transaction() as tx:
+        fourth.commit(tx)
+    changes.close()
+    assert source.reported[-1] == "4-0"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -134,6 +135,60 @@ def test_commits_several_blocks_in_one_transaction(server: Server, database: Dat
     changes.close()
     checkpoint.close()
     assert database.rows() == keys("1a", "2a", "3a", "4a", "5a")
+
+
+@pytest.mark.parametrize("connection", ["of the checkpoint", "of the caller"])
+def test_refuses_a_repeated_transaction_whose_commit_lost_its_reply(
+    connection: str, server: Server, database: Database
+) -> None:
+    Stream(server).write("1a", "2a")
+    checkpoint = postgres(URL, table=database.table)
+    changes = start(server.url, checkpoint=checkpoint)
+    block = next(changes)
+    with psycopg.connect(URL, autocommit=True) as own:
+
+        def run() -> None:
+            with checkpoint.transaction() if connection == "of the checkpoint" else own.transaction() as tx:
+                by = own if connection == "of the caller" else tx
+                # Nothing makes it unique.
+                by.execute(f"INSERT INTO {database.table}_logs VALUES (gen_random_uuid())".encode())
+                block.commit(by)
+
+        # The caller has not seen that this one is committed.
+        run()
+        assert code_of(run).code == "COMMITTED"
+        assert len(database.rows()) == 1
+    next(changes).commit()
+    changes.close()
+    again = start(server.url, checkpoint=checkpoint, stop=threading.Event())
+    threading.Timer(0.5, again.gi_frame.f_locals["options"].stop.set).start()
+    assert list(again) == []
+    checkpoint.close()
+
+
+def test_ends_while_a_transaction_of_the_caller_is_open(server: Server, database: Database) -> None:
+    Stream(server).write("1a", "2a")
+    checkpoint = postgres(URL, table=database.table)
+    with pytest.raises(ZeroDivisionError), psycopg.connect(URL) as own:
+        # The iteration ends before the transaction does.
+        own.execute("SET LOCAL statement_timeout = 20000")
+        for block in start(server.url, checkpoint=checkpoint, lease=0.3):
+            database.write(own, block)
+            block.commit(own)
+            if block.number == 2:
+                begun = time.monotonic()
+                raise ZeroDivisionError
+    assert time.monotonic() - begun < 5
+    assert database.rows() == []
+    changes = start(server.url, checkpoint=checkpoint, lease=0.3)
+    for block in changes:
+        with block.transaction() as tx:
+            database.write(tx, block)
+        if block.number == 2:
+            break
+    changes.close()
+    checkpoint.close()
+    assert database.rows() == keys("1a", "2a")
 
 
 def test_refuses_tables_of_a_later_release(server: Server, database: Database) -> None:

@@ -1,11 +1,10 @@
 """Random journals, crashes, failovers and reorgs: a reader's table equals the chain. A port of test/clients/property.test.ts."""
 
-import itertools
 import os
 import sqlite3
 import threading
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -35,12 +34,18 @@ class Abandoned(Exception):
     """The caller rolls back its transaction."""
 
 
+class LostReply(Exception):
+    """A transaction was committed, and its reply was lost."""
+
+
 class Interrupted:
     """A checkpoint whose every call may be the last one."""
 
     def __init__(self, checkpoint: Checkpoint[Any], play: "Play", process: int) -> None:
         self._checkpoint = checkpoint
         self._interrupt = lambda: play.interrupt(process)
+        self.loses = False
+        """Whether the next transaction of the caller loses its reply."""
         self.at_least_once = checkpoint.at_least_once
 
     @contextmanager
@@ -48,10 +53,17 @@ class Interrupted:
         with self._checkpoint.transaction() as tx:
             yield tx
         self._interrupt()
+        if self.loses and not self.in_transaction:
+            self.loses = False
+            raise LostReply
 
     @property
     def in_transaction(self) -> bool:
         return self._checkpoint.in_transaction
+
+    @property
+    def has_open_writes(self) -> bool:
+        return self._checkpoint.has_open_writes
 
     def load(self, tx: Any, reader: ReaderId) -> Position | None:
         self._interrupt()
@@ -84,6 +96,7 @@ class Play:
         self.is_slow = dice.chance(0.3)
         self.steps = 50 + dice.below(200)
         self.crashes = dice.below(4)
+        self.heartbeat: Callable[[], None] | None = None
         self.looks = 0
         self.process = 0
         self.stop = threading.Event()
@@ -124,6 +137,10 @@ class Play:
         self.looks += 1
         if self.looks > MOST_LOOKS:
             self.stop.set()
+        # Another connection waits for the end of a transaction.
+        if self.heartbeat is not None and dice.chance(0.03) and not self.database.in_transaction:
+            with suppress(Exception):
+                self.heartbeat()
         if self.steps > 0:
             if not self.is_slow or dice.chance(0.2):
                 for _ in range(dice.below(3)):
@@ -151,62 +168,169 @@ class Play:
             count = self.database.executemany("DELETE FROM logs WHERE key = ?", [(key,) for key in keys]).rowcount
             assert count == len(keys), f"{block} was not there"
 
-    def handle_at_least_once(self, changes: Changes, process: int) -> None:
+    def code_of(self, run: Callable[[], Any]) -> str:
+        """The code of an error of the library; ``""`` without one."""
+        try:
+            run()
+        except ConsumerError as error:
+            return error.code
+        return ""
+
+    def take(self, changes: Changes) -> Change[Any] | None:
+        """The next change, which may never come; ``None`` at the end."""
+        self.is_waiting = True
+        try:
+            return next(changes, None)
+        finally:
+            self.is_waiting = False
+
+    def commit_rolled_back(self, block: Change[Any], checkpoint: Checkpoint[Any]) -> None:
+        """Commits a change in a transaction that is rolled back."""
+        with suppress(Abandoned), checkpoint.transaction() as tx:
+            block.commit(tx)
+            raise Abandoned
+
+    def assert_rolled_back(self, changes: Changes) -> None:
+        """Nothing passes over a change that was rolled back."""
+        try:
+            later = self.take(changes)
+            if later is not None:
+                later.commit()
+        except ConsumerError as error:
+            assert error.code == "ROLLED_BACK"
+        else:
+            assert later is None
+
+    def commit_at_least_once(self, block: Change[Any], checkpoint: Checkpoint[Any]) -> None:
+        roll = self.dice.next()
+        if roll < 0.7:
+            block.commit()
+        elif roll < 0.85:
+            with checkpoint.transaction() as tx:
+                block.commit(tx)
+        else:
+            assert self.code_of(lambda: self.enter(block.transaction())) in ("", "COMMITTED")
+
+    def handle_at_least_once(self, changes: Changes, checkpoint: Checkpoint[Any], process: int) -> None:
+        """Commits come late, or out of order, or never, or twice."""
+        dice = self.dice
         uncommitted: list[Change[Any]] = []
         try:
             for block in changes:
                 self.write(block)
                 self.interrupt(process)
                 uncommitted.append(block)
-                if self.dice.chance(0.95):
+                if dice.chance(0.8):
                     # Mostly the last one.
-                    i = len(uncommitted) - 1 if self.dice.chance(0.9) else self.dice.below(len(uncommitted))
-                    uncommitted[i].commit()
+                    i = len(uncommitted) - 1 if dice.chance(0.6) else dice.below(len(uncommitted))
+                    if dice.chance(0.03):
+                        self.commit_rolled_back(uncommitted[i], checkpoint)
+                        if dice.chance(0.5):
+                            return self.assert_rolled_back(changes)
+                    self.commit_at_least_once(uncommitted[i], checkpoint)
+                    if dice.chance(0.1):
+                        self.commit_at_least_once(uncommitted[dice.below(i + 1)], checkpoint)
                     del uncommitted[: i + 1]
                 # Sometimes the caller leaves.
-                if self.dice.chance(0.002):
-                    return
+                if dice.chance(0.01):
+                    return None
         except ConsumerError as error:
             assert error.code == "UNCOMMITTED" and uncommitted
+        return None
 
     def commit(self, block: Change[Any], tx: Any, process: int) -> None:
         self.write(block)
         self.interrupt(process)
         block.commit(tx)
 
-    def handle_exactly_once(self, changes: Changes, checkpoint: Checkpoint[Any], process: int) -> None:
+    def commit_several(self, blocks: list[Change[Any]], changes: Changes, tx: Any, process: int) -> None:
+        """In an open transaction of the caller: changes that were delivered before, and some that are while it is open."""
+        dice = self.dice
+        if dice.chance(0.2):
+            # Commits the last one first: it covers those before.
+            for block in blocks:
+                self.write(block)
+                self.interrupt(process)
+            for block in reversed(blocks):
+                block.commit(tx)
+        else:
+            for block in blocks:
+                self.commit(block, tx, process)
+        for _ in range(dice.below(4) if dice.chance(0.5) else 0):
+            later = next(changes, None)
+            if later is None:
+                break
+            self.commit(later, tx, process)
+            blocks.append(later)
+
+    def repeat(self, block: Change[Any], checkpoint: Checkpoint[Any], codes: Sequence[str]) -> None:
+        """A caller that has lost the reply repeats its transaction."""
+
+        def run() -> None:
+            with checkpoint.transaction() as tx:
+                block.commit(tx)
+
+        code = self.code_of(run if self.dice.chance(0.5) else lambda: self.enter(block.transaction(), is_refused=True))
+        # It may have ended meanwhile, as it was asked for a change already.
+        assert code in codes or (code == "CLOSED" and self.stop.is_set()), code
+
+    def enter(self, transaction: AbstractContextManager[Any], is_refused: bool = False) -> None:
+        with transaction:
+            assert not is_refused, "the transaction is repeated"
+
+    def handle_exactly_once(self, changes: Changes, checkpoint: Interrupted, process: int) -> None:
+        """Commits in transactions of one change or several, some of which are rolled back, or lose their replies."""
         dice = self.dice
         for block in changes:
-            roll = dice.next()
-            if roll < 0.8:
-                with block.transaction():
-                    self.write(block)
-                    self.interrupt(process)
-            else:
-                more = dice.below(4)
-                try:
-                    with checkpoint.transaction() as tx:
-                        self.commit(block, tx, process)
-                        for later in itertools.islice(changes, more):
-                            self.commit(later, tx, process)
-                        if roll > 0.95:
-                            raise Abandoned
-                except Abandoned:
-                    if more == 0 and dice.chance(0.5):
-                        with checkpoint.transaction() as tx:
-                            self.commit(block, tx, process)
-                        continue
-                    self.is_waiting = True
-                    for later in changes:
-                        with pytest.raises(ConsumerError, match="was rolled back"):
-                            later.commit()
-                        break
+            blocks = [block]
+            # Some come late.
+            while dice.chance(0.1):
+                later = self.take(changes)
+                if later is None:
+                    assert self.code_of(block.commit) == "CLOSED"
                     return
-            if dice.chance(0.002):
+                blocks.append(later)
+            if len(blocks) == 1 and dice.chance(0.1):
+                # A transaction of the connection itself, in which an error may end the iteration.
+                self.database.execute("BEGIN")
+                self.write(block)
+                self.interrupt(process)
+                if dice.chance(0.1):
+                    return
+                block.commit()
+                assert not self.database.in_transaction
+                continue
+            is_single = len(blocks) == 1 and dice.chance(0.7)
+            is_abandoned = dice.chance(0.05)
+            is_lost = not is_abandoned and dice.chance(0.1)
+            count = len(blocks)
+            try:
+                with block.transaction() if is_single else checkpoint.transaction() as tx:
+                    if is_single:
+                        self.write(block)
+                        self.interrupt(process)
+                    else:
+                        self.commit_several(blocks, changes, tx, process)
+                    if is_abandoned:
+                        raise Abandoned
+                    checkpoint.loses = is_lost
+            except LostReply:
+                for one in blocks:
+                    self.repeat(one, checkpoint, ["COMMITTED"] if one is blocks[-1] else ["COMMITTED", ""])
+            except Abandoned:
+                if len(blocks) > count or self.stop.is_set() or dice.chance(0.5):
+                    return self.assert_rolled_back(changes)
+                with checkpoint.transaction() as tx:
+                    for one in blocks:
+                        self.commit(one, tx, process)
+            if dice.chance(0.1):
+                self.repeat(blocks[-1], checkpoint, ["COMMITTED"])
+            if dice.chance(0.01):
                 return
+        return
 
     def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("event_ingestor.consumer._INTERVAL", 0.0 if self.dice.chance(0.5) else 1.0)
+        monkeypatch.setattr("event_ingestor.consumer._INTERVAL", 0.0 if self.dice.chance(0.5) else 1e9)
         while not self.is_done and self.looks <= MOST_LOOKS:
             self.process += 1
             mine = self.process
@@ -215,7 +339,7 @@ class Play:
             checkpoint: Checkpoint[Any] = sqlite(self.database)
             if not self.exactly_once:
                 checkpoint = at_least_once(checkpoint)
-            checkpoint = Interrupted(checkpoint, self, mine)
+            interrupted = Interrupted(checkpoint, self, mine)
             options = options_of(
                 sqlite="model",
                 source=None,
@@ -224,21 +348,26 @@ class Play:
                 addresses=[] if self.wanted is CONTRACTS else self.wanted,
                 lease=0.0,
                 stop=self.stop,
-                checkpoint=checkpoint,
+                checkpoint=interrupted,
             )
             source = ModelSource(self.model, lambda mine=mine: self.interrupt(mine))
             changes = follow_from(lambda _, source=source: source, options)
+            self.heartbeat = lambda changes=changes, checkpoint=checkpoint: changes.gi_frame.f_locals[
+                "consumer"
+            ].session.heartbeat(checkpoint)
             try:
                 if self.exactly_once:
-                    self.handle_exactly_once(changes, checkpoint, mine)
+                    self.handle_exactly_once(changes, interrupted, mine)
                 else:
-                    self.handle_at_least_once(changes, mine)
+                    self.handle_at_least_once(changes, interrupted, mine)
                 changes.close()
             except Crash:
                 self.process += 1
                 with suppress(Crash):
                     changes.close()
-            assert not self.database.in_transaction
+            # Nothing but a commit ends a transaction of the caller.
+            if self.database.in_transaction:
+                self.database.execute("ROLLBACK")
         assert self.rows() == self.expected()
         self.database.close()
 

@@ -2,164 +2,152 @@
 
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Generic, Literal, NamedTuple
+from typing import Any, Generic, Literal
 
 from .checkpoint import Checkpoint, Tx
-from .consumer import Consumer, OpenSource, open_source
+from .consumer import Consumer, Delivery, OpenSource, open_source
 from .entry import Log
 from .errors import ConsumerError, TakenOverError
 from .events import Decoder, Event, EventItem
 from .options import Options, Progress, check
-from .plan import Finality, Step
-from .position import State
+from .plan import Finality
 from .reader import FilterChange, From
 from .redis_source import RedisTarget
-from .session import KEPT, Superseded, is_same, marked, rolled_back
-
-
-class _Attempt(NamedTuple):
-    """A state that is stored, or may be."""
-
-    serial: int
-    """The last change before it."""
-    state: State
-    is_bound: bool
-    """Whether writes of the caller are in the same transaction."""
+from .session import KEPT, Handled, Saved, Superseded, marked
 
 
 class _Iteration(Generic[Tx]):
-    """The commits of one iteration. Changes have serial numbers from 1 on."""
+    """The commits of one iteration."""
 
-    def __init__(self, consumer: Consumer[Tx], options: Options[Tx], acquired: State) -> None:
+    def __init__(self, consumer: Consumer[Tx], options: Options[Tx], acquired: Saved) -> None:
         self.consumer = consumer
         self.is_closed = False
-        self.state = acquired
+        self.last = acquired
         """The state after the last change that was committed, if no transaction was rolled back."""
-        self.delivered = 0
-        self._serial = 0
         self._name = options.name
         self._is_at_least_once = options.checkpoint.at_least_once
-        self._uncommitted: list[tuple[int, Step]] = []
-        self._attempts = deque([_Attempt(0, acquired, False)], maxlen=KEPT)
+        # The changes that were delivered at least once and are not known to be stored.
+        self._marked: list[Delivery] = []
+        # The serial numbers of changes whose commits included writes of the caller.
+        self._bound: list[int] = []
 
-    @property
-    def is_committed(self) -> bool:
-        """Whether all that was delivered is committed, if no transaction was rolled back."""
-        return self._serial == self.delivered
-
-    def deliver(self, step: Step, after: State) -> "Change[Tx]":
-        """The next change. With an at-least-once checkpoint, its block is marked before.
+    def deliver(self, step: Delivery) -> "Change[Tx] | None":
+        """The next change; ``None`` when it is stopped. With an at-least-once checkpoint, its block is marked before.
 
         :raises ConsumerError: ``UNCOMMITTED``, ``ROLLED_BACK``
         """
         # A final block is never retracted.
         if self._is_at_least_once and not (step.kind == "apply" and step.block.finalized):
-            self._uncommitted.append((self.delivered + 1, step))
-            announced = marked(self.state, [step for _, step in self._uncommitted])
-            if not is_same(announced, self.state):
-                self.consumer.retrying(lambda: self._announce(announced))
-        self.delivered += 1
-        return Change(self, self.delivered, step, after)
+            self._marked.append(step)
+            announced = Handled(step.kind, step.block)
+            session = self.consumer.session
+            if self.consumer.retrying(lambda: session.announce(announced, self._assert_is_last)) is None:
+                return None
+        return Change(self, step)
 
-    def _announce(self, announced: State) -> None:
-        session = self.consumer.session
-        with session.transaction() as tx:
-            if self._serial_of(session.current(tx)) < self._serial:
-                raise rolled_back(self._name)
-            self._attempts.append(_Attempt(self._serial, announced, False))
-            session.save(tx, announced)
+    def _assert_is_last(self, stored: Saved) -> None:
+        if stored.serial < self.last.serial:
+            raise self._rolled_back()
 
-    def advance(self, state: State) -> None:
-        """Replaces the state after the last change: entries that need no delivery were read meanwhile."""
-        if self.is_committed and self.consumer.save(state, self.state):
-            self._attempts.append(_Attempt(self._serial, state, False))
-            self.state = self.consumer.session.stored = state
+    def _rolled_back(self) -> ConsumerError:
+        return ConsumerError(
+            "ROLLED_BACK",
+            f"{self._name}: the transaction of an earlier change was rolled back, so that its block is not stored: "
+            "repeat that transaction, or call follow again",
+        )
 
-    def _serial_of(self, stored: State) -> int:
-        """The last change that is stored."""
-        return next((one.serial for one in reversed(self._attempts) if is_same(one.state, stored)), 0)
+    def _committed(self) -> ConsumerError:
+        return ConsumerError(
+            "COMMITTED",
+            f"{self._name}: this change is committed already: roll back what was written for it again, and go on with the next one",
+        )
 
-    def _is_stored(self, tx: Tx, serial: int) -> bool:
-        """Whether a change is stored. Locks the position: no other process applies its block meanwhile.
+    def error_of(self, error: Superseded) -> ConsumerError:
+        """The error of a caller."""
+        return self._rolled_back() if error.is_own else TakenOverError(self._name)
 
-        :raises ConsumerError: ``ROLLED_BACK`` if that would be overtaken
+    def _is_stored(self, stored: Saved, serial: int) -> bool:
+        """Whether a change is stored.
+
+        :raises ConsumerError: ``ROLLED_BACK`` if one before it that is not stored would be passed over
         """
-        stored = self._serial_of(self.consumer.session.current(tx))
-        if any(one.is_bound and stored < one.serial < serial for one in self._attempts):
-            raise rolled_back(self._name)
-        return stored >= serial
+        if any(stored.serial < bound < serial for bound in self._bound):
+            raise self._rolled_back()
+        return stored.serial >= serial
 
-    def _save(self, tx: Tx, serial: int, state: State, is_bound: bool) -> None:
-        """Stores the state after a change, unless that of a later one is stored."""
-        if self._is_stored(tx, serial):
-            return
-        if self._is_at_least_once:
-            # Later changes may have been handled.
-            state = marked(state, [step for later, step in self._uncommitted if later > serial])
-        self._attempts.append(_Attempt(serial, state, is_bound))
-        self.consumer.session.save(tx, state)
+    def _bind(self, serial: int) -> None:
+        """Notes that a transaction which commits this change includes writes of the caller."""
+        self._bound = [*(bound for bound in self._bound if bound != serial), serial][-KEPT:]
 
-    def assert_open(self) -> None:
-        """:raises ConsumerError: ``CLOSED``"""
+    def _marked_after(self, after: Saved) -> Saved:
+        """The state after a change. Later ones may have been handled."""
+        later = [step for step in self._marked if step.after.serial > after.serial]
+        return marked(after, [Handled(step.kind, step.block) for step in later])
+
+    def _assert_open(self) -> None:
         if self.is_closed:
             raise ConsumerError(
                 "CLOSED", f"{self._name}: this iteration has ended: call follow again, to go on"
             )
 
-    def commit(self, serial: int, state: State, tx: Tx | None) -> None:
+    def commit(self, after: Saved, tx: Tx | None) -> None:
         """Stores the state after a change.
 
         :param tx: the open transaction of the caller
-        :raises ConsumerError: ``TAKEN_OVER``, ``ROLLED_BACK``, ``CLOSED``
+        :raises ConsumerError: ``TAKEN_OVER``, ``ROLLED_BACK``, ``COMMITTED``, ``CLOSED``
         """
-        self.assert_open()
-        session = self.consumer.session
-        is_durable = tx is None and not session.in_transaction
+        self._assert_open()
+        session, serial = self.consumer.session, after.serial
+        has_writes = tx is not None or session.in_transaction or session.has_open_writes
+        is_bound = has_writes or not self._is_at_least_once
+
+        def following(stored: Saved) -> Saved | None:
+            if self._is_stored(stored, serial):
+                # A COMMIT whose reply was lost has succeeded: the caller's writes are stored with it.
+                if has_writes and not self._is_at_least_once and serial in self._bound:
+                    raise self._committed()
+                return None
+            if is_bound:
+                self._bind(serial)
+            return self._marked_after(after)
+
         try:
-            if tx is None:
-                # What the caller's connection has written in an open transaction is committed with it.
-                with session.transaction() as own:
-                    self._save(own, serial, state, not self._is_at_least_once)
-            else:
-                self._save(tx, serial, state, True)
-        except Superseded:
-            raise TakenOverError(self._name) from None
-        self._done(serial, state, is_durable)
+            # What the caller's connection has written in an open transaction is committed with it.
+            _ = session.update(following) if tx is None else session.within(tx, following)
+        except Superseded as error:
+            raise self.error_of(error) from None
+        self._done(after)
 
     @contextmanager
-    def transaction(self, serial: int, state: State) -> Iterator[Tx]:
+    def transaction(self, after: Saved) -> Iterator[Tx]:
         """A transaction that stores the state after a change at its end.
 
         :raises ConsumerError: ``TAKEN_OVER``, ``ROLLED_BACK``, ``COMMITTED``, ``CLOSED``
         """
-        self.assert_open()
-        session = self.consumer.session
-        is_durable = not session.in_transaction
+        self._assert_open()
+        session, serial = self.consumer.session, after.serial
         try:
             with session.transaction() as tx:
-                # Also when a COMMIT whose reply was lost has succeeded.
-                if self._is_stored(tx, serial):
-                    raise ConsumerError(
-                        "COMMITTED", f"{self._name}: this change is committed already: go on with the next one"
-                    )
-                self._attempts.append(_Attempt(serial, state, True))
+                # It locks the position: no other process applies the block meanwhile.
+                if self._is_stored(session.current(tx), serial):
+                    raise self._committed()
+                self._bind(serial)
                 yield tx
-                self._save(tx, serial, state, True)
-        except Superseded:
-            raise TakenOverError(self._name) from None
-        self._done(serial, state, is_durable)
+                saved = session.within(
+                    tx, lambda stored: None if self._is_stored(stored, serial) else self._marked_after(after)
+                )
+            session.settle(saved)
+        except Superseded as error:
+            raise self.error_of(error) from None
+        self._done(after)
 
-    def _done(self, serial: int, state: State, is_durable: bool) -> None:
-        if serial < self._serial:
-            return
-        self._serial, self.state = serial, state
-        self._uncommitted = [one for one in self._uncommitted if one[0] > serial]
-        # What a transaction of the caller has stored is read when that has ended.
-        if is_durable:
-            self.consumer.session.stored = state
+    def _done(self, after: Saved) -> None:
+        if after.serial > self.last.serial:
+            self.last = after
+        stored = self.consumer.session.stored.serial
+        self._marked = [step for step in self._marked if step.after.serial > stored]
 
 
 class Change(Generic[Tx]):
@@ -170,7 +158,6 @@ class Change(Generic[Tx]):
         "_events",
         "_is_in_transaction",
         "_iteration",
-        "_serial",
         "chain",
         "finalized",
         "hash",
@@ -180,7 +167,7 @@ class Change(Generic[Tx]):
         "type",
     )
 
-    def __init__(self, iteration: _Iteration[Tx], serial: int, step: Step, after: State) -> None:
+    def __init__(self, iteration: _Iteration[Tx], step: Delivery) -> None:
         block = step.block
         self.type: Literal["apply", "undo"] = step.kind
         """``"apply"``: write what the block says. ``"undo"``: a reorg has replaced the block: retract what was written for it."""
@@ -195,8 +182,7 @@ class Change(Generic[Tx]):
         """The logs that match, in the order of the block."""
         self._events: list[Event] | None = None
         self._iteration = iteration
-        self._serial = serial
-        self._after = after
+        self._after = step.after
         self._is_in_transaction = False
 
     def __repr__(self) -> str:
@@ -215,11 +201,11 @@ class Change(Generic[Tx]):
         :param tx: a connection of the checkpoint's database with an open transaction, in which the block was applied. The position
             becomes durable when the caller commits that transaction. ``None``: a transaction of its own
         :raises ConsumerError: ``TAKEN_OVER`` if another process of this name reads now, and gets the changes since the last commit;
-            ``ROLLED_BACK`` if the transaction of an earlier change was rolled back and not repeated; ``CLOSED`` if the iteration has
-            ended
+            ``ROLLED_BACK`` if the transaction of an earlier change was rolled back and not repeated; ``COMMITTED`` if the transaction
+            is repeated although it was stored, so that its writes would be stored twice; ``CLOSED`` if the iteration has ended
         """
         if not self._is_in_transaction:
-            self._iteration.commit(self._serial, self._after, tx)
+            self._iteration.commit(self._after, tx)
 
     @contextmanager
     def transaction(self) -> Iterator[Tx]:
@@ -228,7 +214,7 @@ class Change(Generic[Tx]):
 
         :raises ConsumerError: as ``commit``; ``COMMITTED`` if this change is committed already
         """
-        with self._iteration.transaction(self._serial, self._after) as tx:
+        with self._iteration.transaction(self._after) as tx:
             self._is_in_transaction = True
             try:
                 yield tx
@@ -243,24 +229,29 @@ def iterate(
     consumer = Consumer(options, decoder, open_source)
     iteration: _Iteration[Tx] | None = None
     try:
-        state = consumer.acquire()
-        if state is None:
+        acquired = consumer.acquire()
+        if acquired is None:
             return
-        iteration = _Iteration(consumer, options, state)
+        iteration = _Iteration(consumer, options, acquired)
+        state, delivered = acquired, 0
         while not consumer.is_stopped:
             found = consumer.next(state)
             if found is None:
                 return
-            steps = found.steps
-            for i, step in enumerate(steps):
-                yield iteration.deliver(step, found.state if i == len(steps) - 1 else State(step.position, step.stack))
+            for step in found.steps:
+                change = iteration.deliver(step)
+                if change is None:
+                    return
+                delivered = step.after.serial
+                yield change
                 if consumer.is_stopped:
                     return
             state = found.state
-            iteration.advance(state)
-            consumer.rest(found, state if iteration.is_committed else iteration.state)
-    except Superseded:
-        raise TakenOverError(options.name) from None
+            if iteration.last.serial >= delivered:
+                consumer.save(state)
+            consumer.rest(found, state if iteration.last.serial >= delivered else iteration.last)
+    except Superseded as error:
+        raise (TakenOverError(options.name) if iteration is None else iteration.error_of(error)) from None
     finally:
         if iteration is not None:
             iteration.is_closed = True

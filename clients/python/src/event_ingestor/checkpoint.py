@@ -47,6 +47,13 @@ class Checkpoint(Protocol[Tx]):
         """Whether this thread has an open transaction of this checkpoint."""
         ...
 
+    @property
+    def has_open_writes(self) -> bool:
+        """Whether the caller has begun a transaction by itself on the connection of this checkpoint, which ``transaction`` would
+        continue and commit.
+        """
+        ...
+
     def load(self, tx: Tx, reader: ReaderId) -> Position | None:
         """Reads the position, and locks it until the transaction ends; ``None`` before the first save."""
         ...

@@ -3,22 +3,41 @@
 import logging
 import random
 import time
-from collections.abc import Callable
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from .checkpoint import ReaderId, Tx
+from .entry import Head, RawBlock
 from .errors import ConsumerError
 from .events import Decoder
 from .filter import Asked, make_matches
 from .options import Options, Progress
 from .position import Position, State
-from .reader import Found, Reader, ReaderOptions
+from .reader import Reader, ReaderOptions
 from .redis_source import RedisSource
-from .session import Heartbeats, Session, Superseded, is_same
+from .session import Heartbeats, Saved, Session, Superseded
 from .source import Report, Source
 from .sqlite_source import SqliteSource
 
 A = TypeVar("A")
+
+
+class Delivery(NamedTuple):
+    """A change, and the state after it."""
+
+    kind: Literal["apply", "undo"]
+    block: RawBlock
+    after: Saved
+
+
+class Look(NamedTuple):
+    """What a read of the stream found, with the serial numbers of the states."""
+
+    steps: Sequence[Delivery]
+    state: Saved
+    head: Head | None
+    wait_after: str | None
+    """Nothing more can be done before there is an entry after this one, or the head changes."""
 
 _LOGGER = logging.getLogger("event_ingestor")
 
@@ -66,8 +85,11 @@ class Consumer(Generic[Tx]):
         )
         self._heartbeats: Heartbeats | None = None
         self._reported_at = float("-inf")
-        # The position that was stored when the store was set back, and the lower one from which on it is read again.
-        self._set_back: tuple[Position, Position] | None = None
+        # The last state that was read, and the last one that a change must lead to.
+        self._serial = 0
+        self._delivered = 0
+        # The store was set back: entries after this position are needed until a state from this serial number on is stored.
+        self._set_back: tuple[int, Position] | None = None
         self._saved_at = float("-inf")
         self._failures = 0
         self._progress: Progress | None = None
@@ -85,7 +107,7 @@ class Consumer(Generic[Tx]):
         else:
             stop.wait(seconds)
 
-    def acquire(self) -> State | None:
+    def acquire(self) -> Saved | None:
         """Waits for this process's turn, and loads the state; ``None`` when it is stopped."""
         self._reader.restart()
         while True:
@@ -109,19 +131,27 @@ class Consumer(Generic[Tx]):
         """Whether another connection reads, from time to time, which state is stored."""
         return self._heartbeats is not None
 
-    def next(self, state: State) -> Found | None:
+    def next(self, state: State) -> Look | None:
         """Reads the stream; ``None`` when it is stopped."""
         found = self.retrying(lambda: self._reader.next(state))
-        if found is not None and found.reconciled:
-            stored = self.session.stored
-            assert stored is not None
+        if found is None:
+            return None
+        before = self._serial
+        self._serial += max(len(found.steps), 1)
+        if found.steps:
+            self._delivered = self._serial
+        end = Saved(found.state.position, found.state.stack, self._serial)
+        if found.reconciled:
+            self._set_back = (end.serial, self._lower(end.position))
             # What is read again, by this process or the next one, must not be trimmed meanwhile.
-            self._set_back = (stored.position, found.state.position)
             self._reported_at = float("-inf")
+        if self._reported_at == float("-inf"):
             self._report()
-        elif found is not None and self._reported_at == float("-inf"):
-            self._report()
-        return found
+        steps = [
+            Delivery(kind, block, end if serial == end.serial else Saved(position, stack, serial))
+            for serial, (kind, block, position, stack) in enumerate(found.steps, before + 1)
+        ]
+        return Look(steps, end, found.head, found.wait_after)
 
     def retrying(self, use: Callable[[], A]) -> A | None:
         """Retries until it succeeds, it is stopped, or an error says that another attempt cannot succeed."""
@@ -146,36 +176,23 @@ class Consumer(Generic[Tx]):
         self._failures += 1
         self._pause(backoff(self._failures))
 
-    def save(self, following: State, saved: State) -> bool:
-        """Saves a state that needed no delivery, from time to time, unless the one before it is not stored, or not known to be: its
-        transaction is open, or was rolled back.
-
-        :param saved: the state before it
-        :returns: whether it is stored now
-        """
-        session, is_due = self.session, time.monotonic() - self._saved_at >= _INTERVAL
-        if not is_due or session.in_transaction or not _is_ahead(following, saved):
-            return False
-
-        def is_known() -> bool:
-            return session.stored is not None and is_same(session.stored, saved)
-
-        if not is_known() and not self.has_heartbeats:
+    def save(self, state: Saved) -> None:
+        """Saves a state that needed no delivery, from time to time, if the last change before it is known to be stored."""
+        session, delivered = self.session, self._delivered
+        is_due = time.monotonic() - self._saved_at >= _INTERVAL
+        # In a transaction of the caller, it would be rolled back with that, or commit it.
+        is_open = session.in_transaction or session.has_open_writes
+        if not is_due or is_open or not _is_ahead(state, session.stored):
+            return
+        if session.stored.serial < delivered and not self.has_heartbeats:
             self.retrying(session.refresh)
         # In a transaction of the caller that is open, another connection would wait for its end.
-        if not is_known():
-            return False
-
-        def save() -> bool:
-            with session.transaction() as tx:
-                session.save(tx, following)
-            return True
-
-        is_saved = self.retrying(save) is True
+        if session.stored.serial < delivered:
+            return
+        self.retrying(lambda: session.update(lambda stored: None if stored.serial < delivered else state))
         self._saved_at = time.monotonic()
-        return is_saved
 
-    def rest(self, found: Found, state: State) -> None:
+    def rest(self, found: Look, state: State) -> None:
         """After a read: reports the progress, publishes the position from time to time, and waits for more.
 
         :param state: the one after all that was delivered and committed
@@ -198,33 +215,39 @@ class Consumer(Generic[Tx]):
         if self._options.pinned and time.monotonic() - self._reported_at >= _INTERVAL:
             self.retrying(self._report_now)
 
+    def _lower(self, position: Position) -> Position:
+        """This position, or the lower one after which entries are needed since the store was set back."""
+        if self._set_back is None:
+            return position
+        serial, lower = self._set_back
+        if self.session.stored.serial >= serial:
+            return position
+        return lower if self._source.compare(lower.id, position.id) < 0 else position
+
     def _report_now(self) -> None:
-        stored = self.session.stored
-        if stored is None:
-            return
-        position = stored.position
-        if self._set_back is not None:
-            before, lower = self._set_back
-            # Until the last change of the reconciliation is committed.
-            if (position.id, position.epoch) != (before.id, before.epoch):
-                self._set_back = None
-            elif self._source.compare(lower.id, position.id) < 0:
-                position = lower
+        position = self._lower(self.session.stored.position)
         self._source.report(
             self._options.name,
             Report(position.id, position.offset, position.block, str(self._options.finality)),
         )
         self._reported_at = time.monotonic()
 
+    def _leave(self) -> None:
+        """Releases the position. In a transaction of the checkpoint, that is a part of it."""
+        if self._heartbeats is None:
+            self.session.release()
+        elif self.session.in_transaction:
+            self._heartbeats.stop()
+            self.session.release()
+        else:
+            self._heartbeats.leave()
+
     def _report_last(self) -> None:
-        if self.session.stored is not None and self._options.pinned:
-            self.session.refresh()
+        if self._options.pinned:
             self._report_now()
 
     def close(self) -> None:
-        if self._heartbeats is not None:
-            self._heartbeats.stop()
-        for end in (self._report_last, self.session.release, self._source.close):
+        for end in (self._leave, self._report_last, self._source.close):
             try:
                 end()
             except Exception as error:

@@ -21,6 +21,10 @@ class AtLeastOnce(Generic[Tx]):
     def in_transaction(self) -> bool:
         return self._checkpoint.in_transaction
 
+    @property
+    def has_open_writes(self) -> bool:
+        return self._checkpoint.has_open_writes
+
     def load(self, tx: Tx, reader: ReaderId) -> Position | None:
         return self._checkpoint.load(tx, reader)
 

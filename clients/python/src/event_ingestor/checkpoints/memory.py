@@ -12,6 +12,7 @@ class MemoryCheckpoint:
     at_least_once = True
     # Nothing is rolled back.
     in_transaction = False
+    has_open_writes = False
 
     def __init__(self) -> None:
         self._positions: dict[ReaderId, Position] = {}

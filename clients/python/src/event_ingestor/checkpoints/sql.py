@@ -183,6 +183,10 @@ class SqlCheckpoint(Generic[Tx]):
     def in_transaction(self) -> bool:
         return self._open is not None
 
+    @property
+    def has_open_writes(self) -> bool:
+        return False
+
     @contextmanager
     def transaction(self) -> Iterator[Tx]:
         if not self._is_migrated:

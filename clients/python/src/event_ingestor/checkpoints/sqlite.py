@@ -50,6 +50,16 @@ def _end(connection: sqlite3.Connection, statement: str, method: Callable[[], No
 class _Dialect:
     def __init__(self, database: _Opener | sqlite3.Connection) -> None:
         self._database = database
+        self._changes = 0 if isinstance(database, _Opener) else database.total_changes
+
+    @property
+    def has_open_writes(self) -> bool:
+        """Whether the user has begun a transaction on the connection that was given."""
+        database = self._database
+        if isinstance(database, _Opener) or not database.in_transaction:
+            return False
+        # With ``autocommit=False`` (Python 3.12), there is always one.
+        return getattr(database, "autocommit", None) is not False or database.total_changes != self._changes
 
     def _connection(self) -> sqlite3.Connection:
         database = self._database
@@ -70,6 +80,9 @@ class _Dialect:
                 with suppress(sqlite3.Error):
                     _end(connection, "ROLLBACK", connection.rollback)
             raise
+        finally:
+            with suppress(sqlite3.Error):
+                self._changes = connection.total_changes
 
     def query(
         self, tx: sqlite3.Connection, text: str, values: Sequence[Any] = ()
@@ -89,6 +102,10 @@ class SqliteCheckpoint(SqlCheckpoint[sqlite3.Connection]):
         super().__init__(self._own, Tables(None, table), SQLITE)
         self._arguments = path, table
 
+    @property
+    def has_open_writes(self) -> bool:
+        return not self.in_transaction and self._own.has_open_writes
+
     def second(self) -> Checkpoint[sqlite3.Connection] | None:
         # A database in memory belongs to one connection, and so to one process.
         path = self._arguments[0]
@@ -106,7 +123,8 @@ def sqlite(
     """A checkpoint in SQLite: exactly once in effect for what is written in its transactions.
 
     :param database: the path of a file, to which each thread gets its own connection; or a connection. What that connection has
-        written in an open transaction is committed together with the position, also by ``block.commit()``
+        written in an open transaction is committed together with the position, also by ``block.commit()``, and by nothing else: roll
+        it back before you call ``follow`` again
     :param table: the beginning of the names of the tables (letters, digits and ``_``), which are created at the first start
     :raises OptionError: if a name is not possible, or if the database is in memory and no connection is given
     """
