@@ -25,6 +25,7 @@ import {
   whileMining,
 } from "../support/fleet.ts"
 import type { FleetChain, ReplicaStatus } from "../support/fleet.ts"
+import * as RedisCluster from "../support/RedisCluster.ts"
 import * as RedisSentinel from "../support/RedisSentinel.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
@@ -77,6 +78,16 @@ const milliseconds = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
 
 /** How often a replica began to follow a chain. */
 const starts = (replica: Service.Process) => replica.output().split('"event":"followed_here"').length - 1
+
+/** How often each replica has connected to the endpoints of each chain that it follows. */
+const connects = (replicas: ReadonlyArray<Service.Process>) =>
+  Effect.forEach(replicas, (replica) =>
+    Effect.map(statusOf(replica), (status) => {
+      const own = followedBy(status)
+      const chains = status.chains.filter(({ name }) => own.includes(name))
+      return chains.map(({ name, endpoints }) => [name, ...endpoints.map(({ connects }) => connects)])
+    }),
+  )
 
 /** Asserts that these chains, or all, have been written all the time, by whichever replica. */
 const noSilence = ({ server, chains }: Setting, since: number, names?: ReadonlyArray<string>) =>
@@ -157,13 +168,7 @@ describe("a fleet", { concurrent: false }, () => {
         yield* dealt([one, two], chains)
         const begun = () => [starts(one), starts(two)]
         const before = begun()
-        const connects = Effect.forEach([one, two], (replica) =>
-          Effect.map(statusOf(replica), ({ chains, fleet }) => {
-            const own = chains.filter(({ replica }) => replica === fleet.replica)
-            return own.map(({ endpoints }) => endpoints.map(({ connects }) => connects))
-          }),
-        )
-        const connected = yield* connects
+        const connected = yield* connects([one, two])
 
         const outages = [
           [() => server.kill("SIGSTOP"), Effect.sync(() => server.kill("SIGCONT"))],
@@ -182,7 +187,7 @@ describe("a fleet", { concurrent: false }, () => {
             }),
           )
           yield* assertComplete(store, chains)
-          assert.deepStrictEqual([begun(), yield* connects], [before, connected])
+          assert.deepStrictEqual([begun(), yield* connects([one, two])], [before, connected])
         }
 
         yield* whileMining(
@@ -302,6 +307,43 @@ describe("a fleet", { concurrent: false }, () => {
       yield* Effect.forEach([one, two], isMember)
       assert.deepStrictEqual([starts(one), starts(two)], begun)
     }),
+  )
+
+  test(
+    "moves, stops and reconnects no chain when a Redis Cluster promotes replicas, asked to or because a master fails",
+    4,
+    ({ chains, startWith }) =>
+      Effect.gen(function* () {
+        const cluster = yield* RedisCluster.start
+        const start = startWith({ REDIS_URL: cluster.url, REDIS_CLUSTER: "true" })
+        const replicas = yield* Effect.all([start, start, start], { concurrency: 3 })
+        yield* dealt(replicas, chains)
+        const before = [replicas.map(starts), yield* connects(replicas)]
+        const { master, keys } = yield* cluster.holderOf(/:fleet:/)
+        assert.isTrue(
+          chains.some(({ id }) => keys.includes(`events:${id}`)),
+          "it holds a journal too",
+        )
+        const replica = yield* cluster.replicaOf(master)
+        const failovers = [
+          Effect.gen(function* () {
+            yield* Effect.promise(() => replica.client.call("CLUSTER", "FAILOVER"))
+            yield* RedisCluster.promoted(replica)
+            yield* RedisCluster.replicates(master)
+          }),
+          Effect.gen(function* () {
+            replica.kill("SIGKILL")
+            yield* RedisCluster.promoted(master)
+          }),
+        ]
+        const store = yield* openRedis(cluster.config)
+        for (const failover of failovers) {
+          yield* whileMining(chains, Effect.andThen(failover, untilMined(chains, 3)))
+          yield* assertComplete(store, chains)
+          yield* Effect.forEach(replicas, isMember)
+          assert.deepStrictEqual([replicas.map(starts), yield* connects(replicas)], before)
+        }
+      }),
   )
 
   test("keeps its members, lets others join and stop, at the memory limit of Redis", 4, (setting) =>
