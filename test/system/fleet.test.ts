@@ -22,6 +22,7 @@ import {
   startChains,
   statusOf,
   untilMined,
+  untilStored,
   whileMining,
 } from "../support/fleet.ts"
 import type { FleetChain, ReplicaStatus } from "../support/fleet.ts"
@@ -29,6 +30,7 @@ import * as RedisCluster from "../support/RedisCluster.ts"
 import * as RedisSentinel from "../support/RedisSentinel.ts"
 import * as RedisServer from "../support/RedisServer.ts"
 import { openRedis, standalone } from "../support/redisStore.ts"
+import * as RpcProxy from "../support/RpcProxy.ts"
 import * as Service from "../support/Service.ts"
 import * as TcpProxy from "../support/TcpProxy.ts"
 
@@ -366,6 +368,32 @@ describe("a fleet", { concurrent: false }, () => {
         }),
       )
       yield* assertComplete(store, chains)
+    }),
+  )
+
+  test("makes the calls to providers that one process makes for the same blocks", 3, (setting) =>
+    Effect.gen(function* () {
+      const { chains, server, store, startWith } = setting
+      const proxied = Effect.forEach(chains, ({ anvil }) => RpcProxy.start(anvil.url, {}))
+      const [ofFleet, ofOne] = [yield* proxied, yield* proxied]
+      const through = (proxies: ReadonlyArray<RpcProxy.RpcProxy>) =>
+        Object.fromEntries(proxies.map(({ url }, i) => [`CHAIN_${i}_WS_URL`, url]))
+      const replica = startWith(through(ofFleet))
+      const one = startWith({ ...through(ofOne), FLEET: "", STREAM_PREFIX: "alone" })
+      const [, ...replicas] = yield* Effect.all([one, replica, replica, replica], { concurrency: 4 })
+      yield* dealt(replicas, chains)
+      const ownStore = yield* openRedis(standalone(server.port), "alone")
+      const stored = Effect.forEach([store, ownStore], (store) => untilStored(store, chains))
+      yield* stored
+      const total = (counts: ReadonlyArray<number>) => counts.reduce((sum, count) => sum + count, 0)
+      const calls = () =>
+        [ofFleet, ofOne].map((proxies) => total(proxies.flatMap(({ requests }) => [...requests.values()])))
+      const before = calls()
+      yield* whileMining(chains, untilMined(chains, 20))
+      yield* stored
+      const [fleet, single] = calls().map((count, i) => count - before[i]!)
+      // `npm run bench -- --only fleet` shows 10 %: here, a busy machine merges heads.
+      assert.approximately(fleet! / single!, 1, 0.25, `${fleet} and ${single} calls`)
     }),
   )
 
