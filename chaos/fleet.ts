@@ -1,6 +1,6 @@
 /**
  * A fleet whose replicas share four chains while everything happens at once: replicas are killed, stopped, frozen and started, Redis is
- * frozen, and the chains grow and fork. When it is quiet again, each chain has one follower and the journal equals the chain. Then a
+ * frozen, and the chains grow and fork. When it is quiet again, each chain has one follower, shares are even, and the journal equals the chain. Then a
  * replica is killed and one is stopped while nothing else happens: their chains are silent no longer than promised.
  */
 import { Cause, Effect, Random, Schedule, Scope } from "effect"
@@ -120,7 +120,7 @@ const faults = [end("SIGKILL"), end("SIGTERM"), join, freeze, freezeRedis]
 
 const spaced = Schedule.spaced("100 millis")
 
-/** Waits until nothing is frozen any more, and each chain has one follower. */
+/** Waits until nothing is frozen any more, each chain has one follower, and the shares are even. */
 const quiet = (replicas: Replicas) =>
   Effect.gen(function* () {
     const { chains, frozen, running } = replicas
@@ -130,7 +130,7 @@ const quiet = (replicas: Replicas) =>
     )
     yield* Fleet.shared([...running], chains)
     yield* Fleet.untilMined(chains, 3)
-    yield* Fleet.shared([...running], chains)
+    yield* Fleet.sharedEvenly([...running], chains)
   })
 
 const stateOf = (replicas: Replicas) =>
@@ -159,7 +159,7 @@ const round = (replicas: Replicas, count: number) =>
           orElse: () =>
             Effect.map(stateOf(replicas), (states) =>
               outcome.problems.push(
-                `some chain had no follower, or several, ${quietWithin} after the last fault`,
+                `the chains were not shared, each once and evenly, ${quietWithin} after the last fault`,
                 ...states,
               ),
             ),
