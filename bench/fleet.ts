@@ -23,14 +23,44 @@ const entry = fileURLToPath(new URL("../dist/start.cjs", import.meta.url))
 /** Two blocks a second on each of eight chains. */
 const blockTime = 500
 const chainIds = Array.from({ length: 8 }, (_, i) => 900_001 + i)
+/** Blocks a second of all chains. */
+const blocksPerSecond = (chainIds.length * 1000) / blockTime
 const load: Load = {
   chains: chainIds,
   shape: { logs: 20, bloom: true },
   history: 0,
   blocks: 2000,
-  pace: (chainIds.length * 1000) / blockTime,
+  pace: blocksPerSecond,
 }
 const chains = chainIds.map((id) => ({ id, name: `bench-${id}` }))
+
+export interface FleetCost {
+  /** CPU of each replica, in percent of a core. */
+  readonly cpu: ReadonlyArray<number>
+  /** CPU of Redis, in percent of a core. */
+  readonly redisCpu: number
+  /** Requests to the provider per block. */
+  readonly calls: number
+}
+
+/** Milliseconds, over several replicas that ended one after another. */
+export interface Ending {
+  readonly signal: "SIGKILL" | "SIGTERM"
+  readonly rounds: number
+  /** Until others follow the chains. */
+  readonly taken: { readonly p50: number; readonly worst: number }
+  /** The longest time between two stored blocks of a chain that moved. */
+  readonly silent: { readonly p50: number; readonly worst: number }
+}
+
+export interface Fleet {
+  readonly blockTime: number
+  /** The same load on one replica, on two and on three. */
+  readonly costs: ReadonlyArray<FleetCost>
+  readonly endings: ReadonlyArray<Ending>
+  /** CPU of Redis for 500 chains on ten replicas, in percent of a core. */
+  readonly simulated: { readonly heartbeats: number; readonly withPolls: number }
+}
 
 interface Running {
   readonly server: RedisServer.RedisServer
@@ -82,10 +112,12 @@ const cost = (count: number, seconds: number) =>
     yield* Effect.sleep(Duration.seconds(seconds))
     const after = yield* totals(fleet)
     const elapsed = after.at - before.at
-    const percent = (from: number, to: number) => `${(((to - from) / elapsed) * 100).toFixed(1)} %`
-    const each = after.cpu.map((cpu, i) => percent(before.cpu[i]!, cpu)).join(", ")
-    const perSecond = (after.requests - before.requests) / elapsed
-    return `| ${count} | ${each} | ${percent(before.redis, after.redis)} | ${perSecond.toFixed(1)} |`
+    const percent = (from: number, to: number) => ((to - from) / elapsed) * 100
+    return {
+      cpu: after.cpu.map((cpu, i) => percent(before.cpu[i]!, cpu)),
+      redisCpu: percent(before.redis, after.redis),
+      calls: (after.requests - before.requests) / (elapsed * blocksPerSecond),
+    } satisfies FleetCost
   }).pipe(Effect.scoped)
 
 /** Milliseconds until the chains of a replica that ends are followed by others, and for which they were silent. */
@@ -113,18 +145,13 @@ const endings = (signal: "SIGKILL" | "SIGTERM", rounds: number) =>
   Effect.gen(function* () {
     const fleet = yield* running(3)
     const all = yield* Effect.replicateEffect(ending(fleet, signal), rounds)
-    const row = (what: string, values: ReadonlyArray<number>) =>
-      `| ${signal}, ${rounds} times: ${what} | ${Math.round(median(values))} | ${Math.round(Math.max(...values))} |`
-    return [
-      row(
-        "until others follow the chains",
-        all.map(({ taken }) => taken),
-      ),
-      row(
-        `longest time between two stored blocks of a chain that moved`,
-        all.flatMap(({ silences }) => silences),
-      ),
-    ]
+    const summary = (values: ReadonlyArray<number>) => ({ p50: median(values), worst: Math.max(...values) })
+    return {
+      signal,
+      rounds,
+      taken: summary(all.map(({ taken }) => taken)),
+      silent: summary(all.flatMap(({ silences }) => silences)),
+    } satisfies Ending
   }).pipe(Effect.scoped)
 
 /** How many replicas, and how many chains each of them holds. */
@@ -158,21 +185,15 @@ const simulatedCost = (seconds: number) =>
       const list = call("list", "list", "0", "", "")
       yield* Effect.forkScoped(Effect.repeat(list, Schedule.fixed("2 seconds")))
     }
-    const all = yield* percent
-    return `500 chains on ten replicas, simulated: ${heartbeats.toFixed(2)} % of a core of Redis for heartbeats, ${all.toFixed(2)} % with status polls`
+    return { heartbeats, withPolls: yield* percent }
   }).pipe(Effect.scoped)
 
-/** Prints the figures as tables. */
-export const fleet = (seconds: number, rounds: number): Effect.Effect<void> =>
+export const fleet = (seconds: number, rounds: number): Effect.Effect<Fleet> =>
   Effect.gen(function* () {
-    const costs = yield* Effect.forEach([1, 2, 3], (count) => cost(count, seconds))
-    const moves = [...(yield* endings("SIGKILL", rounds)), ...(yield* endings("SIGTERM", rounds))]
-    const lines = [
-      "| replicas | CPU of each, of one core | Redis | requests to the provider/s |\n|---|---|---|---|",
-      ...costs,
-      `\n| blocks every ${blockTime} ms, milliseconds | p50 | max |\n|---|---|---|`,
-      ...moves,
-      `\n${yield* simulatedCost(seconds)}`,
-    ]
-    console.log(lines.join("\n"))
+    return {
+      blockTime,
+      costs: yield* Effect.forEach([1, 2, 3], (count) => cost(count, seconds)),
+      endings: yield* Effect.forEach(["SIGKILL", "SIGTERM"] as const, (signal) => endings(signal, rounds)),
+      simulated: yield* simulatedCost(seconds),
+    }
   }).pipe(Effect.orDie)

@@ -4,6 +4,7 @@ import type { Consumer } from "./figures/consumer.ts"
 import type { Idle } from "./figures/idle.ts"
 import type { Latency } from "./figures/latency.ts"
 import type { Recovery } from "./figures/recovery.ts"
+import type { Ending, Fleet } from "./fleet.ts"
 import type { Point } from "./figures/scaling.ts"
 import type { Startup } from "./figures/startup.ts"
 import type { Sustained } from "./figures/sustained.ts"
@@ -31,6 +32,7 @@ export interface Results {
   idle?: Idle
   chains?: ReadonlyArray<Point>
   filters?: ReadonlyArray<Point>
+  fleet?: Fleet
   /** MB a minute over the soak. */
   slope?: number
   goals?: ReadonlyArray<Goal>
@@ -56,6 +58,28 @@ const atMost = (goal: string, figure: number | undefined, most: number, digits =
 
 /** MB a minute that count as a slope of 0: the noise of the garbage collector. */
 const flat = 0.5
+
+export const fleetGoals = (fleet: Fleet | undefined): ReadonlyArray<Goal> => {
+  const [one, ...shared] = fleet?.costs.map(({ calls }) => calls) ?? []
+  const differences = shared.map((calls) => Math.abs(calls / one! - 1) * 100)
+  const silence = (signal: Ending["signal"]) =>
+    fleet?.endings.find((ending) => ending.signal === signal)?.silent.worst
+  return [
+    atMost(
+      "fleet: provider calls per block = one process ± 10 % (%)",
+      one === undefined ? undefined : Math.max(...differences),
+      10,
+      1,
+    ),
+    atMost("fleet: longest silence of a chain ≤ 6 s after kill -9 (ms)", silence("SIGKILL"), 6000, 0),
+    atMost(
+      "fleet: longest silence of a chain ≤ 1 s + block time after SIGTERM (ms)",
+      silence("SIGTERM"),
+      1000 + (fleet?.blockTime ?? 0),
+      0,
+    ),
+  ]
+}
 
 export const goalsOf = (results: Results): ReadonlyArray<Goal> => {
   const { large, bloom, noBloom, ceiling, latencies, chains, startup, recovery, consumer, idle, slope } =
@@ -116,5 +140,6 @@ export const goalsOf = (results: Results): ReadonlyArray<Goal> => {
       over(peak(1_000_000), peak(100_000)),
       1.25,
     ),
+    ...fleetGoals(results.fleet),
   ]
 }

@@ -51,6 +51,28 @@ const consumerTables = ({ dense, sparse, memory, lags }: NonNullable<Results["co
   ),
 ]
 
+const fleetTables = ({ blockTime, costs, endings, simulated }: NonNullable<Results["fleet"]>) => [
+  table(
+    ["fleet, replicas", "CPU % of each", "Redis %", "calls per block"],
+    costs.map(({ cpu, redisCpu, calls }, i) => [
+      String(i + 1),
+      cpu.map(tenth).join(", "),
+      tenth(redisCpu),
+      calls.toFixed(3),
+    ]),
+  ),
+  table(
+    [`fleet, blocks every ${blockTime} ms`, "times", "taken over p50 ms", "worst", "silent p50 ms", "worst"],
+    endings.map(({ signal, rounds, taken, silent }) => [
+      signal,
+      String(rounds),
+      ...[taken.p50, taken.worst, silent.p50, silent.worst].map(whole),
+    ]),
+  ),
+  `500 chains on ten replicas, simulated: ${simulated.heartbeats.toFixed(2)} % of a core of Redis for heartbeats, ` +
+    `${simulated.withPolls.toFixed(2)} % with status polls`,
+]
+
 export const format = (results: Results): string => {
   const { ceiling, large, bloom, noBloom, sqlite, latencies, catchUp, startup, recovery, consumer, idle } =
     results
@@ -87,6 +109,7 @@ export const format = (results: Results): string => {
     recovery &&
       `recovery: socket cut ${tenth(recovery.socket)} s; caught up ${tenth(recovery.caughtUp)} s after the next event`,
     ...(consumer === undefined ? [] : consumerTables(consumer)),
+    ...(results.fleet === undefined ? [] : fleetTables(results.fleet)),
     idle && `idle, four chains: ${idle.cpu.toFixed(2)} % of a core, ${whole(idle.resident)} MB`,
     results.chains && pointTable("chains (10 000 events/s)", results.chains),
     results.filters && pointTable("addresses (10 000 events/s)", results.filters),

@@ -1,6 +1,7 @@
 /**
  * A fleet whose replicas share four chains while everything happens at once: replicas are killed, stopped, frozen and started, Redis is
- * frozen, and the chains grow and fork. When it is quiet again, each chain has one follower and the journal equals the chain.
+ * frozen, and the chains grow and fork. When it is quiet again, each chain has one follower, shares are even, and the journal equals the chain. Then a
+ * replica is killed and one is stopped while nothing else happens: their chains are silent no longer than promised.
  */
 import { Cause, Effect, Random, Schedule, Scope } from "effect"
 import * as Fleet from "../test/support/fleet.ts"
@@ -24,6 +25,12 @@ const freezes = { shortest: 500, longest: 7000 } as const
 /** Longer than it takes to notice a silent replica, to deal its chains out, and to end what overlaps, on a machine that is shared. */
 const quietWithin = "60 seconds"
 
+/** Milliseconds for which the chains of a replica that ends are silent at most, by the block time. */
+const longestSilence = {
+  SIGKILL: () => 6000,
+  SIGTERM: (blockTime: number) => 1000 + blockTime,
+} as const
+
 interface Replicas {
   readonly chains: ReadonlyArray<FleetChain>
   readonly server: RedisServer.RedisServer
@@ -45,15 +52,22 @@ const ended = (replicas: Replicas, replica: Service.Process) => {
 const anyOf = ({ running, frozen }: Replicas) =>
   Effect.map(Random.shuffle([...running].filter((one) => !frozen.has(one))), ([first]) => first)
 
-/** Ends a replica. Its place is taken at once where too few would be left. */
-const end = (signal: "SIGKILL" | "SIGTERM") => (replicas: Replicas) =>
+type Signal = keyof typeof longestSilence
+
+const endOne = (replicas: Replicas, replica: Service.Process, signal: Signal) =>
   Effect.gen(function* () {
-    const replica = yield* anyOf(replicas)
-    if (replica === undefined) return
     ended(replicas, replica)
     const watch = cleanly(replicas, replica)
     replica.kill(signal)
     if (signal === "SIGTERM") yield* Effect.forkScoped(watch)
+  })
+
+/** Ends a replica. Its place is taken at once where too few would be left. */
+const end = (signal: Signal) => (replicas: Replicas) =>
+  Effect.gen(function* () {
+    const replica = yield* anyOf(replicas)
+    if (replica === undefined) return
+    yield* endOne(replicas, replica, signal)
     if (replicas.running.size < fewest) yield* replicas.start
   })
 
@@ -106,7 +120,7 @@ const faults = [end("SIGKILL"), end("SIGTERM"), join, freeze, freezeRedis]
 
 const spaced = Schedule.spaced("100 millis")
 
-/** Waits until nothing is frozen any more, and each chain has one follower. */
+/** Waits until nothing is frozen any more, each chain has one follower, and the shares are even. */
 const quiet = (replicas: Replicas) =>
   Effect.gen(function* () {
     const { chains, frozen, running } = replicas
@@ -116,7 +130,7 @@ const quiet = (replicas: Replicas) =>
     )
     yield* Fleet.shared([...running], chains)
     yield* Fleet.untilMined(chains, 3)
-    yield* Fleet.shared([...running], chains)
+    yield* Fleet.sharedEvenly([...running], chains)
   })
 
 const stateOf = (replicas: Replicas) =>
@@ -145,7 +159,7 @@ const round = (replicas: Replicas, count: number) =>
           orElse: () =>
             Effect.map(stateOf(replicas), (states) =>
               outcome.problems.push(
-                `some chain had no follower, or several, ${quietWithin} after the last fault`,
+                `the chains were not shared, each once and evenly, ${quietWithin} after the last fault`,
                 ...states,
               ),
             ),
@@ -163,6 +177,44 @@ const round = (replicas: Replicas, count: number) =>
     for (const chain of chains) record(outcome, yield* judge(store, chain.id, chain, { from: 0 }))
   })
 
+/** Ends a replica while nothing else happens, and measures for how long its chains are silent. */
+const timed = (replicas: Replicas, signal: Signal) =>
+  Effect.gen(function* () {
+    const { chains, server, running, outcome } = replicas
+    while (running.size <= fewest) yield* replicas.start
+    yield* Fleet.sharedEvenly([...running], chains)
+    yield* Fleet.untilMined(chains, 3)
+    const [replica] = running
+    const moved = Fleet.followedBy(yield* Fleet.statusOf(replica!))
+    const since = Date.now()
+    yield* endOne(replicas, replica!, signal)
+    yield* Fleet.shared([...running], chains)
+    yield* Fleet.untilMined(chains, 3)
+    const silences = (isMoved: boolean) =>
+      Effect.map(
+        Effect.forEach(
+          chains.filter(({ name }) => moved.includes(name) === isMoved),
+          (chain) => Fleet.longestSilence(server.client, chain, since),
+        ),
+        (all) => Math.max(...all),
+      )
+    // The chains that stay show the block time, which depends on what else the machine does.
+    const [silent, blockTime] = [yield* silences(true), yield* silences(false)]
+    outcome.times++
+    outcome.notes.push(`${signal}: silent for ${silent} ms, the others for ${blockTime} ms`)
+    const longest = longestSilence[signal](blockTime)
+    if (silent > longest)
+      outcome.problems.push(`after ${signal}, a chain was silent for ${silent} ms, longer than ${longest}`)
+  }).pipe(
+    Effect.timeoutOrElse({
+      duration: quietWithin,
+      orElse: () =>
+        Effect.sync(() =>
+          replicas.outcome.problems.push(`after ${signal}, some chain had no follower within ${quietWithin}`),
+        ),
+    }),
+  )
+
 export interface FleetRun {
   readonly entry: string
   /** How many faults there are between two quiet moments. */
@@ -170,9 +222,11 @@ export interface FleetRun {
   /** When it is too late to begin another round (`performance.now`). */
   readonly until: number
   readonly seed: string
+  /** Whether silences are measured: only where nothing else takes the machine. */
+  readonly isAlone: boolean
 }
 
-export const run = ({ entry, faults, until, seed }: FleetRun): Effect.Effect<Outcome> => {
+export const run = ({ entry, faults, until, seed, isAlone }: FleetRun): Effect.Effect<Outcome> => {
   const outcome = nothingYet({ name }, "redis")
   return Effect.gen(function* () {
     const scope = yield* Effect.scope
@@ -197,8 +251,12 @@ export const run = ({ entry, faults, until, seed }: FleetRun): Effect.Effect<Out
     }
     for (let i = 0; i < fewest + 1; i++) yield* start
     yield* Fleet.shared([...running], chains)
-    do yield* round(replicas, faults)
-    while (performance.now() < until)
+    do {
+      yield* round(replicas, faults)
+      if (isAlone)
+        for (const signal of ["SIGKILL", "SIGTERM"] as const)
+          yield* Fleet.whileMining(chains, timed(replicas, signal))
+    } while (performance.now() < until)
   }).pipe(
     Effect.scoped,
     Effect.catchCause((cause) => Effect.sync(() => void outcome.problems.push(Cause.pretty(cause)))),

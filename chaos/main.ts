@@ -107,8 +107,14 @@ const program = Effect.gen(function* () {
   }
   // Its replicas need the machine, too. Beside other faults it gets one round.
   if (isFleetWanted) {
-    const isAlone = turns.length + isolated.length === 0
-    const found = yield* Fleet.run({ entry, faults: 30, until: isAlone ? until : 0, seed: `${seed}/fleet` })
+    const isOnly = turns.length + isolated.length === 0
+    const found = yield* Fleet.run({
+      entry,
+      faults: 30,
+      until: isOnly ? until : 0,
+      seed: `${seed}/fleet`,
+      isAlone: true,
+    })
     outcomes.push(found)
     yield* write(summaryOf(found))
   }

@@ -87,7 +87,6 @@ export const fleetFindings = Effect.fnUntraced(function* (settings: Settings) {
   const keys = keyPrefix(fleet.streamPrefix, fleet.name, fleet.chains)
   const call = yield* makeCall(fleet.store, `${keys}:check-${randomUUID()}`, timeout)
   const calls = [
-    ["join"],
     ["hold", "shard"],
     ["list"],
     ["report", "chain", "{}"],

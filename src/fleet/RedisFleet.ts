@@ -24,9 +24,8 @@ const viewInterval = "2 seconds"
 const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, config: RedisConfig) {
   const { chains, streamPrefix } = yield* AppConfig
   const store = yield* JournalStore
-  /** The name of this replica, once it has joined. */
-  let replica = ""
-  const { ttl } = Sharding.times
+  const replica = `${hostname()}-${process.pid}-${randomBytes(3).toString("hex")}`
+  const { ttl, debounce } = Sharding.times
   const keys = FleetScript.keyPrefix(streamPrefix, name, chains)
   const send = yield* FleetScript.makeCall(config, keys, ttl)
   let error: StoreError | undefined
@@ -76,20 +75,16 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
     ({ reason }) => reason === "full",
     () => Effect.void,
   )
-  const options = { call, ttl, heartbeat, mayWrite, onHeartbeat }
+  const options = {
+    call,
+    share: Sharding.shareOf(chains.length),
+    ttl,
+    heartbeat,
+    debounce,
+    mayWrite,
+    onHeartbeat,
+  }
   const storage = Layer.effect(RunnerStorage.RunnerStorage, FleetStorage.make(options))
-  const describe = (present: ReadonlyArray<string>) =>
-    Sharding.memberNamed(
-      Sharding.evenName(
-        present.map(Sharding.nameIn),
-        chains.length,
-        () => `${hostname()}-${process.pid}-${randomBytes(3).toString("hex")}`,
-      ),
-    )
-  const join = Effect.map(FleetStorage.join(options, describe), ({ description }) => {
-    replica = Sharding.nameIn(description)
-    return replica
-  })
   const hasOthers = () => members.some((member) => member !== replica)
   const view = (): View => ({
     name,
@@ -101,7 +96,7 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
   })
   const reports = Reports.make(send, () => isMember && error === undefined)
   return {
-    share: Sharding.shared({ join, storage, times: Sharding.times, hasOthers }),
+    share: Sharding.shared({ replica, storage, times: Sharding.times, hasOthers }),
     view,
     reports: reports.read,
     publish: reports.publish,

@@ -3,7 +3,7 @@
 -- KEYS  members (sorted set: description → until when it counts as present, in ms), holds (hash: shard → "until who"),
 --       reports (hash: chain → "since report"); one slot
 -- ARGV  verb, time to live (ms), who, its description, shards …
--- Returns held shards, present members. `list`: every hold as "shard who". `join`: who, if it is a member now.
+-- Returns held shards, present members. `list`: every hold as "shard who".
 -- `reports`: chain, age (ms), report … of those that are younger than the time to live.
 
 local verb, ttl, me, description = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
@@ -24,20 +24,6 @@ local function present() return redis.call('ZRANGEBYSCORE', members, '(' .. ms(n
 
 -- A write that Redis accepts at its memory limit: after it, the script may write whatever it needs.
 local function begin() redis.call('ZREMRANGEBYSCORE', members, '-inf', ms(now)) end
-
--- Adds a member if the present ones are those that it has seen, whose descriptions are given in place of shards.
-if verb == 'join' then
-  begin()
-  local seen, found = {}, present()
-  for i = 5, #ARGV do seen[ARGV[i]] = true end
-  if #found ~= #ARGV - 4 then return { {}, found } end
-  for _, member in ipairs(found) do
-    if not seen[member] then return { {}, found } end
-  end
-  redis.call('ZADD', members, ms(now + ttl), description)
-  redis.call('PEXPIRE', members, 100 * ttl)
-  return { { me }, present() }
-end
 
 -- Takes shards that are free, and keeps those that are held already.
 if verb == 'hold' then

@@ -148,10 +148,13 @@ describe("a fleet", () => {
   it.live(
     "follows each chain once after replicas and Redis failed in any order, and loses nothing",
     () =>
-      Effect.map(Fleet.run({ entry, faults: 8, until: 0, seed }).pipe(withoutLogs), (outcome) => {
-        assertClean([outcome])
-        assert.strictEqual(outcome.times, 8)
-      }),
+      Effect.map(
+        Fleet.run({ entry, faults: 8, until: 0, seed, isAlone: false }).pipe(withoutLogs),
+        (outcome) => {
+          assertClean([outcome])
+          assert.strictEqual(outcome.times, 8)
+        },
+      ),
     120_000,
   )
 })

@@ -8,7 +8,7 @@ import { Runner } from "effect/cluster/Runner"
 import * as ShardId from "effect/cluster/ShardId"
 import * as FleetStorage from "../../../src/fleet/FleetStorage.ts"
 import { keyPrefix, makeCall } from "../../../src/fleet/FleetScript.ts"
-import { memberNamed } from "../../../src/fleet/Sharding.ts"
+import { memberNamed, nameIn } from "../../../src/fleet/Sharding.ts"
 import { StoreError } from "../../../src/store/StoreError.ts"
 import * as RedisServer from "../../support/RedisServer.ts"
 import { standalone } from "../../support/redisStore.ts"
@@ -24,6 +24,7 @@ interface Replica {
   readonly holds: (...shards: ReadonlyArray<number>) => Effect.Effect<ReadonlyArray<number>>
   readonly release: (shard: number) => Effect.Effect<void>
   readonly leave: Effect.Effect<void>
+  /** Among whom the shards are dealt. */
   readonly members: Effect.Effect<ReadonlyArray<string>>
   /** Ends its heartbeats and its calls, as `kill -9` does. */
   readonly cut: (isCut: boolean) => void
@@ -42,10 +43,17 @@ const join = Effect.fnUntraced(function* (
   const send = yield* makeCall(standalone(server.port, user), keys, ttl)
   const failures: Array<StoreError> = []
   let isCut = false
+  let members: ReadonlyArray<string> = []
   const options: FleetStorage.FleetStorageOptions = {
     call: (...args) => Effect.suspend(() => (isCut ? Effect.fail(unreachable) : send(...args))),
+    // Each member wants all shards: the script decides which one gets them.
+    share: (present) => {
+      members = present.map(nameIn).toSorted()
+      return [1, 2, 3].map((shard) => `default:${shard}`)
+    },
     ttl,
     heartbeat,
+    debounce: Duration.zero,
     mayWrite: Effect.void,
     onHeartbeat: (error) => Effect.sync(() => void (error && failures.push(error))),
   }
@@ -62,9 +70,7 @@ const join = Effect.fnUntraced(function* (
       ),
     release: (shard) => Effect.orDie(storage.release(address, idOf(shard))),
     leave: Effect.orDie(storage.releaseAll(address)),
-    members: Effect.map(Effect.orDie(storage.getRunners), (runners) =>
-      runners.map(([{ address }]) => address.host).toSorted(),
-    ),
+    members: Effect.sync(() => members),
     cut: (cut) => void (isCut = cut),
     failures,
   }
@@ -169,22 +175,6 @@ describe("the storage of a fleet", () => {
         Effect.tap((members) => Effect.sync(() => assert.strictEqual(members, 1))),
         Effect.repeat(Schedule.max([Schedule.spaced("20 millis"), Schedule.recurs(10)])),
       )
-    }))
-
-  test("lets one replica after another join, so that each knows those before it", (server) =>
-    Effect.gen(function* () {
-      const seen: Array<number> = []
-      const all = yield* Effect.forEach(["a", "b", "c", "d"], (name) => join(server, name))
-      yield* Effect.forEach(
-        all,
-        ({ options }, i) =>
-          FleetStorage.join(options, (present) => {
-            seen[i] = present.length
-            return memberNamed(`replica-${i}`)
-          }),
-        { concurrency: "unbounded" },
-      )
-      assert.deepStrictEqual(seen.toSorted(), [0, 1, 2, 3])
     }))
 
   test("works at the memory limit of Redis", (server) =>

@@ -6,7 +6,7 @@ import { TestClock } from "effect/testing"
 import type { Followable } from "../../../src/fleet/Fleet.ts"
 import * as FleetStorage from "../../../src/fleet/FleetStorage.ts"
 import type { Answer, FleetStorageOptions } from "../../../src/fleet/FleetStorage.ts"
-import { evenName, memberNamed, nameIn, shared, times } from "../../../src/fleet/Sharding.ts"
+import { shared, shareOf, times } from "../../../src/fleet/Sharding.ts"
 import { StoreError } from "../../../src/store/StoreError.ts"
 
 const names = ["a", "b", "c", "d", "e", "f", "g", "h"]
@@ -34,10 +34,6 @@ const makeServer = () => {
       members.set(description, until)
     }
     const present = () => [...members].filter(([, until]) => until > now).map(([member]) => member)
-    if (verb === "join" && present().toSorted().join() === shards.toSorted().join()) {
-      members.set(description, until)
-      held.push(me)
-    }
     if (verb === "leave") members.delete(description)
     const released = verb === "leave" ? [...holds.keys()] : verb === "release" ? shards : []
     for (const shard of released) if (holder(shard) === me) holds.delete(shard)
@@ -71,15 +67,15 @@ const join = Effect.fnUntraced(function* (server: Server, replica: string) {
       Effect.flatMap(Clock.currentTimeMillis, (now) =>
         server.isUp && state.isReached ? Effect.sync(() => server.call(now, args)) : Effect.fail(away),
       ),
+    share: shareOf(names.length),
     ttl: times.ttl,
+    debounce: times.debounce,
     heartbeat: Duration.millis(500),
     mayWrite: Effect.void,
     onHeartbeat: () => Effect.void,
   }
-  const describe = (present: ReadonlyArray<string>) =>
-    memberNamed(evenName(present.map(nameIn), names.length, (attempt) => `${replica}-${attempt}`))
   const share = shared({
-    join: Effect.map(FleetStorage.join(options, describe), ({ description }) => nameIn(description)),
+    replica,
     storage: Layer.effect(RunnerStorage.RunnerStorage, FleetStorage.make(options)),
     times,
     hasOthers: () => state.others,
@@ -129,6 +125,28 @@ describe("a fleet", () => {
     }),
   )
 
+  it.effect("has shares that differ by one chain at most, whichever replicas leave and join", () =>
+    Effect.gen(function* () {
+      const server = makeServer()
+      const replicas = yield* Effect.forEach(["one", "two", "three", "four", "five"], (name) =>
+        join(server, name),
+      )
+      yield* settled
+      assertEven(...replicas)
+      while (replicas.length > 1) {
+        const [leaving] = replicas.splice(0, 1)
+        yield* Effect.forkChild(leaving!.stop)
+        yield* settled
+        assertEven(...replicas)
+      }
+      for (const name of ["six", "seven", "eight"]) {
+        replicas.push(yield* join(server, name))
+        yield* settled
+        assertEven(...replicas)
+      }
+    }),
+  )
+
   it.effect("gives a single replica all chains at once", () =>
     Effect.gen(function* () {
       const one = yield* join(makeServer(), "one")
@@ -136,7 +154,7 @@ describe("a fleet", () => {
     }),
   )
 
-  it.effect("replaces a silent replica within 6 s, and moves none of the chains of the others", () =>
+  it.effect("replaces a silent replica within 6 s, and stops none of the chains of the others", () =>
     Effect.gen(function* () {
       const { replicas } = yield* three
       const [one, two, three_] = replicas
