@@ -66,5 +66,6 @@ export const table = (
         return typeof cells[i] === "string" ? padded : style(cells[i]![1], padded)
       })
       .join(" ".repeat(gap))
+      .trimEnd()
   return [line(columns.map(({ title }) => [title, 2])), ...rows.map(line)]
 }

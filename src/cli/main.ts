@@ -14,12 +14,13 @@ import { reset } from "./reset.ts"
 import { run, serve } from "./run.ts"
 import { status } from "./status.ts"
 import { tail } from "./tail.ts"
+import { top } from "./top.ts"
 import { verify } from "./verify.ts"
 
 const root = "event-ingestor"
 
 const commandsOf = (service: Service) =>
-  [run(service), check, status, verify, tail, reset, chains, demo(service)] as const
+  [run(service), check, status, top, verify, tail, reset, chains, demo(service)] as const
 
 const rootOf = (service: Service, commands: ReturnType<typeof commandsOf>) =>
   Command.make(root, {}, () => serve(service)).pipe(
@@ -85,6 +86,7 @@ export const main = (service: Service, args: ReadonlyArray<string>): void => {
       HttpError: fail(exitCode.config),
       UsageError: (error) => Effect.andThen(usage(path, error.message), exit(exitCode.usage)),
       StoreError: fail(exitCode.unreachable),
+      NoStatus: fail(exitCode.unreachable),
       EndpointError: fail(exitCode.unreachable),
     }),
     Effect.provide(Layer.merge(NodeServices.layer, presenter)),
