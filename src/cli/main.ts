@@ -10,6 +10,7 @@ import { demo } from "./demo.ts"
 import { oneLine, withExamples } from "./Flags.ts"
 import type { Service } from "./Layers.ts"
 import { exitCode, runMain } from "./Process.ts"
+import { consoleAboveBars } from "./ProgressBars.ts"
 import { reset } from "./reset.ts"
 import { run, serve } from "./run.ts"
 import { status } from "./status.ts"
@@ -90,6 +91,7 @@ export const main = (service: Service, args: ReadonlyArray<string>): void => {
       EndpointError: fail(exitCode.unreachable),
     }),
     Effect.provide(Layer.merge(NodeServices.layer, presenter)),
+    Effect.provideService(Console.Console, consoleAboveBars),
     runMain,
   )
 }
