@@ -76,8 +76,8 @@ const ownAddress = (host: string, port: number): string => {
 }
 
 /**
- * The service at an address, by default the one that this configuration starts; with the token of the address (`http://:TOKEN@host`) or
- * of the configuration.
+ * The service at an address, by default the one that this configuration starts; with the token of the address
+ * (`http://:TOKEN@host`), or else of the configuration.
  */
 export const targetOf = Effect.fnUntraced(function* (given: URL | undefined) {
   const reader = new Reader(yield* processVariables)

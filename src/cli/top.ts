@@ -159,13 +159,10 @@ export const top = Command.make(
       Argument.withDescription(
         "The HTTP address of the service (default: where this configuration serves it)",
       ),
-      Argument.mapTryCatch(
-        (text) => {
-          const url = parseAddress(text)
-          if (url === undefined) throw new Error(`expected an HTTP address, got ${text}`)
-          return url
-        },
-        (error) => (error as Error).message,
+      // What was given may contain a token.
+      Argument.filterMap(
+        (text) => Option.fromUndefinedOr(parseAddress(text)),
+        () => "expected an HTTP address, such as http://127.0.0.1:9090",
       ),
       Argument.optional,
     ),

@@ -139,7 +139,10 @@ describe("top without a terminal, or with --once or --json", () => {
       const away = yield* run([`http://:s3cret-token@127.0.0.1:${yield* RedisServer.freePort}`])
       assert.strictEqual(away.code, 69)
       assert.match(away.errors, /^no status from http:\/\/127\.0\.0\.1:\d+: connect ECONNREFUSED .*\n$/)
-      assert.strictEqual((yield* run(["http://"])).code, 64)
+      const wrong = yield* run(["http://:s3cret-token@host?query"])
+      assert.strictEqual(wrong.code, 64)
+      assert.match(wrong.errors, /address: expected an HTTP address/)
+      assert.notInclude(wrong.errors, "s3cret")
     }),
   )
 
