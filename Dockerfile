@@ -1,6 +1,6 @@
 # The service alone: Node, the C library it needs, the compiled code and its dependencies. No shell, no npm.
 #
-#     docker build -t event-ingestor .
+#     docker build -t event-ingestor --build-arg COMMIT=$(git rev-parse --short=12 HEAD) .
 #     docker run --read-only -v events:/data -p 127.0.0.1:9090:9090 event-ingestor
 
 # The version that package.json pins for development.
@@ -12,6 +12,8 @@ COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts
 COPY scripts/build.mjs scripts/
 COPY src src
+# What --version shows beside the version; may be left out.
+ARG COMMIT
 # The build has Effect in it already.
 RUN npm run build \
   && npm prune --omit=dev --ignore-scripts \

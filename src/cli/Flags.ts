@@ -2,6 +2,7 @@
 import { Effect, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
+import { chainsLike, didYouMean } from "../config/Suggestions.ts"
 
 /** Wrong usage of the command line that its parser cannot find. */
 export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", { detail: Schema.String }) {
@@ -9,6 +10,9 @@ export class UsageError extends Schema.TaggedError<UsageError>()("UsageError", {
     return this.detail
   }
 }
+
+/** The text without line breaks. */
+export const oneLine = (text: string): string => text.replace(/\s*\n\s*/g, " ")
 
 /** Sets the examples of a command: command lines, and what each does. */
 export const withExamples = (examples: Readonly<Record<string, string>>) =>
@@ -39,8 +43,10 @@ export const resolveChain = Effect.fnUntraced(function* (name: string) {
   const { chains } = yield* AppConfig
   const found = chains.find((chain) => chain.name === name || String(chain.id) === name)
   if (found !== undefined) return found
-  const known = chains.map((chain) => chain.name).join(", ")
-  return yield* new UsageError({ detail: `--chain: expected one of ${known}, got ${name}` })
+  const names = chains.map((chain) => chain.name)
+  return yield* new UsageError({
+    detail: `--chain: expected one of ${names.join(", ")} (CHAINS), got ${oneLine(name)}${didYouMean(chainsLike(name, names))}`,
+  })
 })
 
 /** The configured chain with this name or id; without a name, all chains. */

@@ -7,6 +7,10 @@ const colours = Boolean(process.stdout.isTTY) && !process.env["NO_COLOR"]
 export const style = (code: number, text: string): string =>
   colours ? `\u001b[${code}m${text}\u001b[0m` : text
 
+/** Whether lines can be redrawn in place: on a terminal that moves its cursor. */
+export const canRedraw = (stream: NodeJS.WriteStream): boolean =>
+  Boolean(stream.isTTY) && process.env["TERM"] !== "dumb"
+
 /** Formats a count: `33 047`. */
 export const grouped = (count: number): string => String(count).replace(/\B(?=(\d{3})+$)/g, " ")
 

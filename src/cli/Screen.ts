@@ -1,29 +1,24 @@
 /** One line per chain: redrawn in place on a terminal, otherwise printed every 5 s. */
 import { Effect } from "effect"
-import { style, writeLines } from "./Output.ts"
 import { eventsPublished } from "../observability/ChainMetrics.ts"
 import type { ChainStatus } from "../observability/ChainStatus.ts"
 import { breakerLabel } from "../Retry.ts"
+import { InPlace } from "./InPlace.ts"
+import { canRedraw, writeLines } from "./Output.ts"
+import { table } from "./Table.ts"
+import type { Column } from "./Table.ts"
 
-const columns: ReadonlyArray<readonly [title: string, width: number]> = [
-  ["chain", -10],
-  ["state", -12],
-  ["head", 7],
-  ["stored", 7],
-  ["logs", 9],
-  ["logs/s", 7],
-  ["latency", 9],
-  ["reorgs", 7],
-  ["breaker", -8],
+const columns: ReadonlyArray<Column> = [
+  { title: "chain", width: 10 },
+  { title: "state", width: 12 },
+  { title: "head", width: 7, isNumber: true },
+  { title: "stored", width: 7, isNumber: true },
+  { title: "logs", width: 9, isNumber: true },
+  { title: "logs/s", width: 7, isNumber: true },
+  { title: "latency", width: 9, isNumber: true },
+  { title: "reorgs", width: 7, isNumber: true },
+  { title: "breaker" },
 ]
-
-const pad = (text: string, width: number) => (width < 0 ? text.padEnd(-width) : text.padStart(width))
-
-const row = (cells: ReadonlyArray<string>) =>
-  columns
-    .map(([, width], i) => pad(cells[i]!, width))
-    .join("  ")
-    .trimEnd()
 
 const cells = (chain: ChainStatus): ReadonlyArray<string> => {
   const latency = chain.latencies.quantile(0.5)
@@ -42,30 +37,24 @@ const cells = (chain: ChainStatus): ReadonlyArray<string> => {
 
 const plain = (chain: ChainStatus): string =>
   cells(chain)
-    .map((cell, i) => (i === 0 ? cell : `${columns[i]![0]} ${cell}`))
+    .map((cell, i) => (i === 0 ? cell : `${columns[i]!.title} ${cell}`))
     .join("  ")
 
 /** Draws until interrupted, and leaves the last state on the screen. */
 export const show = (chains: ReadonlyArray<ChainStatus>): Effect.Effect<never> => {
-  if (!process.stdout.isTTY)
+  if (!canRedraw(process.stdout))
     return Effect.forever(
       Effect.delay(
         Effect.suspend(() => writeLines(chains.map(plain))),
         "5 seconds",
       ),
     )
-  let drawn = 0
+  const screen = new InPlace(process.stdout)
   const draw = Effect.sync(() => {
-    const lines = [
-      style(2, row(columns.map(([title]) => title))),
-      ...chains.map((chain) => {
-        const line = row(cells(chain))
-        return chain.phase === "live" ? line : style(33, line)
-      }),
-    ]
-    const up = drawn === 0 ? "" : `\u001b[${drawn}A`
-    process.stdout.write(up + lines.map((line) => `\u001b[2K${line}\n`).join(""))
-    drawn = lines.length
+    const rows = chains.map((chain) =>
+      cells(chain).map((cell) => (chain.phase === "live" ? cell : ([cell, 33] as const))),
+    )
+    screen.draw(table(columns, rows, screen.size.columns))
   })
   return Effect.forever(Effect.andThen(draw, Effect.sleep("250 millis")))
 }

@@ -3,7 +3,9 @@ import { Command } from "effect/cli"
 import { knownChains, variablePrefix } from "../config/Chains.ts"
 import type { KnownChain } from "../config/Chains.ts"
 import { jsonFlag, withExamples } from "./Flags.ts"
-import { writeRecords } from "./Output.ts"
+import { writeLines, writeRecords } from "./Output.ts"
+import { table } from "./Table.ts"
+import type { Column } from "./Table.ts"
 
 const rowOf = ({ name, id, blockTime, finalityDepth, publicEndpoints }: KnownChain) => ({
   name,
@@ -14,23 +16,37 @@ const rowOf = ({ name, id, blockTime, finalityDepth, publicEndpoints }: KnownCha
   variables: `${variablePrefix(name)}_…`,
 })
 
-const renderText = ({ name, id, block_time_s, has_public_endpoint, variables }: ReturnType<typeof rowOf>) =>
-  [
-    name.padEnd(10),
-    String(id).padStart(9),
-    `block time ${block_time_s} s`.padEnd(22),
-    (has_public_endpoint ? "public endpoints" : `needs ${variables.slice(0, -1)}WS_URL`).padEnd(24),
-    variables,
-  ].join("  ")
+const columns: ReadonlyArray<Column> = [
+  { title: "name" },
+  { title: "chain id", isNumber: true },
+  { title: "block time", isNumber: true },
+  { title: "finality" },
+  { title: "variables" },
+  { title: "endpoint" },
+]
+
+const cellsOf = (chain: ReturnType<typeof rowOf>): ReadonlyArray<string> => [
+  chain.name,
+  String(chain.id),
+  `${chain.block_time_s} s`,
+  `tag, else ${chain.finality_depth} blocks`,
+  chain.variables,
+  chain.has_public_endpoint ? "public" : `needs ${variablePrefix(chain.name)}_WS_URL`,
+]
 
 export const chains = Command.make(
   "chains",
   { json: jsonFlag("One JSON object per line and chain") },
-  ({ json }) => writeRecords(knownChains.map(rowOf), json, renderText),
+  ({ json }) => {
+    const rows = knownChains.map(rowOf)
+    return json
+      ? writeRecords(rows, true, () => [])
+      : writeLines(table(columns, rows.map(cellsOf), process.stdout.columns))
+  },
 ).pipe(
   Command.withDescription("List the built-in chains, which need no <NAME>_CHAIN_ID"),
   withExamples({
-    "event-ingestor chains": "The names that CHAINS accepts",
+    "event-ingestor chains": "The names that CHAINS accepts, and how the variables of each chain begin",
     "event-ingestor chains --json": "The same as JSON",
   }),
 )

@@ -4,6 +4,7 @@ import { Command } from "effect/cli"
 import { AppConfig } from "../config/AppConfig.ts"
 import { systemOf } from "../config/StoreConfig.ts"
 import { logEvent } from "../observability/LogEvents.ts"
+import * as Backfill from "./backfill.ts"
 import { withExamples } from "./Flags.ts"
 import { runtime, telemetry } from "./Layers.ts"
 import type { Service } from "./Layers.ts"
@@ -27,7 +28,7 @@ const logStopped = Effect.suspend(() => {
 
 /** Follows every configured chain until it is interrupted. */
 export const serve = (service: Service) =>
-  Effect.andThen(logStartup, Layer.launch(service)).pipe(
+  Effect.andThen(logStartup, Layer.launch(Layer.provideMerge(Backfill.layer, service))).pipe(
     Effect.onInterrupt(() => logStopped),
     Effect.provide(telemetry.pipe(Layer.provideMerge(runtime), Layer.provideMerge(AppConfig.layer))),
   )

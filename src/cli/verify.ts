@@ -20,6 +20,7 @@ import { blockFlag, chainFlag, jsonFlag, resolveChains, UsageError, withExamples
 import { endpointsOnly, storeOnly } from "./Layers.ts"
 import { grouped, style, writeRecords } from "./Output.ts"
 import { exitCode } from "./Process.ts"
+import * as ProgressBars from "./ProgressBars.ts"
 
 /** Differences printed one by one. */
 const mostShown = 20
@@ -121,6 +122,7 @@ const verifyChain = Effect.fnUntraced(function* (
   chain: ChainConfig,
   settings: Settings,
   requested: Requested,
+  progress: ProgressBars.BlockRange,
 ) {
   const hasRange = requested.from !== undefined || requested.to !== undefined
   const store = yield* JournalStore
@@ -156,14 +158,22 @@ const verifyChain = Effect.fnUntraced(function* (
     const after = from === start.number || previous > 0 ? undefined : yield* entries.seek(chain.id, from)
     // The entry at `after` is below the range and still exists: nothing of the range was trimmed.
     const startsAtOldest = after === undefined
+    progress.begin("reading the store", from, last)
     const replayed = yield* replay(entries, chain.id, {
       after,
       skip: previous,
       fromTheBeginning: startsAtOldest && trimmed === 0,
-      isEnough: (replay) => isBeyondReorgs(replay, to),
+      isEnough: (replay) => {
+        progress.reach(replay.blocks.at(-1)?.number ?? -1)
+        return isBeyondReorgs(replay, to)
+      },
     })
     const diff = new Diff(replayed, from, to, startsAtOldest && trimmed > 0)
-    yield* readBlocks(chain, settings, { from, to, final: final?.number ?? -1 }, (block) => diff.add(block))
+    progress.begin("comparing with the chain", from, to)
+    yield* readBlocks(chain, settings, { from, to, final: final?.number ?? -1 }, (block) => {
+      diff.add(block)
+      progress.reach(block.number)
+    })
     const { logs, missing, trimmed: trimmedLogs, extra, different } = diff
     const { faults } = replayed
     const matches = missing.length + extra.length + different.length + faults.length === 0
@@ -249,7 +259,11 @@ export const verify = Command.make(
           detail: `--from: expected at most --to, which is ${requested.to}, got ${requested.from}`,
         })
       for (const one of yield* resolveChains(chain)) {
-        const found = yield* verifyChain(one, settings, requested)
+        const progress = new ProgressBars.BlockRange(one.name)
+        const found = yield* ProgressBars.show(() => progress.tasks).pipe(
+          Effect.andThen(verifyChain(one, settings, requested, progress)),
+          Effect.scoped,
+        )
         if (!found.complete) process.exitCode = exitCode.failed
         yield* writeRecords([found], json, renderText)
       }

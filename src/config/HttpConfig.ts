@@ -11,7 +11,7 @@ export interface HttpConfig {
   readonly token: Redacted.Redacted<string> | undefined
 }
 
-const usualPort = 9090
+export const usualPort = 9090
 
 const variables = {
   host: variable("HTTP_HOST", Codec.text, {

@@ -1,20 +1,13 @@
 /** Finds variables that were probably meant for this program but are read by no part of it. */
-import { closest, distance } from "fastest-levenshtein"
 import { knownChains, variablePrefix } from "./Chains.ts"
 import { isServiceLink } from "./Environment.ts"
 import type { Variables } from "./Environment.ts"
+import { chainsLike, didYouMean, nearest } from "./Suggestions.ts"
 
-/** The candidate with the fewest edits of the name, if they are few enough. */
-const nearest = (name: string, candidates: Iterable<string>, within: number): string | undefined => {
-  const best = closest(name, [...candidates])
-  return distance(name, best) <= within ? best : undefined
-}
-
-/** Says that a name in `CHAINS` is not built in, with the nearest built-in name and the list of all. */
+/** Says that a name in `CHAINS` is not built in, with the nearest built-in names and the list of all. */
 export const unknownChain = (name: string): string => {
   const names = knownChains.map((chain) => chain.name)
-  const guess = nearest(name, names, Math.max(1, Math.floor(name.length / 3)))
-  return `which is not built in${guess === undefined ? "" : `; did you mean ${guess}?`} (built in: ${names.join(", ")})`
+  return `which is not built in${didYouMean(chainsLike(name, names))} (built in: ${names.join(", ")})`
 }
 
 /**
@@ -40,8 +33,7 @@ export const unknownVariables = (
         end && knownChains.find(({ name: chain }) => name.startsWith(`${variablePrefix(chain)}_`))
       if (builtIn && !chains.includes(variablePrefix(builtIn.name)))
         return [`${name} is not used: ${builtIn.name} is not in CHAINS`]
-      const guess = nearest(name, known, end || chain ? 3 : 2)
-      if (end)
-        return [`${name} is not used${guess ? `; did you mean ${guess}?` : `: no such chain in CHAINS`}`]
-      return guess && name.length >= 6 ? [`${name} is not used; did you mean ${guess}?`] : []
+      const guess = didYouMean(nearest(name, known, end || chain ? 3 : 2).slice(0, 1))
+      if (end) return [`${name} is not used${guess || ": no such chain in CHAINS"}`]
+      return guess && name.length >= 6 ? [`${name} is not used${guess}`] : []
     })

@@ -171,7 +171,7 @@ export const connect = Effect.fnUntraced(function* (
 })
 
 /** The cause of a failed request, without the request itself: its URL may contain a key. */
-const detailOf = ({ reason }: HttpClientError.HttpClientError): string => {
+export const detailOf = ({ reason }: HttpClientError.HttpClientError): string => {
   const cause = "cause" in reason ? reason.cause : undefined
   const inner = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause
   return inner instanceof Error ? inner.message : reason._tag

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto"
 
 /** How near a shard is to a member: a number that does not depend on the other members. */
 const distance = (member: string, shard: number) =>
-  createHash("md5").update(`${member} ${shard}`).digest().readUInt32BE()
+  createHash("sha256").update(`${member} ${shard}`).digest().readUInt32BE()
 
 /**
  * The member that each shard is dealt to: shares differ by at most one shard. When a member joins or leaves, few of the shards move

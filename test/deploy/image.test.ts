@@ -1,11 +1,12 @@
 /** The image, as far as it can be checked without building it. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { execFile } from "node:child_process"
+import { execFile, execFileSync } from "node:child_process"
 import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { dirname, join } from "node:path"
+import { directory } from "../support/directory.ts"
 import { freePort } from "../support/RedisServer.ts"
 import { flagsOf, main } from "../support/Service.ts"
 
@@ -99,6 +100,23 @@ describe("the image", () => {
     assert.match(dockerfile, /rm -rf .* node_modules\/effect node_modules\/@effect/)
     assert.isFalse(foreign.some((name) => /^(@effect|effect)(\/|$)/.test(name)))
   })
+
+  it.effect("shows the commit that the build argument COMMIT names", () =>
+    Effect.gen(function* () {
+      const build = stages.find(([from]) => from!.endsWith(" AS build"))!
+      const argument = build.indexOf("ARG COMMIT")
+      assert.isAbove(argument, 0)
+      assert.isAbove(
+        build.findIndex((line) => line.startsWith("RUN npm run build")),
+        argument,
+      )
+      const place = yield* directory
+      execFileSync(process.execPath, ["scripts/build.mjs", place], {
+        env: { PATH: process.env["PATH"], COMMIT: "cafe1234" },
+      })
+      assert.strictEqual(readFileSync(join(place, "commit"), "utf8"), "cafe1234")
+    }).pipe(Effect.scoped),
+  )
 
   it("sends the builder only the files that its Dockerfile copies", () => {
     const [first, ...rest] = readFileSync(".dockerignore", "utf8").split("\n").filter(Boolean).slice(1)

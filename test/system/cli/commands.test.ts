@@ -3,10 +3,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule, Stream } from "effect"
 import type { Scope } from "effect"
 import { execFileSync, spawnSync } from "node:child_process"
-import { readFileSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
+import { dirname, join, resolve } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { oneEndpoint } from "../../../src/cli/dialect.ts"
+import { knownChains } from "../../../src/config/Chains.ts"
 import { commonFields } from "../../../src/Domain.ts"
 import type { Block, Hex } from "../../../src/Domain.ts"
 import { emptyHead } from "../../../src/store/Journal.ts"
@@ -68,7 +69,7 @@ describe("the command line", () => {
   )
 
   test(
-    "exits with 64 on wrong usage, with one line that names the error and points to the help",
+    "exits with 64 on wrong usage, with one line that names the error and points to the help of the command",
     Effect.gen(function* () {
       for (const args of [
         ["nonsense"],
@@ -83,10 +84,29 @@ describe("the command line", () => {
         const { code, output, errors } = yield* Service.run({ args, env })
         assert.strictEqual(code, 64, args.join(" "))
         assert.strictEqual(output, "", args.join(" "))
-        assert.match(errors, /^event-ingestor.*: .*; see --help\n$/, args.join(" "))
+        const command = args[0] === "nonsense" ? "event-ingestor" : `event-ingestor ${args[0]}`
+        assert.match(errors, new RegExp(`^${command}: .* \\(see ${command} --help\\)\\n$`), args.join(" "))
       }
-      const { errors } = yield* Service.run({ args: ["tail", "--folow"], env })
-      assert.match(errors, /--folow.*, did you mean --follow\?; see --help/)
+    }),
+  )
+
+  test(
+    "suggests the command, the flag and the chain that a misspelled one is like",
+    Effect.gen(function* () {
+      const usage = (...args: ReadonlyArray<string>) =>
+        Effect.map(Service.run({ args, env }), ({ errors }) => errors)
+      assert.include(yield* usage("vrify"), 'unknown command "vrify"; did you mean verify? (see')
+      assert.include(yield* usage("tail", "--folow"), "unknown flag --folow; did you mean --follow? (see")
+      assert.include(
+        yield* usage("tail", "--chain", "devnt"),
+        "--chain: expected one of devnet (CHAINS), got devnt; did you mean devnet? (see",
+      )
+      const chains = (names: string) =>
+        Effect.map(Service.run({ args: ["check"], env: { CHAINS: names } }), ({ errors }) => errors)
+      const misspelled = yield* chains("etherium,bse,arb")
+      for (const chain of ["ethereum", "base or bsc", "arbitrum"])
+        assert.include(misspelled, `not built in; did you mean ${chain}? (built in: ethereum, `)
+      assert.include(yield* chains("devnet"), "which is not built in (built in: ethereum, ")
     }),
   )
 
@@ -104,7 +124,7 @@ describe("the command line", () => {
   )
 
   test(
-    "prints help and version",
+    "prints help, with examples for every command",
     Effect.gen(function* () {
       const help = yield* Service.run({ args: ["--help"] })
       assert.strictEqual(help.code, 0)
@@ -114,13 +134,37 @@ describe("the command line", () => {
         const { output } = yield* Service.run({ args: [verb, "--help"] })
         assert.match(output, new RegExp(`^EXAMPLES\n  # .*\n  .*event-ingestor ${verb}`, "m"), verb)
       }
-      const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string }
-      assert.include((yield* Service.run({ args: ["--version"] })).output, version)
     }),
   )
 
   test(
-    "lists the built-in chains, and suggests them for an unknown name in CHAINS",
+    "prints the version, and the commit of the build or of the clone if it is known",
+    Effect.gen(function* () {
+      const { version } = JSON.parse(readFileSync("package.json", "utf8")) as { version: string }
+      const printed = (entry: string) =>
+        Effect.map(Service.run({ args: ["--version"], entry }), ({ output }) => output)
+      const described = spawnSync("git", ["describe", "--always", "--abbrev=12", "--exclude=*"])
+      const commit = described.status === 0 ? ` (${described.stdout.toString().trim()})` : ""
+      for (const entry of [Service.main, "src/start.cjs"])
+        assert.strictEqual(
+          (yield* printed(entry)).replace("-dirty", ""),
+          `event-ingestor v${version}${commit}\n`,
+        )
+
+      const copy = yield* directory
+      const entry = join(copy, "dist", "start.cjs")
+      cpSync(dirname(Service.main), join(copy, "dist"), { recursive: true })
+      cpSync("package.json", join(copy, "package.json"))
+      symlinkSync(resolve("node_modules"), join(copy, "node_modules"))
+      writeFileSync(join(copy, "dist", "commit"), "cafe1234\n")
+      assert.strictEqual(yield* printed(entry), `event-ingestor v${version} (cafe1234)\n`)
+      writeFileSync(join(copy, "dist", "commit"), "")
+      assert.strictEqual(yield* printed(entry), `event-ingestor v${version}\n`)
+    }),
+  )
+
+  test(
+    "lists the built-in chains with their ids, block times, finality and variables, without a valid configuration",
     Effect.gen(function* () {
       const { code, output } = yield* Service.run({ args: ["chains", "--json"], env: { CHAINS: "nonsense" } })
       assert.strictEqual(code, 0)
@@ -128,15 +172,13 @@ describe("the command line", () => {
         .trim()
         .split("\n")
         .map((line) => (JSON.parse(line) as { name: string }).name)
-      assert.includeMembers(names, ["ethereum", "base", "bsc"])
+      assert.deepStrictEqual(
+        names,
+        knownChains.map(({ name }) => name),
+      )
       const readable = yield* Service.run({ args: ["chains"] })
-      assert.match(readable.output, /^bsc +56 +block time 0.75 s +needs BSC_WS_URL +BSC_…$/m)
-      const misspelled = yield* Service.run({ args: ["check"], env: { CHAINS: "etherium" } })
-      assert.strictEqual(misspelled.code, 78)
-      assert.include(misspelled.errors, "not built in; did you mean ethereum? (built in: ")
-      for (const name of names) assert.include(misspelled.errors, name)
-      const unlike = yield* Service.run({ args: ["check"], env: { CHAINS: "devnet" } })
-      assert.include(unlike.errors, "which is not built in (built in: ethereum, ")
+      assert.match(readable.output, /^name +chain id +block time +finality +variables +endpoint\n/)
+      assert.match(readable.output, /^bsc +56 +0\.75 s +tag, else 64 blocks +BSC_… +needs BSC_WS_URL$/m)
     }),
   )
 

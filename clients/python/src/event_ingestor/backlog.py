@@ -58,12 +58,15 @@ class Backlog:
         return sum(segment.size for segment in self.segments)
 
     def next(self, count: int) -> Range:
-        """The first segments with so many entries: the id up to which to read, and what is known of the rest."""
+        """
+        The first segments, with so many entries after the first one, of which only the end may not be read yet: the id up to which
+        to read, and what is known of the rest.
+        """
         segments = self.segments
         i = total = 0
-        while i < len(segments) - 1 and total + segments[i].size < count:
-            total += segments[i].size
+        while i < len(segments) - 1 and total < count:
             i += 1
+            total += segments[i].size
         later = segments[i + 1 :]
         return Range(segments[i].to, min((one.minimum for one in later), default=math.inf), not later)
 
