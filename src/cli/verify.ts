@@ -15,6 +15,7 @@ import { CurrentIntegrityChecks } from "../logs/Integrity.ts"
 import { Entries } from "../store/Entries.ts"
 import { JournalStore } from "../store/JournalStore.ts"
 import { StoreAdmin } from "../store/StoreAdmin.ts"
+import type { Stats } from "../store/StoreAdmin.ts"
 import { Diff, isBeyondReorgs, replay } from "./comparison.ts"
 import { blockFlag, chainFlag, jsonFlag, resolveChains, UsageError, withExamples } from "./Flags.ts"
 import { endpointsOnly, storeOnly } from "./Layers.ts"
@@ -118,6 +119,12 @@ const rangeOf = (requested: Requested, { begins, why, first, last, trimmed }: St
 const keptFrom = (block: number, trimmed: number) =>
   `${grouped(trimmed)} older entries were trimmed; all entries are kept from block ${block} on`
 
+const missedBy = (groups: Stats["groups"], readers: Stats["readers"]) =>
+  [
+    ...groups.map(({ name, missed }) => ({ reader: `group ${name}`, entries: missed })),
+    ...readers.map(({ name, missed }) => ({ reader: `reader ${name}`, entries: missed })),
+  ].filter(({ entries }) => entries > 0)
+
 const verifyChain = Effect.fnUntraced(function* (
   chain: ChainConfig,
   settings: Settings,
@@ -142,10 +149,7 @@ const verifyChain = Effect.fnUntraced(function* (
     const first = trimmed === 0 ? begins : Math.max(begins, firstNumber ?? begins)
     const last = head.part === 0 ? head.number : head.number - 1
     const { from, to, notThere } = rangeOf(requested, { begins, why, first, last, trimmed })
-    const missed = [
-      ...groups.map(({ name, missed }) => ({ reader: `group ${name}`, entries: missed })),
-      ...readers.map(({ name, missed }) => ({ reader: `reader ${name}`, entries: missed })),
-    ].filter(({ entries }) => entries > 0)
+    const missed = missedBy(groups, readers)
     const about = { chain: chain.name, first, trimmed_entries: trimmed, not_there: notThere, missed }
     if (from > to) {
       // Without a requested range, an empty one is complete.

@@ -41,57 +41,77 @@ export interface FleetStorageOptions {
   readonly onHeartbeat: (error: StoreError | undefined) => Effect.Effect<void>
 }
 
-/** The storage of this replica. Its heartbeats end with the scope. */
-export const make = Effect.fnUntraced(function* (options: FleetStorageOptions) {
-  const { call, heartbeat, mayWrite, onHeartbeat } = options
+/** Which shards a replica may take: those that are dealt to it among the members that share them. */
+class Dealt {
+  readonly #share: FleetStorageOptions["share"]
+  readonly #debounce: number
+  #sharing: ReadonlySet<string> = new Set()
+  #own: ReadonlySet<string> = new Set()
+  /** The members that get no shards yet, and since when there have been no others. */
+  #joining = ""
+  #joiningSince = -Infinity
+
+  constructor({ share, debounce }: FleetStorageOptions) {
+    this.#share = share
+    this.#debounce = Duration.toMillis(debounce)
+  }
+
+  has(shard: string): boolean {
+    return this.#own.has(shard)
+  }
+
+  /** Deals the shards again: at once if a member has left, else once no other one joins. */
+  update(members: ReadonlySet<string>, self: string, now: number): void {
+    const joining = [...members].filter((member) => !this.#sharing.has(member)).join()
+    if (joining !== this.#joining) this.#joiningSince = now
+    this.#joining = joining
+    const hasLeft = [...this.#sharing].some((member) => !members.has(member))
+    const isSettled = this.#sharing.size === 0 || now - this.#joiningSince >= this.#debounce
+    if (!hasLeft && (joining === "" || !isSettled)) return
+    this.#sharing = members
+    this.#own = new Set(this.#share([...members], self))
+  }
+}
+
+/** This replica among the others: what each answer of the fleet's script tells. */
+const makeMembership = (options: FleetStorageOptions) => {
   const ttl = Duration.toMillis(options.ttl)
-  const debounce = Duration.toMillis(options.debounce)
   /** Heartbeats that are further apart are an outage. Without one, answers are a heartbeat and a moment apart. */
-  const longestInterval = Duration.toMillis(heartbeat) + (ttl * 3) / 8
-  /** The address and the description of this replica, once it has registered. */
-  let self: Member | undefined
-  let isAdmitted = false
-  /** It takes no more shards, and is not heard of any more. */
-  let isLeaving = false
-  /** What was acquired and not released: only that is kept, and taken again after it has expired. */
-  const acquired = new Set<string>()
+  const longestInterval = Duration.toMillis(options.heartbeat) + (ttl * 3) / 8
   let members: ReadonlySet<string> = new Set()
   let answeredAt = -Infinity
   let patientUntil = -Infinity
-  /** The members among which the shards are dealt. */
-  let sharing: ReadonlySet<string> = new Set()
-  /** The shards that are dealt to this replica. */
-  let own: ReadonlySet<string> = new Set()
-  /** The members that get no shards yet, and since when there have been no others. */
-  let joining = ""
-  let joiningSince = -Infinity
-
-  /** Deals the shards again: at once if a member has left, else once no other one joins. */
-  const deal = (now: number) => {
-    const before = joining
-    joining = [...members].filter((member) => !sharing.has(member)).join()
-    if (joining !== before) joiningSince = now
-    const hasLeft = [...sharing].some((member) => !members.has(member))
-    const isSettled = sharing.size === 0 || now - joiningSince >= debounce
-    if (!hasLeft && (joining === "" || !isSettled)) return
-    sharing = members
-    own = new Set(options.share([...sharing], self!.description))
-  }
-
+  const dealt = new Dealt(options)
+  const own: {
+    /** The address and the description of this replica, once it has registered. */
+    member: Member | undefined
+    /** It takes no more shards, and is not heard of any more. */
+    isLeaving: boolean
+  } = { member: undefined, isLeaving: false }
   const ask = Effect.fnUntraced(function* (
     verb: "hold" | "release" | "leave",
     shards: ReadonlyArray<string> = [],
   ) {
-    const { address = "", description = "" } = self ?? {}
-    const [held, present] = yield* call(verb, verb, String(ttl), address, description, ...shards)
+    const { address = "", description = "" } = own.member ?? {}
+    const [held, present] = yield* options.call(verb, verb, String(ttl), address, description, ...shards)
     const now = yield* Monotonic.millis
     // While Redis was away no replica could say that it is present: each gets the time to do so.
     if (now - answeredAt > longestInterval) patientUntil = now + ttl
     answeredAt = now
     members = new Set(now < patientUntil ? [...members, ...present] : present)
-    if (!isLeaving) deal(now)
+    if (!own.isLeaving) dealt.update(members, description, now)
     return held
   })
+  return { own, dealt, ask }
+}
+
+/** The storage of this replica. Its heartbeats end with the scope. */
+export const make = Effect.fnUntraced(function* (options: FleetStorageOptions) {
+  const { heartbeat, mayWrite, onHeartbeat } = options
+  const { own, dealt, ask } = makeMembership(options)
+  let isAdmitted = false
+  /** What was acquired and not released: only that is kept, and taken again after it has expired. */
+  const acquired = new Set<string>()
 
   const persistence = <A>(effect: Effect.Effect<A, StoreError>) =>
     Effect.mapError(effect, (cause) => new ClusterError.PersistenceError({ cause }))
@@ -102,7 +122,7 @@ export const make = Effect.fnUntraced(function* (options: FleetStorageOptions) {
     for (const shard of shards) if (!held.has(shard)) acquired.delete(shard)
   })
   const report = Effect.matchEffect({ onFailure: onHeartbeat, onSuccess: () => onHeartbeat(undefined) })
-  yield* Effect.suspend(() => (isAdmitted && !isLeaving ? report(beat) : Effect.void)).pipe(
+  yield* Effect.suspend(() => (isAdmitted && !own.isLeaving ? report(beat) : Effect.void)).pipe(
     Background.logDefects,
     Effect.repeat(Schedule.spaced(heartbeat)),
     Effect.forkScoped,
@@ -111,7 +131,7 @@ export const make = Effect.fnUntraced(function* (options: FleetStorageOptions) {
   return RunnerStorage.makeEncoded({
     register: (address, description) =>
       Effect.gen(function* () {
-        self = { address, description }
+        own.member = { address, description }
         yield* mayWrite
         yield* ask("hold")
         isAdmitted = true
@@ -119,25 +139,25 @@ export const make = Effect.fnUntraced(function* (options: FleetStorageOptions) {
         return 1
       }).pipe(Effect.tapError(onHeartbeat), persistence),
     // Sharding calls this first when a replica stops. The others learn of it together with the release of all holds.
-    unregister: () => Effect.sync(() => void (isLeaving = true)),
+    unregister: () => Effect.sync(() => void (own.isLeaving = true)),
     releaseAll: () =>
       Effect.suspend(() => {
         acquired.clear()
-        isLeaving = true
+        own.isLeaving = true
         return Effect.ignore(ask("leave"))
       }),
     // Alone, this replica wants all shards: only those that are dealt to it are granted.
-    getRunners: Effect.sync(() => (isAdmitted ? [[self!.description, true] as const] : [])),
+    getRunners: Effect.sync(() => (isAdmitted ? [[own.member!.description, true] as const] : [])),
     // A member that is silent is gone: it is not asked.
     setRunnerHealth: () => Effect.void,
     // Sharding asks for shards once a second, and again at once where it had no answer for that long.
     acquire: (_, shards) =>
-      Effect.sync(() => shards.filter((shard) => own.has(shard))).pipe(
+      Effect.sync(() => shards.filter((shard) => dealt.has(shard))).pipe(
         Effect.repeat({
-          until: (wanted) => wanted.length > 0 || isLeaving,
+          until: (wanted) => wanted.length > 0 || own.isLeaving,
           schedule: Schedule.spaced(lookInterval),
         }),
-        Effect.flatMap((wanted) => (isLeaving ? Effect.succeed([]) : ask("hold", wanted))),
+        Effect.flatMap((wanted) => (own.isLeaving ? Effect.succeed([]) : ask("hold", wanted))),
         Effect.map((held) => {
           for (const shard of held) acquired.add(shard)
           return [...held]
@@ -146,7 +166,7 @@ export const make = Effect.fnUntraced(function* (options: FleetStorageOptions) {
       ),
     // Without a request: Sharding drops all shards when a single refresh is late.
     refresh: (_, shards) =>
-      Effect.sync(() => shards.filter((shard) => acquired.has(shard) && own.has(shard))),
+      Effect.sync(() => shards.filter((shard) => acquired.has(shard) && dealt.has(shard))),
     // A hold whose release fails expires.
     release: (_, shard) =>
       Effect.suspend(() => {

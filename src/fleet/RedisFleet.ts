@@ -86,14 +86,7 @@ const make = Effect.fnUntraced(function* ({ name, heartbeat }: FleetConfig, conf
   }
   const storage = Layer.effect(RunnerStorage.RunnerStorage, FleetStorage.make(options))
   const hasOthers = () => members.some((member) => member !== replica)
-  const view = (): View => ({
-    name,
-    replica,
-    isMember,
-    error: error?.message,
-    members,
-    holders,
-  })
+  const view = (): View => ({ name, replica, isMember, error: error?.message, members, holders })
   const reports = Reports.make(send, () => isMember && error === undefined)
   return {
     share: Sharding.shared({ replica, storage, times: Sharding.times, hasOthers }),

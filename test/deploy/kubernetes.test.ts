@@ -225,12 +225,7 @@ describe("the manifests for Kubernetes", () => {
             "Always",
             /unhealthyPodEvictionPolicy must be equal to one of/,
           ],
-          [
-            "NetworkPolicy",
-            '"cidr":"0.0.0.0/0"',
-            '"cidrr":"0.0.0.0/0"',
-            /must have required property cidr/,
-          ],
+          ["NetworkPolicy", '"cidr":"0.0.0.0/0"', '"cidrr":"0.0.0.0/0"', /must have required property cidr/],
           ["PodMonitor", '"selector"', '"select"', /must have required property selector/],
           ["PodMonitor", '"labeldrop"', '"labeldropp"', /action must be equal to one of/],
           ["PrometheusRule", '"expr"', '"expression"', /'"expression"' does not exist/],
