@@ -1,5 +1,5 @@
 /**
- * Writes the table of variables in README.md and all of `.env.example` from the definitions in `src/config`; with `--check` it
+ * Writes the table of variables in docs/CONFIGURATION.md and all of `.env.example` from the definitions in `src/config`; with `--check` it
  * only checks that they are up to date.
  */
 import { readFileSync, writeFileSync } from "node:fs"
@@ -65,12 +65,13 @@ const [begin, end] = [
   "<!-- variables: generated from src/config by `npm run config` -->\n",
   "<!-- /variables -->",
 ]
-const readme = readFileSync("README.md", "utf8")
-const [from, to] = [readme.indexOf(begin) + begin.length, readme.indexOf(end)]
-if (from < begin.length || to < from) throw new Error("README.md has no place for the table of variables")
+const path = "docs/CONFIGURATION.md"
+const page = readFileSync(path, "utf8")
+const [from, to] = [page.indexOf(begin) + begin.length, page.indexOf(end)]
+if (from < begin.length || to < from) throw new Error(`${path} has no place for the table of variables`)
 
 const files = {
-  "README.md": `${readme.slice(0, from)}\n${table}\n${readme.slice(to)}`,
+  [path]: `${page.slice(0, from)}\n${table}\n${page.slice(to)}`,
   ".env.example": dotEnv,
 }
 

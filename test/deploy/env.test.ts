@@ -21,7 +21,7 @@ describe(".env.example", () => {
     [...example.matchAll(/^(?:# )?([A-Z][A-Z0-9_]*)=(.*)$/gm)].map(([, name, value]) => [name!, value!]),
   )
 
-  it("lists every variable that src/config defines, and so does the README", () => {
+  it("lists every variable that src/config defines, and so does docs/CONFIGURATION.md", () => {
     const { status, stderr } = spawnSync(process.execPath, ["scripts/config.mjs", "--check"])
     assert.strictEqual(status, 0, String(stderr))
     const defined = sections.flatMap(({ variables }) => variables.map(({ name }) => name))

@@ -1,5 +1,5 @@
 /**
- * The provider requests and subscription bytes per day that the README states, measured on an in-memory chain with the
+ * The provider requests and subscription bytes per day that docs/SCALING.md states, measured on an in-memory chain with the
  * block time of the real one. `CALLS_FIGURES=1` prints the table.
  */
 import { assert, describe, it } from "@effect/vitest"
@@ -148,10 +148,10 @@ const formatted = (calls: number) => rounded(calls).toLocaleString("en").replace
 
 describe("calls per day", () => {
   it.effect(
-    "equal the README's, and so do the subscription bytes",
+    "equal those of docs/SCALING.md, and so do the subscription bytes",
     () =>
       Effect.gen(function* () {
-        const readme = readFileSync("README.md", "utf8")
+        const page = readFileSync("docs/SCALING.md", "utf8")
         const rows: Array<string> = []
         const pushed = chains.map(() => new Set<string>())
         for (const setting of settings) {
@@ -190,7 +190,7 @@ describe("calls per day", () => {
           `| a poll of each of 10 events every 4 s | ${chains.map(() => formatted(10 * perDay(4))).join(" | ")} |`,
         )
         if (process.env["CALLS_FIGURES"] !== undefined) process.stdout.write(`${rows.join("\n")}\n`)
-        for (const row of rows) assert.include(readme, row)
+        for (const row of rows) assert.include(page, row)
       }),
     60_000,
   )

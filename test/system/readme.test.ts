@@ -3,8 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { execFileSync } from "node:child_process"
-import { readFileSync } from "node:fs"
-import { join } from "node:path"
+import { existsSync, readFileSync } from "node:fs"
+import { dirname, join } from "node:path"
 import * as Devnet from "../support/devnet.ts"
 import { directory } from "../support/directory.ts"
 import { replayOf } from "../support/oracle.ts"
@@ -21,6 +21,18 @@ const commands = [...readme.matchAll(/^```sh\n([\s\S]*?)^```$/gm)].flatMap(([, b
 /** Commands that `.ci/run` or the tests of the demo and the build run. */
 const elsewhere = new Set(["npm ci && npm run demo", "npm ci && npm test"])
 
+/** The headings of a page, as GitHub writes them in links. */
+const headingsOf = (path: string) =>
+  new Set(
+    [...readFileSync(path, "utf8").matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
+      heading!
+        .toLowerCase()
+        .replaceAll(/[^\p{L}\p{N} _-]/gu, "")
+        .trim()
+        .replaceAll(" ", "-"),
+    ),
+  )
+
 const test = (title: string, body: Effect.Effect<unknown, unknown, Scope.Scope>) =>
   it.live(title, () => Effect.scoped(body), 60_000)
 
@@ -32,6 +44,24 @@ describe("the README", () => {
     )
     assert.deepStrictEqual(unknown, [])
     assert.isAbove(commands.length, 8)
+  })
+
+  it("has at most 1 000 words", () => {
+    assert.isAtMost(readFileSync("README.md", "utf8").split(/\s+/).length, 1000)
+  })
+
+  it("and every other page have only links to files and headings that exist", () => {
+    const pages = execFileSync("git", ["ls-files", "*.md"], { encoding: "utf8" }).trim().split("\n")
+    const broken = pages.flatMap((page) =>
+      [...readFileSync(page, "utf8").matchAll(/\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)/g)]
+        .filter(([, path, heading]) => {
+          const target = path === "" ? page : join(dirname(page), path!)
+          return !existsSync(target) || (heading !== "" && !headingsOf(target).has(heading!))
+        })
+        .map(([link]) => `${page}: ${link}`),
+    )
+    assert.deepStrictEqual(broken, [])
+    assert.isAbove(pages.length, 30)
   })
 
   it("has the same consumer as the README of the client, whose text a test of the package runs", () => {
