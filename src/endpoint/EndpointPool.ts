@@ -11,15 +11,16 @@ import * as Background from "../Background.ts"
 import { AppConfig } from "../config/AppConfig.ts"
 import type { ChainConfig, EndpointConfig } from "../config/AppConfig.ts"
 import type { Header } from "../Domain.ts"
-import * as Monotonic from "../Monotonic.ts"
 import type { BlockTraces } from "../Tracing.ts"
 import { Redaction } from "../Redactor.ts"
 import { backoff, circuitBreaking, makeBreaker, withOnClosed } from "../Retry.ts"
+import type { Wait } from "../Retry.ts"
 import { Capabilities } from "./Capabilities.ts"
 import * as WebSocketConnection from "./WebSocketConnection.ts"
 import type { Connection } from "./Connection.ts"
 import { Defect, EndpointError } from "./EndpointError.ts"
 import type { EndpointEvent, SilentEndpointEvent } from "./EndpointEvent.ts"
+import * as FastReconnect from "./FastReconnect.ts"
 import * as Heads from "./Heads.ts"
 import * as HealthMonitor from "./HealthMonitor.ts"
 import * as HttpConnection from "./HttpConnection.ts"
@@ -109,9 +110,12 @@ const maintain = Effect.fnUntraced(function* (
   const { publish, record } = events
   const { requestTimeout, rpcRate, wsMaxPayload } = yield* AppConfig
   const redact = yield* Redaction
-  const breaker = withOnClosed(yield* makeBreaker, (failures) =>
-    publish({ _tag: "EndpointRecovered", endpoint: name, failures }),
+  const fastReconnect = FastReconnect.make(
+    withOnClosed(yield* makeBreaker, (failures) =>
+      publish({ _tag: "EndpointRecovered", endpoint: name, failures }),
+    ),
   )
+  const { breaker } = fastReconnect
   const capabilities = new Capabilities()
   yield* Effect.sync(() => capabilities.relax()).pipe(
     Effect.delay("1 hour"),
@@ -120,6 +124,9 @@ const maintain = Effect.fnUntraced(function* (
   )
   const rateLimiter = yield* RateLimiter.make(RateLimiter.limitOf(config, rpcRate))
   record({ _tag: "EndpointMaintained", endpoint: name, breaker, capabilities, rateLimiter })
+
+  const retrying = (error: EndpointError, wait: Wait) =>
+    publish({ _tag: "EndpointRetrying", endpoint: name, error, wait })
 
   /** Until the connection ends. */
   const connected = Effect.gen(function* () {
@@ -135,7 +142,7 @@ const maintain = Effect.fnUntraced(function* (
       onHeadsPolled: (reason) => publish({ _tag: "HeadsPolled", endpoint: name, reason }),
     })
     yield* publish({ _tag: "EndpointConnected", endpoint: name, connection })
-    const since = yield* Monotonic.millis
+    const since = yield* fastReconnect.connected
     const endpoint: Endpoint = {
       connection,
       breaker,
@@ -161,11 +168,14 @@ const maintain = Effect.fnUntraced(function* (
     ),
     Effect.tapError((error) => publish({ _tag: "EndpointFailed", endpoint: name, error })),
     Effect.tapError(() => attempted(rank)),
-    Effect.retry(
-      circuitBreaking(breaker, (error: EndpointError, wait) =>
-        publish({ _tag: "EndpointRetrying", endpoint: name, error, wait }),
-      )(reconnectPolicy),
-    ),
+    Effect.retry({
+      while: (error) =>
+        Effect.tap(fastReconnect.applies, (applies) =>
+          applies ? retrying(error, { failures: 0, seconds: 0, opened: false }) : Effect.void,
+        ),
+      schedule: FastReconnect.delay,
+    }),
+    Effect.retry(circuitBreaking(breaker, retrying)(reconnectPolicy)),
   )
 })
 
