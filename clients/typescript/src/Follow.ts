@@ -1,11 +1,12 @@
 /** Runs handlers for each block, and stores the position in their transaction. */
 import type { Abi } from "abitype"
+import { handleByKey } from "./ByKey.ts"
+import type { Call } from "./ByKey.ts"
 import { isSerializationFailure } from "./Checkpoint.ts"
 import { Consumer, backoff, openSource, pause } from "./Consumer.ts"
 import type { Delivery, Look, OpenSource } from "./Consumer.ts"
 import { ConsumerError, StoppedError, textOf } from "./Errors.ts"
 import { millisecondsOf } from "./Duration.ts"
-import type { Log } from "./Entry.ts"
 import { checkCommon, checkFollow } from "./Options.ts"
 import type { FollowOptions } from "./Options.ts"
 import { Superseded } from "./Session.ts"
@@ -19,11 +20,6 @@ class HandlerFailure extends Error {
     super(textOf(cause), { cause })
     this.step = step
   }
-}
-
-/** A call of a handler: for a block, or with `concurrency` for the part of it that has one key. */
-interface Call extends Delivery {
-  readonly part?: string
 }
 
 const keyOf = ({ kind, block, part = "" }: Call) => `${kind}:${block.hash}:${part}`
@@ -227,40 +223,12 @@ class Follower<ABI extends Abi, Tx> {
     const { concurrency } = this.#options
     const { session } = this.#consumer
     if (concurrency === undefined || batch[0]!.kind === "undo") return this.#handle(undefined, batch)
-    const { by, limit = 16 } = concurrency
-    let completed = 0
-    const done = batch.map(() => false)
-    const failures: Array<unknown> = []
-    const chains = new Map<string, Promise<void>>()
-    const running = new Set<Promise<void>>()
-    for (const [i, step] of batch.entries()) {
-      if (failures.length > 0) break
-      const parts = partsOf(step, by)
-      let left = parts.size
-      const finish = () => {
-        if (--left > 0) return
-        done[i] = true
-        while (done[completed]) completed++
-      }
-      for (const [key, part] of parts) {
-        while (running.size >= limit) await Promise.race(running)
-        const before = chains.get(key) ?? Promise.resolve()
-        const work = async () => {
-          await before
-          if (failures.length > 0) return
-          await this.#handle(undefined, [part])
-          finish()
-        }
-        const task = work().catch((error: unknown) => void failures.push(error))
-        chains.set(key, task)
-        running.add(task)
-        void task.then(() => running.delete(task))
-      }
-    }
-    await Promise.all(running)
-    if (failures.length === 0) return
+    const { completed, failure } = await handleByKey(batch, concurrency, (part) =>
+      this.#handle(undefined, [part]),
+    )
+    if (failure === undefined) return
     if (completed > 0) await session.update((stored) => this.#withSkipped(batch.slice(0, completed), stored))
-    throw failures[0]
+    throw failure.error
   }
 
   /** After a failed transaction: whether its block is tried again, or skipped. */
@@ -283,20 +251,6 @@ class Follower<ABI extends Abi, Tx> {
     if (decision === "skip") this.#skipped.add(key)
     else await pause(backoff(attempt), this.#signal)
   }
-}
-
-/** The parts of a block whose logs have the same key. */
-const partsOf = (step: Delivery, by: (log: Log) => string): ReadonlyMap<string, Call> => {
-  const logs = new Map<string, Array<Log>>()
-  for (const log of step.block.logs) {
-    const key = by(log)
-    const known = logs.get(key)
-    if (known === undefined) logs.set(key, [log])
-    else known.push(log)
-  }
-  return new Map(
-    [...logs].map(([key, logs]) => [key, { ...step, block: { ...step.block, logs }, part: key }]),
-  )
 }
 
 const isFinal = ({ kind, block }: Delivery) => kind === "apply" && block.finalized
