@@ -89,7 +89,7 @@ const behaviour = {
   stallTimeout: variable("STALL_TIMEOUT", Codec.duration, {
     default: "15s",
     meaning:
-      "the shortest silence of an endpoint that counts as a stall (else three block times, a minute at most)",
+      "the shortest silence of an endpoint that counts as a stall (else three block times, a minute at most); where blocks come regularly, three block times and a second, 5 s at least",
   }),
   requestTimeout: variable("REQUEST_TIMEOUT", Codec.duration, {
     default: "10s",

@@ -32,6 +32,8 @@ export interface Heads {
   readonly highest: () => number
   /** The observed block time (milliseconds; 0 while unknown). */
   readonly blockTime: () => number
+  /** Whether blocks have come at about the same intervals, so that a longer silence means something. */
+  readonly isRegular: () => boolean
   /** Heads to process, one after another; coalesced heads are omitted. */
   readonly stream: Stream.Stream<ReceivedHead>
   /** Emits the newest head again, after something other than the head has changed. */
@@ -49,17 +51,25 @@ export interface HeadsOptions {
 /** Accepted heads per second that repeat a height or fall below it; more than on any chain. */
 const mostPerSecond = 500
 
+/** Heads come regularly if none of so many was later than this multiple of the block time. Some nodes leave heads out. */
+const samples = 16
+const longestRegular = 1.5
+
 /** Estimates the block time: a moving average of the time between two heights. */
 class BlockTimeEstimator {
   #height = -1
   #at = 0
   #average: number | undefined
+  /** The last times between two announced heights (milliseconds). */
+  readonly #times: Array<number> = []
 
   observe({ header, at }: ReceivedHead): void {
     const blocks = header.number - this.#height
     if (this.#height >= 0 && blocks > 0) {
       const millis = (at - this.#at) / blocks
       this.#average = this.#average === undefined ? millis : this.#average * 0.8 + millis * 0.2
+      this.#times.push(at - this.#at)
+      if (this.#times.length > samples) this.#times.shift()
     }
     if (blocks > 0) {
       this.#height = header.number
@@ -70,6 +80,10 @@ class BlockTimeEstimator {
   /** Milliseconds; 0 while unknown. */
   get blockTime(): number {
     return this.#average ?? 0
+  }
+
+  get isRegular(): boolean {
+    return this.#times.length === samples && Math.max(...this.#times) <= longestRegular * this.blockTime
   }
 }
 
@@ -166,6 +180,7 @@ export const make = Effect.fnUntraced(function* (
     last: () => last,
     highest: () => highest,
     blockTime: () => estimator.blockTime,
+    isRegular: () => estimator.isRegular,
     stream: Stream.fromIterableEffectRepeat(queue.take),
     replay: Effect.sync(() => {
       const { newest } = queue

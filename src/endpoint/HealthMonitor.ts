@@ -16,14 +16,14 @@ import type { Endpoint } from "./Endpoint.ts"
 
 export interface Watched {
   /** The heads of the endpoint in use. */
-  readonly heads: Pick<Heads, "last" | "highest" | "blockTime">
+  readonly heads: Pick<Heads, "last" | "highest" | "blockTime" | "isRegular">
   /** How late heads may arrive (milliseconds): the poll interval, where they are polled. */
   readonly delay: () => number
   /** The other connected endpoints, preferred ones first. */
   readonly others: () => ReadonlyArray<Endpoint>
   /** Switches to another endpoint. */
   readonly use: (endpoint: Endpoint) => Effect.Effect<void>
-  /** The shortest silence after which the endpoint itself is asked for its height (milliseconds). */
+  /** The shortest silence of irregular blocks after which the endpoint itself is asked for its height (milliseconds). */
   readonly stallTimeout: number
   /** Runs when the endpoint confirms that there is no new block. */
   readonly onIdle: Effect.Effect<void>
@@ -32,6 +32,9 @@ export interface Watched {
 /** The endpoint itself is probed after this many block times of silence, at the latest after a minute (milliseconds). */
 const stallBlockTimes = 3
 const maxSilence = 60_000
+/** Where block times are regular, after these and a moment, and not earlier than this (milliseconds). */
+const moment = 1000
+const minRegularSilence = 5000
 
 /** Silence after which the other endpoints are queried: in block times, and at least in milliseconds. */
 const silentBlockTimes = 1.5
@@ -124,7 +127,11 @@ const onSilence = Effect.fnUntraced(function* (
 /** Probes the endpoint itself: a chain without new blocks is no stall; a connection that does not announce them is. */
 const watchItself = (monitor: Monitor) => {
   const { delay, heads, inUse, onIdle, stalled, stalledAt, stallTimeout } = monitor
-  const silence = () => Math.max(Math.min(stallBlockTimes * heads.blockTime(), maxSilence), stallTimeout)
+  const longest = () => Math.min(stallBlockTimes * heads.blockTime(), maxSilence)
+  /** Also between two probes of an idle chain. */
+  const irregular = () => Math.max(longest(), stallTimeout)
+  const silence = () =>
+    heads.isRegular() ? Math.max(longest() + moment, Math.min(minRegularSilence, stallTimeout)) : irregular()
   const probe = Effect.gen(function* () {
     // A subscription that is not made yet ends by the timeout of its request.
     if (heads.last() === undefined) return
@@ -141,7 +148,7 @@ const watchItself = (monitor: Monitor) => {
     yield* Effect.sleep(2 * delay())
     if (number > heads.highest()) yield* stalledAt(number, heads.highest())
   })
-  return onSilence(monitor, silence, probe, silence)
+  return onSilence(monitor, silence, probe, irregular)
 }
 
 /** Probes all endpoints, also the silent one: it may have the block that it does not announce. */

@@ -46,6 +46,63 @@ const listen = Effect.fnUntraced(function* (
 })
 
 describe("the health monitor", () => {
+  for (const [blockTime, deadline] of [
+    [2, 7],
+    [0.5, 5],
+    [12, 37],
+  ] as const)
+    connected(`detects silence after ${deadline} s where a block came every ${blockTime} s`, (world) =>
+      Effect.gen(function* () {
+        yield* listen(world)
+        for (let i = 0; i < 20; i++) {
+          yield* TestClock.adjust(`${blockTime * (0.8 + 0.4 * (i % 2))} seconds`)
+          world.chain.extend(0)
+        }
+        yield* TestClock.adjust("100 millis")
+        world.node.announces = false
+        world.chain.extend(1)
+        yield* TestClock.adjust(`${deadline - 1} seconds`)
+        assert.isUndefined(yield* endOf(world.connection))
+        // The average follows the last block times.
+        yield* TestClock.adjust(`${1 + blockTime / 4} seconds`)
+        assert.strictEqual((yield* endOf(world.connection))?.reason._tag, "Stalled")
+      }),
+    )
+
+  connected("tolerates 15 s of silence where blocks come irregularly", (world) =>
+    Effect.gen(function* () {
+      yield* listen(world)
+      for (let i = 0; i < 20; i++) {
+        yield* TestClock.adjust(i % 5 === 0 ? "6 seconds" : "1 second")
+        world.chain.extend(0)
+      }
+      yield* TestClock.adjust("100 millis")
+      world.node.announces = false
+      world.chain.extend(1)
+      yield* TestClock.adjust("14 seconds")
+      assert.isUndefined(yield* endOf(world.connection))
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* endOf(world.connection))?.reason._tag, "Stalled")
+    }),
+  )
+
+  connected("probes a chain that has become idle no more often than before", (world) =>
+    Effect.gen(function* () {
+      let quiet = 0
+      yield* listen(
+        world,
+        Effect.sync(() => quiet++),
+      )
+      for (let i = 0; i < 20; i++) {
+        yield* TestClock.adjust("1 second")
+        world.chain.extend(0)
+      }
+      yield* TestClock.adjust("10 minutes")
+      assert.isUndefined(yield* endOf(world.connection))
+      assert.isAtMost(quiet, 1 + (10 * 60) / 15)
+    }),
+  )
+
   connected("keeps the connection of an idle chain that confirms its height", (world) =>
     Effect.gen(function* () {
       let quiet = 0
