@@ -66,6 +66,17 @@ const installed = (folder: string, name: string): Installed => {
   }
 }
 
+/** The client's directory with a build, as a release has it. */
+const builtClient = (place: string) => {
+  const built = join(place, "client")
+  mkdirSync(built)
+  for (const name of ["package.json", "README.md", "LICENSE", "src"]) {
+    cpSync(join(client, name), join(built, name), { recursive: true })
+  }
+  run(root, "node", "scripts/buildClient.mjs", join(built, "dist"))
+  return built
+}
+
 /**
  * Installs the client with `ioredis` and `abitype`, which is a peer that npm installs by itself; they are packed from this repository's
  * own. The first program of its README is `balances.mjs` in the folder.
@@ -73,20 +84,22 @@ const installed = (folder: string, name: string): Installed => {
 export const installClient = Effect.map(directory, (place) => {
   const folder = join(place, "app")
   mkdirSync(folder)
-  run(root, "node", "scripts/buildClient.mjs")
   const others = closureOf(["ioredis", "abitype"]).map((name) => join(root, "node_modules", name))
-  const tarballs = pack(place, [client, ...others])
-  run(
-    folder,
-    "npm",
-    "install",
-    "--offline",
-    ...quiet,
-    ...readdirSync(tarballs).map((name) => join(tarballs, name)),
-  )
+  const tarballs = pack(place, [builtClient(place), ...others])
+  const packed = readdirSync(tarballs).map((name) => join(tarballs, name))
+  run(folder, "npm", "install", "--offline", ...quiet, ...packed)
   const [, program] = /^```ts\n([\s\S]*?)^```$/m.exec(readFileSync(join(client, "README.md"), "utf8"))!
   writeFileSync(join(folder, "balances.mjs"), program!)
   return installed(folder, "@event-ingestor/consumer")
+})
+
+/** The client's package alone, unpacked where Node looks for it from the folder. */
+export const unpackClient = Effect.map(directory, (place) => {
+  const tarballs = pack(place, [builtClient(place)])
+  const own = join(place, "app/node_modules/@event-ingestor/consumer")
+  mkdirSync(own, { recursive: true })
+  run(own, "tar", "-xzf", join(tarballs, readdirSync(tarballs)[0]!), "--strip-components=1")
+  return { folder: join(place, "app"), own, files: filesIn(own) }
 })
 
 const notInClone = new Set([".git", "node_modules", "dist", "data"])
