@@ -14,11 +14,11 @@ COPY scripts/build.mjs scripts/
 COPY src src
 # What --version shows beside the version; may be left out.
 ARG COMMIT
-# The build has Effect in it already.
+# The build has Effect in it, which is a dependency for development only.
 RUN npm run build \
   && npm prune --omit=dev --ignore-scripts \
   && find node_modules -type f \( -name '*.ts' -o -name '*.mts' -o -name '*.cts' -o -name '*.map' -o -name '*.md' \) -delete \
-  && rm -rf node_modules/.bin node_modules/effect node_modules/@effect
+  && rm -rf node_modules/.bin
 
 # The file system of the image. `ldd` names the libraries of whatever processor this is.
 FROM ${NODE} AS root

@@ -1,11 +1,14 @@
-/** Bundles clients/typescript into its dist, with its type declarations; `npm pack` in that directory makes the package. */
+/**
+ * Bundles clients/typescript, with its type declarations, into its dist (or into the directory that is named); `npm pack` in
+ * clients/typescript makes the package.
+ */
 import { execFileSync } from "node:child_process"
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { rolldown } from "rolldown"
 
 const client = resolve("clients/typescript")
-const to = join(client, "dist")
+const to = resolve(process.argv[2] ?? join(client, "dist"))
 
 rmSync(to, { recursive: true, force: true })
 const bundle = await rolldown({
@@ -16,7 +19,7 @@ const bundle = await rolldown({
 })
 await bundle.write({ dir: to, chunkFileNames: "[name].js" })
 await bundle.close()
-execFileSync("tsc", ["-p", join(client, "tsconfig.json")], { stdio: "inherit" })
+execFileSync("tsc", ["-p", join(client, "tsconfig.json"), "--outDir", to], { stdio: "inherit" })
 
 // A declaration may not import a file that the package does not have.
 for (const name of readdirSync(to, { recursive: true })) {

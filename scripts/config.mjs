@@ -48,7 +48,16 @@ const dotEnv = `# All variables. Copy this file to .env and uncomment what you n
 # empty value counts as unset. A secret may also come from a file: set <NAME>_FILE=/run/secrets/… instead. The values shown
 # are the defaults, where there are any. Generated from src/config by \`npm run config\`.
 
-# -- Grafana, for docker-compose.yml only: the password of its user \`admin\`. There is no default.
+# -- For docker-compose.yml only
+
+# What is started beside the ingestor and its Redis, comma-separated: \`observability\` (Collector, Prometheus, Tempo and Grafana),
+# \`fleet\` (two more replicas), \`devnet\` (a local chain with traffic).
+COMPOSE_PROFILES=observability
+
+# Where the ingestors of the stack send telemetry. Remove it together with \`observability\`, or name a Collector of your own.
+STACK_OTLP_ENDPOINT=http://otel-collector:4318
+
+# The password of Grafana's user \`admin\`. There is no default.
 GRAFANA_PASSWORD=
 ${sections
   .map((section) =>

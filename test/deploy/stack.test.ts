@@ -4,14 +4,18 @@ import { Effect } from "effect"
 import { spawnSync } from "node:child_process"
 import { copyFileSync, cpSync, existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join, relative } from "node:path"
+import { parseEnv } from "node:util"
 import { parse } from "yaml"
 import { fromVariables } from "../../src/config/AppConfig.ts"
 import { directory } from "../support/directory.ts"
+import { freePort } from "../support/RedisServer.ts"
+import { shell } from "../support/shell.ts"
 
 interface Service {
   readonly image: string
   readonly build?: { readonly context: string }
   readonly command?: ReadonlyArray<string> | string
+  readonly entrypoint?: ReadonlyArray<string>
   readonly environment?: Readonly<Record<string, string>>
   readonly ports?: ReadonlyArray<string>
   readonly volumes?: ReadonlyArray<string>
@@ -52,12 +56,31 @@ const withPassword = example.replace("GRAFANA_PASSWORD=", "GRAFANA_PASSWORD=chos
 
 /** The stack with all profiles. */
 const fullStack = Effect.map(
-  compose(withPassword, "--profile", "devnet", "--profile", "fleet"),
+  compose(withPassword, ...["observability", "devnet", "fleet"].flatMap((name) => ["--profile", name])),
   ({ home, status, stdout, stderr }) => {
     assert.strictEqual(status, 0, stderr)
     return { ...(parse(stdout) as Stack), home }
   },
 )
+
+/** `.env.example` for the ingestor and Redis alone, without what only the other profiles need. */
+const minimal = example.replaceAll(/^(COMPOSE_PROFILES|STACK_OTLP_ENDPOINT|GRAFANA_PASSWORD)=.*\n/gm, "")
+
+const ingestors = ["ingestor", "ingestor-2", "ingestor-3", "devnet-ingestor", "devnet-reset"]
+
+/** What each profile adds to the ingestor and Redis. */
+const added: Readonly<Record<string, ReadonlyArray<string>>> = {
+  observability: ["otel-collector", "prometheus", "tempo", "grafana"],
+  fleet: ["ingestor-2", "ingestor-3"],
+  devnet: ["anvil", "devnet-traffic", "devnet-reset", "devnet-ingestor"],
+}
+
+const textOf = (command: ReadonlyArray<string> | string) =>
+  typeof command === "string" ? command : command.join(" ")
+
+/** Runs a command in a shell until it has written something that matches. */
+const startsWith = (command: string, pattern: RegExp) =>
+  Effect.flatMap(shell(`exec ${command}`, {}), ({ says }) => says(pattern)).pipe(Effect.scoped)
 
 /** Every `host:port` of these services that a configuration names. */
 const addresses = (text: string, services: ReadonlyArray<string>) =>
@@ -66,7 +89,7 @@ const addresses = (text: string, services: ReadonlyArray<string>) =>
     .filter(({ host }) => services.includes(host))
 
 describe("the compose stack", () => {
-  it.effect("is valid for docker-compose, and requires a Grafana password", () =>
+  it.effect("is valid for docker-compose, and Grafana does not start without a password", () =>
     Effect.gen(function* () {
       const { services } = yield* fullStack
       assert.deepInclude(services["grafana"]!.environment!, {
@@ -74,9 +97,15 @@ describe("the compose stack", () => {
         GF_AUTH_ANONYMOUS_ENABLED: "false",
       })
       assert.strictEqual(services["ingestor"]?.environment?.["GRAFANA_PASSWORD"], "")
-      const without = yield* compose(example)
+      const [sh, ...args] = services["grafana"]!.entrypoint!.map((part) => part.replaceAll("$$", "$"))
+      const script = args.map((part) => part.replace("/run.sh", "echo started"))
+      const grafana = (GF_SECURITY_ADMIN_PASSWORD: string) =>
+        spawnSync(sh!, script, { encoding: "utf8", env: { GF_SECURITY_ADMIN_PASSWORD } })
+      assert.strictEqual(grafana("chosen").stdout, "started\n")
+      const without = grafana("")
       assert.notStrictEqual(without.status, 0)
-      assert.include(without.stderr, "set it in .env")
+      assert.strictEqual(without.stdout, "")
+      assert.include(without.stderr, "set GRAFANA_PASSWORD in .env")
       // Not supported by docker-compose 1.29, the version in Debian.
       assert.notMatch(readFileSync("docker-compose.yml", "utf8"), /^name:|start_interval|dockerfile_inline/m)
     }),
@@ -85,15 +114,6 @@ describe("the compose stack", () => {
   it.effect("has a durable Redis, pinned images, limits, health checks, and listens on loopback only", () =>
     Effect.gen(function* () {
       const { services, volumes, home } = yield* fullStack
-      const always = Object.keys(services).filter((name) => services[name]!.profiles === undefined)
-      assert.deepStrictEqual(always.toSorted(), [
-        "grafana",
-        "ingestor",
-        "otel-collector",
-        "prometheus",
-        "redis",
-        "tempo",
-      ])
       const usedPorts = new Set<string>()
       for (const [name, service] of Object.entries(services)) {
         assert.match(service.mem_limit ?? "", /^\d+[mg]$/, name)
@@ -139,7 +159,7 @@ describe("the compose stack", () => {
         }
       }
       const redis = services["redis"]!.command!
-      const line = typeof redis === "string" ? redis : redis.join(" ")
+      const line = textOf(redis)
       for (const option of ["--appendonly yes", "--maxmemory-policy noeviction"]) assert.include(line, option)
       for (const [name, { image, read_only, cap_drop }] of Object.entries(services)) {
         if (image !== "event-ingestor") continue
@@ -148,10 +168,87 @@ describe("the compose stack", () => {
     }),
   )
 
+  it.effect(
+    "starts for each combination of profiles the services that need each other, and nothing else",
+    () =>
+      Effect.gen(function* () {
+        assert.strictEqual(parseEnv(example)["COMPOSE_PROFILES"], "observability")
+        const profiles = Object.keys(added)
+        for (let mask = 0; mask < 2 ** profiles.length; mask++) {
+          const chosen = profiles.filter((_, bit) => mask & (1 << bit))
+          const { status, stdout, stderr } = yield* compose(
+            `${minimal}\nCOMPOSE_PROFILES=${chosen.join(",")}\n`,
+          )
+          assert.strictEqual(status, 0, stderr)
+          const { services } = parse(stdout) as Stack
+          // docker-compose 1.29 prints the services of all profiles.
+          const started = Object.keys(services).filter((name) => {
+            const { profiles } = services[name]!
+            return profiles === undefined || profiles.some((profile) => chosen.includes(profile))
+          })
+          const expected = ["ingestor", "redis", ...chosen.flatMap((profile) => added[profile]!)]
+          assert.deepStrictEqual(started.toSorted(), expected.toSorted())
+          for (const name of started) {
+            assert.includeMembers(started, Object.keys(services[name]!.depends_on ?? {}), name)
+          }
+        }
+      }),
+  )
+
+  it.effect("exports telemetry to its Collector, and none without the two variables of observability", () =>
+    Effect.gen(function* () {
+      const { services } = yield* fullStack
+      for (const name of ingestors) {
+        const environment = services[name]!.environment!
+        assert.isDefined((yield* fromVariables(environment)).telemetry, name)
+        assert.strictEqual(environment["OTEL_EXPORTER_OTLP_ENDPOINT"], "http://otel-collector:4318", name)
+      }
+      const outside = `${minimal}\nOTEL_EXPORTER_OTLP_ENDPOINT=http://10.0.0.1:4318\n`
+      for (const env of [minimal, outside]) {
+        const { stdout } = yield* compose(env)
+        for (const name of ingestors) {
+          const environment = (parse(stdout) as Stack).services[name]!.environment!
+          assert.notMatch(JSON.stringify(environment), /"OTEL_EXPORTER_OTLP_\w*ENDPOINT":"[^"]/, name)
+          const config = yield* fromVariables(environment)
+          assert.isUndefined(config.telemetry, name)
+          assert.deepStrictEqual(config.warnings, [], name)
+        }
+      }
+    }),
+  )
+
+  it.live("has commands that the real programs accept", () =>
+    Effect.gen(function* () {
+      const { services } = yield* fullStack
+      const place = yield* directory
+      const ports = yield* Effect.all([freePort, freePort, freePort])
+      const prometheus = textOf(services["prometheus"]!.command!)
+        .replaceAll("=/etc/prometheus/", "=deploy/prometheus/")
+        .replaceAll("=/prometheus", `=${join(place, "prometheus")}`)
+      yield* Effect.all(
+        [
+          startsWith(
+            `${textOf(services["redis"]!.command!)} --port ${ports[0]} --dir ${place}`,
+            /Ready to accept connections/,
+          ),
+          startsWith(
+            `prometheus ${prometheus} --web.listen-address=127.0.0.1:${ports[1]}`,
+            /Server is ready to receive web requests/,
+          ),
+          startsWith(
+            `${textOf(services["anvil"]!.entrypoint!)} --port ${ports[2]}`.replace("0.0.0.0", "127.0.0.1"),
+            /Listening on 127\.0\.0\.1/,
+          ),
+        ],
+        { concurrency: 3 },
+      )
+    }).pipe(Effect.scoped),
+  )
+
   it.effect("configures its ingestors with existing variables and valid values", () =>
     Effect.gen(function* () {
       const { services } = yield* fullStack
-      for (const name of ["ingestor", "ingestor-2", "ingestor-3", "devnet-ingestor", "devnet-reset"]) {
+      for (const name of ingestors) {
         const config = yield* fromVariables(services[name]!.environment!)
         assert.deepStrictEqual(config.warnings, [], name)
         assert.strictEqual(config.store._tag, "Redis", name)
