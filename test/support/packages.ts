@@ -88,7 +88,7 @@ export const installClient = Effect.map(directory, (place) => {
   const tarballs = pack(place, [builtClient(place), ...others])
   const packed = readdirSync(tarballs).map((name) => join(tarballs, name))
   run(folder, "npm", "install", "--offline", ...quiet, ...packed)
-  const [, program] = /^```ts\n([\s\S]*?)^```$/m.exec(readFileSync(join(client, "README.md"), "utf8"))!
+  const [, program] = /^```js\n([\s\S]*?)^```$/m.exec(readFileSync(join(client, "README.md"), "utf8"))!
   writeFileSync(join(folder, "balances.mjs"), program!)
   return installed(folder, "@event-ingestor/consumer")
 })

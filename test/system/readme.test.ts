@@ -65,7 +65,7 @@ describe("the README", () => {
   })
 
   it("has the same consumer as the README of the client, whose text a test of the package runs", () => {
-    const consumerOf = (path: string) => /^```ts\n([\s\S]*?)^```$/m.exec(readFileSync(path, "utf8"))?.[1]
+    const consumerOf = (path: string) => /^```js\n([\s\S]*?)^```$/m.exec(readFileSync(path, "utf8"))?.[1]
     assert.isDefined(consumerOf("README.md"))
     assert.strictEqual(consumerOf("README.md"), consumerOf("clients/typescript/README.md"))
   })
