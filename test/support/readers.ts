@@ -11,9 +11,14 @@ import { restartable } from "./shell.ts"
 const command = (source: string, path: string) =>
   `node test/clients/worker.ts ${source} ${path} reader ${chainId}`
 
-/** Starts one. @param source the URL of Redis, or the path of the ingestor's SQLite file */
-export const start = Effect.fnUntraced(function* (source: string) {
-  const path = join(yield* directory, "reader.db")
+/**
+ * Starts one.
+ *
+ * @param source the URL of Redis, or the path of the ingestor's SQLite file
+ * @param database the path of its own file, if it continues one
+ */
+export const start = Effect.fnUntraced(function* (source: string, database?: string) {
+  const path = database ?? join(yield* directory, "reader.db")
   return { path, ...(yield* restartable(command(source, path), {})) }
 })
 
@@ -46,13 +51,19 @@ export const hasRows = (reader: Reader) =>
     { until: (rows) => rows > 0, schedule: Schedule.spaced("50 millis") },
   )
 
+/** The identity of a log, as the library gives it. */
+export const keyOf = (blockHash: string, logIndex: string) => `${chainId}:${blockHash}:${Number(logIndex)}`
+
+/** Those of all logs that a node has, sorted. */
+export const keysOfNode = ({ node }: Pick<Devnet, "node">) =>
+  Effect.map(node.request("eth_getLogs", [{ fromBlock: "0x0", toBlock: "latest" }]), (logs) =>
+    (logs as ReadonlyArray<NodeLog>).map(({ blockHash, logIndex }) => keyOf(blockHash, logIndex)).sort(),
+  )
+
 /** Waits until the table has exactly the logs that the node has, each once. */
-export const assertEqual = (reader: Reader, { node }: Pick<Devnet, "node">) =>
+export const assertEqual = (reader: Reader, devnet: Pick<Devnet, "node">) =>
   Effect.gen(function* () {
-    const logs = (yield* node.request("eth_getLogs", [
-      { fromBlock: "0x0", toBlock: "latest" },
-    ])) as ReadonlyArray<NodeLog>
-    const wanted = logs.map(({ blockHash, logIndex }) => `${chainId}:${blockHash}:${Number(logIndex)}`).sort()
+    const wanted = yield* keysOfNode(devnet)
     const held = yield* Effect.repeat(
       Effect.sync(() => keysOf(reader)),
       {
