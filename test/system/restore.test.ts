@@ -98,7 +98,7 @@ describe("a backup that is restored", { concurrent: true }, () => {
         server.kill("SIGKILL")
         yield* devnet.reorg(3)
         yield* devnet.block(1)
-        rmSync(join(server.directory, "appendonlydir"), { recursive: true })
+        rmSync(join(server.directory, "appendonlydir"), { recursive: true, force: true })
         renameSync(copy, join(server.directory, "dump.rdb"))
         yield* server.restart
         yield* Effect.promise(() => client.config("SET", "appendonly", "yes"))
