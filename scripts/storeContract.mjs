@@ -8,7 +8,7 @@ if (!/^rediss?:\/\//.test(url ?? "") || rest.length > 0) {
 }
 const { status } = spawnSync(
   "vitest",
-  ["run", "test/unit/store/redis/RedisStore.test.ts", "-t", "keeps the store's contract"],
+  ["run", "test/unit/store/redis/RedisStore.test.ts", "-t", "keeps the contract of a store"],
   {
     stdio: "inherit",
     env: { ...process.env, STORE_CONTRACT_URL: url },

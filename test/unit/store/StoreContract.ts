@@ -112,7 +112,8 @@ export const contract = (
     )
   const start = emptyHead(100)
 
-  describe(`${name}`, () => {
+  // `npm run store-contract` selects the tests by these words.
+  describe(`${name} keeps the contract of a store`, () => {
     test("has no journal of a chain before the first push", (store) =>
       Effect.gen(function* () {
         assert.isUndefined(yield* store.load(chain))
