@@ -138,19 +138,17 @@ describe("scripts/release.mjs", () => {
   it.effect("accepts a tag only if every package has its version, and the changelog its section", () =>
     Effect.gen(function* () {
       const { path, read, release } = yield* copy
-      const heading = new RegExp(`^## \\[${version}\\] - .*$`, "m")
-      writeFileSync(
-        path("CHANGELOG.md"),
-        read("CHANGELOG.md").replace(heading, `## [${version}] - Unreleased`),
-      )
-      const unreleased = release("check", `v${version}`)
-      assert.strictEqual(unreleased.status, 1)
-      assert.lengthOf(unreleased.problems, 1)
-      assert.include(unreleased.problems[0], "Unreleased")
-      writeFileSync(
-        path("CHANGELOG.md"),
-        read("CHANGELOG.md").replace(heading, `## [${version}] - 2026-12-01`),
-      )
+      const others = read("CHANGELOG.md").replace(/^## \[(Unreleased|\d+\.\d+\.\d+)\].*$/m, "## [other]")
+      const withHeading = (heading: string) =>
+        writeFileSync(path("CHANGELOG.md"), others.replace("## [other]", heading))
+      for (const heading of ["## [Unreleased]", `## [${version}] - Unreleased`]) {
+        withHeading(heading)
+        const unreleased = release("check", `v${version}`)
+        assert.strictEqual(unreleased.status, 1)
+        assert.lengthOf(unreleased.problems, 1)
+        assert.include(unreleased.problems[0], `no section "## [${version}] - <date>"`)
+      }
+      withHeading(`## [${version}] - 2026-12-01`)
       assert.deepStrictEqual(release("check", `v${version}`), { status: 0, problems: [] })
       const other = release("check", "v99.0.0")
       assert.strictEqual(other.status, 1)
