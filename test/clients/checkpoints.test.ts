@@ -1,4 +1,4 @@
-/** The checkpoints of examples/checkpoints on a real Postgres, with what they use of each library made of `pg`. */
+/** The checkpoints of examples/checkpoints on a real Postgres, with what they use of each library made of `pg`; and the one in Redis. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { Pool } from "pg"
@@ -9,7 +9,8 @@ import { postgresJs } from "../../examples/checkpoints/postgresJs.ts"
 import { prisma } from "../../examples/checkpoints/prisma.ts"
 import { isSerializationFailure } from "../../clients/typescript/src/Checkpoint.ts"
 import type { Checkpoint } from "../../clients/typescript/src/Checkpoint.ts"
-import { postgres } from "../../clients/typescript/src/index.ts"
+import { postgres, redis } from "../../clients/typescript/src/index.ts"
+import * as RedisServer from "../support/RedisServer.ts"
 import * as PostgresServer from "../support/PostgresServer.ts"
 
 const runIn = async <A>(pool: Pool, run: (client: PoolClient) => Promise<A>): Promise<A> => {
@@ -160,4 +161,33 @@ describe("a checkpoint by another library for Postgres", () => {
     assert.deepStrictEqual(repeated.map(isSerializationFailure), [true, true, true, true])
     assert.isFalse(isSerializationFailure({ code: "P2010", meta: { code: "42P01" } }))
   })
+})
+
+describe("a checkpoint in Redis", () => {
+  it.live(
+    "refuses a process that was suspended between loading and saving, and keeps what another one has saved",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* RedisServer.start()
+        yield* Effect.promise(async () => {
+          const [one, other] = [redis(server.client), redis(server.client)]
+          const reader = { name: "reader", chain: 1 }
+          const put = [5, 6].map((number) => ({ number, data: `{"block":${number}}` }))
+          assert.isUndefined(await one.load(undefined, reader))
+          await one.save(undefined, reader, { position, remove: [], put })
+          assert.deepStrictEqual(await one.load(undefined, reader), position)
+          const taken = { ...position, owner: "other", beat: 2 }
+          await other.load(undefined, reader)
+          await other.save(undefined, reader, { position: taken, remove: [6], put: [] })
+          const late = one.save(undefined, reader, {
+            position,
+            remove: [5],
+            put: [{ number: 7, data: "{}" }],
+          })
+          assert.match(String(await late.catch(String)), /another process has moved the position of reader/)
+          assert.deepStrictEqual(await one.load(undefined, reader), taken)
+          assert.deepStrictEqual(await one.blocks(undefined, reader), put.slice(0, 1))
+        })
+      }),
+  )
 })
