@@ -12,6 +12,8 @@ import type { Copied, Remembered } from "./copies.ts"
 
 const lost = ({ id, log }: Remembered) => `entry ${id} (${log}) was lost, and no epoch began`
 
+const lostEpoch = (token: string) => `epoch ${token} was lost, and no epoch began`
+
 /** An ingestor as the store sees it. */
 export interface Process {
   /** Killed: its requests are not executed. */
@@ -46,11 +48,10 @@ export const make = ({ epoch, lacks }: Pick<Copied, "epoch" | "lacks">): EpochWa
   let token: string | undefined
   let reported = 0
 
-  /** Whether one of these processes knows a later epoch than the store has. */
-  const knowsLater = (who: (process: Process) => boolean) =>
-    [...lastSeen].some(
-      ([process, epoch]) =>
-        who(process) && epoch !== undefined && seen.indexOf(epoch) > seen.indexOf(token ?? ""),
+  /** Later epochs than the store has, which these processes know. */
+  const laterEpochs = (who: (process: Process) => boolean) =>
+    [...lastSeen].flatMap(([process, epoch]) =>
+      who(process) && epoch !== undefined && seen.indexOf(epoch) > seen.indexOf(token ?? "") ? [epoch] : [],
     )
 
   const everything = () => [...remembered.values()].flat()
@@ -67,7 +68,7 @@ export const make = ({ epoch, lacks }: Pick<Copied, "epoch" | "lacks">): EpochWa
     if (now?.token === token) return
     if (now === undefined) return void faults.push(`epoch ${token} disappeared`)
     if (seen.includes(now.token)) faults.push(`epoch ${now.token} began again`)
-    const isEpochLost = knowsLater(({ dead }) => !dead)
+    const isEpochLost = laterEpochs(({ dead }) => !dead).length > 0
     seen.push(now.token)
     if (token === undefined) {
       if (now.reason !== "begun") faults.push(`the first epoch says "${now.reason}"`)
@@ -89,20 +90,22 @@ export const make = ({ epoch, lacks }: Pick<Copied, "epoch" | "lacks">): EpochWa
     look,
     acknowledged: (process, last) => {
       if (last !== undefined) remembered.set(process, [...(remembered.get(process) ?? []), last])
-      lastSeen.set(process, token)
+      // An entry of an earlier epoch does not undo what the process knows: the store was set back, and its next check tells.
+      if (laterEpochs((one) => one === process).length === 0) lastSeen.set(process, token)
     },
     asked: Effect.fnUntraced(function* (process, last) {
       // In an empty store, the first epoch will report the loss.
       if (token !== undefined) faults.push(...(yield* unreported((one) => one === process)).map(lost))
-      if (token !== undefined && knowsLater((one) => one === process))
-        faults.push(`epoch ${lastSeen.get(process)} was lost, and no epoch began`)
+      if (token !== undefined) faults.push(...laterEpochs((one) => one === process).map(lostEpoch))
       remembered.set(process, last === undefined ? [] : [last])
       lastSeen.set(process, last === undefined ? undefined : token)
     }),
     replaced: Effect.map(epoch, (now) => void (token = now?.token)),
     verdict: Effect.gen(function* () {
-      const losses = yield* unreported(({ dead, stopping }) => !dead && !stopping)
-      return [...faults, ...losses.map(lost)]
+      const isRunning = ({ dead, stopping }: Process) => !dead && !stopping
+      const losses = yield* unreported(isRunning)
+      const lostEpochs = token === undefined ? [] : laterEpochs(isRunning)
+      return [...faults, ...losses.map(lost), ...lostEpochs.map(lostEpoch)]
     }),
     reported: () => reported,
   }
