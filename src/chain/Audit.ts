@@ -25,6 +25,13 @@ import type { BlockDigest, Provenance } from "./Provenance.ts"
 /** The longest time (milliseconds) that finality waits for the audit. */
 const longestAudit = 10 * 60_000
 
+export interface AuditRangeOptions {
+  /** In milliseconds (default: ten minutes). */
+  readonly timeout?: number
+  /** Whether other blocks are stored by now: then the audit ends without a result. */
+  readonly isOutdated?: () => boolean
+}
+
 export interface Audit {
   readonly provenance: Provenance
   /** A range of final blocks, compared across two endpoints; from one if there is no other. */
@@ -36,10 +43,13 @@ export interface Audit {
    * what matched that filter is not known any more.
    *
    * @param journal as the store has it: another ingestor may have written a block from another answer than ours
-   * @param timeout in milliseconds (default: ten minutes)
    * @returns the lowest block that has to be rewritten, if any
    */
-  readonly auditRange: (journal: Journal, to: number, timeout?: number) => Effect.Effect<number | undefined>
+  readonly auditRange: (
+    journal: Journal,
+    to: number,
+    options?: AuditRangeOptions,
+  ) => Effect.Effect<number | undefined>
 }
 
 /**
@@ -188,14 +198,18 @@ export const make = (options: AuditOptions): Audit => {
     provenance.unauditedThrough = Math.max(provenance.unauditedThrough, to)
   }
 
-  const auditRange = Effect.fnUntraced(function* (journal: Journal, to: number, timeout = longestAudit) {
+  const auditRange = Effect.fnUntraced(function* (
+    journal: Journal,
+    to: number,
+    { timeout = longestAudit, isOutdated = () => false }: AuditRangeOptions = {},
+  ) {
     const { filterSince, window } = journal
     const from = Math.max(firstUnfinalized(journal), filterSince)
     if (filterSince > firstUnfinalized(journal))
       countUnaudited(firstUnfinalized(journal), Math.min(filterSince - 1, to))
     if (from > to) return undefined
     const { lowest, withAny, withQuorum } = auditBlocks(options, window, [from, to])
-    for (let wait = 1000; ; wait = Math.min(wait * 2, 60_000)) {
+    for (let wait = 1000; !isOutdated(); wait = Math.min(wait * 2, 60_000)) {
       const found = yield* Effect.result(withQuorum)
       const now = yield* Monotonic.millis
       if (found._tag === "Success") {
@@ -204,12 +218,14 @@ export const make = (options: AuditOptions): Audit => {
       }
       provenance.failingSince ??= now
       const left = provenance.failingSince + timeout - now
-      if (left <= 0) break
+      if (left <= 0) {
+        yield* withAny
+        countUnaudited(from, to)
+        return lowest()
+      }
       yield* Effect.sleep(Math.min(wait, left))
     }
-    yield* withAny
-    countUnaudited(from, to)
-    return lowest()
+    return undefined
   }, lowPriority)
 
   return { provenance, finalizedRange: ComparedRange.make(options), auditRange }

@@ -119,7 +119,9 @@ export const make = (options: BackfillOptions): Backfill => {
   const auditBelow = Effect.gen(function* () {
     if (audit === undefined) return
     const stored = yield* options.storedUpTo(height())
-    const wrong = yield* audit.auditRange(stored ?? pending.journal, height(), auditDeadline)
+    const wrong = yield* audit.auditRange(stored ?? pending.journal, height(), {
+      timeout: auditDeadline,
+    })
     if (wrong !== undefined) yield* emit(pending.rewindTo(wrong - 1))
   })
 

@@ -8,7 +8,7 @@ import * as Monotonic from "../Monotonic.ts"
 import { isRpcError, integrityError } from "../endpoint/EndpointError.ts"
 import type { EndpointError, Reason } from "../endpoint/EndpointError.ts"
 import type { Capabilities } from "../endpoint/Capabilities.ts"
-import { firstUnfinalized } from "../store/Journal.ts"
+import { finalizedHead, firstUnfinalized } from "../store/Journal.ts"
 import type { Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/StoreError.ts"
 import type { Audit } from "./Audit.ts"
@@ -17,6 +17,7 @@ import type { BlockRef } from "./ForkChoice.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { CrossCheck } from "./CrossCheck.ts"
+import { recordSame } from "./StoredJournal.ts"
 
 /** How often the final block is fetched. */
 const interval = Duration.seconds(15)
@@ -63,8 +64,12 @@ export interface Finality {
   readonly block: () => Header | undefined
   /** The lowest block that the audit found to be stored wrong; returned once. */
   readonly takeMismatch: () => number | undefined
-  /** The block up to which the journal can be finalized now, if any. */
-  readonly finalize: Effect.Effect<BlockRef | undefined, EndpointError>
+  /**
+   * The block up to which the journal can be finalized now, if any.
+   *
+   * @param isFollowed whether the journal is on the chain of the newest head, as far as is known without a request
+   */
+  readonly finalize: (isFollowed: boolean) => Effect.Effect<BlockRef | undefined, EndpointError>
 }
 
 /**
@@ -119,10 +124,11 @@ const isAgreed = Effect.fnUntraced(function* (
 
 /** Whether the lowest record at or above a block is canonical: then so are all our blocks below it. */
 const isCanonical = Effect.fnUntraced(function* (
-  { connection, journal }: FinalityOptions,
+  connection: RpcClient,
+  { window }: Journal,
   candidate: BlockRef,
 ) {
-  const above = journal().window.find((record) => record.number >= candidate.number)
+  const above = window.find((record) => record.number >= candidate.number)
   if (above === undefined || (above.number === candidate.number && above.hash !== candidate.hash))
     return false
   return (yield* Eth.blockByNumber(connection, above.number))?.hash === above.hash
@@ -139,15 +145,21 @@ const highestFinalOf = (journal: Journal, final: Header | undefined): BlockRef |
   return candidate.number >= firstUnfinalized(journal) ? candidate : undefined
 }
 
+/** An audit: up to which block, of which journal, and the lowest block to rewrite, if any. */
+interface Audited {
+  readonly candidate: BlockRef
+  readonly journal: Journal
+  readonly mismatch: number | undefined
+}
+
 /** Fetches the final block now and every 15 seconds, for as long as the scope lives. */
 export const make = Effect.fnUntraced(function* (
   options: FinalityOptions,
 ): Effect.fn.Return<Finality, EndpointError, Scope.Scope> {
-  const { audit, journal } = options
+  const { audit, connection, journal } = options
   const scope = yield* Effect.scope
   let final: Header | undefined
-  /** The last audit: up to which block, and the lowest block to rewrite, if any. */
-  let lastAudit: { readonly candidate: BlockRef; readonly mismatch: number | undefined } | undefined
+  let lastAudit: Audited | undefined
   let isAuditing = false
   let finalizedAt = -Infinity
 
@@ -160,14 +172,34 @@ export const make = Effect.fnUntraced(function* (
     return true
   })
 
-  /** Audits the blocks that are about to become final, in the background. */
-  const startAudit = (audit: Audit, candidate: BlockRef) => {
+  /** Whether the audited blocks were replaced: what was found of them says nothing of those that are stored now. */
+  const isOutdated = ({ candidate, journal: audited }: Pick<Audited, "candidate" | "journal">) =>
+    // After a rollback, a backfill may have moved the finalized head, too.
+    finalizedHead(audited).number !== finalizedHead(journal()).number ||
+    !recordSame(audited, journal(), candidate.number)
+
+  /** The last audit, as long as it holds. */
+  const currentAudit = () => {
+    if (lastAudit !== undefined && isOutdated(lastAudit)) lastAudit = undefined
+    return lastAudit
+  }
+
+  /**
+   * Audits the blocks that are about to become final, in the background. The blocks of another ingestor's fork are not
+   * compared with what the endpoints serve: the difference is none of the endpoints' faults.
+   */
+  const startAudit = (audit: Audit, candidate: BlockRef, isFollowed: boolean) => {
     if (isAuditing) return Effect.void
     isAuditing = true
     return Effect.gen(function* () {
       const stored = yield* options.stored(candidate.number)
       if (stored === undefined) return
-      lastAudit = { candidate, mismatch: yield* audit.auditRange(stored, candidate.number) }
+      // Of the journal after all moves: where the store differs, it is that of another ingestor, and the next move conflicts.
+      const of = { candidate, journal: journal() }
+      const isOurs = isFollowed && recordSame(stored, of.journal, candidate.number)
+      if (!isOurs && !(yield* isCanonical(connection, stored, candidate))) return
+      const mismatch = yield* audit.auditRange(stored, candidate.number, { isOutdated: () => isOutdated(of) })
+      lastAudit = { ...of, mismatch }
       yield* options.onChange
     }).pipe(
       // Without the store nothing becomes final.
@@ -177,18 +209,20 @@ export const make = Effect.fnUntraced(function* (
     )
   }
 
-  const finalize = Effect.gen(function* () {
+  const finalize = Effect.fnUntraced(function* (isFollowed: boolean) {
     const highest = highestFinalOf(journal(), final)
-    if (highest === undefined || lastAudit?.mismatch !== undefined) return undefined
+    const audited = currentAudit()
+    if (highest === undefined || audited?.mismatch !== undefined) return undefined
     const now = yield* Monotonic.millis
     if (now - finalizedAt < finalizeInterval) return undefined
-    if (audit && lastAudit === undefined) return yield* Effect.as(startAudit(audit, highest), undefined)
+    if (audit && audited === undefined)
+      return yield* Effect.as(startAudit(audit, highest, isFollowed), undefined)
     finalizedAt = now
-    const candidate = lastAudit?.candidate ?? highest
+    const candidate = audited?.candidate ?? highest
     lastAudit = undefined
     // Blocks may have been popped meanwhile.
     if (candidate.number > highest.number) return undefined
-    if (!(yield* isCanonical(options, candidate))) return undefined
+    if (!(yield* isCanonical(connection, journal(), candidate))) return undefined
     audit?.provenance.forget(candidate.number)
     return candidate
   })
@@ -213,7 +247,7 @@ export const make = Effect.fnUntraced(function* (
   return {
     block: () => final,
     takeMismatch: () => {
-      const mismatch = lastAudit?.mismatch
+      const mismatch = currentAudit()?.mismatch
       if (mismatch !== undefined) lastAudit = undefined
       return mismatch
     },

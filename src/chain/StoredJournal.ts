@@ -8,7 +8,7 @@ import type { StoreError } from "../store/StoreError.ts"
 const settling = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 6 }))
 
 /** Whether two journals record the same blocks up to a height. */
-const recordSame = (a: Journal, b: Journal, to: number): boolean => {
+export const recordSame = (a: Journal, b: Journal, to: number): boolean => {
   // Another ingestor may have finalized more already.
   const final = Math.max(finalizedHead(a).number, finalizedHead(b).number)
   const [ours, theirs] = [a, b].map(({ window }) =>

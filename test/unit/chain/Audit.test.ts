@@ -313,6 +313,52 @@ describe("the audit", () => {
     }),
   )
 
+  scenario(
+    "does not compare another ingestor's fork with what the endpoints serve [G-229]",
+    ({ chain, two, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start(allContracts)
+        yield* blocks(chain, 10)
+        // All of its blocks are empty, so that no other hash shows that it is another fork.
+        const fork = chain.branch(3, 0, 0, 0, 0)
+        two.follow(fork)
+        const other = yield* start({ ...allContracts, DEVNET_WS_URL: "ws://two,ws://one" })
+        for (let i = 0; i < 10; i++) {
+          fork.extend(0)
+          yield* blocks(chain, 1)
+        }
+        assert.strictEqual((yield* store.load(chain.id))?.head.hash, fork.head.hash)
+        yield* other.stop
+        two.follow(chain)
+        yield* blocks(chain, 30)
+        yield* caughtUp(store, chain, status, 0, false)
+        assert.isAbove(status.final!, chain.head.number - 15)
+        assert.strictEqual(status.count(eventsAuditedMissing), 0)
+        assert.strictEqual(status.count(blocksUnaudited), 0)
+        assert.notMatch(status.failures.map(({ text }) => text).join(), /contradicted/)
+      }),
+  )
+
+  scenario(
+    "begins again when the blocks that it waits to audit are replaced [G-230]",
+    ({ chain, two, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start({ ...allContracts, FINALITY: "depth", FINALITY_DEPTH: "6" })
+        yield* blocks(chain, 12)
+        takeDown(two)
+        yield* blocks(chain, 8)
+        // Deeper than the depth at which blocks count as final.
+        const depth = chain.head.number - status.final! - 1
+        assert.isAbove(depth, 6)
+        chain.revert(depth)
+        chain.jump(...Array.from({ length: depth + 1 }, () => 4))
+        two.up = true
+        yield* blocks(chain, 20)
+        yield* caughtUp(store, chain, status)
+        assert.isAbove(status.final!, chain.head.number - 12)
+      }),
+  )
+
   scenario("rewrites a block that was half written under a filter [G-060]", ({ chain, store, start }) =>
     Effect.gen(function* () {
       chain.extend(1, 1)
