@@ -152,15 +152,62 @@ interface Audited {
   readonly mismatch: number | undefined
 }
 
+/** The audit of the blocks that are about to become final, in the background. */
+const makeFinalAudit = ({ connection, journal, onChange, stored }: FinalityOptions, scope: Scope.Scope) => {
+  let last: Audited | undefined
+  let isRunning = false
+
+  /** Whether the audited blocks were replaced: what was found of them says nothing of those that are stored now. */
+  const isOutdated = ({ candidate, journal: audited }: Pick<Audited, "candidate" | "journal">) =>
+    // After a rollback, a backfill may have moved the finalized head, too.
+    finalizedHead(audited).number !== finalizedHead(journal()).number ||
+    !recordSame(audited, journal(), candidate.number)
+
+  return {
+    /** The last audit, as long as it holds. */
+    current: () => {
+      if (last !== undefined && isOutdated(last)) last = undefined
+      return last
+    },
+    forget: () => {
+      last = undefined
+    },
+    /**
+     * Begins one, if none runs. The blocks of another ingestor's fork are not compared with what the endpoints serve: the
+     * difference is none of the endpoints' faults.
+     */
+    start: (audit: Audit, candidate: BlockRef, isFollowed: boolean): Effect.Effect<unknown> => {
+      if (isRunning) return Effect.void
+      isRunning = true
+      return Effect.gen(function* () {
+        const before = yield* stored(candidate.number)
+        if (before === undefined) return
+        // Of the journal after all moves: where the store differs, it is that of another ingestor, and the next move conflicts.
+        const of = { candidate, journal: journal() }
+        const isOurs = isFollowed && recordSame(before, of.journal, candidate.number)
+        if (!isOurs && !(yield* isCanonical(connection, before, candidate))) return
+        const mismatch = yield* audit.auditRange(before, candidate.number, {
+          isOutdated: () => isOutdated(of),
+        })
+        last = { ...of, mismatch }
+        yield* onChange
+      }).pipe(
+        // Without the store nothing becomes final.
+        Effect.ignore,
+        Effect.ensuring(Effect.sync(() => (isRunning = false))),
+        Background.forkIn(scope),
+      )
+    },
+  }
+}
+
 /** Fetches the final block now and every 15 seconds, for as long as the scope lives. */
 export const make = Effect.fnUntraced(function* (
   options: FinalityOptions,
 ): Effect.fn.Return<Finality, EndpointError, Scope.Scope> {
   const { audit, connection, journal } = options
-  const scope = yield* Effect.scope
+  const finalAudit = makeFinalAudit(options, yield* Effect.scope)
   let final: Header | undefined
-  let lastAudit: Audited | undefined
-  let isAuditing = false
   let finalizedAt = -Infinity
 
   /** Accepts a final block unless the other endpoints disagree. Returns whether it is a new one. */
@@ -172,54 +219,17 @@ export const make = Effect.fnUntraced(function* (
     return true
   })
 
-  /** Whether the audited blocks were replaced: what was found of them says nothing of those that are stored now. */
-  const isOutdated = ({ candidate, journal: audited }: Pick<Audited, "candidate" | "journal">) =>
-    // After a rollback, a backfill may have moved the finalized head, too.
-    finalizedHead(audited).number !== finalizedHead(journal()).number ||
-    !recordSame(audited, journal(), candidate.number)
-
-  /** The last audit, as long as it holds. */
-  const currentAudit = () => {
-    if (lastAudit !== undefined && isOutdated(lastAudit)) lastAudit = undefined
-    return lastAudit
-  }
-
-  /**
-   * Audits the blocks that are about to become final, in the background. The blocks of another ingestor's fork are not
-   * compared with what the endpoints serve: the difference is none of the endpoints' faults.
-   */
-  const startAudit = (audit: Audit, candidate: BlockRef, isFollowed: boolean) => {
-    if (isAuditing) return Effect.void
-    isAuditing = true
-    return Effect.gen(function* () {
-      const stored = yield* options.stored(candidate.number)
-      if (stored === undefined) return
-      // Of the journal after all moves: where the store differs, it is that of another ingestor, and the next move conflicts.
-      const of = { candidate, journal: journal() }
-      const isOurs = isFollowed && recordSame(stored, of.journal, candidate.number)
-      if (!isOurs && !(yield* isCanonical(connection, stored, candidate))) return
-      const mismatch = yield* audit.auditRange(stored, candidate.number, { isOutdated: () => isOutdated(of) })
-      lastAudit = { ...of, mismatch }
-      yield* options.onChange
-    }).pipe(
-      // Without the store nothing becomes final.
-      Effect.ignore,
-      Effect.ensuring(Effect.sync(() => (isAuditing = false))),
-      Background.forkIn(scope),
-    )
-  }
-
   const finalize = Effect.fnUntraced(function* (isFollowed: boolean) {
     const highest = highestFinalOf(journal(), final)
-    const audited = currentAudit()
+    const audited = finalAudit.current()
     if (highest === undefined || audited?.mismatch !== undefined) return undefined
     const now = yield* Monotonic.millis
     if (now - finalizedAt < finalizeInterval) return undefined
     if (audit && audited === undefined)
-      return yield* Effect.as(startAudit(audit, highest, isFollowed), undefined)
+      return yield* Effect.as(finalAudit.start(audit, highest, isFollowed), undefined)
     finalizedAt = now
     const candidate = audited?.candidate ?? highest
-    lastAudit = undefined
+    finalAudit.forget()
     // Blocks may have been popped meanwhile.
     if (candidate.number > highest.number) return undefined
     if (!(yield* isCanonical(connection, journal(), candidate))) return undefined
@@ -247,8 +257,8 @@ export const make = Effect.fnUntraced(function* (
   return {
     block: () => final,
     takeMismatch: () => {
-      const mismatch = currentAudit()?.mismatch
-      if (mismatch !== undefined) lastAudit = undefined
+      const mismatch = finalAudit.current()?.mismatch
+      if (mismatch !== undefined) finalAudit.forget()
       return mismatch
     },
     finalize,

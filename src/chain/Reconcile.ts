@@ -83,30 +83,24 @@ const tracedFrom = <E>(
   )
 }
 
-/**
- * What to do with each announced head.
- *
- * @param emit hands steps on; waits where the store is slower
- */
-export const make = (options: ReconcileOptions, emit: Emit) => {
-  const { audit, chain, connection, crossCheck, finality, logs, pending } = options
-  const { targetOf, retryLater, retryUnknownBlock } = Retries.make(options)
-  const { isCanonicalHere, isInStandoff, rollBack } = Rollback.make({ ...options, emit })
-  const backfill = Backfill.make({ ...options, isCanonicalHere, emit })
-  /** The height up to which blocks are being written again after an audit. */
-  let rewriting = -1
+/** How a target is reached, or waited for. */
+interface Ways {
+  readonly backfill: Backfill.Backfill
+  readonly rollBack: Rollback.Rollback["rollBack"]
+  readonly retryLater: Retries.HeadRetries["retryLater"]
+  readonly mustCompare: (target: Header) => boolean
+  readonly emit: Emit
+}
 
-  /** Blocks that are written again, or final from the first, are compared first: a source repeats its own mistake. */
-  const mustCompare = ({ number }: Header) =>
-    audit !== undefined &&
-    number <= (finality.block()?.number ?? -1) &&
-    (number <= rewriting || chain.confirmations === "finalized")
-
+/** Goes from our head towards a target. */
+const approaching = (
+  { crossCheck, logs, pending }: ReconcileOptions,
+  { backfill, rollBack, retryLater, mustCompare, emit }: Ways,
+) => {
   const rewind = (isOnAnother: boolean) =>
     Effect.map(rollBack(isOnAnother), (isPopped): Approach => (isPopped ? "rewound" : "waits"))
 
-  /** Goes from our head towards the target. */
-  const approach = Effect.fnUntraced(function* (
+  return Effect.fnUntraced(function* (
     target: Header,
     head: ReceivedHead,
     relation: Exclude<HeadRelation, "duplicate">,
@@ -126,6 +120,28 @@ export const make = (options: ReconcileOptions, emit: Emit) => {
         return yield* rewind(true)
     }
   })
+}
+
+/**
+ * What to do with each announced head.
+ *
+ * @param emit hands steps on; waits where the store is slower
+ */
+export const make = (options: ReconcileOptions, emit: Emit) => {
+  const { audit, chain, connection, finality, pending } = options
+  const { targetOf, retryLater, retryUnknownBlock } = Retries.make(options)
+  const { isCanonicalHere, isInStandoff, rollBack } = Rollback.make({ ...options, emit })
+  const backfill = Backfill.make({ ...options, isCanonicalHere, emit })
+  /** The height up to which blocks are being written again after an audit. */
+  let rewriting = -1
+
+  /** Blocks that are written again, or final from the first, are compared first: a source repeats its own mistake. */
+  const mustCompare = ({ number }: Header) =>
+    audit !== undefined &&
+    number <= (finality.block()?.number ?? -1) &&
+    (number <= rewriting || chain.confirmations === "finalized")
+
+  const approach = approaching(options, { backfill, rollBack, retryLater, mustCompare, emit })
 
   const follow = Effect.fnUntraced(function* (
     head: ReceivedHead,
