@@ -21,7 +21,11 @@ import { judge } from "./oracle.ts"
 import type { Verdict } from "./oracle.ts"
 import { Saboteur } from "./Saboteur.ts"
 import * as WallClock from "./wallClock.ts"
-import { blocksUnaudited } from "../../src/observability/ChainMetrics.ts"
+import {
+  blocksUnaudited,
+  eventsAuditedExtra,
+  eventsAuditedMissing,
+} from "../../src/observability/ChainMetrics.ts"
 
 /** Makes a store faulty on purpose. */
 export type Sabotage = (store: Client, faults: FaultyStore.StoreFaults) => Client
@@ -375,7 +379,15 @@ export const simulate = Effect.fnUntraced(function* (
   const unaudited = statuses.reduce((sum, status) => sum + status.count(blocksUnaudited), 0)
   const forgiven = unaudited > 0 ? excused : undefined
   const judged = yield* judge(untrimmed, filtered(chain, addresses), 0, true, excused, forgiven, "any")
-  const verdict = { ...judged, faults: [...notFinal, ...(yield* store.epochs.verdict), ...judged.faults] }
+  const corrected = statuses.reduce(
+    (sum, status) => sum + status.count(eventsAuditedMissing) + status.count(eventsAuditedExtra),
+    0,
+  )
+  // What the checks detect is never stored: only what they cannot detect is left to the audit.
+  const unfounded =
+    corrected > 0 && excused.size === 0 ? [`the audit counted ${corrected} logs that no node left out`] : []
+  const faults = [...notFinal, ...unfounded, ...(yield* store.epochs.verdict), ...judged.faults]
+  const verdict = { ...judged, faults }
   return {
     verdict,
     caughtUp,
