@@ -10,7 +10,7 @@ FROM ${NODE} AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts
-COPY scripts/build.mjs scripts/
+COPY scripts/build.mjs scripts/filesStayBeside.mjs scripts/
 COPY src src
 # What --version shows beside the version; may be left out.
 ARG COMMIT

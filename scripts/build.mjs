@@ -4,31 +4,20 @@
  * half of the time to start. The file `commit` is for `--version`: the variable COMMIT, or else what git says.
  */
 import { cpSync, rmSync, writeFileSync } from "node:fs"
-import { join, relative, resolve } from "node:path"
+import { join, resolve } from "node:path"
 import { rolldown } from "rolldown"
 import { commit } from "../src/Version.ts"
+import { filesStayBeside } from "./filesStayBeside.mjs"
 
 const [to = "dist"] = process.argv.slice(2)
 const src = resolve("src")
-
-/** A module finds the files beside it where they are copied to, whatever chunk it becomes a part of. */
-const filesStayBeside = {
-  name: "files stay beside",
-  transform: (code, id) =>
-    id.startsWith(src) && code.includes("import.meta.url")
-      ? code.replaceAll(
-          "import.meta.url",
-          `new URL(${JSON.stringify(relative(src, id))}, import.meta.url).href`,
-        )
-      : undefined,
-}
 
 const bundle = await rolldown({
   input: join(src, "main.ts"),
   platform: "node",
   // All of Effect or nothing of it: two copies would not know each other.
   external: (id) => !/^[./]|^effect(\/|$)|^@effect\//.test(id),
-  plugins: [filesStayBeside],
+  plugins: [filesStayBeside(src)],
 })
 rmSync(to, { recursive: true, force: true })
 await bundle.write({ dir: to })
