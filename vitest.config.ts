@@ -10,6 +10,7 @@ class LongestFirst extends BaseSequencer {
     "simulation",
     "pipeline",
     "bounds",
+    "RedisStore",
     "clients",
     "python",
     "fleet",
@@ -29,9 +30,12 @@ export default defineConfig({
   test: {
     projects: [
       // Functions and modules, in virtual time, with real stores: a minute.
-      { extends: true, test: { name: "unit", include: ["test/{unit,clients}/**/*.test.ts"] } },
-      // The service as a whole, in processes and against real nodes, and what is around it.
-      { extends: true, test: { name: "system", include: ["test/{system,world,deploy}/**/*.test.ts"] } },
+      { extends: true, test: { name: "unit", include: ["test/unit/**/*.test.ts"] } },
+      // The service and its clients as a whole, in processes and against real nodes, and what is around them.
+      {
+        extends: true,
+        test: { name: "system", include: ["test/{system,world,clients,deploy}/**/*.test.ts"] },
+      },
     ],
     globalSetup: ["test/support/watched.ts", "test/support/buildOnce.ts"],
     pool: "forks",

@@ -30,9 +30,10 @@ export class HttpError extends Schema.TaggedError<HttpError>()("HttpError", { de
 
 const mostConnections = 100
 const requestTimeout = Duration.seconds(30)
-const headersTimeout = Duration.seconds(10)
-/** How often Node checks request timeouts. With the default of 30 s, slow headers would take up to 40 s. */
-const checkInterval = Duration.seconds(1)
+/** How often Node checks these timeouts: with its default of 30 s, slow headers would take up to 40 s. */
+const checkInterval = Duration.seconds(4)
+/** So slow headers take at most 10 s. */
+const headersTimeout = Duration.seconds(6)
 /** How long open connections may take at shutdown. */
 const closeWithin = Duration.seconds(1)
 

@@ -1,6 +1,6 @@
 /**
  * The state of a chain and its endpoints: plain numbers that StatusFold.ts updates once per event, references to breakers,
- * capabilities and rate limiters, and what StorePoller and StatusSampler read at intervals. Fields named `since`
+ * capabilities and rate limiters, and what StorePoller and Observer read at intervals. Fields named `since`
  * or `until` are monotonic milliseconds; fields named `at` are unix milliseconds.
  */
 import type { Clock } from "effect"

@@ -1,14 +1,17 @@
-/** Folds the events of every chain into its status, its log lines and its traces. */
+/** Folds the events of every chain into its status, its log lines and its traces; does the work of each second. */
 import { Clock, Effect, Layer, Schedule } from "effect"
 import { ChainEvents } from "../chain/ChainEvents.ts"
 import type { ChainEvent } from "../chain/ChainEvents.ts"
 import { AppConfig } from "../config/AppConfig.ts"
 import { errorType } from "../endpoint/EndpointError.ts"
+import * as Monotonic from "../Monotonic.ts"
 import { Redaction } from "../Redactor.ts"
 import * as ChainLog from "./ChainLog.ts"
+import { eventsPublished } from "./ChainMetrics.ts"
 import { logEvent } from "./LogEvents.ts"
 import { CurrentLogLimits, LogLimits } from "./LogLimits.ts"
 import * as Progress from "./Progress.ts"
+import { sampleEvery } from "./Sparkline.ts"
 import { Status } from "./Status.ts"
 import { fold } from "./StatusFold.ts"
 import { traceFailure } from "../Tracing.ts"
@@ -22,7 +25,10 @@ const traceOf = (chain: string, event: ChainEvent) =>
       })
     : Effect.void
 
-/** The publisher of each chain's events. Lines about chains that are behind are written while the layer lives. */
+/**
+ * The publisher of each chain's events. While the layer lives, each second is one wake-up of the process, for all chains: a
+ * sample for the rates and the curves of the page, and the lines that are due.
+ */
 export const layer = Layer.effect(
   ChainEvents,
   Effect.gen(function* () {
@@ -34,10 +40,14 @@ export const layer = Layer.effect(
     const limits = new LogLimits()
     const limited = Effect.provideService(CurrentLogLimits, limits)
 
-    yield* Effect.andThen(Progress.make(chains), limits.flush).pipe(
+    const sample = Effect.map(Monotonic.millis, (now) => {
+      for (const chain of chains) chain.history.sample(now, chain.lag(now), chain.count(eventsPublished))
+    })
+    yield* Effect.all([sample, Progress.make(chains), limits.flush], { discard: true }).pipe(
       limited,
       Effect.catchDefect((defect) => logEvent("defect", "a defect while logging progress", {}, defect)),
-      Effect.repeat(Schedule.spaced(Progress.checkInterval)),
+      // Not `fixed`, which samples twice within a millisecond when a timer fires early.
+      Effect.repeat(Schedule.spaced(sampleEvery)),
       Effect.forkScoped,
     )
 

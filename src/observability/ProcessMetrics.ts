@@ -44,8 +44,9 @@ const quantiles = [50, 99]
 
 /** The delay of the event loop in the last minute, in seconds, by quantile: over all time, a current stall would not show. */
 const eventLoopLag = () => {
-  // The monitor measures the interval of its own timer: the excess over its resolution is delay.
-  const resolution = 50
+  // The monitor measures the interval of its own timer: the excess over its resolution is delay. Each interval is a
+  // wake-up: with 50 ms, most of what a quiet process did was to wake up for this timer.
+  const resolution = 1000
   const delay = monitorEventLoopDelay({ resolution })
   delay.enable()
   let since = performance.now()

@@ -9,8 +9,6 @@ import * as ChainMetrics from "./ChainMetrics.ts"
 import { liveWithin } from "./ChainStatus.ts"
 import type { ChainStatus, Phase } from "./ChainStatus.ts"
 
-export const checkInterval = "1 second"
-
 /** The time between two lines about a chain that is behind (milliseconds). */
 const backfillEvery = 10_000
 
