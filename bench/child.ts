@@ -4,9 +4,10 @@ import type { Scope } from "effect"
 import { spawn } from "node:child_process"
 import type { ChildProcess } from "node:child_process"
 import { once } from "node:events"
-import { readFileSync } from "node:fs"
+import { readdirSync, readFileSync } from "node:fs"
+import { loadavg } from "node:os"
 import { fileURLToPath } from "node:url"
-import type { Load, News, Order } from "./provider.ts"
+import type { Load, News, Order, ProviderReport } from "./provider.ts"
 
 export interface Child {
   readonly pid: number
@@ -15,20 +16,20 @@ export interface Child {
   readonly ended: Promise<unknown>
 }
 
+interface StartOptions {
+  readonly ipc?: boolean
+  readonly cwd?: string
+}
+
 /** A Node process that lives as long as the scope, with only `PATH` inherited. Its errors go to our stderr. */
-export const start = (
-  file: URL,
+export const startNode = (
   args: ReadonlyArray<string>,
   env: Readonly<Record<string, string>> = {},
-  options: {
-    readonly ipc?: boolean
-    readonly nodeArgs?: ReadonlyArray<string>
-    readonly cwd?: string
-  } = {},
+  options: StartOptions = {},
 ): Effect.Effect<Child, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const child = spawn(process.execPath, [...(options.nodeArgs ?? []), fileURLToPath(file), ...args], {
+      const child = spawn(process.execPath, [...args], {
         ...(options.cwd !== undefined && { cwd: options.cwd }),
         env: { PATH: process.env["PATH"], ...env },
         stdio: ["ignore", "ignore", "inherit", ...(options.ipc ? ["ipc" as const] : [])],
@@ -45,6 +46,15 @@ export const start = (
       }),
   )
 
+/** The same for a program in a file. */
+export const start = (
+  file: URL,
+  args: ReadonlyArray<string>,
+  env: Readonly<Record<string, string>> = {},
+  { nodeArgs = [], ...options }: StartOptions & { readonly nodeArgs?: ReadonlyArray<string> } = {},
+): Effect.Effect<Child, never, Scope.Scope> =>
+  startNode([...nodeArgs, fileURLToPath(file), ...args], env, options)
+
 /** Clock ticks of /proc: a constant of the Linux userspace interface. */
 const ticksPerSecond = 100
 
@@ -54,6 +64,36 @@ export const cpuSeconds = (pid: number): number => {
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
   return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
 }
+
+/** The directories of a process's threads in /proc. */
+const threadsOf = (pid: number): ReadonlyArray<string> =>
+  readdirSync(`/proc/${pid}/task`).map((thread) => `/proc/${pid}/task/${thread}`)
+
+/** CPU milliseconds of all threads of a process so far, exact to microseconds. A thread that ends takes its share with it. */
+export const cpuMillis = (pid: number): number =>
+  threadsOf(pid).reduce(
+    (sum, thread) => sum + Number(readFileSync(`${thread}/schedstat`, "utf8").split(" ")[0]),
+    0,
+  ) / 1e6
+
+export interface WakeUps {
+  readonly main: number
+  /** Of all threads, the main thread included. */
+  readonly all: number
+}
+
+/** How often the threads of a process have waited for something so far: each of these waits ends with a wake-up. */
+export const wakeUps = (pid: number): WakeUps => {
+  const of = (directory: string) =>
+    Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(readFileSync(`${directory}/status`, "utf8"))![1])
+  return {
+    main: of(`/proc/${pid}/task/${pid}`),
+    all: threadsOf(pid).reduce((sum, thread) => sum + of(thread), 0),
+  }
+}
+
+/** The load average of the machine over the last minute. */
+export const loadAverage = (): number => loadavg()[0]!
 
 const memory = (pid: number, field: "VmRSS" | "VmHWM"): number =>
   Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(readFileSync(`/proc/${pid}/status`, "utf8"))![1]) / 1024
@@ -72,8 +112,8 @@ export interface Provider {
   /** Settles when the last head is written. */
   readonly done: Promise<void>
   readonly order: (order: Order) => void
-  /** When each head was written, by chain, on the clock of `now`. */
-  readonly written: () => Promise<ReadonlyArray<ReadonlyArray<number>>>
+  /** What it has done so far; times are on the clock of `now`. */
+  readonly report: () => Promise<ProviderReport>
 }
 
 /** Milliseconds on a clock that all processes of a machine share. */
@@ -87,7 +127,7 @@ export const startProvider = (load: Load): Effect.Effect<Provider, never, Scope.
         const listening = Promise.withResolvers<Provider>()
         const subscribed = Promise.withResolvers<void>()
         const done = Promise.withResolvers<void>()
-        let report: ((written: ReadonlyArray<ReadonlyArray<number>>) => void) | undefined
+        let reported: ((report: ProviderReport) => void) | undefined
         const order = (order: Order) => void child.send(order)
         let subscriptions = 0
         child.on("message", (news: News) => {
@@ -99,9 +139,9 @@ export const startProvider = (load: Load): Effect.Effect<Provider, never, Scope.
                 subscribed: subscribed.promise,
                 done: done.promise,
                 order,
-                written: () =>
+                report: () =>
                   new Promise((resolve) => {
-                    report = resolve
+                    reported = resolve
                     order("report")
                   }),
               })
@@ -112,7 +152,7 @@ export const startProvider = (load: Load): Effect.Effect<Provider, never, Scope.
             case "Done":
               return done.resolve()
             case "Report":
-              return report?.(news.written)
+              return reported?.(news)
           }
         })
         child.once("exit", () => listening.reject(new Error("the provider did not start")))

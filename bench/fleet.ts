@@ -12,7 +12,7 @@ import { fetchFrom } from "../test/support/http.ts"
 import * as RedisServer from "../test/support/RedisServer.ts"
 import { standalone } from "../test/support/redisStore.ts"
 import * as Service from "../test/support/Service.ts"
-import { cpuSeconds, now, startProvider } from "./child.ts"
+import { cpuSeconds, loadAverage, now, startProvider } from "./child.ts"
 import type { Load } from "./provider.ts"
 import { median } from "./statistics.ts"
 import { redisCpuSeconds } from "./store.ts"
@@ -41,6 +41,7 @@ export interface FleetCost {
   readonly redisCpu: number
   /** Requests to the provider per block. */
   readonly calls: number
+  readonly loadAverage: number
 }
 
 /** Milliseconds, over several replicas that ended one after another. */
@@ -51,6 +52,7 @@ export interface Ending {
   readonly taken: { readonly p50: number; readonly worst: number }
   /** The longest time between two stored blocks of a chain that moved. */
   readonly silent: { readonly p50: number; readonly worst: number }
+  readonly loadAverage: number
 }
 
 export interface Fleet {
@@ -108,6 +110,7 @@ const totals = ({ server, replicas }: Running) =>
 const cost = (count: number, seconds: number) =>
   Effect.gen(function* () {
     const fleet = yield* running(count)
+    const loadBefore = loadAverage()
     const before = yield* totals(fleet)
     yield* Effect.sleep(Duration.seconds(seconds))
     const after = yield* totals(fleet)
@@ -117,12 +120,14 @@ const cost = (count: number, seconds: number) =>
       cpu: after.cpu.map((cpu, i) => percent(before.cpu[i]!, cpu)),
       redisCpu: percent(before.redis, after.redis),
       calls: (after.requests - before.requests) / (elapsed * blocksPerSecond),
+      loadAverage: loadBefore,
     } satisfies FleetCost
   }).pipe(Effect.scoped)
 
 /** Milliseconds until the chains of a replica that ends are followed by others, and for which they were silent. */
 const ending = (fleet: Running, signal: "SIGKILL" | "SIGTERM") =>
   Effect.gen(function* () {
+    const loadBefore = loadAverage()
     const [replica, ...others] = fleet.replicas.splice(0)
     const moved = followedBy(yield* statusOf(replica!))
     const [since, begun] = [Date.now(), now()]
@@ -137,7 +142,7 @@ const ending = (fleet: Running, signal: "SIGKILL" | "SIGTERM") =>
     )
     fleet.replicas.push(...others, yield* fleet.start)
     yield* sharedEvenly(fleet.replicas, chains)
-    return { taken, silences }
+    return { taken, silences, loadBefore }
   })
 
 /** Replicas of three that end one after another, each replaced by a new one. */
@@ -151,6 +156,7 @@ const endings = (signal: "SIGKILL" | "SIGTERM", rounds: number) =>
       rounds,
       taken: summary(all.map(({ taken }) => taken)),
       silent: summary(all.flatMap(({ silences }) => silences)),
+      loadAverage: median(all.map(({ loadBefore }) => loadBefore)),
     } satisfies Ending
   }).pipe(Effect.scoped)
 

@@ -23,14 +23,24 @@ export interface Load {
   readonly pace: "asked" | number
 }
 
-export type Order = "go" | "stop" | "cut" | "report"
+/** `announce`: the next block of each chain, at once. */
+export type Order = "go" | "stop" | "cut" | "announce" | "report"
+
+/** Heights, both included. */
+export type BlockRange = readonly [from: number, to: number]
+
+export interface ProviderReport {
+  /** When each announced head was written, by chain, in monotonic milliseconds. */
+  readonly written: ReadonlyArray<ReadonlyArray<number>>
+  /** The ranges of several blocks whose logs were requested, by chain. */
+  readonly ranges: ReadonlyArray<ReadonlyArray<BlockRange>>
+}
 
 export type News =
   | { readonly _tag: "Listening"; readonly port: number }
   | { readonly _tag: "Subscribed" }
   | { readonly _tag: "Done" }
-  /** When each announced head was written, by chain, in monotonic milliseconds. */
-  | { readonly _tag: "Report"; readonly written: ReadonlyArray<ReadonlyArray<number>> }
+  | ({ readonly _tag: "Report" } & ProviderReport)
 
 /** Milliseconds on a clock that all processes of a machine share. */
 const clock = () => Number(process.hrtime.bigint()) / 1e6
@@ -50,6 +60,7 @@ interface Request {
 class Follower {
   readonly chain: Chain
   readonly written: Array<number> = []
+  readonly ranges: Array<BlockRange> = []
   head = base + load.history
   #subscribers = new Set<WebSocket>()
   readonly #last = base + load.history + load.blocks
@@ -87,6 +98,7 @@ class Follower {
     const from = number ?? Number(fromBlock)
     const to = number ?? Number(toBlock)
     const addresses = typeof address === "string" ? [address] : (address as ReadonlyArray<string> | undefined)
+    if (to > from) this.ranges.push([from, to])
     const asked = load.pace === "asked" && to === this.head
     socket.send(this.chain.answer(id, { from, to, addresses }), { binary: false }, () => {
       if (asked && to === this.head) this.announce()
@@ -153,7 +165,8 @@ const announceAtPace = (perSecond: number) => {
   const step = () => {
     const due = Math.min(Math.floor(((clock() - since) / 1000) * perSecond), total)
     for (; announced < due; announced++) all[announced % all.length]!.announce()
-    if (announced < total && !stopped) setTimeout(step, 1)
+    const next = since + ((announced + 1) / perSecond) * 1000
+    if (announced < total && !stopped) setTimeout(step, Math.max(next - clock(), 1))
   }
   step()
 }
@@ -178,8 +191,17 @@ process.on("message", (order: Order) => {
     case "cut":
       for (const socket of server.clients) socket.terminate()
       return
-    case "report":
-      report({ _tag: "Report", written: [...followers.values()].map(({ written }) => written) })
+    case "announce":
+      for (const follower of followers.values()) follower.announce()
+      return
+    case "report": {
+      const all = [...followers.values()]
+      report({
+        _tag: "Report",
+        written: all.map(({ written }) => written),
+        ranges: all.map(({ ranges }) => ranges),
+      })
+    }
   }
 })
 process.on("disconnect", () => process.exit())

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import * as RedisServer from "../test/support/RedisServer.ts"
 import { base, Chain } from "./chain.ts"
 import type { Contents } from "./chain.ts"
-import { cpuSeconds, now, peakMemory, startProvider } from "./child.ts"
+import { cpuSeconds, loadAverage, now, peakMemory, startProvider } from "./child.ts"
 import type { Load } from "./provider.ts"
 import { contentsOf, lengthOf, redisCpuSeconds, verify } from "./store.ts"
 import type { Subject } from "./subjects/Subject.ts"
@@ -18,6 +18,8 @@ export interface Cost {
   readonly redisCpu: number
   /** Peak resident memory of the subject in MB. */
   readonly peak: number
+  /** Of the machine, over the minute before the run. */
+  readonly loadAverage: number
 }
 
 /** A number of blocks with this many logs on each of several chains, served as fast as they are requested. */
@@ -85,6 +87,7 @@ export const throughput = (
 ): Effect.Effect<Cost> =>
   Effect.gen(function* () {
     const expected = expectedOf(load, addresses)
+    const loadBefore = loadAverage()
     const redis = yield* RedisServer.start()
     const provider = yield* startProvider(load)
     const { pid } = yield* subject.start({
@@ -109,5 +112,6 @@ export const throughput = (
       cpu: ((end.cpu - warm.cpu) / events) * 1e6,
       redisCpu: ((end.redisCpu - warm.redisCpu) / events) * 1e6,
       peak,
+      loadAverage: loadBefore,
     }
   }).pipe(Effect.scoped)

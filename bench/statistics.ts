@@ -11,6 +11,17 @@ export const median = (values: ReadonlyArray<number>): number => {
   return sorted.length % 2 === 1 ? sorted[Math.floor(middle)]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
+/** Seconds. */
+export interface Spread {
+  readonly p50: number
+  readonly worst: number
+}
+
+export const spreadOf = (millis: ReadonlyArray<number>): Spread => ({
+  p50: quantile(millis, 0.5) / 1000,
+  worst: Math.max(...millis) / 1000,
+})
+
 /** The slope of the least-squares line through points `[x, y]`. */
 export const slope = (points: ReadonlyArray<readonly [number, number]>): number => {
   const mean = (of: 0 | 1) => points.reduce((sum, point) => sum + point[of], 0) / points.length

@@ -13,60 +13,209 @@ const table = (head: Row, rows: ReadonlyArray<Row>): string => {
 const whole = (value: number) => Math.round(value).toLocaleString("en-GB")
 const tenth = (value: number) => value.toFixed(1)
 
+/** Results of an earlier version of the benchmark have no load average. */
+const loadOf = ({ loadAverage }: { readonly loadAverage?: number }) =>
+  loadAverage === undefined ? "–" : tenth(loadAverage)
+
+const seconds = (value: number) => value.toFixed(2)
+
 const sustainedTable = (title: string, all: NonNullable<Results["large"]>) =>
   table(
-    [title, "events/s", "× bare", "µs CPU", "µs Redis", "peak MB"],
-    all.map(({ subject, perSecond, ratio, cpu, redisCpu, peak }) => [
-      subject,
-      whole(perSecond),
-      ratio.toFixed(2),
-      tenth(cpu),
-      tenth(redisCpu),
-      whole(peak),
+    [title, "events/s", "× bare", "µs CPU", "µs Redis", "peak MB", "load"],
+    all.map((row) => [
+      row.subject,
+      whole(row.perSecond),
+      row.ratio.toFixed(2),
+      tenth(row.cpu),
+      tenth(row.redisCpu),
+      whole(row.peak),
+      loadOf(row),
     ]),
   )
 
 const pointTable = (title: string, points: NonNullable<Results["chains"]>) =>
   table(
-    [title, "µs CPU", "µs Redis", "peak MB"],
-    points.map(({ of, cpu, redisCpu, peak }) => [whole(of), tenth(cpu), tenth(redisCpu), whole(peak)]),
+    [title, "µs CPU", "× first", "µs Redis", "peak MB", "load"],
+    points.map((row) => [
+      whole(row.of),
+      tenth(row.cpu),
+      // Missing in the results of an earlier version.
+      (row.ratio ?? row.cpu / points[0]!.cpu).toFixed(2),
+      tenth(row.redisCpu),
+      whole(row.peak),
+      loadOf(row),
+    ]),
+  )
+
+const latencyTable = (latencies: NonNullable<Results["latencies"]>) =>
+  table(
+    ["events/s × logs of a block", "chains", "p50 ms", "p99", "p99.9", "max", "CPU %", "load"],
+    latencies.map((row) => [
+      `${whole(row.load)} × ${whole(row.logs)}`,
+      String(row.chains),
+      ...[row.p50, row.p99, row.p999, row.max, row.cpu].map(tenth),
+      loadOf(row),
+    ]),
+  )
+
+const coldTable = (cold: NonNullable<Results["cold"]>) =>
+  table(
+    ["a block of 50 every 2 s", "blocks", "p50 ms", "p90", "max", "CPU ms per block", "without idle", "load"],
+    cold.map((row) => [
+      row.subject,
+      String(row.blocks),
+      ...[row.p50, row.p90, row.max, row.cpu, row.cpuOfBlock].map(tenth),
+      loadOf(row),
+    ]),
+  )
+
+const recoveryTables = ({ away, socket, caughtUp }: NonNullable<Results["recovery"]>) => [
+  table(
+    ["recovery after a store outage", "rounds", "p50 s", "worst", "bare client p50", "worst", "load"],
+    away.map((row) => [
+      `${row.store}, ${row.outage} s`,
+      String(row.rounds),
+      ...[row.ours.p50, row.ours.worst, row.bare.p50, row.bare.worst].map(seconds),
+      loadOf(row),
+    ]),
+  ),
+  `recovery: socket cut soon after the start ${tenth(socket)} s; caught up ${tenth(caughtUp)} s after the next event`,
+]
+
+const reconnectTables = ({ reconnect, silence }: Results) => [
+  (reconnect || silence) &&
+    table(
+      ["back with a provider", "samples", "p50 s", "worst", "load"],
+      [
+        reconnect && {
+          ...reconnect,
+          name: "from its return; 2 s away, healthy before",
+          samples: reconnect.samples.length,
+        },
+        ...(silence ?? []).map((row) => ({
+          ...row,
+          name: `from its last head, the ${row.heads}th; silent for ever, blocks of 1 s`,
+        })),
+      ]
+        .filter((row) => row !== undefined)
+        .map((row) => [
+          row.name,
+          String(row.samples),
+          seconds(row.ours.p50),
+          seconds(row.ours.worst),
+          loadOf(row),
+        ]),
+    ),
+  reconnect &&
+    table(
+      ["cuts of 2 s", "back after s", "connections, s after the cut"],
+      reconnect.samples.map((sample) => [
+        sample.how,
+        seconds(sample.seconds),
+        sample.attempts.map(seconds).join(", "),
+      ]),
+    ),
+]
+
+const quietTable = ({ silent, betweenHeads }: NonNullable<Results["quiet"]>) =>
+  table(
+    [
+      "quiet, four chains (wake-ups: voluntary context switches)",
+      "main thread/s",
+      "all threads/s",
+      "% of a core",
+      "load",
+    ],
+    [
+      { ...silent, name: "the provider sends nothing" },
+      { ...betweenHeads, name: "between two heads, block time 12 s" },
+    ].map((row) => [
+      row.name,
+      tenth(row.wakeUps.main),
+      tenth(row.wakeUps.all),
+      row.cpu.toFixed(2),
+      loadOf(row),
+    ]),
+  )
+
+const memoryTable = (memory: NonNullable<Results["memory"]>) =>
+  table(
+    ["memory", "RSS MB"],
+    (
+      [
+        ["Node that only waits", memory.node],
+        ["Node that only waits, with the service's flags", memory.nodeWithFlags],
+        ["Node with ws and ioredis", memory.libraries],
+        ["idle, four chains", memory.idle],
+        ["live, 10 000 events/s, peak", memory.live],
+        ["behind, at full speed, peak", memory.backlog],
+        ["load", memory.loadAverage],
+      ] as const
+    ).map(([name, value]) => [name, name === "load" ? tenth(value) : whole(value)]),
+  )
+
+const historyLine = (history: NonNullable<Results["history"]>) =>
+  `catch-up: ${whole(history.blocks)} blocks of ${history.logs} logs in ${tenth(history.seconds)} s: ` +
+  `${whole(history.perSecond)} events/s, ${history.ratio.toFixed(2)} × the provider's own limit of ${whole(history.limit)} for the same ranges ` +
+  `(${history.requested.toFixed(2)} × the history); ${tenth(history.cpu)} µs CPU, peak ${whole(history.peak)} MB, load ${loadOf(history)}`
+
+const goalTable = (goals: NonNullable<Results["goals"]>) =>
+  table(
+    ["goal", "figure", "before", ""],
+    goals.map(({ goal, figure, before = "", met }) => [
+      goal,
+      figure,
+      before,
+      met === undefined ? "not measured" : met ? "met" : "NOT MET",
+    ]),
   )
 
 const consumerTables = ({ dense, sparse, memory, lags }: NonNullable<Results["consumer"]>) => [
   sustainedTable("consumer, backfill of blocks of 200 logs", dense),
   sustainedTable("consumer, backfill of blocks of one log", sparse),
   table(
-    ["consumer, backfill of", "logs", "peak MB"],
-    memory.map(({ subject, logs, peak }) => [subject, whole(logs), whole(peak)]),
+    ["consumer, backfill of", "logs", "peak MB", "load"],
+    memory.map((row) => [row.subject, whole(row.logs), whole(row.peak), loadOf(row)]),
   ),
   table(
-    ["consumer, lag at 50 blocks/s of 200 logs", "p50 ms", "p99", "max", "× bare p50", "CPU %"],
-    lags.map(({ subject, p50, p99, max, cpu }, i) => [
-      subject,
-      ...[p50, p99, max].map(tenth),
+    ["consumer, lag at 50 blocks/s of 200 logs", "p50 ms", "p99", "max", "× bare p50", "CPU %", "load"],
+    lags.map((row, i) => [
+      row.subject,
+      ...[row.p50, row.p99, row.max].map(tenth),
       // Each follows its baseline.
-      (p50 / lags[i - (i % 2)]!.p50).toFixed(2),
-      tenth(cpu),
+      (row.p50 / lags[i - (i % 2)]!.p50).toFixed(2),
+      tenth(row.cpu),
+      loadOf(row),
     ]),
   ),
 ]
 
 const fleetTables = ({ blockTime, costs, endings, simulated }: NonNullable<Results["fleet"]>) => [
   table(
-    ["fleet, replicas", "CPU % of each", "Redis %", "calls per block"],
-    costs.map(({ cpu, redisCpu, calls }, i) => [
+    ["fleet, replicas", "CPU % of each", "Redis %", "calls per block", "load"],
+    costs.map((row, i) => [
       String(i + 1),
-      cpu.map(tenth).join(", "),
-      tenth(redisCpu),
-      calls.toFixed(3),
+      row.cpu.map(tenth).join(", "),
+      tenth(row.redisCpu),
+      row.calls.toFixed(3),
+      loadOf(row),
     ]),
   ),
   table(
-    [`fleet, blocks every ${blockTime} ms`, "times", "taken over p50 ms", "worst", "silent p50 ms", "worst"],
-    endings.map(({ signal, rounds, taken, silent }) => [
-      signal,
-      String(rounds),
-      ...[taken.p50, taken.worst, silent.p50, silent.worst].map(whole),
+    [
+      `fleet, blocks every ${blockTime} ms`,
+      "times",
+      "taken over p50 ms",
+      "worst",
+      "silent p50 ms",
+      "worst",
+      "load",
+    ],
+    endings.map((row) => [
+      row.signal,
+      String(row.rounds),
+      ...[row.taken.p50, row.taken.worst, row.silent.p50, row.silent.worst].map(whole),
+      loadOf(row),
     ]),
   ),
   `500 chains on ten replicas, simulated: ${simulated.heartbeats.toFixed(2)} % of a core of Redis for heartbeats, ` +
@@ -74,55 +223,30 @@ const fleetTables = ({ blockTime, costs, endings, simulated }: NonNullable<Resul
 ]
 
 export const format = (results: Results): string => {
-  const { ceiling, large, bloom, noBloom, sqlite, latencies, catchUp, startup, recovery, consumer, idle } =
-    results
+  const { ceiling, large, small, loaded, sqlite, latencies, history, startup, recovery, consumer } = results
   const lines = [
     ceiling && `ceiling: ${whole(ceiling)} XADD/s, pipelined`,
-    large && sustainedTable("blocks of 1 000 logs", large),
-    bloom && sustainedTable("blocks of 200, 4 chains, bloom equality", bloom),
-    noBloom && sustainedTable("blocks of 200, 4 chains, zero bloom", noBloom),
+    large && sustainedTable("blocks of 1 000 logs (ours: bloom equality)", large),
+    small && sustainedTable("blocks of 200, four chains (ours: bloom equality)", small),
+    loaded && sustainedTable(`blocks of 1 000, ${loaded.busy} busy processes`, loaded.large),
+    loaded && sustainedTable(`blocks of 200, four chains, ${loaded.busy} busy processes`, loaded.small),
+    results.cold && coldTable(results.cold),
     sqlite &&
-      `SQLite as store: ${whole(sqlite.perSecond)} events/s, ${tenth(sqlite.cpu)} µs CPU, peak ${whole(sqlite.peak)} MB`,
-    latencies &&
-      table(
-        ["events/s × logs of a block", "chains", "p50 ms", "p99", "p99.9", "max", "CPU %"],
-        latencies.map(({ load, logs, chains, p50, p99, p999, max, cpu }) => [
-          `${whole(load)} × ${whole(logs)}`,
-          String(chains),
-          ...[p50, p99, p999, max, cpu].map(tenth),
-        ]),
-      ),
-    catchUp &&
-      `catch-up: ${whole(catchUp.blocks)} blocks in ${tenth(catchUp.seconds)} s: ${whole(catchUp.blocksPerSecond)} blocks/s, ` +
-        `${whole(catchUp.perSecond)} events/s, ${tenth(catchUp.cpu)} µs CPU, peak ${whole(catchUp.peak)} MB`,
+      `SQLite as store: ${whole(sqlite.perSecond)} events/s, ${tenth(sqlite.cpu)} µs CPU, peak ${whole(sqlite.peak)} MB, load ${loadOf(sqlite)}`,
+    latencies && latencyTable(latencies),
+    history && historyLine(history),
     startup &&
-      `start → first stored event: ${whole(startup.first)} ms, of which Node ${whole(startup.node)} ms`,
-    recovery &&
-      table(
-        ["recovery after a store outage", "rounds", "p50 s", "worst", "bare client p50", "worst"],
-        recovery.away.map(({ store, outage, rounds, ours, bare }) => [
-          `${store}, ${outage} s`,
-          String(rounds),
-          ...[ours.p50, ours.worst, bare.p50, bare.worst].map((value) => value.toFixed(2)),
-        ]),
-      ),
-    recovery &&
-      `recovery: socket cut ${tenth(recovery.socket)} s; caught up ${tenth(recovery.caughtUp)} s after the next event`,
+      `start → first stored event: ${whole(startup.first)} ms, of which Node ${whole(startup.node)} ms, load ${loadOf(startup)}`,
+    ...reconnectTables(results),
+    ...(recovery === undefined ? [] : recoveryTables(recovery)),
     ...(consumer === undefined ? [] : consumerTables(consumer)),
     ...(results.fleet === undefined ? [] : fleetTables(results.fleet)),
-    idle && `idle, four chains: ${idle.cpu.toFixed(2)} % of a core, ${whole(idle.resident)} MB`,
+    results.quiet && quietTable(results.quiet),
+    results.memory && memoryTable(results.memory),
     results.chains && pointTable("chains (10 000 events/s)", results.chains),
     results.filters && pointTable("addresses (10 000 events/s)", results.filters),
     results.slope !== undefined && `soak: ${results.slope.toFixed(2)} MB/min`,
-    results.goals &&
-      table(
-        ["goal", "figure", ""],
-        results.goals.map(({ goal, figure, met }) => [
-          goal,
-          figure,
-          met === undefined ? "–" : met ? "met" : "NOT MET",
-        ]),
-      ),
+    results.goals && goalTable(results.goals),
   ]
   return lines.filter((line) => typeof line === "string").join("\n\n")
 }

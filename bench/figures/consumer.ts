@@ -13,7 +13,7 @@ import * as RedisServer from "../../test/support/RedisServer.ts"
 import { openRedis, standalone } from "../../test/support/redisStore.ts"
 import { base, Chain } from "../chain.ts"
 import type { Contents } from "../chain.ts"
-import { now, start } from "../child.ts"
+import { loadAverage, now, start } from "../child.ts"
 import type { Cost } from "../run.ts"
 import { median, quantile } from "../statistics.ts"
 import { redisCpuSeconds, verify } from "../store.ts"
@@ -29,6 +29,7 @@ export interface Lag {
   readonly max: number
   /** CPU in percent of one core. */
   readonly cpu: number
+  readonly loadAverage: number
 }
 
 export interface Consumer {
@@ -40,6 +41,7 @@ export interface Consumer {
     readonly subject: string
     readonly logs: number
     readonly peak: number
+    readonly loadAverage: number
   }>
   readonly lags: ReadonlyArray<Lag>
 }
@@ -124,6 +126,7 @@ const backfill = Effect.fnUntraced(function* (
   subject: Subject,
 ): Effect.fn.Return<Cost, never, Scope.Scope> {
   const expected = contentsOf(shape)
+  const loadBefore = loadAverage()
   const cpu = Effect.promise(() => redisCpuSeconds(redis.client))
   const before = yield* cpu
   const { done } = yield* startConsumer({
@@ -140,6 +143,7 @@ const backfill = Effect.fnUntraced(function* (
     cpu: report.cpu / expected.count,
     redisCpu: (((yield* cpu) - before) / expected.count) * 1e6,
     peak: report.peak,
+    loadAverage: loadBefore,
   }
 }, Effect.scoped)
 
@@ -180,10 +184,11 @@ const memory = Effect.fnUntraced(function* (
     return withStream(shape, (redis) =>
       Effect.forEach(targets, (target) => {
         const subject = { reader: "ours", target } as const
-        return Effect.map(backfill(redis, shape, subject), ({ peak }) => ({
+        return Effect.map(backfill(redis, shape, subject), ({ peak, loadAverage }) => ({
           subject: nameOf(subject),
           logs,
           peak,
+          loadAverage,
         }))
       }),
     )
@@ -207,6 +212,7 @@ const lag = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Lag, never, Scope.Scope> {
   const shape = { blocks: 1 + blocksPerSecond * (warmUp + seconds), logs }
   const chain = chainOf(shape)
+  const loadBefore = loadAverage()
   const { redis, store } = yield* openStream
   const { began, done } = yield* startConsumer({
     ...subject,
@@ -237,6 +243,7 @@ const lag = Effect.fnUntraced(function* (
     p99: quantile(lags, 0.99),
     max: quantile(lags, 1),
     cpu: (report.cpu / 1000 / report.milliseconds) * 100,
+    loadAverage: loadBefore,
   }
 }, Effect.scoped)
 
@@ -249,9 +256,16 @@ const lags = Effect.fnUntraced(function* (load: LiveLoad, targets: ReadonlyArray
     for (const subject of subjects) all.push(yield* lag(load, subject))
   return subjects.map((one): Lag => {
     const subject = nameOf(one)
-    const middle = (field: "p50" | "p99" | "max" | "cpu") =>
+    const middle = (field: Exclude<keyof Lag, "subject">) =>
       median(all.filter((lag) => lag.subject === subject).map((lag) => lag[field]))
-    return { subject, p50: middle("p50"), p99: middle("p99"), max: middle("max"), cpu: middle("cpu") }
+    return {
+      subject,
+      p50: middle("p50"),
+      p99: middle("p99"),
+      max: middle("max"),
+      cpu: middle("cpu"),
+      loadAverage: middle("loadAverage"),
+    }
   })
 })
 

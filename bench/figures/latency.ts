@@ -1,7 +1,7 @@
 /** Head frame written → the block's last entry readable by a blocked XREAD, at a fixed load. */
 import { Effect } from "effect"
 import * as RedisServer from "../../test/support/RedisServer.ts"
-import { cpuSeconds, now, startProvider } from "../child.ts"
+import { cpuSeconds, loadAverage, now, startProvider } from "../child.ts"
 import type { Load } from "../provider.ts"
 import { follow } from "../reader.ts"
 import { expectedOf, until } from "../run.ts"
@@ -20,6 +20,7 @@ export interface Latency {
   readonly max: number
   /** CPU of the subject in percent of one core. */
   readonly cpu: number
+  readonly loadAverage: number
 }
 
 /** More blocks per second than this are spread over several chains. */
@@ -38,6 +39,7 @@ export const latency = (
     const blocks = Math.ceil((perSecond / count) * (seconds + warmUp))
     const plan: Load = { chains, shape: { logs, bloom: true }, history: 0, blocks, pace: perSecond }
     const expected = expectedOf(plan)
+    const loadBefore = loadAverage()
     const redis = yield* RedisServer.start()
     const provider = yield* startProvider(plan)
     const readable = yield* follow(redis.port, chains, logs)
@@ -57,7 +59,7 @@ export const latency = (
       )
       return used * 100
     })
-    const written = yield* Effect.promise(provider.written)
+    const { written } = yield* Effect.promise(provider.report)
     yield* verify(subject.name, yield* Effect.promise(() => contentsOf(redis.client, chains)), expected)
     const counted = Math.floor((blocks * warmUp) / (seconds + warmUp))
     const latencies = readable.flatMap((times, chain) =>
@@ -72,5 +74,6 @@ export const latency = (
       p999: quantile(latencies, 0.999),
       max: quantile(latencies, 1),
       cpu,
+      loadAverage: loadBefore,
     }
   }).pipe(Effect.scoped)

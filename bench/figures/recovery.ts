@@ -12,19 +12,15 @@ import { Worker } from "node:worker_threads"
 import { directory } from "../../test/support/directory.ts"
 import * as RedisServer from "../../test/support/RedisServer.ts"
 import type { Contents } from "../chain.ts"
-import { now, startProvider } from "../child.ts"
+import { loadAverage, now, startProvider } from "../child.ts"
 import type { Provider } from "../child.ts"
 import type { Load } from "../provider.ts"
 import { expectedOf, until } from "../run.ts"
-import { quantile } from "../statistics.ts"
+import { median, spreadOf } from "../statistics.ts"
+import type { Spread } from "../statistics.ts"
 import { contentsOf, lengthOf, verify } from "../store.ts"
 import type { Subject } from "../subjects/Subject.ts"
 import { contentsOfFile, followIntoFile } from "./sqlite.ts"
-
-interface Spread {
-  readonly p50: number
-  readonly worst: number
-}
 
 export interface Away {
   readonly store: string
@@ -35,6 +31,7 @@ export interface Away {
   readonly ours: Spread
   /** Seconds from there until a bare client, connected before the outage, gets an answer. */
   readonly bare: Spread
+  readonly loadAverage: number
 }
 
 export interface Recovery {
@@ -76,11 +73,6 @@ const load: Load = {
   pace: perSecond,
 }
 
-const spreadOf = (millis: ReadonlyArray<number>): Spread => ({
-  p50: quantile(millis, 0.5) / 1000,
-  worst: Math.max(...millis) / 1000,
-})
-
 const next = async ({ length }: StoreUnderTest) =>
   (await until("the recovery", (await length()) + 1, length, timeout)).at
 
@@ -90,8 +82,10 @@ const away = async (
 ): Promise<Away & { readonly recoveredAt: number }> => {
   const ours: Array<number> = []
   const bare: Array<number> = []
+  const loads: Array<number> = []
   let recoveredAt = 0
   for (let round = 0; round < rounds; round++) {
+    loads.push(loadAverage())
     await until("the recovery", (await underTest.length()) + 20 * logs, underTest.length, timeout)
     const bringBack = await underTest.takeDown(round)
     const bareAt = underTest.bare().then(now)
@@ -108,6 +102,7 @@ const away = async (
     rounds,
     ours: spreadOf(ours),
     bare: spreadOf(bare),
+    loadAverage: median(loads),
     recoveredAt,
   }
 }
@@ -126,7 +121,7 @@ const measured = Effect.fnUntraced(function* (
     last = recoveredAt
   }
   provider.order("stop")
-  const blocks = (yield* Effect.promise(provider.written))[0]!.length
+  const blocks = (yield* Effect.promise(provider.report)).written[0]!.length
   const expected = expectedOf({ ...load, blocks })
   const { at } = yield* Effect.promise(() => until("the recovery", expected.count, underTest.length, timeout))
   yield* verify("recovery", yield* Effect.promise(underTest.contents), expected)

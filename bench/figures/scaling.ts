@@ -2,9 +2,10 @@
 import { Effect } from "effect"
 import * as RedisServer from "../../test/support/RedisServer.ts"
 import { base, contractAt } from "../chain.ts"
-import { cpuSeconds, peakMemory, startProvider } from "../child.ts"
+import { cpuSeconds, loadAverage, peakMemory, startProvider } from "../child.ts"
 import type { Load } from "../provider.ts"
 import { expectedOf, until } from "../run.ts"
+import { median } from "../statistics.ts"
 import { contentsOf, lengthOf, redisCpuSeconds, verify } from "../store.ts"
 import { ours } from "../subjects/ours.ts"
 
@@ -16,13 +17,18 @@ export interface Point {
   readonly redisCpu: number
   /** MB. */
   readonly peak: number
+  readonly loadAverage: number
+  /** CPU per event relative to the first row, in the same round. */
+  readonly ratio: number
 }
 
 /** The warm-up share of the load, which does not count. */
 const warmUp = 0.3
 
+type Measured = Omit<Point, "ratio">
+
 /** Sends a paced load through the service and measures the warm part of it. */
-const paced = (
+export const paced = (
   of: number,
   load: Load,
   env: Readonly<Record<string, string>>,
@@ -30,6 +36,7 @@ const paced = (
 ) =>
   Effect.gen(function* () {
     const expected = expectedOf(load, addresses)
+    const loadBefore = loadAverage()
     const redis = yield* RedisServer.start()
     const provider = yield* startProvider(load)
     const { pid } = yield* ours.start({
@@ -55,40 +62,70 @@ const paced = (
       cpu: ((end.cpu - warm.cpu) / events) * 1e6,
       redisCpu: ((end.redisCpu - warm.redisCpu) / events) * 1e6,
       peak,
-    } satisfies Point as Point
+      loadAverage: loadBefore,
+    } satisfies Measured as Measured
   }).pipe(Effect.scoped)
 
 const perSecond = 10_000
 
-/** 10 000 events a second in blocks of 100, from 1 to 64 chains. */
-export const chains = (counts: ReadonlyArray<number>, seconds: number) =>
-  Effect.forEach(counts, (count) => {
-    const logs = 100
-    const blocks = Math.ceil((perSecond * seconds) / logs / count)
-    const load: Load = {
-      chains: Array.from({ length: count }, (_, i) => 900_001 + i),
-      shape: { logs, bloom: true },
-      history: 0,
-      blocks,
-      pace: perSecond / logs,
+/** 10 000 events a second in blocks of 100. */
+export const steady = (count: number, seconds: number): Effect.Effect<Measured> => {
+  const logs = 100
+  const load: Load = {
+    chains: Array.from({ length: count }, (_, i) => 900_001 + i),
+    shape: { logs, bloom: true },
+    history: 0,
+    blocks: Math.ceil((perSecond * seconds) / logs / count),
+    pace: perSecond / logs,
+  }
+  return paced(count, load, {})
+}
+
+/** The medians of several rounds, in each of which all points are measured one after another. */
+const inRounds = Effect.fnUntraced(function* (
+  points: ReadonlyArray<Effect.Effect<Measured>>,
+  rounds: number,
+): Effect.fn.Return<ReadonlyArray<Point>> {
+  const all = yield* Effect.replicateEffect(Effect.all(points), rounds)
+  return points.map((_, i) => {
+    const middle = (of: (point: Measured) => number) => median(all.map((round) => of(round[i]!)))
+    return {
+      of: all[0]![i]!.of,
+      cpu: middle(({ cpu }) => cpu),
+      redisCpu: middle(({ redisCpu }) => redisCpu),
+      peak: middle(({ peak }) => peak),
+      loadAverage: middle(({ loadAverage }) => loadAverage),
+      ratio: median(all.map((round) => round[i]!.cpu / round[0]!.cpu)),
     }
-    return paced(count, load, {})
   })
+})
+
+/** The same load from 1 to 64 chains. */
+export const chains = (counts: ReadonlyArray<number>, seconds: number, rounds: number) =>
+  inRounds(
+    counts.map((count) => steady(count, seconds)),
+    rounds,
+  )
 
 /** Follows half of the contracts of a block, through a filter padded with other addresses. */
-export const filters = (counts: ReadonlyArray<number>, seconds: number) =>
-  Effect.forEach(counts, (count) => {
-    const contracts = Math.min(2 * count, 100)
-    const followed = Array.from({ length: Math.min(count, 50) }, (_, i) => contractAt(i))
-    const silent = Array.from({ length: count - followed.length }, (_, i) => contractAt(1_000 + i))
-    const logs = 200
-    const load: Load = {
-      chains: [900_001],
-      shape: { logs, bloom: true, contracts },
-      history: 0,
-      blocks: Math.ceil((perSecond * seconds) / (logs / 2)),
-      pace: perSecond / (logs / 2),
-    }
-    const env = { ADDRESSES: [...followed, ...silent].join(","), START_BLOCK: String(base + 1) }
-    return paced(count, load, env, new Set(followed))
-  })
+const filtered = (count: number, seconds: number) => {
+  const contracts = Math.min(2 * count, 100)
+  const followed = Array.from({ length: Math.min(count, 50) }, (_, i) => contractAt(i))
+  const silent = Array.from({ length: count - followed.length }, (_, i) => contractAt(1_000 + i))
+  const logs = 200
+  const load: Load = {
+    chains: [900_001],
+    shape: { logs, bloom: true, contracts },
+    history: 0,
+    blocks: Math.ceil((perSecond * seconds) / (logs / 2)),
+    pace: perSecond / (logs / 2),
+  }
+  const env = { ADDRESSES: [...followed, ...silent].join(","), START_BLOCK: String(base + 1) }
+  return paced(count, load, env, new Set(followed))
+}
+
+export const filters = (counts: ReadonlyArray<number>, seconds: number, rounds: number) =>
+  inRounds(
+    counts.map((count) => filtered(count, seconds)),
+    rounds,
+  )

@@ -5,7 +5,7 @@ import { DatabaseSync } from "node:sqlite"
 import { directory } from "../../test/support/directory.ts"
 import { checksumOf, entryNames } from "../chain.ts"
 import type { Contents } from "../chain.ts"
-import { cpuSeconds, peakMemory, startProvider } from "../child.ts"
+import { cpuSeconds, loadAverage, peakMemory, startProvider } from "../child.ts"
 import type { Load } from "../provider.ts"
 import { expectedOf, until } from "../run.ts"
 import type { Cost } from "../run.ts"
@@ -55,6 +55,7 @@ export const followIntoFile = Effect.fnUntraced(function* (
 /** At full speed through a whole load. The CPU of Redis is 0. */
 export const sqlite = (load: Load): Effect.Effect<Cost> =>
   Effect.gen(function* () {
+    const loadBefore = loadAverage()
     const path = join(yield* directory, "events.db")
     const provider = yield* startProvider(load)
     const { pid, database } = yield* followIntoFile(path, load, provider.port)
@@ -74,5 +75,6 @@ export const sqlite = (load: Load): Effect.Effect<Cost> =>
       cpu: ((end.cpu - warm.cpu) / events) * 1e6,
       redisCpu: 0,
       peak: peakMemory(pid),
+      loadAverage: loadBefore,
     }
   }).pipe(Effect.scoped)

@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import { spawnSync } from "node:child_process"
 import * as RedisServer from "../../test/support/RedisServer.ts"
-import { now, startProvider } from "../child.ts"
+import { loadAverage, now, startProvider } from "../child.ts"
 import type { Load } from "../provider.ts"
 import { until } from "../run.ts"
 import { median } from "../statistics.ts"
@@ -14,6 +14,7 @@ export interface Startup {
   readonly first: number
   /** Milliseconds that Node takes to start and exit with an empty script. */
   readonly node: number
+  readonly loadAverage: number
 }
 
 const load: Load = {
@@ -26,6 +27,7 @@ const load: Load = {
 
 const once = (subject: Subject): Effect.Effect<Startup> =>
   Effect.gen(function* () {
+    const loadBefore = loadAverage()
     const redis = yield* RedisServer.start()
     const provider = yield* startProvider(load)
     const before = now()
@@ -35,11 +37,12 @@ const once = (subject: Subject): Effect.Effect<Startup> =>
     const { at } = yield* Effect.promise(() =>
       until("the start", 1, () => lengthOf(redis.client, load.chains)),
     )
-    return { first: at - from, node: from - before }
+    return { first: at - from, node: from - before, loadAverage: loadBefore }
   }).pipe(Effect.scoped)
 
 export const startup = (subject: Subject, rounds: number): Effect.Effect<Startup> =>
   Effect.map(Effect.replicateEffect(once(subject), rounds), (all) => ({
     first: median(all.map(({ first }) => first)),
     node: median(all.map(({ node }) => node)),
+    loadAverage: median(all.map(({ loadAverage }) => loadAverage)),
   }))

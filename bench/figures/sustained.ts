@@ -4,7 +4,6 @@ import type { Load } from "../provider.ts"
 import { throughput } from "../run.ts"
 import type { Cost } from "../run.ts"
 import { median } from "../statistics.ts"
-import { ceiling } from "../subjects/ceiling.ts"
 import type { Subject } from "../subjects/Subject.ts"
 
 /** The medians of the rounds. `ratio`: the speed relative to the first subject in the same round. */
@@ -17,6 +16,8 @@ export interface Sustained extends Cost {
 export interface Entrant {
   readonly subject: Subject
   readonly load: Load
+  /** By default that of the subject. */
+  readonly name?: string
 }
 
 export const summary = (
@@ -32,22 +33,32 @@ export const summary = (
     cpu: middle("cpu"),
     redisCpu: middle("redisCpu"),
     peak: middle("peak"),
+    loadAverage: middle("loadAverage"),
     ratio: median(ratios),
     ratios,
   }
 }
 
-/** The first subject is the baseline of the others. */
-export const sustained = Effect.fnUntraced(function* (entrants: ReadonlyArray<Entrant>, rounds: number) {
+/**
+ * The first subject is the baseline of the others.
+ *
+ * @param before runs at the beginning of each round
+ */
+export const sustained = Effect.fnUntraced(function* (
+  entrants: ReadonlyArray<Entrant>,
+  rounds: number,
+  before: Effect.Effect<unknown> = Effect.void,
+) {
   const costs = entrants.map((): Array<Cost> => [])
   for (let round = 0; round < rounds; round++) {
+    yield* before
     for (const [i, { subject, load }] of entrants.entries()) {
       costs[i]!.push(yield* throughput(subject, load))
     }
   }
-  return entrants.map(({ subject }, i) => summary(subject.name, costs[i]!, costs[0]!))
+  return entrants.map(({ subject, name = subject.name }, i) => summary(name, costs[i]!, costs[0]!))
 })
 
-/** Raw pipelined XADD, in events a second. */
-export const ceilings = (load: Load, events: number, rounds: number) =>
-  Effect.map(Effect.replicateEffect(ceiling(load, events), rounds), (all): number => median(all))
+/** The speed of one subject relative to another: the median of the rounds. */
+export const timesFaster = (one: Sustained, other: Sustained): number =>
+  median(one.ratios.map((ratio, round) => ratio / other.ratios[round]!))

@@ -33,12 +33,15 @@ export const variables = ({
 
 const main = new URL("../../dist/start.cjs", import.meta.url)
 
+/** The flags with which the service runs Node: those of the source, which the build copies. */
+export const nodeFlags = flagsOf(fileURLToPath(new URL("../../src/start.cjs", import.meta.url)))
+
 /** The built service with these variables, from a file: 10 000 addresses are too long for an environment variable. */
 export const startService = Effect.fnUntraced(function* (variables: Readonly<Record<string, string>>) {
   const cwd = yield* directory
   const lines = Object.entries(variables).map(([name, value]) => `${name}=${value}\n`)
   writeFileSync(join(cwd, ".env"), lines.join(""))
-  return yield* start(main, [], {}, { nodeArgs: flagsOf(fileURLToPath(main)), cwd })
+  return yield* start(main, [], {}, { nodeArgs: nodeFlags, cwd })
 })
 
 /** The built service, with all checks, metrics and breakers on. */

@@ -1,0 +1,247 @@
+/** The goals, each with the figure that it had in the version before. */
+import { silentAfter } from "./figures/reconnect.ts"
+import { timesFaster } from "./figures/sustained.ts"
+import type { Sustained } from "./figures/sustained.ts"
+import type { Ending, Fleet } from "./fleet.ts"
+import type { Results } from "./results.ts"
+
+export interface Goal {
+  readonly goal: string
+  readonly figure: string
+  /** The figure of version 0.2 and those of other programs, where they are known. */
+  readonly before?: string | undefined
+  readonly met: boolean | undefined
+}
+
+type Compare = (
+  goal: string,
+  figure: number | undefined,
+  bound: number,
+  digits?: number,
+  before?: string,
+) => Goal
+
+const comparing =
+  (meets: (figure: number, bound: number) => boolean): Compare =>
+  (goal, figure, bound, digits = 2, before = undefined) => ({
+    goal,
+    figure: figure === undefined ? "not measured" : figure.toFixed(digits),
+    before,
+    met: figure === undefined ? undefined : meets(figure, bound),
+  })
+
+const atLeast = comparing((figure, least) => figure >= least)
+const atMost = comparing((figure, most) => figure <= most)
+
+/** MB a minute that count as a slope of 0: the noise of the garbage collector. */
+const flat = 0.5
+
+type Rows = ReadonlyArray<Sustained> | undefined
+
+const rowOf = (rows: Rows, name: string) => rows?.find(({ subject }) => subject === name)
+
+const over = (a: number | undefined, b: number | undefined) =>
+  a === undefined || b === undefined ? undefined : a / b
+
+/** How many times faster ours is than another subject of the same rounds. */
+const faster = (rows: Rows, name: string) => {
+  const [ours, other] = [rowOf(rows, "ours"), rowOf(rows, name)]
+  return ours && other && timesFaster(ours, other)
+}
+
+const recoveryGoals = ({ reconnect, silence, recovery }: Results): ReadonlyArray<Goal> => {
+  const before = "3.4–3.8; connect 0.6–1.0, rindexer 0.1"
+  const afterRedis = recovery?.away.find(({ store, outage }) => store === "Redis" && outage === 3)
+  return [
+    atMost("back ≤ 0.5 s after a 2 s cut of a healthy socket, p50 (s)", reconnect?.ours.p50, 0.5, 2, before),
+    atMost("back ≤ 1 s after a 2 s cut of a healthy socket, worst (s)", reconnect?.ours.worst, 1, 2, before),
+    atMost(
+      "back ≤ 1 s after 3 s without Redis, worst (s)",
+      afterRedis?.ours.worst,
+      1,
+      2,
+      "3.1–3.6; connect, script 0.8–1.1",
+    ),
+    atMost(
+      "next event ≤ 1.5 s after the store answers again, whatever the outage, worst (s)",
+      recovery && Math.max(...recovery.away.map(({ ours }) => ours.worst)),
+      1.5,
+      2,
+      "0.54",
+    ),
+    ...silentAfter.map((heads) =>
+      atMost(
+        `silent provider, one endpoint, blocks of 1 s: back ≤ 6.5 s after head ${heads}, worst (s)`,
+        silence?.find((row) => row.heads === heads)?.ours.worst,
+        6.5,
+        2,
+        "15 + 2",
+      ),
+    ),
+  ]
+}
+
+const lightGoals = ({ cold, quiet, startup }: Results): ReadonlyArray<Goal> => {
+  const of = (name: string) => cold?.find(({ subject }) => subject === name)
+  const peers = cold?.filter(({ subject }) => ["script", "per-event"].includes(subject)).map(({ p50 }) => p50)
+  const rests = [
+    ["a silent provider", quiet?.silent],
+    ["between heads of 12 s", quiet?.betweenHeads],
+  ] as const
+  return [
+    atMost("a block of 50 every 2 s: p50 ≤ 20 ms", of("ours")?.p50, 20, 1, "46–75; original 30, script 37"),
+    atMost(
+      "a block of 50 every 2 s: p50 ≤ 1 × the best of script and per-event",
+      over(of("ours")?.p50, peers && Math.min(...peers)),
+      1,
+      2,
+      "1.2–2.5",
+    ),
+    atMost("a block of 50 every 2 s: ≤ 5 ms of CPU per block", of("ours")?.cpuOfBlock, 5, 1, "60–90"),
+    ...rests.flatMap(([name, rest]) => [
+      atMost(`quiet, four chains, ${name}: ≤ 4 wake-ups/s`, rest?.wakeUps.all, 4, 1, "22 with one chain"),
+      atMost(`quiet, four chains, ${name}: ≤ 0.15 % of a core`, rest?.cpu, 0.15, 2, "1.1 with one chain"),
+    ]),
+    atMost(
+      "start → first stored event < 1 s after Node's own start (ms)",
+      startup && startup.first - startup.node,
+      1000,
+      0,
+      "173",
+    ),
+  ]
+}
+
+const speedGoals = ({ ceiling, large, small, loaded, history }: Results): ReadonlyArray<Goal> => {
+  const ours = rowOf(large, "ours")
+  const zeros = "ours, blooms of zeros"
+  const onLoaded = (row: string, rows: Rows) =>
+    ["script", "per-event"].map((name) =>
+      atLeast(
+        `loaded machine, ${row}: ≥ 1.5 × ${name}`,
+        faster(rows, name),
+        1.5,
+        1,
+        name === "script" ? "0.3–0.9" : undefined,
+      ),
+    )
+  return [
+    atLeast(
+      "blocks of 200, four chains: ≥ 0.7 × bare with bloom equality",
+      rowOf(small, "ours")?.ratio,
+      0.7,
+      2,
+      "0.60–0.64",
+    ),
+    atLeast("blocks of 200, four chains: ≥ 0.85 × bare without", rowOf(small, zeros)?.ratio, 0.85, 2, "0.80"),
+    atLeast("blocks of 1 000: ≥ 0.55 × bare with bloom equality", ours?.ratio, 0.55, 2, "0.87"),
+    atLeast("blocks of 1 000: ≥ 0.9 × bare without", rowOf(large, zeros)?.ratio, 0.9),
+    atLeast("blocks of 1 000: ≥ 0.6 × ceiling", over(ours?.perSecond, ceiling), 0.6, 2, "0.55–0.60"),
+    atLeast("blocks of 1 000: ≥ 150 000 events/s", ours?.perSecond, 150_000, 0, "258 568"),
+    atLeast("blocks of 1 000: ≥ 8 × per-event", faster(large, "per-event"), 8, 1, "45.3"),
+    atLeast("blocks of 1 000: ≥ 5 × script", faster(large, "script"), 5, 1, "16.2"),
+    ...onLoaded("blocks of 1 000", loaded?.large),
+    ...onLoaded("blocks of 200, four chains", loaded?.small),
+    atLeast(
+      "history: ≥ 120 000 events/s from one provider, or its limit",
+      history?.perSecond,
+      Math.min(120_000, history?.limit ?? 120_000),
+      0,
+      "78 000–108 000",
+    ),
+  ]
+}
+
+const costGoals = ({ large, latencies, chains, memory, slope }: Results): ReadonlyArray<Goal> => {
+  const ours = rowOf(large, "ours")
+  const at10k = latencies?.find(({ load, logs }) => load === 10_000 && logs === 200)
+  return [
+    atMost("p50 ≤ 5 ms at 10 000 events/s", at10k?.p50, 5, 1, "2.9"),
+    atMost("p99 ≤ 20 ms at 10 000 events/s", at10k?.p99, 20, 1, "8.2"),
+    atMost("CPU ≤ 12 % of one core at 10 000 events/s", at10k?.cpu, 12, 1, "10.1"),
+    atMost(
+      "telemetry ≤ 1.05 × CPU per event",
+      over(rowOf(large, "ours + telemetry")?.cpu, ours?.cpu),
+      1.05,
+      2,
+      "1.14–1.15",
+    ),
+    atMost(
+      "64 chains ≤ 1.10 × CPU per event of one",
+      chains?.find(({ of }) => of === 64)?.ratio,
+      1.1,
+      2,
+      "1.17–1.26",
+    ),
+    atMost("Redis: ≤ 2.5 µs of CPU per event", ours?.redisCpu, 2.5, 2, "2.9–4.8"),
+    atMost("RSS ≤ 85 MB idle with four chains", memory?.idle, 85, 0, "104"),
+    atMost("RSS ≤ 130 MB live, 10 000 events/s", memory?.live, 130, 0, "190"),
+    atMost("RSS ≤ 180 MB behind, at full speed", memory?.backlog, 180, 0, "253–269"),
+    atMost("RSS ≤ 1.25 × bare at full load", over(ours?.peak, rowOf(large, "bare")?.peak), 1.25, 2, "0.44"),
+    atMost(
+      "slope of memory over the soak: 0 (MB/min)",
+      slope,
+      flat,
+      2,
+      "1.41 in ten minutes, 0.20 in twenty",
+    ),
+  ]
+}
+
+const consumerGoals = ({ consumer }: Results): ReadonlyArray<Goal> => {
+  const peak = (logs: number) => consumer?.memory.find((row) => row.logs === logs)?.peak
+  return [
+    atLeast(
+      "consumer: ≥ 30 000 logs/s of a backfill into a no-op",
+      rowOf(consumer?.dense, "ours, no-op")?.perSecond,
+      30_000,
+      0,
+      "41 922",
+    ),
+    atLeast(
+      "consumer: ≥ 10 000 blocks/s of one log into SQLite",
+      rowOf(consumer?.sparse, "ours, SQLite")?.perSecond,
+      10_000,
+      0,
+      "29 071",
+    ),
+    atMost(
+      "consumer: RSS for 1 000 000 logs ≤ 1.25 × for 100 000",
+      over(peak(1_000_000), peak(100_000)),
+      1.25,
+      2,
+      "0.97",
+    ),
+  ]
+}
+
+export const fleetGoals = (fleet: Fleet | undefined): ReadonlyArray<Goal> => {
+  const [one, ...shared] = fleet?.costs.map(({ calls }) => calls) ?? []
+  const differences = shared.map((calls) => Math.abs(calls / one! - 1) * 100)
+  const silence = (signal: Ending["signal"]) =>
+    fleet?.endings.find((ending) => ending.signal === signal)?.silent.worst
+  return [
+    atMost(
+      "fleet: provider calls per block = one process ± 10 % (%)",
+      one === undefined ? undefined : Math.max(...differences),
+      10,
+      1,
+    ),
+    atMost("fleet: longest silence of a chain ≤ 6 s after kill -9 (ms)", silence("SIGKILL"), 6000, 0),
+    atMost(
+      "fleet: longest silence of a chain ≤ 1 s + block time after SIGTERM (ms)",
+      silence("SIGTERM"),
+      1000 + (fleet?.blockTime ?? 0),
+      0,
+    ),
+  ]
+}
+
+export const goalsOf = (results: Results): ReadonlyArray<Goal> => [
+  ...recoveryGoals(results),
+  ...lightGoals(results),
+  ...speedGoals(results),
+  ...costGoals(results),
+  ...consumerGoals(results),
+  ...fleetGoals(results.fleet),
+]
