@@ -25,7 +25,7 @@ const genesisTime = 0x65000000
 
 /** Blocks until logs repeat: more than the cache of bloom bits holds. */
 const templates = 128
-/** Fewer if blocks are large: those are too large for bloom equality anyway. */
+/** Fewer if blocks are large: theirs still have more words than that cache holds. */
 const templatesOf = (logs: number) => (logs > 256 ? 24 : templates)
 
 /** A small random generator, which makes the same chain in every process (mulberry32). */

@@ -95,7 +95,7 @@ const lightGoals = ({ cold, quiet, startup }: Results): ReadonlyArray<Goal> => {
       over(of("ours")?.p50, peers && Math.min(...peers)),
       1,
       2,
-      "1.2–2.5",
+      "1.5–2.5",
     ),
     atMost("a block of 50 every 2 s: ≤ 5 ms of CPU per block", of("ours")?.cpuOfBlock, 5, 1, "60–90"),
     ...rests.flatMap(([name, rest]) => [

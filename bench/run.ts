@@ -78,6 +78,20 @@ export const until = async (what: string, target: number, count: () => Promise<n
   }
 }
 
+/** A subject that follows the provider's chains into a Redis of its own. */
+export const running = Effect.fnUntraced(function* (
+  subject: Subject,
+  load: Load,
+  env: Readonly<Record<string, string>> = {},
+) {
+  const redis = yield* RedisServer.start()
+  const provider = yield* startProvider(load)
+  const { chains } = load
+  const startedAt = now()
+  const { pid } = yield* subject.start({ redisPort: redis.port, providerPort: provider.port, chains, env })
+  return { redis, provider, startedAt, pid, stored: () => lengthOf(redis.client, chains) }
+})
+
 /** Runs a whole load at full speed, then compares the store with the expected content. */
 export const throughput = (
   subject: Subject,
@@ -88,15 +102,7 @@ export const throughput = (
   Effect.gen(function* () {
     const expected = expectedOf(load, addresses)
     const loadBefore = loadAverage()
-    const redis = yield* RedisServer.start()
-    const provider = yield* startProvider(load)
-    const { pid } = yield* subject.start({
-      redisPort: redis.port,
-      providerPort: provider.port,
-      chains: load.chains,
-      env,
-    })
-    const stored = () => lengthOf(redis.client, load.chains)
+    const { redis, pid, stored } = yield* running(subject, load, env)
     const mark = (target: number) =>
       Effect.promise(async () => {
         const { at, seen } = await until(subject.name, target, stored)

@@ -6,11 +6,11 @@ import { Effect } from "effect"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { setTimeout as sleep } from "node:timers/promises"
 import { parseArgs } from "node:util"
-import * as RedisServer from "../test/support/RedisServer.ts"
-import { now, residentMemory, startProvider } from "./child.ts"
+import { now, residentMemory } from "./child.ts"
 import type { Load } from "./provider.ts"
 import { goalsOf } from "./goals.ts"
 import type { Results } from "./results.ts"
+import { running } from "./run.ts"
 import { slope } from "./statistics.ts"
 import { ours } from "./subjects/ours.ts"
 
@@ -32,14 +32,7 @@ const load: Load = {
 }
 
 const soak = Effect.gen(function* () {
-  const redis = yield* RedisServer.start()
-  const provider = yield* startProvider(load)
-  const { pid } = yield* ours.start({
-    redisPort: redis.port,
-    providerPort: provider.port,
-    chains: load.chains,
-    env: { STREAM_MAXLEN: "100000" },
-  })
+  const { provider, pid } = yield* running(ours, load, { STREAM_MAXLEN: "100000" })
   return yield* Effect.promise(async () => {
     await provider.subscribed
     provider.order("go")

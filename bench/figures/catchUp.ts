@@ -2,12 +2,11 @@
 import { Effect } from "effect"
 import type { Scope } from "effect"
 import { once } from "node:events"
-import * as RedisServer from "../../test/support/RedisServer.ts"
 import { cpuSeconds, loadAverage, now, peakMemory, start, startProvider } from "../child.ts"
 import type { BlockRange, Load } from "../provider.ts"
-import { expectedOf, until } from "../run.ts"
+import { expectedOf, running, until } from "../run.ts"
 import { median } from "../statistics.ts"
-import { contentsOf, lengthOf, verify } from "../store.ts"
+import { contentsOf, verify } from "../store.ts"
 import type { Subject } from "../subjects/Subject.ts"
 
 export interface CatchUp {
@@ -54,16 +53,12 @@ const round = (subject: Subject, load: Load): Effect.Effect<CatchUp> =>
     const { history: blocks, chains } = load
     const expected = expectedOf(load)
     const loadBefore = loadAverage()
-    const redis = yield* RedisServer.start()
-    const provider = yield* startProvider(load)
-    const from = now()
-    const { pid } = yield* subject.start({ redisPort: redis.port, providerPort: provider.port, chains })
-    const stored = () => lengthOf(redis.client, chains)
+    const { redis, provider, startedAt, pid, stored } = yield* running(subject, load)
     const { at } = yield* Effect.promise(() => until("the catch-up", expected.count, stored))
     const [cpu, peak] = [cpuSeconds(pid), peakMemory(pid)]
     const [ranges] = (yield* Effect.promise(provider.report)).ranges
     yield* verify("catch-up", yield* Effect.promise(() => contentsOf(redis.client, chains)), expected)
-    const seconds = (at - from) / 1000
+    const seconds = (at - startedAt) / 1000
     const perSecond = expected.count / seconds
     return { perSecond, seconds, cpu, peak, ranges: ranges!, loadBefore, blocks, events: expected.count }
   }).pipe(

@@ -1,12 +1,11 @@
 /** Head frame written → the block's last entry readable by a blocked XREAD, at a fixed load. */
 import { Effect } from "effect"
-import * as RedisServer from "../../test/support/RedisServer.ts"
-import { cpuSeconds, loadAverage, now, startProvider } from "../child.ts"
+import { cpuSeconds, loadAverage, now } from "../child.ts"
 import type { Load } from "../provider.ts"
 import { follow } from "../reader.ts"
-import { expectedOf, until } from "../run.ts"
+import { expectedOf, running, until } from "../run.ts"
 import { quantile } from "../statistics.ts"
-import { contentsOf, lengthOf, verify } from "../store.ts"
+import { contentsOf, verify } from "../store.ts"
 import type { Subject } from "../subjects/Subject.ts"
 
 export interface Latency {
@@ -40,15 +39,12 @@ export const latency = (
     const plan: Load = { chains, shape: { logs, bloom: true }, history: 0, blocks, pace: perSecond }
     const expected = expectedOf(plan)
     const loadBefore = loadAverage()
-    const redis = yield* RedisServer.start()
-    const provider = yield* startProvider(plan)
+    const { redis, provider, pid, stored } = yield* running(subject, plan)
     const readable = yield* follow(redis.port, chains, logs)
-    const { pid } = yield* subject.start({ redisPort: redis.port, providerPort: provider.port, chains })
     const cpu = yield* Effect.promise(async () => {
       await provider.subscribed
       provider.order("go")
       const warm = Math.floor((expected.count * warmUp) / (seconds + warmUp))
-      const stored = () => lengthOf(redis.client, chains)
       await until(subject.name, warm, stored)
       const [from, cpuBefore] = [now(), cpuSeconds(pid)]
       await provider.done

@@ -4,9 +4,9 @@
  */
 import { Effect } from "effect"
 import { setTimeout as sleep } from "node:timers/promises"
-import * as RedisServer from "../../test/support/RedisServer.ts"
-import { cpuMillis, loadAverage, now, residentMemory, startProvider, wakeUps } from "../child.ts"
+import { cpuMillis, loadAverage, now, residentMemory, wakeUps } from "../child.ts"
 import type { Load } from "../provider.ts"
+import { running } from "../run.ts"
 import type { Subject } from "../subjects/Subject.ts"
 
 export interface Rest {
@@ -74,13 +74,7 @@ const restOf = (loadAverage: number, windows: ReadonlyArray<Totals>): Rest => {
 
 export const quiet = (subject: Subject, seconds: number): Effect.Effect<Quiet> =>
   Effect.gen(function* () {
-    const redis = yield* RedisServer.start()
-    const provider = yield* startProvider(load)
-    const { pid } = yield* subject.start({
-      redisPort: redis.port,
-      providerPort: provider.port,
-      chains: load.chains,
-    })
+    const { provider, pid } = yield* running(subject, load)
     return yield* Effect.promise(async () => {
       await provider.subscribed
       await sleep(settling * 1000)

@@ -1,12 +1,11 @@
 /** The cost of an event when the same load comes from more chains, or through a longer filter. */
 import { Effect } from "effect"
-import * as RedisServer from "../../test/support/RedisServer.ts"
 import { base, contractAt } from "../chain.ts"
-import { cpuSeconds, loadAverage, peakMemory, startProvider } from "../child.ts"
+import { cpuSeconds, loadAverage, peakMemory } from "../child.ts"
 import type { Load } from "../provider.ts"
-import { expectedOf, until } from "../run.ts"
+import { expectedOf, running, until } from "../run.ts"
 import { median } from "../statistics.ts"
-import { contentsOf, lengthOf, redisCpuSeconds, verify } from "../store.ts"
+import { contentsOf, redisCpuSeconds, verify } from "../store.ts"
 import { ours } from "../subjects/ours.ts"
 
 export interface Point {
@@ -37,17 +36,10 @@ export const paced = (
   Effect.gen(function* () {
     const expected = expectedOf(load, addresses)
     const loadBefore = loadAverage()
-    const redis = yield* RedisServer.start()
-    const provider = yield* startProvider(load)
-    const { pid } = yield* ours.start({
-      redisPort: redis.port,
-      providerPort: provider.port,
-      chains: load.chains,
-      env,
-    })
+    const { redis, provider, pid, stored } = yield* running(ours, load, env)
     const mark = (target: number) =>
       Effect.promise(async () => {
-        const { seen } = await until(`${of}`, target, () => lengthOf(redis.client, load.chains))
+        const { seen } = await until(`${of}`, target, stored)
         return { seen, cpu: cpuSeconds(pid), redisCpu: await redisCpuSeconds(redis.client) }
       })
     yield* Effect.promise(() => provider.subscribed)
