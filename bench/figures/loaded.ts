@@ -23,29 +23,29 @@ const spin = "const parent = process.ppid; while (process.ppid === parent) for (
 
 const busy = 3 * availableParallelism()
 
-/** Subjects that write one event at a time get fewer events: their speed does not depend on the number. */
-const few = 0.05
+/** The blocks that the subjects get: those that write one event at a time get fewer, as their speed does not depend on the number. */
+interface Blocks {
+  readonly many: number
+  readonly few: number
+}
 
-const rows = (logs: number, blocks: number, chains: number, rounds: number) => {
-  const all = load(logs, blocks, chains)
-  const some = load(logs, Math.ceil(blocks * few), chains)
-  return sustained(
+const rows = (logs: number, chains: number, { many, few }: Blocks, rounds: number) =>
+  sustained(
     [
-      { subject: bare, load: all },
-      { subject: ours, load: all },
-      { subject: perEvent, load: some },
-      { subject: script, load: some },
+      { subject: bare, load: load(logs, many, chains) },
+      { subject: ours, load: load(logs, many, chains) },
+      { subject: perEvent, load: load(logs, few, chains) },
+      { subject: script, load: load(logs, few, chains) },
     ],
     rounds,
   )
-}
 
-export const loaded = (blocks: number, rounds: number): Effect.Effect<Loaded> =>
+export const loaded = (rounds: number): Effect.Effect<Loaded> =>
   Effect.gen(function* () {
     yield* Effect.replicateEffect(startNode(["-e", spin]), busy)
     return {
       busy,
-      large: yield* rows(1000, blocks, 1, rounds),
-      small: yield* rows(200, blocks, 4, rounds),
+      large: yield* rows(1000, 1, { many: 60, few: 4 }, rounds),
+      small: yield* rows(200, 4, { many: 50, few: 5 }, rounds),
     }
   }).pipe(Effect.scoped)
