@@ -100,7 +100,7 @@ export const full: Readonly<Record<string, Figure>> = {
       { seconds: 60, rounds: 3 },
     ]),
   ),
-  loaded: one("loaded", loaded(2)),
+  loaded: one("loaded", loaded(3)),
   consumer: one("consumer", consumer(3)),
   fleet: one("fleet", fleet(20, 5)),
 }
