@@ -170,10 +170,10 @@ const maintain = Effect.fnUntraced(function* (
     Effect.tapError(() => attempted(rank)),
     Effect.retry({
       while: (error) =>
-        Effect.tap(fastReconnect.applies, (applies) =>
+        Effect.tap(fastReconnect.applies(error), (applies) =>
           applies ? retrying(error, { failures: 0, seconds: 0, opened: false }) : Effect.void,
         ),
-      schedule: FastReconnect.delay,
+      schedule: fastReconnect.delay,
     }),
     Effect.retry(circuitBreaking(breaker, retrying)(reconnectPolicy)),
   )

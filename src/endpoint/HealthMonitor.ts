@@ -6,7 +6,7 @@
  * endpoints are silent, the chain has no new blocks. Fails back to a preferred endpoint once it has been connected for a
  * while and does not lag.
  */
-import { Clock, Effect, Schedule } from "effect"
+import { Clock, Effect, Schedule, identity } from "effect"
 import * as Monotonic from "../Monotonic.ts"
 import { Stalled } from "./EndpointError.ts"
 import * as Eth from "./Eth.ts"
@@ -32,7 +32,10 @@ export interface Watched {
 /** The endpoint itself is probed after this many block times of silence, at the latest after a minute (milliseconds). */
 const stallBlockTimes = 3
 const maxSilence = 60_000
-/** Where block times are regular, after these and a moment, and not earlier than this (milliseconds). */
+/**
+ * Where block times are regular, it has stalled after these and a moment, and not earlier than this (milliseconds). The moment is
+ * for its answer to the probe, and for a head that is on its way.
+ */
 const moment = 1000
 const minRegularSilence = 5000
 
@@ -102,25 +105,33 @@ type Monitor = ReturnType<typeof monitorOf>
  *
  * @param silence how long it takes (milliseconds)
  * @param next the wait after a probe, given the one before it
+ * @param shortest how long it takes at least: it may get shorter while heads come
  */
 const onSilence = Effect.fnUntraced(function* (
   { heads, now }: Monitor,
   silence: () => number,
   probe: Effect.Effect<void>,
   next: (wait: number) => number,
+  shortest = silence,
 ) {
   let last = heads.last()
-  let wait = silence()
+  let since = now()
+  let afterProbe: number | undefined
+  let isNew = true
   for (;;) {
-    yield* Effect.sleep(wait)
-    const head = heads.last()
-    if (head !== undefined && head !== last) {
-      last = head
-      wait = Math.max(head.at + silence() - now(), 1)
-    } else {
+    const wait = afterProbe ?? silence()
+    const left = since + wait - now()
+    if (left <= 0) {
       yield* probe
-      wait = next(wait)
-    }
+      since = now()
+      afterProbe = next(wait)
+    } else yield* Effect.sleep(Math.max(isNew ? Math.min(left, shortest()) : left, 1))
+    const head = heads.last()
+    isNew = head !== last
+    if (head === undefined || !isNew) continue
+    last = head
+    since = head.at
+    afterProbe = undefined
   }
 })
 
@@ -130,25 +141,31 @@ const watchItself = (monitor: Monitor) => {
   const longest = () => Math.min(stallBlockTimes * heads.blockTime(), maxSilence)
   /** Also between two probes of an idle chain. */
   const irregular = () => Math.max(longest(), stallTimeout)
-  const silence = () =>
-    heads.isRegular() ? Math.max(longest() + moment, Math.min(minRegularSilence, stallTimeout)) : irregular()
+  const regular = () => Math.max(longest(), Math.min(minRegularSilence, stallTimeout) - moment)
+  const silence = () => (heads.isRegular() ? regular() : irregular())
   const probe = Effect.gen(function* () {
     // A subscription that is not made yet ends by the timeout of its request.
     if (heads.last() === undefined) return
-    const answer = yield* Effect.result(Eth.blockNumber(inUse.connection))
+    const before = heads.last()
+    const isRegular = heads.isRegular()
+    const answer = yield* Eth.blockNumber(inUse.connection).pipe(
+      isRegular ? Effect.timeout(moment) : identity,
+      Effect.result,
+    )
     if (answer._tag === "Failure") {
-      const { reason } = answer.failure
-      return yield* reason._tag === "Malformed"
-        ? inUse.connection.end(reason)
+      if (heads.last() !== before) return
+      const { failure } = answer
+      return yield* failure._tag === "EndpointError" && failure.reason._tag === "Malformed"
+        ? inUse.connection.end(failure.reason)
         : stalled("no response to eth_blockNumber either")
     }
     const number = answer.success
     if (number <= heads.highest()) return yield* onIdle
     // A polled head arrives with the next poll.
-    yield* Effect.sleep(2 * delay())
+    yield* Effect.sleep(Math.max(2 * delay(), isRegular ? moment : 0))
     if (number > heads.highest()) yield* stalledAt(number, heads.highest())
   })
-  return onSilence(monitor, silence, probe, irregular)
+  return onSilence(monitor, silence, probe, irregular, regular)
 }
 
 /** Probes all endpoints, also the silent one: it may have the block that it does not announce. */

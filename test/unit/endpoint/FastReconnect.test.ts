@@ -63,17 +63,40 @@ describe("a connection that was healthy for a minute", () => {
     }),
   )
 
-  scenario("is tried once, and then with the backoff, while the provider is down", ({ node, status }) =>
-    Effect.gen(function* () {
-      node.up = false
-      node.drop()
-      yield* TestClock.adjust("300 millis")
-      assert.strictEqual(status.breakerState.failures, 1)
-      yield* TestClock.adjust("1500 millis")
-      assert.strictEqual(status.breakerState.failures, 1)
-      yield* TestClock.adjust("1 second")
-      assert.strictEqual(status.breakerState.failures, 2)
-    }),
+  scenario(
+    "is restored within 0.7 s of a provider's return that was away for two",
+    ({ chain, node, store, status }) =>
+      Effect.gen(function* () {
+        node.up = false
+        node.drop()
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(status.breakerState, { _tag: "Closed", failures: 0 })
+        node.up = true
+        yield* TestClock.adjust("700 millis")
+        assert.strictEqual(node.connections, 2)
+        yield* extendInTime(chain, 2)
+        yield* caughtUp(store, chain, status)
+      }),
+  )
+
+  scenario(
+    "is tried for three seconds, and then with the backoff, while the provider is down",
+    ({ node, status }) =>
+      Effect.gen(function* () {
+        node.up = false
+        node.drop()
+        yield* TestClock.adjust("2900 millis")
+        assert.strictEqual(status.breakerState.failures, 0)
+        const attempts = status.failures.length
+        assert.isAtLeast(attempts, 6)
+        assert.isAtMost(attempts, 8)
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual(status.breakerState.failures, 1)
+        yield* TestClock.adjust("600 millis")
+        assert.strictEqual(status.breakerState.failures, 1)
+        yield* TestClock.adjust("1600 millis")
+        assert.strictEqual(status.breakerState.failures, 2)
+      }),
   )
 })
 

@@ -69,6 +69,37 @@ describe("the health monitor", () => {
       }),
     )
 
+  connected("leaves an endpoint that does not respond as early", (world) =>
+    Effect.gen(function* () {
+      yield* listen(world)
+      for (let i = 0; i < 20; i++) {
+        yield* TestClock.adjust("1 second")
+        world.chain.extend(0)
+      }
+      world.node.intercept = () => silence
+      yield* TestClock.adjust("4900 millis")
+      assert.isUndefined(yield* endOf(world.connection))
+      yield* TestClock.adjust("200 millis")
+      const error = (yield* endOf(world.connection))!
+      assert.strictEqual(error.message, "fake: no head for 5 s: no response to eth_blockNumber either")
+    }),
+  )
+
+  connected("keeps an endpoint that does not respond in time but announces a head", (world) =>
+    Effect.gen(function* () {
+      yield* listen(world)
+      for (let i = 0; i < 20; i++) {
+        yield* TestClock.adjust("1 second")
+        world.chain.extend(0)
+      }
+      world.node.intercept = () => silence
+      yield* TestClock.adjust("4500 millis")
+      world.chain.extend(0)
+      yield* TestClock.adjust("2 seconds")
+      assert.isUndefined(yield* endOf(world.connection))
+    }),
+  )
+
   connected("tolerates 15 s of silence where blocks come irregularly", (world) =>
     Effect.gen(function* () {
       yield* listen(world)
