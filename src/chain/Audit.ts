@@ -21,6 +21,7 @@ import type { Endpoint } from "../endpoint/Endpoint.ts"
 import * as ComparedRange from "./ComparedRange.ts"
 import { digestOf, isSame } from "./Provenance.ts"
 import type { BlockDigest, Provenance } from "./Provenance.ts"
+import { isCanonical } from "./StoredJournal.ts"
 
 /** The longest time (milliseconds) that finality waits for the audit. */
 const longestAudit = 10 * 60_000
@@ -75,20 +76,26 @@ const arbitersOf = ({ sources }: AuditOptions, auditor: Endpoint, origin: string
   return other === undefined ? [auditor] : [other, auditor]
 }
 
+/** A block, as it is stored and as an auditor has it. */
+interface Comparison {
+  readonly number: number
+  readonly record: BlockRecord | undefined
+  readonly answer: Block | undefined
+  /** Whether it was found to be wrong before. */
+  readonly isReported: boolean
+}
+
 /**
  * Audits a block.
  *
- * @param record what is stored of it @param answer what the auditor has of it
- * @param isReported whether it was found to be wrong before
+ * @param window what is stored
  * @returns whether it is stored wrong, and has to be rewritten
  */
 const auditBlock = Effect.fnUntraced(function* (
   options: AuditOptions,
+  window: ReadonlyArray<BlockRecord>,
   auditor: Endpoint,
-  number: number,
-  record: BlockRecord | undefined,
-  answer: Block | undefined,
-  isReported: boolean,
+  { number, record, answer, isReported }: Comparison,
 ) {
   const { events, provenance, sourceInUse } = options
   const before: BlockDigest | undefined = record && {
@@ -103,6 +110,9 @@ const auditBlock = Effect.fnUntraced(function* (
   const arbiters = arbitersOf(options, auditor, origin)
   const { block, answers, onOtherFork } = yield* arbitrate(options, number, arbiters, record?.hash)
   if (onOtherFork.has(auditor)) return yield* forkError
+  // Our block without logs may be another one: the node may have changed to another fork since the audit began.
+  if (record === undefined && !(yield* isCanonical(sourceInUse.connection, window, block)))
+    return yield* forkError
   const accepted = digestOf(block)
   const isUnconfirmedRemoval = answers === 1 && accepted.count < (before?.count ?? 0)
   if (isUnconfirmedRemoval || isSame(before, accepted)) {
@@ -141,8 +151,8 @@ const auditChunk = Effect.fnUntraced(function* (
       .map((record) => [record.number, record]),
   )
   for (const number of [...new Set([...ours.keys(), ...theirs.keys()])].sort((a, b) => a - b)) {
-    const isReported = mismatches.has(number)
-    if (yield* auditBlock(options, auditor, number, ours.get(number), theirs.get(number), isReported))
+    const [record, answer, isReported] = [ours.get(number), theirs.get(number), mismatches.has(number)]
+    if (yield* auditBlock(options, window, auditor, { number, record, answer, isReported }))
       mismatches.add(number)
   }
   return through

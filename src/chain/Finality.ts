@@ -17,7 +17,7 @@ import type { BlockRef } from "./ForkChoice.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { CrossCheck } from "./CrossCheck.ts"
-import { recordSame } from "./StoredJournal.ts"
+import { isCanonical, recordSame } from "./StoredJournal.ts"
 
 /** How often the final block is fetched. */
 const interval = Duration.seconds(15)
@@ -122,18 +122,6 @@ const isAgreed = Effect.fnUntraced(function* (
   return !holds
 })
 
-/** Whether the lowest record at or above a block is canonical: then so are all our blocks below it. */
-const isCanonical = Effect.fnUntraced(function* (
-  connection: RpcClient,
-  { window }: Journal,
-  candidate: BlockRef,
-) {
-  const above = window.find((record) => record.number >= candidate.number)
-  if (above === undefined || (above.number === candidate.number && above.hash !== candidate.hash))
-    return false
-  return (yield* Eth.blockByNumber(connection, above.number))?.hash === above.hash
-})
-
 /** Our highest final block, if it is above the finalized head. @param final the chain's final block, if known */
 const highestFinalOf = (journal: Journal, final: Header | undefined): BlockRef | undefined => {
   const { head, window } = journal
@@ -185,7 +173,7 @@ const makeFinalAudit = ({ connection, journal, onChange, stored }: FinalityOptio
         // Of the journal after all moves: where the store differs, it is that of another ingestor, and the next move conflicts.
         const of = { candidate, journal: journal() }
         const isOurs = isFollowed && recordSame(before, of.journal, candidate.number)
-        if (!isOurs && !(yield* isCanonical(connection, before, candidate))) return
+        if (!isOurs && !(yield* isCanonical(connection, before.window, candidate))) return
         const mismatch = yield* audit.auditRange(before, candidate.number, {
           isOutdated: () => isOutdated(of),
         })
@@ -232,7 +220,7 @@ export const make = Effect.fnUntraced(function* (
     finalAudit.forget()
     // Blocks may have been popped meanwhile.
     if (candidate.number > highest.number) return undefined
-    if (!(yield* isCanonical(connection, journal(), candidate))) return undefined
+    if (!(yield* isCanonical(connection, journal().window, candidate))) return undefined
     audit?.provenance.forget(candidate.number)
     return candidate
   })

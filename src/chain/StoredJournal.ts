@@ -1,8 +1,12 @@
-/** The journal as the store has it, once the moves in flight are done. */
+/** The journal as the store has it, once the moves in flight are done, and whether the chain of a node has its blocks. */
 import { Effect, Schedule } from "effect"
+import type { EndpointError } from "../endpoint/EndpointError.ts"
+import * as Eth from "../endpoint/Eth.ts"
+import type { RpcClient } from "../endpoint/RpcClient.ts"
 import { finalizedHead } from "../store/Journal.ts"
-import type { Journal } from "../store/Journal.ts"
+import type { BlockRecord, Journal } from "../store/Journal.ts"
 import type { StoreError } from "../store/StoreError.ts"
+import type { BlockRef } from "./ForkChoice.ts"
 
 /** How often, and how far apart, the store is read until it has the moves in flight. */
 const settling = Schedule.spaced("500 millis").pipe(Schedule.upTo({ times: 6 }))
@@ -43,3 +47,17 @@ export const storedUpTo = (
     }),
   )
 }
+
+/**
+ * Whether a node's chain has a block and ours up to it: its lowest record at or above is canonical, and so are all below.
+ * Of a height without a record, nothing else shows which block was there.
+ */
+export const isCanonical = Effect.fnUntraced(function* (
+  connection: RpcClient,
+  window: ReadonlyArray<BlockRecord>,
+  block: BlockRef,
+): Effect.fn.Return<boolean, EndpointError> {
+  const above = window.find((record) => record.number >= block.number)
+  if (above === undefined || (above.number === block.number && above.hash !== block.hash)) return false
+  return (yield* Eth.blockByNumber(connection, above.number))?.hash === above.hash
+})

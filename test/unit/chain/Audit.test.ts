@@ -340,6 +340,35 @@ describe("the audit", () => {
   )
 
   scenario(
+    "does not compare our fork with the one that the node has by now [G-231]",
+    ({ chain, one, store, start }) =>
+      Effect.gen(function* () {
+        yield* blocks(chain, 10)
+        // All of its blocks are empty, so that no other hash shows that it is another fork.
+        const fork = chain.branch(3, 0, 0, 0, 0)
+        one.follow(fork)
+        const { status } = yield* start(allContracts)
+        // While the nodes disagree, no block of the fork becomes final.
+        for (let i = 0; i < 10; i++) {
+          fork.extend(0)
+          yield* blocks(chain, 1)
+        }
+        assert.strictEqual((yield* store.load(chain.id))?.head.hash, fork.head.hash)
+        // Its final block is known before it announces a head.
+        one.announces = false
+        one.follow(chain)
+        yield* blocks(chain, 2)
+        one.announces = true
+        yield* blocks(chain, 30)
+        yield* caughtUp(store, chain, status, 0, false)
+        assert.isAbove(status.final!, chain.head.number - 15)
+        assert.strictEqual(status.count(eventsAuditedMissing), 0)
+        assert.strictEqual(status.count(blocksUnaudited), 0)
+        assert.notMatch(status.failures.map(({ text }) => text).join(), /contradicted/)
+      }),
+  )
+
+  scenario(
     "begins again when the blocks that it waits to audit are replaced [G-230]",
     ({ chain, two, store, start }) =>
       Effect.gen(function* () {
