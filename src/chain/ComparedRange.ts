@@ -6,14 +6,15 @@ import { Effect } from "effect"
 import type { Block } from "../Domain.ts"
 import type { EndpointError } from "../endpoint/EndpointError.ts"
 import { lowPriority } from "../endpoint/RateLimiter.ts"
+import { atOrAbove } from "../logs/ExistingHeaders.ts"
 import type { LogSource } from "../logs/LogSource.ts"
 import { arbitrate, byNumber, contradicted, endOf, largest } from "./Arbitration.ts"
 import type { AuditOptions } from "./Arbitration.ts"
 import type { Endpoint } from "../endpoint/Endpoint.ts"
 import { digestOf, isSame } from "./Provenance.ts"
 
-/** Blocks that are arbitrated at the same time. */
-const arbitratedAtOnce = 4
+/** Blocks that are arbitrated or corrected at the same time. */
+const blocksAtOnce = 4
 
 /** The beginning of a range, as wide as this endpoint serves it: the limit differs between endpoints. */
 const fetchChunk = (logs: LogSource, from: number, to: number) =>
@@ -52,9 +53,27 @@ const settle = Effect.fnUntraced(function* (
   return accepted
 })
 
+/** The blocks of a range, with the corrections of those that are still canonical. */
+const withCorrections = Effect.fnUntraced(function* (
+  { provenance, sourceInUse }: AuditOptions,
+  from: number,
+  through: number,
+  blocks: Map<number, Block>,
+) {
+  const correct = Effect.fnUntraced(function* ({ logs, ...block }: Block) {
+    const served = blocks.get(block.number)
+    if (served !== undefined && served.logs.length >= logs.length) return
+    const { hash } = served ?? (yield* atOrAbove(sourceInUse.connection, block.number))
+    // A copy: `acknowledge` frees the logs of pushed blocks.
+    if (hash === block.hash) blocks.set(block.number, { ...block, logs: [...logs] })
+  })
+  yield* Effect.forEach(provenance.corrections(from, through), correct, { concurrency: blocksAtOnce })
+  return [...blocks.values()].sort((a, b) => a.number - b.number)
+})
+
 /** @returns the range as `LogSource.finalizedRange` serves it, compared and corrected */
 export const make = (options: AuditOptions): LogSource["finalizedRange"] => {
-  const { events, logs, logsOf, provenance, singleEndpoint, sources } = options
+  const { events, logs, logsOf, singleEndpoint, sources } = options
   const unaudited = (blocks: number) => events.record({ _tag: "Unaudited", blocks })
 
   return Effect.fnUntraced(function* (from: number, to: number) {
@@ -63,7 +82,7 @@ export const make = (options: AuditOptions): LogSource["finalizedRange"] => {
       const blocks = yield* logs.finalizedRange(from, to)
       // A single endpoint gives the same answer for final blocks twice: reading them again would prove nothing.
       if (!singleEndpoint) unaudited(endOf(blocks) - from + 1)
-      return provenance.applyCorrections(from, endOf(blocks), byNumber(blocks))
+      return yield* withCorrections(options, from, endOf(blocks), byNumber(blocks))
     }
     const [ours, begun] = yield* Effect.all(
       [logs.finalizedRange(from, to), Effect.result(fetchChunk(logsOf(second), from, to))],
@@ -74,7 +93,7 @@ export const make = (options: AuditOptions): LogSource["finalizedRange"] => {
       begun._tag === "Failure" ? begun : yield* Effect.result(upTo(through, begun.success, logsOf(second)))
     if (audited._tag === "Failure") {
       unaudited(through - from + 1)
-      return provenance.applyCorrections(from, through, byNumber(ours))
+      return yield* withCorrections(options, from, through, byNumber(ours))
     }
     const blocks = byNumber(ours)
     const theirs = byNumber(audited.success)
@@ -93,8 +112,8 @@ export const make = (options: AuditOptions): LogSource["finalizedRange"] => {
         if (accepted.logs.length > 0 || number === through) blocks.set(number, accepted)
         else blocks.delete(number)
       }),
-      { concurrency: arbitratedAtOnce },
+      { concurrency: blocksAtOnce },
     )
-    return provenance.applyCorrections(from, through, blocks)
+    return yield* withCorrections(options, from, through, blocks)
   }, lowPriority)
 }

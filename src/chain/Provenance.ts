@@ -76,14 +76,9 @@ export class Provenance {
     if (kept + block.logs.length <= mostCorrectedLogs) this.#corrections.set(block.number, block)
   }
 
-  /** The blocks of a range, with corrections applied. */
-  applyCorrections(from: number, to: number, blocks: Map<number, Block>): ReadonlyArray<Block> {
-    for (const [number, { logs, ...block }] of this.#corrections) {
-      const isShorter = (blocks.get(number)?.logs.length ?? 0) < logs.length
-      // A copy: `acknowledge` frees the logs of pushed blocks.
-      if (number >= from && number <= to && isShorter) blocks.set(number, { ...block, logs: [...logs] })
-    }
-    return [...blocks.values()].sort((a, b) => a.number - b.number)
+  /** The corrections of a range. A corrected block may have been replaced since. */
+  corrections(from: number, to: number): ReadonlyArray<Block> {
+    return [...this.#corrections.values()].filter(({ number }) => number >= from && number <= to)
   }
 
   sumOf(hash: Hex): number | undefined {

@@ -388,6 +388,28 @@ describe("the audit", () => {
       }),
   )
 
+  for (const logs of [2, 0])
+    scenario(
+      `does not apply a correction to the block with ${logs} logs that replaced the corrected one [G-232]`,
+      ({ chain, one, store, start }) =>
+        Effect.gen(function* () {
+          const { status } = yield* start({ ...allContracts, FINALITY: "depth", FINALITY_DEPTH: "6" })
+          let replaced = 0
+          one.intercept = (method, params, proceed) => {
+            if (replaced === 0 && status.count(eventsAuditedMissing) > 0) {
+              // Deeper than the depth at which blocks count as final.
+              replaced = chain.head.number - 8
+              chain.revert(replaced)
+              chain.jump(...Array.from({ length: replaced + 1 }, () => logs))
+            }
+            return omittingLog(9)(method, params, proceed)
+          }
+          yield* blocks(chain, 40)
+          assert.isAbove(replaced, 6)
+          yield* caughtUp(store, chain, status, 0, false)
+        }),
+    )
+
   scenario("rewrites a block that was half written under a filter [G-060]", ({ chain, store, start }) =>
     Effect.gen(function* () {
       chain.extend(1, 1)
