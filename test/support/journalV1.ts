@@ -53,8 +53,10 @@ export const journalV1 = (redis: Redis, current: Client, prefix = "events"): Cli
         "",
         String(logs.length),
       ])
+      // One by one: version 1 has the transaction hash of each log.
+      const packed = Buffer.concat(blocks.flatMap(({ logs }) => logs.map((log) => pack([{ logs: [log] }]))))
       const args = [filter, ...place(expected), String(chain), "0", final ? "1" : "0", String(blocks.length)]
-      return Effect.map(script("push", chain, ...args, pack(blocks), ...about), (reply) => {
+      return Effect.map(script("push", chain, ...args, packed, ...about), (reply) => {
         if (reply[0] === "pushed") return { _tag: "Pushed" }
         return reply[0] === "duplicate" ? { _tag: "Duplicate" } : declined(reply)
       })

@@ -4,8 +4,8 @@
 --       part that is written then or '', a token in case an epoch begins, the logs of all blocks, the digest of the events
 --       that they were decoded by or '', then for each block
 --       number, hash, parent, timestamp, whole (0 or 1), traceparent or '', logs
---       Logs are packed: index, tx hash, contract, topics, data, tx index of each, and event and args (or '') if they were
---       decoded. As separate arguments they would cost
+--       Logs are packed: index, tx hash ('' if it is that of the log before), contract, topics, data, tx index of each, and
+--       event and args (or '') if they were decoded. As separate arguments they would cost
 --       a tenth more here, and three times as much in the client.
 -- Returns pushed, id, identity and epoch of the last entry ('' without entries), id and identity of the entry before the
 --         first appended one | duplicate | paused | conflict [number, hash, part, digest] | filter, its fingerprint
@@ -15,6 +15,7 @@ local filter, number, hash, part, digest, chain = ARGV[1], ARGV[2], ARGV[3], ARG
 local retention, final, blocks, nextDigest = ARGV[7], ARGV[8] == '1', tonumber(ARGV[9]), ARGV[10]
 
 local packed, offset, abi = ARGV[12], 0, ARGV[13]
+local txBefore = ''
 local packedFields = abi == '' and 6 or 8
 
 -- The position of the last block in ARGV, and the head after this push.
@@ -73,6 +74,7 @@ for b = 1, blocks do
   for i = 1, logs do
     local index, tx, contract, topics, data, txIndex, event, args
     offset, index, tx, contract, topics, data, txIndex, event, args = cmsgpack.unpack_limit(packed, packedFields, offset)
+    if tx == '' then tx = txBefore else txBefore = tx end
     local extra = traced
     if abi ~= '' then
       extra = { unpack(traced) }

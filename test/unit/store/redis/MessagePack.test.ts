@@ -23,15 +23,19 @@ const hex = (bytes: number): Hex => `0x${"5f".repeat(bytes)}`
 const logOf = (index: number, topics: number, bytes: number): Log => ({
   index,
   txIndex: index % 7,
-  txHash: hex(32),
+  txHash: `0x${"5f".repeat(31)}0${index % 3}`,
   contract: hex(20),
   topics: Array.from({ length: topics }, () => hex(32)),
   data: hex(bytes),
 })
 
-const expected = ({ index, txHash, contract, topics, data, txIndex }: Log) => [
+const expected = (
+  { index, txHash, contract, topics, data, txIndex }: Log,
+  i: number,
+  all: ReadonlyArray<Log>,
+) => [
   String(index),
-  txHash,
+  txHash === all[i - 1]?.txHash ? "" : txHash,
   contract,
   JSON.stringify(topics),
   data,
