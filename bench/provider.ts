@@ -163,10 +163,11 @@ const announceAtPace = (perSecond: number) => {
   const since = clock()
   let announced = 0
   const step = () => {
+    if (stopped) return
     const due = Math.min(Math.floor(((clock() - since) / 1000) * perSecond), total)
     for (; announced < due; announced++) all[announced % all.length]!.announce()
     const next = since + ((announced + 1) / perSecond) * 1000
-    if (announced < total && !stopped) setTimeout(step, Math.max(next - clock(), 1))
+    if (announced < total) setTimeout(step, Math.max(next - clock(), 1))
   }
   step()
 }
