@@ -62,12 +62,12 @@ const settings = [
 const counted = ({ blockTime }: (typeof chains)[number]) => Math.max(Math.round(600 / blockTime), 400)
 
 /**
- * The allowed increase over the calls a day of version 0.1.0 (`before`): for one endpoint, a range, its last header
- * and the header of our head each minute; for two, which were compared before, the standby's header for each new final block and ours.
+ * The allowed increase over the calls a day of version 0.1.0 (`before`): for one endpoint, a range and its last header
+ * each minute; for two, which were compared before, the standby's header for each new final block.
  */
 const mayBeAdded = (chain: (typeof chains)[number], { hosts }: (typeof settings)[number]): number => {
   const seconds = counted(chain) * chain.blockTime
-  return ((hosts === "one" ? (3 * seconds) / 60 : seconds / 15 + seconds / 60) * 86_400) / seconds
+  return ((hosts === "one" ? (2 * seconds) / 60 : seconds / 15) * 86_400) / seconds
 }
 
 /** A header as geth 1.16 announces it on Ethereum: the in-memory chain has only the fields that the service reads. */
