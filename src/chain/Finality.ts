@@ -64,8 +64,12 @@ export interface Finality {
   readonly block: () => Header | undefined
   /** The lowest block that the audit found to be stored wrong; returned once. */
   readonly takeMismatch: () => number | undefined
-  /** The block up to which the journal can be finalized now, if any. */
-  readonly finalize: Effect.Effect<BlockRef | undefined, EndpointError>
+  /**
+   * The block up to which the journal can be finalized now, if any.
+   *
+   * @param isFollowed whether the journal is on the chain of the newest head, as far as is known without a request
+   */
+  readonly finalize: (isFollowed: boolean) => Effect.Effect<BlockRef | undefined, EndpointError>
 }
 
 /**
@@ -157,17 +161,19 @@ const makeFinalAudit = ({ connection, journal, onChange, stored }: FinalityOptio
       last = undefined
     },
     /**
-     * Begins one, if none runs. The blocks of another fork than the node's are not compared with what the endpoints serve:
-     * the difference is none of the endpoints' faults.
+     * Begins one, if none runs. The blocks of another ingestor's fork are not compared with what the endpoints serve: the
+     * difference is none of the endpoints' faults.
      */
-    start: (audit: Audit, candidate: BlockRef): Effect.Effect<unknown> => {
+    start: (audit: Audit, candidate: BlockRef, isFollowed: boolean): Effect.Effect<unknown> => {
       if (isRunning) return Effect.void
       isRunning = true
       return Effect.gen(function* () {
         const before = yield* stored(candidate.number)
-        if (before === undefined || !(yield* isCanonical(connection, before.window, candidate))) return
+        if (before === undefined) return
         // Of the journal after all moves: where the store differs, it is that of another ingestor, and the next move conflicts.
         const of = { candidate, journal: journal() }
+        const isOurs = isFollowed && recordSame(before, of.journal, candidate.number)
+        if (!isOurs && !(yield* isCanonical(connection, before.window, candidate))) return
         const mismatch = yield* audit.auditRange(before, candidate.number, {
           isOutdated: () => isOutdated(of),
         })
@@ -201,13 +207,14 @@ export const make = Effect.fnUntraced(function* (
     return true
   })
 
-  const finalize = Effect.gen(function* () {
+  const finalize = Effect.fnUntraced(function* (isFollowed: boolean) {
     const highest = highestFinalOf(journal(), final)
     const audited = finalAudit.current()
     if (highest === undefined || audited?.mismatch !== undefined) return undefined
     const now = yield* Monotonic.millis
     if (now - finalizedAt < finalizeInterval) return undefined
-    if (audit && audited === undefined) return yield* Effect.as(finalAudit.start(audit, highest), undefined)
+    if (audit && audited === undefined)
+      return yield* Effect.as(finalAudit.start(audit, highest, isFollowed), undefined)
     finalizedAt = now
     const candidate = audited?.candidate ?? highest
     finalAudit.forget()

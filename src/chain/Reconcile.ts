@@ -30,6 +30,12 @@ const partialBlockDelay = Duration.seconds(3)
 /** How often one head may lead to another fork before the connection is given up. */
 const mostRewinds = 5
 
+/**
+ * `followed`: the journal is at the head. `rewound`: blocks were popped, and the head is to be followed once more. `waits`:
+ * nothing else can be done now, and the journal may be on another fork than the node.
+ */
+type Approach = "followed" | "rewound" | "waits"
+
 type Emit = (steps: ReadonlyArray<ChainStep>) => Effect.Effect<void>
 
 type MadeHere = "isCanonicalHere" | "emit"
@@ -63,15 +69,15 @@ const tracedFrom = <E>(
   head: ReceivedHead,
   pending: PendingJournal,
   emit: Emit,
-  follow: (head: ReceivedHead) => Effect.Effect<void, E>,
-): Effect.Effect<void, E> => {
+  follow: (head: ReceivedHead) => Effect.Effect<Approach, E>,
+): Effect.Effect<Approach, E> => {
   const { trace } = head
   if (trace === undefined) return follow(head)
   return Effect.suspend(() => {
     pending.trace = trace
     return follow(head)
   }).pipe(
-    Effect.andThen(emit([{ _tag: "HeadDone", trace }])),
+    Effect.tap(emit([{ _tag: "HeadDone", trace }])),
     within(trace),
     Effect.ensuring(Effect.sync(() => (pending.trace = undefined))),
   )
@@ -86,31 +92,35 @@ interface Ways {
   readonly emit: Emit
 }
 
-/** Goes from our head towards a target. @returns whether it rolled back: from there, the head is followed once more */
+/** Goes from our head towards a target. */
 const approaching = (
   { crossCheck, logs, pending }: ReconcileOptions,
   { backfill, rollBack, retryLater, mustCompare, emit }: Ways,
-) =>
-  Effect.fnUntraced(function* (
+) => {
+  const rewind = (isOnAnother: boolean) =>
+    Effect.map(rollBack(isOnAnother), (isPopped): Approach => (isPopped ? "rewound" : "waits"))
+
+  return Effect.fnUntraced(function* (
     target: Header,
     head: ReceivedHead,
     relation: Exclude<HeadRelation, "duplicate">,
-  ): Effect.fn.Return<boolean, EndpointError | FinalityViolation | StoreError> {
+  ): Effect.fn.Return<Approach, EndpointError | FinalityViolation | StoreError> {
     switch (relation === "extends" && mustCompare(target) ? "gap" : relation) {
       case "extends":
         yield* emit(pending.push([yield* logs.block(target)], false, head))
-        return false
+        return "followed"
       case "gap":
-        return !(yield* backfill(target, head)) && (yield* rollBack(false))
+        return (yield* backfill(target, head)) ? "followed" : yield* rewind(false)
       case "competing": {
         const verdict = yield* crossCheck.competingVerdict(pending.journal.head)
         if (verdict === "unsure") yield* retryLater(head.header)
-        return verdict === "reorged" && (yield* rollBack(false))
+        return verdict === "reorged" ? yield* rewind(false) : "waits"
       }
       case "fork":
-        return yield* rollBack(true)
+        return yield* rewind(true)
     }
   })
+}
 
 /**
  * What to do with each announced head.
@@ -135,11 +145,14 @@ export const make = (options: ReconcileOptions, emit: Emit) => {
 
   const follow = Effect.fnUntraced(function* (
     head: ReceivedHead,
-  ): Effect.fn.Return<void, EndpointError | FinalityViolation | StoreError | Outdated> {
+  ): Effect.fn.Return<Approach, EndpointError | FinalityViolation | StoreError | Outdated> {
     for (let rewinds = 0; ;) {
       if (pending.journal.head.part !== 0) {
         const steps = yield* resumePartialBlock(options)
-        if (steps === undefined) return void (yield* retryLater(head.header))
+        if (steps === undefined) {
+          yield* retryLater(head.header)
+          return "waits"
+        }
         yield* emit(steps)
         continue
       }
@@ -152,15 +165,20 @@ export const make = (options: ReconcileOptions, emit: Emit) => {
         continue
       }
       const target = yield* targetOf(head.header)
-      if (target === undefined) return
+      if (target === undefined) return "waits"
       const relation = classifyHead(journal, target)
-      if (relation === "duplicate")
-        return yield* emit([{ _tag: "NoChange", journal, hash: target.hash, received: head }])
-      if (relation !== "extends" && (yield* isInStandoff)) return
-      const isRewound = yield* Effect.catchTag(approach(target, head, relation), "EndpointError", (error) =>
-        isUnknownBlock(error) ? Effect.as(retryUnknownBlock(target, head, error), false) : Effect.fail(error),
+      if (relation === "duplicate") {
+        yield* emit([{ _tag: "NoChange", journal, hash: target.hash, received: head }])
+        // A block below our head may be on both sides of a fork.
+        return target.hash === journal.head.hash ? "followed" : "waits"
+      }
+      if (relation !== "extends" && (yield* isInStandoff)) return "waits"
+      const outcome = yield* Effect.catchTag(approach(target, head, relation), "EndpointError", (error) =>
+        isUnknownBlock(error)
+          ? Effect.as(retryUnknownBlock(target, head, error), "waits" as const)
+          : Effect.fail(error),
       )
-      if (!isRewound) return
+      if (outcome !== "rewound") return outcome
       if (++rewinds > mostRewinds) {
         const detail = `block ${head.header.number} leads to one fork after another`
         return yield* integrityError(connection.name, detail)
@@ -169,8 +187,8 @@ export const make = (options: ReconcileOptions, emit: Emit) => {
   })
 
   return Effect.fnUntraced(function* (head: ReceivedHead) {
-    yield* tracedFrom(head, pending, emit, follow)
-    const final = yield* finality.finalize
+    const outcome = yield* tracedFrom(head, pending, emit, follow)
+    const final = yield* finality.finalize(outcome === "followed")
     if (final !== undefined) yield* emit([pending.finalize(final)])
   })
 }

@@ -88,7 +88,7 @@ const world = Effect.fnUntraced(function* (chain: FakeChain) {
       finality: {
         block: () => undefined,
         takeMismatch: () => undefined,
-        finalize: Effect.succeed(undefined),
+        finalize: () => Effect.succeed(undefined),
       },
       stored: Effect.sync(() => journal),
       storedUpTo: () => Effect.sync(() => journal),
