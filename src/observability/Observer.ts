@@ -45,7 +45,7 @@ export const layer = Layer.effect(
     })
     yield* Effect.all([sample, Progress.make(chains), limits.flush], { discard: true }).pipe(
       limited,
-      Effect.catchDefect((defect) => logEvent("defect", "a defect while logging progress", {}, defect)),
+      Effect.catchDefect((defect) => logEvent("defect", "a defect in the work of each second", {}, defect)),
       // Not `fixed`, which samples twice within a millisecond when a timer fires early.
       Effect.repeat(Schedule.spaced(sampleEvery)),
       Effect.forkScoped,

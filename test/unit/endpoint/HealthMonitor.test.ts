@@ -45,6 +45,14 @@ const listen = Effect.fnUntraced(function* (
   return { heads, seen }
 })
 
+/** Twenty blocks, one a second: they come regularly. */
+const everySecond = Effect.fnUntraced(function* ({ chain }: World) {
+  for (let i = 0; i < 20; i++) {
+    yield* TestClock.adjust("1 second")
+    chain.extend(0)
+  }
+})
+
 describe("the health monitor", () => {
   for (const [blockTime, deadline] of [
     [2, 7],
@@ -72,10 +80,7 @@ describe("the health monitor", () => {
   connected("leaves an endpoint that does not respond as early", (world) =>
     Effect.gen(function* () {
       yield* listen(world)
-      for (let i = 0; i < 20; i++) {
-        yield* TestClock.adjust("1 second")
-        world.chain.extend(0)
-      }
+      yield* everySecond(world)
       world.node.intercept = () => silence
       yield* TestClock.adjust("4900 millis")
       assert.isUndefined(yield* endOf(world.connection))
@@ -88,10 +93,7 @@ describe("the health monitor", () => {
   connected("keeps an endpoint that does not respond in time but announces a head", (world) =>
     Effect.gen(function* () {
       yield* listen(world)
-      for (let i = 0; i < 20; i++) {
-        yield* TestClock.adjust("1 second")
-        world.chain.extend(0)
-      }
+      yield* everySecond(world)
       world.node.intercept = () => silence
       yield* TestClock.adjust("4500 millis")
       world.chain.extend(0)
@@ -124,10 +126,7 @@ describe("the health monitor", () => {
         world,
         Effect.sync(() => quiet++),
       )
-      for (let i = 0; i < 20; i++) {
-        yield* TestClock.adjust("1 second")
-        world.chain.extend(0)
-      }
+      yield* everySecond(world)
       yield* TestClock.adjust("10 minutes")
       assert.isUndefined(yield* endOf(world.connection))
       assert.isAtMost(quiet, 1 + (10 * 60) / 15)
