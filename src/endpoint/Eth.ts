@@ -4,6 +4,7 @@
  */
 import { Effect, Predicate } from "effect"
 import type { ChainId, Filter, Header, Hex } from "../Domain.ts"
+import { freeItems } from "../Memory.ts"
 import { halving, partsOf } from "./AdaptiveSize.ts"
 import type { Capabilities } from "./Capabilities.ts"
 import { headerOf, hex, logsOf, quantity } from "./Decode.ts"
@@ -145,10 +146,16 @@ export const logParams = ({ addresses, topics }: Filter): Record<string, unknown
   ...(topics.length === 0 ? undefined : { topics }),
 })
 
+const takeLogs = (answer: unknown) => {
+  const logs = logsOf(answer)
+  if (Array.isArray(answer)) freeItems(answer)
+  return logs
+}
+
 /** The logs of these blocks that match a filter. Some nodes ignore the filter, or a part of it. */
 export const logs = (client: RpcClient, filter: Filter, blocks: LogBlocks) => {
   const where = "from" in blocks ? { fromBlock: hex(blocks.from), toBlock: hex(blocks.to) } : blocks
-  return send(client, { method: "eth_getLogs", params: [{ ...logParams(filter), ...where }] }, logsOf)
+  return send(client, { method: "eth_getLogs", params: [{ ...logParams(filter), ...where }] }, takeLogs)
 }
 
 const logsOfReceipts = (receipts: ReadonlyArray<unknown>) =>

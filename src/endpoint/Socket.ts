@@ -6,6 +6,7 @@ import { Context, Duration, Effect, Layer, Redacted } from "effect"
 import type { Scope } from "effect"
 import { FetchHttpClient } from "effect/http"
 import { WebSocket } from "ws"
+import { takeText } from "../Memory.ts"
 import { Disconnected } from "./EndpointError.ts"
 
 export interface Listener {
@@ -83,7 +84,7 @@ const connect = (options: ConnectOptions, listener: Listener) =>
       socket.on("open", () => {
         socket.removeAllListeners("close")
         // Some providers send text in binary frames.
-        socket.on("message", (data) => listener.onText((data as Buffer).toString()))
+        socket.on("message", (data) => listener.onText(takeText(data as Buffer)))
         socket.on("pong", listener.onPong)
         socket.on("close", (code, reason) => {
           const text = reason.toString()

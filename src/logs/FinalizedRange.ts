@@ -12,6 +12,7 @@ import type { EndpointError } from "../endpoint/EndpointError.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import type { RpcClient } from "../endpoint/RpcClient.ts"
 import type { ErrorInfo } from "../endpoint/RpcError.ts"
+import { freeItems } from "../Memory.ts"
 import { blockOf } from "./BlockLogs.ts"
 import { retryUnverified } from "./Rechecks.ts"
 import type { BlockLogs } from "./BlockLogs.ts"
@@ -159,6 +160,7 @@ const fetchRange = Effect.fnUntraced(function* (
   capabilities.recordSupported("range")
   capabilities.recordSuccess(to - from + 1, logs.length)
   const found = [...Map.groupBy(logs, (log) => log.blockNumber).values()]
+  freeItems(logs)
   const times = withTimes ? yield* blockTimes(client, capabilities, found, [last, ...below]) : undefined
   const blocks = found.map((logs): Block => {
     const { blockNumber: number, blockHash: hash } = logs[0]!

@@ -27,6 +27,7 @@ import { isUnfiltered } from "./Filter.ts"
 import * as GetLogs from "./GetLogs.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import type { RpcClient } from "../endpoint/RpcClient.ts"
+import { freeItems } from "../Memory.ts"
 import type { LogsSubscription } from "./LogsSubscription.ts"
 import type { IntegrityChecks } from "./Integrity.ts"
 
@@ -51,6 +52,7 @@ const attachToHeaders = (
   logs: ReadonlyArray<PlacedLog>,
 ) => {
   const byNumber = Map.groupBy(logs, (log) => log.blockNumber)
+  freeItems(logs)
   return Effect.forEach(
     headers,
     (header) => {

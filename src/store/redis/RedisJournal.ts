@@ -8,6 +8,7 @@ import type { PauseReason, Retention, Trimmed } from "../Retention.ts"
 import { journalOf } from "../StoredHead.ts"
 import type { StoredHead } from "../StoredHead.ts"
 import { corruptJournal } from "../StoreError.ts"
+import { freeBuffer } from "../../Memory.ts"
 import { pack } from "./MessagePack.ts"
 import { fieldsOf, releaseOf, retentionArg } from "./RedisChains.ts"
 import type { Keys, RedisChains, Reply } from "./RedisChains.ts"
@@ -25,9 +26,16 @@ const rejectionOf = ([answer, number, hash, part, digest]: Reply): Conflict | Fi
 
 const positionArgs = ({ number, hash, part, digest = "" }: Position) => [`${number}`, hash, `${part}`, digest]
 
-const pushArgs = (chain: ChainId, filter: string, { expected, blocks, final }: Push, retention: string) => {
+/** @param logs as `pack` encodes them */
+const pushArgs = (
+  chain: ChainId,
+  filter: string,
+  { expected, blocks, final }: Push,
+  retention: string,
+  logs: Buffer,
+) => {
   const args: Array<string | Buffer> = [filter, ...positionArgs(expected), String(chain), retention]
-  args.push(final ? "1" : "0", String(blocks.length), blocks.at(-1)!.digest ?? "", randomUUID(), pack(blocks))
+  args.push(final ? "1" : "0", String(blocks.length), blocks.at(-1)!.digest ?? "", randomUUID(), logs)
   args.push(blocks[0].abi ?? "")
   for (const { number, hash, parentHash, timestamp, whole, traceparent, logs } of blocks) {
     args.push(String(number), hash, parentHash, String(timestamp), whole ? "1" : "0", traceparent ?? "")
@@ -92,12 +100,18 @@ export const make = (
         const head = fieldsOf(flat) as unknown as StoredHead
         return Effect.succeed(head.number === undefined ? undefined : journalOf(head, windowOf(window)))
       }),
-    push: (chain, filter, push) =>
-      Effect.map(script("push", "push", chain, pushArgs(chain, filter, push, retention)), (reply) => {
-        if (reply[0] === "pushed") return { _tag: "Pushed", ...addedOf(reply.slice(1)) }
-        if (reply[0] === "paused") return { _tag: "Paused" }
-        return reply[0] === "duplicate" ? { _tag: "Duplicate" } : rejectionOf(reply)
-      }),
+    push: (chain, filter, push) => {
+      const logs = pack(push.blocks)
+      return Effect.map(
+        script("push", "push", chain, pushArgs(chain, filter, push, retention, logs)),
+        (reply) => {
+          freeBuffer(logs)
+          if (reply[0] === "pushed") return { _tag: "Pushed", ...addedOf(reply.slice(1)) }
+          if (reply[0] === "paused") return { _tag: "Paused" }
+          return reply[0] === "duplicate" ? { _tag: "Duplicate" } : rejectionOf(reply)
+        },
+      )
+    },
     pop: (chain, filter, { expected }) => {
       const args = [filter, ...positionArgs(expected), String(limits.logs)]
       return Effect.map(script("pop", "pop", chain, args), (reply) => {
