@@ -42,6 +42,15 @@ export interface BackfillOptions {
   readonly emit: (steps: ReadonlyArray<ChainStep>) => Effect.Effect<void>
 }
 
+/** The first elements of an iterator, which goes on behind them. */
+function* take<A>(all: Iterator<A>, count: number) {
+  for (let i = 0; i < count; i++) {
+    const next = all.next()
+    if (next.done === true) return
+    yield next.value
+  }
+}
+
 /** The width of ranges. The start block comes alone, so that its hash is known. */
 const withStartAlone = (isStart: boolean, width: () => number) => {
   let isFirst = isStart
@@ -71,13 +80,20 @@ export const make = (options: BackfillOptions): Backfill => {
     to: number,
     head: ReceivedHead,
   ): Effect.Effect<void, EndpointError> => {
-    const width = withStartAlone(pending.journal.head.hash === "", logs.width)
-    return Stream.fromIterable(blockRanges(from, to, width), { chunkSize: 1 }).pipe(
+    const isStart = pending.journal.head.hash === ""
+    const ranges = blockRanges(from, to, withStartAlone(isStart, logs.width))
+    const fetched = (concurrency: number) =>
       Stream.mapEffect(
-        ([from, through]) =>
+        ([from, through]: readonly [number, number]) =>
           Effect.map(logs.finalizedRange(from, through), (blocks) => ({ blocks, through })),
-        { concurrency: finalizedAhead },
-      ),
+        { concurrency },
+      )
+    // The first range shows how many logs a block has, and with that how wide the others may be.
+    const alone = Stream.fromIterable(take(ranges, isStart ? 2 : 1), { chunkSize: 1 })
+    return Stream.concat(
+      fetched(1)(alone),
+      fetched(finalizedAhead)(Stream.fromIterable(ranges, { chunkSize: 1 })),
+    ).pipe(
       Stream.runForEach(({ blocks, through }) =>
         Effect.gen(function* () {
           const last = blocks.at(-1)!.number
