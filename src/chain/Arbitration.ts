@@ -5,6 +5,7 @@ import { integrityError } from "../endpoint/EndpointError.ts"
 import * as Eth from "../endpoint/Eth.ts"
 import type { Endpoint } from "../endpoint/Endpoint.ts"
 import type { LogSource } from "../logs/LogSource.ts"
+import type { InTurn } from "./AuditReads.ts"
 import type { Publisher } from "./ChainEvents.ts"
 import type { Provenance } from "./Provenance.ts"
 
@@ -18,6 +19,8 @@ export interface AuditOptions {
   readonly logsOf: (source: Endpoint) => LogSource
   readonly logs: LogSource
   readonly events: Publisher
+  /** Runs the audit's reads, those of all chains one after the other. */
+  readonly inTurn: InTurn
   /** What was written and not audited yet; outlives the connections of a chain. */
   readonly provenance: Provenance
 }

@@ -12,11 +12,13 @@ import { integrityError } from "../endpoint/EndpointError.ts"
 import { recordSuccess } from "../endpoint/Endpoint.ts"
 import { lowPriority } from "../endpoint/RateLimiter.ts"
 import type { LogSource } from "../logs/LogSource.ts"
+import { freeItems } from "../Memory.ts"
 import * as Monotonic from "../Monotonic.ts"
 import { firstUnfinalized } from "../store/Journal.ts"
 import type { BlockRecord, Journal } from "../store/Journal.ts"
 import { arbitrate, byNumber, contradicted, endOf } from "./Arbitration.ts"
 import type { AuditOptions } from "./Arbitration.ts"
+import { endOfRead } from "./AuditReads.ts"
 import type { Endpoint } from "../endpoint/Endpoint.ts"
 import * as ComparedRange from "./ComparedRange.ts"
 import { digestOf, isSame } from "./Provenance.ts"
@@ -141,7 +143,7 @@ const auditChunk = Effect.fnUntraced(function* (
   [from, to]: readonly [number, number],
   mismatches: Set<number>,
 ) {
-  const answer = yield* options.logsOf(auditor).finalizedRange(from, to, false)
+  const answer = yield* options.inTurn(options.logsOf(auditor).finalizedRange(from, to, false))
   yield* recordSuccess(auditor)
   const through = endOf(answer)
   const theirs = byNumber(answer)
@@ -155,6 +157,7 @@ const auditChunk = Effect.fnUntraced(function* (
     if (yield* auditBlock(options, window, auditor, { number, record, answer, isReported }))
       mismatches.add(number)
   }
+  for (const { logs } of answer) freeItems(logs)
   return through
 })
 
@@ -172,7 +175,8 @@ const auditBlocks = (
     // Blocks from the lowest mismatch on are rewritten, and audited again then.
     const through = (lowest() ?? to + 1) - 1
     for (let next = from; next <= through;) {
-      const chunk = [next, Math.min(next + logsOf(auditor).width() - 1, through)] as const
+      const widest = Math.min(next + logsOf(auditor).width() - 1, through)
+      const chunk = [next, endOfRead(window, next, widest)] as const
       next = (yield* auditChunk(options, window, auditor, chunk, mismatches)) + 1
     }
   })

@@ -13,6 +13,7 @@ import { PushLimits } from "../store/PushLimits.ts"
 import { JournalStore } from "../store/JournalStore.ts"
 import * as StoreBreaker from "../store/StoreBreaker.ts"
 import type { Disagreed } from "../endpoint/FinalityQuorum.ts"
+import type { InTurn } from "./AuditReads.ts"
 import { ChainEvents } from "./ChainEvents.ts"
 import type { Publisher } from "./ChainEvents.ts"
 import { ForkStandoff } from "./ForkStandoff.ts"
@@ -28,6 +29,8 @@ export interface Rivals {
 
 export interface ChainState {
   readonly rivals: Rivals
+  /** Runs the audit's reads, those of all chains one after the other. */
+  readonly inTurn: InTurn
   /** Publishes what happens to the chain. */
   readonly events: Publisher
   readonly writer: JournalWriter.JournalWriter
@@ -48,6 +51,7 @@ export interface ChainState {
 export const make = Effect.fnUntraced(function* (
   chain: ChainConfig,
   rivals: Rivals,
+  inTurn: InTurn,
 ): Effect.fn.Return<ChainState, never, ChainEvents | AppConfig | JournalStore | Scope.Scope> {
   const store = yield* JournalStore
   const events = (yield* ChainEvents).of(chain.name)
@@ -56,6 +60,7 @@ export const make = Effect.fnUntraced(function* (
   return {
     events,
     rivals,
+    inTurn,
     storeBreaker,
     breaker: yield* makeBreaker,
     writer: yield* JournalWriter.make(chain, storeBreaker, events),

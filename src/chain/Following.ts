@@ -34,7 +34,7 @@ export type StepsFromJournal = Effect.Effect<
 
 /** Follows endpoints, one after the other; each for as long as the scope. */
 export const make = Effect.fnUntraced(function* ({ chain, state, pool }: FollowingOptions) {
-  const { events, storeBreaker, writer, provenance, pushLimits } = state
+  const { events, inTurn, storeBreaker, writer, provenance, pushLimits } = state
   const config = yield* AppConfig
   const store = yield* JournalStore
   const checks = yield* CurrentIntegrityChecks
@@ -52,7 +52,9 @@ export const make = Effect.fnUntraced(function* ({ chain, state, pool }: Followi
       const socket = LogSource.make(connection, chain, capabilities, checks, newestTime, subscription)
       const logs = HttpFallback.preferHttp(socket, capabilities, pool.http, logsOf)
       const auditOptions = { sourceInUse: endpoint, singleEndpoint, sources: pool.sources, logs }
-      const audit = config.audit ? Audit.make({ ...auditOptions, logsOf, events, provenance }) : undefined
+      const audit = config.audit
+        ? Audit.make({ ...auditOptions, logsOf, events, provenance, inTurn })
+        : undefined
       return Effect.gen(function* () {
         if (!storeBreaker.acceptsMoves()) events.record({ _tag: "StoreAwaited", error: undefined })
         const journal = yield* writer.load

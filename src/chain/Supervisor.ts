@@ -10,6 +10,8 @@ import type { ChainConfig } from "../config/AppConfig.ts"
 import * as Background from "../Background.ts"
 import { backoff, circuitBreaking } from "../Retry.ts"
 import { Fleet } from "../fleet/Fleet.ts"
+import * as AuditReads from "./AuditReads.ts"
+import type { InTurn } from "./AuditReads.ts"
 import * as Chain from "./Chain.ts"
 import { ChainEvents } from "./ChainEvents.ts"
 import type { ChainEvent } from "./ChainEvents.ts"
@@ -17,8 +19,8 @@ import * as ChainState from "./ChainState.ts"
 
 /** Restarts a chain after a failure outside of a connection. */
 const supervised = Effect.fnUntraced(
-  function* (chain: ChainConfig, rivals: ChainState.Rivals) {
-    const state = yield* ChainState.make(chain, rivals)
+  function* (chain: ChainConfig, rivals: ChainState.Rivals, inTurn: InTurn) {
+    const state = yield* ChainState.make(chain, rivals, inTurn)
     const { breaker, events } = state
     const onFailure = (cause: Cause.Cause<unknown>) =>
       Cause.hasInterruptsOnly(cause) ? Effect.void : events.publish({ _tag: "ChainFailed", cause })
@@ -41,6 +43,7 @@ export const layer = Layer.effectDiscard(
     const { chains } = yield* AppConfig
     const { share } = yield* Fleet
     const events = yield* ChainEvents
+    const inTurn = yield* AuditReads.make
     yield* share(
       chains.map((chain) => {
         const rivals = { moves: 0 }
@@ -48,7 +51,7 @@ export const layer = Layer.effectDiscard(
           Effect.annotateLogs(events.of(chain.name).publish(event), { chain: chain.name })
         return {
           name: chain.name,
-          follow: supervised(chain, rivals),
+          follow: supervised(chain, rivals, inTurn),
           overtaken: () => rivals.moves,
           onStart: publish({ _tag: "FollowedHere" }),
           onStop: publish({ _tag: "FollowedElsewhere" }),
