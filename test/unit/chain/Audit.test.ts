@@ -553,6 +553,22 @@ describe("the audit", () => {
       }),
   )
 
+  scenario("reads no more than 1 000 stored logs in one range", ({ chain, two, start }) =>
+    Effect.gen(function* () {
+      const sizes: Array<number> = []
+      two.intercept = (method, _params, proceed) => {
+        const answer = proceed()
+        if (method === "eth_getLogs") sizes.push((answer as ReadonlyArray<unknown>).length)
+        return answer
+      }
+      const { status } = yield* start(allContracts)
+      yield* blocks(chain, 25, 300)
+      assert.isAbove(status.final!, 10)
+      assert.isAbove(sizes.length, 3)
+      assert.isAtMost(Math.max(...sizes), 1000)
+    }),
+  )
+
   scenario(
     "sends no requests when off, and one request per finalization with a single endpoint",
     ({ chain, one, two, store, start }) =>
