@@ -393,6 +393,34 @@ describe("the audit", () => {
       }),
   )
 
+  scenario(
+    "does not compare our fork with the one that the node has since the audit began [G-231]",
+    ({ chain, one, two, store, start }) =>
+      Effect.gen(function* () {
+        const { status } = yield* start({ ...allContracts, FINALITY: "depth", FINALITY_DEPTH: "6" })
+        yield* blocks(chain, 3)
+        two.intercept = (method, params, proceed) => {
+          const { fromBlock } = (params as ReadonlyArray<{ readonly fromBlock?: string }>)[0] ?? {}
+          if (one.announces && method === "eth_getLogs" && Number(fromBlock) > 3) {
+            one.announces = two.announces = false
+            // Deeper than the depth at which blocks count as final.
+            const depth = chain.head.number - Number(fromBlock)
+            assert.isAbove(depth, 6)
+            chain.revert(depth)
+            chain.jump(...Array.from({ length: depth }, () => 4))
+          }
+          return proceed()
+        }
+        while (one.announces) yield* blocks(chain, 1, 0)
+        two.intercept = (_method, _params, proceed) => proceed()
+        one.announces = two.announces = true
+        yield* blocks(chain, 20)
+        yield* caughtUp(store, chain, status, 0, false)
+        assert.strictEqual(status.count(eventsAuditedMissing), 0)
+        assert.strictEqual(status.count(blocksUnaudited), 0)
+      }),
+  )
+
   for (const logs of [2, 0])
     scenario(
       `does not apply a correction to the block with ${logs} logs that replaced the corrected one [G-232]`,

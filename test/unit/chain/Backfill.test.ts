@@ -36,7 +36,7 @@ const backfill = (emit: BackfillOptions["emit"]) => {
     pending: new PendingJournal(emptyJournal(0, "none"), { push: () => callLimits, pop: 1000 }, () => {}),
     recentHeaders: new RecentHeaders(),
     crossCheck: undefined as unknown as BackfillOptions["crossCheck"],
-    finality: { block: () => chain.head, takeMismatch: () => undefined, finalize: unused() },
+    finality: { block: () => chain.head, takeMismatch: () => undefined, finalize: unused },
     storedUpTo: unused,
     isCanonicalHere: unused,
     emit,
