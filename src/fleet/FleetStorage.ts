@@ -76,7 +76,7 @@ class Dealt {
 /** This replica among the others: what each answer of the fleet's script tells. */
 const makeMembership = (options: FleetStorageOptions) => {
   const ttl = Duration.toMillis(options.ttl)
-  /** Heartbeats that are further apart are an outage. Without one, answers are a heartbeat and a moment apart. */
+  /** Answers that are further apart are an outage, as is a call that fails. Otherwise they are a heartbeat and a moment apart. */
   const longestInterval = Duration.toMillis(options.heartbeat) + (ttl * 3) / 8
   let members: ReadonlySet<string> = new Set()
   let answeredAt = -Infinity
@@ -93,9 +93,11 @@ const makeMembership = (options: FleetStorageOptions) => {
     shards: ReadonlyArray<string> = [],
   ) {
     const { address = "", description = "" } = own.member ?? {}
-    const [held, present] = yield* options.call(verb, verb, String(ttl), address, description, ...shards)
+    const call = options.call(verb, verb, String(ttl), address, description, ...shards)
+    const [held, present] = yield* Effect.tapError(call, () => Effect.sync(() => (answeredAt = -Infinity)))
     const now = yield* Monotonic.millis
-    // While Redis was away no replica could say that it is present: each gets the time to do so.
+    // While Redis was away no replica could say that it is present: each gets the time to do so, also the one that
+    // reconnects last.
     if (now - answeredAt > longestInterval) patientUntil = now + ttl
     answeredAt = now
     members = new Set(now < patientUntil ? [...members, ...present] : present)

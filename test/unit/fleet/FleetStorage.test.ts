@@ -163,6 +163,25 @@ describe("the storage of a fleet", () => {
       yield* membersAre(one, "one")
     }))
 
+  test("waits after a short outage, too, for the replicas that come back last", (server) =>
+    Effect.gen(function* () {
+      const [one, two] = yield* Effect.all([joined(server, "one"), joined(server, "two")])
+      yield* membersAre(one, "one", "two")
+      two.cut(true)
+      one.cut(true)
+      yield* until(
+        Effect.sync(() => one.failures.length),
+        (failures) => failures >= 1,
+      )
+      one.cut(false)
+      const sawTwo = yield* until(
+        Effect.suspend(() => Effect.promise(() => server.client.zcount(membersKey, Date.now(), "+inf"))),
+        (present) => present === 1,
+      ).pipe(Effect.andThen(one.acquire(1)), Effect.andThen(one.members))
+      assert.deepStrictEqual(sawTwo, ["one", "two"], "Redis has not heard of two for a whole silence")
+      yield* membersAre(one, "one")
+    }))
+
   test("gives everything back at once when a replica leaves, and does not bring it back", (server) =>
     Effect.gen(function* () {
       const [one, two] = yield* Effect.all([joined(server, "one"), joined(server, "two")])
