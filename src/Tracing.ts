@@ -33,7 +33,7 @@ export const within =
 
 /** The traces of one chain. */
 export interface BlockTraces {
-  /** Starts the trace of an announced head; `undefined` if tracing is disabled. */
+  /** Starts the trace of an announced head; `undefined` if tracing is disabled, or the trace not sampled. */
   readonly announced: (head: { readonly number: number; readonly hash: string }) => Tracer.Span | undefined
   /** Ends the traces of heads that were coalesced into a newer head. */
   readonly coalesced: (spans: ReadonlyArray<Tracer.Span>, by: Tracer.Span | undefined) => void
@@ -81,6 +81,7 @@ export const blockTraces = (chain: {
           root: true,
           sampled: true,
         })
+        if (!span.sampled) return undefined
         span.attribute("event_ingestor.chain", chain.name)
         span.attribute("event_ingestor.chain_id", chain.id)
         span.attribute("event_ingestor.block.number", number)
