@@ -1,5 +1,5 @@
 #!/bin/sh
-":" //; exec node --max-semi-space-size=16 --heap-growing-percent=300 --no-allocation-site-pretenuring "$(readlink -f "$0")" "$@"
+":" //; exec node --max-semi-space-size=16 --no-allocation-site-pretenuring "$(readlink -f "$0")" "$@"
 /**
  * The executable. It must load in any Node since 12, so that an old Node gets one clear line instead of a stack trace.
  *
