@@ -42,4 +42,4 @@ EXPOSE 9090
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s --retries=3 \
   CMD ["/usr/local/bin/node", "-e", "require('http').get(`http://127.0.0.1:${process.env.HTTP_PORT || process.env.METRICS_PORT || 9090}/health`, { agent: false }, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1)).on('error', () => process.exit(1))"]
 # The flags are those in the second line of start.cjs, which needs a shell.
-ENTRYPOINT ["/usr/local/bin/node", "--max-semi-space-size=16", "--no-allocation-site-pretenuring", "/app/dist/start.cjs"]
+ENTRYPOINT ["/usr/local/bin/node", "--max-semi-space-size=16", "--no-allocation-site-pretenuring", "--expose-gc", "/app/dist/start.cjs"]

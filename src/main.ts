@@ -9,12 +9,19 @@ import { Transport } from "./endpoint/Socket.ts"
 import * as FleetLayer from "./fleet/FleetLayer.ts"
 import * as ReportPublisher from "./http/ReportPublisher.ts"
 import * as Server from "./http/Server.ts"
+import * as Memory from "./Memory.ts"
 import * as Observer from "./observability/Observer.ts"
 import { Status } from "./observability/Status.ts"
 import * as StorePoller from "./observability/StorePoller.ts"
 import * as StoreLayer from "./store/StoreLayer.ts"
 
-const service = Layer.mergeAll(Supervisor.layer, StorePoller.layer, ReportPublisher.layer, Server.layer).pipe(
+const service = Layer.mergeAll(
+  Supervisor.layer,
+  StorePoller.layer,
+  ReportPublisher.layer,
+  Server.layer,
+  Memory.layer,
+).pipe(
   Layer.provide(Observer.layer),
   Layer.provideMerge(Status.layer),
   Layer.provide(FleetLayer.layer),

@@ -39,7 +39,7 @@ export const memory: Effect.Effect<Memory> = Effect.gen(function* () {
   const node = yield* residentNode(["-e", wait])
   const nodeWithFlags = yield* residentNode([...nodeFlags, "-e", wait])
   const libraries = yield* residentNode(["-e", `require("ws"); require("ioredis"); ${wait}`])
-  const { resident } = yield* quiet(ours, 10)
+  const { resident } = yield* quiet(ours, 20)
   const { peak: live } = yield* steady(4, 30)
   const peaks = [
     yield* throughput(ours, load(1000, 500)),

@@ -1,5 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { freeBuffer, freeItems, takeText } from "../../src/Memory.ts"
+import { Effect } from "effect"
+import { TestClock } from "effect/testing"
+import { collectWhenQuiet, freeBuffer, freeItems, takeText } from "../../src/Memory.ts"
 
 const million = 1024 * 1024
 
@@ -38,4 +40,28 @@ describe("freeItems", () => {
     freeItems(items)
     assert.deepStrictEqual(items, [])
   })
+})
+
+describe("collectWhenQuiet", () => {
+  it.effect("collects once after the start, and once after each busy time", () =>
+    Effect.gen(function* () {
+      let share = 0.8
+      let collected = 0
+      const collect = Effect.sync(() => void collected++)
+      yield* Effect.forkChild(collectWhenQuiet(() => share, collect))
+      const after = Effect.fnUntraced(function* (next: number) {
+        share = next
+        yield* TestClock.adjust("15 seconds")
+        return collected
+      })
+      assert.strictEqual(yield* after(0.8), 0)
+      assert.strictEqual(yield* after(0.1), 0)
+      assert.strictEqual(yield* after(0.01), 1)
+      assert.strictEqual(yield* after(0.01), 1)
+      assert.strictEqual(yield* after(0.2), 1)
+      assert.strictEqual(yield* after(0.01), 1, "it was not busy since")
+      assert.strictEqual(yield* after(0.3), 1)
+      assert.strictEqual(yield* after(0.01), 2)
+    }),
+  )
 })
