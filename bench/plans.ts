@@ -22,7 +22,7 @@ import { ceiling } from "./subjects/ceiling.ts"
 import { ours } from "./subjects/ours.ts"
 import { perEvent } from "./subjects/perEvent.ts"
 import { script } from "./subjects/script.ts"
-import { telemetry } from "./subjects/telemetry.ts"
+import { telemetry, unsampled } from "./subjects/telemetry.ts"
 
 export type Figure = (results: Results) => Effect.Effect<void>
 
@@ -42,6 +42,7 @@ const large =
           { subject: ours, load: all },
           { subject: ours, load: load(1000, blocks, 1, false), name: "ours, blooms of zeros" },
           { subject: telemetry, load: all },
+          { subject: unsampled, load: all },
           { subject: perEvent, load: few },
           { subject: script, load: few },
         ],
@@ -89,7 +90,11 @@ export const full: Readonly<Record<string, Figure>> = {
   quiet: one("quiet", quiet(ours, 30)),
   memory: one("memory", memory),
   catchUp: one("history", catchUp(ours, 40_000, 20, 3)),
-  chains: one("chains", chains([1, 4, 16, 64], 15, 3)),
+  chains: (results) =>
+    Effect.andThen(
+      one("chains", chains([1, 4, 16, 64], 15, 3))(results),
+      one("chainsOfBare", chains([1, 64], 15, 3, bare))(results),
+    ),
   filters: one("filters", filters([1, 10, 100, 1_000, 10_000], 10, 1)),
   reconnect: one("reconnect", reconnect(ours, 2)),
   silence: one("silence", silence(ours)),

@@ -39,6 +39,7 @@ export interface Results {
   quiet?: Quiet
   memory?: Memory
   chains?: ReadonlyArray<Point>
+  chainsOfBare?: ReadonlyArray<Point>
   filters?: ReadonlyArray<Point>
   fleet?: Fleet
   /** MB a minute over the soak. */

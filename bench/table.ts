@@ -148,6 +148,7 @@ const memoryTable = (memory: NonNullable<Results["memory"]>) =>
         ["Node with ws and ioredis", memory.libraries],
         ["idle, four chains", memory.idle],
         ["live, 10 000 events/s, peak", memory.live],
+        ["the same, bare", memory.liveOfBare],
         ["behind, at full speed, peak", memory.backlog],
         ["load", memory.loadAverage],
       ] as const
@@ -161,12 +162,13 @@ const historyLine = (history: NonNullable<Results["history"]>) =>
 
 const goalTable = (goals: NonNullable<Results["goals"]>) =>
   table(
-    ["goal", "figure", "before", ""],
-    goals.map(({ goal, figure, before = "", met }) => [
+    ["goal", "figure", "before", "", "limit"],
+    goals.map(({ goal, figure, before = "", met, limit = "" }) => [
       goal,
       figure,
       before,
       met === undefined ? "not measured" : met ? "met" : "NOT MET",
+      limit,
     ]),
   )
 
@@ -244,6 +246,7 @@ export const format = (results: Results): string => {
     results.quiet && quietTable(results.quiet),
     results.memory && memoryTable(results.memory),
     results.chains && pointTable("chains (10 000 events/s)", results.chains),
+    results.chainsOfBare && pointTable("the same, bare", results.chainsOfBare),
     results.filters && pointTable("addresses (10 000 events/s)", results.filters),
     results.slope !== undefined && `soak: ${results.slope.toFixed(2)} MB/min`,
     results.goals && goalTable(results.goals),

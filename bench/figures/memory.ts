@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import { setTimeout as sleep } from "node:timers/promises"
 import { loadAverage, residentMemory, startNode } from "../child.ts"
 import { load, throughput } from "../run.ts"
+import { bare } from "../subjects/bare.ts"
 import { nodeFlags, ours } from "../subjects/ours.ts"
 import { catchUp } from "./catchUp.ts"
 import { quiet } from "./quiet.ts"
@@ -20,6 +21,8 @@ export interface Memory {
   readonly idle: number
   /** The peak at 10 000 events a second from four chains. */
   readonly live: number
+  /** The same of the bare loop. */
+  readonly liveOfBare: number
   /** The highest peak of blocks of 1 000 and of 200 logs at full speed, and of a history. */
   readonly backlog: number
 }
@@ -41,6 +44,7 @@ export const memory: Effect.Effect<Memory> = Effect.gen(function* () {
   const libraries = yield* residentNode(["-e", `require("ws"); require("ioredis"); ${wait}`])
   const { resident } = yield* quiet(ours, 20)
   const { peak: live } = yield* steady(4, 30)
+  const { peak: liveOfBare } = yield* steady(4, 30, bare)
   const peaks = [
     yield* throughput(ours, load(1000, 500)),
     yield* throughput(ours, load(200, 600, 4)),
@@ -53,6 +57,7 @@ export const memory: Effect.Effect<Memory> = Effect.gen(function* () {
     libraries,
     idle: resident,
     live,
+    liveOfBare,
     backlog: Math.max(...peaks),
   }
 })

@@ -7,11 +7,12 @@ import { expectedOf, running, until } from "../run.ts"
 import { median } from "../statistics.ts"
 import { contentsOf, redisCpuSeconds, verify } from "../store.ts"
 import { ours } from "../subjects/ours.ts"
+import type { Subject } from "../subjects/Subject.ts"
 
 export interface Point {
   /** Chains, or addresses. */
   readonly of: number
-  /** Microseconds of CPU per event, of the service and of Redis. */
+  /** Microseconds of CPU per event, of the subject and of Redis. */
   readonly cpu: number
   readonly redisCpu: number
   /** MB. */
@@ -26,8 +27,9 @@ const warmUp = 0.3
 
 type Measured = Omit<Point, "ratio">
 
-/** Sends a paced load through the service and measures the warm part of it. */
+/** Sends a paced load through a subject and measures the warm part of it. */
 export const paced = (
+  subject: Subject,
   of: number,
   load: Load,
   env: Readonly<Record<string, string>>,
@@ -36,7 +38,7 @@ export const paced = (
   Effect.gen(function* () {
     const expected = expectedOf(load, addresses)
     const loadBefore = loadAverage()
-    const { redis, provider, pid, stored } = yield* running(ours, load, env)
+    const { redis, provider, pid, stored } = yield* running(subject, load, env)
     const mark = (target: number) =>
       Effect.promise(async () => {
         const { seen } = await until(`${of}`, target, stored)
@@ -61,7 +63,7 @@ export const paced = (
 const perSecond = 10_000
 
 /** 10 000 events a second in blocks of 100. */
-export const steady = (count: number, seconds: number): Effect.Effect<Measured> => {
+export const steady = (count: number, seconds: number, subject = ours): Effect.Effect<Measured> => {
   const logs = 100
   const load: Load = {
     chains: Array.from({ length: count }, (_, i) => 900_001 + i),
@@ -70,7 +72,7 @@ export const steady = (count: number, seconds: number): Effect.Effect<Measured> 
     blocks: Math.ceil((perSecond * seconds) / logs / count),
     pace: perSecond / logs,
   }
-  return paced(count, load, {})
+  return paced(subject, count, load, {})
 }
 
 /** The medians of several rounds, in each of which all points are measured one after another. */
@@ -93,9 +95,14 @@ const inRounds = Effect.fnUntraced(function* (
 })
 
 /** The same load from 1 to 64 chains. */
-export const chains = (counts: ReadonlyArray<number>, seconds: number, rounds: number) =>
+export const chains = (
+  counts: ReadonlyArray<number>,
+  seconds: number,
+  rounds: number,
+  subject: Subject = ours,
+) =>
   inRounds(
-    counts.map((count) => steady(count, seconds)),
+    counts.map((count) => steady(count, seconds, subject)),
     rounds,
   )
 
@@ -113,7 +120,7 @@ const filtered = (count: number, seconds: number) => {
     pace: perSecond / (logs / 2),
   }
   const env = { ADDRESSES: [...followed, ...silent].join(","), START_BLOCK: String(base + 1) }
-  return paced(count, load, env, new Set(followed))
+  return paced(ours, count, load, env, new Set(followed))
 }
 
 export const filters = (counts: ReadonlyArray<number>, seconds: number, rounds: number) =>

@@ -19,8 +19,8 @@ const receiver = Effect.acquireRelease(
 )
 
 /** The service with traces, metrics and logs going to an OTLP receiver. */
-export const telemetry: Subject = {
-  name: "ours + telemetry",
+const withTelemetry = (name: string, env: Readonly<Record<string, string>>): Subject => ({
+  name,
   start: (where) =>
     Effect.gen(function* () {
       const { port, requests } = yield* receiver
@@ -32,6 +32,7 @@ export const telemetry: Subject = {
           // Often enough to matter in a run of seconds.
           OTEL_METRIC_EXPORT_INTERVAL: "1000",
           OTEL_BSP_SCHEDULE_DELAY: "1000",
+          ...env,
         },
       })
       yield* Effect.addFinalizer(() =>
@@ -41,4 +42,12 @@ export const telemetry: Subject = {
       )
       return child
     }),
-}
+})
+
+/** Every block is traced. */
+export const telemetry = withTelemetry("ours + telemetry", {})
+
+/** No block is traced. */
+export const unsampled = withTelemetry("ours + telemetry, unsampled", {
+  OTEL_TRACES_SAMPLER: "always_off",
+})
