@@ -89,6 +89,9 @@ const recoveryGoals = ({ reconnect, silence, recovery }: Results): ReadonlyArray
 
 const lightGoals = ({ cold, quiet, startup }: Results): ReadonlyArray<Goal> => {
   const of = (name: string) => cold?.find(({ subject }) => subject === name)
+  const ofBlock = of("ours")?.cpuOfBlock
+  // On some machines a CPU is so much slower while there is nothing to do that the difference is negative.
+  const cpuOfBlock = ofBlock !== undefined && ofBlock < 0 ? undefined : ofBlock
   const peers = cold?.filter(({ subject }) => ["script", "per-event"].includes(subject)).map(({ p50 }) => p50)
   const rests = [
     ["a silent provider", quiet?.silent],
@@ -103,7 +106,7 @@ const lightGoals = ({ cold, quiet, startup }: Results): ReadonlyArray<Goal> => {
       2,
       "1.5–2.5",
     ),
-    atMost("a block of 50 every 2 s: ≤ 5 ms of CPU per block", of("ours")?.cpuOfBlock, 5, 1, "60–90"),
+    atMost("a block of 50 every 2 s: ≤ 5 ms of CPU per block", cpuOfBlock, 5, 1, "60–90"),
     ...rests.flatMap(([name, rest]) => [
       atMost(`quiet, four chains, ${name}: ≤ 4 wake-ups/s`, rest?.wakeUps.all, 4, 1, "22 with one chain"),
       atMost(`quiet, four chains, ${name}: ≤ 0.15 % of a core`, rest?.cpu, 0.15, 2, "1.1 with one chain"),

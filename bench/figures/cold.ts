@@ -32,7 +32,7 @@ export interface Cold {
 const logs = 50
 /** Seconds. */
 const blockTime = 2
-const settling = 5
+const settling = 20
 const idleTime = 10
 const warmUp = 20
 

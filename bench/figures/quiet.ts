@@ -35,8 +35,8 @@ const load: Load = {
   pace: 1,
 }
 
-/** Seconds until the work of starting is over. */
-const settling = 5
+/** Seconds until the work of starting is over: a quiet process collects its garbage once, 15 s after the start. */
+const settling = 20
 /** Seconds: the block time, and how much of it is over before the measurement begins. */
 const blockTime = 12
 const working = 1.5
