@@ -79,7 +79,7 @@ export const problemOf = (event: Named, isAnonymous: boolean): string | undefine
 }
 
 /**
- * Drops repeated events, and finds two that no log can be told apart by: the same signature and the same number of topics.
+ * Drops repeated events, and finds two whose logs cannot be distinguished: the same signature and the same number of topics.
  *
  * @returns the events, or the two
  */

@@ -116,7 +116,7 @@ export const parseEvents = Effect.fnUntraced(function* (text: string): Effect.fn
   if ("ambiguous" in events) {
     const [one, other] = events.ambiguous
     return yield* Effect.fail(
-      `${one} and ${other} cannot be told apart: they have the same types and the same number of topics`,
+      `${one} and ${other} cannot be distinguished: they have the same types and the same number of topics`,
     )
   }
   const hashed = yield* Effect.forEach(events, (event) => {

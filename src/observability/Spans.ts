@@ -42,7 +42,7 @@ const exceptionEvent = ({ name, message, stack }: Error, time: HrTime): TimedEve
   },
 })
 
-/** How a span has ended: as the SDK of `@effect/opentelemetry` tells it. */
+/** How a span has ended, in the form in which `@effect/opentelemetry` exports it. */
 const outcomeOf = (exit: Exit.Exit<unknown, unknown>) => {
   if (exit._tag === "Success") return { status: { code: SpanStatusCode.OK }, errors: [] }
   if (Cause.hasInterruptsOnly(exit.cause))

@@ -72,7 +72,7 @@ describe("options", () => {
       /A is anonymous/,
     ],
     [
-      "two events that cannot be told apart",
+      "two events that cannot be distinguished",
       {
         events: parseAbi(["event A(uint256 indexed x, uint256 y)", "event A(uint256 x, uint256 indexed y)"]),
       },

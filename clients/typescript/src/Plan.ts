@@ -2,7 +2,7 @@
  * What a reader does about the entries that it has read: which blocks it undoes and applies, and where it is then. Pure.
  *
  * The stream is the journal of a stack: an entry is added on top, and removed from the top. Whether a block survives is therefore
- * told by the lowest block number that comes after it: every later entry is above a block that is still there.
+ * shown by the lowest block number that comes after it: every later entry is above a block that is still there.
  */
 import { hashOf, identityOf, isRemoval, logOf, numberOf } from "./Entry.ts"
 import type { Entry, Head, Log, RawBlock } from "./Entry.ts"

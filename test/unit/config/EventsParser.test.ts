@@ -122,12 +122,12 @@ describe("EVENTS", () => {
     [
       "other names of one event",
       "A(int a);A(int b)",
-      /^EVENTS: A\(int256 a\) and A\(int256 b\) cannot be told apart/,
+      /^EVENTS: A\(int256 a\) and A\(int256 b\) cannot be distinguished/,
     ],
     [
       "variants with equally many topics",
       "A(int indexed a, int b);A(int a, int indexed b)",
-      /^EVENTS: A\(int256 indexed a, int256 b\) and A\(int256 a, int256 indexed b\) cannot be told apart/,
+      /^EVENTS: A\(int256 indexed a, int256 b\) and A\(int256 a, int256 indexed b\) cannot be distinguished/,
     ],
     [
       "a missing file",
