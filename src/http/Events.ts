@@ -83,10 +83,12 @@ export const make = (
   full: HttpServerResponse.HttpServerResponse,
 ) => {
   let readers = 0
-  const acquireSlot = Effect.acquireRelease(
-    Effect.sync(() => readers++),
-    () => Effect.sync(() => readers--),
-  )
+  const count = (change: 1 | -1) =>
+    Effect.sync(() => {
+      readers += change
+      for (const { tail } of status.chains) tail.readers = readers
+    })
+  const acquireSlot = Effect.acquireRelease(count(1), () => count(-1))
   return Effect.gen(function* () {
     const request = yield* HttpServerRequest.HttpServerRequest
     if (readers >= mostReaders) return full

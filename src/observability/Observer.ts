@@ -27,12 +27,12 @@ const traceOf = (chain: string, event: ChainEvent) =>
 
 /**
  * The publisher of each chain's events. While the layer lives, each second is one wake-up of the process, for all chains: a
- * sample for the rates and the curves of the page, and the lines that are due.
+ * sample for the rates, the curves of the page and the delay of the event loop, and the lines that are due.
  */
 export const layer = Layer.effect(
   ChainEvents,
   Effect.gen(function* () {
-    const { chain: statusOf, chains, storeOperation } = yield* Status
+    const { chain: statusOf, chains, eventLoopLag, storeOperation } = yield* Status
     const { retention } = yield* AppConfig
     const redact = yield* Redaction
     const clock = yield* Clock.Clock
@@ -41,11 +41,13 @@ export const layer = Layer.effect(
     const limited = Effect.provideService(CurrentLogLimits, limits)
 
     const sample = Effect.map(Monotonic.millis, (now) => {
+      eventLoopLag.begin(now)
       for (const chain of chains) chain.history.sample(now, chain.lag(now), chain.count(eventsPublished))
     })
     yield* Effect.all([sample, Progress.make(chains), limits.flush], { discard: true }).pipe(
       limited,
       Effect.catchDefect((defect) => logEvent("defect", "a defect in the work of each second", {}, defect)),
+      Effect.andThen(Effect.map(Monotonic.millis, (now) => eventLoopLag.end(now))),
       // Not `fixed`, which samples twice within a millisecond when a timer fires early.
       Effect.repeat(Schedule.spaced(sampleEvery)),
       Effect.forkScoped,

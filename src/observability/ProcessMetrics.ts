@@ -1,6 +1,6 @@
 /** The metrics of the process: CPU, memory, event loop, and telemetry that was not delivered. */
-import { monitorEventLoopDelay } from "node:perf_hooks"
 import { version } from "../Version.ts"
+import type { EventLoopLag } from "./EventLoopLag.ts"
 import { makeTable } from "./MetricFamily.ts"
 import type { Registry } from "./MetricFamily.ts"
 import { signals } from "../Tracing.ts"
@@ -40,28 +40,6 @@ const lagHigh = standardGauge(
 
 export { definitions }
 
-const quantiles = [50, 99]
-
-/** The delay of the event loop in the last minute, in seconds, by quantile: over all time, a current stall would not show. */
-const eventLoopLag = () => {
-  // The monitor measures the interval of its own timer: the excess over its resolution is delay. Each interval is a
-  // wake-up: with 50 ms, most of what a quiet process did was to wake up for this timer.
-  const resolution = 1000
-  const delay = monitorEventLoopDelay({ resolution })
-  delay.enable()
-  let since = performance.now()
-  let lastMinute: ReadonlyMap<number, number> | undefined
-  return (quantile: number): number => {
-    if (performance.now() - since >= 60_000) {
-      lastMinute = new Map(quantiles.map((one) => [one, delay.percentile(one)]))
-      delay.reset()
-      since = performance.now()
-    }
-    const nanos = lastMinute?.get(quantile) ?? delay.percentile(quantile)
-    return Math.max(nanos / 1e6 - resolution, 0) / 1000
-  }
-}
-
 /**
  * Registers the series of the fleet.
  *
@@ -75,20 +53,21 @@ export const registerFleet = (fleet: string, members: () => number, registry: Re
  * Registers the series of the process.
  *
  * @param startedAt unix milliseconds
+ * @param lag the delay of the event loop
  * @param dropped telemetry that was not delivered, by signal
  */
 export const register = (
   startedAt: number,
+  lag: EventLoopLag,
   dropped: Readonly<Record<Signal, number>>,
   registry: Registry,
 ): void => {
   for (const signal of signals) telemetryDropped.read({ signal }, () => dropped[signal], registry)
-  const lag = eventLoopLag()
   buildInfo.read({ version }, () => 1, registry)
   start.read({}, () => startedAt / 1000, registry)
   cpu.read({}, () => (process.cpuUsage().user + process.cpuUsage().system) / 1e6, registry)
   memory.read({}, () => process.memoryUsage.rss(), registry)
   heapUsed.read({}, () => process.memoryUsage().heapUsed, registry)
-  lagMedian.read({}, () => lag(50), registry)
-  lagHigh.read({}, () => lag(99), registry)
+  lagMedian.read({}, () => lag.quantile(0.5), registry)
+  lagHigh.read({}, () => lag.quantile(0.99), registry)
 }

@@ -11,6 +11,7 @@ import * as Monotonic from "../Monotonic.ts"
 import { Dropped } from "../Tracing.ts"
 import { ChainStatus } from "./ChainStatus.ts"
 import * as ChainMetrics from "./ChainMetrics.ts"
+import { EventLoopLag } from "./EventLoopLag.ts"
 import * as EndpointMetrics from "./EndpointMetrics.ts"
 import * as ProcessMetrics from "./ProcessMetrics.ts"
 import * as StoreMetrics from "./StoreMetrics.ts"
@@ -24,6 +25,7 @@ export class Status extends Context.Service<
     readonly chains: ReadonlyArray<ChainStatus>
     readonly chain: (name: string) => ChainStatus
     readonly store: StoreStatus
+    readonly eventLoopLag: EventLoopLag
     /** Records the duration of a store operation, in seconds. */
     readonly storeOperation: (operation: Operation, seconds: number) => void
     readonly registry: Registry
@@ -57,7 +59,8 @@ export class Status extends Context.Service<
       // A process without a fleet is alone.
       ProcessMetrics.registerFleet(config.fleet?.name ?? "", () => view()?.members.length ?? 1, registry)
       StoreMetrics.register(store, registry)
-      ProcessMetrics.register(clock.currentTimeMillisUnsafe(), yield* Dropped, registry)
+      const eventLoopLag = new EventLoopLag()
+      ProcessMetrics.register(clock.currentTimeMillisUnsafe(), eventLoopLag, yield* Dropped, registry)
       const recorders = new Map(
         operations.map((operation) => [
           operation,
@@ -69,6 +72,7 @@ export class Status extends Context.Service<
         chains,
         chain: (name) => chains.find((chain) => chain.name === name)!,
         store,
+        eventLoopLag,
         storeOperation: (operation, seconds) => recorders.get(operation)!(seconds),
         registry,
       }

@@ -29,9 +29,10 @@ describe("the recent entries", () => {
 
   it.prop(
     "show the latest entries with their positions in the stream, within a fixed limit",
-    [Schema.Array(Step)],
-    ([steps]) => {
+    [Schema.Array(Step), Schema.Literals([0, 1])],
+    ([steps, readers]) => {
       const tail = new RecentEntries()
+      tail.readers = readers
       const journal: Array<string> = []
       const stack: Array<ReturnType<typeof block>> = []
       const entry = (hash: string, index: number, removed: boolean) =>
@@ -59,7 +60,7 @@ describe("the recent entries", () => {
       }
       assert.strictEqual(tail.seq, journal.length)
       const rows = tail.after(0)
-      assert.isAtMost(rows.length, rowsKept)
+      assert.isAtMost(rows.length, readers > 0 ? rowsKept.read : rowsKept.unread)
       for (const { seq, block_hash, log_index, removed } of rows) {
         assert.strictEqual(entry(block_hash, log_index, removed), journal[seq - 1])
       }
@@ -77,14 +78,31 @@ describe("the recent entries", () => {
     },
   )
 
-  it("keep the last hundred of a large push, with at most one word of data each", () => {
+  it("keep the last hundred of a large push while there are readers, with at most one word of data each", () => {
     const tail = new RecentEntries()
     const large = block(7, "main", 1000)
     const logs = large.logs.map((log) => ({ ...log, data: `0x${"ab".repeat(5000)}` as const }))
+    tail.readers = 1
     tail.pushed([{ ...large, logs, whole: true }])
     const rows = tail.after(0)
     assert.deepStrictEqual([rows.length, rows[0]!.seq, rows[99]!.seq], [100, 901, 1000])
     assert.deepInclude(rows[99], { data: `0x${"ab".repeat(32)}`, data_bytes: 5000, log_index: 999 })
+  })
+
+  it("keep only the last ten while nobody reads them, and more from the next push on once somebody does", () => {
+    const tail = new RecentEntries()
+    const places = () => tail.after(0).map(({ seq }) => seq)
+    const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i)
+    const push = (number: number) => tail.pushed([{ ...block(number, "main", 20), whole: true }])
+    tail.readers = 1
+    push(1)
+    assert.deepStrictEqual(places(), range(1, 20))
+    tail.readers = 0
+    push(2)
+    assert.deepStrictEqual(places(), range(31, 40))
+    tail.readers = 1
+    push(3)
+    assert.deepStrictEqual(places(), range(31, 60))
   })
 })
 
