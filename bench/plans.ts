@@ -79,13 +79,17 @@ export const full: Readonly<Record<string, Figure>> = {
   small: small(1000, 3),
   cold: one("cold", cold([ours, script, perEvent, bare], 30, 2)),
   sqlite: one("sqlite", sqlite(load(1000, 300))),
-  latency: one(
-    "latencies",
-    Effect.forEach(
-      loads.flatMap((load) => sizes.map((logs) => ({ load, logs, seconds: 20 }))),
-      (at) => latency(ours, at),
+  latency: (results) =>
+    Effect.andThen(
+      one(
+        "latencies",
+        Effect.forEach(
+          loads.flatMap((load) => sizes.map((logs) => ({ load, logs, seconds: 20 }))),
+          (at) => latency(ours, at),
+        ),
+      )(results),
+      one("latencyOfBare", latency(bare, { load: 10_000, logs: 200, seconds: 20 }))(results),
     ),
-  ),
   startup: one("startup", startup(ours, 9)),
   quiet: one("quiet", quiet(ours, 30)),
   memory: one("memory", memory),

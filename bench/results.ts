@@ -30,6 +30,8 @@ export interface Results {
   cold?: ReadonlyArray<Cold>
   sqlite?: Cost
   latencies?: ReadonlyArray<Latency>
+  /** The bare loop at 10 000 events a second in blocks of 200. */
+  latencyOfBare?: Latency
   history?: CatchUp
   startup?: Startup
   reconnect?: Reconnect

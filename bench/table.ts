@@ -47,9 +47,9 @@ const pointTable = (title: string, points: NonNullable<Results["chains"]>) =>
     ]),
   )
 
-const latencyTable = (latencies: NonNullable<Results["latencies"]>) =>
+const latencyTable = (title: string, latencies: NonNullable<Results["latencies"]>) =>
   table(
-    ["events/s × logs of a block", "chains", "p50 ms", "p99", "p99.9", "max", "CPU %", "load"],
+    [title, "chains", "p50 ms", "p99", "p99.9", "max", "CPU %", "load"],
     latencies.map((row) => [
       `${whole(row.load)} × ${whole(row.logs)}`,
       String(row.chains),
@@ -95,6 +95,11 @@ const reconnectTables = ({ reconnect, silence }: Results) => [
         ...(silence ?? []).map((row) => ({
           ...row,
           name: `from its last head, the ${row.heads}th; silent for ever, blocks of 1 s`,
+        })),
+        ...(silence ?? []).map((row) => ({
+          ...row,
+          ours: row.noticed,
+          name: `of which until the connection is given up, head ${row.heads}`,
         })),
       ]
         .filter((row) => row !== undefined)
@@ -235,7 +240,8 @@ export const format = (results: Results): string => {
     results.cold && coldTable(results.cold),
     sqlite &&
       `SQLite as store: ${whole(sqlite.perSecond)} events/s, ${tenth(sqlite.cpu)} µs CPU, peak ${whole(sqlite.peak)} MB, load ${loadOf(sqlite)}`,
-    latencies && latencyTable(latencies),
+    latencies && latencyTable("events/s × logs of a block", latencies),
+    results.latencyOfBare && latencyTable("the same, bare", [results.latencyOfBare]),
     history && historyLine(history),
     startup &&
       `start → first stored event: ${whole(startup.first)} ms, of which Node ${whole(startup.node)} ms, load ${loadOf(startup)}`,
@@ -244,6 +250,8 @@ export const format = (results: Results): string => {
     ...(consumer === undefined ? [] : consumerTables(consumer)),
     ...(results.fleet === undefined ? [] : fleetTables(results.fleet)),
     results.quiet && quietTable(results.quiet),
+    results.quiet?.slowdown &&
+      `the machine runs the same work ${tenth(results.quiet.slowdown)} × as long after a second of sleep`,
     results.memory && memoryTable(results.memory),
     results.chains && pointTable("chains (10 000 events/s)", results.chains),
     results.chainsOfBare && pointTable("the same, bare", results.chainsOfBare),

@@ -1,10 +1,12 @@
 /**
  * The cost of a process that has nothing to do: four chains whose provider sends nothing at all, and then the time between two
- * heads of a chain with a block time of 12 s.
+ * heads of a chain with a block time of 12 s. Beside it, how much slower the machine runs a process that wakes up seldom: caches
+ * and clock frequencies cool down, and on some virtual machines much more than that.
  */
 import { Effect } from "effect"
 import { setTimeout as sleep } from "node:timers/promises"
-import { cpuMillis, loadAverage, now, residentMemory, wakeUps } from "../child.ts"
+import { once } from "node:events"
+import { cpuMillis, loadAverage, now, residentMemory, start, wakeUps } from "../child.ts"
 import type { Load } from "../provider.ts"
 import { running } from "../run.ts"
 import type { Subject } from "../subjects/Subject.ts"
@@ -24,6 +26,8 @@ export interface Quiet {
   readonly betweenHeads: Rest
   /** Resident memory in MB at the end of the silence. */
   readonly resident: number
+  /** CPU time of the same work after a second of sleep, relative to that of a busy process. */
+  readonly slowdown: number
 }
 
 const heads = 3
@@ -72,8 +76,16 @@ const restOf = (loadAverage: number, windows: ReadonlyArray<Totals>): Rest => {
   }
 }
 
+const slowdown: Effect.Effect<number> = Effect.gen(function* () {
+  const file = new URL("../subjects/sleeperMain.ts", import.meta.url)
+  const { process: child } = yield* start(file, [], {}, { ipc: true })
+  const [factor] = (yield* Effect.promise(() => once(child, "message"))) as [number]
+  return factor
+}).pipe(Effect.scoped)
+
 export const quiet = (subject: Subject, seconds: number): Effect.Effect<Quiet> =>
   Effect.gen(function* () {
+    const factor = yield* slowdown
     const { provider, pid } = yield* running(subject, load)
     return yield* Effect.promise(async () => {
       await provider.subscribed
@@ -87,6 +99,6 @@ export const quiet = (subject: Subject, seconds: number): Effect.Effect<Quiet> =
         await sleep(working * 1000)
         windows.push(await within(pid, blockTime - working))
       }
-      return { silent, betweenHeads: restOf(loadBefore, windows), resident }
+      return { silent, betweenHeads: restOf(loadBefore, windows), resident, slowdown: factor }
     })
   }).pipe(Effect.scoped)

@@ -35,6 +35,8 @@ export interface Silence {
   readonly loadAverage: number
   /** Heads, one a second, that the provider has announced before. */
   readonly heads: number
+  /** Seconds from the last head until the client gives the connection up. */
+  readonly noticed: Spread
   /** Seconds from the last head to the next event that can be read. */
   readonly ours: Spread
   readonly samples: number
@@ -164,12 +166,20 @@ const silenceOf = async (
     // Between two heads, when nothing is on its way.
     await sleep(500)
     one.door.silence()
-    return { last, at: await nextBlock(one) }
+    const before = one.door.ended.length
+    const at = await nextBlock(one)
+    return { last, at, noticedAt: one.door.ended[before]! }
   })
   const all = await Promise.all(silent)
   const { written } = await provider.report()
-  const samples = all.map(({ last, at }, i) => at - written[chains.indexOf(followed[i]!.chain)]![last]!)
-  return { loadAverage: loadBefore, heads, ours: spreadOf(samples), samples: samples.length }
+  const lastHeads = all.map(({ last }, i) => written[chains.indexOf(followed[i]!.chain)]![last]!)
+  return {
+    loadAverage: loadBefore,
+    heads,
+    noticed: spreadOf(all.map(({ noticedAt }, i) => noticedAt - lastHeads[i]!)),
+    ours: spreadOf(all.map(({ at }, i) => at - lastHeads[i]!)),
+    samples: all.length,
+  }
 }
 
 /** Each half of the chains after another number of heads. */

@@ -5,7 +5,7 @@
  * and the default is used. Only what would send everything to the wrong place is refused: a URL that is none, and gRPC.
  */
 import { Effect, Record, Redacted } from "effect"
-import { validateHeaderName, validateHeaderValue } from "node:http"
+import { validateHeaderName, validateHeaderValue } from "../NodeHttp.ts"
 import {
   common,
   defaultName,

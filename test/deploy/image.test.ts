@@ -95,7 +95,7 @@ describe("the image", () => {
       ),
     )
     const foreign = [...new Set(packages.filter((path) => !path.startsWith("node:")).map(packageOf))]
-    assert.includeMembers(foreign, ["ioredis", "ws", "hash-wasm", "@opentelemetry/api", "ox"])
+    assert.includeMembers(foreign, ["ioredis", "ws", "@opentelemetry/api", "ox"])
     for (const name of foreign) assert.property(dependencies, name)
     assert.include(dockerfile, "npm prune --omit=dev")
     for (const name of Object.keys(dependencies)) assert.notMatch(name, /^(@effect|effect)(\/|$)/)
