@@ -14,8 +14,6 @@ export type Unreachable = "closed" | "refusing"
 
 export interface Door {
   readonly port: number
-  /** When connections of clients have ended. */
-  readonly ended: ReadonlyArray<number>
   /** When clients have connected, the refused ones included (milliseconds, the clock of `now`). */
   readonly attempts: ReadonlyArray<number>
   /** Cuts all connections, and lets no other in. */
@@ -41,13 +39,11 @@ const join = (pair: Pair, onEnd: () => void): void => {
 
 const make = (port: number, providerPort: number) => {
   const attempts: Array<number> = []
-  const ended: Array<number> = []
   const pairs = new Set<Pair>()
   let isRefusing = false
   const server = createServer((client) => {
     attempts.push(now())
     if (isRefusing) return void client.resetAndDestroy()
-    client.on("close", () => void ended.push(now()))
     const pair: Pair = [client, connect(providerPort, "127.0.0.1")]
     pairs.add(pair)
     join(pair, () => pairs.delete(pair))
@@ -58,7 +54,6 @@ const make = (port: number, providerPort: number) => {
       return (server.address() as AddressInfo).port
     },
     attempts,
-    ended,
     shut: async (how) => {
       isRefusing = how === "refusing"
       const closed = isRefusing

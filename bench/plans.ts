@@ -7,7 +7,7 @@ import { fleet } from "./fleet.ts"
 import { latency } from "./figures/latency.ts"
 import { loaded } from "./figures/loaded.ts"
 import { memory } from "./figures/memory.ts"
-import { quiet } from "./figures/quiet.ts"
+import { compiled, quiet } from "./figures/quiet.ts"
 import { reconnect, silence } from "./figures/reconnect.ts"
 import { recovery } from "./figures/recovery.ts"
 import { chains, filters } from "./figures/scaling.ts"
@@ -91,7 +91,7 @@ export const full: Readonly<Record<string, Figure>> = {
       one("latencyOfBare", latency(bare, { load: 10_000, logs: 200, seconds: 20 }))(results),
     ),
   startup: one("startup", startup(ours, 9)),
-  quiet: one("quiet", quiet(ours, 30)),
+  quiet: one("quiet", quiet(ours, compiled, 60)),
   memory: one("memory", memory),
   catchUp: one("history", catchUp(ours, 40_000, 20, 3)),
   chains: (results) =>

@@ -96,11 +96,6 @@ const reconnectTables = ({ reconnect, silence }: Results) => [
           ...row,
           name: `from its last head, the ${row.heads}th; silent for ever, blocks of 1 s`,
         })),
-        ...(silence ?? []).map((row) => ({
-          ...row,
-          ours: row.noticed,
-          name: `of which until the connection is given up, head ${row.heads}`,
-        })),
       ]
         .filter((row) => row !== undefined)
         .map((row) => [

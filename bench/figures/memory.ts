@@ -6,7 +6,7 @@ import { load, throughput } from "../run.ts"
 import { bare } from "../subjects/bare.ts"
 import { nodeFlags, ours } from "../subjects/ours.ts"
 import { catchUp } from "./catchUp.ts"
-import { quiet } from "./quiet.ts"
+import { garbageCollected, quiet } from "./quiet.ts"
 import { steady } from "./scaling.ts"
 
 /** MB. */
@@ -42,7 +42,7 @@ export const memory: Effect.Effect<Memory> = Effect.gen(function* () {
   const node = yield* residentNode(["-e", wait])
   const nodeWithFlags = yield* residentNode([...nodeFlags, "-e", wait])
   const libraries = yield* residentNode(["-e", `require("ws"); require("ioredis"); ${wait}`])
-  const { resident } = yield* quiet(ours, 10)
+  const { resident } = yield* quiet(ours, garbageCollected, 10)
   const { peak: live } = yield* steady(4, 30)
   const { peak: liveOfBare } = yield* steady(4, 30, bare)
   const peaks = [

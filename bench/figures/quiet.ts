@@ -26,8 +26,8 @@ export interface Quiet {
   readonly betweenHeads: Rest
   /** Resident memory in MB at the end of the silence. */
   readonly resident: number
-  /** CPU time of the same work after a second of sleep, relative to that of a busy process. */
-  readonly slowdown: number
+  /** CPU time of the same work after a second of sleep, relative to that of a busy process. Missing in older results. */
+  readonly slowdown?: number
 }
 
 const heads = 3
@@ -39,8 +39,10 @@ const load: Load = {
   pace: 1,
 }
 
-/** Seconds until the work of starting is over: a quiet process collects its garbage once, 15 s after the start. */
-const settling = 20
+/** Seconds until a process that was started is quiet: it collects its garbage once, after 15 s. */
+export const garbageCollected = 20
+/** Seconds until V8 has compiled most of what runs each second: its threads wake up for that less and less. */
+export const compiled = 240
 /** Seconds: the block time, and how much of it is over before the measurement begins. */
 const blockTime = 12
 const working = 1.5
@@ -83,7 +85,8 @@ const slowdown: Effect.Effect<number> = Effect.gen(function* () {
   return factor
 }).pipe(Effect.scoped)
 
-export const quiet = (subject: Subject, seconds: number): Effect.Effect<Quiet> =>
+/** @param settling seconds after the start that do not count */
+export const quiet = (subject: Subject, settling: number, seconds: number): Effect.Effect<Quiet> =>
   Effect.gen(function* () {
     const factor = yield* slowdown
     const { provider, pid } = yield* running(subject, load)

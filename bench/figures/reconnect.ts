@@ -35,8 +35,6 @@ export interface Silence {
   readonly loadAverage: number
   /** Heads, one a second, that the provider has announced before. */
   readonly heads: number
-  /** Seconds from the last head until the client gives the connection up. */
-  readonly noticed: Spread
   /** Seconds from the last head to the next event that can be read. */
   readonly ours: Spread
   readonly samples: number
@@ -166,20 +164,12 @@ const silenceOf = async (
     // Between two heads, when nothing is on its way.
     await sleep(500)
     one.door.silence()
-    const before = one.door.ended.length
-    const at = await nextBlock(one)
-    return { last, at, noticedAt: one.door.ended[before]! }
+    return { last, at: await nextBlock(one) }
   })
   const all = await Promise.all(silent)
   const { written } = await provider.report()
-  const lastHeads = all.map(({ last }, i) => written[chains.indexOf(followed[i]!.chain)]![last]!)
-  return {
-    loadAverage: loadBefore,
-    heads,
-    noticed: spreadOf(all.map(({ noticedAt }, i) => noticedAt - lastHeads[i]!)),
-    ours: spreadOf(all.map(({ at }, i) => at - lastHeads[i]!)),
-    samples: all.length,
-  }
+  const samples = all.map(({ last, at }, i) => at - written[chains.indexOf(followed[i]!.chain)]![last]!)
+  return { loadAverage: loadBefore, heads, ours: spreadOf(samples), samples: samples.length }
 }
 
 /** Each half of the chains after another number of heads. */
