@@ -17,7 +17,7 @@ import { sustained } from "./figures/sustained.ts"
 import type { Results } from "./results.ts"
 import { load } from "./run.ts"
 import { median } from "./statistics.ts"
-import { bare } from "./subjects/bare.ts"
+import { bare, checked } from "./subjects/bare.ts"
 import { ceiling } from "./subjects/ceiling.ts"
 import { ours } from "./subjects/ours.ts"
 import { perEvent } from "./subjects/perEvent.ts"
@@ -64,6 +64,7 @@ const small = (blocks: number, rounds: number): Figure =>
     sustained(
       [
         { subject: bare, load: load(200, blocks, 4) },
+        { subject: checked, load: load(200, blocks, 4, false) },
         { subject: ours, load: load(200, blocks, 4) },
         { subject: ours, load: load(200, blocks, 4, false), name: "ours, blooms of zeros" },
       ],

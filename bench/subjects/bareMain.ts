@@ -1,10 +1,13 @@
 /**
  * The shortest honest loop from the socket into the journal: parse, push. The same script and the same entries, without
- * any checks. `node bareMain.ts <redis port> <provider port> <chain,…>`
+ * any checks; with `checked` each field is validated, and each log compared with its block.
+ * `node bareMain.ts <redis port> <provider port> <chain,…> [checked]`
  */
 import { Redis } from "ioredis"
 import { readFileSync } from "node:fs"
 import { WebSocket } from "ws"
+import { headerOf, logsOf } from "../../src/endpoint/Decode.ts"
+import { inconsistent } from "../../src/logs/Integrity.ts"
 import { pack } from "../../src/store/redis/MessagePack.ts"
 
 type Hex = `0x${string}`
@@ -34,7 +37,19 @@ const logOf = ({ logIndex, transactionHash, transactionIndex, address, topics, d
   data,
 })
 
-const [redisPort, providerPort, chains] = process.argv.slice(2)
+const [redisPort, providerPort, chains, checked] = process.argv.slice(2)
+
+const parsed = (logs: ReadonlyArray<Log>) => logs.map(logOf)
+
+/** As the service does it, in plain JavaScript. */
+const validated = (head: Head, answer: ReadonlyArray<Log>) => {
+  const header = headerOf(head)
+  const logs = logsOf(answer)
+  if ("detail" in header || "detail" in logs) throw new Error("malformed")
+  const reason = inconsistent(logs, header)
+  if (reason !== undefined) throw new Error(reason)
+  return logs
+}
 const lua = (name: string) =>
   readFileSync(new URL(`../../src/store/redis/lua/${name}.lua`, import.meta.url), "utf8")
 const redis = new Redis({ port: Number(redisPort) }) as Redis & {
@@ -51,13 +66,15 @@ const follow = (chain: string) => {
   let nextId = 2
   let place: ReadonlyArray<string> | undefined
 
-  const push = ({ number, hash, parentHash, timestamp }: Head, logs: ReadonlyArray<Log>) => {
+  const push = (head: Head, answer: ReadonlyArray<Log>) => {
+    const { number, hash, parentHash, timestamp } = head
+    const logs = checked === undefined ? parsed(answer) : validated(head, answer)
     const height = String(Number(number))
     for (let from = 0; from < logs.length; from += logsPerCall) {
       const some = logs.slice(from, from + logsPerCall)
       const whole = from + some.length === logs.length
       place ??= [String(Number(number) - 1), "", "0", ""]
-      const packed = pack([{ logs: some.map(logOf) }])
+      const packed = pack([{ logs: some }])
       const args = ["none", ...place, chain, "0", "0", "1", "", "epoch", packed, "", height, hash, parentHash]
       args.push(String(Number(timestamp)), whole ? "1" : "0", "", String(some.length))
       place = [height, hash, whole ? "0" : String(from + some.length), ""]
