@@ -86,6 +86,30 @@ describe("/events", () => {
   )
 
   live(
+    "sends up to a hundred entries of a block while somebody reads, of which few are kept while nobody does",
+    Effect.gen(function* () {
+      const { port, status } = yield* serve()
+      const { tail } = status.chains[0]!
+      const push = (number: number) => tail.pushed([{ ...block(number, "main", 150), whole: true }])
+      const kept = () => tail.after(0).map(({ seq }) => seq)
+      push(1)
+      assert.deepStrictEqual([kept().length, kept()[0]], [10, 141])
+      const reader = yield* readEvents(port)
+      yield* reader.sees(({ name }) => name === "entries")
+      push(2)
+      const sent = yield* reader.sees(({ name, data }) => name === "entries" && data["devnet"]["seq"] === 300)
+      assert.lengthOf(sent.data["devnet"]["rows"], 100)
+      reader.leave()
+      yield* Effect.repeat(
+        Effect.sync(() => tail.readers),
+        { until: (readers) => readers === 0, schedule: Schedule.spaced("5 millis") },
+      )
+      push(3)
+      assert.deepStrictEqual([kept().length, kept()[0]], [10, 441])
+    }),
+  )
+
+  live(
     "serves ten readers and rejects the eleventh at once, until one disconnects",
     Effect.gen(function* () {
       const { port } = yield* serve()
