@@ -5,6 +5,7 @@ import { timesFaster } from "./figures/sustained.ts"
 import type { Sustained } from "./figures/sustained.ts"
 import type { Ending, Fleet } from "./fleet.ts"
 import type { Results } from "./results.ts"
+import { median } from "./statistics.ts"
 
 export interface Goal {
   readonly goal: string
@@ -112,7 +113,12 @@ const lightGoals = ({ cold, quiet, startup }: Results): ReadonlyArray<Goal> => {
     ["between heads of 12 s", quiet?.betweenHeads],
   ] as const
   return [
-    atMost("a block of 50 every 2 s: p50 ≤ 20 ms", of("ours")?.p50, 20, 1, "46–75; original 30, script 37"),
+    limited(
+      atMost("a block of 50 every 2 s: p50 ≤ 20 ms", of("ours")?.p50, 20, 1, "46–75; original 30, script 37"),
+      `script ${of("script")?.p50.toFixed(1)}; bare`,
+      of("bare")?.p50,
+      1,
+    ),
     atMost(
       "a block of 50 every 2 s: p50 ≤ 1 × the best of script and per-event",
       over(of("ours")?.p50, peers && Math.min(...peers)),
@@ -148,9 +154,11 @@ const lightGoals = ({ cold, quiet, startup }: Results): ReadonlyArray<Goal> => {
   ]
 }
 
+/** A row whose headers have blooms of zeros, with which logs cannot be compared. */
+export const withoutBloom = ({ name }: { readonly name: string }) => `${name}, blooms of zeros`
+
 const speedGoals = ({ ceiling, large, small, loaded, history }: Results): ReadonlyArray<Goal> => {
   const ours = rowOf(large, "ours")
-  const zeros = "ours, blooms of zeros"
   const onLoaded = (row: string, rows: Rows) =>
     ["script", "per-event"].map((name) =>
       atLeast(
@@ -162,42 +170,64 @@ const speedGoals = ({ ceiling, large, small, loaded, history }: Results): Readon
       ),
     )
   return [
-    atLeast(
-      "blocks of 200, four chains: ≥ 0.7 × bare with bloom equality",
-      rowOf(small, "ours")?.ratio,
-      0.7,
-      2,
-      "0.60–0.64",
+    limited(
+      atLeast(
+        "blocks of 200, four chains: ≥ 0.7 × bare with bloom equality",
+        rowOf(small, "ours")?.ratio,
+        0.7,
+        2,
+        "0.60–0.64",
+      ),
+      checked.name,
+      rowOf(small, checked.name)?.ratio,
     ),
     limited(
       atLeast(
         "blocks of 200, four chains: ≥ 0.85 × bare without",
-        rowOf(small, zeros)?.ratio,
+        rowOf(small, withoutBloom({ name: "ours" }))?.ratio,
         0.85,
         2,
         "0.80",
       ),
       checked.name,
-      rowOf(small, checked.name)?.ratio,
+      rowOf(small, withoutBloom(checked))?.ratio,
     ),
     atLeast("blocks of 1 000: ≥ 0.55 × bare with bloom equality", ours?.ratio, 0.55, 2, "0.87"),
-    atLeast("blocks of 1 000: ≥ 0.9 × bare without", rowOf(large, zeros)?.ratio, 0.9),
+    limited(
+      atLeast(
+        "blocks of 1 000: ≥ 0.9 × bare without",
+        rowOf(large, withoutBloom({ name: "ours" }))?.ratio,
+        0.9,
+      ),
+      checked.name,
+      rowOf(large, withoutBloom(checked))?.ratio,
+    ),
     limited(
       atLeast("blocks of 1 000: ≥ 0.6 × ceiling", over(ours?.perSecond, ceiling), 0.6, 2, "0.55–0.60"),
-      "bare",
+      `${checked.name} ${over(rowOf(large, checked.name)?.perSecond, ceiling)?.toFixed(2)}; bare`,
       over(rowOf(large, "bare")?.perSecond, ceiling),
     ),
-    atLeast("blocks of 1 000: ≥ 150 000 events/s", ours?.perSecond, 150_000, 0, "258 568"),
+    limited(
+      atLeast("blocks of 1 000: ≥ 150 000 events/s", ours?.perSecond, 150_000, 0, "258 568"),
+      checked.name,
+      rowOf(large, checked.name)?.perSecond,
+      0,
+    ),
     atLeast("blocks of 1 000: ≥ 8 × per-event", faster(large, "per-event"), 8, 1, "45.3"),
     atLeast("blocks of 1 000: ≥ 5 × script", faster(large, "script"), 5, 1, "16.2"),
     ...onLoaded("blocks of 1 000", loaded?.large),
     ...onLoaded("blocks of 200, four chains", loaded?.small),
-    atLeast(
-      "history: ≥ 120 000 events/s from one provider, or its limit",
-      history?.perSecond,
-      Math.min(120_000, history?.limit ?? 120_000),
+    limited(
+      atLeast(
+        "history: ≥ 120 000 events/s from one provider, or its limit",
+        history?.perSecond,
+        Math.min(120_000, history?.limit ?? 120_000),
+        0,
+        "78 000–108 000",
+      ),
+      "a core at its CPU per event",
+      over(1e6, history?.cpu),
       0,
-      "78 000–108 000",
     ),
   ]
 }
@@ -213,20 +243,35 @@ const costGoals = ({
   slope,
 }: Results): ReadonlyArray<Goal> => {
   const ours = rowOf(large, "ours")
-  const withTelemetry = (name: string) => over(rowOf(large, name)?.cpu, ours?.cpu)
+  /** Relative to the run without telemetry in the same round. */
+  const telemetryGoal = (goal: string, name: string, before?: string) => {
+    const of = rowOf(large, name)
+    const rounds = of?.cpus?.map((cpu, i) => cpu / ours!.cpus![i]!) ?? []
+    const middle = rounds.length > 0 ? median(rounds) : over(of?.cpu, ours?.cpu)
+    return limited(
+      atMost(goal, middle, 1.05, 2, before),
+      "lowest of the rounds",
+      rounds.length > 0 ? Math.min(...rounds) : undefined,
+    )
+  }
   const of64 = (points: Results["chains"]) => points?.find(({ of }) => of === 64)?.ratio
   const at10k = latencies?.find(({ load, logs }) => load === 10_000 && logs === 200)
   return [
-    atMost("p50 ≤ 5 ms at 10 000 events/s", at10k?.p50, 5, 1, "2.9"),
-    atMost("p99 ≤ 20 ms at 10 000 events/s", at10k?.p99, 20, 1, "8.2"),
+    limited(atMost("p50 ≤ 5 ms at 10 000 events/s", at10k?.p50, 5, 1, "2.9"), "bare", latencyOfBare?.p50, 1),
+    limited(
+      atMost("p99 ≤ 20 ms at 10 000 events/s", at10k?.p99, 20, 1, "8.2"),
+      "bare",
+      latencyOfBare?.p99,
+      1,
+    ),
     limited(
       atMost("CPU ≤ 12 % of one core at 10 000 events/s", at10k?.cpu, 12, 1, "10.1"),
       "bare",
       latencyOfBare?.cpu,
       1,
     ),
-    atMost("telemetry ≤ 1.05 × CPU per event", withTelemetry("ours + telemetry"), 1.05, 2, "1.14–1.15"),
-    atMost("telemetry without sampled traces ≤ 1.05 ×", withTelemetry("ours + telemetry, unsampled"), 1.05),
+    telemetryGoal("telemetry ≤ 1.05 × CPU per event", "ours + telemetry", "1.14–1.15"),
+    telemetryGoal("telemetry without sampled traces ≤ 1.05 ×", "ours + telemetry, unsampled"),
     limited(
       atMost("64 chains ≤ 1.10 × CPU per event of one", of64(chains), 1.1, 2, "1.17–1.26"),
       "bare",

@@ -11,6 +11,8 @@ export interface Sustained extends Cost {
   readonly subject: string
   readonly ratio: number
   readonly ratios: ReadonlyArray<number>
+  /** CPU per event in each round. Missing in older results. */
+  readonly cpus?: ReadonlyArray<number>
 }
 
 export interface Entrant {
@@ -36,6 +38,7 @@ export const summary = (
     loadAverage: middle("loadAverage"),
     ratio: median(ratios),
     ratios,
+    cpus: rounds.map(({ cpu }) => cpu),
   }
 }
 

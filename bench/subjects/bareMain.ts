@@ -1,13 +1,13 @@
 /**
  * The shortest honest loop from the socket into the journal: parse, push. The same script and the same entries, without
- * any checks; with `checked` each field is validated, and each log compared with its block.
+ * any checks; with `checked` each field is validated, and the logs are compared with their block and its bloom.
  * `node bareMain.ts <redis port> <provider port> <chain,…> [checked]`
  */
 import { Redis } from "ioredis"
 import { readFileSync } from "node:fs"
 import { WebSocket } from "ws"
 import { headerOf, logsOf } from "../../src/endpoint/Decode.ts"
-import { inconsistent } from "../../src/logs/Integrity.ts"
+import { allChecks } from "../../src/logs/Integrity.ts"
 import { pack } from "../../src/store/redis/MessagePack.ts"
 
 type Hex = `0x${string}`
@@ -46,7 +46,7 @@ const validated = (head: Head, answer: ReadonlyArray<Log>) => {
   const header = headerOf(head)
   const logs = logsOf(answer)
   if ("detail" in header || "detail" in logs) throw new Error("malformed")
-  const reason = inconsistent(logs, header)
+  const reason = allChecks.whole(logs, header)
   if (reason !== undefined) throw new Error(reason)
   return logs
 }
