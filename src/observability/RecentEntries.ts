@@ -25,7 +25,7 @@ export interface Row {
 }
 
 /**
- * Entries kept per chain while the page is open, and while nobody reads them. What a chain keeps until its next block is
+ * Entries kept per chain while the page is open, and while it is not. What a chain keeps until its next block is
  * promoted to the old generation: with 64 chains, a hundred of each took 65 MB.
  */
 export const rowsKept = { read: 100, unread: 10 }

@@ -86,7 +86,7 @@ describe("/events", () => {
   )
 
   live(
-    "sends up to a hundred entries of a block while somebody reads, of which few are kept while nobody does",
+    "sends up to a hundred entries of a block, and keeps only ten while there is no reader",
     Effect.gen(function* () {
       const { port, status } = yield* serve()
       const { tail } = status.chains[0]!

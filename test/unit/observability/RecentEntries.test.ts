@@ -89,7 +89,7 @@ describe("the recent entries", () => {
     assert.deepInclude(rows[99], { data: `0x${"ab".repeat(32)}`, data_bytes: 5000, log_index: 999 })
   })
 
-  it("keep only the last ten while nobody reads them, and more from the next push on once somebody does", () => {
+  it("keep only the last ten while there is no reader, and more from the next push on once there is one", () => {
     const tail = new RecentEntries()
     const places = () => tail.after(0).map(({ seq }) => seq)
     const range = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, i) => from + i)
