@@ -80,8 +80,8 @@ const loads = [1_000, 10_000, 50_000]
 const sizes = [20, 200, 2_000]
 
 export const full: Readonly<Record<string, Figure>> = {
-  large: large(1000, 3),
-  small: small(1000, 3),
+  large: large(1000, 5),
+  small: small(1000, 5),
   cold: one("cold", cold([ours, script, perEvent, bare], 30, 2)),
   sqlite: one("sqlite", sqlite(load(1000, 300))),
   latency: (results) =>
@@ -101,8 +101,8 @@ export const full: Readonly<Record<string, Figure>> = {
   catchUp: one("history", catchUp(ours, 40_000, 20, 3)),
   chains: (results) =>
     Effect.andThen(
-      one("chains", chains([1, 4, 16, 64], 15, 3))(results),
-      one("chainsOfBare", chains([1, 64], 15, 3, bare))(results),
+      one("chains", chains([1, 4, 16, 64], 15, 5))(results),
+      one("chainsOfBare", chains([1, 64], 15, 5, bare))(results),
     ),
   filters: one("filters", filters([1, 10, 100, 1_000, 10_000], 10, 1)),
   reconnect: one("reconnect", reconnect(ours, 2)),

@@ -18,14 +18,15 @@ export interface Point {
   /** MB. */
   readonly peak: number
   readonly loadAverage: number
-  /** CPU per event relative to the first row, in the same round. */
+  /** CPU per event relative to the first row of the same round: the median, and each round. */
   readonly ratio: number
+  readonly ratios: ReadonlyArray<number>
 }
 
 /** The warm-up share of the load, which does not count. */
 const warmUp = 0.3
 
-type Measured = Omit<Point, "ratio">
+type Measured = Omit<Point, "ratio" | "ratios">
 
 /** Sends a paced load through a subject and measures the warm part of it. */
 export const paced = (
@@ -83,13 +84,15 @@ const inRounds = Effect.fnUntraced(function* (
   const all = yield* Effect.replicateEffect(Effect.all(points), rounds)
   return points.map((_, i) => {
     const middle = (of: (point: Measured) => number) => median(all.map((round) => of(round[i]!)))
+    const ratios = all.map((round) => round[i]!.cpu / round[0]!.cpu)
     return {
       of: all[0]![i]!.of,
       cpu: middle(({ cpu }) => cpu),
       redisCpu: middle(({ redisCpu }) => redisCpu),
       peak: middle(({ peak }) => peak),
       loadAverage: middle(({ loadAverage }) => loadAverage),
-      ratio: median(all.map((round) => round[i]!.cpu / round[0]!.cpu)),
+      ratio: median(ratios),
+      ratios,
     }
   })
 })
