@@ -115,6 +115,9 @@ layer(Browser.layer, { excludeTestServices: true })("the page", (it) => {
           .map((row) => row.replace(/^(.).*?\talpha\t(\d+)\t(\d+)\t.*$/s, "$1$2:$3"))
         assert.strictEqual(short.join(" "), "+5:0 +4:0 +3:0 −3:0 −3:1 −3:2 −3:3 −4:0 −4:1 −4:2 +4:2")
         assert.strictEqual(yield* textOf(opened, field(beta, "head")), "2")
+        // The peak is never below the current value.
+        const [, rate, peak] = /Logs\/s\s+([\d.]+)\s+peak ([\d.]+)/.exec(yield* textOf(opened, alpha))!
+        assert.isAtLeast(Number(peak), Math.floor(Number(rate)))
         const points = (name: string) =>
           Effect.promise(() => at(opened, `${alpha} [data-curve=${name}] .line`).getAttribute("d"))
         for (const name of ["lag", "rate"]) assert.match((yield* points(name))!, /^M[\d.]+,[\d.]+L/)

@@ -270,8 +270,9 @@ const addChain = (chain, open) => {
 
 /** @param {HTMLElement} node @param {Chain} chain @param {Curves} curves */
 const drawCurves = (node, chain, { lag_s: lag, logs_per_s: rate }) => {
-  const peakLag = Math.max(0, ...lag)
-  const peakRate = Math.max(0, ...rate)
+  // The current value may be newer than the last point of the curve.
+  const peakLag = Math.max(chain.lag_s, ...lag)
+  const peakRate = Math.max(Math.round(chain.logs.per_second), ...rate)
   const blockTime = chain.block_time_ms / 1000
   const lagCurve = curve(
     node,
